@@ -1,0 +1,98 @@
+"""What every engine can do: power, two serial lines, NOR in and out, and time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Line(Protocol):
+    """The host's end of one of the terminal's UARTs, as a byte stream that never blocks."""
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` to the terminal; it arrives at the line's rate."""
+
+    def read(self) -> bytes:
+        """All bytes the terminal has sent since the last call; may be empty."""
+
+
+@dataclass(frozen=True)
+class FirmwareFault:
+    """Something the firmware did that the hardware forbids.
+
+    Attributes:
+        kind: ``busy-fetch``, ``busy-read``, ``program-set-bit``, ``command``, ``locked``,
+            ``bounds``, ``exception``, ...
+        pc: address of the basic block that did it.
+        where: ``function (file:line)`` when symbols are known, else empty.
+        detail: one line for a person.
+        time: seconds since the engine was made.
+    """
+
+    kind: str
+    pc: int
+    where: str
+    detail: str
+    time: float
+
+
+class Engine(ABC):
+    """One terminal on one kind of (emulated) hardware.
+
+    ``wire`` is UART0, ``radio`` is UART1. Both keep working over power cuts: what is written while
+    the power is off is lost, as on a real line.
+    """
+
+    name: str
+    wire: Line
+    radio: Line
+
+    @property
+    @abstractmethod
+    def powered(self) -> bool:
+        """Whether the terminal has power."""
+
+    @property
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the engine was made: virtual in process, of the clock elsewhere."""
+
+    @property
+    @abstractmethod
+    def faults(self) -> list[FirmwareFault]:
+        """What the firmware did wrong so far, as far as this engine can see it."""
+
+    @abstractmethod
+    def power_on(self) -> None:
+        """Start the terminal from the NOR with unknown SRAM (the models fill it with a pattern)."""
+
+    @abstractmethod
+    def power_off(self) -> None:
+        """Cut the power: SRAM and CPU state are lost, the NOR keeps its cells as they are."""
+
+    @abstractmethod
+    def advance(self, seconds: float) -> None:
+        """Let the terminal run for at most ``seconds``; returns early when it sent something."""
+
+    @abstractmethod
+    def read_nor(self) -> bytes:
+        """The modelled part of the NOR (``BOARD.nor.modelled`` bytes)."""
+
+    @abstractmethod
+    def load_nor(self, image: bytes) -> None:
+        """Replace the NOR's contents; shorter images are filled with 0xFF.
+
+        Raises:
+            EngineError: the power is on, or the image is too long.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the terminal and release everything."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,76 @@
+"""Every error that Unbrick raises on purpose, in one tree.
+
+Each says what went wrong in one line and, in ``hint``, what to do next. ``exit_code`` is what the
+command line ends with: 1 the terminal or an update failed, 2 the call or the set-up is wrong,
+3 the tool itself is broken.
+"""
+
+from __future__ import annotations
+
+
+class UnbrickError(Exception):
+    """The root of the tree."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SetupError(UnbrickError):
+    """The call, the configuration or the machine is not as it must be."""
+
+    exit_code = 2
+
+
+class MissingToolError(SetupError):
+    """A program that this needs is not installed."""
+
+
+class PortError(SetupError):
+    """A serial or network port does not exist or cannot be opened."""
+
+
+class ImageError(UnbrickError):
+    """A file is not an image that this terminal could run."""
+
+    exit_code = 2
+
+
+class BuildError(SetupError):
+    """The firmware or a device model did not compile."""
+
+
+class EngineError(UnbrickError):
+    """An engine could not do what was asked."""
+
+
+class FirmwareFaultError(UnbrickError):
+    """The terminal's firmware did what the hardware forbids."""
+
+
+class LinkError(UnbrickError):
+    """The wireless link, or what came over it, is broken."""
+
+
+class ServerError(UnbrickError):
+    """The software management server refused or failed."""
+
+
+class UpdateError(UnbrickError):
+    """An update did not end with the wanted software."""
+
+
+class RestoreError(UnbrickError):
+    """The terminal could not be restored over the wire."""
+
+
+class ExpectError(UnbrickError):
+    """The terminal did not say or do what was expected in time."""
+
+
+class ToolBrokenError(UnbrickError):
+    """Unbrick contradicts itself: a bug of the tool, no verdict on the firmware."""
+
+    exit_code = 3
