@@ -1,0 +1,145 @@
+"""What the factory programs into a NOR, and what is in one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+
+import cbor2
+
+from unbrick.board.description import BOARD
+from unbrick.errors import ImageError
+from unbrick.image.format import TEXT_LIMIT
+
+BLANK = 0xFF
+
+_MAGIC = b"UNBRKID1"
+_HEADER = struct.Struct("<8sII")
+_CBOR_LIMIT = 256
+_KEY_SERIAL = 1
+_KEY_HARDWARE_ID = 2
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a terminal is, from its identity partition."""
+
+    serial: str
+    hardware_id: str
+
+
+@dataclass(frozen=True)
+class NorBlock:
+    """One erase block of the NOR.
+
+    Attributes:
+        offset: from the start of the NOR.
+        size: bytes.
+        partition: its name, ``spare`` for none.
+        used: bytes up to the last one that is not blank; 0 when the block is blank.
+        digest: SHA-256 of the block, hexadecimal; empty when it is blank.
+    """
+
+    offset: int
+    size: int
+    partition: str
+    used: int
+    digest: str
+
+
+def factory_image(
+    boot: bytes,
+    application: bytes | None,
+    serial: str,
+    *,
+    hardware_id: str = BOARD.hardware_id,
+) -> bytes:
+    """A NOR as a terminal leaves the factory: boot, identity and perhaps an application.
+
+    Args:
+        boot: the flat binary of the bootloader.
+        application: a signed image, or None: the terminal starts in the restoration state.
+        serial: the serial number, 1 to 31 bytes of printable UTF-8.
+        hardware_id: the hardware that the terminal says it is.
+
+    Returns:
+        ``BOARD.nor.modelled`` bytes.
+
+    Raises:
+        ImageError: something does not fit in its partition, or a text is not as it must be.
+    """
+    nor = bytearray([BLANK]) * BOARD.nor.modelled
+    parts = {
+        "boot": boot,
+        "identity": _identity(serial, hardware_id),
+        "application": application or b"",
+    }
+    for name, data in parts.items():
+        part = BOARD.partition(name)
+        if len(data) > part.size:
+            raise ImageError(
+                f"{name} is too large for its partition: {len(data)} of {part.size} bytes",
+                hint="make it smaller",
+            )
+        nor[part.offset : part.offset + len(data)] = data
+    return bytes(nor)
+
+
+def read_identity(nor: bytes) -> Identity:
+    """The identity partition of a NOR image.
+
+    Raises:
+        ImageError: there is none, or it is damaged.
+    """
+    part = BOARD.partition("identity")
+    area = nor[part.offset : part.end]
+    hint = "make a new NOR image: `unbrick image factory`"
+    if len(area) < _HEADER.size or not area.startswith(_MAGIC):
+        raise ImageError("the NOR has no identity", hint=hint)
+    _, length, crc = _HEADER.unpack_from(area)
+    raw = area[_HEADER.size : _HEADER.size + length]
+    if length > _CBOR_LIMIT or len(raw) != length or zlib.crc32(raw) != crc:
+        raise ImageError("the identity in the NOR is damaged", hint=hint)
+    try:
+        stream = io.BytesIO(raw)
+        values = cbor2.load(stream)
+        serial, hardware = values[_KEY_SERIAL], values[_KEY_HARDWARE_ID]
+    except (cbor2.CBORDecodeError, LookupError, TypeError, ValueError, RecursionError):
+        raise ImageError("the identity in the NOR is malformed", hint=hint) from None
+    if stream.tell() != length or not _is_text(serial) or not _is_text(hardware):
+        raise ImageError("the identity in the NOR is malformed", hint=hint)
+    return Identity(serial, hardware)
+
+
+def nor_map(nor: bytes) -> list[NorBlock]:
+    """What is in each erase block of a NOR image."""
+    blocks = []
+    for offset in range(0, len(nor), BOARD.nor.block_size):
+        data = nor[offset : offset + BOARD.nor.block_size]
+        used = len(data.rstrip(bytes([BLANK])))
+        name = next(
+            (part.name for part in BOARD.partitions if part.offset <= offset < part.end), "spare"
+        )
+        digest = hashlib.sha256(data).hexdigest() if used else ""
+        blocks.append(NorBlock(offset, len(data), name, used, digest))
+    return blocks
+
+
+def _is_text(value: object) -> bool:
+    return (
+        isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) <= TEXT_LIMIT
+    )
+
+
+def _identity(serial: str, hardware_id: str) -> bytes:
+    for what, text in (("serial number", serial), ("hardware id", hardware_id)):
+        if not _is_text(text):
+            raise ImageError(
+                f"the {what} is not a text of 1 to {TEXT_LIMIT} bytes: {text!r}",
+                hint="choose a shorter one without control characters",
+            )
+    raw = cbor2.dumps({_KEY_SERIAL: serial, _KEY_HARDWARE_ID: hardware_id})
+    return _HEADER.pack(_MAGIC, len(raw), zlib.crc32(raw)) + raw
