@@ -1,0 +1,225 @@
+/* CoAP (RFC 7252) with block-wise GET (RFC 7959): messages, and one endpoint with one peer.
+ *
+ * Nothing here knows sockets or clocks: frames and the time (microseconds, any origin) are passed
+ * in, frames come out through a callback. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum coap_type { COAP_CON = 0, COAP_NON = 1, COAP_ACK = 2, COAP_RST = 3 };
+
+#define COAP_CODE(class_, detail) ((uint8_t)(((class_) << 5) | (detail)))
+#define COAP_CODE_CLASS(code) ((code) >> 5)
+#define COAP_CODE_DETAIL(code) ((code)&0x1Fu)
+enum {
+    COAP_EMPTY = 0,
+    COAP_GET = COAP_CODE(0, 1),
+    COAP_POST = COAP_CODE(0, 2),
+    COAP_CREATED = COAP_CODE(2, 1),
+    COAP_CHANGED = COAP_CODE(2, 4),
+    COAP_CONTENT = COAP_CODE(2, 5),
+    COAP_BAD_REQUEST = COAP_CODE(4, 0),
+    COAP_BAD_OPTION = COAP_CODE(4, 2),
+    COAP_NOT_FOUND = COAP_CODE(4, 4),
+    COAP_METHOD_NOT_ALLOWED = COAP_CODE(4, 5),
+    COAP_NOT_ACCEPTABLE = COAP_CODE(4, 6),
+    COAP_UNSUPPORTED_FORMAT = COAP_CODE(4, 15),
+    COAP_INTERNAL_ERROR = COAP_CODE(5, 0),
+};
+
+enum {
+    COAP_OPTION_URI_HOST = 3,
+    COAP_OPTION_ETAG = 4,
+    COAP_OPTION_URI_PORT = 7,
+    COAP_OPTION_URI_PATH = 11,
+    COAP_OPTION_CONTENT_FORMAT = 12,
+    COAP_OPTION_ACCEPT = 17,
+    COAP_OPTION_BLOCK2 = 23,
+};
+
+enum { COAP_FORMAT_OCTETS = 42, COAP_FORMAT_CBOR = 60 };
+
+#define COAP_MAX_TOKEN 8u
+
+/* ---- Messages ---- */
+
+struct coap_message {
+    enum coap_type type;
+    uint8_t code;
+    uint16_t mid;
+    uint8_t token_length;
+    uint8_t token[COAP_MAX_TOKEN];
+    const uint8_t *options; /* as encoded, checked by coap_parse */
+    size_t options_length;
+    const uint8_t *payload;
+    size_t payload_length;
+};
+
+struct coap_option {
+    uint16_t number;
+    uint16_t length;
+    const uint8_t *value;
+};
+
+struct coap_option_iterator {
+    const uint8_t *next;
+    const uint8_t *end;
+    uint16_t number;
+};
+
+/* False: not a well-formed message (RFC 7252 §3); `message` is then of no use. It points into
+ * `data`. All options are checked here, so that iterating cannot fail. */
+bool coap_parse(struct coap_message *message, const uint8_t *data, size_t length);
+
+void coap_options(const struct coap_message *message, struct coap_option_iterator *iterator);
+bool coap_next_option(struct coap_option_iterator *iterator, struct coap_option *option);
+
+/* The first option with that number. */
+bool coap_find_option(const struct coap_message *message, uint16_t number,
+                      struct coap_option *option);
+
+/* The value of an option in uint format; false when it is longer than 4 bytes. */
+bool coap_option_uint(const struct coap_option *option, uint32_t *value);
+
+/* Whether the Uri-Path options spell `path`: segments separated by '/', no leading '/'. */
+bool coap_path_is(const struct coap_message *message, const char *path);
+
+/* The Content-Format, or -1 without one (or with a malformed one). */
+int32_t coap_content_format(const struct coap_message *message);
+
+struct coap_block {
+    uint32_t number;
+    bool more;
+    uint8_t szx; /* the block's size is 16 << szx bytes; 0 to 6 */
+};
+
+#define COAP_BLOCK_SIZE(szx) (16u << (szx))
+
+/* The Block2 option; false when there is none or it is malformed (longer than 3 bytes, SZX 7). */
+bool coap_block2(const struct coap_message *message, struct coap_block *block);
+
+/* Builder: writes a message front to back into a bounded buffer. Errors (too long, option out of
+ * order) stick, coap_build_finish tells. */
+struct coap_builder {
+    uint8_t *buffer;
+    size_t size;
+    size_t length;
+    uint16_t last_option;
+    bool has_payload;
+    bool failed;
+};
+
+void coap_build(struct coap_builder *builder, uint8_t *buffer, size_t size, enum coap_type type,
+                uint8_t code, uint16_t mid, const uint8_t *token, uint8_t token_length);
+void coap_build_code(struct coap_builder *builder, uint8_t code);
+/* Options in ascending order of their numbers. */
+void coap_build_option(struct coap_builder *builder, uint16_t number, const void *value,
+                       size_t length);
+void coap_build_option_uint(struct coap_builder *builder, uint16_t number, uint32_t value);
+void coap_build_path(struct coap_builder *builder, const char *path); /* "file/7": two options */
+void coap_build_block2(struct coap_builder *builder, const struct coap_block *block);
+void coap_build_payload(struct coap_builder *builder, const void *data, size_t length);
+
+/* Writing a payload in place: the room that is left for it, then how much of it was used. */
+uint8_t *coap_build_payload_room(struct coap_builder *builder, size_t *room);
+void coap_build_payload_used(struct coap_builder *builder, size_t length);
+
+/* Content-Format CBOR and the payload, for the usual case. */
+void coap_build_cbor(struct coap_builder *builder, const void *data, size_t length);
+
+/* The length of the message in bytes; 0 when something went wrong. */
+size_t coap_build_finish(const struct coap_builder *builder);
+
+/* ---- Endpoint ---- */
+
+#define COAP_EXCHANGES 6u        /* requests under way at the same time */
+#define COAP_MAX_REQUEST 512u    /* bytes, of a request that is sent */
+#define COAP_REPLIES 4u          /* received requests whose reply is remembered */
+#define COAP_MAX_REPLY 320u      /* bytes, of a reply that is sent */
+#define COAP_ACK_TIMEOUT_US 2000000u
+#define COAP_MAX_RETRANSMIT 4u
+/* How long a message ID counts as the same message, and how long a response is waited for after
+ * its request was acknowledged without one: EXCHANGE_LIFETIME and MAX_TRANSMIT_WAIT of RFC 7252
+ * §4.8.2. */
+#define COAP_EXCHANGE_LIFETIME_US 247000000u
+#define COAP_SEPARATE_TIMEOUT_US 93000000u
+#define COAP_NEVER UINT64_MAX
+
+enum coap_outcome {
+    COAP_RESPONSE, /* the peer answered, whatever the code */
+    COAP_TIMEOUT,  /* it did not, after the last retransmission */
+    COAP_REJECTED, /* RST, or a response with a critical option that is not understood */
+};
+
+struct coap_callbacks {
+    /* Send one message to the peer. */
+    void (*transmit)(void *ctx, const uint8_t *message, size_t length);
+    /* A request that was sent is over. `tag` is what coap_request_send was given; `response` is NULL
+     * unless the outcome is COAP_RESPONSE, and valid during the call. The exchange is free again:
+     * sending the next request from here is allowed. */
+    void (*response)(void *ctx, uint32_t tag, enum coap_outcome outcome,
+                     const struct coap_message *response);
+    /* A request came in; not called for duplicates. `reply` is a message under construction with
+     * code 4.04: set the code, add options and payload. It is sent when the call returns. Requests
+     * with unknown critical options (4.02) or an Accept other than CBOR (4.06) do not get here. */
+    void (*request)(void *ctx, const struct coap_message *request, struct coap_builder *reply);
+    void *ctx;
+};
+
+enum coap_exchange_state { COAP_FREE, COAP_BUILDING, COAP_SENT, COAP_ACKNOWLEDGED };
+
+struct coap_exchange {
+    enum coap_exchange_state state;
+    uint32_t tag;
+    uint32_t token;
+    uint16_t mid;
+    uint8_t transmissions;
+    uint64_t deadline;
+    size_t length;
+    uint8_t message[COAP_MAX_REQUEST];
+};
+
+struct coap_reply {
+    bool used;
+    uint16_t mid;
+    uint32_t digest; /* CRC-32 of the request: a peer that started again may reuse a message ID */
+    uint64_t expires;
+    size_t length; /* 0: nothing is sent again */
+    uint8_t message[COAP_MAX_REPLY];
+};
+
+struct coap_endpoint {
+    const struct coap_callbacks *callbacks;
+    uint32_t next_token;
+    uint16_t next_mid;
+    struct coap_exchange exchanges[COAP_EXCHANGES];
+    struct coap_reply replies[COAP_REPLIES];
+};
+
+/* `seed` sets where message IDs and tokens begin; take one that differs from start to start. */
+void coap_endpoint_init(struct coap_endpoint *endpoint, const struct coap_callbacks *callbacks,
+                        uint32_t seed);
+
+/* Begin a confirmable request: `builder` is ready for options and payload. False when all exchanges
+ * are under way. A request that was begun and not sent is forgotten by the next one. */
+bool coap_request_begin(struct coap_endpoint *endpoint, struct coap_builder *builder, uint8_t code);
+
+/* Send what was begun. False when building failed; nothing is sent then and no callback follows. */
+bool coap_request_send(struct coap_endpoint *endpoint, const struct coap_builder *builder,
+                       uint32_t tag, uint64_t now);
+
+/* Forget the requests with this tag, without a callback. */
+void coap_request_cancel(struct coap_endpoint *endpoint, uint32_t tag);
+
+/* Requests under way. */
+size_t coap_requests_pending(const struct coap_endpoint *endpoint);
+
+/* A message came from the peer. */
+void coap_endpoint_receive(struct coap_endpoint *endpoint, const uint8_t *data, size_t length,
+                           uint64_t now);
+
+/* Do what is due. Returns when there is something to do next, or COAP_NEVER; call again then, and
+ * after every call of another function here. */
+uint64_t coap_endpoint_poll(struct coap_endpoint *endpoint, uint64_t now);

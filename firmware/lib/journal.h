@@ -1,0 +1,47 @@
+/* What must be known across power cuts about updates. One record is the whole state. */
+#pragma once
+
+#include "recordlog.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum journal_phase { JOURNAL_IDLE = 0, JOURNAL_REWRITING = 1, JOURNAL_TRIAL = 2, JOURNAL_FAILED = 3 };
+enum journal_source { JOURNAL_RADIO = 0, JOURNAL_WIRE = 1 };
+
+#define JOURNAL_MAX_STARTS 3u
+
+struct journal_version {
+    uint8_t major;
+    uint8_t minor;
+    uint16_t revision;
+    uint32_t build;
+};
+
+struct journal_state {
+    uint8_t phase;            /* enum journal_phase */
+    uint8_t starts;           /* trial starts so far */
+    uint8_t source;           /* enum journal_source */
+    uint8_t result;           /* of the last update, enum result */
+    uint32_t update_id;       /* 0: none */
+    uint32_t security_counter;
+    struct journal_version target_version;
+    uint32_t target_size;     /* bytes */
+    uint8_t target_digest[32];
+};
+
+struct journal {
+    struct recordlog log;
+    struct journal_state state;
+};
+
+/* Read the state; IDLE and zeros when the partition is blank. Writes nothing. Returns a
+ * recordlog_error; then `state` is IDLE and zeros, and journal_write refuses. */
+int journal_mount(struct journal *journal, const struct flash *flash, uint32_t offset,
+                  uint32_t size);
+
+/* Make `state` the state. On an error the old one still counts. */
+int journal_write(struct journal *journal, const struct journal_state *state);
+
+/* Make sure that the state that was read will be read again (recordlog_affirm). */
+int journal_affirm(struct journal *journal);

@@ -1,0 +1,55 @@
+/* The user's phonebook: entries with a number, a name and an ID, kept in a record log. Entries are
+ * read from the NOR; RAM holds one offset for each. */
+#pragma once
+
+#include "recordlog.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PHONEBOOK_MAX_NAME 31u   /* bytes of UTF-8 */
+#define PHONEBOOK_MAX_NUMBER 23u /* of 0-9 + * # */
+#define PHONEBOOK_FORMAT 1u
+
+enum phonebook_error {
+    PHONEBOOK_OK = 0,
+    PHONEBOOK_BAD_NAME = -40,   /* empty, too long, not UTF-8, or with control characters */
+    PHONEBOOK_BAD_NUMBER = -41, /* empty, too long, or other characters */
+    PHONEBOOK_NO_ENTRY = -42,   /* no entry has this ID */
+    PHONEBOOK_NO_ROOM = -43,    /* as many entries as there can be */
+    /* and the errors of recordlog.h */
+};
+
+struct phonebook_entry {
+    uint16_t id; /* 1 or more */
+    char name[PHONEBOOK_MAX_NAME + 1];
+    char number[PHONEBOOK_MAX_NUMBER + 1];
+};
+
+struct phonebook {
+    struct recordlog log;
+    uint32_t *index;   /* offsets of the live entries' records, oldest first */
+    uint32_t capacity;
+    uint32_t count;
+    uint16_t last_id;
+    int error;         /* of mounting: while it is not 0 nothing is written */
+};
+
+/* `index` has room for `capacity` entries and belongs to the phonebook from now on. Writes nothing.
+ * Returns 0 or a recordlog_error; the phonebook is then empty and cannot be written. */
+int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
+                    uint32_t size, uint32_t *index, uint32_t capacity);
+
+/* Returns the new entry's ID (positive) or an error. The same name and number twice are allowed. */
+int phonebook_add(struct phonebook *book, const char *name, const char *number);
+
+int phonebook_delete(struct phonebook *book, uint16_t id);
+
+/* The entry at `position`, 0 to count - 1, in the order they were added. False: there is none. */
+bool phonebook_get(const struct phonebook *book, uint32_t position, struct phonebook_entry *entry);
+
+bool phonebook_find(const struct phonebook *book, uint16_t id, struct phonebook_entry *entry);
+
+/* One line for a person, also for the errors of recordlog.h. */
+const char *phonebook_error_text(int error);

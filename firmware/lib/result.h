@@ -1,0 +1,27 @@
+/* How an update ended, as the protocol numbers it (docs/protocol.md, "result"). */
+#pragma once
+
+enum result {
+    RESULT_SUCCESS = 0,
+    RESULT_NO_MEMORY = 1,
+    RESULT_TOO_LARGE = 2,
+    RESULT_UNKNOWN_KIND = 3,
+    RESULT_BAD_ANNOUNCEMENT = 4,
+    RESULT_BUSY = 5,
+    RESULT_TRANSFER_FAILED = 6,
+    RESULT_FILE_DIGEST = 7,
+    RESULT_IMAGE_MALFORMED = 8,
+    RESULT_IMAGE_HASH = 9,
+    RESULT_SIGNATURE = 10,
+    RESULT_OTHER_HARDWARE = 11,
+    RESULT_TOO_OLD = 12,
+    RESULT_INTERRUPTED = 13,
+    RESULT_REWRITE_FAILED = 14,
+    RESULT_TRIAL_FAILED = 15,
+    RESULT_RESTORED = 16,
+};
+
+#define RESULT_COUNT 17
+
+/* The words of docs/protocol.md; "unknown result" for other numbers. */
+const char *result_text(int result);
