@@ -1,0 +1,246 @@
+"""A CoAP endpoint (RFC 7252) that talks to one peer, without I/O, clock or global randomness.
+
+``aiocoap`` has the codec; the message layer is here so that it can run in virtual time. Times are
+seconds of any clock that never goes back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiocoap
+from aiocoap.error import UnparsableMessage
+
+from unbrick.errors import LinkError
+
+ACK_TIMEOUT = 2.0
+ACK_RANDOM_FACTOR = 1.5
+MAX_RETRANSMIT = 4
+EXCHANGE_LIFETIME = 247.0
+SEPARATE_TIMEOUT = 100.0
+"""How long a response may take after an empty acknowledgement (MAX_LATENCY of RFC 7252 §4.8.2)."""
+
+MAX_REMEMBERED = 64
+"""Requests whose answers are kept for duplicates."""
+
+MAX_TOKEN = 8
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A request that somebody above wants sent to ``endpoint``; ``ticket`` names its outcome."""
+
+    endpoint: str
+    message: aiocoap.Message
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended: its response, or None when there was none."""
+
+    ticket: int
+    response: aiocoap.Message | None
+
+
+def decode(datagram: bytes) -> aiocoap.Message:
+    """Read one CoAP message.
+
+    Raises:
+        LinkError: it is not one (RFC 7252 §3).
+    """
+    if len(datagram) >= 1 and datagram[0] & 0x0F > MAX_TOKEN:
+        raise LinkError("CoAP token is too long")
+    try:
+        message = aiocoap.Message.decode(datagram)
+    except (UnparsableMessage, ValueError) as error:
+        raise LinkError("not a CoAP message") from error
+    if len(message.token) != datagram[0] & 0x0F:
+        raise LinkError("CoAP message ends in its token")
+    if message.code == aiocoap.EMPTY and len(datagram) != 4:
+        raise LinkError("empty CoAP message with contents")
+    return message
+
+
+def _fill(
+    message: aiocoap.Message, mtype: aiocoap.Type, mid: int, token: bytes
+) -> aiocoap.Message:
+    message.mtype, message.mid, message.token = mtype, mid, token
+    return message
+
+
+@dataclass
+class _Exchange:
+    """A confirmable request of ours that is under way."""
+
+    ticket: int
+    mid: int
+    token: bytes
+    datagram: bytes
+    timeout: float
+    due: float
+    tries: int = 0
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    request: bytes
+    answer: bytes
+    until: float
+
+
+class CoapEndpoint:
+    """Answers the peer's requests with ``handler`` and sends ours, one at a time (NSTART 1).
+
+    A duplicate is a datagram with the same message id and the same bytes as one seen before: a
+    peer that starts again may use its message ids again for other requests.
+
+    Attributes:
+        rejected: datagrams that were not CoAP.
+        duplicates: requests that were answered from memory.
+        retransmissions: datagrams of ours that were sent again.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[aiocoap.Message, float], aiocoap.Message],
+        rng: random.Random,
+    ) -> None:
+        self.rejected = 0
+        self.duplicates = 0
+        self.retransmissions = 0
+        self._handler = handler
+        self._rng = rng
+        self._mid = rng.randrange(0x10000)
+        self._token = rng.randrange(0x10000)
+        self._waiting: deque[tuple[int, aiocoap.Message]] = deque()
+        self._exchange: _Exchange | None = None
+        self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
+        self._datagrams: list[bytes] = []
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``poll`` has something to do, or None."""
+        return None if self._exchange is None else self._exchange.due
+
+    def take_datagrams(self) -> list[bytes]:
+        """What is to be sent to the peer, in order."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def take_outcomes(self) -> list[Outcome]:
+        """How requests of ours ended since the last call."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def request(self, message: aiocoap.Message, ticket: int, now: float) -> None:
+        """Send ``message`` as a confirmable request; its outcome bears ``ticket``."""
+        self._waiting.append((ticket, message))
+        self._start_next(now)
+
+    def poll(self, now: float) -> None:
+        """Do what is due: send again, or give up (RFC 7252 §4.2)."""
+        exchange = self._exchange
+        if exchange is None or now < exchange.due:
+            return
+        if exchange.acknowledged or exchange.tries >= MAX_RETRANSMIT:
+            self._end(None, now)
+            return
+        exchange.tries += 1
+        exchange.timeout *= 2
+        exchange.due = now + exchange.timeout
+        self.retransmissions += 1
+        self._datagrams.append(exchange.datagram)
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        """Take one datagram of the peer; whatever it holds, it never raises."""
+        try:
+            message = decode(datagram)
+        except LinkError:
+            self.rejected += 1
+            self._reject(datagram)
+            return
+        if message.code.is_request() and message.mtype in (aiocoap.CON, aiocoap.NON):
+            self._answer(message, datagram, now)
+        elif message.code.is_response() and message.mtype is not aiocoap.RST:
+            self._take_response(message, now)
+        elif message.code == aiocoap.EMPTY and message.mtype is aiocoap.ACK:
+            self._acknowledged(message.mid, now)
+        elif message.code == aiocoap.EMPTY and message.mtype is aiocoap.RST:
+            if self._exchange is not None and message.mid == self._exchange.mid:
+                self._end(None, now)
+        elif message.mtype is aiocoap.CON:
+            self._send_empty(aiocoap.RST, message.mid)  # A ping, or a code of no use (§4.2, §4.3).
+
+    def _next_mid(self) -> int:
+        self._mid = (self._mid + 1) & 0xFFFF
+        return self._mid
+
+    def _send_empty(self, mtype: aiocoap.Type, mid: int) -> None:
+        message = aiocoap.Message(code=aiocoap.EMPTY)
+        self._datagrams.append(_fill(message, mtype, mid, b"").encode())
+
+    def _reject(self, datagram: bytes) -> None:
+        # Only a confirmable message of our version is worth a reset (§4.2, §3).
+        if len(datagram) >= 4 and datagram[0] >> 4 == 0b0100:
+            self._send_empty(aiocoap.RST, int.from_bytes(datagram[2:4], "big"))
+
+    def _answer(self, request: aiocoap.Message, datagram: bytes, now: float) -> None:
+        while self._remembered and next(iter(self._remembered.values())).until <= now:
+            self._remembered.popitem(last=False)
+        known = self._remembered.get(request.mid)
+        if known is not None and known.request == datagram:
+            self.duplicates += 1
+            self._datagrams.append(known.answer)
+            return
+        response = self._handler(request, now)
+        if request.mtype is aiocoap.CON:
+            _fill(response, aiocoap.ACK, request.mid, request.token)
+        else:
+            _fill(response, aiocoap.NON, self._next_mid(), request.token)
+        answer = response.encode()
+        self._remembered.pop(request.mid, None)
+        self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME)
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        self._datagrams.append(answer)
+
+    def _take_response(self, message: aiocoap.Message, now: float) -> None:
+        exchange = self._exchange
+        expected = (
+            exchange is not None
+            and message.token == exchange.token
+            and (message.mtype is not aiocoap.ACK or message.mid == exchange.mid)
+        )
+        if message.mtype is aiocoap.CON:
+            self._send_empty(aiocoap.ACK if expected else aiocoap.RST, message.mid)
+        if expected:
+            self._end(message, now)
+
+    def _acknowledged(self, mid: int, now: float) -> None:
+        exchange = self._exchange
+        if exchange is not None and mid == exchange.mid and not exchange.acknowledged:
+            exchange.acknowledged = True
+            exchange.due = now + SEPARATE_TIMEOUT
+
+    def _end(self, response: aiocoap.Message | None, now: float) -> None:
+        if self._exchange is not None:
+            self._outcomes.append(Outcome(self._exchange.ticket, response))
+        self._exchange = None
+        self._start_next(now)
+
+    def _start_next(self, now: float) -> None:
+        if self._exchange is not None or not self._waiting:
+            return
+        ticket, message = self._waiting.popleft()
+        self._token = (self._token + 1) & 0xFFFF
+        token, mid = self._token.to_bytes(2, "big"), self._next_mid()
+        datagram = _fill(message, aiocoap.CON, mid, token).encode()
+        timeout = ACK_TIMEOUT * self._rng.uniform(1.0, ACK_RANDOM_FACTOR)
+        self._exchange = _Exchange(ticket, mid, token, datagram, timeout, now + timeout)
+        self._datagrams.append(datagram)

@@ -1,0 +1,408 @@
+"""The CBOR maps of docs/protocol.md: what terminal and server say to each other.
+
+Sizes are in bytes. Decoding is strict and bounded: definite lengths, no tags, no duplicates, no
+text that is not printable (it ends up on people's screens). Unknown keys are passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import cbor2
+
+from unbrick.errors import LinkError
+
+MAX_PAYLOAD = 1024
+MAX_SERIAL = 31
+MAX_TEXT = 160
+DIGEST_SIZE = 32
+CBOR_FORMAT = 60
+FILE_FORMAT = 42
+
+_MAX_UINT = 0xFFFF_FFFF
+_MAX_NAME = 63
+_MAX_DEPTH = 4
+
+
+class Result(IntEnum):
+    """How an update ended, or why it is refused."""
+
+    SUCCESS = 0
+    NOT_ENOUGH_SRAM = 1
+    TOO_LARGE = 2
+    UNKNOWN_KIND = 3
+    MALFORMED_ANNOUNCEMENT = 4
+    BUSY = 5
+    TRANSFER_GAVE_UP = 6
+    FILE_DIGEST_WRONG = 7
+    IMAGE_MALFORMED = 8
+    IMAGE_HASH_WRONG = 9
+    SIGNATURE_WRONG = 10
+    OTHER_HARDWARE = 11
+    OLDER_THAN_COUNTER = 12
+    INTERRUPTED = 13
+    REWRITE_FAILED = 14
+    TRIAL_FAILED = 15
+    RESTORED = 16
+
+    @property
+    def text(self) -> str:
+        """The result in words, for a person."""
+        return _RESULT_TEXTS[self]
+
+
+_RESULT_TEXTS = {
+    Result.SUCCESS: "success",
+    Result.NOT_ENOUGH_SRAM: "not enough SRAM",
+    Result.TOO_LARGE: "too large for the partition",
+    Result.UNKNOWN_KIND: "unknown kind",
+    Result.MALFORMED_ANNOUNCEMENT: "malformed announcement",
+    Result.BUSY: "busy with another update",
+    Result.TRANSFER_GAVE_UP: "transfer gave up",
+    Result.FILE_DIGEST_WRONG: "file digest wrong",
+    Result.IMAGE_MALFORMED: "image malformed",
+    Result.IMAGE_HASH_WRONG: "image hash wrong",
+    Result.SIGNATURE_WRONG: "signature wrong or missing",
+    Result.OTHER_HARDWARE: "for other hardware",
+    Result.OLDER_THAN_COUNTER: "older than the security counter",
+    Result.INTERRUPTED: "interrupted before anything was rewritten",
+    Result.REWRITE_FAILED: "rewrite failed, restoration needed",
+    Result.TRIAL_FAILED: "trial failed, restoration needed",
+    Result.RESTORED: "restored over the wire",
+}
+
+
+class TerminalState(IntEnum):
+    """What runs on a terminal that registers."""
+
+    APPLICATION = 0
+    RESTORATION = 1
+
+
+class Kind(IntEnum):
+    """What an update file is."""
+
+    FULL_IMAGE = 0
+
+
+class Phase(IntEnum):
+    """How far a terminal is with an update."""
+
+    IDLE = 0
+    TRANSFERRING = 1
+    RECEIVED = 2
+    CHECKED = 3
+    REWRITING = 4
+    FINISHED = 5
+
+
+def _skip(data: bytes, at: int, depth: int) -> int:
+    """The offset after the CBOR item at ``at``; refuses what the protocol has no use for."""
+    if depth > _MAX_DEPTH:
+        raise LinkError("CBOR is nested too deeply")
+    if at >= len(data):
+        raise LinkError("CBOR ends early")
+    major, info = data[at] >> 5, data[at] & 0x1F
+    at += 1
+    value = info
+    if info >= 24:
+        if info > 27:
+            raise LinkError("CBOR of indefinite length")
+        size = 1 << (info - 24)
+        value = int.from_bytes(data[at : at + size], "big")
+        at += size
+        if at > len(data):
+            raise LinkError("CBOR ends early")
+    if major in (2, 3):
+        at += value
+        if at > len(data):
+            raise LinkError("CBOR ends early")
+    elif major in (4, 5):
+        for _ in range(value * (major - 3)):
+            at = _skip(data, at, depth + 1)
+    elif major == 6:
+        raise LinkError("CBOR with a tag")
+    elif major == 7 and info not in (20, 21, 22):
+        raise LinkError("CBOR with a value that is no number, text, bytes or truth")
+    return at
+
+
+class _Map:
+    """A decoded map, read key by key."""
+
+    def __init__(self, payload: bytes) -> None:
+        if len(payload) > MAX_PAYLOAD:
+            raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
+        if not payload or payload[0] >> 5 != 5:
+            raise LinkError("payload is no CBOR map")
+        if _skip(payload, 0, 0) != len(payload):
+            raise LinkError("bytes after the CBOR map")
+        # The head of the map has just been checked: the count is in it, or in the bytes after it.
+        info = payload[0] & 0x1F
+        width = 1 << (info - 24) if info >= 24 else 0
+        count = int.from_bytes(payload[1 : 1 + width], "big") if width else info
+        try:
+            values = cbor2.loads(payload)
+        except (cbor2.CBORError, ValueError, TypeError, RecursionError) as error:
+            raise LinkError("payload is not well-formed CBOR") from error
+        if not isinstance(values, dict) or len(values) != count:
+            raise LinkError("a key of the map occurs twice")
+        if not all(type(key) is int and key >= 0 for key in values):
+            raise LinkError("a key of the map is no unsigned number")
+        self._values: dict[int, Any] = values
+
+    def text(self, key: int, limit: int) -> str:
+        value = self._values.get(key)
+        if not isinstance(value, str) or len(value.encode()) > limit:
+            raise LinkError(f"key {key} must be a text of at most {limit} bytes")
+        if not value.isprintable():
+            raise LinkError(f"key {key} must be printable text")
+        return value
+
+    def uint(self, key: int, limit: int = _MAX_UINT) -> int:
+        value = self._values.get(key)
+        if type(value) is not int or not 0 <= value <= limit:
+            raise LinkError(f"key {key} must be a number from 0 to {limit}")
+        return value
+
+    def digest(self, key: int) -> bytes:
+        value = self._values.get(key)
+        if not isinstance(value, bytes) or len(value) != DIGEST_SIZE:
+            raise LinkError(f"key {key} must be {DIGEST_SIZE} bytes")
+        return value
+
+    def result(self, key: int) -> Result:
+        return Result(self.uint(key, max(Result)))
+
+
+def _encode(*values: int | str | bytes) -> bytes:
+    payload = cbor2.dumps(dict(enumerate(values, start=1)))
+    if len(payload) > MAX_PAYLOAD:
+        raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
+    return bytes(payload)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a terminal says it is and runs (rows A6, A7, B1)."""
+
+    serial: str
+    hardware_id: str
+    name: str
+    version: str
+    build_time: str
+    digest: bytes
+    state: TerminalState
+    last_update_id: int
+    last_result: Result
+    security_counter: int
+
+    def encode(self) -> bytes:
+        """The payload of ``POST /register``.
+
+        Raises:
+            LinkError: it does not fit.
+        """
+        return _encode(
+            self.serial, self.hardware_id, self.name, self.version, self.build_time, self.digest,
+            int(self.state), self.last_update_id, int(self.last_result), self.security_counter,
+        )  # fmt: skip
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Registration:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not a registration.
+        """
+        values = _Map(payload)
+        serial = values.text(1, MAX_SERIAL)
+        if not serial:
+            raise LinkError("the serial is empty")
+        return cls(
+            serial=serial,
+            hardware_id=values.text(2, MAX_SERIAL),
+            name=values.text(3, _MAX_NAME),
+            version=values.text(4, _MAX_NAME),
+            build_time=values.text(5, _MAX_NAME),
+            digest=values.digest(6),
+            state=TerminalState(values.uint(7, max(TerminalState))),
+            last_update_id=values.uint(8),
+            last_result=values.result(9),
+            security_counter=values.uint(10),
+        )
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """An update that the server offers (row A5)."""
+
+    update_id: int
+    kind: Kind
+    file_size: int
+    file_digest: bytes
+    version: str
+    image_digest: bytes
+    image_size: int
+    working_memory: int = 0
+
+    def encode(self) -> bytes:
+        """The payload of ``POST /announce``.
+
+        Raises:
+            LinkError: it does not fit.
+        """
+        return _encode(
+            self.update_id, int(self.kind), self.file_size, self.file_digest, self.version,
+            self.image_digest, self.image_size, self.working_memory,
+        )  # fmt: skip
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Announcement:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not an announcement.
+        """
+        values = _Map(payload)
+        update_id = values.uint(1)
+        if not update_id:
+            raise LinkError("the update id is 0")
+        return cls(
+            update_id=update_id,
+            kind=Kind(values.uint(2, max(Kind))),
+            file_size=values.uint(3),
+            file_digest=values.digest(4),
+            version=values.text(5, _MAX_NAME),
+            image_digest=values.digest(6),
+            image_size=values.uint(7),
+            working_memory=values.uint(8),
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A terminal's answer to an announcement: result 0 accepts it."""
+
+    result: Result
+    needed: int
+    possible: int
+    text: str
+
+    def encode(self) -> bytes:
+        """The payload of the answer.
+
+        Raises:
+            LinkError: it does not fit.
+        """
+        return _encode(int(self.result), self.needed, self.possible, self.text)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Decision:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not a decision.
+        """
+        values = _Map(payload)
+        return cls(values.result(1), values.uint(2), values.uint(3), values.text(4, MAX_TEXT))
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far a terminal is with an update."""
+
+    serial: str
+    update_id: int
+    phase: Phase
+    result: Result
+    version: str
+    digest: bytes
+    text: str
+
+    def encode(self) -> bytes:
+        """The payload of ``POST /report``.
+
+        Raises:
+            LinkError: it does not fit.
+        """
+        return _encode(
+            self.serial, self.update_id, int(self.phase), int(self.result), self.version,
+            self.digest, self.text,
+        )  # fmt: skip
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Report:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not a report.
+        """
+        values = _Map(payload)
+        phase = Phase(values.uint(3, max(Phase)))
+        if phase is Phase.IDLE:
+            raise LinkError("key 3 must be a number from 1 to 5")
+        return cls(
+            serial=values.text(1, MAX_SERIAL),
+            update_id=values.uint(2),
+            phase=phase,
+            result=values.result(4),
+            version=values.text(5, _MAX_NAME),
+            digest=values.digest(6),
+            text=values.text(7, MAX_TEXT),
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """The answer to ``GET /status``: sizes in bytes."""
+
+    phase: Phase
+    update_id: int
+    received: int
+    file_size: int
+
+    def encode(self) -> bytes:
+        """The payload of the answer."""
+        return _encode(int(self.phase), self.update_id, self.received, self.file_size)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Status:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not a status.
+        """
+        values = _Map(payload)
+        return cls(Phase(values.uint(1, max(Phase))), values.uint(2), values.uint(3), values.uint(4))
+
+
+@dataclass(frozen=True)
+class Text:
+    """A message for the terminal's user: at most ``MAX_TEXT`` bytes of UTF-8."""
+
+    text: str
+
+    def encode(self) -> bytes:
+        """The payload of ``POST /message``.
+
+        Raises:
+            LinkError: too long, empty, or not printable.
+        """
+        if not 0 < len(self.text.encode()) <= MAX_TEXT or not self.text.isprintable():
+            raise LinkError(
+                f"a text message is one line of 1 to {MAX_TEXT} bytes",
+                hint="shorten it, and leave out line ends and control characters",
+            )
+        return _encode(self.text)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Text:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is not a text message.
+        """
+        return cls(_Map(payload).text(1, MAX_TEXT))
