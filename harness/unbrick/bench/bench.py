@@ -1,0 +1,73 @@
+"""Runs one terminal together with its peers: server and link, restoration apparatus, console."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from unbrick.bench.console import Console
+from unbrick.errors import FirmwareFaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.engine.base import Engine
+
+SLICE = 0.5  # seconds: how long the terminal runs at most before its peers have a turn
+
+
+class Peer(Protocol):
+    """Something that talks to the terminal."""
+
+    def step(self, now: float, /) -> float | None:
+        """Do what is due at ``now`` (seconds); return the time of the next deadline, if any."""
+
+
+class Bench:
+    """A terminal under test and the peers around it.
+
+    Nothing here knows the engine or the clock: the same scenario runs in virtual time in process
+    and in real time on QEMU or a board.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.console = Console(engine.wire, self.run_until)
+        self.peers: list[Peer] = [self.console]
+
+    def run_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Let everything run until ``condition()`` holds, for at most ``timeout`` seconds.
+
+        Raises:
+            FirmwareFaultError: the firmware did what the hardware forbids.
+        """
+        deadline = self.engine.now + timeout
+        while True:
+            wake = self._step_peers()
+            if condition():
+                return True
+            self._check_faults()
+            now = self.engine.now
+            if now >= deadline:
+                return False
+            self.engine.advance(max(1e-9, min(wake, deadline, now + SLICE) - now))
+
+    def run_for(self, seconds: float) -> None:
+        """Let everything run for ``seconds``."""
+        self.run_until(lambda: False, seconds)
+
+    def restart(self) -> None:
+        """Cut the power and give it back."""
+        self.engine.power_off()
+        self._step_peers()
+        self.engine.power_on()
+
+    def _step_peers(self) -> float:
+        deadlines = [peer.step(self.engine.now) for peer in self.peers]
+        return min((d for d in deadlines if d is not None), default=float("inf"))
+
+    def _check_faults(self) -> None:
+        faults = self.engine.faults
+        if faults:
+            first = faults[0]
+            where = first.where or f"pc {first.pc:#x}"
+            raise FirmwareFaultError(f"firmware fault in {where}: {first.detail} ({first.kind})")

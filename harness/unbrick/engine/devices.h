@@ -1,0 +1,98 @@
+/* Device models of the terminal's board, for the in-process engine.
+ *
+ * Time is virtual and counted in nanoseconds. Executing code takes 1 ns a byte of instructions (a
+ * 400 MHz Cortex-A9, roughly), an access to a device 50 ns; nothing else makes time pass, so the same
+ * input gives the same run to the bit.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NOR_CHIPS 2
+#define NOR_BLOCK (256u * 1024u)         /* of the pair */
+#define NOR_TOTAL (64u * 1024u * 1024u)  /* of the pair, as CFI reports it */
+#define NOR_MODELLED (4u * 1024u * 1024u)
+#define NOR_BLOCKS (NOR_TOTAL / NOR_BLOCK)
+#define NOR_BUFFER_WORDS 512u /* 16-bit words of one chip's write buffer */
+
+enum fault_kind {
+    FAULT_BUSY_FETCH = 1,  /* code executed from a chip that is not in read-array mode */
+    FAULT_BUSY_READ,       /* data read through the array alias while the chip answers with status */
+    FAULT_PROGRAM_SET_BIT, /* program without erase: a 1 over a 0 */
+    FAULT_COMMAND,         /* a command or a sequence that the chip refuses */
+    FAULT_LOCKED,          /* program or erase of a locked block */
+    FAULT_BOUNDS,          /* beyond what the layout uses, or a register that is not there */
+    FAULT_EXCEPTION,       /* the CPU took an exception: see detail for the emulator's error */
+    FAULT_UART_LOST,       /* a byte written to a full transmit FIFO or a disabled UART */
+};
+
+struct fault {
+    uint32_t kind;
+    uint32_t pc; /* start of the basic block, or the exact address for an exception */
+    uint32_t address;
+    uint32_t detail;
+    uint64_t time;
+};
+
+enum op_kind { OP_WORD = 1, OP_BUFFER, OP_ERASE };
+
+struct op {
+    uint32_t kind;
+    uint32_t lanes;  /* bit 0: low chip, bit 1: high chip */
+    uint32_t offset; /* in the NOR, bytes */
+    uint32_t length; /* bytes, of the pair */
+    uint64_t start, end;
+};
+
+enum stop_reason {
+    STOP_TIME = 0,  /* reached the time asked for */
+    STOP_OUTPUT,    /* a UART finished a watched byte or went idle */
+    STOP_CUT,       /* the armed power cut was reached; the operation was not begun */
+    STOP_FAULT,     /* the firmware did something forbidden and cannot go on */
+    STOP_HALTED,    /* earlier fault: nothing runs until power goes off and on */
+};
+
+struct board;
+
+/* The functions of libunicorn that the models need; handed in, so that nothing is linked. */
+struct unicorn {
+    void *uc;
+    int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+    int (*emu_stop)(void *uc);
+    int (*reg_read)(void *uc, int reg, void *value);
+    int (*reg_write)(void *uc, int reg, const void *value);
+    int (*mem_protect)(void *uc, uint64_t address, uint64_t size, uint32_t perms);
+    int (*ctl)(void *uc, unsigned control, ...);
+};
+
+struct board *board_new(uint8_t *nor, uint8_t *sram);
+void board_free(struct board *b);
+void board_attach(struct board *b, const struct unicorn *unicorn);
+void board_power_on(struct board *b, uint32_t pc);
+void board_power_off(struct board *b);
+uint64_t board_now(const struct board *b);
+void board_elapse(struct board *b, uint64_t ns);
+int board_run(struct board *b, uint64_t until);
+uint64_t board_blocks(const struct board *b);
+
+/* Memory-mapped callbacks, as uc_mmio_map() wants them; user data is the board. */
+uint64_t board_mmio_nor_read(void *uc, uint64_t offset, unsigned size, void *user);
+void board_mmio_nor_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
+uint64_t board_mmio_motherboard_read(void *uc, uint64_t offset, unsigned size, void *user);
+void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint64_t value,
+                                  void *user);
+uint64_t board_mmio_private_read(void *uc, uint64_t offset, unsigned size, void *user);
+void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
+void board_on_block(void *uc, uint64_t address, uint32_t size, void *user);
+bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
+
+void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
+size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity);
+size_t board_uart_overruns(const struct board *b, int uart);
+void board_uart_watch(struct board *b, int uart, int byte);
+
+size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
+size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);
+void board_cut_before(struct board *b, uint64_t op);

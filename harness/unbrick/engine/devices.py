@@ -1,0 +1,244 @@
+"""The C device models (``devices.c``) as seen from Python.
+
+:class:`Models` owns the memories and the models; :class:`NorModel` is the NOR alone, without a CPU,
+for tests of the chip.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import mmap
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from unbrick.board import BOARD
+from unbrick.engine.compile import LIBRARY_NAME
+from unbrick.errors import EngineError, SetupError
+
+
+class Stop(IntEnum):
+    """Why a run ended (``enum stop_reason``)."""
+
+    TIME = 0
+    OUTPUT = 1
+    CUT = 2
+    FAULT = 3
+    HALTED = 4
+
+
+FAULT_KINDS = {
+    1: "busy-fetch",
+    2: "busy-read",
+    3: "program-set-bit",
+    4: "command",
+    5: "locked",
+    6: "bounds",
+    7: "exception",
+    8: "uart-lost",
+}
+
+FAULTS_KEPT = 64
+OP_KINDS = {1: "word", 2: "buffer", 3: "erase"}
+
+
+class CFault(c.Structure):
+    """``struct fault``."""
+
+    _fields_ = (
+        ("kind", c.c_uint32),
+        ("pc", c.c_uint32),
+        ("address", c.c_uint32),
+        ("detail", c.c_uint32),
+        ("time", c.c_uint64),
+    )
+
+
+class COp(c.Structure):
+    """``struct op``."""
+
+    _fields_ = (
+        ("kind", c.c_uint32),
+        ("lanes", c.c_uint32),
+        ("offset", c.c_uint32),
+        ("length", c.c_uint32),
+        ("start", c.c_uint64),
+        ("end", c.c_uint64),
+    )
+
+
+class CUnicorn(c.Structure):
+    """``struct unicorn``: the emulator and the functions the models call."""
+
+    _fields_ = (
+        ("uc", c.c_void_p),
+        ("emu_start", c.c_void_p),
+        ("emu_stop", c.c_void_p),
+        ("reg_read", c.c_void_p),
+        ("reg_write", c.c_void_p),
+        ("mem_protect", c.c_void_p),
+        ("ctl", c.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class FlashOp:
+    """One operation of the NOR: ``kind`` is word, buffer or erase; offset and length in bytes.
+
+    ``lanes`` has bit 0 set for the low chip and bit 1 for the high one; times are in seconds.
+    """
+
+    index: int
+    kind: str
+    offset: int
+    length: int
+    lanes: int
+    start: float
+    end: float
+
+
+def _load() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
+    path = Path(__file__).with_name(LIBRARY_NAME)
+    if not path.exists():
+        raise SetupError(
+            "the device models are not compiled",
+            hint="run: python -m unbrick.engine.compile (or install the package again)",
+        )
+    lib = c.CDLL(str(path))
+    board, u64, size = c.c_void_p, c.c_uint64, c.c_size_t
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "board_new": (board, [c.c_void_p, c.c_void_p]),
+        "board_free": (None, [board]),
+        "board_attach": (None, [board, c.POINTER(CUnicorn)]),
+        "board_power_on": (None, [board, c.c_uint32]),
+        "board_power_off": (None, [board]),
+        "board_now": (u64, [board]),
+        "board_elapse": (None, [board, u64]),
+        "board_run": (c.c_int, [board, u64]),
+        "board_blocks": (u64, [board]),
+        "board_mmio_nor_read": (u64, [c.c_void_p, u64, c.c_uint, board]),
+        "board_mmio_nor_write": (None, [c.c_void_p, u64, c.c_uint, u64, board]),
+        "board_uart_push": (None, [board, c.c_int, c.c_char_p, size]),
+        "board_uart_take": (size, [board, c.c_int, c.c_char_p, c.POINTER(u64), size]),
+        "board_uart_overruns": (size, [board, c.c_int]),
+        "board_uart_watch": (None, [board, c.c_int, c.c_int]),
+        "board_faults": (size, [board, c.POINTER(CFault), size]),
+        "board_ops": (size, [board, c.POINTER(COp), size, size]),
+        "board_cut_before": (None, [board, u64]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class Models:
+    """NOR, SRAM and devices of one board."""
+
+    def __init__(self) -> None:
+        self.lib = _load()
+        self.nor = mmap.mmap(-1, BOARD.nor.modelled)
+        self.nor[:] = b"\xff" * BOARD.nor.modelled
+        self.sram = mmap.mmap(-1, BOARD.sram.size)
+        self.nor_address = c.addressof(c.c_char.from_buffer(self.nor))
+        self.sram_address = c.addressof(c.c_char.from_buffer(self.sram))
+        self.board = c.c_void_p(self.lib.board_new(self.nor_address, self.sram_address))
+        if not self.board:
+            raise EngineError("no memory for the device models")
+        self._chunk = c.create_string_buffer(65536)
+
+    def close(self) -> None:
+        """Release the models. The memories stay until nobody refers to them."""
+        if self.board:
+            self.lib.board_free(self.board)
+            self.board = c.c_void_p(None)
+
+    @property
+    def now_ns(self) -> int:
+        """Virtual time in nanoseconds."""
+        return int(self.lib.board_now(self.board))
+
+    def take(self, uart: int) -> bytes:
+        """What UART ``uart`` has finished sending since the last call."""
+        out = b""
+        while True:
+            n = self.lib.board_uart_take(self.board, uart, self._chunk, None, len(self._chunk))
+            if not n:
+                return out
+            out += self._chunk.raw[:n]
+
+    @property
+    def fault_count(self) -> int:
+        """How many of the faults so far are kept (at most 64)."""
+        return min(int(self.lib.board_faults(self.board, None, 0)), FAULTS_KEPT)
+
+    def faults(self) -> list[CFault]:
+        """The faults so far (the first 64 are kept)."""
+        kept = (CFault * self.fault_count)()
+        self.lib.board_faults(self.board, kept, len(kept))
+        return list(kept)
+
+    def ops(self) -> list[FlashOp]:
+        """Every operation of the NOR so far, in order."""
+        count = self.lib.board_ops(self.board, None, 0, 0)
+        kept = (COp * count)()
+        self.lib.board_ops(self.board, kept, 0, count)
+        return [
+            FlashOp(
+                index=i,
+                kind=OP_KINDS[op.kind],
+                offset=op.offset,
+                length=op.length,
+                lanes=op.lanes,
+                start=op.start / 1e9,
+                end=op.end / 1e9,
+            )
+            for i, op in enumerate(kept)
+        ]
+
+
+class NorModel:
+    """The pair of chips alone: 32-bit bus accesses to the command window and explicit time."""
+
+    def __init__(self) -> None:
+        self._models = Models()
+        self._models.lib.board_power_on(self._models.board, 0)
+
+    @property
+    def array(self) -> bytes:
+        """The cells of the modelled part."""
+        return bytes(self._models.nor)
+
+    def read32(self, offset: int) -> int:
+        """Read the window at ``offset`` (bytes, a multiple of 4)."""
+        models = self._models
+        return int(models.lib.board_mmio_nor_read(None, offset, 4, models.board))
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write the window at ``offset`` (bytes, a multiple of 4)."""
+        models = self._models
+        models.lib.board_mmio_nor_write(None, offset, 4, value, models.board)
+
+    def advance(self, ns: int) -> None:
+        """Let ``ns`` nanoseconds pass."""
+        self._models.lib.board_elapse(self._models.board, ns)
+
+    def power_cycle(self) -> None:
+        """Power off, tearing what is under way, and on again."""
+        self._models.lib.board_power_off(self._models.board)
+        self._models.lib.board_power_on(self._models.board, 0)
+
+    def load(self, image: bytes) -> None:
+        """Set the cells; shorter images are filled with 0xFF."""
+        self._models.nor[:] = image.ljust(BOARD.nor.modelled, b"\xff")
+
+    @property
+    def faults(self) -> list[str]:
+        """The kinds of the faults so far."""
+        return [FAULT_KINDS[fault.kind] for fault in self._models.faults()]
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every operation so far."""
+        return self._models.ops()

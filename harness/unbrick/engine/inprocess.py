@@ -1,0 +1,221 @@
+"""The in-process engine: Unicorn runs the CPU, ``devices.c`` is the board, time is virtual.
+
+The same NOR and the same bytes at the same virtual times give the same run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+from unicorn.arm_const import UC_CPU_ARM_CORTEX_A9
+from unicorn.unicorn_const import (
+    UC_ARCH_ARM,
+    UC_HOOK_BLOCK,
+    UC_HOOK_MEM_FETCH_PROT,
+    UC_HOOK_MEM_READ_PROT,
+    UC_MODE_ARM,
+    UC_PROT_ALL,
+    UC_PROT_EXEC,
+    UC_PROT_READ,
+)
+from unicorn.unicorn_py3 import unicorn as binding
+
+from unbrick.board import BOARD, MAP
+from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, FlashOp, Models, Stop
+from unbrick.engine.symbols import Symbols
+from unbrick.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_FAULT_TEXTS = {
+    "busy-fetch": "executed from the NOR at {address:#x} while it was not in read-array mode",
+    "busy-read": "read the NOR at {address:#x} while it was not in read-array mode",
+    "program-set-bit": "programmed {detail:#010x} (old, new) at {address:#x} without an erase",
+    "command": "the NOR refused {detail:#x} at {address:#x}",
+    "locked": "program or erase of the locked block at {address:#x}",
+    "bounds": "access to {address:#x}, which is not there",
+    "exception": "the CPU took an exception at {address:#x} (emulator error {detail})",
+    "uart-lost": "UART{address} could not take byte {detail:#04x}",
+}
+
+
+def _address(function: object) -> int:
+    return c.cast(function, c.c_void_p).value or 0  # type: ignore[arg-type]
+
+
+class _Line:
+    """One UART of the models."""
+
+    def __init__(self, models: Models, uart: int) -> None:
+        self._models, self._uart = models, uart
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``; bytes arrive one after the other at the line's rate."""
+        self._models.lib.board_uart_push(self._models.board, self._uart, data, len(data))
+
+    def read(self) -> bytes:
+        """What the terminal has sent since the last call."""
+        return self._models.take(self._uart)
+
+
+class InProcessEngine(Engine):
+    """A terminal in this process, in virtual time.
+
+    Args:
+        elf_files: firmware ELF files with symbols, so that faults name function and line.
+    """
+
+    name = "inprocess"
+
+    def __init__(self, elf_files: Iterable[Path] = ()) -> None:
+        self._models = Models()
+        self._symbols = Symbols(elf_files)
+        self._powered = False
+        self._last = Stop.TIME
+        self._faults: list[FirmwareFault] = []
+        self.wire = _Line(self._models, 0)
+        self.radio = _Line(self._models, 1)
+        self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)  # noqa: S311
+        self._uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_ARM)
+        self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
+        self._connect()
+        self._reset_state = self._uc.context_save()
+
+    def _connect(self) -> None:
+        """Map the memories and give Unicorn the C callbacks, with no Python in between."""
+        models, lib, uclib = self._models, self._models.lib, binding.uclib
+        handle = self._uc._uch  # noqa: SLF001 - the binding has no public name for it
+        self._uc.mem_map_ptr(
+            MAP.nor, BOARD.nor.modelled, UC_PROT_READ | UC_PROT_EXEC, models.nor_address
+        )
+        self._uc.mem_map_ptr(BOARD.sram.base, BOARD.sram.size, UC_PROT_ALL, models.sram_address)
+        functions = CUnicorn(
+            handle,
+            *(
+                _address(getattr(uclib, f"uc_{name}"))
+                for name in (
+                    "emu_start",
+                    "emu_stop",
+                    "reg_read",
+                    "reg_write",
+                    "mem_protect",
+                    "ctl",
+                )
+            ),
+        )
+        lib.board_attach(models.board, c.byref(functions))
+        pointer, size = c.c_void_p, c.c_size_t
+        mmio_map = c.CFUNCTYPE(c.c_int, pointer, c.c_uint64, size, *(pointer,) * 4)(
+            _address(uclib.uc_mmio_map)
+        )
+        regions = (
+            (MAP.nor_window, BOARD.nor.size, "nor"),
+            (MAP.sysreg, 0x12000, "motherboard"),
+            (MAP.gic_cpu & ~0xFFF, 0x2000, "private"),
+        )
+        for base, length, name in regions:
+            read = _address(getattr(lib, f"board_mmio_{name}_read"))
+            write = _address(getattr(lib, f"board_mmio_{name}_write"))
+            error = mmio_map(handle, base, length, read, models.board, write, models.board)
+            if error:
+                raise EngineError(f"Unicorn refused the device region at {base:#x} ({error})")
+        hook_add = c.CFUNCTYPE(
+            c.c_int, pointer, pointer, c.c_int, pointer, pointer, c.c_uint64, c.c_uint64
+        )(_address(uclib.uc_hook_add))
+        hooks = (
+            (UC_HOOK_BLOCK, lib.board_on_block),
+            (UC_HOOK_MEM_FETCH_PROT | UC_HOOK_MEM_READ_PROT, lib.board_on_protected),
+        )
+        self._hooks = [size() for _ in hooks]
+        for slot, (kind, function) in zip(self._hooks, hooks, strict=True):
+            error = hook_add(
+                handle, c.addressof(slot), kind, _address(function), models.board, 1, 0
+            )
+            if error:
+                raise EngineError(f"Unicorn refused a hook ({error})")
+
+    @property
+    def powered(self) -> bool:
+        return self._powered
+
+    @property
+    def now(self) -> float:
+        return self._models.now_ns / 1e9
+
+    @property
+    def blocks(self) -> int:
+        """Basic blocks executed so far."""
+        return int(self._models.lib.board_blocks(self._models.board))
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every flash operation that was begun, in order, over all power cycles."""
+        return self._models.ops()
+
+    @property
+    def overruns(self) -> tuple[int, int]:
+        """Bytes lost in the receivers of (UART0, UART1) because the firmware was late."""
+        lib, board = self._models.lib, self._models.board
+        return int(lib.board_uart_overruns(board, 0)), int(lib.board_uart_overruns(board, 1))
+
+    @property
+    def faults(self) -> list[FirmwareFault]:
+        if self._models.fault_count != len(self._faults):
+            self._faults = [self._describe(fault) for fault in self._models.faults()]
+        return self._faults
+
+    def _describe(self, fault: CFault) -> FirmwareFault:
+        kind = FAULT_KINDS[fault.kind]
+        text = _FAULT_TEXTS[kind].format(address=fault.address, detail=fault.detail)
+        where = self._symbols.describe(fault.pc)
+        return FirmwareFault(kind, fault.pc, where, text, fault.time / 1e9)
+
+    def power_on(self) -> None:
+        if self._powered:
+            return
+        self._models.sram[:] = self._sram_garbage
+        self._uc.context_restore(self._reset_state)
+        self._models.lib.board_power_on(self._models.board, MAP.nor)
+        self._powered = True
+
+    def power_off(self) -> None:
+        self._models.lib.board_power_off(self._models.board)
+        self._powered = False
+
+    def cut_before_op(self, index: int | None) -> None:
+        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
+        never = (1 << 64) - 1
+        self._models.lib.board_cut_before(self._models.board, never if index is None else index)
+
+    @property
+    def cut_reached(self) -> bool:
+        """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
+        return self._powered and self._last is Stop.CUT
+
+    def advance(self, seconds: float) -> None:
+        until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
+        self._last = Stop(self._models.lib.board_run(self._models.board, until))
+
+    def read_nor(self) -> bytes:
+        return bytes(self._models.nor)
+
+    def load_nor(self, image: bytes) -> None:
+        if self._powered:
+            raise EngineError("the NOR cannot be replaced under power", hint="power off first")
+        if len(image) > BOARD.nor.modelled:
+            raise EngineError(
+                f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
+            )
+        self._models.nor[:] = image.ljust(BOARD.nor.modelled, b"\xff")
+        self._uc.ctl_flush_tb()
+
+    def close(self) -> None:
+        if self._powered:
+            self.power_off()
+        self._models.close()
