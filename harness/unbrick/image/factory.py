@@ -12,7 +12,7 @@ import cbor2
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
-from unbrick.image.format import TEXT_LIMIT
+from unbrick.image.format import TEXT_LIMIT, is_text
 
 BLANK = 0xFF
 
@@ -62,7 +62,7 @@ def factory_image(
     Args:
         boot: the flat binary of the bootloader.
         application: a signed image, or None: the terminal starts in the restoration state.
-        serial: the serial number, 1 to 31 bytes of printable UTF-8.
+        serial: the serial number, 1 to 31 characters of printable ASCII.
         hardware_id: the hardware that the terminal says it is.
 
     Returns:
@@ -109,7 +109,7 @@ def read_identity(nor: bytes) -> Identity:
         serial, hardware = values[_KEY_SERIAL], values[_KEY_HARDWARE_ID]
     except (cbor2.CBORDecodeError, LookupError, TypeError, ValueError, RecursionError):
         raise ImageError("the identity in the NOR is malformed", hint=hint) from None
-    if stream.tell() != length or not _is_text(serial) or not _is_text(hardware):
+    if stream.tell() != length or not is_text(serial) or not is_text(hardware):
         raise ImageError("the identity in the NOR is malformed", hint=hint)
     return Identity(serial, hardware)
 
@@ -128,18 +128,12 @@ def nor_map(nor: bytes) -> list[NorBlock]:
     return blocks
 
 
-def _is_text(value: object) -> bool:
-    return (
-        isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) <= TEXT_LIMIT
-    )
-
-
 def _identity(serial: str, hardware_id: str) -> bytes:
     for what, text in (("serial number", serial), ("hardware id", hardware_id)):
-        if not _is_text(text):
+        if not is_text(text):
             raise ImageError(
-                f"the {what} is not a text of 1 to {TEXT_LIMIT} bytes: {text!r}",
-                hint="choose a shorter one without control characters",
+                f"the {what} is not a text of 1 to {TEXT_LIMIT} characters: {text!r}",
+                hint="choose a shorter one, in printable ASCII",
             )
     raw = cbor2.dumps({_KEY_SERIAL: serial, _KEY_HARDWARE_ID: hardware_id})
     return _HEADER.pack(_MAGIC, len(raw), zlib.crc32(raw)) + raw

@@ -34,7 +34,7 @@ TLV_NAME = 0x00A1
 TLV_BUILD_TIME = 0x00A2
 
 TEXT_LIMIT = 31
-"""Bytes of UTF-8 that the texts of an image may have."""
+"""Characters of printable ASCII that a text in an image may have."""
 
 FILE_LIMIT = 16 * 1024 * 1024
 """Bytes of an image file that are read at most: far above any partition of any board."""
@@ -43,6 +43,9 @@ _HEADER = struct.Struct("<IIHHIIBBHII")
 _TLV = struct.Struct("<HH")
 _TLV_INFO_MAGIC = 0x6907
 _TLV_PROTECTED_MAGIC = 0x6908
+_SHORTEST_BODY = 8  # Initial SP and entry address.
+_PROTECTED = frozenset({TLV_SECURITY_COUNTER, TLV_HARDWARE_ID, TLV_NAME, TLV_BUILD_TIME})
+_UNPROTECTED = frozenset({TLV_KEY_HASH, TLV_SHA256, TLV_ED25519})
 _FIXED_SIZES = {TLV_KEY_HASH: 32, TLV_SHA256: 32, TLV_ED25519: 64, TLV_SECURITY_COUNTER: 4}
 
 
@@ -115,12 +118,16 @@ def inspect(data: bytes, *, trailing: bool = False) -> ImageInfo:
             f"the image has flags that this terminal does not know: 0x{flags:08x}",
             hint="sign it without encryption, compression and RAM loading",
         )
+    if body_size < _SHORTEST_BODY:
+        raise _malformed(f"the body of the image has only {body_size} bytes")
     body_end = header_size + body_size
     protected, tlv_start = _tlvs(data, body_end, _TLV_PROTECTED_MAGIC, protected_size)
     plain, end = _tlvs(data, tlv_start, _TLV_INFO_MAGIC, None)
     if len(data) > end and not trailing:
         raise _malformed(f"{len(data) - end} bytes follow the end of the image")
 
+    if misplaced := (_PROTECTED & plain.keys()) | (_UNPROTECTED & protected.keys()):
+        raise _malformed(f"TLV 0x{min(misplaced):04x} of the image is in the wrong area")
     digest = plain.get(TLV_SHA256)
     if digest is None:
         raise _malformed("the image has no SHA-256")
@@ -250,6 +257,16 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
+def is_text(value: object) -> bool:
+    """Whether ``value`` can be a text in an image or in the identity partition."""
+    return (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isprintable()
+        and 0 < len(value) <= TEXT_LIMIT
+    )
+
+
 def read_bounded(path: Path, limit: int = FILE_LIMIT) -> bytes:
     """The contents of a file of at most ``limit`` bytes.
 
@@ -318,10 +335,7 @@ def _required(tlvs: dict[int, bytes], kind: int, what: str) -> bytes:
 
 def _text(tlvs: dict[int, bytes], kind: int, what: str) -> str:
     raw = _required(tlvs, kind, what)
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise _malformed(f"the {what} of the image is not UTF-8") from None
-    if not 0 < len(raw) <= TEXT_LIMIT or not text.isprintable():
-        raise _malformed(f"the {what} of the image is not a text of 1 to {TEXT_LIMIT} bytes")
+    text = raw.decode("latin-1")
+    if not is_text(text):
+        raise _malformed(f"the {what} of the image is not a text of 1 to {TEXT_LIMIT} characters")
     return text

@@ -21,6 +21,8 @@ from unbrick.image.format import (
     TLV_BUILD_TIME,
     TLV_HARDWARE_ID,
     TLV_NAME,
+    inspect,
+    is_text,
     load_public_key,
 )
 
@@ -41,7 +43,7 @@ def sign(
 
     Args:
         binary: the program, linked to lie right after the header.
-        name: of the software; as all texts here 1 to 31 bytes of printable UTF-8.
+        name: of the software; as all texts here 1 to 31 characters of printable ASCII.
         version: ``1.2.3`` or ``1.2.3+4``.
         build_time: ISO 8601, UTC.
         hardware_id: the hardware it is for.
@@ -54,13 +56,11 @@ def sign(
     """
     texts = {TLV_HARDWARE_ID: hardware_id, TLV_NAME: name, TLV_BUILD_TIME: build_time}
     for what, text in zip(("hardware id", "name", "build time"), texts.values(), strict=True):
-        if not text.isprintable() or not 0 < len(text.encode()) <= TEXT_LIMIT:
+        if not is_text(text):
             raise ImageError(
-                f"the {what} is not a text of 1 to {TEXT_LIMIT} bytes: {text!r}",
-                hint="choose a shorter one without control characters",
+                f"the {what} is not a text of 1 to {TEXT_LIMIT} characters: {text!r}",
+                hint="choose a shorter one, in printable ASCII",
             )
-    if not binary:
-        raise ImageError("there is nothing to sign: the binary is empty", hint="build it again")
     if not 0 <= security_counter < 2**32:
         raise ImageError(
             f"the security counter {security_counter} does not fit in 32 bits",
@@ -90,7 +90,9 @@ def sign(
             None,
             custom_tlvs={kind: text.encode() for kind, text in texts.items()},
         )
-    return bytes(image.payload)
+    signed = bytes(image.payload)
+    inspect(signed)
+    return signed
 
 
 def _version(text: str) -> object:
