@@ -1,0 +1,301 @@
+"""What the software management server remembers, and the store that forgets when it ends.
+
+Times are seconds since 1970 on a real server, and seconds of the simulation in one. Sizes are in
+bytes. ``database.py`` has the store that lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Protocol
+
+from unbrick.wire.messages import Result, TerminalState
+
+
+class UpdateState(Enum):
+    """How far an update is; the docstring of ``server.core`` has the order."""
+
+    PENDING = "pending"
+    ANNOUNCED = "announced"
+    REFUSED = "refused"
+    TRANSFERRING = "transferring"
+    RECEIVED = "received"
+    CHECKED = "checked"
+    REWRITING = "rewriting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is expected to happen."""
+        return self in _ENDED
+
+
+_ENDED = frozenset(
+    (UpdateState.REFUSED, UpdateState.SUCCEEDED, UpdateState.FAILED, UpdateState.CANCELLED)
+)
+
+
+class MessageState(Enum):
+    """Where a text message is."""
+
+    QUEUED = "queued"
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A terminal as it registered last; ``endpoint`` is where it can be reached."""
+
+    serial: str
+    hardware_id: str
+    name: str
+    version: str
+    build_time: str
+    digest: bytes
+    state: TerminalState
+    last_update_id: int
+    last_result: Result
+    security_counter: int
+    endpoint: str
+    first_seen: float
+    last_seen: float
+
+
+@dataclass(frozen=True)
+class Image:
+    """A published image; ``digest`` is its SHA-256 TLV, ``file_digest`` is of the whole file."""
+
+    digest: bytes
+    version: str
+    hardware_id: str
+    name: str
+    build_time: str
+    security_counter: int
+    size: int
+    file_size: int
+    file_digest: bytes
+    published: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before."""
+
+    id: int
+    serial: str
+    version: str
+    digest: bytes
+    from_version: str
+    from_digest: bytes
+    state: UpdateState
+    result: Result | None
+    text: str
+    created: float
+    changed: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened; ``state`` is the state an update changed to, if it did."""
+
+    id: int
+    time: float
+    serial: str
+    update_id: int | None
+    state: UpdateState | None
+    text: str
+
+
+@dataclass(frozen=True)
+class TextMessage:
+    """A text for a terminal's user."""
+
+    id: int
+    serial: str
+    text: str
+    state: MessageState
+    created: float
+    changed: float
+
+
+class Records(Protocol):
+    """A store. Ids count from 1 and never come back; listings are in the order of making."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that is written inside is kept when the block ends, and nothing when it raises."""
+
+    def terminal(self, serial: str) -> Terminal | None:
+        """The terminal with this serial."""
+
+    def terminals(self) -> list[Terminal]:
+        """Every terminal, by serial."""
+
+    def save_terminal(self, terminal: Terminal) -> None:
+        """Keep a new terminal, or what has changed of one."""
+
+    def image(self, digest: bytes) -> Image | None:
+        """The image with this digest."""
+
+    def images(self) -> list[Image]:
+        """Every image, without the files."""
+
+    def image_file(self, digest: bytes) -> bytes:
+        """The file of a published image.
+
+        Raises:
+            KeyError: there is none.
+        """
+
+    def add_image(self, image: Image, file: bytes) -> None:
+        """Keep a new image with its file."""
+
+    def update(self, update_id: int) -> Update | None:
+        """The update with this id."""
+
+    def updates(self, serial: str | None = None) -> list[Update]:
+        """Every update, or every update of a terminal."""
+
+    def unfinished_updates(self) -> list[Update]:
+        """Every update that has not ended."""
+
+    def add_update(self, update: Update) -> Update:
+        """Keep a new update (its id is passed over); gives it back with its id."""
+
+    def save_update(self, update: Update) -> None:
+        """Keep what has changed of an update."""
+
+    def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
+        """Every event, or those of a terminal or of an update."""
+
+    def add_event(self, event: Event) -> Event:
+        """Keep a new event (its id is passed over); gives it back with its id."""
+
+    def messages(self, serial: str | None = None) -> list[TextMessage]:
+        """Every text message, or those of a terminal."""
+
+    def message(self, message_id: int) -> TextMessage | None:
+        """The text message with this id."""
+
+    def queued_messages(self) -> list[TextMessage]:
+        """Every text message that has not been delivered."""
+
+    def add_message(self, message: TextMessage) -> TextMessage:
+        """Keep a new message (its id is passed over); gives it back with its id."""
+
+    def save_message(self, message: TextMessage) -> None:
+        """Keep what has changed of a message."""
+
+
+class MemoryRecords:
+    """A store in memory, for simulations and tests."""
+
+    def __init__(self) -> None:
+        self._terminals: dict[str, Terminal] = {}
+        self._images: dict[bytes, Image] = {}
+        self._files: dict[bytes, bytes] = {}
+        self._updates: dict[int, Update] = {}
+        self._events: dict[int, Event] = {}
+        self._messages: dict[int, TextMessage] = {}
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See ``Records``."""
+        before = {name: dict(table) for name, table in vars(self).items()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def terminal(self, serial: str) -> Terminal | None:
+        """See ``Records``."""
+        return self._terminals.get(serial)
+
+    def terminals(self) -> list[Terminal]:
+        """See ``Records``."""
+        return [self._terminals[serial] for serial in sorted(self._terminals)]
+
+    def save_terminal(self, terminal: Terminal) -> None:
+        """See ``Records``."""
+        self._terminals[terminal.serial] = terminal
+
+    def image(self, digest: bytes) -> Image | None:
+        """See ``Records``."""
+        return self._images.get(digest)
+
+    def images(self) -> list[Image]:
+        """See ``Records``."""
+        return list(self._images.values())
+
+    def image_file(self, digest: bytes) -> bytes:
+        """See ``Records``."""
+        return self._files[digest]
+
+    def add_image(self, image: Image, file: bytes) -> None:
+        """See ``Records``."""
+        self._images[image.digest] = image
+        self._files[image.digest] = file
+
+    def update(self, update_id: int) -> Update | None:
+        """See ``Records``."""
+        return self._updates.get(update_id)
+
+    def updates(self, serial: str | None = None) -> list[Update]:
+        """See ``Records``."""
+        return [item for item in self._updates.values() if serial in (None, item.serial)]
+
+    def unfinished_updates(self) -> list[Update]:
+        """See ``Records``."""
+        return [item for item in self._updates.values() if not item.state.ended]
+
+    def add_update(self, update: Update) -> Update:
+        """See ``Records``."""
+        update = replace(update, id=len(self._updates) + 1)
+        self._updates[update.id] = update
+        return update
+
+    def save_update(self, update: Update) -> None:
+        """See ``Records``."""
+        self._updates[update.id] = update
+
+    def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
+        """See ``Records``."""
+        return [
+            item
+            for item in self._events.values()
+            if serial in (None, item.serial) and update_id in (None, item.update_id)
+        ]
+
+    def add_event(self, event: Event) -> Event:
+        """See ``Records``."""
+        event = replace(event, id=len(self._events) + 1)
+        self._events[event.id] = event
+        return event
+
+    def messages(self, serial: str | None = None) -> list[TextMessage]:
+        """See ``Records``."""
+        return [item for item in self._messages.values() if serial in (None, item.serial)]
+
+    def message(self, message_id: int) -> TextMessage | None:
+        """See ``Records``."""
+        return self._messages.get(message_id)
+
+    def queued_messages(self) -> list[TextMessage]:
+        """See ``Records``."""
+        return [item for item in self._messages.values() if item.state is MessageState.QUEUED]
+
+    def add_message(self, message: TextMessage) -> TextMessage:
+        """See ``Records``."""
+        message = replace(message, id=len(self._messages) + 1)
+        self._messages[message.id] = message
+        return message
+
+    def save_message(self, message: TextMessage) -> None:
+        """See ``Records``."""
+        self._messages[message.id] = message
