@@ -225,6 +225,29 @@ def check_board(info: ImageInfo, board: Board = BOARD) -> None:
         )
 
 
+def check_entry(data: bytes, board: Board = BOARD) -> None:
+    """Check that the program in an image is linked for where it will lie: its first word is a stack
+    in the SRAM, its second the address of Thumb code in the body.
+
+    Raises:
+        ImageError: it is not.
+    """
+    info = inspect(data)
+    stack, entry = struct.unpack_from("<II", data, info.header_size)
+    body = board.map.nor + board.partition("application").offset + info.header_size
+    if not board.sram.base < stack <= board.sram.end:
+        raise ImageError(
+            f"the program is not for this board: its stack 0x{stack:08x} is not in the SRAM",
+            hint="sign a flat binary that begins with initial SP and entry address",
+        )
+    if not entry & 1 or not body <= entry < body + info.body_size:
+        raise ImageError(
+            f"the program is not linked for the application partition: its entry 0x{entry:08x} "
+            f"is not Thumb code in 0x{body:08x} to 0x{body + info.body_size - 1:08x}",
+            hint="link it to lie right after the header of the image",
+        )
+
+
 def key_hash(public_key: Ed25519PublicKey) -> bytes:
     """SHA-256 of the key as the key hash TLV has it (DER, SubjectPublicKeyInfo of RFC 5280)."""
     der = public_key.public_bytes(

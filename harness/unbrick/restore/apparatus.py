@@ -130,6 +130,11 @@ class Apparatus:
         return self.stage in {Stage.DONE, Stage.FAILED}
 
     @property
+    def size(self) -> int:
+        """Bytes of the image."""
+        return len(self._image)
+
+    @property
     def sent(self) -> int:
         """Bytes of the image that the terminal has confirmed in the current transfer."""
         return self._sender.acknowledged if self._sender else 0

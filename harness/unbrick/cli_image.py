@@ -1,0 +1,274 @@
+"""Commands for images and restoration: ``firmware``, ``image``, ``restore``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from unbrick.board.description import BOARD
+from unbrick.errors import ImageError, SetupError
+from unbrick.image.factory import factory_image, nor_map, read_identity
+from unbrick.image.format import (
+    ImageInfo,
+    check_board,
+    check_entry,
+    check_signature,
+    inspect,
+    load_public_key,
+    read_bounded,
+)
+from unbrick.image.hexfile import read_image, to_hex
+from unbrick.image.sign import sign
+from unbrick.restore.apparatus import Apparatus, Stage
+from unbrick.restore.port import restore
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_HEX_NAMES = {".hex", ".ihex"}
+_DIGEST_SHOWN = 16  # Hexadecimal digits of a digest in a table.
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+_out_option = click.option("-o", "--output", type=_FILE, required=True, help="File to write.")
+
+
+@click.group()
+def firmware() -> None:
+    """Build the terminal's firmware."""
+
+
+@firmware.command("build")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/firmware"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--key", type=_FILE, help="PEM file with the private key, instead of development's.")
+@_json_option
+def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
+    """Compile and sign every release; write each as .bin and .hex."""
+    from unbrick.image.release import make_releases  # noqa: PLC0415 - needs the compiler
+
+    with Console(stderr=True).status("compiling the firmware"):
+        releases = make_releases(output, key)
+    files = {"boot": str(releases.boot_path), "agent": str(releases.agent_path)}
+    for version, image in sorted(releases.signed.items()):
+        stem = output / f"terminal-{version}"
+        _write(stem.with_name(f"{stem.name}.bin"), image)
+        _write(stem.with_name(f"{stem.name}.hex"), to_hex(image).encode())
+        files[version] = f"{stem}.hex"
+    if as_json:
+        click.echo(json.dumps(files, indent=2))
+        return
+    for name, file in files.items():
+        click.echo(f"{name:8} {file}")
+
+
+@click.group()
+def image() -> None:
+    """Look at, sign and convert images."""
+
+
+@image.command("inspect")
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_FILE, help="PEM file: check the signature with this key.")
+@_json_option
+def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
+    """Check an image (.hex or binary) and say what it is."""
+    info = inspect(read_image(file))
+    if key is not None:
+        check_signature(info, load_public_key(key))
+    problem = _problem(info)
+    if as_json:
+        values = {
+            name: value.hex() if isinstance(value, bytes) else value
+            for name, value in asdict(info).items()
+        }
+        click.echo(json.dumps({**values, "signed": info.signed, "problem": problem}, indent=2))
+        return
+    if not info.signed:
+        signature = "none"
+    elif key is None:
+        signature = f"by key {info.key_hash.hex()[:_DIGEST_SHOWN]}, not checked (give --key)"
+    else:
+        signature = f"right, by key {info.key_hash.hex()[:_DIGEST_SHOWN]}"
+    rows = {
+        "name": info.name,
+        "version": info.version,
+        "build time": info.build_time,
+        "hardware": info.hardware_id,
+        "security counter": str(info.security_counter),
+        "size": f"{info.size} bytes",
+        "digest": info.digest.hex(),
+        "signature": signature,
+        "this board": problem or "fits",
+    }
+    for name, value in rows.items():
+        click.echo(f"{name + ':':18}{value}")
+
+
+@image.command("sign")
+@click.argument("binary", type=_FILE)
+@_out_option
+@click.option("--key", type=_FILE, required=True, help="PEM file with the private Ed25519 key.")
+@click.option("--name", required=True, help="Name of the software.")
+@click.option("--version", required=True, help="1.2.3 or 1.2.3+4.")
+@click.option("--build-time", required=True, help="ISO 8601, UTC: 2026-01-31T12:00:00Z.")
+@click.option("--security-counter", type=click.IntRange(0, 2**32 - 1), required=True)
+@click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
+def image_sign(binary: Path, output: Path, **values: Any) -> None:
+    """Sign a flat binary that is linked for the application partition."""
+    signed = sign(read_bounded(binary), **values)
+    info = inspect(signed)
+    check_board(info)
+    check_entry(signed)
+    _write_image(output, signed)
+    click.echo(f"{output}: {info.name} {info.version}, {info.size} bytes")
+
+
+@image.command("convert")
+@click.argument("source", type=_FILE)
+@click.argument("target", type=_FILE)
+def image_convert(source: Path, target: Path) -> None:
+    """Convert a signed image between Intel HEX and binary, by the names of the files."""
+    data = read_image(source)
+    info = inspect(data)
+    _write_image(target, data)
+    click.echo(f"{target}: {info.name} {info.version}, {info.size} bytes")
+
+
+@image.command("factory")
+@_out_option
+@click.option("--boot", type=_FILE, required=True, help="Flat binary of the bootloader.")
+@click.option("--application", type=_FILE, help="Signed image; without it there is none.")
+@click.option("--serial", required=True, help="Serial number of the terminal.")
+def image_factory(output: Path, boot: Path, application: Path | None, serial: str) -> None:
+    """Make the contents of a NOR as the factory programs it."""
+    data = None if application is None else read_image(application)
+    if data is not None:
+        check_board(inspect(data))
+    _write(output, factory_image(read_bounded(boot), data, serial))
+    click.echo(f"{output}: terminal {serial}, {BOARD.nor.modelled} bytes")
+
+
+@image.command("map")
+@click.argument("nor", type=_FILE)
+@_json_option
+def image_map(nor: Path, *, as_json: bool) -> None:
+    """Show what is in each block of a NOR image."""
+    data = read_bounded(nor, BOARD.nor.size)
+    blocks = nor_map(data)
+    part = BOARD.partition("application")
+    found: dict[str, str] = {}
+    try:
+        identity = read_identity(data)
+        found["identity"] = f"{identity.serial}, {identity.hardware_id}"
+    except ImageError as error:
+        found["identity"] = str(error)
+    try:
+        info = inspect(data[part.offset : part.end], trailing=True)
+        found["application"] = f"{info.name} {info.version}"
+    except ImageError as error:
+        found["application"] = str(error)
+    if as_json:
+        click.echo(json.dumps({**found, "blocks": [asdict(block) for block in blocks]}, indent=2))
+        return
+    table = Table("offset", "partition", "used", "SHA-256", box=None)
+    for block in blocks:
+        used = f"{block.used} of {block.size}" if block.used else "blank"
+        digest = block.digest[:_DIGEST_SHOWN]
+        table.add_row(f"0x{block.offset:06x}", block.partition, used, digest)
+    Console().print(table)
+    for name, value in found.items():
+        click.echo(f"{name}: {value}")
+
+
+@click.command("restore")
+@click.argument("port")
+@click.argument("file", metavar="IMAGE", type=_FILE)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for a terminal that asks to be restored.",
+)
+@click.option("--baud", type=click.IntRange(min=1), default=BOARD.baud, show_default=True)
+@_json_option
+def restore_command(port: str, file: Path, *, wait: float, baud: int, as_json: bool) -> None:
+    """Restore the terminal on PORT with a signed IMAGE (.hex or binary) over the wire.
+
+    PORT is a serial device, a pseudo-terminal, tcp:HOST:PORT or a URL of pyserial.
+    """
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(Stage.SEARCHING.value, total=None)
+
+        def show(apparatus: Apparatus) -> None:
+            sending = apparatus.stage is Stage.SENDING
+            progress.update(
+                task,
+                description=apparatus.stage.value,
+                total=apparatus.size if sending else None,
+                completed=apparatus.sent,
+            )
+
+        def say(line: str) -> None:
+            progress.console.print(escape(line), style="dim", highlight=False)
+
+        done = restore(port, file, wait=wait, baud=baud, say=say, progress=show)
+    result = {
+        "serial": done.terminal.serial if done.terminal else None,
+        "reason": done.reason or None,
+        "accepted": done.accepted,
+        "running": done.running,
+        "transfers": done.transfers,
+    }
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        who = f"terminal {result['serial']}" if result["serial"] else "the terminal"
+        click.echo(f"{who} is restored, it runs {done.running}")
+
+
+def _problem(info: ImageInfo) -> str:
+    try:
+        check_board(info)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def _write_image(path: Path, data: bytes) -> None:
+    """Write an image as the name of the file says."""
+    _write(path, to_hex(data).encode() if path.suffix.lower() in _HEX_NAMES else data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {path}: {error.strerror}", hint="choose another place"
+        ) from error
+
+
+COMMANDS: list[click.Command] = [firmware, image, restore_command]
