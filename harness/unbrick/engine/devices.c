@@ -30,7 +30,7 @@ enum lock { LOCK_OPEN = 0, LOCK_LOCKED = 1, LOCK_DOWN = 2 };
 #define T_WORD 270000u
 #define T_ERASE 500000000u
 #define T_BLANK 3200000u
-#define T_SUSPEND 20000u
+#define T_SUSPEND 25000u
 
 struct job { /* what a chip's write state machine is doing, or has suspended */
     enum busy kind;
@@ -1172,6 +1172,12 @@ void board_power_off(struct board *b) {
 
 uint64_t board_now(const struct board *b) { return b->now; }
 uint64_t board_blocks(const struct board *b) { return b->blocks; }
+
+/* Carry out what has come to its end, so that the host sees the cells as they are now. */
+void board_settle(struct board *b) {
+    for (int i = 0; i < NOR_CHIPS; i++)
+        chip_settle(b, i);
+}
 
 void board_elapse(struct board *b, uint64_t ns) { b->now += ns; }
 

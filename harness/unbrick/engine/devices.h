@@ -73,6 +73,7 @@ void board_attach(struct board *b, const struct unicorn *unicorn);
 void board_power_on(struct board *b, uint32_t pc);
 void board_power_off(struct board *b);
 uint64_t board_now(const struct board *b);
+void board_settle(struct board *b);
 void board_elapse(struct board *b, uint64_t ns);
 int board_run(struct board *b, uint64_t until);
 uint64_t board_blocks(const struct board *b);

@@ -114,6 +114,7 @@ def _load() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
         "board_power_on": (None, [board, c.c_uint32]),
         "board_power_off": (None, [board]),
         "board_now": (u64, [board]),
+        "board_settle": (None, [board]),
         "board_elapse": (None, [board, u64]),
         "board_run": (c.c_int, [board, u64]),
         "board_blocks": (u64, [board]),
@@ -153,6 +154,11 @@ class Models:
         if self.board:
             self.lib.board_free(self.board)
             self.board = c.c_void_p(None)
+
+    def cells(self) -> bytes:
+        """The NOR's cells at this moment; an operation that has not ended has not changed any."""
+        self.lib.board_settle(self.board)
+        return bytes(self.nor)
 
     @property
     def now_ns(self) -> int:
@@ -208,7 +214,7 @@ class NorModel:
     @property
     def array(self) -> bytes:
         """The cells of the modelled part."""
-        return bytes(self._models.nor)
+        return self._models.cells()
 
     def read32(self, offset: int) -> int:
         """Read the window at ``offset`` (bytes, a multiple of 4)."""

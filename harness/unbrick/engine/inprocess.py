@@ -203,7 +203,7 @@ class InProcessEngine(Engine):
         self._last = Stop(self._models.lib.board_run(self._models.board, until))
 
     def read_nor(self) -> bytes:
-        return bytes(self._models.nor)
+        return self._models.cells()
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:

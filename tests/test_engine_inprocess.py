@@ -1,0 +1,171 @@
+"""The in-process engine: execution in place, virtual time, power, and faults of the firmware."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from unbrick.board import BOARD
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROBE = Path(__file__).with_name("probe")
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The probe program, compiled."""
+    elf = tmp_path_factory.mktemp("probe") / "probe.elf"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    command += ["-mcpu=cortex_a9", "-O2", "-g", "-fno-sanitize=all", "-nostdlib"]
+    command += [f"-Wl,-T,{PROBE / 'probe.ld'}", "-o", str(elf), str(PROBE / "probe.c")]
+    subprocess.run(command, check=True)
+    return elf
+
+
+@pytest.fixture
+def engine(probe: Path) -> Iterator[InProcessEngine]:
+    """A terminal that runs the probe and has said so."""
+    image = bytearray(b"\xff" * 0x40000)
+    with probe.open("rb") as stream:
+        for segment in ELFFile(stream).iter_segments("PT_LOAD"):
+            start = segment["p_paddr"]
+            image[start : start + segment["p_filesz"]] = segment.data()
+    with InProcessEngine([probe]) as made:
+        assert isinstance(made, InProcessEngine)
+        made.load_nor(bytes(image))
+        made.power_on()
+        assert run(made, 0.1) == b"!\n"
+        yield made
+
+
+def run(engine: InProcessEngine, seconds: float) -> bytes:
+    end, said = engine.now + seconds, b""
+    while engine.now < end:
+        engine.advance(end - engine.now)
+        said += engine.wire.read()
+    return said
+
+
+def ask(engine: InProcessEngine, text: bytes, seconds: float = 0.1) -> bytes:
+    engine.wire.write(text)
+    return run(engine, seconds)
+
+
+def test_executes_in_place_and_picks_up_reprogrammed_code(engine: InProcessEngine) -> None:
+    ask(engine, b"e", 1)
+    ask(engine, b"7")
+    assert ask(engine, b"c") == b"00000007\n"
+    ask(engine, b"e", 1)
+    ask(engine, b"9")
+    assert ask(engine, b"c") == b"00000009\n"
+    assert engine.faults == []
+
+
+def test_power_off_loses_the_sram_and_keeps_the_nor(engine: InProcessEngine) -> None:
+    ask(engine, b"e", 1)
+    ask(engine, b"7")
+    first = ask(engine, b"s")
+    assert ask(engine, b"s") == b"12345678\n"
+    engine.power_off()
+    engine.power_on()
+    run(engine, 0.1)
+    assert ask(engine, b"s") == first != b"12345678\n"
+    assert ask(engine, b"c") == b"00000007\n"
+
+
+def test_same_input_same_run_however_it_is_sliced(engine: InProcessEngine) -> None:
+    """Slices of different length change neither what is said nor when."""
+    said = []
+    for slice_length in (10.0, 0.0013):
+        engine.power_off()
+        engine.advance(1 - engine.now % 1)  # the counter starts at whole seconds
+        start, blocks = engine.now, engine.blocks
+        engine.power_on()
+        out = b""
+        engine.advance(0.01)
+        engine.wire.write(b"oe7")
+        while engine.now < start + 1:
+            engine.advance(min(slice_length, start + 1 - engine.now))
+            out += engine.wire.read()
+        times = [(op.start - start, op.end - start) for op in engine.ops[-2:]]
+        said.append((out, engine.blocks - blocks, [round(t, 9) for pair in times for t in pair]))
+    assert said[0] == said[1]
+
+
+def test_the_line_has_a_rate(engine: InProcessEngine) -> None:
+    start = engine.now
+    text = b"-" * 115
+    assert ask(engine, text, 0.0) == b""
+    while engine.now - start < 0.00998:
+        engine.advance(0.00998 - (engine.now - start))
+    first = engine.wire.read()
+    assert 105 <= len(first) < 115
+    assert first + run(engine, 0.01) == text
+    assert engine.overruns == (0, 0)
+
+
+def test_a_receiver_that_is_not_read_loses_bytes(engine: InProcessEngine) -> None:
+    ask(engine, b"o" + b"-" * 60, 0.1)
+    assert engine.overruns[0] > 0
+
+
+def test_a_loop_without_end_does_not_hang_the_bench(engine: InProcessEngine) -> None:
+    before = engine.now
+    assert ask(engine, b"h", 0.05) == b""
+    assert engine.now >= before + 0.05
+
+
+def test_fetch_from_a_busy_nor_is_reported_with_its_source_line(engine: InProcessEngine) -> None:
+    ask(engine, b"f")
+    (fault,) = engine.faults
+    assert fault.kind == "busy-fetch"
+    assert fault.where.startswith("main (probe.c:")
+
+
+def test_read_of_the_array_while_the_chip_answers_status_is_reported(
+    engine: InProcessEngine,
+) -> None:
+    ask(engine, b"r")
+    (fault,) = engine.faults
+    assert fault.kind == "busy-read"
+    assert "read_while_status" in fault.where or "main" in fault.where
+
+
+def test_an_access_beyond_the_sram_stops_the_terminal(engine: InProcessEngine) -> None:
+    ask(engine, b"b")
+    assert [fault.kind for fault in engine.faults] == ["exception"]
+    assert ask(engine, b"x") == b""
+    engine.power_off()
+    engine.power_on()
+    assert run(engine, 0.1) == b"!\n"
+
+
+def test_cut_before_an_operation(engine: InProcessEngine) -> None:
+    ask(engine, b"e", 1)
+    engine.cut_before_op(len(engine.ops))
+    ask(engine, b"7")
+    assert engine.cut_reached
+    engine.power_off()
+    assert engine.read_nor()[0x80000:0x80004] == b"\xff" * 4
+    engine.cut_before_op(None)
+    engine.power_on()
+    run(engine, 0.1)
+    ask(engine, b"7")
+    assert engine.read_nor()[0x80000:0x80004] == bytes.fromhex("07207047")
+
+
+def test_the_nor_is_replaced_only_without_power(engine: InProcessEngine) -> None:
+    with pytest.raises(EngineError, match="under power"):
+        engine.load_nor(b"")
+    engine.power_off()
+    with pytest.raises(EngineError, match="bytes"):
+        engine.load_nor(b"x" * (BOARD.nor.modelled + 1))
