@@ -12,7 +12,7 @@ enum coap_type { COAP_CON = 0, COAP_NON = 1, COAP_ACK = 2, COAP_RST = 3 };
 
 #define COAP_CODE(class_, detail) ((uint8_t)(((class_) << 5) | (detail)))
 #define COAP_CODE_CLASS(code) ((code) >> 5)
-#define COAP_CODE_DETAIL(code) ((code)&0x1Fu)
+#define COAP_CODE_DETAIL(code) ((code) & 0x1Fu)
 enum {
     COAP_EMPTY = 0,
     COAP_GET = COAP_CODE(0, 1),
@@ -134,10 +134,10 @@ size_t coap_build_finish(const struct coap_builder *builder);
 
 /* ---- Endpoint ---- */
 
-#define COAP_EXCHANGES 6u        /* requests under way at the same time */
-#define COAP_MAX_REQUEST 512u    /* bytes, of a request that is sent */
-#define COAP_REPLIES 4u          /* received requests whose reply is remembered */
-#define COAP_MAX_REPLY 320u      /* bytes, of a reply that is sent */
+#define COAP_EXCHANGES 6u     /* requests under way at the same time */
+#define COAP_MAX_REQUEST 512u /* bytes, of a request that is sent */
+#define COAP_REPLIES 4u       /* received requests whose reply is remembered */
+#define COAP_MAX_REPLY 320u   /* bytes, of a reply that is sent */
 #define COAP_ACK_TIMEOUT_US 2000000u
 #define COAP_MAX_RETRANSMIT 4u
 /* How long a message ID counts as the same message, and how long a response is waited for after
@@ -156,9 +156,9 @@ enum coap_outcome {
 struct coap_callbacks {
     /* Send one message to the peer. */
     void (*transmit)(void *ctx, const uint8_t *message, size_t length);
-    /* A request that was sent is over. `tag` is what coap_request_send was given; `response` is NULL
-     * unless the outcome is COAP_RESPONSE, and valid during the call. The exchange is free again:
-     * sending the next request from here is allowed. */
+    /* A request that was sent is over. `tag` is what coap_request_send was given; `response` is
+     * NULL unless the outcome is COAP_RESPONSE, and valid during the call. The exchange is free
+     * again: sending the next request from here is allowed. */
     void (*response)(void *ctx, uint32_t tag, enum coap_outcome outcome,
                      const struct coap_message *response);
     /* A request came in; not called for duplicates. `reply` is a message under construction with

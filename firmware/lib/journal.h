@@ -6,7 +6,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum journal_phase { JOURNAL_IDLE = 0, JOURNAL_REWRITING = 1, JOURNAL_TRIAL = 2, JOURNAL_FAILED = 3 };
+enum journal_phase {
+    JOURNAL_IDLE = 0,
+    JOURNAL_REWRITING = 1,
+    JOURNAL_TRIAL = 2,
+    JOURNAL_FAILED = 3
+};
 enum journal_source { JOURNAL_RADIO = 0, JOURNAL_WIRE = 1 };
 
 #define JOURNAL_MAX_STARTS 3u
@@ -19,14 +24,14 @@ struct journal_version {
 };
 
 struct journal_state {
-    uint8_t phase;            /* enum journal_phase */
-    uint8_t starts;           /* trial starts so far */
-    uint8_t source;           /* enum journal_source */
-    uint8_t result;           /* of the last update, enum result */
-    uint32_t update_id;       /* 0: none */
+    uint8_t phase;      /* enum journal_phase */
+    uint8_t starts;     /* trial starts so far */
+    uint8_t source;     /* enum journal_source */
+    uint8_t result;     /* of the last update, enum result */
+    uint32_t update_id; /* 0: none */
     uint32_t security_counter;
     struct journal_version target_version;
-    uint32_t target_size;     /* bytes */
+    uint32_t target_size; /* bytes */
     uint8_t target_digest[32];
 };
 

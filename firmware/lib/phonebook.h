@@ -29,11 +29,11 @@ struct phonebook_entry {
 
 struct phonebook {
     struct recordlog log;
-    uint32_t *index;   /* offsets of the live entries' records, oldest first */
+    uint32_t *index; /* offsets of the live entries' records, oldest first */
     uint32_t capacity;
     uint32_t count;
     uint16_t last_id;
-    int error;         /* of mounting: while it is not 0 nothing is written */
+    int error; /* of mounting: while it is not 0 nothing is written */
 };
 
 /* `index` has room for `capacity` entries and belongs to the phonebook from now on. Writes nothing.

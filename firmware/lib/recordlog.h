@@ -15,30 +15,31 @@
 
 enum recordlog_error {
     RECORDLOG_OK = 0,
-    RECORDLOG_FULL = -20,          /* no blank slot: compact */
-    RECORDLOG_GEOMETRY = -21,      /* the partition or record size does not fit the flash */
-    RECORDLOG_OTHER_FORMAT = -22,  /* written by software with another format: nothing is touched */
-    RECORDLOG_UNREADABLE = -23,    /* not blank, and no valid header: nothing is touched */
-    RECORDLOG_WRITE = -24,         /* the flash did not take what was written */
-    RECORDLOG_PAYLOAD = -25,       /* the payload would look like a blank slot */
+    RECORDLOG_FULL = -20,         /* no blank slot: compact */
+    RECORDLOG_GEOMETRY = -21,     /* the partition or record size does not fit the flash */
+    RECORDLOG_OTHER_FORMAT = -22, /* written by software with another format: nothing is touched */
+    RECORDLOG_UNREADABLE = -23,   /* not blank, and no valid header: nothing is touched */
+    RECORDLOG_WRITE = -24,        /* the flash did not take what was written */
+    RECORDLOG_PAYLOAD = -25,      /* the payload would look like a blank slot */
 };
 
 struct recordlog_config {
-    uint32_t offset;       /* of the partition, at a block */
-    uint32_t size;         /* of the partition: two halves, each of whole blocks */
-    uint32_t magic;        /* which log this is */
-    uint32_t format;       /* version of the records' format */
-    uint32_t payload_size; /* of a record; 4 less than a multiple of 4, RECORDLOG_MAX_PAYLOAD at most */
+    uint32_t offset; /* of the partition, at a block */
+    uint32_t size;   /* of the partition: two halves, each of whole blocks */
+    uint32_t magic;  /* which log this is */
+    uint32_t format; /* version of the records' format */
+    uint32_t
+        payload_size; /* of a record; 4 less than a multiple of 4, RECORDLOG_MAX_PAYLOAD at most */
 };
 
 struct recordlog {
     const struct flash *flash;
     struct recordlog_config config;
     uint32_t generation;
-    uint32_t half;       /* offset of the half that counts, or RECORDLOG_NONE: a blank partition */
-    uint32_t next;       /* offset of the first blank slot; at the half's end when there is none */
-    uint32_t last;       /* offset of the newest valid record, or RECORDLOG_NONE */
-    uint32_t format;     /* found; config.format unless mounting said RECORDLOG_OTHER_FORMAT */
+    uint32_t half;   /* offset of the half that counts, or RECORDLOG_NONE: a blank partition */
+    uint32_t next;   /* offset of the first blank slot; at the half's end when there is none */
+    uint32_t last;   /* offset of the newest valid record, or RECORDLOG_NONE */
+    uint32_t format; /* found; config.format unless mounting said RECORDLOG_OTHER_FORMAT */
     bool affirmed;
 };
 

@@ -23,8 +23,9 @@ struct slipmux_receiver {
     size_t size;
     size_t length;
     bool escaped;
-    bool spoiled;     /* the rest of this frame is ignored */
-    uint32_t dropped; /* frames that were too long, of unknown type, ill-escaped or had a wrong FCS */
+    bool spoiled; /* the rest of this frame is ignored */
+    uint32_t
+        dropped; /* frames that were too long, of unknown type, ill-escaped or had a wrong FCS */
 };
 
 /* `buffer` holds one frame; SLIPMUX_MAX_FRAME bytes are enough, a smaller one receives less. */

@@ -30,9 +30,9 @@ typedef void line_emit_fn(void *ctx, char character);
 
 void line_init(struct line_editor *line, char *buffer, size_t size);
 
-/* Take one byte; echo goes to `emit`. Backspace and DEL take the last character away (a whole one of
- * UTF-8), Ctrl-U all; other control characters are ignored, what does not fit is answered by BEL.
- * True when the line is complete (CR, LF or CR LF; CR LF was echoed): read `buffer`, then call
+/* Take one byte; echo goes to `emit`. Backspace and DEL take the last character away (a whole one
+ * of UTF-8), Ctrl-U all; other control characters are ignored, what does not fit is answered by
+ * BEL. True when the line is complete (CR, LF or CR LF; CR LF was echoed): read `buffer`, then call
  * line_clear. */
 bool line_feed(struct line_editor *line, uint8_t byte, line_emit_fn *emit, void *ctx);
 void line_clear(struct line_editor *line);

@@ -1,0 +1,24 @@
+#include "result.h"
+
+const char *result_text(int result) {
+    static const char *const texts[RESULT_COUNT] = {
+        [RESULT_SUCCESS] = "success",
+        [RESULT_NO_MEMORY] = "not enough SRAM",
+        [RESULT_TOO_LARGE] = "too large for the partition",
+        [RESULT_UNKNOWN_KIND] = "unknown kind",
+        [RESULT_BAD_ANNOUNCEMENT] = "malformed announcement",
+        [RESULT_BUSY] = "busy with another update",
+        [RESULT_TRANSFER_FAILED] = "transfer gave up",
+        [RESULT_FILE_DIGEST] = "file digest wrong",
+        [RESULT_IMAGE_MALFORMED] = "image malformed",
+        [RESULT_IMAGE_HASH] = "image hash wrong",
+        [RESULT_SIGNATURE] = "signature wrong or missing",
+        [RESULT_OTHER_HARDWARE] = "for other hardware",
+        [RESULT_TOO_OLD] = "older than the security counter",
+        [RESULT_INTERRUPTED] = "interrupted before anything was rewritten",
+        [RESULT_REWRITE_FAILED] = "rewrite failed, restoration needed",
+        [RESULT_TRIAL_FAILED] = "trial failed, restoration needed",
+        [RESULT_RESTORED] = "restored over the wire",
+    };
+    return result >= 0 && result < RESULT_COUNT ? texts[result] : "unknown result";
+}
