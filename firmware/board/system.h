@@ -17,10 +17,6 @@ _Noreturn void system_exception(const char *kind, uint32_t pc);
 /* Enables the UARTs' and the timer's interrupts in the GIC, so that WFI wakes up for them. */
 void system_init(void);
 
-/* Sleeps until a UART has received something or the timer has run out; at once when that is so
- * already. */
-void system_wait_for_interrupt(void);
-
 /* Lets UART0 send what it has, then starts boot again as after a reset. SRAM is kept. */
 _Noreturn void system_restart(void);
 
