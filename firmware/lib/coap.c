@@ -1,0 +1,600 @@
+#include "coap.h"
+
+#include "crc.h"
+
+#include <string.h>
+
+#define HEADER_SIZE 4u
+#define PAYLOAD_MARKER 0xFFu
+#define VERSION 1u
+#define REQUEST_TOKEN_SIZE 4u
+
+/* ---- Reading messages ---- */
+
+/* The 4-bit delta or length of an option, with its extension (RFC 7252 §3.1). */
+static bool read_nibble(const uint8_t **next, const uint8_t *end, uint32_t nibble,
+                        uint32_t *value) {
+    if (nibble < 13) {
+        *value = nibble;
+        return true;
+    }
+    const size_t left = (size_t)(end - *next);
+    if (nibble == 13 && left >= 1) {
+        *value = 13u + (*next)[0];
+        *next += 1;
+        return true;
+    }
+    if (nibble == 14 && left >= 2) {
+        *value = 269u + ((uint32_t)(*next)[0] << 8 | (*next)[1]);
+        *next += 2;
+        return true;
+    }
+    return false;
+}
+
+/* Reads the option at `next`. False at the end, at the payload marker, and at what is no option. */
+static bool read_option(struct coap_option_iterator *iterator, struct coap_option *option) {
+    const uint8_t *next = iterator->next;
+    if (next == iterator->end || *next == PAYLOAD_MARKER) {
+        return false;
+    }
+    const uint32_t first = *next++;
+    uint32_t delta;
+    uint32_t length;
+    if (!read_nibble(&next, iterator->end, first >> 4, &delta) ||
+        !read_nibble(&next, iterator->end, first & 15u, &length) ||
+        iterator->number + delta > UINT16_MAX || length > (size_t)(iterator->end - next) ||
+        length > UINT16_MAX) {
+        return false;
+    }
+    iterator->number = (uint16_t)(iterator->number + delta);
+    iterator->next = next + length;
+    *option = (struct coap_option){iterator->number, (uint16_t)length, next};
+    return true;
+}
+
+bool coap_parse(struct coap_message *message, const uint8_t *data, size_t length) {
+    if (length < HEADER_SIZE || data[0] >> 6 != VERSION) {
+        return false;
+    }
+    *message = (struct coap_message){
+        .type = (enum coap_type)(data[0] >> 4 & 3),
+        .token_length = data[0] & 15u,
+        .code = data[1],
+        .mid = (uint16_t)(data[2] << 8 | data[3]),
+    };
+    if (message->token_length > COAP_MAX_TOKEN || length < HEADER_SIZE + message->token_length ||
+        (message->code == COAP_EMPTY && length != HEADER_SIZE)) {
+        return false;
+    }
+    memcpy(message->token, data + HEADER_SIZE, message->token_length);
+    const uint8_t *end = data + length;
+    message->options = data + HEADER_SIZE + message->token_length;
+    struct coap_option_iterator iterator = {message->options, end, 0};
+    struct coap_option option;
+    while (read_option(&iterator, &option)) {
+    }
+    message->options_length = (size_t)(iterator.next - message->options);
+    if (iterator.next == end) {
+        return true;
+    }
+    /* What stopped the options must be the marker, and something must follow it. */
+    message->payload = iterator.next + 1;
+    message->payload_length = (size_t)(end - message->payload);
+    return *iterator.next == PAYLOAD_MARKER && message->payload_length > 0;
+}
+
+void coap_options(const struct coap_message *message, struct coap_option_iterator *iterator) {
+    *iterator = (struct coap_option_iterator){message->options,
+                                              message->options + message->options_length, 0};
+}
+
+bool coap_next_option(struct coap_option_iterator *iterator, struct coap_option *option) {
+    return read_option(iterator, option);
+}
+
+bool coap_find_option(const struct coap_message *message, uint16_t number,
+                      struct coap_option *option) {
+    struct coap_option_iterator iterator;
+    coap_options(message, &iterator);
+    while (coap_next_option(&iterator, option)) {
+        if (option->number == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool coap_option_uint(const struct coap_option *option, uint32_t *value) {
+    if (option->length > 4) {
+        return false;
+    }
+    *value = 0;
+    for (size_t i = 0; i < option->length; i++) {
+        *value = *value << 8 | option->value[i];
+    }
+    return true;
+}
+
+/* The length of the first segment of a path. */
+static size_t segment_length(const char *path) {
+    const char *slash = strchr(path, '/');
+    return slash != NULL ? (size_t)(slash - path) : strlen(path);
+}
+
+bool coap_path_is(const struct coap_message *message, const char *path) {
+    struct coap_option_iterator iterator;
+    struct coap_option option;
+    coap_options(message, &iterator);
+    bool more = *path != '\0';
+    while (coap_next_option(&iterator, &option)) {
+        if (option.number != COAP_OPTION_URI_PATH) {
+            continue;
+        }
+        const size_t length = segment_length(path);
+        if (!more || option.length != length || memcmp(option.value, path, length) != 0) {
+            return false;
+        }
+        path += length;
+        more = *path == '/';
+        path += more;
+    }
+    return !more;
+}
+
+int32_t coap_content_format(const struct coap_message *message) {
+    struct coap_option option;
+    uint32_t value;
+    if (!coap_find_option(message, COAP_OPTION_CONTENT_FORMAT, &option) || option.length > 2 ||
+        !coap_option_uint(&option, &value)) {
+        return -1;
+    }
+    return (int32_t)value;
+}
+
+bool coap_block2(const struct coap_message *message, struct coap_block *block) {
+    struct coap_option option;
+    uint32_t value;
+    if (!coap_find_option(message, COAP_OPTION_BLOCK2, &option) || option.length > 3 ||
+        !coap_option_uint(&option, &value) || (value & 7u) == 7) {
+        return false;
+    }
+    *block = (struct coap_block){value >> 4, (value & 8u) != 0, value & 7u};
+    return true;
+}
+
+/* ---- Writing messages ---- */
+
+static uint8_t *grow(struct coap_builder *builder, size_t length) {
+    if (builder->failed || length > builder->size - builder->length) {
+        builder->failed = true;
+        return NULL;
+    }
+    uint8_t *at = builder->buffer + builder->length;
+    builder->length += length;
+    return at;
+}
+
+void coap_build(struct coap_builder *builder, uint8_t *buffer, size_t size, enum coap_type type,
+                uint8_t code, uint16_t mid, const uint8_t *token, uint8_t token_length) {
+    *builder = (struct coap_builder){.buffer = buffer, .size = size};
+    if (token_length > COAP_MAX_TOKEN) {
+        builder->failed = true;
+        return;
+    }
+    uint8_t *at = grow(builder, HEADER_SIZE + (size_t)token_length);
+    if (at != NULL) {
+        at[0] = (uint8_t)(VERSION << 6 | (uint32_t)type << 4 | token_length);
+        at[1] = code;
+        at[2] = (uint8_t)(mid >> 8);
+        at[3] = mid & 0xFFu;
+        if (token_length > 0) {
+            memcpy(at + HEADER_SIZE, token, token_length);
+        }
+    }
+}
+
+void coap_build_code(struct coap_builder *builder, uint8_t code) {
+    if (builder->length >= HEADER_SIZE) {
+        builder->buffer[1] = code;
+    }
+}
+
+/* Writes the extension of a delta or length; returns its nibble. */
+static uint32_t put_nibble(uint8_t *extension, size_t *used, size_t value) {
+    if (value < 13) {
+        return (uint32_t)value;
+    }
+    if (value < 269) {
+        extension[(*used)++] = (uint8_t)(value - 13);
+        return 13;
+    }
+    extension[(*used)++] = (uint8_t)((value - 269) >> 8);
+    extension[(*used)++] = (uint8_t)(value - 269);
+    return 14;
+}
+
+void coap_build_option(struct coap_builder *builder, uint16_t number, const void *value,
+                       size_t length) {
+    if (builder->has_payload || number < builder->last_option || length > UINT16_MAX) {
+        builder->failed = true;
+        return;
+    }
+    uint8_t head[5];
+    size_t used = 1;
+    const uint32_t delta = put_nibble(head, &used, (size_t)number - builder->last_option);
+    head[0] = (uint8_t)(delta << 4 | put_nibble(head, &used, length));
+    uint8_t *at = grow(builder, used + length);
+    if (at != NULL) {
+        memcpy(at, head, used);
+        if (length > 0) {
+            memcpy(at + used, value, length);
+        }
+        builder->last_option = number;
+    }
+}
+
+void coap_build_option_uint(struct coap_builder *builder, uint16_t number, uint32_t value) {
+    const uint8_t bytes[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8),
+                              (uint8_t)value};
+    size_t zeros = 0;
+    while (zeros < sizeof bytes && bytes[zeros] == 0) {
+        zeros++;
+    }
+    coap_build_option(builder, number, bytes + zeros, sizeof bytes - zeros);
+}
+
+void coap_build_path(struct coap_builder *builder, const char *path) {
+    while (*path != '\0') {
+        const size_t length = segment_length(path);
+        coap_build_option(builder, COAP_OPTION_URI_PATH, path, length);
+        path += length;
+        path += *path == '/';
+    }
+}
+
+void coap_build_block2(struct coap_builder *builder, const struct coap_block *block) {
+    if (block->number > 0xFFFFFu || block->szx > 6) {
+        builder->failed = true;
+        return;
+    }
+    coap_build_option_uint(builder, COAP_OPTION_BLOCK2,
+                           block->number << 4 | (block->more ? 8u : 0u) | block->szx);
+}
+
+uint8_t *coap_build_payload_room(struct coap_builder *builder, size_t *room) {
+    const size_t left = builder->size - builder->length;
+    if (builder->failed || builder->has_payload || left < 2) {
+        builder->failed = true;
+        *room = 0;
+        return NULL;
+    }
+    *room = left - 1;
+    return builder->buffer + builder->length + 1;
+}
+
+void coap_build_payload_used(struct coap_builder *builder, size_t length) {
+    if (length == 0) {
+        return;
+    }
+    uint8_t *at = grow(builder, 1 + length);
+    if (at != NULL) {
+        at[0] = PAYLOAD_MARKER;
+        builder->has_payload = true;
+    }
+}
+
+void coap_build_payload(struct coap_builder *builder, const void *data, size_t length) {
+    if (length == 0) {
+        return;
+    }
+    size_t room;
+    uint8_t *at = coap_build_payload_room(builder, &room);
+    if (length > room) {
+        builder->failed = true;
+        return;
+    }
+    memcpy(at, data, length);
+    coap_build_payload_used(builder, length);
+}
+
+void coap_build_cbor(struct coap_builder *builder, const void *data, size_t length) {
+    coap_build_option_uint(builder, COAP_OPTION_CONTENT_FORMAT, COAP_FORMAT_CBOR);
+    coap_build_payload(builder, data, length);
+}
+
+size_t coap_build_finish(const struct coap_builder *builder) {
+    return builder->failed ? 0 : builder->length;
+}
+
+/* ---- Endpoint ---- */
+
+void coap_endpoint_init(struct coap_endpoint *endpoint, const struct coap_callbacks *callbacks,
+                        uint32_t seed) {
+    memset(endpoint, 0, sizeof *endpoint);
+    endpoint->callbacks = callbacks;
+    /* Spread the seed, so that seeds that follow each other begin far from each other. */
+    const uint32_t spread = crc32(0, &(uint32_t){seed}, sizeof seed);
+    endpoint->next_mid = (uint16_t)spread;
+    endpoint->next_token = spread;
+}
+
+static void send_empty(const struct coap_endpoint *endpoint, enum coap_type type, uint16_t mid) {
+    uint8_t message[HEADER_SIZE];
+    struct coap_builder builder;
+    coap_build(&builder, message, sizeof message, type, COAP_EMPTY, mid, NULL, 0);
+    endpoint->callbacks->transmit(endpoint->callbacks->ctx, message, coap_build_finish(&builder));
+}
+
+bool coap_request_begin(struct coap_endpoint *endpoint, struct coap_builder *builder,
+                        uint8_t code) {
+    struct coap_exchange *found = NULL;
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (exchange->state == COAP_BUILDING) {
+            exchange->state = COAP_FREE;
+        }
+        if (exchange->state == COAP_FREE && found == NULL) {
+            found = exchange;
+        }
+    }
+    if (found == NULL) {
+        return false;
+    }
+    found->state = COAP_BUILDING;
+    found->mid = endpoint->next_mid++;
+    found->token = endpoint->next_token++;
+    const uint8_t token[REQUEST_TOKEN_SIZE] = {
+        (uint8_t)(found->token >> 24),
+        (uint8_t)(found->token >> 16),
+        (uint8_t)(found->token >> 8),
+        (uint8_t)found->token,
+    };
+    coap_build(builder, found->message, sizeof found->message, COAP_CON, code, found->mid, token,
+               sizeof token);
+    return true;
+}
+
+static void transmit(const struct coap_endpoint *endpoint, struct coap_exchange *exchange,
+                     uint64_t now) {
+    exchange->deadline = now + ((uint64_t)COAP_ACK_TIMEOUT_US << exchange->transmissions);
+    exchange->transmissions++;
+    endpoint->callbacks->transmit(endpoint->callbacks->ctx, exchange->message, exchange->length);
+}
+
+bool coap_request_send(struct coap_endpoint *endpoint, const struct coap_builder *builder,
+                       uint32_t tag, uint64_t now) {
+    const size_t length = coap_build_finish(builder);
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (exchange->state == COAP_BUILDING && exchange->message == builder->buffer) {
+            exchange->state = length > 0 ? COAP_SENT : COAP_FREE;
+            exchange->tag = tag;
+            exchange->length = length;
+            exchange->transmissions = 0;
+            if (length > 0) {
+                transmit(endpoint, exchange, now);
+            }
+            return length > 0;
+        }
+    }
+    return false;
+}
+
+static bool is_pending(const struct coap_exchange *exchange) {
+    return exchange->state == COAP_SENT || exchange->state == COAP_ACKNOWLEDGED;
+}
+
+void coap_request_cancel(struct coap_endpoint *endpoint, uint32_t tag) {
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        if (is_pending(&endpoint->exchanges[i]) && endpoint->exchanges[i].tag == tag) {
+            endpoint->exchanges[i].state = COAP_FREE;
+        }
+    }
+}
+
+size_t coap_requests_pending(const struct coap_endpoint *endpoint) {
+    size_t count = 0;
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        count += is_pending(&endpoint->exchanges[i]);
+    }
+    return count;
+}
+
+/* The exchange is free before the callback, so that it can send the next request. */
+static void end_exchange(const struct coap_endpoint *endpoint, struct coap_exchange *exchange,
+                         enum coap_outcome outcome, const struct coap_message *response) {
+    exchange->state = COAP_FREE;
+    endpoint->callbacks->response(endpoint->callbacks->ctx, exchange->tag, outcome, response);
+}
+
+static bool token_matches(const struct coap_message *message, uint32_t token) {
+    return message->token_length == REQUEST_TOKEN_SIZE &&
+           ((uint32_t)message->token[0] << 24 | (uint32_t)message->token[1] << 16 |
+            (uint32_t)message->token[2] << 8 | message->token[3]) == token;
+}
+
+/* Whether every critical option (RFC 7252 §5.4.1) is one that is understood here. */
+static bool understood(const struct coap_message *message, const uint16_t *known, size_t count) {
+    struct coap_option_iterator iterator;
+    struct coap_option option;
+    coap_options(message, &iterator);
+    while (coap_next_option(&iterator, &option)) {
+        bool found = (option.number & 1u) == 0;
+        for (size_t i = 0; i < count && !found; i++) {
+            found = known[i] == option.number;
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void receive_response(struct coap_endpoint *endpoint, const struct coap_message *message) {
+    static const uint16_t known[] = {COAP_OPTION_BLOCK2};
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (!is_pending(exchange) || !token_matches(message, exchange->token) ||
+            (message->type == COAP_ACK && message->mid != exchange->mid)) {
+            continue;
+        }
+        const bool good = understood(message, known, sizeof known / sizeof known[0]);
+        if (message->type == COAP_CON) {
+            send_empty(endpoint, good ? COAP_ACK : COAP_RST, message->mid);
+        }
+        end_exchange(endpoint, exchange, good ? COAP_RESPONSE : COAP_REJECTED,
+                     good ? message : NULL);
+        return;
+    }
+    if (message->type == COAP_CON) {
+        /* Not ours, or no longer: so that the peer stops sending it (RFC 7252 §5.3.2). */
+        send_empty(endpoint, COAP_RST, message->mid);
+    }
+}
+
+/* An ACK without a response, or an RST. */
+static void receive_empty(struct coap_endpoint *endpoint, const struct coap_message *message,
+                          uint64_t now) {
+    if (message->type == COAP_CON) { /* a ping, RFC 7252 §4.3 */
+        send_empty(endpoint, COAP_RST, message->mid);
+        return;
+    }
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (!is_pending(exchange) || message->mid != exchange->mid) {
+            continue;
+        }
+        if (message->type == COAP_RST) {
+            end_exchange(endpoint, exchange, COAP_REJECTED, NULL);
+        } else if (message->type == COAP_ACK && exchange->state == COAP_SENT) {
+            exchange->state = COAP_ACKNOWLEDGED;
+            exchange->deadline = now + COAP_SEPARATE_TIMEOUT_US;
+        }
+        return;
+    }
+}
+
+/* A slot for the reply to a new request: a free one, else the one that expires first. */
+static struct coap_reply *new_reply(struct coap_endpoint *endpoint, uint64_t now) {
+    struct coap_reply *oldest = &endpoint->replies[0];
+    for (size_t i = 0; i < COAP_REPLIES; i++) {
+        struct coap_reply *reply = &endpoint->replies[i];
+        if (!reply->used || reply->expires <= now) {
+            return reply;
+        }
+        if (reply->expires < oldest->expires) {
+            oldest = reply;
+        }
+    }
+    return oldest;
+}
+
+static struct coap_reply *find_reply(struct coap_endpoint *endpoint, uint16_t mid, uint32_t digest,
+                                     uint64_t now) {
+    for (size_t i = 0; i < COAP_REPLIES; i++) {
+        struct coap_reply *reply = &endpoint->replies[i];
+        if (reply->used && reply->expires > now && reply->mid == mid && reply->digest == digest) {
+            return reply;
+        }
+    }
+    return NULL;
+}
+
+static bool accepts_cbor(const struct coap_message *message) {
+    struct coap_option option;
+    uint32_t format;
+    return !coap_find_option(message, COAP_OPTION_ACCEPT, &option) ||
+           (coap_option_uint(&option, &format) && format == COAP_FORMAT_CBOR);
+}
+
+static void answer(const struct coap_endpoint *endpoint, const struct coap_message *request,
+                   struct coap_builder *builder) {
+    static const uint16_t known[] = {COAP_OPTION_URI_HOST, COAP_OPTION_URI_PORT,
+                                     COAP_OPTION_URI_PATH, COAP_OPTION_ACCEPT, COAP_OPTION_BLOCK2};
+    if (!understood(request, known, sizeof known / sizeof known[0])) {
+        coap_build_code(builder, COAP_BAD_OPTION);
+    } else if (!accepts_cbor(request)) {
+        coap_build_code(builder, COAP_NOT_ACCEPTABLE);
+    } else {
+        endpoint->callbacks->request(endpoint->callbacks->ctx, request, builder);
+    }
+}
+
+static void receive_request(struct coap_endpoint *endpoint, const struct coap_message *request,
+                            uint32_t digest, uint64_t now) {
+    const struct coap_callbacks *callbacks = endpoint->callbacks;
+    struct coap_reply *reply = find_reply(endpoint, request->mid, digest, now);
+    if (reply != NULL) {
+        if (reply->length > 0 && request->type == COAP_CON) {
+            callbacks->transmit(callbacks->ctx, reply->message, reply->length);
+        }
+        return;
+    }
+    reply = new_reply(endpoint, now);
+    *reply = (struct coap_reply){.used = true,
+                                 .mid = request->mid,
+                                 .digest = digest,
+                                 .expires = now + COAP_EXCHANGE_LIFETIME_US};
+    const bool confirmable = request->type == COAP_CON;
+    const enum coap_type type = confirmable ? COAP_ACK : COAP_NON;
+    const uint16_t mid = confirmable ? request->mid : endpoint->next_mid++;
+    struct coap_builder builder;
+    coap_build(&builder, reply->message, sizeof reply->message, type, COAP_NOT_FOUND, mid,
+               request->token, request->token_length);
+    answer(endpoint, request, &builder);
+    if (builder.failed) {
+        coap_build(&builder, reply->message, sizeof reply->message, type, COAP_INTERNAL_ERROR, mid,
+                   request->token, request->token_length);
+    }
+    reply->length = coap_build_finish(&builder);
+    callbacks->transmit(callbacks->ctx, reply->message, reply->length);
+}
+
+void coap_endpoint_receive(struct coap_endpoint *endpoint, const uint8_t *data, size_t length,
+                           uint64_t now) {
+    struct coap_message message;
+    if (!coap_parse(&message, data, length)) {
+        /* RFC 7252 §4.2: a confirmable message that cannot be processed is rejected. */
+        if (length >= HEADER_SIZE && data[0] >> 6 == VERSION && (data[0] >> 4 & 3) == COAP_CON) {
+            send_empty(endpoint, COAP_RST, (uint16_t)(data[2] << 8 | data[3]));
+        }
+        return;
+    }
+    const uint32_t class_ = COAP_CODE_CLASS(message.code);
+    if (message.code == COAP_EMPTY) {
+        receive_empty(endpoint, &message, now);
+    } else if (class_ == 0) {
+        if (message.type == COAP_CON || message.type == COAP_NON) {
+            receive_request(endpoint, &message, crc32(0, data, length), now);
+        }
+    } else if (class_ == 2 || class_ == 4 || class_ == 5) {
+        if (message.type != COAP_RST) {
+            receive_response(endpoint, &message);
+        }
+    } else if (message.type == COAP_CON) {
+        send_empty(endpoint, COAP_RST, message.mid); /* a reserved class */
+    }
+}
+
+uint64_t coap_endpoint_poll(struct coap_endpoint *endpoint, uint64_t now) {
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (!is_pending(exchange) || exchange->deadline > now) {
+            continue;
+        }
+        if (exchange->state == COAP_SENT && exchange->transmissions <= COAP_MAX_RETRANSMIT) {
+            transmit(endpoint, exchange, now);
+        } else {
+            end_exchange(endpoint, exchange, COAP_TIMEOUT, NULL);
+        }
+    }
+    uint64_t next = COAP_NEVER;
+    for (size_t i = 0; i < COAP_EXCHANGES; i++) {
+        const struct coap_exchange *exchange = &endpoint->exchanges[i];
+        if (is_pending(exchange) && exchange->deadline < next) {
+            next = exchange->deadline;
+        }
+    }
+    return next;
+}
