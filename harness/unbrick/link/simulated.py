@@ -1,0 +1,228 @@
+"""The wireless link in a deterministic simulation: a terminal's radio line on one side, the core
+of the server on the other, latency and faults in between. Time is what the caller says it is.
+
+    link = SimulatedLink(engine.radio, core, faults=Faults(FaultPlan(drop=0.1), seed=7))
+    ...
+    deadline = link.step(engine.now)
+
+    link.server_dies()
+    assert link.fetched_blocks(update.id) == [0, 1, 2]
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiocoap
+
+from unbrick.engine.base import Line
+from unbrick.errors import LinkError
+from unbrick.link.faults import Direction, Faults
+from unbrick.wire import slipmux
+from unbrick.wire.coap import CoapEndpoint, Outgoing
+from unbrick.wire.messages import Registration, Report
+
+LATENCY = 0.05
+"""Seconds that a message takes one way."""
+
+MAX_DIAGNOSTICS = 1000
+
+
+class Server(Protocol):
+    """What the link needs of the server: see ``unbrick.server.core.ServerCore``."""
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The answer to a terminal's request."""
+
+    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+        """The requests to send to ``endpoint`` now."""
+
+    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
+        """What came of one of them."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A block of a file that the terminal asked for; ``size`` in bytes."""
+
+    time: float
+    update_id: int
+    block: int
+    size: int
+    code: str
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request of either side and the code of its answer, as a test would write it."""
+
+    time: float
+    request: str
+    answer: str
+
+
+class SimulatedLink:
+    """The link and the server's CoAP endpoint, for one terminal.
+
+    Call ``step`` whenever the terminal sent something, when the deadline has come, and after the
+    server was told something (a new update, a new message).
+
+    Attributes:
+        fetched: every block that reached the server as a request, in order.
+        exchanges: every request that the server answered or had answered, in order.
+        registrations: what the terminal registered, in order.
+        reports: what the terminal reported, in order.
+        diagnostics: lines of text that the terminal sent beside the messages.
+        bytes_up: bytes that came from the terminal.
+        bytes_down: bytes that were written to the terminal.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of a link
+        self,
+        line: Line,
+        server: Server,
+        *,
+        endpoint: str = "radio",
+        latency: float = LATENCY,
+        faults: Faults | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.faults = faults or Faults()
+        self.latency = latency
+        self.fetched: list[Fetch] = []
+        self.exchanges: list[Exchange] = []
+        self.registrations: list[Registration] = []
+        self.reports: list[Report] = []
+        self.diagnostics: list[str] = []
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._line = line
+        self._server: Server | None = server
+        self._endpoint = endpoint
+        self._rng = random.Random(f"{seed}/server")
+        self._coap = CoapEndpoint(self._handle, self._rng)
+        self._asked: dict[int, str] = {}
+        self._decoder = slipmux.Decoder()
+        self._in_flight: list[tuple[float, int, Direction, bytes]] = []
+        self._sequence = 0
+        self._cut_until = 0.0
+
+    @property
+    def server_alive(self) -> bool:
+        """Whether there is a server that answers."""
+        return self._server is not None
+
+    @property
+    def frames_lost(self) -> int:
+        """Frames that the terminal's line did not carry well."""
+        return self._decoder.dropped
+
+    def server_dies(self) -> None:
+        """From now on nobody answers; what is in the air is lost with the server's sockets."""
+        self._server = None
+        self._coap = CoapEndpoint(self._handle, self._rng)
+        self._asked.clear()
+
+    def server_returns(self, server: Server) -> None:
+        """A server is there again: give a core made anew from the records of the dead one."""
+        self._server = server
+
+    def cut_off(self, until: float) -> None:
+        """Nothing gets through, either way, before the time ``until``."""
+        self._cut_until = until
+
+    def fetched_blocks(self, update_id: int) -> list[int]:
+        """The numbers of the blocks that were asked for, in order, repetitions included."""
+        return [fetch.block for fetch in self.fetched if fetch.update_id == update_id]
+
+    def step(self, now: float) -> float | None:
+        """Do everything that is due; gives the time of the next thing to do, or None."""
+        self._listen(now)
+        while True:
+            self._deliver_due(now)
+            self._talk(now)
+            if not self._in_flight or self._in_flight[0][0] > now:
+                break
+        deadlines = [time for time in (self._coap.deadline,) if time is not None]
+        if self._in_flight:
+            deadlines.append(self._in_flight[0][0])
+        return min(deadlines, default=None)
+
+    def _listen(self, now: float) -> None:
+        data = self._line.read()
+        self.bytes_up += len(data)
+        for frame in self._decoder.feed(self.faults.spoil(Direction.UP, data)):
+            if frame.type is slipmux.FrameType.COAP:
+                self._send(Direction.UP, frame.data, now)
+            elif len(self.diagnostics) < MAX_DIAGNOSTICS:
+                self.diagnostics.append(frame.data.decode(errors="replace"))
+
+    def _send(self, direction: Direction, message: bytes, now: float) -> None:
+        if now < self._cut_until:
+            self.faults.counts["cut off"] += 1
+            return
+        for delivery in self.faults.carry(direction, message, now):
+            self._sequence += 1
+            due = now + self.latency + delivery.after
+            heapq.heappush(self._in_flight, (due, self._sequence, direction, delivery.frame))
+
+    def _deliver_due(self, now: float) -> None:
+        while self._in_flight and self._in_flight[0][0] <= now:
+            _, _, direction, frame = heapq.heappop(self._in_flight)
+            if direction is Direction.DOWN:
+                data = self.faults.spoil(Direction.DOWN, frame)
+                self.bytes_down += len(data)
+                self._line.write(data)
+            elif self._server is not None:
+                for part in slipmux.Decoder().feed(frame):
+                    if part.type is slipmux.FrameType.COAP:
+                        self._coap.receive(part.data, now)
+
+    def _talk(self, now: float) -> None:
+        """What the server has to say."""
+        if self._server is None:
+            return
+        self._coap.poll(now)
+        for outcome in self._coap.take_outcomes():
+            answer = "no answer" if outcome.response is None else outcome.response.code.dotted
+            request = self._asked.pop(outcome.ticket)
+            self.exchanges.append(Exchange(now, request, answer))
+            self._server.outcome(outcome.ticket, outcome.response, now)
+        for outgoing in self._server.poll(now, self._endpoint):
+            self._asked[outgoing.ticket] = _in_words(outgoing.message)
+            self._coap.request(outgoing.message, outgoing.ticket, now)
+        for datagram in self._coap.take_datagrams():
+            self._send(Direction.DOWN, datagram, now)
+
+    def _handle(self, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        if self._server is None:
+            raise AssertionError("a dead server was asked")
+        response = self._server.handle(self._endpoint, request, now)
+        self._write_down(request, response, now)
+        return response
+
+    def _write_down(
+        self, request: aiocoap.Message, response: aiocoap.Message, now: float
+    ) -> None:
+        words = _in_words(request)
+        self.exchanges.append(Exchange(now, words, response.code.dotted))
+        try:
+            if words == "POST /register":
+                self.registrations.append(Registration.decode(request.payload))
+            elif words == "POST /report":
+                self.reports.append(Report.decode(request.payload))
+        except LinkError:
+            return
+        path = request.opt.uri_path
+        if words.startswith("GET /file/") and len(path) == 2 and path[1].isdecimal():
+            number = request.opt.block2.block_number if request.opt.block2 else 0
+            self.fetched.append(
+                Fetch(now, int(path[1]), number, len(response.payload), response.code.dotted)
+            )
+
+
+def _in_words(request: aiocoap.Message) -> str:
+    return f"{request.code.name} /{'/'.join(request.opt.uri_path)}"
