@@ -66,7 +66,7 @@ class CoapServer:
     def __init__(self, core: ServerCore, clock: Callable[[], float] = time.time) -> None:
         self.host = ""
         self.port = 0
-        self._core = core
+        self.core = core
         self._clock = clock
         self._context: aiocoap.Context | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -85,28 +85,32 @@ class CoapServer:
 
     async def close(self) -> None:
         """Stop; requests that are under way are given up."""
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._context is not None:
-            await self._context.shutdown()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        context, self._context = self._context, None
+        if context is not None:
+            await context.shutdown()
 
     def pump(self) -> None:
         """Send what the core wants sent."""
-        for outgoing in self._core.poll(self._clock()):
+        if self._context is None:
+            return
+        for outgoing in self.core.poll(self._clock()):
             task = asyncio.get_running_loop().create_task(self._send(outgoing))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _handle(self, request: aiocoap.Message) -> aiocoap.Message:
-        response = self._core.handle(request.remote.hostinfo, request, self._clock())
+        response = self.core.handle(request.remote.hostinfo, request, self._clock())
         # After the answer, so that a terminal that registers is not spoken to before it.
         asyncio.get_running_loop().call_soon(self.pump)
         return response
 
     async def _send(self, outgoing: Outgoing) -> None:
         if self._context is None:
-            raise AssertionError("pump is called after start")
+            return
         message = outgoing.message
         message.remote = UndecidedRemote("coap", outgoing.endpoint)
         request = self._context.request(message, handle_blockwise=False)
@@ -115,5 +119,5 @@ class CoapServer:
             response = await asyncio.wait_for(request.response, RESPONSE_TIMEOUT)
         except (aiocoap.error.Error, OSError, asyncio.TimeoutError):
             pass  # The terminal is not there: it will be told when it registers.
-        self._core.outcome(outgoing.ticket, response, self._clock())
+        self.core.outcome(outgoing.ticket, response, self._clock())
         self.pump()

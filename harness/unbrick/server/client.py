@@ -1,0 +1,130 @@
+"""A client of the server's HTTP API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from unbrick.errors import ImageError, ServerError, SetupError
+
+TIMEOUT = 10.0
+"""Seconds that the server may take for an answer."""
+
+POLL_INTERVAL = 0.5
+"""Seconds between questions when an update is watched."""
+
+
+class ServerClient:
+    """Talks to the server at ``url``; every method raises ServerError when it cannot or may not.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``.
+        transport: for tests.
+
+    Raises:
+        SetupError: ``url`` is not of that form.
+    """
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        try:
+            # Never by a proxy: the server is on this machine or on the bench's network.
+            self._http = httpx.Client(
+                base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise _bad_url(url) from error
+
+    def __enter__(self) -> ServerClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def terminals(self) -> list[dict[str, Any]]:
+        """Every terminal that registered."""
+        return list(self._ask("GET", "/api/terminals"))
+
+    def images(self) -> list[dict[str, Any]]:
+        """Every published image."""
+        return list(self._ask("GET", "/api/images"))
+
+    def publish(self, data: bytes) -> dict[str, Any]:
+        """Publish a signed image.
+
+        Raises:
+            ImageError: the server says that it is none.
+        """
+        kind = {"content-type": "application/octet-stream"}
+        return dict(self._ask("POST", "/api/images", content=data, headers=kind))
+
+    def updates(self) -> list[dict[str, Any]]:
+        """Every update, without events."""
+        return list(self._ask("GET", "/api/updates"))
+
+    def update(self, update_id: int) -> dict[str, Any]:
+        """One update with its events."""
+        return dict(self._ask("GET", f"/api/updates/{update_id}"))
+
+    def start(self, serial: str, version: str) -> dict[str, Any]:
+        """Have a terminal updated."""
+        values = {"serial": serial, "version": version}
+        return dict(self._ask("POST", "/api/updates", json=values))
+
+    def cancel(self, update_id: int) -> dict[str, Any]:
+        """Cancel an update."""
+        return dict(self._ask("DELETE", f"/api/updates/{update_id}"))
+
+    def send_text(self, serial: str, text: str) -> dict[str, Any]:
+        """Send a text to a terminal's user."""
+        return dict(self._ask("POST", "/api/messages", json={"serial": serial, "text": text}))
+
+    def watch(self, update_id: int) -> Iterator[dict[str, Any]]:
+        """An update as it is, again and again until it has ended."""
+        while True:
+            update = self.update(update_id)
+            yield update
+            if update["ended"]:
+                return
+            time.sleep(POLL_INTERVAL)
+
+    def _ask(self, method: str, path: str, **extra: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **extra)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise _bad_url(self._url) from error
+        except httpx.TransportError as error:
+            raise ServerError(
+                f"no server answers at {self._url}: {error}",
+                hint="start one with `unbrick server start`, or give its --server-url",
+            ) from error
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise _no_api(self._url) from error
+        if response.is_success:
+            return answer
+        if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
+            raise _no_api(self._url)
+        kind = ImageError if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY else ServerError
+        raise kind(answer["error"], hint=str(answer.get("hint", "")))
+
+
+def _bad_url(url: str) -> SetupError:
+    return SetupError(f"{url!r} is no address of a server", hint="write it as http://HOST:PORT")
+
+
+def _no_api(url: str) -> ServerError:
+    return ServerError(
+        f"what answers at {url} is no software management server",
+        hint="give the address that the server printed when it started",
+    )

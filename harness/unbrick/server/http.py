@@ -1,0 +1,330 @@
+"""The server's HTTP API, for people's tools. Times in answers are ISO 8601, UTC; digests are hex.
+
+==========  ==========================  ========================================================
+method      path                        what it does
+==========  ==========================  ========================================================
+GET         /api/terminals              every terminal that registered
+GET         /api/terminals/{serial}     one, with its updates and events
+GET         /api/images                 every published image
+POST        /api/images                 publishes the signed image that is the body, or the one
+                                        file of a multipart form
+GET, POST   /api/updates                every update; starts one: {serial, version}
+GET         /api/updates/{id}           one, with its events
+DELETE      /api/updates/{id}           cancels it
+POST        /api/messages               sends a text to a terminal's user: {serial, text}
+==========  ==========================  ========================================================
+
+Errors are {error, hint}: 400 a request that cannot be understood, 403 a page of another site,
+404 no such thing, 409 against the rules or against what is going on, 413 too large, 415 a wrong
+content type, 422 no image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Message
+
+from unbrick.errors import ImageError, LinkError, UnbrickError
+from unbrick.server.core import ConflictError, ServerCore, UnknownError
+from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
+
+MAX_IMAGE = 16 * 1024 * 1024
+MAX_JSON = 16 * 1024
+
+_FORM_OVERHEAD = 4096
+"""Bytes of a multipart form beside the file."""
+
+
+class RequestError(UnbrickError):
+    """A request that this API does not take.
+
+    Attributes:
+        status: the HTTP status that says why.
+    """
+
+    def __init__(self, status: int, message: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def _time(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _terminal(item: Terminal) -> dict[str, Any]:
+    return {
+        "serial": item.serial,
+        "hardware_id": item.hardware_id,
+        "name": item.name,
+        "version": item.version,
+        "build_time": item.build_time,
+        "digest": item.digest.hex(),
+        "state": item.state.name.lower(),
+        "last_update_id": item.last_update_id,
+        "last_result": int(item.last_result),
+        "last_result_text": item.last_result.text,
+        "security_counter": item.security_counter,
+        "endpoint": item.endpoint,
+        "first_seen": _time(item.first_seen),
+        "last_seen": _time(item.last_seen),
+    }
+
+
+def _image(item: Image) -> dict[str, Any]:
+    return {
+        "version": item.version,
+        "hardware_id": item.hardware_id,
+        "name": item.name,
+        "build_time": item.build_time,
+        "security_counter": item.security_counter,
+        "digest": item.digest.hex(),
+        "size": item.size,
+        "published": _time(item.published),
+    }
+
+
+def _event(item: Event) -> dict[str, Any]:
+    return {
+        "time": _time(item.time),
+        "serial": item.serial,
+        "update_id": item.update_id,
+        "state": item.state.value if item.state else None,
+        "text": item.text,
+    }
+
+
+def _message(item: TextMessage) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "serial": item.serial,
+        "text": item.text,
+        "state": item.state.value,
+        "created": _time(item.created),
+        "changed": _time(item.changed),
+    }
+
+
+def _status_of(error: UnbrickError) -> int:
+    if isinstance(error, RequestError):
+        return error.status
+    for kind, status in (
+        (UnknownError, 404),
+        (ConflictError, 409),
+        (ImageError, 422),
+        (LinkError, 400),
+    ):
+        if isinstance(error, kind):
+            return status
+    return 500
+
+
+async def _say_error(_request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        body = {"error": error.detail, "hint": "see the list of paths in the documentation"}
+        return JSONResponse(body, error.status_code, headers=error.headers)
+    if not isinstance(error, UnbrickError):
+        raise error
+    return JSONResponse({"error": str(error), "hint": error.hint}, _status_of(error))
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The body, read only as far as it may be long."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise RequestError(
+                413, f"the body has more than {limit} bytes", hint="send the signed image alone"
+            )
+    return bytes(body)
+
+
+async def _texts(request: Request, *names: str) -> list[str]:
+    """The texts with these names from a JSON body that has nothing else."""
+    # A type that pages of other sites cannot send without being asked first.
+    if _content_type(request) != "application/json":
+        raise RequestError(415, "the body is not JSON", hint="send it as application/json")
+    hint = "send " + json.dumps(dict.fromkeys(names, "…"), ensure_ascii=False)
+    try:
+        values = json.loads(await _body(request, MAX_JSON))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "the body is not JSON", hint=hint) from error
+    if (
+        not isinstance(values, dict)
+        or set(values) != set(names)
+        or not all(isinstance(value, str) for value in values.values())
+    ):
+        raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
+    return [values[name] for name in names]
+
+
+async def _upload(request: Request) -> bytes:
+    body = await _body(request, MAX_IMAGE + _FORM_OVERHEAD)
+    if _content_type(request) == "multipart/form-data":
+        body = await _only_file(request, body)
+    if len(body) > MAX_IMAGE:
+        raise RequestError(
+            413, f"the image has more than {MAX_IMAGE} bytes", hint="send the signed image alone"
+        )
+    return body
+
+
+async def _only_file(request: Request, body: bytes) -> bytes:
+    async def again() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    hint = "send one file, or the image as the body"
+    try:
+        async with Request(request.scope, again).form(max_files=1, max_fields=0) as form:
+            files = [value for value in form.values() if isinstance(value, UploadFile)]
+            if len(files) != 1:
+                raise RequestError(400, "the form has no file", hint=hint)
+            return await files[0].read()
+    except (HTTPException, MultiPartException) as error:
+        raise RequestError(400, "the form is malformed", hint=hint) from error
+
+
+class _Api:
+    """The handlers, over a core."""
+
+    def __init__(
+        self, core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
+        self._core = core
+        self._pump = pump
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/terminals", _guarded(self.terminals)),
+            Route("/api/terminals/{serial}", _guarded(self.terminal)),
+            Route("/api/images", _guarded(self.images)),
+            Route("/api/images", _guarded(self.publish), methods=["POST"]),
+            Route("/api/updates", _guarded(self.updates)),
+            Route("/api/updates", _guarded(self.start), methods=["POST"]),
+            Route("/api/updates/{update_id:int}", _guarded(self.update)),
+            Route("/api/updates/{update_id:int}", _guarded(self.cancel), methods=["DELETE"]),
+            Route("/api/messages", _guarded(self.message), methods=["POST"]),
+        ]
+
+    async def terminals(self, _request: Request) -> JSONResponse:
+        return JSONResponse([_terminal(item) for item in self._core.records.terminals()])
+
+    async def terminal(self, request: Request) -> JSONResponse:
+        serial = request.path_params["serial"]
+        records = self._core.records
+        terminal = records.terminal(serial)
+        if terminal is None:
+            raise UnknownError(
+                f"no terminal {serial} has registered", hint="GET /api/terminals lists them"
+            )
+        return JSONResponse(
+            {
+                **_terminal(terminal),
+                "updates": [self._update(item) for item in records.updates(serial)],
+                "messages": [_message(item) for item in records.messages(serial)],
+                "events": [_event(item) for item in records.events(serial=serial)],
+            }
+        )
+
+    async def images(self, _request: Request) -> JSONResponse:
+        return JSONResponse([_image(item) for item in self._core.records.images()])
+
+    async def publish(self, request: Request) -> JSONResponse:
+        image = self._core.publish(await _upload(request), self._clock())
+        return JSONResponse(_image(image), 201)
+
+    async def updates(self, _request: Request) -> JSONResponse:
+        return JSONResponse([self._update(item) for item in self._core.records.updates()])
+
+    async def start(self, request: Request) -> JSONResponse:
+        serial, version = await _texts(request, "serial", "version")
+        update = self._core.start_update(serial, version, self._clock())
+        self._pump()
+        return JSONResponse(self._update(update), 201)
+
+    async def update(self, request: Request) -> JSONResponse:
+        # SQLite counts to 2^63.
+        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        update = self._core.records.update(update_id)
+        if update is None:
+            raise UnknownError(f"there is no update {update_id}", hint="see GET /api/updates")
+        events = self._core.records.events(update_id=update_id)
+        return JSONResponse({**self._update(update), "events": [_event(item) for item in events]})
+
+    async def cancel(self, request: Request) -> JSONResponse:
+        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        return JSONResponse(self._update(self._core.cancel_update(update_id, self._clock())))
+
+    async def message(self, request: Request) -> JSONResponse:
+        serial, text = await _texts(request, "serial", "text")
+        message = self._core.send_text(serial, text, self._clock())
+        self._pump()
+        return JSONResponse(_message(message), 201)
+
+    def _update(self, item: Update) -> dict[str, Any]:
+        image = self._core.records.image(item.digest)
+        return {
+            "id": item.id,
+            "serial": item.serial,
+            "version": item.version,
+            "digest": item.digest.hex(),
+            "from_version": item.from_version,
+            "state": item.state.value,
+            "ended": item.state.ended,
+            "result": None if item.result is None else int(item.result),
+            "text": item.text,
+            "sent": self._core.progress(item.id),
+            "size": image.file_size if image else 0,
+            "created": _time(item.created),
+            "changed": _time(item.changed),
+        }
+
+
+def _guarded(
+    handler: Callable[[Request], Awaitable[JSONResponse]],
+) -> Callable[[Request], Awaitable[JSONResponse]]:
+    """The handler, closed to pages of other sites that a user's browser has open."""
+
+    async def guarded(request: Request) -> JSONResponse:
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise RequestError(
+                403, "this API does not serve pages of other sites", hint="use `unbrick`"
+            )
+        return await handler(request)
+
+    return guarded
+
+
+def make_app(
+    core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]
+) -> Starlette:
+    """The API as an ASGI application.
+
+    Args:
+        core: the server's core.
+        pump: called when the core may have something to send to terminals.
+        clock: seconds since 1970.
+    """
+    return Starlette(
+        routes=_Api(core, pump, clock).routes(),
+        exception_handlers={UnbrickError: _say_error, HTTPException: _say_error},
+    )
