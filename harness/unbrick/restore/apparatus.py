@@ -183,18 +183,18 @@ class Apparatus:
         """Go on with the transfer; the bytes after its end are left over."""
         sender = self._sender
         assert sender is not None  # noqa: S101 - there is one in the stage SENDING
-        self._tail = (self._tail + received)[-_LINE_LIMIT:]
-        banner = self._tail.rfind(_BANNER)
-        if banner >= 0 and self._tail.find(b"\n", banner) >= 0:
-            # The terminal started anew in the middle of it.
-            rest = self._tail[banner:]
-            self._search(now)
-            return rest
         output = sender.step(received, now)
         if output:
             self._line.write(output)
         if not sender.finished:
-            return b""
+            self._tail = (self._tail + received)[-_LINE_LIMIT:]
+            banner = self._tail.rfind(_BANNER)
+            if banner < 0 or b"\n" not in self._tail[banner:]:
+                return b""
+            # The terminal started anew in the middle of it.
+            rest = self._tail[banner:]
+            self._search(now)
+            return rest
         rest, error = sender.rest, sender.error
         if error is None:
             self.stage = Stage.VERDICT
@@ -217,7 +217,7 @@ class Apparatus:
             if char in "\r\n":
                 line, self._text = self._text, ""
                 self._hear(line, now)
-            elif len(self._text) < _LINE_LIMIT:
+            elif char.isascii() and char.isprintable() and len(self._text) < _LINE_LIMIT:
                 self._text += char
             if self.finished:
                 return

@@ -1,0 +1,131 @@
+"""A terminal as the restoration apparatus sees it, scripted: for tests without firmware."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ymodem_receiver import Receiver
+
+from unbrick.board.description import BOARD
+from unbrick.errors import ImageError
+from unbrick.image.format import inspect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class ScriptedTerminal:
+    """Speaks `docs/protocol.md`, *The wire*; also the apparatus's end of it (a ``Line``).
+
+    Attributes:
+        application: starts with a valid application instead of the restoration state.
+        check: says why an image is refused; empty to accept it.
+        trials: what the new application says at each start: ``ok``, ``panic`` or ``quiet``.
+        cut_at: bytes received by YMODEM after which power is lost once.
+        garbled: passes what the terminal says, to disturb it.
+    """
+
+    serial: str = "T-0001"
+    hardware_id: str = BOARD.hardware_id
+    counter: int = 1
+    reason: str = "no application"
+    application: bool = False
+    banner: bool = True
+    check: Callable[[bytes], str] = lambda _image: ""
+    trials: list[str] = field(default_factory=lambda: ["ok"])
+    cut_at: int | None = None
+    garbled: Callable[[bytes], bytes] = lambda data: data
+    image: bytes = b""
+    starts: int = 0
+    _inbox: bytes = b""
+    _outbox: bytes = b""
+    _receiver: Receiver | None = None
+    _powered: bool = False
+
+    def write(self, data: bytes) -> None:
+        """The apparatus sends."""
+        self._inbox += data
+
+    def read(self) -> bytes:
+        """The apparatus receives."""
+        data, self._outbox = self._outbox, b""
+        return self.garbled(data)
+
+    def start(self, now: float) -> None:
+        """Get power, or power back."""
+        self._powered = True
+        self._receiver = None
+        self._inbox = b""
+        if self.banner:
+            self._say("boot: unbrick boot 1.0.0")
+        if self.application:
+            self._start_application(now)
+        else:
+            self._ask(now)
+
+    def step(self, now: float) -> None:
+        """Do what is due."""
+        if not self._powered:
+            return
+        received, self._inbox = self._inbox, b""
+        if self._receiver is None:
+            if b"\r" in received:
+                self._outbox += b"\r\n> "
+            return
+        self._outbox += self._receiver.step(received, now)
+        if self.cut_at is not None and len(self._receiver.data) >= self.cut_at:
+            self.cut_at = None
+            self.start(now)
+        elif self._receiver.cancelled:
+            self._receiver = Receiver(now + 1.0)
+        elif self._receiver.finished:
+            self._judge(self._receiver.data, now)
+
+    def _say(self, line: str) -> None:
+        self._outbox += line.encode() + b"\r\n"
+
+    def _ask(self, now: float) -> None:
+        if self.banner:
+            self._say(f"restoration: {self.reason}")
+            self._say(
+                f"restoration: serial={self.serial} hardware={self.hardware_id} "
+                f"counter={self.counter}"
+            )
+            self._say("restoration: send the signed image by YMODEM (CRC, 1K)")
+        self._receiver = Receiver(now)
+
+    def _judge(self, image: bytes, now: float) -> None:
+        self._receiver = Receiver(now + 1.0)
+        try:
+            info = inspect(image)
+        except ImageError as error:
+            self._say(f"restoration: refused, {error}")
+            return
+        if why := self.check(image):
+            self._say(f"restoration: refused, {why}")
+            return
+        self._say(f"restoration: accepted {info.version}")
+        self.image = image
+        self._say("agent: rewriting 1 of 1 blocks")
+        self._say("agent: done")
+        self._start_application(now)
+
+    def _start_application(self, now: float) -> None:
+        """Start it up to three times, as boot does."""
+        self._receiver = None
+        for trial in self.trials:
+            self.starts += 1
+            self._say("boot: unbrick boot 1.0.0")
+            self._say("terminal: unbrick-terminal 1.1.0, built 2026-01-31T12:00:00Z")
+            self._outbox += b"> "
+            if trial == "panic":
+                self._say("panic: self-check failed")
+                continue
+            if trial == "ok":
+                self._say("update: 1.1.0 confirmed")
+                self._outbox += b"> "
+            return
+        self.reason = "the new software failed its trial"
+        self._ask(now)
