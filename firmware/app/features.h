@@ -1,4 +1,5 @@
-/* What may differ between releases. The build gives these macros; the defaults are release 1.0.0. */
+/* What may differ between releases. The build gives these macros; the defaults are release 1.0.0.
+ */
 #pragma once
 
 /* The console's `find TEXT`: phonebook entries whose name contains TEXT. */

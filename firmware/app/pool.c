@@ -23,8 +23,7 @@ void pool_init(uintptr_t address, uint32_t size) {
 static struct pool_region gap_before(size_t index) {
     const struct pool_region *before = index > 0 ? &pool.regions[index - 1] : NULL;
     uintptr_t start = before ? before->address + before->size : pool.address;
-    uintptr_t end =
-        index < pool.count ? pool.regions[index].address : pool.address + pool.size;
+    uintptr_t end = index < pool.count ? pool.regions[index].address : pool.address + pool.size;
     return (struct pool_region){.address = start, .size = (uint32_t)(end - start)};
 }
 
@@ -38,8 +37,7 @@ void *pool_take(const char *holder, uint32_t size) {
         if (gap.size < size) {
             continue;
         }
-        memmove(&pool.regions[i + 1], &pool.regions[i],
-                (pool.count - i) * sizeof pool.regions[0]);
+        memmove(&pool.regions[i + 1], &pool.regions[i], (pool.count - i) * sizeof pool.regions[0]);
         pool.regions[i] = (struct pool_region){holder, gap.address, size};
         pool.count++;
         return (void *)gap.address;
@@ -75,7 +73,9 @@ uint32_t pool_free(void) {
     return sum;
 }
 
-uint32_t pool_size(void) { return pool.size; }
+uint32_t pool_size(void) {
+    return pool.size;
+}
 
 const struct pool_region *pool_region(size_t index) {
     return index < pool.count ? &pool.regions[index] : NULL;

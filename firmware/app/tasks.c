@@ -139,7 +139,9 @@ const struct task *tasks_resume_next(void) {
     return next && run(next) ? next : NULL;
 }
 
-const struct task *tasks_get(size_t index) { return index < TASK_COUNT ? &tasks[index] : NULL; }
+const struct task *tasks_get(size_t index) {
+    return index < TASK_COUNT ? &tasks[index] : NULL;
+}
 
 bool tasks_hold(const char *name, bool held) {
     for (size_t i = 0; i < TASK_COUNT; i++) {

@@ -1,0 +1,425 @@
+#include "console.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "board/say.h"
+#include "board/system.h"
+#include "board/uart.h"
+#include "board_map.h"
+#include "features.h"
+#include "identity.h"
+#include "lib/crc.h"
+#include "lib/text.h"
+#include "messages.h"
+#include "pool.h"
+#include "resource.h"
+#include "storage.h"
+#include "tasks.h"
+#include "update.h"
+
+#define PROMPT "> "
+/* So that a peer that never stops sending cannot keep the rest from running. */
+#define MAX_BYTES_PER_POLL 256u
+
+static struct {
+    struct line_editor line;
+    char typed[128];
+    bool prompting; /* a prompt is shown, with what was typed so far */
+} console;
+
+/* ---- Lines and the prompt ---- */
+
+static void put(void *ctx, char character) {
+    size_t *length = ctx;
+    if (length) {
+        (*length)++;
+    }
+    uart_put(UART_WIRE, (uint8_t)character);
+}
+
+static void show_prompt(void) {
+    say(PROMPT "%s", console.typed);
+    console.prompting = true;
+}
+
+void console_say(const char *format, ...) {
+    size_t length = 0;
+    size_t covered = 0;
+    if (console.prompting) {
+        say("\r");
+        covered = strlen(PROMPT) + console.line.length;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    print_to_v(put, &length, format, arguments);
+    va_end(arguments);
+    for (; length < covered; length++) {
+        put(NULL, ' ');
+    }
+    say("\n");
+    if (console.prompting) {
+        show_prompt();
+    }
+}
+
+void console_stop(void) {
+    if (console.prompting) {
+        say("\n");
+        console.prompting = false;
+    }
+}
+
+/* ---- Commands: `rest` is what follows the command's name ---- */
+
+static void show_identity(char *rest) {
+    (void)rest;
+    say("serial:   %s\n", identity()->serial);
+    say("hardware: %s\n", identity()->hardware_id);
+}
+
+static void show_version(char *rest) {
+    (void)rest;
+    const struct identity *me = identity();
+    say("%s %s, built %s\n", me->name, me->full_version, me->build_time);
+    say("digest: ");
+    for (size_t i = 0; i < sizeof me->digest; i++) {
+        say("%02x", me->digest[i]);
+    }
+    say("\n");
+    if (resource_size() > 0) {
+        say("resources: %u bytes, crc %08x\n", resource_size(),
+            crc32(0, resource_data(), resource_size()));
+    }
+}
+
+static void show_region(uintptr_t address, uint32_t size, const char *holder) {
+    say("0x%08x %8u  %s\n", (uint32_t)address, size, holder);
+}
+
+static void show_memory(char *rest) {
+    (void)rest;
+    show_region(BOARD_SRAM_BASE, BOARD_POOL_BASE - BOARD_SRAM_BASE, "(program)");
+    const struct pool_region *region;
+    for (size_t i = 0; (region = pool_region(i)); i++) {
+        show_region(region->address, region->size, region->holder);
+    }
+    show_region(BOARD_AGENT_BASE, BOARD_AGENT_SIZE, "(agent)");
+    say("largest free block: %u bytes\n", pool_largest_free());
+#if FEATURE_MEMORY_SUMMARY
+    say("pool: %u bytes, %u held, %u free\n", pool_size(), pool_size() - pool_free(), pool_free());
+#endif
+}
+
+static void show_tasks(char *rest) {
+    static const char *const states[] = {
+        [TASK_RUNNING] = "running",
+        [TASK_SUSPENDED] = "suspended",
+        [TASK_ENDED] = "ended",
+        [TASK_WITHOUT_MEMORY] = "no memory",
+    };
+    static const char *const limits[] = {
+        [TASK_NEVER_LIMITED] = "never limited",
+        [TASK_SUSPEND] = "may be suspended",
+        [TASK_END] = "may be ended",
+    };
+    const char *option = text_next_word(&rest);
+    bool verbose = option && strcmp(option, "-v") == 0;
+    const struct task *task;
+    for (size_t i = 0; (task = tasks_get(i)); i++) {
+        say("%-8s %7u bytes, %s, %s", task->name, task->bytes, states[task->state],
+            task->held ? "held" : limits[task->limit]);
+        if (task->errors > 0) {
+            say(", %u memory errors", task->errors);
+        } else if (task->work > 0) {
+            say(", works");
+        }
+        if (verbose) {
+            say(", %u steps", task->work);
+        }
+        say("\n");
+    }
+}
+
+static void hold_or_release(char *rest, bool hold) {
+    const char *name = text_next_word(&rest);
+    if (!name || !tasks_hold(name, hold)) {
+        say("no such task: type %s and one of", hold ? "hold" : "release");
+        const struct task *task;
+        for (size_t i = 0; (task = tasks_get(i)); i++) {
+            say(" %s", task->name);
+        }
+        say("\n");
+        return;
+    }
+    say("%s %s\n", name, hold ? "held" : "released");
+}
+
+static void hold(char *rest) {
+    hold_or_release(rest, true);
+}
+
+static void release(char *rest) {
+    hold_or_release(rest, false);
+}
+
+static void show_messages(char *rest) {
+    (void)rest;
+    const char *text;
+    size_t i = 0;
+    for (; (text = messages_get(i)); i++) {
+        say("%u: %s\n", (uint32_t)i + 1, text);
+    }
+    if (i == 0) {
+        say("no messages\n");
+    }
+}
+
+static void show_update(char *rest) {
+    (void)rest;
+    static const char *const phases[] = {
+        [UPDATE_IDLE] = "idle",           [UPDATE_TRANSFERRING] = "transferring",
+        [UPDATE_RECEIVED] = "received",   [UPDATE_CHECKED] = "checked",
+        [UPDATE_REWRITING] = "rewriting", [UPDATE_FINISHED] = "finished",
+    };
+    struct update_summary summary = update_summary();
+    say("phase: %s\n", phases[summary.phase]);
+    if (summary.last_id == 0 && summary.last_result == RESULT_SUCCESS) {
+        say("last update: none\n");
+    } else {
+        say("last update: %u, %s\n", summary.last_id, result_text(summary.last_result));
+    }
+    say("security counter: %u\n", summary.security_counter);
+}
+
+static void restart(char *rest) {
+    (void)rest;
+    system_restart();
+}
+
+/* ---- Phonebook ---- */
+
+static void show_entry(const struct phonebook_entry *entry) {
+    say("%3u  %-31s  %s\n", entry->id, entry->name, entry->number);
+}
+
+static void add_entry(char *rest) {
+    /* The number is the last word; the name before it may have blanks. */
+    size_t length = strlen(rest);
+    while (length > 0 && rest[length - 1] == ' ') {
+        rest[--length] = '\0';
+    }
+    size_t number = length;
+    while (number > 0 && rest[number - 1] != ' ') {
+        number--;
+    }
+    size_t end = number;
+    while (end > 0 && rest[end - 1] == ' ') {
+        end--;
+    }
+    if (end == 0) {
+        say("type pb add NAME NUMBER\n");
+        return;
+    }
+    rest[end] = '\0';
+    int id = phonebook_add(storage_phonebook(), rest, rest + number);
+    if (id > 0) {
+        say("added %d\n", id);
+    } else {
+        say("not added, %s: type pb add NAME NUMBER\n", phonebook_error_text(id));
+    }
+}
+
+static void delete_entry(char *rest) {
+    const char *word = text_next_word(&rest);
+    uint32_t id;
+    if (!word || !text_to_uint(word, UINT16_MAX, &id)) {
+        say("type pb del ID, with an ID that pb list shows\n");
+        return;
+    }
+    int error = phonebook_delete(storage_phonebook(), (uint16_t)id);
+    if (error) {
+        say("not deleted, %s: type pb list to see the IDs\n", phonebook_error_text(error));
+    } else {
+        say("deleted %u\n", id);
+    }
+}
+
+#if FEATURE_SORTED_LIST
+static bool comes_before(const struct phonebook_entry *a, const struct phonebook_entry *b) {
+    int order = strcmp(a->name, b->name);
+    return order < 0 || (order == 0 && a->id < b->id);
+}
+
+/* The entry that follows `last` in the order of names. Quadratic for a whole list, but without a
+   copy of the phonebook in SRAM. */
+static bool next_by_name(const struct phonebook_entry *last, struct phonebook_entry *next) {
+    const struct phonebook *book = storage_phonebook();
+    bool found = false;
+    struct phonebook_entry entry;
+    for (uint32_t i = 0; phonebook_get(book, i, &entry); i++) {
+        if (comes_before(last, &entry) && (!found || comes_before(&entry, next))) {
+            *next = entry;
+            found = true;
+        }
+    }
+    return found;
+}
+
+static void list_entries(void) {
+    struct phonebook_entry last = {.id = 0};
+    struct phonebook_entry next;
+    while (next_by_name(&last, &next)) {
+        show_entry(&next);
+        uart_poll();
+        last = next;
+    }
+}
+#else
+static void list_entries(void) {
+    struct phonebook_entry entry;
+    for (uint32_t i = 0; phonebook_get(storage_phonebook(), i, &entry); i++) {
+        show_entry(&entry);
+    }
+}
+#endif
+
+static void show_phonebook(void) {
+    const struct phonebook *book = storage_phonebook();
+    if (book->error) {
+        say("phonebook: %s\n", phonebook_error_text(book->error));
+    } else if (book->count == 0) {
+        say("the phonebook is empty\n");
+    } else {
+        list_entries();
+    }
+}
+
+static void phonebook(char *rest) {
+    const char *action = text_next_word(&rest);
+    if (action && strcmp(action, "add") == 0) {
+        add_entry(rest);
+    } else if (action && strcmp(action, "list") == 0) {
+        show_phonebook();
+    } else if (action && strcmp(action, "del") == 0) {
+        delete_entry(rest);
+    } else {
+        say("type pb add NAME NUMBER, pb list or pb del ID\n");
+    }
+}
+
+#if FEATURE_FIND
+static char lower(char character) {
+    return character >= 'A' && character <= 'Z' ? (char)(character + ('a' - 'A')) : character;
+}
+
+static bool begins_with(const char *text, const char *part) {
+    while (*part != '\0' && lower(*text) == lower(*part)) {
+        text++;
+        part++;
+    }
+    return *part == '\0';
+}
+
+static bool contains(const char *text, const char *part) {
+    for (; *text != '\0'; text++) {
+        if (begins_with(text, part)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void find(char *rest) {
+    if (*rest == '\0') {
+        say("type find TEXT, a part of a name in the phonebook\n");
+        return;
+    }
+    bool found = false;
+    struct phonebook_entry entry;
+    for (uint32_t i = 0; phonebook_get(storage_phonebook(), i, &entry); i++) {
+        if (contains(entry.name, rest)) {
+            show_entry(&entry);
+            found = true;
+        }
+    }
+    if (!found) {
+        say("nobody with \"%s\" in the name\n", rest);
+    }
+}
+#endif
+
+/* ---- What can be typed ---- */
+
+static void help(char *rest);
+
+static const struct command {
+    const char *name;
+    const char *usage;
+    const char *purpose;
+    void (*run)(char *rest);
+} commands[] = {
+    {"help", "help", "this list", help},
+    {"id", "id", "who this terminal is", show_identity},
+    {"version", "version", "the software that runs", show_version},
+    {"mem", "mem", "who holds which memory", show_memory},
+    {"tasks", "tasks [-v]", "what runs, with -v how much it has done", show_tasks},
+    {"hold", "hold NAME", "keep a task from being limited by an update", hold},
+    {"release", "release NAME", "undo hold", release},
+    {"pb", "pb add NAME NUMBER", "add to the phonebook", phonebook},
+    {"pb", "pb list", "show the phonebook", phonebook},
+    {"pb", "pb del ID", "delete from the phonebook", phonebook},
+#if FEATURE_FIND
+    {"find", "find TEXT", "search the phonebook for a part of a name", find},
+#endif
+    {"messages", "messages", "the last text messages", show_messages},
+    {"update", "update", "how the update goes, or went", show_update},
+    {"reboot", "reboot", "start again", restart},
+};
+#define COMMAND_COUNT (sizeof commands / sizeof commands[0])
+
+static void help(char *rest) {
+    (void)rest;
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        say("%-20s %s\n", commands[i].usage, commands[i].purpose);
+    }
+}
+
+static void run_line(char *line) {
+    if (!text_is_printable(line, strlen(line))) {
+        say("not readable as UTF-8 text: type it again\n");
+        return;
+    }
+    const char *name = text_next_word(&line);
+    if (!name) {
+        return;
+    }
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            commands[i].run(line);
+            return;
+        }
+    }
+    say("no command \"%s\": type help\n", name);
+}
+
+void console_start(void) {
+    line_init(&console.line, console.typed, sizeof console.typed);
+    show_prompt();
+}
+
+void console_poll(void) {
+    for (uint32_t i = 0; i < MAX_BYTES_PER_POLL; i++) {
+        int byte = uart_get(UART_WIRE);
+        if (byte < 0) {
+            return;
+        }
+        if (line_feed(&console.line, (uint8_t)byte, put, NULL)) {
+            console.prompting = false;
+            run_line(console.typed);
+            line_clear(&console.line);
+            show_prompt();
+        }
+    }
+}
