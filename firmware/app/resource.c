@@ -2,7 +2,7 @@
 
 #include <stddef.h>
 
-#include "features.h"
+#include "release.h"
 
 #if RESOURCE_BYTES
 /* The assembler computes the table (the sequence of a linear congruential generator): no generated

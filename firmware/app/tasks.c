@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "features.h"
 #include "pool.h"
+#include "release.h"
 
 #define KIB 1024u
 #define WINDOW_WORDS (2u * KIB / sizeof(uint32_t))
