@@ -1,0 +1,117 @@
+#include "agent/rewrite.h"
+
+#include "agent/nor.h"
+#include "agent/vectors.h"
+#include "board/registers.h"
+#include <string.h>
+
+#define TRIES 3
+
+/* agent/start.S */
+extern _Noreturn void agent_restart(void);
+
+static void say(const char *text) {
+    for (; *text != '\0'; text++) {
+        while (read32(BOARD_UART0 + UART_FR) & UART_FR_TXFF) {
+        }
+        write32(BOARD_UART0 + UART_DR, (uint8_t)*text);
+    }
+}
+
+static void say_number(uint32_t value) {
+    char text[11];
+    size_t start = sizeof text - 1;
+    text[start] = '\0';
+    do {
+        text[--start] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    say(&text[start]);
+}
+
+static void flush(void) {
+    while (!(read32(BOARD_UART0 + UART_FR) & UART_FR_TXFE) ||
+           (read32(BOARD_UART0 + UART_FR) & UART_FR_BUSY)) {
+    }
+}
+
+/* The part of the image that belongs into block `number`. */
+static uint32_t part_length(const struct rewrite_job *job, uint32_t number) {
+    const uint32_t size = nor_geometry()->block_size;
+    const uint32_t left = job->length - number * size;
+    return left < size ? left : size;
+}
+
+static bool differs(const struct rewrite_job *job, uint32_t number) {
+    const uint32_t start = number * nor_geometry()->block_size;
+    return memcmp(nor_at(job->offset + start), job->image + start, part_length(job, number)) != 0;
+}
+
+/* The first write buffer of the image, its header, is programmed after all the rest. */
+static int program_block(const struct rewrite_job *job, uint32_t number) {
+    const uint32_t start = number * nor_geometry()->block_size;
+    const uint32_t length = part_length(job, number);
+    const uint32_t buffer = nor_geometry()->write_buffer;
+    uint32_t header = 0;
+    if (number == 0) {
+        header = length < buffer ? length : buffer;
+    }
+    const int status =
+        nor_program(job->offset + start + header, job->image + start + header, length - header);
+    return status == AGENT_OK ? nor_program(job->offset + start, job->image + start, header)
+                              : status;
+}
+
+static int rewrite_block(const struct rewrite_job *job, uint32_t number) {
+    int status = AGENT_ERASE_FAILED;
+    for (int i = 0; i < TRIES && status != AGENT_OK; i++) {
+        status = nor_erase(job->offset + number * nor_geometry()->block_size);
+        if (status == AGENT_OK) {
+            status = program_block(job, number);
+        }
+    }
+    return status;
+}
+
+/* From the last block to the first, so that the header comes last of all. */
+static bool rewrite_blocks(const struct rewrite_job *job, uint32_t blocks, uint32_t *failed) {
+    for (uint32_t number = blocks; number-- > 0;) {
+        *failed = job->offset + number * nor_geometry()->block_size;
+        if (differs(job, number) && rewrite_block(job, number) != AGENT_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void rewrite(const struct rewrite_job *job) {
+    /* The caller's code is about to vanish: nothing goes back to it, not even an exception. */
+    vectors_enter();
+    const uint32_t size = nor_geometry()->block_size;
+    const uint32_t room = nor_geometry()->size;
+    uint32_t failed = job->offset;
+    bool done = false;
+    if (size != 0 && job->length != 0 && job->offset % size == 0 && job->offset <= room &&
+        job->length <= room - job->offset) {
+        const uint32_t blocks = (job->length + size - 1) / size;
+        uint32_t count = 0;
+        for (uint32_t number = 0; number < blocks; number++) {
+            count += differs(job, number);
+        }
+        say("agent: rewriting ");
+        say_number(count);
+        say(" of ");
+        say_number(blocks);
+        say(" blocks\r\n");
+        done = rewrite_blocks(job, blocks, &failed);
+    }
+    if (done) {
+        say("agent: done\r\n");
+    } else {
+        say("agent: failed, block at ");
+        say_number(failed);
+        say("\r\n");
+    }
+    flush();
+    agent_restart();
+}

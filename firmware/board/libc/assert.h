@@ -1,0 +1,4 @@
+/* libsodium's assertions guard against misuse that board/verify.c does not commit. */
+#pragma once
+
+#define assert(condition) ((void)0)

@@ -1,0 +1,4 @@
+/* libsodium includes it for size_t. */
+#pragma once
+
+#include <stddef.h>

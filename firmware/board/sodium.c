@@ -1,0 +1,25 @@
+/* What libsodium's hash and signature code expects of the rest of libsodium. */
+#include <sodium/utils.h>
+#include <stdlib.h>
+
+void sodium_memzero(void *const data, const size_t length) {
+    volatile unsigned char *bytes = data;
+    for (size_t i = 0; i < length; i++) {
+        bytes[i] = 0;
+    }
+}
+
+/* 0 when equal, else -1; takes as long wherever the difference is. */
+int sodium_memcmp(const void *const a, const void *const b, size_t length) {
+    const volatile unsigned char *x = a;
+    const volatile unsigned char *y = b;
+    unsigned char difference = 0;
+    for (size_t i = 0; i < length; i++) {
+        difference |= x[i] ^ y[i];
+    }
+    return difference == 0 ? 0 : -1;
+}
+
+_Noreturn void abort(void) {
+    __builtin_trap(); /* system_exception says where */
+}

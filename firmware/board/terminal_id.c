@@ -1,0 +1,40 @@
+#include "board/terminal_id.h"
+
+#include "board/system.h"
+#include "board_map.h"
+#include "lib/cbor.h"
+#include "lib/crc.h"
+#include <string.h>
+
+#define MAGIC "UNBRKID1"
+#define HEADER_SIZE 16u
+#define LENGTH_MAX 256u
+
+static uint32_t little_endian(const uint8_t *bytes) {
+    return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+static bool read_partition(struct terminal_id *id) {
+    const uint8_t *const start = system_nor(BOARD_IDENTITY_OFFSET);
+    const uint32_t length = little_endian(start + 8);
+    if (memcmp(start, MAGIC, 8) != 0 || length > LENGTH_MAX ||
+        crc32(0, start + HEADER_SIZE, length) != little_endian(start + 12)) {
+        return false;
+    }
+    struct cbor_field fields[] = {
+        {.key = 1, .kind = CBOR_TEXT, .required = true, .minimum = 1, .maximum = 31},
+        {.key = 2, .kind = CBOR_TEXT, .required = true, .minimum = 1, .maximum = 31},
+    };
+    return cbor_decode_map(start + HEADER_SIZE, length, fields, 2) == CBOR_OK &&
+           cbor_copy_text(&fields[0], id->serial, sizeof id->serial) &&
+           cbor_copy_text(&fields[1], id->hardware_id, sizeof id->hardware_id);
+}
+
+bool terminal_id_read(struct terminal_id *id) {
+    if (read_partition(id)) {
+        return true;
+    }
+    memcpy(id->serial, "unknown", sizeof "unknown");
+    memcpy(id->hardware_id, BOARD_HARDWARE_ID, sizeof BOARD_HARDWARE_ID);
+    return false;
+}
