@@ -23,6 +23,7 @@ class ScriptedTerminal:
         application: starts with a valid application instead of the restoration state.
         check: says why an image is refused; empty to accept it.
         trials: what the new application says at each start: ``ok``, ``panic`` or ``quiet``.
+        limit: bytes of a file; a larger one is refused at its header.
         cut_at: bytes received by YMODEM after which power is lost once.
         garbled: passes what the terminal says, to disturb it.
     """
@@ -35,6 +36,7 @@ class ScriptedTerminal:
     banner: bool = True
     check: Callable[[bytes], str] = lambda _image: ""
     trials: list[str] = field(default_factory=lambda: ["ok"])
+    limit: int = 1 << 20
     cut_at: int | None = None
     garbled: Callable[[bytes], bytes] = lambda data: data
     image: bytes = b""
@@ -78,6 +80,10 @@ class ScriptedTerminal:
         if self.cut_at is not None and len(self._receiver.data) >= self.cut_at:
             self.cut_at = None
             self.start(now)
+        elif self._receiver.size > self.limit:
+            self._outbox = b"\x18" * 5 + b"\r\n"
+            self._say("restoration: refused, file too large")
+            self._receiver = Receiver(now + 1.0)
         elif self._receiver.cancelled:
             self._receiver = Receiver(now + 1.0)
         elif self._receiver.finished:

@@ -158,6 +158,17 @@ def test_the_terminals_refusal_is_passed_on(image: bytes) -> None:
     assert "refused the image: signature wrong" in failure(apparatus)
 
 
+def test_a_transfer_that_the_terminal_breaks_off_is_tried_again_but_not_for_ever(
+    image: bytes,
+) -> None:
+    terminal = ScriptedTerminal(limit=1000)
+    apparatus = apparatus_for(terminal, image)
+    run(apparatus, terminal)
+    assert "cancelled the transfer" in failure(apparatus)
+    assert "the terminal said: file too large" in failure(apparatus)
+    assert apparatus.transfers == 3
+
+
 def test_software_that_fails_its_trial_is_no_success(image: bytes) -> None:
     terminal = ScriptedTerminal(trials=["panic"] * 3)
     apparatus = apparatus_for(terminal, image)

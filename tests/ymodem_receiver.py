@@ -15,6 +15,7 @@ class Receiver:
 
     Attributes:
         name: of the file, from block 0.
+        size: of the file, from block 0.
         data: what was received of it.
         finished: the batch has ended.
         cancelled: somebody gave up.
@@ -26,7 +27,7 @@ class Receiver:
         self.finished = False
         self.cancelled = False
         self.rejected = 0
-        self._size = 0
+        self.size = 0
         self._expected = 0
         self._asking = True
         self._file_open = False
@@ -96,13 +97,13 @@ class Receiver:
         if self._expected:
             self._asking = False
             self._expected += 1
-            self.data = (self.data + content)[: self._size]
+            self.data = (self.data + content)[: self.size]
             return bytes([ACK])
         if not content[0]:
             self.finished = True
             return bytes([ACK])
         name, size = content.split(b"\0")[:2]
-        self.name, self._size = name.decode(), int(size.split()[0])
+        self.name, self.size = name.decode(), int(size.split()[0])
         self._file_open, self._expected = True, 1
         self._due = now + ASK_EVERY
         return bytes([ACK]) + b"C"

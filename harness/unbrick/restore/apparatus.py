@@ -123,6 +123,7 @@ class Apparatus:
         self._started = False
         self._tail = b""
         self._delivered = False
+        self._refusal = ""
 
     @property
     def finished(self) -> bool:
@@ -205,7 +206,8 @@ class Apparatus:
         elif self._wait is None or self.transfers < _TRANSFERS:
             self._search(now)
         else:
-            self._fail(error)
+            said = f"; the terminal said: {self._refusal}" if self._refusal else ""
+            self._fail(RestoreError(f"{error}{said}", hint=error.hint))
         return rest
 
     def _listen(self, received: bytes, now: float) -> None:
@@ -286,6 +288,8 @@ class Apparatus:
             self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
         elif _ANNOUNCES.search(line):
             self._announced = True
+        elif match := _REFUSED.search(line):
+            self._refusal = match["reason"]  # It broke off the transfer.
         elif match := _REASON.search(line):
             self.reason = match["reason"]
         elif self._console and _RUNS.search(line):
