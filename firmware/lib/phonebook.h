@@ -32,7 +32,6 @@ struct phonebook {
     uint32_t *index; /* offsets of the live entries' records, oldest first */
     uint32_t capacity;
     uint32_t count;
-    uint16_t last_id;
     int error; /* of mounting: while it is not 0 nothing is written */
 };
 
@@ -41,7 +40,8 @@ struct phonebook {
 int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
                     uint32_t size, uint32_t *index, uint32_t capacity);
 
-/* Returns the new entry's ID (positive) or an error. The same name and number twice are allowed. */
+/* Returns the new entry's ID (positive: the smallest that is free) or an error. The same name and
+ * number twice are allowed. */
 int phonebook_add(struct phonebook *book, const char *name, const char *number);
 
 int phonebook_delete(struct phonebook *book, uint16_t id);

@@ -18,7 +18,6 @@ enum recordlog_error {
     RECORDLOG_FULL = -20,         /* no blank slot: compact */
     RECORDLOG_GEOMETRY = -21,     /* the partition or record size does not fit the flash */
     RECORDLOG_OTHER_FORMAT = -22, /* written by software with another format: nothing is touched */
-    RECORDLOG_UNREADABLE = -23,   /* not blank, and no valid header: nothing is touched */
     RECORDLOG_WRITE = -24,        /* the flash did not take what was written */
     RECORDLOG_PAYLOAD = -25,      /* the payload would look like a blank slot */
 };
@@ -40,10 +39,12 @@ struct recordlog {
     uint32_t next;   /* offset of the first blank slot; at the half's end when there is none */
     uint32_t last;   /* offset of the newest valid record, or RECORDLOG_NONE */
     uint32_t format; /* found; config.format unless mounting said RECORDLOG_OTHER_FORMAT */
-    bool affirmed;
+    bool affirmed;   /* what was read has been made sure of */
+    int error;       /* of mounting: while it is not 0 nothing is written */
 };
 
-/* Find the half that counts and its end. Writes nothing. */
+/* Find the half that counts and its end. Writes nothing. A partition without a valid header is an
+ * empty log: the first append makes one. */
 int recordlog_mount(struct recordlog *log, const struct flash *flash,
                     const struct recordlog_config *config);
 
@@ -57,8 +58,9 @@ const uint8_t *recordlog_payload(const struct recordlog *log, uint32_t offset);
 /* How many slots a half has. */
 uint32_t recordlog_slots(const struct recordlog *log);
 
-/* Make sure of what was read: header and newest record are programmed again with the same bytes,
- * torn remains are cleared to zero. Done by itself before the first append after a mount. */
+/* Make sure of what was read: header and newest record are programmed again with the same bytes;
+ * torn remains, and the first blank slot, where a program may have begun, are cleared to zero. Done
+ * by itself before the first append or compaction after a mount. */
 int recordlog_affirm(struct recordlog *log);
 
 /* Add a record. RECORDLOG_FULL when there is no room; the log is unchanged then. */

@@ -1,0 +1,216 @@
+#include "phonebook.h"
+
+#include "text.h"
+
+#include <string.h>
+
+#define MAGIC 0x4B424850u /* "PHBK" in the flash */
+#define PAYLOAD_SIZE 60u
+
+enum record_kind { RECORD_ADD = 1, RECORD_DELETE = 2 };
+
+/* Where the fields are in a record; the ID is little-endian, strings have their length in front. */
+enum { AT_KIND = 0, AT_ID = 2, AT_NAME = 4, AT_NUMBER = 36 };
+
+static uint16_t record_id(const uint8_t *record) {
+    return (uint16_t)(record[AT_ID] | record[AT_ID + 1] << 8);
+}
+
+static bool is_number(const char *number, size_t length) {
+    if (length == 0 || length > PHONEBOOK_MAX_NUMBER) {
+        return false;
+    }
+    for (size_t i = 0; i < length; i++) {
+        const char c = number[i];
+        if ((c < '0' || c > '9') && c != '+' && c != '*' && c != '#') {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_name(const char *name, size_t length) {
+    return length > 0 && length <= PHONEBOOK_MAX_NAME && text_is_printable(name, length);
+}
+
+/* Whether a record whose CRC is right also makes sense. */
+static bool is_entry(const uint8_t *record) {
+    return record_id(record) != 0 && is_name((const char *)record + AT_NAME + 1, record[AT_NAME]) &&
+           is_number((const char *)record + AT_NUMBER + 1, record[AT_NUMBER]);
+}
+
+static const uint8_t *record_at(const struct phonebook *book, uint32_t position) {
+    return recordlog_payload(&book->log, book->index[position]);
+}
+
+/* The position of the entry with this ID, or `count`. */
+static uint32_t position_of(const struct phonebook *book, uint16_t id) {
+    uint32_t position = 0;
+    while (position < book->count && record_id(record_at(book, position)) != id) {
+        position++;
+    }
+    return position;
+}
+
+static void forget(struct phonebook *book, uint32_t position) {
+    book->count--;
+    memmove(book->index + position, book->index + position + 1,
+            (book->count - position) * sizeof book->index[0]);
+}
+
+/* Applies one record to the index. */
+static int apply(struct phonebook *book, uint32_t offset) {
+    const uint8_t *record = recordlog_payload(&book->log, offset);
+    const bool add = record[AT_KIND] == RECORD_ADD && is_entry(record);
+    if (!add && record[AT_KIND] != RECORD_DELETE) {
+        return PHONEBOOK_OK;
+    }
+    const uint32_t position = position_of(book, record_id(record));
+    if (position < book->count) {
+        forget(book, position);
+    }
+    if (add) {
+        if (book->count == book->capacity) {
+            return PHONEBOOK_NO_ROOM;
+        }
+        book->index[book->count++] = offset;
+    }
+    return PHONEBOOK_OK;
+}
+
+static int load(struct phonebook *book) {
+    book->count = 0;
+    for (uint32_t offset = recordlog_next(&book->log, RECORDLOG_NONE); offset != RECORDLOG_NONE;
+         offset = recordlog_next(&book->log, offset)) {
+        const int error = apply(book, offset);
+        if (error != PHONEBOOK_OK) {
+            return error;
+        }
+    }
+    return PHONEBOOK_OK;
+}
+
+int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
+                    uint32_t size, uint32_t *index, uint32_t capacity) {
+    const struct recordlog_config config = {
+        .offset = offset,
+        .size = size,
+        .magic = MAGIC,
+        .format = PHONEBOOK_FORMAT,
+        .payload_size = PAYLOAD_SIZE,
+    };
+    *book = (struct phonebook){.index = index, .capacity = capacity};
+    book->error = recordlog_mount(&book->log, flash, &config);
+    if (book->error == PHONEBOOK_OK) {
+        book->error = load(book);
+    }
+    return book->error;
+}
+
+static bool is_live(void *ctx, const struct recordlog *log, uint32_t offset) {
+    const struct phonebook *book = ctx;
+    (void)log;
+    for (uint32_t i = 0; i < book->count; i++) {
+        if (book->index[i] == offset) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Appends a record, after a compaction when there is no room, and applies it to the index. */
+static int append(struct phonebook *book, const uint8_t *record) {
+    int error = recordlog_append(&book->log, record);
+    if (error == RECORDLOG_FULL) {
+        error = recordlog_compact(&book->log, is_live, book);
+        if (error == RECORDLOG_OK) {
+            error = load(book);
+        }
+        if (error == RECORDLOG_OK) {
+            error = recordlog_append(&book->log, record);
+        }
+    }
+    return error == RECORDLOG_OK ? apply(book, book->log.last) : error;
+}
+
+static uint16_t free_id(const struct phonebook *book) {
+    uint16_t id = 1;
+    while (position_of(book, id) < book->count) {
+        id++;
+    }
+    return id;
+}
+
+int phonebook_add(struct phonebook *book, const char *name, const char *number) {
+    const size_t name_length = strlen(name);
+    const size_t number_length = strlen(number);
+    if (book->error != PHONEBOOK_OK) {
+        return book->error;
+    }
+    if (!is_name(name, name_length)) {
+        return PHONEBOOK_BAD_NAME;
+    }
+    if (!is_number(number, number_length)) {
+        return PHONEBOOK_BAD_NUMBER;
+    }
+    /* Half of the slots at most, so that a compaction always makes room for a while. */
+    if (book->count >= book->capacity || book->count >= recordlog_slots(&book->log) / 2 ||
+        book->count >= UINT16_MAX) {
+        return PHONEBOOK_NO_ROOM;
+    }
+    uint8_t record[PAYLOAD_SIZE] = {[AT_KIND] = RECORD_ADD};
+    const uint16_t id = free_id(book);
+    record[AT_ID] = (uint8_t)id;
+    record[AT_ID + 1] = (uint8_t)(id >> 8);
+    record[AT_NAME] = (uint8_t)name_length;
+    memcpy(record + AT_NAME + 1, name, name_length);
+    record[AT_NUMBER] = (uint8_t)number_length;
+    memcpy(record + AT_NUMBER + 1, number, number_length);
+    const int error = append(book, record);
+    return error == PHONEBOOK_OK ? id : error;
+}
+
+int phonebook_delete(struct phonebook *book, uint16_t id) {
+    if (book->error != PHONEBOOK_OK) {
+        return book->error;
+    }
+    if (position_of(book, id) == book->count) {
+        return PHONEBOOK_NO_ENTRY;
+    }
+    uint8_t record[PAYLOAD_SIZE] = {[AT_KIND] = RECORD_DELETE};
+    record[AT_ID] = (uint8_t)id;
+    record[AT_ID + 1] = (uint8_t)(id >> 8);
+    return append(book, record);
+}
+
+bool phonebook_get(const struct phonebook *book, uint32_t position, struct phonebook_entry *entry) {
+    if (position >= book->count) {
+        return false;
+    }
+    const uint8_t *record = record_at(book, position);
+    entry->id = record_id(record);
+    memcpy(entry->name, record + AT_NAME + 1, record[AT_NAME]);
+    entry->name[record[AT_NAME]] = '\0';
+    memcpy(entry->number, record + AT_NUMBER + 1, record[AT_NUMBER]);
+    entry->number[record[AT_NUMBER]] = '\0';
+    return true;
+}
+
+bool phonebook_find(const struct phonebook *book, uint16_t id, struct phonebook_entry *entry) {
+    return phonebook_get(book, position_of(book, id), entry);
+}
+
+const char *phonebook_error_text(int error) {
+    switch (error) {
+    case PHONEBOOK_BAD_NAME:
+        return "a name has 1 to 31 bytes and no control characters";
+    case PHONEBOOK_BAD_NUMBER:
+        return "a number has 1 to 23 of 0-9 + * #";
+    case PHONEBOOK_NO_ENTRY:
+        return "no entry has this ID";
+    case PHONEBOOK_NO_ROOM:
+        return "the phonebook is full";
+    default:
+        return recordlog_error_text(error);
+    }
+}
