@@ -75,8 +75,8 @@ void console_stop(void) {
 
 static void show_identity(char *rest) {
     (void)rest;
-    say("serial:   %s\n", identity()->serial);
-    say("hardware: %s\n", identity()->hardware_id);
+    say("serial:   %s\n", identity()->terminal.serial);
+    say("hardware: %s\n", identity()->terminal.hardware_id);
 }
 
 static void show_version(char *rest) {

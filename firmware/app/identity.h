@@ -3,15 +3,13 @@
 
 #include <stdint.h>
 
+#include "board/terminal_id.h"
 #include "lib/image.h"
 
-#define IDENTITY_TEXT_SIZE 32u
-
 struct identity {
-    char serial[IDENTITY_TEXT_SIZE];
-    char hardware_id[IDENTITY_TEXT_SIZE];
-    char name[IDENTITY_TEXT_SIZE];
-    char build_time[IDENTITY_TEXT_SIZE];
+    struct terminal_id terminal;
+    char name[IMAGE_MAX_TEXT + 1];
+    char build_time[IMAGE_MAX_TEXT + 1];
     char full_version[IMAGE_VERSION_TEXT_SIZE]; /* "1.1.0+0", as the protocol has it */
     char version[IMAGE_VERSION_TEXT_SIZE];      /* "1.1.0", for people */
     uint8_t digest[IMAGE_DIGEST_SIZE];

@@ -91,8 +91,8 @@ static void begin_registration(uint64_t now) {
     struct cbor_encoder map;
     cbor_encoder_init(&map, payload, sizeof payload);
     cbor_put_map(&map, 10);
-    cbor_pair_text(&map, 1, me->serial);
-    cbor_pair_text(&map, 2, me->hardware_id);
+    cbor_pair_text(&map, 1, me->terminal.serial);
+    cbor_pair_text(&map, 2, me->terminal.hardware_id);
     cbor_pair_text(&map, 3, me->name);
     cbor_pair_text(&map, 4, me->full_version);
     cbor_pair_text(&map, 5, me->build_time);
@@ -171,7 +171,7 @@ static uint32_t seed(void) {
     const struct journal *journal = storage_journal();
     uint64_t now = timer_now();
     uint32_t counter = *(const volatile uint32_t *)BOARD_SYS_24MHZ;
-    uint32_t sum = crc32(0, identity()->serial, strlen(identity()->serial));
+    uint32_t sum = crc32(0, identity()->terminal.serial, strlen(identity()->terminal.serial));
     sum = crc32(sum, &journal->log.next, sizeof journal->log.next);
     sum = crc32(sum, &counter, sizeof counter);
     return crc32(sum, &now, sizeof now);
@@ -184,11 +184,14 @@ void link_start(void) {
 }
 
 void link_poll(uint64_t now) {
+    struct uart_ring *ring = uart_ring(UART_RADIO);
     for (uint32_t i = 0; i < MAX_BYTES_PER_POLL; i++) {
         int byte = uart_get(UART_RADIO);
         if (byte < 0) {
             break;
         }
+        /* The file of an update is to be in the staging area and nowhere else, not here either. */
+        ring->data[(ring->tail - 1) & ring->mask] = 0;
         struct slipmux_frame frame;
         if (slipmux_feed(&link.receiver, (uint8_t)byte, &frame) && frame.type == SLIPMUX_COAP) {
             coap_endpoint_receive(&link.endpoint, frame.data, frame.length, now);

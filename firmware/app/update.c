@@ -120,7 +120,7 @@ static void send_report(uint64_t now) {
     struct cbor_encoder map;
     cbor_encoder_init(&map, payload, sizeof payload);
     cbor_put_map(&map, 7);
-    cbor_pair_text(&map, 1, me->serial);
+    cbor_pair_text(&map, 1, me->terminal.serial);
     cbor_pair_uint(&map, 2, first->id);
     cbor_pair_uint(&map, 3, first->phase);
     cbor_pair_uint(&map, 4, first->result);
@@ -446,7 +446,7 @@ static void check(void) {
         return;
     }
     const struct verify_rules rules = {
-        .hardware_id = identity()->hardware_id,
+        .hardware_id = identity()->terminal.hardware_id,
         .minimum_counter = security_counter(),
         .partition_size = BOARD_APPLICATION_SIZE,
         .progress = drain_uarts,
