@@ -113,7 +113,7 @@ def test_something_else_talks(image: bytes) -> None:
 
 
 @pytest.mark.parametrize("banner", [True, False])
-def test_an_application_that_runs_needs_no_restoration(image: bytes, banner: bool) -> None:  # noqa: FBT001
+def test_an_application_that_runs_needs_no_restoration(image: bytes, banner: bool) -> None:
     terminal = ScriptedTerminal(application=True, banner=banner)
     apparatus = apparatus_for(terminal, image)
     terminal.start(0.0)
@@ -196,7 +196,7 @@ def test_software_that_never_starts_is_no_success(image: bytes) -> None:
     terminal = ScriptedTerminal(garbled=lambda data: data.split(b"boot: ")[0])
     apparatus = apparatus_for(terminal, image)
     terminal.start(0.0)
-    terminal._outbox = terminal._outbox.split(b"\r\n", 1)[1]  # noqa: SLF001
+    terminal._outbox = terminal._outbox.split(b"\r\n", 1)[1]
     run(apparatus, terminal, on_at=1000.0)
     assert "accepted 1.1.0+7 but has not started it" in failure(apparatus)
 
@@ -206,7 +206,7 @@ def test_software_that_never_starts_is_no_success(image: bytes) -> None:
 def test_a_power_cut_in_mid_transfer_is_overcome(
     image: bytes,
     cut_at: int,
-    banner: bool,  # noqa: FBT001
+    banner: bool,
 ) -> None:
     terminal = ScriptedTerminal(cut_at=cut_at, banner=banner)
     apparatus = apparatus_for(terminal, image)
@@ -318,7 +318,10 @@ def test_a_tcp_port_will_do_too(tmp_path: Path, image: bytes) -> None:
                 connection.append(server.accept()[0])
             return reader(connection[0].fileno())()
 
-        with served(terminal, receive, lambda data: connection[0].sendall(data)):
+        def send(data: bytes) -> None:
+            connection[0].sendall(data)
+
+        with served(terminal, receive, send):
             done = restore(address, file, wait=30.0)
         connection[0].close()
     assert done.stage is Stage.DONE
@@ -326,13 +329,18 @@ def test_a_tcp_port_will_do_too(tmp_path: Path, image: bytes) -> None:
 
 
 def test_a_port_that_vanishes_is_an_error_of_the_port() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with SerialLine(f"socket://127.0.0.1:{server.getsockname()[1]}") as line:
-            server.accept()[0].close()
-            with pytest.raises(PortError, match="is gone"):
-                for _ in range(100):
-                    line.wait(1.0)
-                    line.write(b"x")
+    def use(line: SerialLine) -> None:
+        for _ in range(100):
+            line.wait(1.0)
+            line.write(b"x")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        SerialLine(f"socket://127.0.0.1:{server.getsockname()[1]}") as line,
+    ):
+        server.accept()[0].close()
+        with pytest.raises(PortError, match="is gone"):
+            use(line)
 
 
 @pytest.mark.parametrize(
@@ -344,9 +352,7 @@ def test_a_port_that_vanishes_is_an_error_of_the_port() -> None:
         ("tcp:nowhere", "cannot open the port"),
     ],
 )
-def test_ports_that_cannot_be_opened(
-    tmp_path: Path, image: bytes, port: str, message: str
-) -> None:
+def test_ports_that_cannot_be_opened(tmp_path: Path, image: bytes, port: str, message: str) -> None:
     file = tmp_path / "image.bin"
     file.write_bytes(image)
     with pytest.raises(PortError, match=message) as caught:

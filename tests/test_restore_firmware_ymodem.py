@@ -1,4 +1,4 @@
-"""Our YMODEM sender against the receiver that runs in the terminal's boot, compiled for the host."""
+"""Our YMODEM sender against the receiver of the terminal's boot, compiled for the host."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ class FirmwareReceiver:
         self._answer = b""
         self._state = ctypes.create_string_buffer(4096)
         self._callbacks = Callbacks(_SEND(self._send), _BEGIN(self._begin), _DATA(self._store))
-        library.ymodem_start(
-            self._state, ctypes.byref(self._callbacks), LIMIT, ctypes.c_uint64(0)
-        )
+        library.ymodem_start(self._state, ctypes.byref(self._callbacks), LIMIT, ctypes.c_uint64(0))
 
     @property
     def status(self) -> int:
@@ -72,7 +70,7 @@ class FirmwareReceiver:
     def _send(self, _ctx: object, data: ctypes._Pointer[ctypes.c_uint8], length: int) -> None:
         self._answer += bytes(data[:length])
 
-    def _begin(self, _ctx: object, name: bytes, known: bool, size: int) -> int:  # noqa: FBT001
+    def _begin(self, _ctx: object, name: bytes, known: bool, size: int) -> int:
         assert known
         self.name = name
         self.data = bytearray(size)

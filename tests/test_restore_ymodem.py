@@ -222,7 +222,7 @@ def test_lrzsz_receives_the_file(tmp_path: Path, seed: int | None) -> None:
     disturb = quiet if seed is None else noise(rng, 0.2)
     sender = Sender("image.bin", data, time.monotonic())
     with subprocess.Popen(
-        ["rb", "--quiet", "--binary"],  # noqa: S607 - from PATH
+        ["rb", "--quiet", "--binary"],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

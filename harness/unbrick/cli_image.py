@@ -56,21 +56,24 @@ def firmware() -> None:
 @_json_option
 def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     """Compile and sign every release; write each as .bin and .hex."""
-    from unbrick.image.release import make_releases  # noqa: PLC0415 - needs the compiler
+    from unbrick.image.build import size_report  # noqa: PLC0415 - needs the compiler
+    from unbrick.image.release import make_releases  # noqa: PLC0415 - likewise
 
     with Console(stderr=True).status("compiling the firmware"):
         releases = make_releases(output, key)
-    files = {"boot": str(releases.boot_path), "agent": str(releases.agent_path)}
-    for version, image in sorted(releases.signed.items()):
-        stem = output / f"terminal-{version}"
-        _write(stem.with_name(f"{stem.name}.bin"), image)
-        _write(stem.with_name(f"{stem.name}.hex"), to_hex(image).encode())
-        files[version] = f"{stem}.hex"
+    images: dict[str, str] = {}
+    for version, data in releases.signed.items():
+        stem = f"terminal-{version}"
+        _write(output / f"{stem}.bin", data)
+        _write(output / f"{stem}.hex", to_hex(data).encode())
+        images[version] = str(output / f"{stem}.hex")
+    boot = str(releases.firmware.boot.binary)
     if as_json:
-        click.echo(json.dumps(files, indent=2))
+        click.echo(json.dumps({"boot": boot, "images": images}, indent=2))
         return
-    for name, file in files.items():
-        click.echo(f"{name:8} {file}")
+    click.echo(size_report(releases.firmware))
+    for file in (boot, *images.values()):
+        click.echo(file)
 
 
 @click.group()

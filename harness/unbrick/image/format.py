@@ -208,8 +208,7 @@ def check_board(info: ImageInfo, board: Board = BOARD) -> None:
         )
     if info.header_size != board.image_header_size:
         raise ImageError(
-            f"the header of the image has {info.header_size} bytes, "
-            f"not {board.image_header_size}",
+            f"the header of the image has {info.header_size} bytes, not {board.image_header_size}",
             hint="sign it with `unbrick image sign`",
         )
     if info.flags & FLAG_ROM_FIXED and info.load_address != board.map.nor + part.offset:

@@ -77,10 +77,9 @@ def from_hex(text: str) -> bytes:
             hint=hint,
         )
     if first != start:
-        raise ImageError(
-            f"the HEX file begins at 0x{first:08x}, not at 0x{start:08x}", hint=hint
-        )
-    return bytes(hexfile.tobinarray(start=start, end=last, pad=_GAP))
+        raise ImageError(f"the HEX file begins at 0x{first:08x}, not at 0x{start:08x}", hint=hint)
+    hexfile.padding = _GAP
+    return bytes(hexfile.tobinarray(start=start, end=last))
 
 
 def read_image(path: Path) -> bytes:

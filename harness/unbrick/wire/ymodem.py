@@ -61,9 +61,7 @@ class Sender:
         rest: bytes received after the end of the batch: they are not YMODEM's.
     """
 
-    def __init__(
-        self, name: str, data: bytes, now: float, *, start_timeout: float = 60.0
-    ) -> None:
+    def __init__(self, name: str, data: bytes, now: float, *, start_timeout: float = 60.0) -> None:
         self.phase = Phase.START
         self.acknowledged = 0
         self.repeats = 0
@@ -94,6 +92,9 @@ class Sender:
         if self.finished:
             self.rest += received
             return b""
+        return self._consume(received, now) + self._tick(now)
+
+    def _consume(self, received: bytes, now: float) -> bytes:
         output = b""
         for index, byte in enumerate(received):
             if self.phase is Phase.END and _is_text(byte):
@@ -104,13 +105,16 @@ class Sender:
             if self.finished:
                 self.rest = received[index + 1 :]
                 break
-        if not self.finished and self.deadline is not None and now >= self.deadline:
-            output += self._expire(now)
         return output
+
+    def _tick(self, now: float) -> bytes:
+        if self.deadline is not None and now >= self.deadline:
+            return self._expire(now)
+        return b""
 
     def _take(self, byte: int, now: float) -> bytes:
         self._cancels = self._cancels + 1 if byte == CAN else 0
-        if self._cancels >= 2:  # noqa: PLR2004 - one may be noise, two are the protocol's
+        if self._cancels >= 2:  # One may be noise, two are the protocol's.
             return self._fail(
                 "the receiver cancelled the transfer", "look at what the terminal says"
             )
@@ -226,7 +230,7 @@ class Sender:
 
 
 def _is_text(byte: int) -> bool:
-    return byte != WANT_CRC and (0x20 <= byte < 0x7F or byte in b"\r\n")  # noqa: PLR2004 - ASCII
+    return byte != WANT_CRC and (0x20 <= byte < 0x7F or byte in b"\r\n")
 
 
 def _header(name: str, size: int) -> bytes:

@@ -1,0 +1,77 @@
+"""The releases of the terminal's software: compiled, signed and ready to publish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unbrick.board.description import BOARD
+from unbrick.errors import BuildError
+from unbrick.image.build import build_firmware, firmware_folder
+from unbrick.image.format import check_board, check_entry, inspect
+from unbrick.image.sign import sign
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unbrick.image.build import Firmware
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Everything that was built.
+
+    Attributes:
+        firmware: the programs, with their ELF and map files.
+        boot: the flat binary of the bootloader.
+        signed: the signed image of each version, as ``releases.toml`` names it.
+        key: PEM file of the key they are signed with, and that boot trusts.
+    """
+
+    firmware: Firmware
+    boot: bytes
+    signed: dict[str, bytes]
+    key: Path
+
+    @property
+    def elf_files(self) -> list[Path]:
+        """The ELF files of all programs, for debuggers and for messages with source lines."""
+        return [program.elf for program in self.firmware.programs]
+
+
+def make_releases(out: Path, key: Path | None = None) -> Releases:
+    """Compile the firmware and sign every release of it.
+
+    Args:
+        out: folder for what the compiler makes; nothing is compiled when it is there already.
+        key: PEM file with the private key to sign with, whose public half goes into boot; by
+            default the development key, which protects nothing.
+
+    Raises:
+        BuildError: something does not compile or does not fit.
+        SetupError: the key or ``releases.toml`` cannot be used.
+        ImageError: a release cannot run on this board.
+    """
+    key = key or firmware_folder() / "keys" / "development.pem"
+    firmware = build_firmware(out, key=key)
+    signed: dict[str, bytes] = {}
+    for version, program in firmware.applications.items():
+        release = program.release
+        if release is None:
+            raise BuildError(
+                f"{program.name} was built without a release", hint="build the firmware again"
+            )
+        image = sign(
+            program.binary.read_bytes(),
+            name=release.name,
+            version=release.version,
+            build_time=release.build_time,
+            hardware_id=BOARD.hardware_id,
+            security_counter=release.security_counter,
+            key=key,
+        )
+        check_board(inspect(image))
+        check_entry(image)
+        signed[version] = image
+    boot = firmware.boot.binary.read_bytes()
+    return Releases(firmware=firmware, boot=boot, signed=signed, key=key)
