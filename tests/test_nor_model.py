@@ -202,7 +202,7 @@ def test_power_lost_in_an_erase_tears_it_the_same_way_each_time() -> None:
         nor.power_cycle()
         images.append(nor.array)
     assert images[0] == images[1]
-    ones = sum(bin(byte).count("1") for byte in images[0][ADDRESS : ADDRESS + BLOCK])
+    ones = sum((byte).bit_count() for byte in images[0][ADDRESS : ADDRESS + BLOCK])
     assert BLOCK * 2 < ones < BLOCK * 6
     assert images[0][:ADDRESS] == b"\x00" * ADDRESS
 

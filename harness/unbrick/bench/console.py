@@ -18,8 +18,8 @@ TAIL = 1200  # characters of the transcript that a failure shows
 class Console:
     """UART0 as text.
 
-    It is a peer of the bench: it reads the line whenever the bench gives it a turn. Text waited for
-    is looked for after what the last wait has found, so nothing is seen twice and nothing is missed.
+    It is a peer of the bench: it reads the line whenever the bench gives it a turn. Text waited
+    for is looked for after what the last wait has found: nothing is seen twice or missed.
 
     Args:
         line: the engine's end of UART0.

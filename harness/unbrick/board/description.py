@@ -135,7 +135,8 @@ def _values(board: Board) -> dict[str, int]:
 
 def c_header(board: Board = BOARD) -> str:
     """``board_map.h``: every address, size and border as a C macro. No NOR geometry: the firmware
-    learns that by CFI query."""
+    learns that by CFI query.
+    """
     lines = ["#pragma once", f'#define BOARD_HARDWARE_ID "{board.hardware_id}"']
     lines += [f"#define {name} 0x{value:08x}u" for name, value in _values(board).items()]
     return "\n".join(lines) + "\n"

@@ -5,7 +5,6 @@ Runs at install (``setup.py``), so it uses the standard library alone.
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -41,7 +40,7 @@ def compile_devices(folder: Path) -> Path:
         if done.returncode:
             msg = f"the device models did not compile:\n{done.stderr}"
             raise RuntimeError(msg)
-        os.replace(fresh, library)
+        fresh.replace(library)
     return library
 
 

@@ -98,7 +98,7 @@ class FlashOp:
     end: float
 
 
-def _load() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
+def _load() -> Any:
     path = Path(__file__).with_name(LIBRARY_NAME)
     if not path.exists():
         raise SetupError(

@@ -81,7 +81,7 @@ class InProcessEngine(Engine):
         self._faults: list[FirmwareFault] = []
         self.wire = _Line(self._models, 0)
         self.radio = _Line(self._models, 1)
-        self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)  # noqa: S311
+        self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
         self._uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_ARM)
         self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
         self._connect()
@@ -204,6 +204,10 @@ class InProcessEngine(Engine):
 
     def read_nor(self) -> bytes:
         return self._models.cells()
+
+    def read_sram(self) -> bytes:
+        """The SRAM as it is now."""
+        return bytes(self._models.sram)
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:

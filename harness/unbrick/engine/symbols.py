@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 def _sequences(program: LineProgram) -> list[tuple[int, str]]:
     """Addresses and ``file:line`` of a line program, without code that the linker dropped: its
-    sequences begin at address 0, where only the reset vector really is."""
+    sequences begin at address 0, where only the reset vector really is.
+    """
     files = program["file_entry"]
-    first = 0 if program["version"] >= 5 else 1  # noqa: PLR2004 - DWARF 5 counts from 0
+    first = 0 if program["version"] >= 5 else 1
     found: list[tuple[int, str]] = []
     sequence: list[tuple[int, str]] = []
     for entry in program.get_entries():

@@ -1,0 +1,278 @@
+"""``make hil-test``: the whole system once, with its real parts.
+
+The server and the bridge are processes of their own on loopback; the terminal is the real ARM
+binary on an engine, its modem a TCP port and its wire a pseudo-terminal; the restoration apparatus
+is the command a person would type. Every step checks what it says.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from unbrick.bench.bench import Bench
+from unbrick.bench.tap import Tap
+from unbrick.engine.create import create_engine
+from unbrick.engine.ports import PtyPort, TcpPort
+from unbrick.errors import ExpectError, ServerError, UnbrickError
+from unbrick.image.factory import factory_image
+from unbrick.image.hexfile import to_hex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from unbrick.image.release import Releases
+
+SERIAL = "UB-000001"
+SPEED = 4.0  # of the in-process engine's time, so that a person need not wait for the line
+START = 20.0  # seconds of the clock for a process to be ready
+ENDED = ("succeeded", "failed", "refused", "cancelled")
+
+
+@dataclass
+class Step:
+    """One step of the test, as the table shows it."""
+
+    name: str
+    detail: str = ""
+    passed: bool | None = None
+    seconds: float = 0.0
+
+
+class Process:
+    """A program of the package, run by this Python; its output goes to a file."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self.log = log
+        self._stream = log.open("wb")
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "unbrick.cli", *arguments],
+            stdout=self._stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until its output matches ``pattern``.
+
+        Raises:
+            ServerError: it ended, or said nothing of the kind in time.
+        """
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            match = re.search(pattern, self.output)
+            if match:
+                return match
+            if self.popen.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise ServerError(f"{self.log.stem} did not start: {self.output.strip() or 'no output'}")
+
+    def stop(self) -> None:
+        """End it the polite way, then the other."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(10)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+        self._stream.close()
+
+
+class HilTest:
+    """The steps, in order; :meth:`run` yields each as it begins and as it ends.
+
+    Args:
+        releases: the built firmware.
+        engine: what runs the terminal.
+        folder: where logs, database and images go.
+        echo: called with everything the terminal says.
+    """
+
+    def __init__(
+        self,
+        releases: Releases,
+        engine: str,
+        folder: Path,
+        echo: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._releases, self._folder = releases, folder
+        self._stack = ExitStack()
+        self._engine = create_engine(engine, releases.elf_files, speed=SPEED)
+        self._stack.callback(self._engine.close)
+        self._bench = Bench(self._engine)
+        self._console = self._bench.console
+        if echo:
+            self._console.listeners.append(echo)
+        self._modem = TcpPort(self._engine.radio)
+        self._wire = PtyPort(Tap(self._console))
+        for port in (self._modem, self._wire):
+            self._stack.callback(port.close)
+            self._bench.peers.append(port)
+        self._api = ""
+        self._coap = ""
+
+    @property
+    def console_text(self) -> str:
+        """The transcript of the terminal's wire."""
+        return self._console.text
+
+    def run(self) -> Iterator[Step]:
+        """Carry out the steps; stops after the first that fails."""
+        steps: tuple[tuple[str, Callable[[], str]], ...] = (
+            ("the terminal boots from NOR", self._boot),
+            ("server and bridge start", self._start_server),
+            ("the terminal registers over the wireless link", self._register),
+            ("the user adds a phonebook entry", self._phonebook),
+            ("1.0.0 is updated to 1.1.0 over the air", self._update),
+            ("the phonebook is still there", self._phonebook_kept),
+            ("power is cut in the middle of a rewrite", self._cut),
+            ("the terminal asks to be restored", self._restoration_state),
+            ("the apparatus restores it over the wire", self._restore),
+            ("the user's data has survived it all", self._phonebook_kept),
+            ("the server knows what runs", self._server_knows),
+        )
+        with self._stack:
+            for name, action in steps:
+                step = Step(name)
+                yield step
+                start = time.monotonic()
+                try:
+                    step.detail = action()
+                    step.passed = True
+                except UnbrickError as error:
+                    step.detail, step.passed = str(error), False
+                step.seconds = time.monotonic() - start
+                yield step
+                if not step.passed:
+                    return
+
+    def _boot(self) -> str:
+        image = self._releases.signed["1.0.0"]
+        self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
+        self._engine.power_on()
+        banner = self._console.expect_pattern(r"^terminal: .*$").group().strip()
+        self._console.expect("\r\n> ")
+        return banner
+
+    def _start_server(self) -> str:
+        server = Process(
+            self._folder / "server.log",
+            *("server", "start", "--coap-port", "0", "--http-port", "0"),
+            *("--database", str(self._folder / "server.sqlite")),
+        )
+        self._stack.callback(server.stop)
+        self._coap = server.wait_for(r"coap://(\S+?:\d+)").group(1)
+        self._api = server.wait_for(r"http://\S+?:\d+").group()
+        bridge = Process(
+            self._folder / "bridge.log",
+            *("bridge", "--modem", f"tcp:{self._modem.address}", "--server", self._coap),
+        )
+        self._stack.callback(bridge.stop)
+        return f"CoAP on {self._coap}, bridge to the modem at {self._modem.address}"
+
+    def _register(self) -> str:
+        self._console.expect("link: registered", 120)
+        (terminal,) = self._get("/api/terminals")
+        return f"{terminal['serial']} runs {terminal['version']}"
+
+    def _phonebook(self) -> str:
+        self._console.command("pb add Alice +441632960123")
+        return self._phonebook_kept()
+
+    def _phonebook_kept(self) -> str:
+        listing = self._console.command("pb list")
+        if "Alice" not in listing or "+441632960123" not in listing:
+            raise ExpectError(f"the phonebook has lost Alice: {listing!r}")
+        return "Alice +441632960123"
+
+    def _publish(self, version: str) -> None:
+        self._request("POST", "/api/images", content=self._releases.signed[version])
+
+    def _start_update(self, version: str) -> int:
+        body = {"serial": SERIAL, "version": version}
+        return int(self._request("POST", "/api/updates", json=body)["id"])
+
+    def _update(self) -> str:
+        self._publish("1.1.0")
+        update = self._start_update("1.1.0")
+        self._console.expect("confirmed", 300)
+
+        def ended() -> bool:
+            return self._get(f"/api/updates/{update}")["state"] in ENDED
+
+        self._bench.run_until(ended, 120)
+        state = self._get(f"/api/updates/{update}")["state"]
+        if state != "succeeded":
+            raise ServerError(f"the server says that the update {state}")
+        version = self._console.command("version")
+        if "1.1.0" not in version:
+            raise ExpectError(f"the terminal does not run 1.1.0: {version!r}")
+        return f"update {update} {state}, {len(self._releases.signed['1.1.0'])} bytes"
+
+    def _cut(self) -> str:
+        self._publish("1.2.0")
+        self._start_update("1.2.0")
+        self._console.expect("agent: rewriting", 300)
+        before = self._engine.read_nor()
+        self._bench.run_until(lambda: self._engine.read_nor() != before, 30)
+        self._engine.power_off()
+        self._bench.run_for(0.2)
+        return "after the first block was erased"
+
+    def _restoration_state(self) -> str:
+        self._engine.power_on()
+        reason = self._console.expect_pattern(r"^restoration: (.*)$", 60).group(1).strip()
+        self._console.expect("send the signed image by YMODEM", 60)
+        return reason
+
+    def _restore(self) -> str:
+        image = self._folder / "terminal-1.1.0.hex"
+        image.write_text(to_hex(self._releases.signed["1.1.0"]))
+        apparatus = Process(self._folder / "restore.log", "restore", self._wire.path, str(image))
+        self._stack.callback(apparatus.stop)
+        if not self._bench.run_until(lambda: apparatus.popen.poll() is not None, 300):
+            raise ExpectError("the apparatus did not come to an end")
+        if apparatus.popen.returncode:
+            raise ExpectError(f"the apparatus failed: {apparatus.output.strip()}")
+        self._bench.run_until(lambda: self._console.unread.endswith("> "), 10)
+        self._console.type("")
+        self._console.expect("\r\n> ")
+        return apparatus.output.strip().splitlines()[-1]
+
+    def _server_knows(self) -> str:
+        def known() -> bool:
+            (terminal,) = self._get("/api/terminals")
+            return bool(terminal["version"].startswith("1.1.0"))
+
+        if not self._bench.run_until(known, 180):
+            raise ServerError("the server does not know that 1.1.0 runs again")
+        return f"{SERIAL} runs 1.1.0"
+
+    def _get(self, path: str) -> Any:
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = httpx.request(method, self._api + path, timeout=10, **options)
+        except httpx.HTTPError as error:
+            raise ServerError(f"the server does not answer: {error}") from error
+        if answer.is_error:
+            raise ServerError(f"{method} {path}: {answer.status_code} {answer.text}")
+        return answer.json()

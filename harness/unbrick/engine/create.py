@@ -1,0 +1,40 @@
+"""Makes an engine by its name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.paced import PacedEngine
+from unbrick.engine.qemu import QemuEngine
+from unbrick.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from unbrick.engine.base import Engine
+
+ENGINES = ("inprocess", "qemu")
+
+
+def create_engine(
+    name: str, elf_files: Iterable[Path] = (), *, speed: float | None = None
+) -> Engine:
+    """The engine called ``name``.
+
+    Args:
+        name: one of :data:`ENGINES`.
+        elf_files: the firmware's ELF files, for messages that name the source line.
+        speed: keep virtual time to this many seconds a second; ``None``: as fast as it goes.
+            QEMU's time is the clock's, whatever this says.
+
+    Raises:
+        SetupError: there is no such engine, or what it needs is missing.
+    """
+    if name == "inprocess":
+        engine = InProcessEngine(elf_files)
+        return engine if speed is None else PacedEngine(engine, speed)
+    if name == "qemu":
+        return QemuEngine()
+    raise SetupError(f"there is no engine {name!r}", hint=f"choose one of {', '.join(ENGINES)}")

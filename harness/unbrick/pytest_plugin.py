@@ -1,0 +1,125 @@
+"""The pytest plugin: fixtures for a terminal, its server and the link between them.
+
+::
+
+    def test_update(system):
+        system.power_on()
+        system.wait_registered()
+        system.update_to("1.1.0")
+        assert "1.1.0" in system.console.command("version")
+
+``--engine`` chooses the engine; tests that take ``system`` run on it. When one fails, the report
+shows the end of the terminal's console.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from unbrick.bench.system import System
+from unbrick.engine.create import ENGINES, create_engine
+from unbrick.errors import MissingToolError
+from unbrick.image.release import Releases, make_releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from unbrick.bench.console import Console
+    from unbrick.link.simulated import SimulatedLink
+    from unbrick.server.core import ServerCore
+
+TAIL = 3000  # characters of the console that a failure shows
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--engine NAME`` and ``--firmware-folder DIR``."""
+    group = parser.getgroup("unbrick")
+    group.addoption("--engine", choices=ENGINES, default="inprocess", help="what runs the terminal")
+    group.addoption(
+        "--firmware-folder",
+        default="build/firmware",
+        help="where the firmware is built, and kept between runs",
+    )
+
+
+@pytest.fixture(scope="session")
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """The engine that this run asks for."""
+    return str(request.config.getoption("--engine"))
+
+
+@pytest.fixture(scope="session")
+def releases(request: pytest.FixtureRequest) -> Releases:
+    """The firmware, built once and signed with the development key."""
+    folder = Path(str(request.config.getoption("--firmware-folder")))
+    if not folder.is_absolute():
+        folder = request.config.rootpath / folder
+    return make_releases(folder)
+
+
+@pytest.fixture
+def make_system(
+    request: pytest.FixtureRequest, releases: Releases, engine_name: str
+) -> Iterator[Callable[..., System]]:
+    """Makes reference systems: ``make_system(installed="1.0.0", faults=…, engine="qemu")``.
+
+    With ``speed`` its virtual time goes by the clock, so that other programs can take part.
+    The test is skipped, visibly, when the engine is not on this machine.
+    """
+    systems: list[System] = []
+
+    def make(*, engine: str | None = None, speed: float | None = None, **options: Any) -> System:
+        try:
+            made = create_engine(engine or engine_name, releases.elf_files, speed=speed)
+        except MissingToolError as error:
+            pytest.skip(f"{error} ({error.hint})")
+        system = System(made, releases, **options)
+        systems.append(system)
+        return system
+
+    request.node.stash[_SYSTEMS] = systems
+    yield make
+    for system in systems:
+        system.engine.close()
+
+
+@pytest.fixture
+def system(make_system: Callable[..., System]) -> System:
+    """A terminal with release 1.0.0, powered off, its server and a link without faults."""
+    return make_system()
+
+
+@pytest.fixture
+def terminal(system: System) -> Console:
+    """The console of a terminal that has just started."""
+    system.power_on()
+    return system.console
+
+
+@pytest.fixture
+def server(system: System) -> ServerCore:
+    """The server of ``system``."""
+    return system.server
+
+
+@pytest.fixture
+def link(system: System) -> SimulatedLink:
+    """The wireless link of ``system``."""
+    return system.link
+
+
+_SYSTEMS = pytest.StashKey[list[System]]()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of each terminal's console with a failure."""
+    outcome = yield
+    report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
+        for system in item.stash.get(_SYSTEMS, []):
+            title = f"console of {system.serial} on {system.engine.name}"
+            report.sections.append((title, system.console.text[-TAIL:]))

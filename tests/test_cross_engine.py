@@ -1,0 +1,93 @@
+"""The same binary on every engine: the same console transcript and the same NOR, byte for byte."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.bench.system import System
+
+
+def start_and_look_around(system: System) -> None:
+    """Start a healthy terminal and use every command that changes nothing."""
+    system.power_on()
+    system.wait_registered()
+    for command in ("help", "id", "version", "mem", "tasks", "pb list", "messages", "update", "?"):
+        system.console.command(command)
+
+
+def use_the_phonebook(system: System) -> None:
+    """Add, delete, and find it again after a power cut."""
+    system.power_on()
+    system.wait_registered()
+    for entry in range(12):
+        system.console.command(f"pb add Name{entry} 0{entry}")
+    system.console.command("pb del 3")
+    system.restart()
+    system.console.command("pb list")
+
+
+def update_over_the_air(system: System) -> None:
+    """The whole staged update."""
+    system.power_on()
+    system.wait_registered()
+    system.console.command("pb add Alice 12345")
+    system.update_to("1.1.0")
+    system.console.expect("link: registered")
+    system.console.command("pb list")
+    system.console.command("update")
+
+
+def update_refused(system: System) -> None:
+    """No room even when everything that may be limited is."""
+    system.power_on()
+    system.wait_registered()
+    for task in ("browser", "media", "maps", "logger"):
+        system.console.command(f"hold {task}")
+    system.publish("1.1.0")
+    system.wait_update(system.start_update("1.1.0"))
+    system.console.expect("update: refused")
+    system.console.command("tasks")
+
+
+def broken_release_and_restoration(system: System) -> None:
+    """A release that fails its trial; then the wire."""
+    system.power_on()
+    system.wait_registered()
+    system.publish("1.2.0")
+    system.start_update("1.2.0")
+    system.console.expect("restoration: send the signed image by YMODEM (CRC, 1K)", 300)
+    system.restore(system.releases.signed["1.1.0"])
+    system.restart()
+    system.wait_registered()
+    system.console.command("update")
+
+
+SCENARIOS = (
+    start_and_look_around,
+    use_the_phonebook,
+    update_over_the_air,
+    update_refused,
+    broken_release_and_restoration,
+)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_claim_c2_qemu_and_the_in_process_engine_agree(
+    make_system: Callable[..., System], scenario: Callable[[System], None]
+) -> None:
+    transcripts, memories = {}, {}
+    for engine in ("inprocess", "qemu"):
+        system = make_system(engine=engine)
+        scenario(system)
+        transcripts[engine] = system.console.text
+        system.engine.power_off()
+        memories[engine] = system.engine.read_nor()
+        assert system.engine.faults == []
+    # The receiver of a file asks for it once a second of its own time, which is no transcript.
+    assert transcripts["qemu"].split("\r\n") == transcripts["inprocess"].split("\r\n")
+    assert memories["qemu"] == memories["inprocess"]

@@ -1,0 +1,70 @@
+"""A first taste of the campaign: the power is cut before each flash operation of a staged update.
+
+After each cut the terminal runs a valid application or sits in the restoration state.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.server.records import UpdateState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.bench.system import System
+
+RUNS = re.compile(r"terminal: .* (1\.[01]\.0)")
+WAITS = "restoration: send the signed image by YMODEM (CRC, 1K)"
+
+
+def start_update(system: System) -> InProcessEngine:
+    system.power_on()
+    system.wait_registered()
+    system.console.command("pb add Alice 12345")
+    system.publish("1.1.0")
+    assert isinstance(system.engine, InProcessEngine)
+    return system.engine
+
+
+def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
+    make_system: Callable[..., System],
+) -> None:
+    golden = make_system()
+    engine = start_update(golden)
+    first = len(engine.ops)
+    golden.update_to("1.1.0")
+    operations = range(first, len(engine.ops))
+    assert len(operations) > 20
+    outcomes = []
+    for operation in operations:
+        system = make_system()
+        engine = start_update(system)
+        assert len(engine.ops) == first, "the same run up to the update"
+        engine.cut_before_op(operation)
+        update = system.start_update("1.1.0")
+        reached = system.bench.run_until(lambda engine=engine: engine.cut_reached, 300)
+        assert reached, f"operation {operation} did not come"
+        engine.power_off()
+        engine.cut_before_op(None)
+        said = len(system.console.text)
+        engine.power_on()
+        system.console.expect_pattern(f"{RUNS.pattern}|{re.escape(WAITS)}", 60)
+        after = system.console.text[said:]
+        if WAITS in after:
+            outcomes.append("restoration")
+            assert system.update(update).state is not UpdateState.SUCCEEDED
+            system.restore(system.releases.signed["1.1.0"])
+        else:
+            match = RUNS.search(after)
+            assert match
+            outcomes.append(match.group(1))
+        system.restart()
+        assert "Alice" in system.console.command("pb list")
+        engine.close()
+    # Before the erase the old software runs, after the last word the new one, in between none.
+    assert outcomes[0] == "1.0.0"
+    assert outcomes[-1] == "1.1.0"
+    assert outcomes.count("restoration") >= len(outcomes) - 6

@@ -1,0 +1,166 @@
+"""Rows A11, A12 and C3: a terminal without a valid application is restored over the wire."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from unbrick.board import BOARD
+from unbrick.engine.ports import PtyPort
+from unbrick.errors import UnbrickError
+from unbrick.image.hexfile import to_hex
+from unbrick.restore.port import restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.bench.system import System
+
+APPLICATION = BOARD.partition("application")
+
+
+@pytest.fixture(params=["inprocess", "qemu"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine's name."""
+    return str(request.param)
+
+
+def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
+    make_system: Callable[..., System], engine: str
+) -> None:
+    system = make_system(engine=engine)
+    system.power_on()
+    system.wait_registered()
+    system.publish("1.1.0")
+    system.start_update("1.1.0")
+    before = system.engine.read_nor()
+    system.console.expect("agent: rewriting", 300)
+    assert system.bench.run_until(lambda: system.engine.read_nor() != before, 30)
+    system.bench.restart()
+    if engine == "inprocess":  # QEMU may be through with it before we can cut
+        system.console.expect("restoration: rewrite was interrupted", 60)
+        system.console.expect("restoration: send the signed image by YMODEM (CRC, 1K)")
+
+
+def test_claim_a11_a_damaged_application_is_found_at_a_later_start(
+    make_system: Callable[..., System], engine: str
+) -> None:
+    system = make_system(engine=engine)
+    cells = bytearray(system.engine.read_nor())
+    cells[APPLICATION.offset + 0x1234] ^= 1
+    system.engine.load_nor(bytes(cells))
+    system.engine.power_on()
+    system.console.expect("restoration: application damaged", 60)
+
+
+def test_claim_a12_the_apparatus_restores_the_terminal(
+    make_system: Callable[..., System], engine: str
+) -> None:
+    system = make_system(engine=engine, installed=None)
+    system.engine.power_on()
+    system.console.expect("restoration: no application", 60)
+    image = system.releases.signed["1.1.0"]
+    apparatus = system.restore(image)
+    assert apparatus.terminal is not None
+    assert apparatus.terminal.serial == system.serial
+    assert apparatus.running
+    nor = system.engine.read_nor()
+    assert nor[APPLICATION.offset : APPLICATION.offset + len(image)] == image
+    system.restart()
+    assert "1.1.0" in system.console.command("version")
+
+
+def test_restoration_refuses_a_bad_image_and_waits_for_a_good_one(
+    make_system: Callable[..., System],
+) -> None:
+    system = make_system(installed=None)
+    system.engine.power_on()
+    system.console.expect("restoration: send the signed image", 60)
+    before = system.engine.read_nor()
+    bad = bytearray(system.releases.signed["1.1.0"])
+    bad[-20] ^= 1  # in the signature
+    with pytest.raises(UnbrickError, match="signature"):
+        system.restore(bytes(bad))
+    assert system.engine.read_nor() == before
+    system.restore(system.releases.signed["1.1.0"])
+
+
+class Pumped:
+    """Lets the bench run in this thread while another program uses the pty."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        system.bench.peers.remove(system.console)
+        self.port = PtyPort(system.engine.wire)
+        system.bench.peers.append(self.port)
+
+    def while_running(self, work: Callable[[], object]) -> None:
+        """Run the terminal until ``work``, in a thread, has come to its end."""
+        failure: list[BaseException] = []
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - given to the test below
+                failure.append(error)
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        self._system.bench.run_until(lambda: not thread.is_alive(), 600)
+        thread.join(1)
+        if failure:
+            raise failure[0]
+
+
+@pytest.fixture
+def waiting(make_system: Callable[..., System], engine: str) -> System:
+    """A terminal in the restoration state, by the clock, its wire untouched."""
+    return make_system(engine=engine, installed=None, speed=8.0)
+
+
+def test_claim_c3_python_drives_the_wire_of_a_real_serial_port(
+    waiting: System, tmp_path: Path
+) -> None:
+    image = tmp_path / "terminal.hex"
+    image.write_text(to_hex(waiting.releases.signed["1.1.0"]))
+    pumped = Pumped(waiting)
+    waiting.engine.power_on()
+    pumped.while_running(lambda: restore(pumped.port.path, image, wait=60))
+    nor = waiting.engine.read_nor()
+    signed = waiting.releases.signed["1.1.0"]
+    assert nor[APPLICATION.offset : APPLICATION.offset + len(signed)] == signed
+
+
+def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> None:
+    sb = shutil.which("sb")
+    if sb is None:
+        pytest.skip("sb is not installed (apt install lrzsz)")
+    image = tmp_path / "terminal.bin"
+    signed = waiting.releases.signed["1.1.0"]
+    image.write_bytes(signed)
+    pumped = Pumped(waiting)
+    waiting.engine.power_on()
+
+    def send() -> None:
+        with Path(pumped.port.path).open("r+b", buffering=0) as port:
+            done = subprocess.run(
+                [sb, "-k", str(image)],
+                stdin=port,
+                stdout=port,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=120,
+            )
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+
+    pumped.while_running(send)
+    waiting.bench.run_for(3)
+    nor = waiting.engine.read_nor()
+    assert nor[APPLICATION.offset : APPLICATION.offset + len(signed)] == signed
+    assert re.search(rb"UNBRKID1", nor)
