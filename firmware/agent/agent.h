@@ -57,7 +57,7 @@ struct agent_api {
     /* Every block that the range touches stays locked until the next power-up. */
     int (*lock_down)(uint32_t offset, uint32_t length);
     /* Brings the NOR to the image, block by block, and starts boot again. */
-    _Noreturn void (*rewrite)(const struct rewrite_job *job);
+    void (*rewrite)(const struct rewrite_job *job) __attribute__((noreturn));
 };
 
 #define AGENT ((const struct agent_api *)BOARD_AGENT_BASE)

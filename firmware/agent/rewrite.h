@@ -3,4 +3,4 @@
 
 #include "agent/agent.h"
 
-_Noreturn void rewrite(const struct rewrite_job *job);
+__attribute__((noreturn)) void rewrite(const struct rewrite_job *job);

@@ -20,6 +20,16 @@ int sodium_memcmp(const void *const a, const void *const b, size_t length) {
     return difference == 0 ? 0 : -1;
 }
 
+/* 1 when all bytes are zero, else 0; takes as long wherever the first other one is. */
+int sodium_is_zero(const unsigned char *data, const size_t length) {
+    const volatile unsigned char *bytes = data;
+    unsigned char any = 0;
+    for (size_t i = 0; i < length; i++) {
+        any |= bytes[i];
+    }
+    return any == 0;
+}
+
 _Noreturn void abort(void) {
     __builtin_trap(); /* system_exception says where */
 }

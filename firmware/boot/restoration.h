@@ -1,0 +1,15 @@
+/* The restoration state: a new application comes over the wire by YMODEM. */
+#pragma once
+
+#include "board/terminal_id.h"
+#include "lib/journal.h"
+
+struct restoration {
+    const char *reason; /* why, for a person: two parts of one sentence */
+    const char *detail;
+    const struct terminal_id *id;
+    struct journal *journal;
+};
+
+/* Ends only by a rewrite, after which boot starts again. */
+_Noreturn void restoration(const struct restoration *restoration);
