@@ -22,7 +22,8 @@ class ScriptedTerminal:
     Attributes:
         application: starts with a valid application instead of the restoration state.
         check: says why an image is refused; empty to accept it.
-        trials: what the new application says at each start: ``ok``, ``panic`` or ``quiet``.
+        trials: what the new application says at each start: ``ok``, ``quiet``, ``panic``
+            or ``dead``, which panics and does not start again.
         limit: bytes of a file; a larger one is refused at its header.
         cut_at: bytes received by YMODEM after which power is lost once.
         garbled: passes what the terminal says, to disturb it.
@@ -79,6 +80,7 @@ class ScriptedTerminal:
         self._outbox += self._receiver.step(received, now)
         if self.cut_at is not None and len(self._receiver.data) >= self.cut_at:
             self.cut_at = None
+            self.reason = "power came back"
             self.start(now)
         elif self._receiver.size > self.limit:
             self._outbox = b"\x18" * 5 + b"\r\n"
@@ -126,8 +128,9 @@ class ScriptedTerminal:
             self._say("boot: unbrick boot 1.0.0")
             self._say("terminal: unbrick-terminal 1.1.0, built 2026-01-31T12:00:00Z")
             self._outbox += b"> "
-            if trial == "panic":
+            if trial in {"panic", "dead"}:
                 self._say("panic: self-check failed")
+            if trial == "panic":
                 continue
             if trial == "ok":
                 self._say("update: 1.1.0 confirmed")

@@ -192,6 +192,13 @@ def test_software_that_runs_on_is_a_success_even_if_unsaid(image: bytes) -> None
     assert apparatus.stage is Stage.DONE
 
 
+def test_software_that_dies_is_no_success(image: bytes) -> None:
+    terminal = ScriptedTerminal(trials=["dead"])
+    apparatus = apparatus_for(terminal, image)
+    run(apparatus, terminal)
+    assert "has not started it" in failure(apparatus)
+
+
 def test_software_that_never_starts_is_no_success(image: bytes) -> None:
     terminal = ScriptedTerminal(garbled=lambda data: data.split(b"boot: ")[0])
     apparatus = apparatus_for(terminal, image)
@@ -214,6 +221,7 @@ def test_a_power_cut_in_mid_transfer_is_overcome(
     assert apparatus.stage is Stage.DONE
     assert apparatus.transfers == 2
     assert terminal.image == image
+    assert apparatus.reason == ("power came back" if banner else "")
 
 
 @pytest.mark.parametrize("seed", range(12))
