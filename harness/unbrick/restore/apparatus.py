@@ -189,7 +189,7 @@ class Apparatus:
             self._line.write(output)
         if not sender.finished:
             self._tail = (self._tail + received)[-_LINE_LIMIT:]
-            banner = self._tail.rfind(_BANNER)
+            banner = self._tail.find(_BANNER)
             if banner < 0 or b"\n" not in self._tail[banner:]:
                 return b""
             # The terminal started anew in the middle of it.
