@@ -1,0 +1,52 @@
+"""The real releases: built, signed with the key that boot trusts, and fit for the board."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+from click.testing import CliRunner
+
+from unbrick.cli import cli
+from unbrick.image.build import read_releases
+from unbrick.image.format import load_public_key, verify
+from unbrick.image.hexfile import read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unbrick.image.release import Releases
+
+
+def test_every_release_is_signed_as_its_list_says(releases: Releases) -> None:
+    listed = read_releases(releases.key.parents[1] / "releases.toml")
+    assert sorted(releases.signed) == sorted(release.version for release in listed)
+    for release in listed:
+        info = verify(releases.signed[release.version], load_public_key(releases.key))
+        assert info.name == release.name
+        assert info.version == f"{release.version}+0"
+        assert info.build_time == release.build_time
+        assert info.security_counter == release.security_counter
+
+
+def test_boot_holds_the_public_key(releases: Releases) -> None:
+    raw = load_public_key(releases.key).public_bytes_raw()
+    assert raw in releases.boot
+    assert all(path.is_file() for path in releases.elf_files)
+    assert len(releases.elf_files) == 2 + len(releases.signed)
+
+
+def test_firmware_build_writes_images_for_both_ways(tmp_path: Path, releases: Releases) -> None:
+    folder = tmp_path / "firmware"
+    shutil.copytree(releases.firmware.boot.binary.parent, folder)  # So nothing is compiled again.
+    done = CliRunner().invoke(cli, ["firmware", "build", "-o", str(folder), "--json"])
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)
+    assert sorted(made["images"]) == sorted(releases.signed)
+    for version, image in releases.signed.items():
+        assert read_image(folder / f"terminal-{version}.hex") == image
+        assert read_image(folder / f"terminal-{version}.bin") == image
+    shown = CliRunner().invoke(cli, ["firmware", "build", "-o", str(folder)]).stdout
+    assert "app-1.1.0" in shown
+    assert str(folder / "terminal-1.1.0.hex") in shown
