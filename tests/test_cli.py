@@ -79,6 +79,14 @@ def test_errors_have_their_exit_codes_and_no_traceback(
     assert not done.stdout
 
 
+def test_what_a_compiler_said_comes_before_the_error(
+    command: Callable[[BaseException], None],
+) -> None:
+    command(UnbrickError("it does not compile:\nline 1 is wrong\nso is line 2", hint="mend it"))
+    said = CliRunner().invoke(cli, ["fail"]).stderr
+    assert said == "line 1 is wrong\nso is line 2\nunbrick: it does not compile. Mend it\n"
+
+
 def test_a_bug_is_called_one(command: Callable[[BaseException], None]) -> None:
     command(ZeroDivisionError("unexpected"))
     done = CliRunner().invoke(cli, ["fail"])
@@ -95,7 +103,7 @@ def test_an_interruption_is_no_error_of_ours(command: Callable[[BaseException], 
 
 
 def test_errors_are_one_line_with_the_next_step() -> None:
-    error = UnbrickError("the cable\nis broken.", hint="buy\na new one")
+    error = UnbrickError("the cable is broken.", hint="buy\na new one")
     assert one_line(error) == "the cable is broken. Buy a new one"
     assert one_line(UnbrickError("broken")) == "broken"
     assert one_line(UnbrickError("broken", hint="`unbrick fix`")) == "broken. `unbrick fix`"

@@ -26,8 +26,8 @@ _INTERRUPTED = 130
 
 
 def one_line(error: UnbrickError) -> str:
-    """The error and its hint as one line for a person."""
-    message = " ".join(str(error).split()).rstrip(".")
+    """The error and its hint as one line for a person: of a longer message, its first line."""
+    message = str(error).split("\n", 1)[0].rstrip(" .:")
     hint = " ".join(error.hint.split())
     return f"{message}. {hint[:1].upper()}{hint[1:]}" if hint else message
 
@@ -73,6 +73,9 @@ class Unbrick(click.Group):
         try:
             result = super().main(*args, **extra)
         except UnbrickError as error:
+            # A compiler's or a terminal's words, if there are any, then the error itself.
+            if details := str(error).partition("\n")[2]:
+                click.echo(details, err=True)
             sys.exit(_say(one_line(error), error.exit_code))
         except click.ClickException as error:
             error.show()
