@@ -25,6 +25,7 @@ from unbrick.server.client import ServerClient
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PORT = click.IntRange(0, 65535)
 _PROBABILITY = click.FloatRange(0, 1)
+_FILE_IS_THERE = ("received", "checked", "rewriting", "succeeded")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 _url_option = click.option(
@@ -116,7 +117,7 @@ def server_start(host: str, coap_port: int, http_port: int, database: str) -> No
     help="Faults in this direction alone.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Where the faults come from.")
-def bridge(  # noqa: PLR0913 - each fault is an option
+def bridge(
     *,
     modem: str,
     server_address: str,
@@ -223,9 +224,7 @@ def update() -> None:
 @click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
 @_url_option
 @_json_option
-def update_start(
-    serial: str, version: str, server_url: str, *, wait: bool, as_json: bool
-) -> None:
+def update_start(serial: str, version: str, server_url: str, *, wait: bool, as_json: bool) -> None:
     """Update the terminal SERIAL to the published VERSION."""
     with ServerClient(server_url) as client:
         started = client.start(serial, version)
@@ -251,7 +250,10 @@ def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(started["state"], total=started["size"])
         for latest in client.watch(started["id"]):
-            progress.update(task, description=latest["state"], completed=latest["sent"])
+            # The server forgets what it sent when it starts anew; what is checked was all sent.
+            done = latest["state"] in _FILE_IS_THERE
+            sent = latest["size"] if done else latest["sent"]
+            progress.update(task, description=latest["state"], completed=sent)
     return latest
 
 

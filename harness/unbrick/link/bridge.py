@@ -56,6 +56,7 @@ class _ServerSide(asyncio.DatagramProtocol):
         self._received = received
 
     def datagram_received(self, data: bytes, addr: object) -> None:
+        del addr
         self._received(data)
 
     def error_received(self, exc: Exception) -> None:

@@ -80,7 +80,7 @@ class SimulatedLink:
         bytes_down: bytes that were written to the terminal.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a link
+    def __init__(
         self,
         line: Line,
         server: Server,
@@ -204,9 +204,7 @@ class SimulatedLink:
         self._write_down(request, response, now)
         return response
 
-    def _write_down(
-        self, request: aiocoap.Message, response: aiocoap.Message, now: float
-    ) -> None:
+    def _write_down(self, request: aiocoap.Message, response: aiocoap.Message, now: float) -> None:
         words = _in_words(request)
         self.exchanges.append(Exchange(now, words, response.code.dotted))
         try:

@@ -14,6 +14,9 @@ from unbrick.errors import ImageError, ServerError, SetupError
 TIMEOUT = 10.0
 """Seconds that the server may take for an answer."""
 
+NO_IMAGE = 422
+"""The HTTP status that says that what was sent is no image."""
+
 POLL_INTERVAL = 0.5
 """Seconds between questions when an update is watched."""
 
@@ -115,7 +118,7 @@ class ServerClient:
             return answer
         if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
             raise _no_api(self._url)
-        kind = ImageError if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY else ServerError
+        kind = ImageError if response.status_code == NO_IMAGE else ServerError
         raise kind(answer["error"], hint=str(answer.get("hint", "")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -115,9 +116,8 @@ class CoapServer:
         message.remote = UndecidedRemote("coap", outgoing.endpoint)
         request = self._context.request(message, handle_blockwise=False)
         response = None
-        try:
+        # A terminal that is not there will be told when it registers.
+        with contextlib.suppress(aiocoap.error.Error, OSError, asyncio.TimeoutError):
             response = await asyncio.wait_for(request.response, RESPONSE_TIMEOUT)
-        except (aiocoap.error.Error, OSError, asyncio.TimeoutError):
-            pass  # The terminal is not there: it will be told when it registers.
         self.core.outcome(outgoing.ticket, response, self._clock())
         self.pump()

@@ -236,9 +236,7 @@ class ServerCore:
         if verdict == (before.last_update_id, before.last_result):
             return
         mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
-        restored = (
-            update.state is UpdateState.REWRITING and terminal.last_result is Result.RESTORED
-        )
+        restored = update.state is UpdateState.REWRITING and terminal.last_result is Result.RESTORED
         if mine or restored:
             text = terminal.last_result.text
             self._change(update, UpdateState.FAILED, text, now, terminal.last_result)
@@ -372,9 +370,7 @@ class ServerCore:
     def _make_due(self, kind: str, subject: Update | TextMessage) -> None:
         self._due[_Errand(kind, subject.id, subject.serial)] = None
 
-    def _message(
-        self, errand: _Errand, terminal: Terminal, now: float
-    ) -> aiocoap.Message | None:
+    def _message(self, errand: _Errand, terminal: Terminal, now: float) -> aiocoap.Message | None:
         if errand.kind == _TEXT:
             message = self.records.message(errand.subject)
             if message is None or message.state is not MessageState.QUEUED:
@@ -397,9 +393,7 @@ class ServerCore:
                 self._change(update, UpdateState.REFUSED, text, now, wrong)
                 return None
             if update.state is UpdateState.PENDING:
-                update = replace(
-                    update, from_version=terminal.version, from_digest=terminal.digest
-                )
+                update = replace(update, from_version=terminal.version, from_digest=terminal.digest)
                 self._change(update, UpdateState.ANNOUNCED, "", now)
         announcement = Announcement(
             update_id=update.id,
@@ -613,9 +607,7 @@ class ServerCore:
         return update
 
     def _event(self, update: Update, now: float) -> None:
-        self.records.add_event(
-            Event(0, now, update.serial, update.id, update.state, update.text)
-        )
+        self.records.add_event(Event(0, now, update.serial, update.id, update.state, update.text))
 
     def _note(self, serial: str, text: str, now: float, update_id: int | None = None) -> None:
         if update_id is not None:

@@ -136,9 +136,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _open(url: str) -> Engine:
     if url in ("sqlite://", "sqlite:///:memory:"):
-        engine = create_engine(
-            url, poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
+        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
         engine = create_engine(url)
     if engine.dialect.name == "sqlite":

@@ -314,9 +314,7 @@ def _guarded(
     return guarded
 
 
-def make_app(
-    core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]
-) -> Starlette:
+def make_app(core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]) -> Starlette:
     """The API as an ASGI application.
 
     Args:

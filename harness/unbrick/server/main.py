@@ -122,8 +122,9 @@ def _stop(http: uvicorn.Server) -> None:
 async def _say_ready(
     http: uvicorn.Server, coap: CoapServer, sock: socket.socket, out: TextIO
 ) -> None:
-    while not http.started:
+    while not http.started:  # noqa: ASYNC110 - uvicorn has nothing that could be waited for
         await asyncio.sleep(0.01)
     port = sock.getsockname()[1]
     addresses = _url("coap", coap.host, coap.port), _url("http", coap.host, port)
-    print(f"server: ready, {addresses[0]} {addresses[1]}", file=out, flush=True)  # noqa: T201
+    out.write(f"server: ready, {addresses[0]} {addresses[1]}\n")
+    out.flush()

@@ -65,9 +65,7 @@ def decode(datagram: bytes) -> aiocoap.Message:
     return message
 
 
-def _fill(
-    message: aiocoap.Message, mtype: aiocoap.Type, mid: int, token: bytes
-) -> aiocoap.Message:
+def _fill(message: aiocoap.Message, mtype: aiocoap.Type, mid: int, token: bytes) -> aiocoap.Message:
     message.mtype, message.mid, message.token = mtype, mid, token
     return message
 

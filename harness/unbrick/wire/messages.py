@@ -376,7 +376,8 @@ class Status:
             LinkError: it is not a status.
         """
         values = _Map(payload)
-        return cls(Phase(values.uint(1, max(Phase))), values.uint(2), values.uint(3), values.uint(4))
+        phase = Phase(values.uint(1, max(Phase)))
+        return cls(phase, values.uint(2), values.uint(3), values.uint(4))
 
 
 @dataclass(frozen=True)
