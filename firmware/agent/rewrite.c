@@ -7,9 +7,6 @@
 
 #define TRIES 3
 
-/* agent/start.S */
-extern _Noreturn void agent_restart(void);
-
 static void say(const char *text) {
     for (; *text != '\0'; text++) {
         while (read32(BOARD_UART0 + UART_FR) & UART_FR_TXFF) {
@@ -113,5 +110,5 @@ void rewrite(const struct rewrite_job *job) {
         say("\r\n");
     }
     flush();
-    agent_restart();
+    board_reset();
 }

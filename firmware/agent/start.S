@@ -9,8 +9,7 @@ agent_vectors:
     b agent_fault
     .endr
 
-/* Waits until both chips are ready, makes them show their array, and starts boot again. Needs no
- * stack. */
+/* Waits until both chips are ready, makes them show their array, and resets the board. Needs no stack. */
 agent_fault:
     cpsid aif, #0x13
     ldr r0, =BOARD_NOR_WINDOW
@@ -23,12 +22,9 @@ agent_fault:
     bne 1b
     ldr r1, =0x00ff00ff /* read array */
     str r1, [r0]
-    .global agent_restart
-    .type agent_restart, %function
-agent_restart:
-    cpsid aif, #0x13
-    mov r0, #0
-    dsb
-    isb
-    bx r0
+    ldr r0, =BOARD_SYS_CFGCTRL
+    ldr r1, =0xc0900000 /* SYS_CFGCTRL_REBOOT of board/registers.h */
+    str r1, [r0]
+2:  wfi
+    b 2b
     .ltorg

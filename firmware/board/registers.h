@@ -28,6 +28,9 @@ enum pl011 {
     UART_FIFO_SIZE = 16,
 };
 
+/* SYS_CFGCTRL: start, write, function 9 (reboot) of the motherboard. */
+#define SYS_CFGCTRL_REBOOT 0xc0900000u
+
 enum sp804 {
     TIMER_LOAD = 0x00,
     TIMER_CONTROL = 0x08,
@@ -42,6 +45,14 @@ static inline uint32_t read32(uintptr_t address) {
 
 static inline void write32(uintptr_t address, uint32_t value) {
     *(volatile uint32_t *)address = value;
+}
+
+/* Resets the whole board: CPU, devices and the NOR chips. Boot starts at 0 and relies on nothing. */
+_Noreturn static inline void board_reset(void) {
+    write32(BOARD_SYS_CFGCTRL, SYS_CFGCTRL_REBOOT);
+    for (;;) {
+        __asm__ volatile("wfi");
+    }
 }
 
 /* Moves what the UART received into the ring (NULL: away). Bounded, whatever the other side does.

@@ -28,8 +28,7 @@ void system_init(void) {
 
 void system_restart(void) {
     uart_flush(UART_WIRE);
-    __asm__ volatile("cpsid aif\n\tdsb\n\tisb\n\tmovs r0, #0\n\tbx r0" ::: "r0", "memory");
-    __builtin_unreachable();
+    board_reset();
 }
 
 void system_start_program(const uint32_t *vector) {

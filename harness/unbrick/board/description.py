@@ -58,6 +58,7 @@ class MemoryMap:
     sram: int = 0x4800_0000
     sysreg: int = 0x1000_0000
     sys_24mhz: int = 0x1000_005C
+    sys_cfgctrl: int = 0x1000_00A4
     uart0: int = 0x1000_9000
     uart1: int = 0x1000_A000
     timer: int = 0x1001_1000

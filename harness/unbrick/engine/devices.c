@@ -10,6 +10,7 @@
 #define SRAM_BASE 0x48000000u
 #define SRAM_SIZE (2u * 1024u * 1024u)
 #define FAULTS_KEPT 64u
+#define SYS_CFGCTRL_REBOOT 0xc0900000u /* start, write, function 9, motherboard */
 
 /* ---------------------------------------------------------------- NOR ---- */
 
@@ -101,8 +102,8 @@ struct board {
     struct gic gic;
     uint64_t now, until, end, blocks;
     uint32_t pc, block_pc;
-    bool powered, waiting, stopping, halted, cut;
-    int reason;
+    bool powered, waiting, stopping;
+    int reason, stuck; /* stuck: the reason for which nothing runs until power goes off and on */
     struct fault faults[FAULTS_KEPT];
     size_t fault_count;
     struct op *ops;
@@ -118,12 +119,16 @@ static void fault(struct board *b, uint32_t kind, uint32_t address, uint32_t det
     b->fault_count++;
 }
 
-/* The firmware cannot go on: stop at the next block and stay stopped. */
+/* Stop at the next block, for a reason that lasts until power goes off and on. */
+static void stop(struct board *b, int reason) {
+    b->stuck = b->reason = reason;
+    b->end = 0;
+}
+
+/* The firmware cannot go on. */
 static void fatal(struct board *b, uint32_t kind, uint32_t address, uint32_t detail) {
     fault(b, kind, address, detail);
-    b->halted = true;
-    b->reason = STOP_FAULT;
-    b->end = 0;
+    stop(b, STOP_FAULT);
 }
 
 static uint8_t *cell(struct board *b, int chip, uint32_t word) {
@@ -575,12 +580,9 @@ static void nor_write(struct board *b, uint32_t offset, unsigned size, uint32_t 
             starting |= 1u << i;
     }
     if (starting && b->op_count == b->cut_before) {
-        b->cut = true;
-        b->reason = STOP_CUT;
-        b->end = 0;
-    }
-    if (b->cut)
+        stop(b, STOP_CUT);
         return;
+    }
     b->job_serial = (uint32_t)b->op_count;
     for (int i = 0; i < NOR_CHIPS; i++)
         if (lanes & 1u << i)
@@ -703,7 +705,7 @@ static uint64_t uart_next(struct board *b, struct uart *u) {
 }
 
 static void look_again(struct board *b) {
-    if (b->cut || b->halted)
+    if (b->stuck)
         return;
     b->end = b->until;
     for (int i = 0; i < 2; i++)
@@ -929,7 +931,8 @@ void board_mmio_nor_write(void *uc, uint64_t offset, unsigned size, uint64_t val
     (void)uc;
     struct board *b = user;
     spend(b);
-    nor_write(b, (uint32_t)offset, size, (uint32_t)value);
+    if (!b->stuck)
+        nor_write(b, (uint32_t)offset, size, (uint32_t)value);
 }
 
 /* The motherboard's page range: 0x10000000 to 0x10011fff. */
@@ -962,9 +965,15 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
     struct board *b = user;
     uint32_t reg = offset & 0xfff, word = (uint32_t)value;
     spend(b);
-    if (b->cut)
+    if (b->stuck)
         return;
     switch (offset >> 12) {
+    case 0x00:
+        if (reg == 0xa4 && word == SYS_CFGCTRL_REBOOT) {
+            stop(b, STOP_RESET);
+            return;
+        }
+        break;
     case 0x09: uart_write(b, &b->uarts[0], reg, word); return;
     case 0x0a: uart_write(b, &b->uarts[1], reg, word); return;
     case 0x11:
@@ -991,7 +1000,7 @@ void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t
     (void)size;
     struct board *b = user;
     spend(b);
-    if (!b->cut)
+    if (!b->stuck)
         private_write(b, (uint32_t)offset, (uint32_t)value);
 }
 
@@ -1025,11 +1034,11 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
 }
 
 static int stopped_by_error(struct board *b, int error) {
-    if (!b->halted) {
+    if (!b->stuck) {
         b->block_pc = b->pc;
         fatal(b, FAULT_EXCEPTION, b->pc, (uint32_t)error);
     }
-    return STOP_FAULT;
+    return b->stuck;
 }
 
 /* Run until virtual time `until`, or until the host should look (see enum stop_reason). */
@@ -1038,9 +1047,9 @@ int board_run(struct board *b, uint64_t until) {
         b->now = later(b->now, until);
         return STOP_TIME;
     }
-    if (b->halted || b->cut) {
+    if (b->stuck) {
         b->now = later(b->now, until);
-        return b->cut ? STOP_CUT : STOP_HALTED;
+        return b->stuck == STOP_FAULT ? STOP_HALTED : b->stuck;
     }
     b->until = until;
     b->reason = STOP_TIME;
@@ -1144,7 +1153,8 @@ void board_power_on(struct board *b, uint32_t pc) {
     reset_devices(b);
     forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
     b->powered = true;
-    b->waiting = b->stopping = b->halted = b->cut = false;
+    b->waiting = b->stopping = false;
+    b->stuck = 0;
     b->pc = pc;
     b->block_pc = UINT32_MAX;
     nor_view(b);

@@ -51,6 +51,7 @@ enum stop_reason {
     STOP_OUTPUT,    /* a UART finished a watched byte or went idle */
     STOP_CUT,       /* the armed power cut was reached; the operation was not begun */
     STOP_FAULT,     /* the firmware did something forbidden and cannot go on */
+    STOP_RESET,     /* the firmware asked for a reset of the board: power off and on */
     STOP_HALTED,    /* earlier fault: nothing runs until power goes off and on */
 };
 

@@ -25,7 +25,8 @@ class Stop(IntEnum):
     OUTPUT = 1
     CUT = 2
     FAULT = 3
-    HALTED = 4
+    RESET = 4
+    HALTED = 5
 
 
 FAULT_KINDS = {

@@ -201,6 +201,9 @@ class InProcessEngine(Engine):
     def advance(self, seconds: float) -> None:
         until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
         self._last = Stop(self._models.lib.board_run(self._models.board, until))
+        if self._last is Stop.RESET:  # the SRAM is given up, too: nothing may rely on it
+            self.power_off()
+            self.power_on()
 
     def read_nor(self) -> bytes:
         return self._models.cells()
