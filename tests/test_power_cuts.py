@@ -6,6 +6,7 @@ After each cut the terminal runs a valid application or sits in the restoration 
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from unbrick.engine.inprocess import InProcessEngine
@@ -47,24 +48,19 @@ def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
         update = system.start_update("1.1.0")
         reached = system.bench.run_until(lambda engine=engine: engine.cut_reached, 300)
         assert reached, f"operation {operation} did not come"
-        engine.power_off()
+        system.bench.cut_power()
         engine.cut_before_op(None)
-        said = len(system.console.text)
         engine.power_on()
-        system.console.expect_pattern(f"{RUNS.pattern}|{re.escape(WAITS)}", 60)
-        after = system.console.text[said:]
-        if WAITS in after:
+        match = system.console.expect_pattern(f"{RUNS.pattern}|{re.escape(WAITS)}", 60)
+        if match.group() == WAITS:
             outcomes.append("restoration")
             assert system.update(update).state is not UpdateState.SUCCEEDED
             system.restore(system.releases.signed["1.1.0"])
         else:
-            match = RUNS.search(after)
-            assert match
             outcomes.append(match.group(1))
         system.restart()
         assert "Alice" in system.console.command("pb list")
         engine.close()
     # Before the erase the old software runs, after the last word the new one, in between none.
-    assert outcomes[0] == "1.0.0"
-    assert outcomes[-1] == "1.1.0"
-    assert outcomes.count("restoration") >= len(outcomes) - 6
+    order = [outcome for outcome, _ in groupby(outcomes)]
+    assert order == ["1.0.0", "restoration", "1.1.0"], outcomes

@@ -163,7 +163,7 @@ def test_claim_a10_success_is_judged_from_the_nor(registered: System) -> None:
     """What was sent was right, what lies in the NOR is not: the terminal must notice."""
     update = registered.start_update("1.1.0")
     registered.console.expect("agent: done", 300)
-    registered.engine.power_off()
+    registered.bench.cut_power()
     cells = bytearray(registered.engine.read_nor())
     cells[APPLICATION.offset + 0x4321] ^= 0x10
     registered.engine.load_nor(bytes(cells))

@@ -120,6 +120,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.failed:
-        for system in item.stash.get(_SYSTEMS, []):
+        for system in item.stash.get(_SYSTEMS, [])[-2:]:
             title = f"console of {system.serial} on {system.engine.name}"
             report.sections.append((title, system.console.text[-TAIL:]))

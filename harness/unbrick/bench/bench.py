@@ -55,10 +55,14 @@ class Bench:
         """Let everything run for ``seconds``."""
         self.run_until(lambda: False, seconds)
 
+    def cut_power(self) -> None:
+        """Cut the power. What the terminal said before is no answer to what is asked later."""
+        self.engine.power_off()
+        self.console.skip()
+
     def restart(self) -> None:
         """Cut the power and give it back."""
-        self.engine.power_off()
-        self._step_peers()
+        self.cut_power()
         self.engine.power_on()
 
     def _step_peers(self) -> float:

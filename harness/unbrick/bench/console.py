@@ -87,6 +87,11 @@ class Console:
         self.expect(line + "\r\n", timeout)
         return self.expect("\r\n> ", timeout) if line else self.expect("> ", timeout)
 
+    def skip(self) -> None:
+        """Look for nothing in what was said so far."""
+        self.step(0.0)
+        self._seen = len(self.text)
+
     @property
     def unread(self) -> str:
         """What was said after the last text waited for."""

@@ -232,8 +232,7 @@ class HilTest:
         self._console.expect("agent: rewriting", 300)
         before = self._engine.read_nor()
         self._bench.run_until(lambda: self._engine.read_nor() != before, 30)
-        self._engine.power_off()
-        self._bench.run_for(0.2)
+        self._bench.cut_power()
         return "after the first block was erased"
 
     def _restoration_state(self) -> str:

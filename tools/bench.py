@@ -1,0 +1,187 @@
+"""``make bench``: what the engines and the transfer achieve, as ratios within this one run.
+
+Absolute figures depend on the machine and are there to be read, not compared with other machines.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+from rich.console import Console
+from rich.table import Table
+from unicorn.arm_const import UC_ARM_REG_PC, UC_CPU_ARM_CORTEX_A9
+from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PROT_ALL
+from unicorn.unicorn_py3.unicorn import Uc
+
+from unbrick.bench.system import System
+from unbrick.board import BOARD, MAP
+from unbrick.engine.create import create_engine
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.errors import MissingToolError
+from unbrick.image.release import make_releases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.image.release import Releases
+
+HASHED = 1 << 20  # bytes of NOR that the processor benchmark hashes
+STUB = 0x3F0000  # spare NOR: where the stub lies
+REPEAT = 5
+
+
+def best(action: Callable[[], float]) -> float:
+    """The shortest of a few runs, in seconds."""
+    return min(action() for _ in range(REPEAT))
+
+
+def symbol(elf: Path, name: str) -> int:
+    """Address of a function."""
+    with elf.open("rb") as stream:
+        for section in ELFFile(stream).iter_sections():
+            if isinstance(section, SymbolTableSection):
+                for found in section.get_symbol_by_name(name) or ():
+                    return int(found["st_value"])
+    raise KeyError(name)
+
+
+def hashing_nor(releases: Releases, length: int) -> bytes:
+    """A NOR whose reset hashes ``length`` bytes with boot's own SHA-256 and then waits."""
+    nor = bytearray(releases.boot.ljust(BOARD.nor.modelled, b"\xff"))
+    words = (
+        0xE59FD014,  # ldr sp, [pc, #20]
+        0xE28F0018,  # add r0, pc, #24   (unused result pointer, replaced below)
+        0xE59F0010,  # ldr r0, [pc, #16]
+        0xE3A01000,  # mov r1, #0
+        0xE59F200C,  # ldr r2, [pc, #12]
+        0xE3A03000,  # mov r3, #0
+        0xEA000003,  # b over the literals
+        BOARD.sram.base + 0x20000,
+        BOARD.sram.base,
+        length,
+        0,
+        0xE59FC004,  # ldr r12, [pc, #4]
+        0xE12FFF3C,  # blx r12
+        0xEA000000,  # b over the literal
+        symbol(releases.firmware.boot.elf, "crypto_hash_sha256") | 1,
+        0xE320F003,  # wfi
+        0xEAFFFFFD,  # b back
+    )
+    code = b"".join(word.to_bytes(4, "little") for word in words)
+    nor[STUB : STUB + len(code)] = code
+    branch = 0xEA000000 | ((STUB - 8) >> 2)
+    nor[0:4] = branch.to_bytes(4, "little")
+    return bytes(nor)
+
+
+def in_process_seconds(nor: bytes) -> float:
+    """Seconds that the in-process engine takes to hash."""
+    with InProcessEngine() as engine:
+        engine.load_nor(nor)
+        engine.power_on()
+        start = time.perf_counter()
+        engine.advance(1000)
+        return time.perf_counter() - start
+
+
+def bare(nor: bytes) -> Uc:
+    """Unicorn with the same memory and nothing else."""
+    uc = Uc(UC_ARCH_ARM, UC_MODE_ARM)
+    uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
+    uc.mem_map(MAP.nor, BOARD.nor.modelled, UC_PROT_ALL)
+    uc.mem_map(BOARD.sram.base, BOARD.sram.size, UC_PROT_ALL)
+    uc.mem_write(0, nor)
+    return uc
+
+
+def bare_seconds(nor: bytes) -> float:
+    """Seconds that Unicorn alone takes for the same."""
+    uc = bare(nor)
+    start = time.perf_counter()
+    uc.emu_start(0, 0xFFFFFFFF)
+    elapsed = time.perf_counter() - start
+    assert uc.reg_read(UC_ARM_REG_PC) >= STUB
+    return elapsed
+
+
+def instructions(releases: Releases) -> float:
+    """Instructions that hashing ``HASHED`` bytes takes, counted on a small piece."""
+    counts = []
+    for length in (4096, 8192):
+        uc = bare(hashing_nor(releases, length))
+        count = [0]
+
+        def step(*_: object, count: list[int] = count) -> None:
+            count[0] += 1
+
+        uc.hook_add(UC_HOOK_CODE, step)
+        uc.emu_start(0, 0xFFFFFFFF)
+        counts.append(count[0])
+    return counts[0] + (counts[1] - counts[0]) / 4096 * (HASHED - 4096)
+
+
+def update_seconds(engine: str, releases: Releases) -> float:
+    """Seconds of the clock from power-on to the confirmed update."""
+    with create_engine(engine, releases.elf_files) as made:
+        system = System(made, releases)
+        start = time.perf_counter()
+        system.power_on()
+        system.wait_registered()
+        system.update_to("1.1.0")
+        return time.perf_counter() - start
+
+
+def line_use(releases: Releases, latency: float) -> float:
+    """Share of the line's rate that the file itself gets, in virtual time."""
+    with InProcessEngine() as engine:
+        system = System(engine, releases)
+        system.link.latency = latency
+        system.power_on()
+        system.wait_registered()
+        system.publish("1.1.0")
+        system.start_update("1.1.0")
+        system.bench.run_until(lambda: bool(system.link.fetched), 60)
+        start = engine.now
+        system.console.expect("update: received 100 %", 300)
+        file = releases.signed["1.1.0"]
+        return len(file) * 10 / BOARD.baud / (engine.now - start)
+
+
+def main() -> None:
+    """Measure and print."""
+    releases = make_releases(Path("build/firmware"))
+    table = Table(title="Unbrick bench", title_justify="left")
+    table.add_column("what")
+    table.add_column("ratio", justify="right")
+    table.add_column("figures of this machine")
+
+    nor = hashing_nor(releases, HASHED)
+    ours, theirs = best(lambda: in_process_seconds(nor)), best(lambda: bare_seconds(nor))
+    count = instructions(releases)
+    table.add_row(
+        "instructions per second, in-process engine to bare Unicorn (SHA-256 of 1 MiB, XIP)",
+        f"{theirs / ours:.2f}",
+        f"{count / ours / 1e6:.0f} and {count / theirs / 1e6:.0f} million a second",
+    )
+    ours = best(lambda: update_seconds("inprocess", releases))
+    try:
+        theirs = update_seconds("qemu", releases)
+        ratio, figures = f"{theirs / ours:.1f}", f"{ours:.2f} s and {theirs:.2f} s"
+    except MissingToolError as error:
+        ratio, figures = "skipped", f"{ours:.2f} s; {error}"
+    table.add_row("full update, time on QEMU to time in process", ratio, figures)
+    for latency in (0.0, 0.05, 0.15):
+        table.add_row(
+            f"transfer, share of 115200 baud used by the file, {2000 * latency:.0f} ms round trip",
+            f"{line_use(releases, latency):.2f}",
+            f"{len(releases.signed['1.1.0'])} bytes",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
