@@ -194,13 +194,13 @@ uint32_t recordlog_slots(const struct recordlog *log) {
 /* Clears a slot or header for good, so that it cannot be read as a valid one some other time. It is
  * invalid already: should the flash refuse, nothing is worse than before. */
 static void clear(const struct recordlog *log, uint32_t offset, uint32_t length) {
-    static const uint8_t zeros[MAX_SLOT];
+    const uint8_t zeros[MAX_SLOT] = {0}; /* on the stack: what is written must lie in RAM */
     if (!is_filled(at(log, offset), length, 0)) {
         (void)write_verified(log, offset, zeros, length);
     }
 }
 
-/* Programs what is there once more. From RAM: the flash cannot be read while it is written. */
+/* Programs what is there once more. */
 static bool write_again(const struct recordlog *log, uint32_t offset, uint32_t length) {
     uint8_t bytes[MAX_SLOT];
     memcpy(bytes, at(log, offset), length);
@@ -217,7 +217,8 @@ int recordlog_affirm(struct recordlog *log) {
     }
     const uint32_t size = slot_size(log);
     if (!write_again(log, log->half, HEADER_USED) ||
-        (log->last != RECORDLOG_NONE && !write_again(log, log->last, size))) {
+        (log->last != RECORDLOG_NONE &&
+         (!write_again(log, log->last, size) || !is_valid(log, log->last)))) {
         return RECORDLOG_WRITE;
     }
     /* The header of a compaction that was interrupted must not begin to count later. */
