@@ -101,7 +101,7 @@ class ScriptedTerminal:
                 f"restoration: serial={self.serial} hardware={self.hardware_id} "
                 f"counter={self.counter}"
             )
-            self._say("restoration: send the signed image by YMODEM (CRC, 1K)")
+            self._say("restoration: send the signed image by YMODEM")
         self._receiver = Receiver(now)
 
     def _judge(self, image: bytes, now: float) -> None:

@@ -40,7 +40,8 @@ def test_the_update_gets_through_a_link_that(make_system: Callable[..., System],
     system = ready(make_system(faults=Faults(PLANS[name], seed=11)))
     record = system.wait_update(system.start_update("1.1.0"), 1200)
     assert record.state is UpdateState.SUCCEEDED
-    assert sum(system.link.faults.counts.values()) > 0, "the link must really have failed"
+    if not PLANS[name].delay:
+        assert sum(system.link.faults.counts.values()) > 0, "the link must really have failed"
 
 
 def test_a_link_that_garbles_messages_loses_nothing_and_forges_nothing(

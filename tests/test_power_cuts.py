@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unbrick.bench.system import System
 
 RUNS = re.compile(r"terminal: .* (1\.[01]\.0)")
-WAITS = "restoration: send the signed image by YMODEM (CRC, 1K)"
+WAITS = "restoration: send the signed image by YMODEM"
 
 
 def start_update(system: System) -> InProcessEngine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import threading
@@ -31,6 +30,11 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def application(system: System) -> bytes:
+    """What lies in the application's partition."""
+    return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end]
+
+
 def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
     make_system: Callable[..., System], engine: str
 ) -> None:
@@ -39,13 +43,15 @@ def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
     system.wait_registered()
     system.publish("1.1.0")
     system.start_update("1.1.0")
-    before = system.engine.read_nor()
     system.console.expect("agent: rewriting", 300)
-    assert system.bench.run_until(lambda: system.engine.read_nor() != before, 30)
+    before = application(system)
+    assert system.bench.run_until(lambda: application(system) != before, 30)
     system.bench.restart()
-    if engine == "inprocess":  # QEMU may be through with it before we can cut
-        system.console.expect("restoration: rewrite was interrupted", 60)
-        system.console.expect("restoration: send the signed image by YMODEM (CRC, 1K)")
+    match = system.console.expect_pattern("restoration: (.*)\r|terminal: .* 1.1.0", 60)
+    if engine == "qemu" and not match.group(1):
+        pytest.skip("QEMU's NOR works at once: the rewrite was over before the power was cut")
+    assert match.group(1) == "rewrite was interrupted"
+    system.console.expect("restoration: send the signed image by YMODEM")
 
 
 def test_claim_a11_a_damaged_application_is_found_at_a_later_start(
@@ -70,8 +76,7 @@ def test_claim_a12_the_apparatus_restores_the_terminal(
     assert apparatus.terminal is not None
     assert apparatus.terminal.serial == system.serial
     assert apparatus.running
-    nor = system.engine.read_nor()
-    assert nor[APPLICATION.offset : APPLICATION.offset + len(image)] == image
+    assert application(system).startswith(image)
     system.restart()
     assert "1.1.0" in system.console.command("version")
 
@@ -132,9 +137,7 @@ def test_claim_c3_python_drives_the_wire_of_a_real_serial_port(
     pumped = Pumped(waiting)
     waiting.engine.power_on()
     pumped.while_running(lambda: restore(pumped.port.path, image, wait=60))
-    nor = waiting.engine.read_nor()
-    signed = waiting.releases.signed["1.1.0"]
-    assert nor[APPLICATION.offset : APPLICATION.offset + len(signed)] == signed
+    assert application(waiting).startswith(waiting.releases.signed["1.1.0"])
 
 
 def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> None:
@@ -160,7 +163,4 @@ def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr.decode(errors="replace")
 
     pumped.while_running(send)
-    waiting.bench.run_for(3)
-    nor = waiting.engine.read_nor()
-    assert nor[APPLICATION.offset : APPLICATION.offset + len(signed)] == signed
-    assert re.search(rb"UNBRKID1", nor)
+    assert waiting.bench.run_until(lambda: application(waiting).startswith(signed), 30)

@@ -102,7 +102,7 @@ void restoration(const struct restoration *restoration) {
     say("restoration: %s%s\n", restoration->reason, restoration->detail);
     say("restoration: serial=%s hardware=%s counter=%u\n", restoration->id->serial,
         restoration->id->hardware_id, (unsigned)counter);
-    say("restoration: send the signed image by YMODEM (CRC, 1K)\n");
+    say("restoration: send the signed image by YMODEM\n");
     for (;;) {
         receive(&ymodem);
         await_silence();

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unbrick.server.records import Records, Update
 
 PROMPT = "\r\n> "
-RESTORATION = "restoration: send the signed image by YMODEM (CRC, 1K)"
+RESTORATION = "restoration: send the signed image by YMODEM"
 
 
 class System:
