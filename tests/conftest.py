@@ -1,0 +1,46 @@
+"""What every test can use, besides the fixtures of the plugin (``unbrick.pytest_plugin``)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from unbrick.engine.qemu import find_qemu
+from unbrick.errors import MissingToolError
+
+PROBE = Path(__file__).with_name("probe")
+
+
+@pytest.fixture(scope="session")
+def qemu() -> str:
+    """The path of QEMU; without it the test is skipped, and the summary says what is missing."""
+    try:
+        return find_qemu()
+    except MissingToolError as error:
+        pytest.skip(f"{error} ({error.hint})")
+
+
+@pytest.fixture(scope="session")
+def probe_elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The probe, a program that does one thing for each letter it is sent, compiled."""
+    elf = tmp_path_factory.mktemp("probe") / "probe.elf"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    command += ["-mcpu=cortex_a9", "-O2", "-g", "-fno-sanitize=all", "-nostdlib"]
+    command += [f"-Wl,-T,{PROBE / 'probe.ld'}", "-o", str(elf), str(PROBE / "probe.c")]
+    subprocess.run(command, check=True, capture_output=True)
+    return elf
+
+
+@pytest.fixture(scope="session")
+def probe_image(probe_elf: Path) -> bytes:
+    """The probe as contents of the NOR."""
+    image = bytearray(b"\xff" * 0x40000)
+    with probe_elf.open("rb") as stream:
+        for segment in ELFFile(stream).iter_segments("PT_LOAD"):
+            start = segment["p_paddr"]
+            image[start : start + segment["p_filesz"]] = segment.data()
+    return bytes(image)
