@@ -20,6 +20,7 @@ import httpx
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
+from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, ServerError, UnbrickError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from unbrick.image.release import Releases
 
 SERIAL = "UB-000001"
-SPEED = 4.0  # of the in-process engine's time, so that a person need not wait for the line
+SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
 START = 20.0  # seconds of the clock for a process to be ready
 ENDED = ("succeeded", "failed", "refused", "cancelled")
 
@@ -120,8 +121,9 @@ class HilTest:
         self._console = self._bench.console
         if echo:
             self._console.listeners.append(echo)
-        self._modem = TcpPort(self._engine.radio)
-        self._wire = PtyPort(Tap(self._console))
+        rate = BOARD.baud / 10 * (1 if engine == "inprocess" else SPEED)
+        self._modem = TcpPort(self._engine.radio, rate=rate)
+        self._wire = PtyPort(Tap(self._console), rate=rate)
         for port in (self._modem, self._wire):
             self._stack.callback(port.close)
             self._bench.peers.append(port)
@@ -167,7 +169,7 @@ class HilTest:
         image = self._releases.signed["1.0.0"]
         self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
         self._engine.power_on()
-        banner = self._console.expect_pattern(r"^terminal: .*$").group().strip()
+        banner = self._console.expect_pattern(r"terminal: .*(?=\r)").group()
         self._console.expect("\r\n> ")
         return banner
 
@@ -237,7 +239,7 @@ class HilTest:
 
     def _restoration_state(self) -> str:
         self._engine.power_on()
-        reason = self._console.expect_pattern(r"^restoration: (.*)$", 60).group(1).strip()
+        reason = self._console.expect_pattern(r"restoration: (.*)\r", 60).group(1)
         self._console.expect("send the signed image by YMODEM", 60)
         return reason
 

@@ -25,10 +25,15 @@ BURST = 512  # bytes that may go to the terminal at once; then the line's rate c
 
 
 class Port(ABC):
-    """A UART on the one side, another program on the other."""
+    """A UART on the one side, another program on the other.
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    Args:
+        line: the UART.
+        rate: bytes a second of the bench's time that may go to the terminal.
+    """
+
+    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
+        self._line, self._rate = line, rate
         self._unsent = b""
         self._credit = float(BURST)
         self._last: float | None = None
@@ -36,7 +41,7 @@ class Port(ABC):
     def step(self, now: float) -> float:
         """Move what can be moved; ``now`` in seconds. Returns when to look again."""
         if self._last is not None:
-            earned = (now - self._last) * BOARD.baud / 10
+            earned = (now - self._last) * self._rate
             self._credit = min(self._credit + earned, float(BURST))
         self._last = now
         self._unsent = (self._unsent + self._line.read())[-KEPT:]
@@ -69,8 +74,15 @@ class TcpPort(Port):
         PortError: the port cannot be opened.
     """
 
-    def __init__(self, line: Line, port: int = 0, host: str = "127.0.0.1") -> None:
-        super().__init__(line)
+    def __init__(
+        self,
+        line: Line,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        rate: float = BOARD.baud / 10,
+    ) -> None:
+        super().__init__(line, rate=rate)
         try:
             self._server = socket.create_server((host, port))
         except OSError as error:
@@ -133,8 +145,8 @@ class TcpPort(Port):
 class PtyPort(Port):
     """A pseudo-terminal in raw mode; ``path`` is what picocom, ``sb`` or pyserial open."""
 
-    def __init__(self, line: Line) -> None:
-        super().__init__(line)
+    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
+        super().__init__(line, rate=rate)
         self._master, self._slave = os.openpty()  # the slave stays open: no hang-up in between
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
