@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -34,13 +35,14 @@ class ServerClient:
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
-        try:
-            # Never by a proxy: the server is on this machine or on the bench's network.
-            self._http = httpx.Client(
-                base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False
+        if not _is_address(url):
+            raise SetupError(
+                f"{url!r} is no address of a server", hint="write it as http://HOST:PORT"
             )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise _bad_url(url) from error
+        # Never by a proxy: the server is on this machine or on the bench's network.
+        self._http = httpx.Client(
+            base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False
+        )
 
     def __enter__(self) -> ServerClient:
         return self
@@ -103,8 +105,6 @@ class ServerClient:
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
         try:
             response = self._http.request(method, path, **extra)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise _bad_url(self._url) from error
         except httpx.TransportError as error:
             raise ServerError(
                 f"no server answers at {self._url}: {error}",
@@ -122,8 +122,12 @@ class ServerClient:
         raise kind(answer["error"], hint=str(answer.get("hint", "")))
 
 
-def _bad_url(url: str) -> SetupError:
-    return SetupError(f"{url!r} is no address of a server", hint="write it as http://HOST:PORT")
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _no_api(url: str) -> ServerError:

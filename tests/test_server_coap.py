@@ -1,0 +1,221 @@
+"""The server on a real UDP port, with the client of ``aiocoap`` as a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiocoap
+import pytest
+from server_world import SERIAL, get_block, inspect, make_image, post, registration
+
+from unbrick.errors import PortError
+from unbrick.server import coap
+from unbrick.server.coap import CoapServer
+from unbrick.server.core import ServerCore
+from unbrick.server.records import MemoryRecords, MessageState, UpdateState
+from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.messages import Decision, Result
+
+IMAGE = make_image(size=20_000)
+
+
+@pytest.fixture(params=["udp6", "simplesocketserver"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both transports that a machine may have."""
+    kind = str(request.param)
+    if kind == "udp6" and coap._transport("127.0.0.1") != "udp6":
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(coap, "_transport", lambda _host: kind)
+    return kind
+
+
+def with_server(test: Callable[[CoapServer], Awaitable[None]]) -> None:
+    async def run() -> None:
+        server = CoapServer(ServerCore(MemoryRecords(), inspect))
+        await server.start("127.0.0.1", 0)
+        try:
+            await asyncio.wait_for(test(server), 30)
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
+async def ask(client: Any, server: CoapServer, message: Any) -> Any:
+    message.remote = aiocoap.message.UndecidedRemote("coap", f"127.0.0.1:{server.port}")
+    return await client.request(message, handle_blockwise=False).response
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds; the test's own time limit ends a vain wait."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def prepare(server: CoapServer) -> None:
+    """An update of a terminal that is announced, so that its file can be had."""
+    server.core.publish(IMAGE, 0.0)
+    server.core.start_update(SERIAL, "1.1.0", 0.0)
+    request = post("register", registration().encode())
+    server.core.handle("127.0.0.1:1", request, 0.0)
+    (outgoing,) = server.core.poll(0.0)
+    server.core.outcome(outgoing.ticket, None, 0.0)
+
+
+def test_blocks_in_random_order_and_in_parallel(transport: str) -> None:
+    async def test(server: CoapServer) -> None:
+        prepare(server)
+        numbers = list(range(-(-len(IMAGE) // 256)))
+        random.Random(3).shuffle(numbers)
+        parts: dict[int, bytes] = {}
+        queue = iter(numbers)
+
+        async def fetch() -> None:
+            # A context each: that of aiocoap has one request under way per server.
+            client = await aiocoap.Context.create_client_context()
+            for number in queue:
+                response = await ask(client, server, get_block(1, number, 4))
+                assert response.code == aiocoap.CONTENT
+                assert response.opt.etag == hashlib.sha256(IMAGE).digest()[:8]
+                parts[number] = response.payload
+            await client.shutdown()
+
+        await asyncio.gather(*(fetch() for _ in range(4)))
+        assert b"".join(parts[number] for number in sorted(parts)) == IMAGE
+
+    with_server(test)
+
+
+def test_any_client_with_block_wise_transfer_gets_the_whole_file() -> None:
+    async def test(server: CoapServer) -> None:
+        prepare(server)
+        client = await aiocoap.Context.create_client_context()
+        uri = f"coap://127.0.0.1:{server.port}/file/1"
+        response = await client.request(aiocoap.Message(code=aiocoap.GET, uri=uri)).response
+        assert response.payload == IMAGE
+        await client.shutdown()
+
+    with_server(test)
+
+
+class UdpTerminal(asyncio.DatagramProtocol):
+    """A terminal behind a bridge: one UDP socket that asks and is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._coap = CoapEndpoint(self._handle, random.Random(1))
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self._coap.receive(data, 0.0)
+        self._flush()
+
+    def request(self, message: Any) -> None:
+        self._coap.request(message, 1, 0.0)
+        self._flush()
+
+    def _flush(self) -> None:
+        for datagram in self._coap.take_datagrams():
+            self._transport.sendto(datagram)
+
+    def _handle(self, request: Any, now: float) -> Any:
+        path = "/".join(request.opt.uri_path)
+        self.asked.append(path)
+        payload = Decision(Result.SUCCESS, 0, 0, "").encode() if path == "announce" else b""
+        return aiocoap.Message(code=aiocoap.CHANGED, payload=payload)
+
+
+async def udp_terminal(server: CoapServer) -> tuple[Any, UdpTerminal]:
+    loop = asyncio.get_running_loop()
+    return await loop.create_datagram_endpoint(
+        UdpTerminal, remote_addr=("127.0.0.1", server.port)
+    )
+
+
+def test_a_terminal_is_spoken_to_where_it_registered_from(transport: str) -> None:
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        server.core.publish(IMAGE, 0.0)
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: records.terminals() != [])
+        server.core.start_update(SERIAL, "1.1.0", 0.0)
+        server.core.send_text(SERIAL, "hello", 0.0)
+        server.pump()
+        await until(lambda: records.messages()[0].state is MessageState.DELIVERED)
+        await until(lambda: records.updates()[0].state is UpdateState.TRANSFERRING)
+        assert sorted(terminal.asked) == ["announce", "message"]
+        socket_.close()
+
+    with_server(test)
+
+
+def test_a_terminal_that_is_gone_is_told_when_it_registers_again() -> None:
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        server.core.publish(IMAGE, 0.0)
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: records.terminals() != [])
+        socket_.close()
+        await asyncio.sleep(0)
+        server.core.start_update(SERIAL, "1.1.0", 0.0)
+        server.pump()
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: records.updates()[0].state is UpdateState.TRANSFERRING)
+        assert terminal.asked == ["announce"]
+        socket_.close()
+
+    with_server(test)
+
+
+def test_hostile_datagrams_do_not_stop_the_server(transport: str) -> None:
+    async def test(server: CoapServer) -> None:
+        rng = random.Random(5)
+        good = bytearray(b"\x40\x02\x00\x01\xb8register\xff" + registration().encode())
+        # Bytes of an option that are no UTF-8 make the codec itself stumble.
+        hostile = [b"", b"\x40", b"\xff" * 40, b"\x40\x01\x00\x01\xb2\xff\xff"]
+        for _ in range(200):
+            mutant = bytearray(good)
+            for _ in range(rng.randrange(1, 5)):
+                mutant[rng.randrange(len(mutant))] = rng.randrange(256)
+            hostile.append(bytes(mutant))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as enemy:
+            for datagram in hostile:
+                enemy.sendto(datagram, ("127.0.0.1", server.port))
+                await asyncio.sleep(0)
+        client = await aiocoap.Context.create_client_context()
+        response = await ask(client, server, post("register", registration(serial="ok").encode()))
+        assert response.code == aiocoap.CHANGED
+        assert server.core.records.terminal("ok") is not None
+        await client.shutdown()
+
+    asyncio.run(_quiet(test))
+
+
+async def _quiet(test: Callable[[CoapServer], Awaitable[None]]) -> None:
+    """Like ``with_server``, without the loop's complaints about what the codec raised."""
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    server = CoapServer(ServerCore(MemoryRecords(), inspect))
+    await server.start("127.0.0.1", 0)
+    try:
+        await asyncio.wait_for(test(server), 30)
+    finally:
+        await server.close()
+
+
+def test_a_port_that_is_taken_is_refused() -> None:
+    async def test(server: CoapServer) -> None:
+        second = CoapServer(ServerCore(MemoryRecords(), inspect))
+        with pytest.raises(PortError, match=f"UDP port {server.port}"):
+            await second.start("127.0.0.1", server.port)
+
+    with_server(test)

@@ -1,0 +1,206 @@
+"""The HTTP API: answers, status codes, and bounds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from server_world import SERIAL, inspect, make_image, post, registration
+
+from unbrick.errors import ImageError, ServerError, SetupError
+from unbrick.server.client import ServerClient
+from unbrick.server.core import ServerCore
+from unbrick.server.http import MAX_IMAGE, MAX_JSON, make_app
+from unbrick.server.records import MemoryRecords
+
+with warnings.catch_warnings():
+    # The test client tells of a successor of httpx that is not out yet.
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+IMAGE = make_image()
+
+
+class Api:
+    """The API over a core in memory; counts how often it was told to send."""
+
+    def __init__(self) -> None:
+        self.pumped = 0
+        self.core = ServerCore(MemoryRecords(), inspect)
+        app = make_app(self.core, self._pump, lambda: 1_700_000_000.25)
+        self.http = TestClient(app, raise_server_exceptions=False)
+
+    def _pump(self) -> None:
+        self.pumped += 1
+
+    def register(self, **changes: object) -> None:
+        request = post("register", registration(**changes).encode())
+        self.core.handle("127.0.0.1:4000", request, 1_600_000_000.0)
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+def test_an_empty_server_lists_nothing(api: Api) -> None:
+    for path in ("terminals", "images", "updates"):
+        response = api.http.get(f"/api/{path}")
+        assert (response.status_code, response.json()) == (200, [])
+
+
+def test_terminals_with_all_they_said(api: Api) -> None:
+    api.register()
+    (terminal,) = api.http.get("/api/terminals").json()
+    assert terminal["serial"] == SERIAL
+    assert terminal["build_time"] == "2024-01-01T00:00:00Z"
+    assert terminal["digest"] == registration().digest.hex()
+    assert terminal["state"] == "application"
+    assert terminal["last_seen"] == "2020-09-13T12:26:40.000Z"
+    one = api.http.get(f"/api/terminals/{SERIAL}").json()
+    assert {key: one[key] for key in terminal} == terminal
+    assert [event["text"] for event in one["events"]] == ["registered with 1.0.0+0"]
+
+
+@pytest.mark.parametrize("form", [False, True], ids=["body", "form"])
+def test_publishing_an_image(api: Api, form: bool) -> None:  # noqa: FBT001
+    if form:
+        response = api.http.post("/api/images", files={"file": ("x.bin", IMAGE)})
+    else:
+        response = api.http.post("/api/images", content=IMAGE)
+    assert response.status_code == 201
+    assert response.json()["version"] == "1.1.0+0"
+    assert api.http.get("/api/images").json() == [response.json()]
+    (image,) = api.core.records.images()
+    assert api.core.records.image_file(image.digest) == IMAGE
+
+
+def test_the_course_of_an_update(api: Api) -> None:
+    api.core.publish(IMAGE, 0.0)
+    api.register()
+    response = api.http.post("/api/updates", json={"serial": SERIAL, "version": "1.1.0"})
+    assert response.status_code == 201
+    update = response.json()
+    assert (update["id"], update["state"], update["size"]) == (1, "pending", len(IMAGE))
+    assert update["created"] == "2023-11-14T22:13:20.250Z"
+    assert api.pumped == 1
+    (outgoing,) = api.core.poll(0.0)
+    shown = api.http.get("/api/updates/1").json()
+    assert shown["state"] == "announced"
+    assert [event["state"] for event in shown["events"]] == ["pending", "announced"]
+    response = api.http.delete("/api/updates/1")
+    assert (response.status_code, response.json()["state"]) == (200, "cancelled")
+    assert [item["ended"] for item in api.http.get("/api/updates").json()] == [True]
+    api.core.outcome(outgoing.ticket, None, 0.0)
+
+
+def test_messages(api: Api) -> None:
+    api.register()
+    response = api.http.post("/api/messages", json={"serial": SERIAL, "text": "Grüße"})
+    assert (response.status_code, response.json()["state"]) == (201, "queued")
+    assert api.pumped == 1
+    assert api.http.get(f"/api/terminals/{SERIAL}").json()["messages"] == [response.json()]
+
+
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "extra", "status"),
+    [
+        ("GET", "/api/terminals/nobody", {}, 404),
+        ("GET", "/api/updates/1", {}, 404),
+        ("GET", f"/api/updates/{10**30}", {}, 404),
+        ("GET", "/api/updates/x", {}, 404),
+        ("GET", "/nothing", {}, 404),
+        ("PUT", "/api/images", {}, 405),
+        ("DELETE", "/api/updates/1", {}, 404),
+        ("POST", "/api/images", {"content": b"no image"}, 422),
+        ("POST", "/api/images", {"content": b""}, 422),
+        ("POST", "/api/images", {"content": bytes(MAX_IMAGE + 1)}, 413),
+        ("POST", "/api/images", {"content": b"rubbish", "headers": FORM}, 400),
+        ("POST", "/api/images", {"files": [("a", b"1"), ("b", b"2")]}, 400),
+        ("POST", "/api/images", {"data": {"a": "b"}, "files": [("c", b"1")]}, 400),
+        ("POST", "/api/images", {"files": [("a", b"no image")]}, 422),
+        ("POST", "/api/updates", {"content": b"{", "headers": JSON}, 400),
+        ("POST", "/api/updates", {"content": b"[" * 5000, "headers": JSON}, 400),
+        ("POST", "/api/updates", {"content": b"\xff", "headers": JSON}, 400),
+        ("POST", "/api/updates", {"content": b" " * (MAX_JSON + 1), "headers": JSON}, 413),
+        ("POST", "/api/updates", {"json": []}, 400),
+        ("POST", "/api/updates", {"json": {"serial": SERIAL}}, 400),
+        ("POST", "/api/updates", {"json": {"serial": SERIAL, "version": 1}}, 400),
+        ("POST", "/api/updates", {"json": {"serial": SERIAL, "version": "9.9.9"}}, 404),
+        ("POST", "/api/updates", {"content": b"{}"}, 415),
+        ("POST", "/api/messages", {"json": {"serial": "nobody", "text": "x"}}, 404),
+        ("POST", "/api/messages", {"json": {"serial": SERIAL, "text": "x" * 161}}, 400),
+        ("GET", "/api/updates", {"headers": {"origin": "http://elsewhere"}}, 403),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_to_do(
+    api: Api, method: str, path: str, extra: dict[str, object], status: int
+) -> None:
+    api.register()
+    response = api.http.request(method, path, **extra)  # type: ignore[arg-type]
+    assert response.status_code == status
+    answer = response.json()
+    assert set(answer) == {"error", "hint"}
+    assert answer["error"]
+    assert answer["hint"]
+    assert api.pumped == 0
+
+
+def test_conflicts(api: Api) -> None:
+    api.core.publish(IMAGE, 0.0)
+    api.register(security_counter=9)
+    response = api.http.post("/api/updates", json={"serial": SERIAL, "version": "1.1.0"})
+    assert response.status_code == 409
+    assert "takes nothing below 9" in response.json()["error"]
+
+
+# The client that the command line uses
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[ServerClient]:
+    with ServerClient("http://testserver", transport=api.http._transport) as client:
+        yield client
+
+
+def test_the_client_speaks_the_api(api: Api, client: ServerClient) -> None:
+    api.register()
+    assert client.publish(IMAGE)["version"] == "1.1.0+0"
+    assert [item["serial"] for item in client.terminals()] == [SERIAL]
+    assert [item["version"] for item in client.images()] == ["1.1.0+0"]
+    assert client.start(SERIAL, "1.1.0")["id"] == 1
+    assert client.update(1)["state"] == "pending"
+    assert client.send_text(SERIAL, "hello")["state"] == "queued"
+    assert client.cancel(1)["state"] == "cancelled"
+    assert [item["state"] for item in client.watch(1)] == ["cancelled"]
+    assert len(client.updates()) == 1
+
+
+def test_the_client_says_what_the_server_said(api: Api, client: ServerClient) -> None:
+    with pytest.raises(ImageError, match="this is no image") as caught:
+        client.publish(b"x")
+    assert caught.value.hint == "give an image"
+    with pytest.raises(ServerError, match="there is no update 5"):
+        client.update(5)
+    with pytest.raises(ServerError, match="no software management server"):
+        client._ask("HEAD", "/api/updates")
+
+
+def test_the_client_says_that_nobody_is_there() -> None:
+    with ServerClient("http://127.0.0.1:1") as client, pytest.raises(ServerError) as caught:
+        client.terminals()
+    assert "no server answers at http://127.0.0.1:1" in str(caught.value)
+    assert "unbrick server start" in caught.value.hint
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://[", "http://x:y"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(SetupError, match="no address of a server"), ServerClient(url) as client:
+        client.terminals()
+
+

@@ -1,0 +1,191 @@
+"""Both stores keep the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from server_world import SERIAL, inspect, make_image, registration
+from sqlalchemy.exc import IntegrityError
+
+from unbrick.errors import SetupError
+from unbrick.server.core import ServerCore
+from unbrick.server.database import SqlRecords
+from unbrick.server.records import (
+    Event,
+    Image,
+    MemoryRecords,
+    MessageState,
+    Records,
+    Terminal,
+    TextMessage,
+    Update,
+    UpdateState,
+)
+from unbrick.wire.messages import Result, TerminalState
+
+Open = Callable[[], AbstractContextManager[Records]]
+
+TERMINAL = Terminal(
+    **vars(registration(last_result=Result.RESTORED, state=TerminalState.RESTORATION)),
+    endpoint="127.0.0.1:4000",
+    first_seen=1.5,
+    last_seen=2.5,
+)
+IMAGE = Image(
+    b"d" * 32, "1.1.0+0", "hw", "terminal", "2024-05-01T12:00:00Z", 2, 9, 10, b"f" * 32, 3.5
+)
+UPDATE = Update(
+    0, SERIAL, "1.1.0+0", IMAGE.digest, "", b"", UpdateState.PENDING, None, "", 4.0, 4.0
+)
+EVENT = Event(0, 5.0, SERIAL, None, None, "hello")
+MESSAGE = TextMessage(0, SERIAL, "hi", MessageState.QUEUED, 6.0, 6.0)
+
+
+@pytest.fixture(params=["memory", "file", "sql in memory"])
+def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens the store; stores that last are opened anew each time."""
+    memory: Records = MemoryRecords()
+    if request.param == "sql in memory":
+        memory = SqlRecords("sqlite://")
+
+    @contextmanager
+    def open_() -> Iterator[Records]:
+        if request.param != "file":
+            yield memory
+            return
+        records = SqlRecords(str(tmp_path / "records.db"))
+        yield records
+        records.close()
+
+    return open_
+
+
+def test_an_empty_store_has_nothing(open_records: Open) -> None:
+    with open_records() as records:
+        assert records.terminal(SERIAL) is None
+        assert records.image(b"d" * 32) is None
+        assert records.update(1) is None
+        assert records.message(1) is None
+        assert records.terminals() == []
+        assert records.images() == []
+        assert records.updates() == []
+        assert records.unfinished_updates() == []
+        assert records.events() == []
+        assert records.messages() == []
+        with pytest.raises(KeyError):
+            records.image_file(b"d" * 32)
+
+
+def test_what_was_kept_comes_back_as_it_was(open_records: Open) -> None:
+    with open_records() as records:
+        records.save_terminal(TERMINAL)
+        records.add_image(IMAGE, b"the file")
+        update = records.add_update(UPDATE)
+        event = records.add_event(replace(EVENT, update_id=update.id, state=UpdateState.FAILED))
+        message = records.add_message(MESSAGE)
+        assert (update.id, event.id, message.id) == (1, 1, 1)
+    with open_records() as records:
+        assert records.terminal(SERIAL) == TERMINAL
+        assert records.terminals() == [TERMINAL]
+        assert records.image(IMAGE.digest) == IMAGE
+        assert records.images() == [IMAGE]
+        assert records.image_file(IMAGE.digest) == b"the file"
+        assert records.update(1) == update
+        assert records.events() == [event]
+        assert records.message(1) == message
+
+
+def test_what_changed_is_kept(open_records: Open) -> None:
+    with open_records() as records:
+        records.save_terminal(TERMINAL)
+        records.add_image(IMAGE, b"")
+        update = records.add_update(UPDATE)
+        message = records.add_message(MESSAGE)
+        terminal = replace(TERMINAL, version="2.0.0+0", last_seen=9.0)
+        records.save_terminal(terminal)
+        failed = replace(
+            update, state=UpdateState.FAILED, result=Result.TRIAL_FAILED, text="no", changed=8.0
+        )
+        records.save_update(failed)
+        delivered = replace(message, state=MessageState.DELIVERED, changed=7.0)
+        records.save_message(delivered)
+    with open_records() as records:
+        assert records.terminals() == [terminal]
+        assert records.updates() == [failed]
+        assert records.messages() == [delivered]
+        assert records.unfinished_updates() == []
+        assert records.queued_messages() == []
+
+
+def test_listings_are_in_order_and_can_be_narrowed(open_records: Open) -> None:
+    with open_records() as records:
+        for serial in ("b", "a"):
+            records.save_terminal(replace(TERMINAL, serial=serial))
+        records.add_image(IMAGE, b"")
+        states = [UpdateState.FAILED, UpdateState.REWRITING, UpdateState.PENDING]
+        for serial, state in zip("aba", states, strict=True):
+            update = records.add_update(replace(UPDATE, serial=serial, state=state))
+            records.add_event(replace(EVENT, serial=serial, update_id=update.id))
+            records.add_message(replace(MESSAGE, serial=serial))
+        records.add_event(replace(EVENT, serial="a"))
+        assert [item.serial for item in records.terminals()] == ["a", "b"]
+        assert [item.id for item in records.updates()] == [1, 2, 3]
+        assert [item.id for item in records.updates("a")] == [1, 3]
+        assert [item.id for item in records.unfinished_updates()] == [2, 3]
+        assert [item.id for item in records.events(serial="a")] == [1, 3, 4]
+        assert [item.id for item in records.events(update_id=2)] == [2]
+        assert [item.id for item in records.messages("b")] == [2]
+
+
+def test_a_transaction_that_fails_leaves_nothing(open_records: Open) -> None:
+    with open_records() as records:
+        records.save_terminal(TERMINAL)
+        with pytest.raises(RuntimeError, match="power"), records.transaction():
+            records.save_terminal(replace(TERMINAL, version="2.0.0+0"))
+            records.add_event(EVENT)
+            assert records.events() != []
+            raise RuntimeError("power")
+        assert records.events() == []
+    with open_records() as records:
+        assert records.terminals() == [TERMINAL]
+
+
+def test_the_core_does_the_same_on_every_store(open_records: Open) -> None:
+    data = make_image()
+    with open_records() as records:
+        core = ServerCore(records, inspect)
+        image = core.publish(data, 1.0)
+        update = core.start_update(SERIAL, "1.1.0", 2.0)
+    with open_records() as records:
+        assert records.image_file(image.digest) == data
+        assert records.unfinished_updates() == [update]
+        events = records.events(update_id=update.id)
+        assert [(event.time, event.state) for event in events] == [(2.0, UpdateState.PENDING)]
+
+
+def test_the_database_refuses_what_hangs_in_the_air(tmp_path: Path) -> None:
+    records = SqlRecords(str(tmp_path / "records.db"))
+    with pytest.raises(IntegrityError):
+        records.add_update(UPDATE)
+    with pytest.raises(IntegrityError):
+        records.add_message(MESSAGE)
+    records.close()
+
+
+@pytest.mark.parametrize("url", ["/nowhere/at/all.db", "nothing://x", "sqlite:////"])
+def test_a_database_that_cannot_be_opened_says_so_in_one_line(url: str) -> None:
+    with pytest.raises(SetupError, match="cannot be opened") as caught:
+        SqlRecords(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear Sir or Madam, " * 100)
+    with pytest.raises(SetupError):
+        SqlRecords(str(path))
+    assert path.read_text() == "Dear Sir or Madam, " * 100
