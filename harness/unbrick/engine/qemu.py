@@ -121,7 +121,7 @@ class _Process:
         self.ends: dict[str, socket.socket] = {}
         theirs: list[socket.socket] = []
         command = [find_qemu(), "-M", "vexpress-a9", "-m", "32M", "-nodefaults", "-no-user-config"]
-        command += ["-no-reboot", "-display", "none", "-audiodev", "none,id=none", "-S"]
+        command += ["-display", "none", "-audiodev", "none,id=none", "-S"]
         for channel in ("qmp", *channels):
             self.ends[channel], end = socket.socketpair()
             theirs.append(end)
@@ -402,7 +402,7 @@ class QemuEngine(Engine):
             return
         arguments = ["-drive", f"if=pflash,format=raw,index=0,file={_escape(self._nor)}"]
         arguments += ["-serial", "chardev:wire", "-serial", "chardev:radio"]
-        arguments += ["-d", "guest_errors,unimp,int"]
+        arguments += ["-no-reboot", "-d", "guest_errors,unimp,int"]
         garbage = f"loader,file={_escape(self._garbage)},addr={BOARD.sram.base:#x},force-raw=on"
         arguments += ["-device", garbage, *self._arguments]
         process = _Process(arguments, ["wire", "radio"])
