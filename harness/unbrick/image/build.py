@@ -21,9 +21,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-import ziglang
+import ziglang  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from elftools.elf.elffile import ELFFile
 
@@ -36,19 +37,28 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_TARGET = (
-    "-target thumb-freestanding-eabi "
+_TARGET = [
+    "-target",
+    "thumb-freestanding-eabi",
     # No floating point: its registers are off after a reset. No unaligned access: without MMU all
     # memory is of the Device kind, where the processor refuses it.
-    "-mcpu=cortex_a9+strict_align-neon-vfp3-vfp2-fpregs"
-).split()
-_COMPILE = (
-    "-Os -g -gno-record-command-line -ffreestanding -fno-sanitize=all -fno-stack-protector "
+    "-mcpu=cortex_a9+strict_align-neon-vfp3-vfp2-fpregs",
+]
+_COMPILE = [
+    "-Os",
+    "-g",
+    "-gno-record-command-line",
+    "-ffreestanding",
+    "-fno-sanitize=all",
+    "-fno-stack-protector",
     # The NOR begins at address 0, which is a place like any other here.
-    "-fno-delete-null-pointer-checks "
-    "-fno-exceptions -fno-unwind-tables -fno-asynchronous-unwind-tables "
-    "-ffunction-sections -fdata-sections"
-).split()
+    "-fno-delete-null-pointer-checks",
+    "-fno-exceptions",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-ffunction-sections",
+    "-fdata-sections",
+]
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _LINK = ["--gc-sections", "--no-undefined", "-z", "max-page-size=4", "--build-id=none"]
 
@@ -311,7 +321,7 @@ class _Build:
             digest.update(f"{path.relative_to(self.source)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         digest.update(Path(__file__).read_bytes())
-        digest.update(self._zig_version().encode())
+        digest.update(version("ziglang").encode())
         options = [c_header(), self.public_key.hex(), self.defines]
         options += [asdict(release) for release in self.releases]
         digest.update(json.dumps(options, sort_keys=True).encode())
@@ -322,12 +332,6 @@ class _Build:
             for path in (self.source / folder).rglob("*"):
                 if path.suffix in {".c", ".h", ".S", ".ld"}:
                     yield path
-
-    @staticmethod
-    def _zig_version() -> str:
-        from importlib.metadata import version
-
-        return version("ziglang")
 
     def run(self, out: Path) -> None:
         """Compile and link into the empty folder ``out``."""
@@ -367,9 +371,7 @@ class _Build:
         def program(name: str, link: _Link, release: Release | None = None) -> Program:
             elf = out / f"{name}.elf"
             sizes = _sizes(elf, link)
-            return Program(
-                name, elf, out / f"{name}.bin", out / f"{name}.map", sizes, release
-            )
+            return Program(name, elf, out / f"{name}.bin", out / f"{name}.map", sizes, release)
 
         return Firmware(
             program("boot", _PROGRAMS["boot"]),
@@ -380,7 +382,7 @@ class _Build:
 
 @dataclass(frozen=True)
 class _Compiler:
-    """Runs the tools. Objects lie in ``out/objects`` and are named after what they are made from."""
+    """Runs the tools in ``out``. Objects lie in ``objects`` and are named after their sources."""
 
     source: Path
     out: Path
@@ -410,7 +412,7 @@ class _Compiler:
         if source.name == "agent_blob.S":
             # The compiler's cache does not know what .incbin reads.
             digest = hashlib.sha256((self.out / "agent.bin").read_bytes()).hexdigest()
-            options += [f"-I{self.out}", f"-DAGENT_SHA256={digest}"]
+            options += ["-I.", f"-DAGENT_SHA256={digest}"]
         return self._compile(self.source / source, name, options)
 
     def _compile(self, source: Path, name: str, options: Sequence[str]) -> str:
@@ -419,13 +421,12 @@ class _Compiler:
         if target.exists():
             return made
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = ["cc", *_TARGET, *_COMPILE, "-c", str(source), "-o", str(target)]
-        command += [f"-I{self.source}/board/libc", f"-I{self.source}", f"-I{self.out}/generated"]
-        command += options
+        command = ["cc", *_TARGET, *_COMPILE, "-c", str(source), "-o", made]
+        command += [f"-I{self.source}/board/libc", f"-I{self.source}", "-Igenerated", *options]
         # No path of this machine in the debug information.
+        command.append("-fdebug-compilation-dir=build")
         for path, shown in (
             (self.source, "firmware"),
-            (self.out, "build"),
             (self.sodium, "libsodium"),
             (self.zig.parent, "zig"),
         ):
@@ -614,9 +615,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.out, key=options.key, defines=defines, releases=options.releases
         )
     except UnbrickError as error:
-        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return error.exit_code
-    print(size_report(firmware))
+    sys.stdout.write(size_report(firmware) + "\n")
     return 0
 
 
