@@ -496,6 +496,7 @@ static void rewrite(void) {
 }
 
 void update_poll(uint64_t now) {
+    send_report(now);
     if (update.phase == UPDATE_TRANSFERRING) {
         continue_transfer(now);
     }
@@ -504,7 +505,6 @@ void update_poll(uint64_t now) {
         report(update.file.id, UPDATE_RECEIVED, RESULT_SUCCESS);
         check();
     }
-    send_report(now);
     /* The server is told before the terminal falls silent. */
     if (update.phase == UPDATE_CHECKED && update.report_count == 0) {
         rewrite();
