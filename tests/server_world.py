@@ -1,4 +1,4 @@
-"""What the tests of the server share: images that are not images, and a terminal that is a script."""
+"""What the tests of the server share: images that are none, and a terminal that is a script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import aiocoap
 
-from unbrick.errors import ImageError
+from unbrick.errors import ImageError, LinkError
 from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import (
@@ -116,6 +116,9 @@ class ScriptedTerminal:
         self.after_transfer: Callable[[], None] = self._install
         self._seed = seed
         self._line = bytearray()
+        self._inbox: list[bytes] = []
+        self._register_at = 0.0
+        self._fetch_soon = False
         self._power_up()
 
     # The engine's side: a line.
@@ -135,6 +138,9 @@ class ScriptedTerminal:
         inbox, self._inbox = self._inbox, []
         for message in inbox:
             self._coap.receive(message, now)
+        if self._fetch_soon:  # After the decision, which is the answer to the announcement.
+            self._fetch_soon = False
+            self._fetch(now)
         self._coap.poll(now)
         for outcome in self._coap.take_outcomes():
             self._answers.pop(outcome.ticket)(outcome.response, now)
@@ -154,9 +160,10 @@ class ScriptedTerminal:
     def _power_up(self) -> None:
         self._coap = CoapEndpoint(self._handle, random.Random(self._seed))
         self._decoder = slipmux.Decoder()
-        self._inbox: list[bytes] = []
+        self._inbox = []
         self._answers: dict[int, Callable[[Any, float], None]] = {}
         self._ticket = 0
+        self._fetch_soon = False
         self._register_at = 0.0
         self.phase = Phase.IDLE
         self.announcement = None
@@ -171,7 +178,13 @@ class ScriptedTerminal:
     def _ignore(self, response: Any, now: float) -> None:
         pass
 
-    def _handle(self, request: Any, now: float) -> Any:
+    def _handle(self, request: Any, _now: float) -> Any:
+        try:
+            return self._answer(request)
+        except LinkError:
+            return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+
+    def _answer(self, request: Any) -> Any:
         path = request.opt.uri_path
         if path == ("message",):
             self.texts.append(Text.decode(request.payload).text)
@@ -194,7 +207,7 @@ class ScriptedTerminal:
                     self.announcement = Announcement.decode(request.payload)
                     self.phase = Phase.TRANSFERRING
                     self.file = b""
-                    self._fetch(now)
+                    self._fetch_soon = True
             return aiocoap.Message(code=aiocoap.CHANGED, payload=decision.encode())
         return aiocoap.Message(code=aiocoap.NOT_FOUND)
 
@@ -214,10 +227,13 @@ class ScriptedTerminal:
             self.phase = Phase.IDLE
         else:
             self.file += response.payload
-            if response.opt.block2.more:
+            if response.opt.block2 is not None and response.opt.block2.more:
                 self._fetch(now)
                 return
-            assert hashlib.sha256(self.file).digest() == announced.file_digest
+            if hashlib.sha256(self.file).digest() != announced.file_digest:
+                self.report(Phase.FINISHED, Result.FILE_DIGEST_WRONG, now)
+                self.phase = Phase.IDLE
+                return
             self.phase = Phase.RECEIVED
             for phase in (Phase.RECEIVED, Phase.CHECKED, Phase.REWRITING):
                 self.report(phase, Result.SUCCESS, now)
@@ -250,7 +266,9 @@ class ScriptedTerminal:
         self._register_at = 0.0
 
 
-def run(until: float, *peers: Any, start: float = 0.0, stop: Callable[[], bool] | None = None) -> float:
+def run(
+    until: float, *peers: Any, start: float = 0.0, stop: Callable[[], bool] | None = None
+) -> float:
     """Let peers of a simulation run to a time, or until ``stop`` says so; gives the time."""
     now = start
     while now < until and not (stop is not None and stop()):

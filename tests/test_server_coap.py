@@ -53,7 +53,7 @@ async def ask(client: Any, server: CoapServer, message: Any) -> Any:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when the condition holds; the test's own time limit ends a vain wait."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for is in the records
         await asyncio.sleep(0.01)
 
 
@@ -113,7 +113,7 @@ class UdpTerminal(asyncio.DatagramProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
+    def datagram_received(self, data: bytes, _addr: object) -> None:
         self._coap.receive(data, 0.0)
         self._flush()
 
@@ -125,7 +125,7 @@ class UdpTerminal(asyncio.DatagramProtocol):
         for datagram in self._coap.take_datagrams():
             self._transport.sendto(datagram)
 
-    def _handle(self, request: Any, now: float) -> Any:
+    def _handle(self, request: Any, _now: float) -> Any:
         path = "/".join(request.opt.uri_path)
         self.asked.append(path)
         payload = Decision(Result.SUCCESS, 0, 0, "").encode() if path == "announce" else b""
@@ -134,9 +134,7 @@ class UdpTerminal(asyncio.DatagramProtocol):
 
 async def udp_terminal(server: CoapServer) -> tuple[Any, UdpTerminal]:
     loop = asyncio.get_running_loop()
-    return await loop.create_datagram_endpoint(
-        UdpTerminal, remote_addr=("127.0.0.1", server.port)
-    )
+    return await loop.create_datagram_endpoint(UdpTerminal, remote_addr=("127.0.0.1", server.port))
 
 
 def test_a_terminal_is_spoken_to_where_it_registered_from(transport: str) -> None:

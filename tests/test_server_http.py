@@ -15,7 +15,7 @@ from unbrick.server.http import MAX_IMAGE, MAX_JSON, make_app
 from unbrick.server.records import MemoryRecords
 
 with warnings.catch_warnings():
-    # The test client tells of a successor of httpx that is not out yet.
+    # Newer test clients want the successor of httpx; the command line has httpx.
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
@@ -64,7 +64,7 @@ def test_terminals_with_all_they_said(api: Api) -> None:
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["body", "form"])
-def test_publishing_an_image(api: Api, form: bool) -> None:  # noqa: FBT001
+def test_publishing_an_image(api: Api, form: bool) -> None:
     if form:
         response = api.http.post("/api/images", files={"file": ("x.bin", IMAGE)})
     else:
@@ -202,5 +202,3 @@ def test_the_client_says_that_nobody_is_there() -> None:
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(SetupError, match="no address of a server"), ServerClient(url) as client:
         client.terminals()
-
-

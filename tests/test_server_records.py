@@ -144,11 +144,16 @@ def test_listings_are_in_order_and_can_be_narrowed(open_records: Open) -> None:
 def test_a_transaction_that_fails_leaves_nothing(open_records: Open) -> None:
     with open_records() as records:
         records.save_terminal(TERMINAL)
-        with pytest.raises(RuntimeError, match="power"), records.transaction():
-            records.save_terminal(replace(TERMINAL, version="2.0.0+0"))
-            records.add_event(EVENT)
-            assert records.events() != []
-            raise RuntimeError("power")
+
+        def fail() -> None:
+            with records.transaction():
+                records.save_terminal(replace(TERMINAL, version="2.0.0+0"))
+                records.add_event(EVENT)
+                assert records.events() != []
+                raise RuntimeError("power")
+
+        with pytest.raises(RuntimeError, match="power"):
+            fail()
         assert records.events() == []
     with open_records() as records:
         assert records.terminals() == [TERMINAL]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import aiocoap
@@ -22,7 +23,7 @@ class Echo:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def __call__(self, request: Any, now: float) -> Any:
+    def __call__(self, request: Any, _now: float) -> Any:
         self.asked.append(request.payload)
         return Message(code=aiocoap.CHANGED, payload=b"to " + request.payload)
 
@@ -104,10 +105,10 @@ def test_a_request_is_sent_again_at_doubling_intervals_and_then_given_up() -> No
         times.append(now)
         endpoint.poll(now)
         assert endpoint.take_datagrams() in ([first], [])
-    gaps = [after - before for before, after in zip([100.0, *times], times, strict=False)]
+    gaps = [after - before for before, after in pairwise([100.0, *times])]
     assert len(gaps) == 5
     assert 2.0 <= gaps[0] <= 3.0
-    for shorter, longer in zip(gaps, gaps[1:], strict=False):
+    for shorter, longer in pairwise(gaps):
         assert longer == pytest.approx(2 * shorter)
     (outcome,) = endpoint.take_outcomes()
     assert (outcome.ticket, outcome.response) == (5, None)
@@ -214,7 +215,7 @@ def test_what_is_no_message_is_refused(bad: bytes) -> None:
 
 
 @given(st.binary(max_size=60), st.booleans())
-def test_any_datagram_can_be_received(noise: bytes, plausible: bool) -> None:  # noqa: FBT001
+def test_any_datagram_can_be_received(noise: bytes, plausible: bool) -> None:
     endpoint, _ = make()
     endpoint.request(ask(), 1, 0.0)
     endpoint.receive(b"\x40\x02" + noise if plausible else noise, 1.0)

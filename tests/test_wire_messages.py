@@ -41,7 +41,7 @@ DECISION = Decision(Result.NOT_ENOUGH_SRAM, 2_000_000, 1_800_000, "no room")
 REPORT = Report("T-0001", 9, Phase.CHECKED, Result.SUCCESS, "1.0.0+0", b"d" * 32, "")
 STATUS = Status(Phase.TRANSFERRING, 9, 512, 1234)
 TEXT = Text("Grüße an alle")
-ALL = [REGISTRATION, ANNOUNCEMENT, DECISION, REPORT, STATUS, TEXT]
+ALL: list[Any] = [REGISTRATION, ANNOUNCEMENT, DECISION, REPORT, STATUS, TEXT]
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
@@ -121,7 +121,7 @@ def changed(key: int, value: object) -> bytes:
         (changed(7, 2), "key 7"),
         (changed(8, -1), "key 8"),
         (changed(8, 1 << 32), "key 8"),
-        (changed(8, True), "key 8"),  # noqa: FBT003
+        (changed(8, True), "key 8"),
         (changed(9, 17), "key 9"),
     ],
 )

@@ -166,6 +166,7 @@ class Bridge:
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._tty: asyncio.ReadTransport | None = None
 
     @property
     def port(self) -> int:
@@ -193,7 +194,7 @@ class Bridge:
             host, port = parse_host_port(address)
             self._task = asyncio.create_task(self._call(host, port))
         else:
-            reader, writer = await _open_tty(self._modem)
+            self._tty, reader, writer = await _open_tty(self._modem)
             self._task = asyncio.create_task(self._session(reader, writer))
 
     async def wait(self) -> None:
@@ -211,6 +212,8 @@ class Bridge:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._tty is not None:
+            self._tty.close()
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -249,8 +252,13 @@ class Bridge:
                 await writer.wait_closed()
 
 
-async def _open_tty(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A serial port or pseudo-terminal as a pair of streams, raw and at 115200 baud."""
+async def _open_tty(
+    path: str,
+) -> tuple[asyncio.ReadTransport, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A serial port or pseudo-terminal as a pair of streams, raw and at 115200 baud.
+
+    The transport is what the reader reads from; closing the writer does not close it.
+    """
     hint = "give the path of a serial port or pseudo-terminal, tcp:HOST:PORT or listen:HOST:PORT"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
@@ -267,9 +275,12 @@ async def _open_tty(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     # Two files: each transport closes its own.
-    await loop.connect_read_pipe(
+    receiving, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", buffering=0)
     )
     writing = os.fdopen(os.dup(descriptor), "wb", buffering=0)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, writing)
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+    # The protocol is there for its flow control alone, and its reader stays empty.
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), writing
+    )
+    return receiving, reader, asyncio.StreamWriter(transport, protocol, reader, loop)

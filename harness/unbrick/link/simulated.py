@@ -180,22 +180,26 @@ class SimulatedLink:
                 for part in slipmux.Decoder().feed(frame):
                     if part.type is slipmux.FrameType.COAP:
                         self._coap.receive(part.data, now)
+                        self._pass_on_outcomes(self._server, now)
 
     def _talk(self, now: float) -> None:
         """What the server has to say."""
         if self._server is None:
             return
         self._coap.poll(now)
-        for outcome in self._coap.take_outcomes():
-            answer = "no answer" if outcome.response is None else outcome.response.code.dotted
-            request = self._asked.pop(outcome.ticket)
-            self.exchanges.append(Exchange(now, request, answer))
-            self._server.outcome(outcome.ticket, outcome.response, now)
+        self._pass_on_outcomes(self._server, now)
         for outgoing in self._server.poll(now, self._endpoint):
             self._asked[outgoing.ticket] = _in_words(outgoing.message)
             self._coap.request(outgoing.message, outgoing.ticket, now)
         for datagram in self._coap.take_datagrams():
             self._send(Direction.DOWN, datagram, now)
+
+    def _pass_on_outcomes(self, server: Server, now: float) -> None:
+        for outcome in self._coap.take_outcomes():
+            answer = "no answer" if outcome.response is None else outcome.response.code.dotted
+            request = self._asked.pop(outcome.ticket)
+            self.exchanges.append(Exchange(now, request, answer))
+            server.outcome(outcome.ticket, outcome.response, now)
 
     def _handle(self, request: aiocoap.Message, now: float) -> aiocoap.Message:
         if self._server is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -19,6 +18,10 @@ from unbrick.wire.coap import Outgoing
 
 RESPONSE_TIMEOUT = 120.0
 """Seconds after which a terminal that acknowledged a request will not answer it any more."""
+
+NETWORK_TRIES = 3
+NETWORK_PAUSE = 0.5
+"""Seconds before a request is tried again that the network refused."""
 
 
 class _Site:
@@ -112,12 +115,18 @@ class CoapServer:
     async def _send(self, outgoing: Outgoing) -> None:
         if self._context is None:
             return
-        message = outgoing.message
-        message.remote = UndecidedRemote("coap", outgoing.endpoint)
-        request = self._context.request(message, handle_blockwise=False)
         response = None
-        # A terminal that is not there will be told when it registers.
-        with contextlib.suppress(aiocoap.error.Error, OSError, asyncio.TimeoutError):
-            response = await asyncio.wait_for(request.response, RESPONSE_TIMEOUT)
+        for _ in range(NETWORK_TRIES):
+            message = outgoing.message.copy(remote=UndecidedRemote("coap", outgoing.endpoint))
+            request = self._context.request(message, handle_blockwise=False)
+            try:
+                response = await asyncio.wait_for(request.response, RESPONSE_TIMEOUT)
+            except (aiocoap.error.TimeoutError, asyncio.TimeoutError):
+                break  # The terminal is not there: it will be told when it registers.
+            except (aiocoap.error.Error, OSError):
+                # That a port is closed is often told to the next who sends, whoever it is to.
+                await asyncio.sleep(NETWORK_PAUSE)
+            else:
+                break
         self.core.outcome(outgoing.ticket, response, self._clock())
         self.pump()
