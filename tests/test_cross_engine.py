@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -85,7 +86,8 @@ def test_claim_c2_qemu_and_the_in_process_engine_agree(
     for engine in ("inprocess", "qemu"):
         system = make_system(engine=engine)
         scenario(system)
-        transcripts[engine] = system.console.text
+        # The receiver of a file asks for it, by a C, once a second of its own time.
+        transcripts[engine] = re.sub("YMODEM\r\nC+", "YMODEM\r\n", system.console.text)
         system.engine.power_off()
         memories[engine] = system.engine.read_nor()
         assert system.engine.faults == []

@@ -52,25 +52,30 @@ def symbol(elf: Path, name: str) -> int:
 def hashing_nor(releases: Releases, length: int) -> bytes:
     """A NOR whose reset hashes ``length`` bytes with boot's own SHA-256 and then waits."""
     nor = bytearray(releases.boot.ljust(BOARD.nor.modelled, b"\xff"))
-    words = (
-        0xE59FD014,  # ldr sp, [pc, #20]
-        0xE28F0018,  # add r0, pc, #24   (unused result pointer, replaced below)
-        0xE59F0010,  # ldr r0, [pc, #16]
-        0xE3A01000,  # mov r1, #0
-        0xE59F200C,  # ldr r2, [pc, #12]
-        0xE3A03000,  # mov r3, #0
-        0xEA000003,  # b over the literals
-        BOARD.sram.base + 0x20000,
-        BOARD.sram.base,
-        length,
-        0,
-        0xE59FC004,  # ldr r12, [pc, #4]
+    boot = releases.firmware.boot.elf
+    code_words = (
+        0xE59FD038,  # ldr sp, [stack]
+        0xE59F0038,  # ldr r0, [state]
+        0xE59FC038,  # ldr r12, [init]
         0xE12FFF3C,  # blx r12
-        0xEA000000,  # b over the literal
-        symbol(releases.firmware.boot.elf, "crypto_hash_sha256") | 1,
+        0xE59F002C,  # ldr r0, [state]
+        0xE3A01000,  # mov r1, #0      from address 0
+        0xE59F2030,  # ldr r2, [length]
+        0xE3A03000,  # mov r3, #0      upper half of the length
+        0xE59FC024,  # ldr r12, [update]
+        0xE12FFF3C,  # blx r12
         0xE320F003,  # wfi
-        0xEAFFFFFD,  # b back
+        0xEAFFFFFD,  # b back to it
+        *(0,) * 4,
     )
+    literals = (
+        BOARD.sram.base + 0x20000,  # stack
+        BOARD.sram.base,  # state
+        symbol(boot, "crypto_hash_sha256_init") | 1,
+        symbol(boot, "crypto_hash_sha256_update") | 1,
+        length,
+    )
+    words = code_words + literals
     code = b"".join(word.to_bytes(4, "little") for word in words)
     nor[STUB : STUB + len(code)] = code
     branch = 0xEA000000 | ((STUB - 8) >> 2)

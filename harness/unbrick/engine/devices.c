@@ -108,6 +108,8 @@ struct board {
     size_t fault_count;
     struct op *ops;
     size_t op_count, op_capacity;
+    uint8_t *op_data;
+    size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
     uint32_t job_serial;
 };
@@ -514,17 +516,35 @@ static void chip_write(struct board *b, int chip, uint32_t word, uint16_t value)
     }
 }
 
+static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
+    if (wanted <= *capacity)
+        return memory;
+    *capacity = wanted * 2;
+    memory = realloc(memory, *capacity * size);
+    if (!memory)
+        abort();
+    return memory;
+}
+
 static void record_op(struct board *b, uint32_t lanes) {
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
-    if (b->op_count == b->op_capacity) {
-        b->op_capacity = b->op_capacity ? b->op_capacity * 2 : 256;
-        b->ops = realloc(b->ops, b->op_capacity * sizeof *b->ops);
-        if (!b->ops)
-            abort();
-    }
+    b->ops = grown(b->ops, &b->op_capacity, b->op_count + 1, sizeof *b->ops);
     uint32_t kind = j->kind == BUSY_ERASE ? OP_ERASE : j->kind == BUSY_WORD ? OP_WORD : OP_BUFFER;
-    b->ops[b->op_count++] =
-        (struct op){kind, lanes, j->word * 4, j->count * 4, j->start, j->end};
+    b->ops[b->op_count++] = (struct op){
+        kind, lanes, j->word * 4, j->count * 4, j->start, j->end, b->op_data_size};
+    if (kind == OP_ERASE)
+        return;
+    size_t size = b->op_data_size + j->count * 4;
+    b->op_data = grown(b->op_data, &b->op_data_capacity, size, 1);
+    uint8_t *out = b->op_data + b->op_data_size;
+    memset(out, 0xff, j->count * 4);
+    for (int chip = 0; chip < NOR_CHIPS; chip++) {
+        const struct job *part = &b->chips[chip].job;
+        for (uint32_t i = 0; lanes & 1u << chip && i < part->count; i++)
+            if (part->given[i])
+                put16(out + i * 4 + chip * 2, part->data[i]);
+    }
+    b->op_data_size = size;
 }
 
 /* Translated code of this range is no longer what memory holds. */
@@ -1144,6 +1164,7 @@ void board_free(struct board *b) {
         free(b->uarts[i].tx.time);
     }
     free(b->ops);
+    free(b->op_data);
     free(b);
 }
 
@@ -1230,6 +1251,16 @@ size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capa
     for (size_t i = 0; i < capacity && from + i < b->op_count; i++)
         out[i] = b->ops[from + i];
     return b->op_count;
+}
+
+void board_op_data(const struct board *b, size_t op, uint8_t *out) {
+    if (op < b->op_count && b->ops[op].kind != OP_ERASE)
+        memcpy(out, b->op_data + b->ops[op].data, b->ops[op].length);
+}
+
+/* Operations and faults so far are of no more interest; counting begins anew. */
+void board_forget(struct board *b) {
+    b->op_count = b->op_data_size = b->fault_count = 0;
 }
 
 void board_cut_before(struct board *b, uint64_t op) { b->cut_before = op; }

@@ -44,6 +44,7 @@ struct op {
     uint32_t offset; /* in the NOR, bytes */
     uint32_t length; /* bytes, of the pair */
     uint64_t start, end;
+    uint64_t data; /* of a program: where its bytes are kept; 0xff where nothing was given */
 };
 
 enum stop_reason {
@@ -97,4 +98,6 @@ void board_uart_watch(struct board *b, int uart, int byte);
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);
+void board_op_data(const struct board *b, size_t op, uint8_t *out);
+void board_forget(struct board *b);
 void board_cut_before(struct board *b, uint64_t op);

@@ -66,6 +66,7 @@ class COp(c.Structure):
         ("length", c.c_uint32),
         ("start", c.c_uint64),
         ("end", c.c_uint64),
+        ("data", c.c_uint64),
     )
 
 
@@ -88,6 +89,7 @@ class FlashOp:
     """One operation of the NOR: ``kind`` is word, buffer or erase; offset and length in bytes.
 
     ``lanes`` has bit 0 set for the low chip and bit 1 for the high one; times are in seconds.
+    ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase.
     """
 
     index: int
@@ -97,6 +99,7 @@ class FlashOp:
     lanes: int
     start: float
     end: float
+    data: bytes = b""
 
 
 def _load() -> Any:
@@ -127,6 +130,8 @@ def _load() -> Any:
         "board_uart_watch": (None, [board, c.c_int, c.c_int]),
         "board_faults": (size, [board, c.POINTER(CFault), size]),
         "board_ops": (size, [board, c.POINTER(COp), size, size]),
+        "board_op_data": (None, [board, size, c.c_char_p]),
+        "board_forget": (None, [board]),
         "board_cut_before": (None, [board, u64]),
     }
     for name, (result, arguments) in signatures.items():
@@ -186,9 +191,21 @@ class Models:
         self.lib.board_faults(self.board, kept, len(kept))
         return list(kept)
 
+    @property
+    def op_count(self) -> int:
+        """How many operations of the NOR were begun so far."""
+        return int(self.lib.board_ops(self.board, None, 0, 0))
+
+    def _data(self, index: int, op: COp) -> bytes:
+        if OP_KINDS[op.kind] == "erase":
+            return b""
+        data = c.create_string_buffer(op.length)
+        self.lib.board_op_data(self.board, index, data)
+        return data.raw
+
     def ops(self) -> list[FlashOp]:
         """Every operation of the NOR so far, in order."""
-        count = self.lib.board_ops(self.board, None, 0, 0)
+        count = self.op_count
         kept = (COp * count)()
         self.lib.board_ops(self.board, kept, 0, count)
         return [
@@ -200,6 +217,7 @@ class Models:
                 lanes=op.lanes,
                 start=op.start / 1e9,
                 end=op.end / 1e9,
+                data=self._data(i, op),
             )
             for i, op in enumerate(kept)
         ]

@@ -159,6 +159,16 @@ class InProcessEngine(Engine):
         return self._models.ops()
 
     @property
+    def op_count(self) -> int:
+        """How many flash operations were begun."""
+        return self._models.op_count
+
+    def forget(self) -> None:
+        """Count operations and faults from here on."""
+        self._models.lib.board_forget(self._models.board)
+        self._faults = []
+
+    @property
     def overruns(self) -> tuple[int, int]:
         """Bytes lost in the receivers of (UART0, UART1) because the firmware was late."""
         lib, board = self._models.lib, self._models.board
@@ -219,8 +229,13 @@ class InProcessEngine(Engine):
             raise EngineError(
                 f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
             )
-        self._models.nor[:] = image.ljust(BOARD.nor.modelled, b"\xff")
-        self._uc.ctl_flush_tb()
+        image = image.ljust(BOARD.nor.modelled, b"\xff")
+        size, nor = BOARD.nor.block_size, self._models.nor
+        for start in range(0, BOARD.nor.modelled, size):
+            fresh = image[start : start + size]
+            if nor[start : start + size] != fresh:  # translated code of the rest stays good
+                nor[start : start + size] = fresh
+                self._uc.ctl_remove_cache(start, start + size)
 
     def close(self) -> None:
         if self._powered:
