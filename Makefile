@@ -1,0 +1,66 @@
+# What there is to do here; `make help` says it, and is the default.
+
+PYTHON ?= python3
+ENGINE ?= inprocess
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.unbrick-installed
+C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup firmware test lint format hil-test bench run console docs/traceability clean
+
+help: ## this list
+	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo
+	@echo "  ENGINE=qemu runs hil-test, run and console on QEMU (now: $(ENGINE))"
+
+setup: $(STAMP) ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/engine/*.[ch])
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or later is needed: make setup PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	    { echo "python3 -m venv does not work here (Debian: apt install python3-venv)"; exit 2; }
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+firmware: $(STAMP) ## build boot, agent and every release of the application
+	$(BIN)/unbrick firmware build
+
+test: lint ## all tests, after the linters
+	$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP) ## ruff, mypy --strict and clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+format: $(STAMP) ## lay out Python and C as lint wants it
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+hil-test: $(STAMP) ## the whole system once: boot, update over the air, restoration
+	@$(BIN)/unbrick hil-test --engine $(ENGINE)
+
+bench: $(STAMP) ## measure, as ratios
+	@$(BIN)/python tools/bench.py
+
+run: $(STAMP) ## a terminal in real time, its serial lines as ports
+	@$(BIN)/unbrick run --engine $(ENGINE)
+
+console: $(STAMP) ## sit at a terminal's console
+	@$(BIN)/unbrick console --engine $(ENGINE)
+
+docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
+	$(BIN)/python tools/traceability.py
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist harness/*.egg-info harness/unbrick/engine/*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f $(STAMP)
+	find firmware harness tests tools -name __pycache__ -prune -exec rm -rf {} +
