@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import tty
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +147,6 @@ def test_a_pseudo_terminal_is_a_modem_too() -> None:
     async def test() -> None:
         server = await udp_server()
         ours, theirs = os.openpty()
-        tty.setraw(theirs)
         bridge = Bridge(os.ttyname(theirs), server.address)
         await bridge.start()
         every_byte = bytes(range(256))
@@ -208,13 +206,30 @@ def test_hostile_bytes_and_datagrams_do_not_stop_the_bridge() -> None:
         modem.writer.write(encode(b"first"))
         _, address = await server.got.get()
         modem.writer.write(random.Random(1).randbytes(20_000) + b"\xa9" * 5000)
-        server.transport.sendto(bytes(MAX_FRAME), address)
         server.transport.sendto(b"good", address)
         assert await modem.message() == b"good"
         modem.writer.write(b"\xc0" + encode(b"last"))
         while (await server.got.get())[0] != b"last":
             pass
         assert bridge.traffic.frames_dropped > 1
+        modem.writer.close()
+        await bridge.close()
+
+    run(test)
+
+
+def test_a_datagram_that_fits_no_frame_is_dropped_and_counted() -> None:
+    async def test() -> None:
+        server = await udp_server()
+        bridge = Bridge("listen:127.0.0.1:0", server.address)
+        await bridge.start()
+        modem = await call(bridge)
+        modem.writer.write(encode(b"first"))
+        _, address = await server.got.get()
+        server.transport.sendto(bytes(MAX_FRAME), address)
+        server.transport.sendto(b"good", address)
+        assert await modem.message() == b"good"
+        assert (bridge.traffic.frames_dropped, bridge.traffic.messages_down) == (1, 1)
         modem.writer.close()
         await bridge.close()
 

@@ -89,6 +89,13 @@ def test_the_seed_says_all() -> None:
     assert run(1) != run(2)
 
 
+def test_the_directions_do_not_share_their_luck() -> None:
+    faults = Faults(FaultPlan(drop=0.5), 1)
+    up = [bool(faults.carry(UP, message, 0.0)) for message in MESSAGES]
+    down = [bool(faults.carry(DOWN, message, 0.0)) for message in MESSAGES]
+    assert up != down
+
+
 def test_a_message_fares_the_same_whatever_else_is_sent() -> None:
     alone, busy = Faults(PLAN, 3), Faults(PLAN, 3)
     for message in MESSAGES:

@@ -155,6 +155,18 @@ def test_a_terminal_is_spoken_to_where_it_registered_from(transport: str) -> Non
     with_server(test)
 
 
+def test_a_terminal_that_registers_is_told_at_once_what_waits_for_it() -> None:
+    async def test(server: CoapServer) -> None:
+        server.core.publish(IMAGE, 0.0)
+        server.core.start_update(SERIAL, "1.1.0", 0.0)
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: terminal.asked == ["announce"])
+        socket_.close()
+
+    with_server(test)
+
+
 def test_a_terminal_that_is_gone_is_told_when_it_registers_again() -> None:
     async def test(server: CoapServer) -> None:
         records = server.core.records
