@@ -21,6 +21,7 @@ enum command {
     LOCK_SETUP = 0x60,
     LOCK = 0x01,
     LOCK_DOWN = 0x2f,
+    READ_STATUS = 0x70,
 };
 
 enum status_bit {
@@ -87,6 +88,15 @@ static uint32_t wait_ready(uint32_t offset, uint32_t pause) {
     }
 }
 
+void nor_show_array(void) {
+    rings[0] = rings[1] = NULL; /* they may be what is broken */
+    command(0, READ_STATUS);
+    (void)wait_ready(0, PAUSE_WORD);
+    command(0, READ_ARRAY);
+}
+
+/* QEMU's chips lose SR.7 with the other bits when the status is cleared, until the next command of
+ * two cycles: CLEAR_STATUS is always followed by one. */
 static void begin(uint32_t offset) {
     vectors_enter();
     command(offset, CLEAR_STATUS);
@@ -152,7 +162,6 @@ int nor_open(struct uart_ring *uart0, struct uart_ring *uart1) {
     rings[0] = uart0;
     rings[1] = uart1;
     vectors_enter();
-    command(0, CLEAR_STATUS);
     command(0, READ_ARRAY);
     command(CFI_ADDRESS * WORD, QUERY);
     const bool ok = read_geometry();

@@ -13,3 +13,7 @@ int nor_lock_down(uint32_t offset, uint32_t length);
 
 /* Where `offset` of the NOR can be read. */
 const uint8_t *nor_at(uint32_t offset);
+
+/* Waits until the chips are ready, whatever they were doing, and makes them show their array. For
+ * the way to a reset: the rings are forgotten. */
+void nor_show_array(void);

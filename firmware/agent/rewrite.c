@@ -1,36 +1,12 @@
 #include "agent/rewrite.h"
 
 #include "agent/nor.h"
+#include "agent/text.h"
 #include "agent/vectors.h"
 #include "board/registers.h"
 #include <string.h>
 
 #define TRIES 3
-
-static void say(const char *text) {
-    for (; *text != '\0'; text++) {
-        while (read32(BOARD_UART0 + UART_FR) & UART_FR_TXFF) {
-        }
-        write32(BOARD_UART0 + UART_DR, (uint8_t)*text);
-    }
-}
-
-static void say_number(uint32_t value) {
-    char text[11];
-    size_t start = sizeof text - 1;
-    text[start] = '\0';
-    do {
-        text[--start] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    say(&text[start]);
-}
-
-static void flush(void) {
-    while (!(read32(BOARD_UART0 + UART_FR) & UART_FR_TXFE) ||
-           (read32(BOARD_UART0 + UART_FR) & UART_FR_BUSY)) {
-    }
-}
 
 /* The part of the image that belongs into block `number`. */
 static uint32_t part_length(const struct rewrite_job *job, uint32_t number) {
@@ -95,20 +71,20 @@ void rewrite(const struct rewrite_job *job) {
         for (uint32_t number = 0; number < blocks; number++) {
             count += differs(job, number);
         }
-        say("agent: rewriting ");
-        say_number(count);
-        say(" of ");
-        say_number(blocks);
-        say(" blocks\r\n");
+        text_say("agent: rewriting ");
+        text_say_number(count);
+        text_say(" of ");
+        text_say_number(blocks);
+        text_say(" blocks\r\n");
         done = rewrite_blocks(job, blocks, &failed);
     }
     if (done) {
-        say("agent: done\r\n");
+        text_say("agent: done\r\n");
     } else {
-        say("agent: failed, block at ");
-        say_number(failed);
-        say("\r\n");
+        text_say("agent: failed, block at ");
+        text_say_number(failed);
+        text_say("\r\n");
     }
-    flush();
+    text_flush();
     board_reset();
 }

@@ -2,7 +2,8 @@
  * fetched. */
 #pragma once
 
-/* Makes the agent's own vectors count; they start boot again as soon as the chips allow it. */
+/* Makes the agent's own vectors count; they say so and reset the board
+ * as soon as the chips allow it. */
 void vectors_enter(void);
 
 /* Makes the caller's count again. */

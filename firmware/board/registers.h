@@ -47,7 +47,8 @@ static inline void write32(uintptr_t address, uint32_t value) {
     *(volatile uint32_t *)address = value;
 }
 
-/* Resets the whole board: CPU, devices and the NOR chips. Boot starts at 0 and relies on nothing. */
+/* Resets the whole board: CPU, devices and the NOR chips. Boot starts at 0 and relies on nothing.
+ */
 _Noreturn static inline void board_reset(void) {
     write32(BOARD_SYS_CFGCTRL, SYS_CFGCTRL_REBOOT);
     for (;;) {

@@ -17,7 +17,7 @@ _Noreturn void system_exception(const char *kind, uint32_t pc);
 /* Enables the UARTs' and the timer's interrupts in the GIC, so that WFI wakes up for them. */
 void system_init(void);
 
-/* Lets UART0 send what it has, then starts boot again as after a reset. SRAM is kept. */
+/* Lets UART0 send what it has, then resets the board. */
 _Noreturn void system_restart(void);
 
 /* Starts a program whose vector (initial stack pointer, entry with bit 0 set) lies at `vector`. */

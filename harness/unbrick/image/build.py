@@ -174,7 +174,7 @@ def build_firmware(
 
     Raises:
         BuildError: something does not compile, link or fit.
-        SetupError: sources, key or third-party code are missing.
+        SetupError: sources, key or third-party code are missing, or ``out`` holds other things.
     """
     source = firmware_folder()
     build = _Build(
@@ -193,6 +193,7 @@ def build_firmware(
     out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(out.with_name(out.name + ".lock")):
         if _read_stamp(out) != stamp:
+            _check_replaceable(out)
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
                 fresh = Path(scratch) / "firmware"
                 fresh.mkdir()
@@ -512,6 +513,14 @@ def _flat(elf: Path, base: int) -> bytes:
             image.extend(b"\xff" * (offset + len(data) - len(image)))
             image[offset : offset + len(data)] = data
     return bytes(image)
+
+
+def _check_replaceable(out: Path) -> None:
+    """A folder that holds something else than an earlier build must not be lost."""
+    if out.exists() and not (out.is_dir() and ((out / _STAMP).exists() or not any(out.iterdir()))):
+        raise SetupError(
+            f"{out} is there already and holds no firmware", hint="name a folder of its own"
+        )
 
 
 def _read_stamp(out: Path) -> str:
