@@ -15,6 +15,7 @@ ROOT = Path(unbrick.__file__).parent
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
     {"cli", "cli_run", "cli_image", "cli_server", "pytest_plugin"},
+    {"campaign"},
     {"bench"},
     {"engine", "server", "restore", "link"},
     {"wire", "nor", "image"},
