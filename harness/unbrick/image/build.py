@@ -595,8 +595,8 @@ def _download(archive: Path) -> None:
             raise SetupError(
                 f"libsodium's sources ({_PYNACL}) could not be fetched: "
                 f"{done.stderr.strip() or 'pip brought another file'}",
-                hint=f"check that pip reaches a package index, or put {archive.name} into "
-                f"{archive.parent}",
+                hint="see that pip reaches a package index and that setuptools and cffi are "
+                f"installed, or put {archive.name} into {archive.parent}",
             )
         fetched.replace(archive)
 
