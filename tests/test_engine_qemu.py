@@ -83,6 +83,10 @@ def runs(pid: int) -> bool:
         return False
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def wait_for(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < deadline:
@@ -204,9 +208,12 @@ def test_a_board_that_resets_itself_starts_again_from_the_nor(qemu: str) -> None
 def test_arguments_that_qemu_refuses_are_told_in_its_words(qemu: str) -> None:
     assert qemu
     with QemuEngine(["-gdb", "nonsense"]) as engine:
-        with pytest.raises(EngineError, match=r"ended by itself.*nonsense"):
-            engine.power_on()
+        before = open_files()
+        for _ in range(3):
+            with pytest.raises(EngineError, match=r"ended by itself.*nonsense"):
+                engine.power_on()
         assert not engine.powered
+        assert open_files() == before
 
 
 def test_without_qemu_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

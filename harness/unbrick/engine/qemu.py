@@ -151,6 +151,7 @@ class _Process:
             self.qmp("qmp_capabilities")
         except EngineError:
             self.kill()
+            self.close()
             raise
 
     def qmp(self, command: str, **arguments: object) -> object:
@@ -239,6 +240,7 @@ class _Process:
         child = getattr(self, "_child", None)
         if child is not None and child.returncode is None:
             self.kill()
+            self.close()
 
 
 class _Log:
