@@ -40,6 +40,7 @@ static void receive(struct ymodem *ymodem) {
         const uint64_t deadline = ymodem_poll(ymodem, timer_now());
         uint8_t bytes[64];
         size_t length = 0;
+        uart_poll(); /* the radio's, too: what waits there would keep us from sleeping */
         int byte;
         while (length < sizeof bytes && (byte = uart_get(UART_WIRE)) >= 0) {
             bytes[length++] = (uint8_t)byte;
@@ -56,6 +57,7 @@ static void receive(struct ymodem *ymodem) {
 static void await_silence(void) {
     uint64_t end = timer_now() + SILENCE_US;
     while (timer_now() < end) {
+        uart_poll();
         while (uart_get(UART_WIRE) >= 0) {
             end = timer_now() + SILENCE_US;
         }

@@ -191,13 +191,12 @@ uint32_t recordlog_slots(const struct recordlog *log) {
 
 /* ---- Writing ---- */
 
-/* Clears a slot or header for good, so that it cannot be read as a valid one some other time. It is
- * invalid already: should the flash refuse, nothing is worse than before. */
+/* Clears a slot or header for good, so that it cannot be read as a valid or a blank one some other
+ * time. Also when it reads as zero: power may have been lost in clearing it. It is invalid already:
+ * should the flash refuse, nothing is worse than before. */
 static void clear(const struct recordlog *log, uint32_t offset, uint32_t length) {
     const uint8_t zeros[MAX_SLOT] = {0}; /* on the stack: what is written must lie in RAM */
-    if (!is_filled(at(log, offset), length, 0)) {
-        (void)write_verified(log, offset, zeros, length);
-    }
+    (void)write_verified(log, offset, zeros, length);
 }
 
 /* Programs what is there once more. */

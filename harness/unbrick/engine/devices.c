@@ -1258,9 +1258,15 @@ void board_op_data(const struct board *b, size_t op, uint8_t *out) {
         memcpy(out, b->op_data + b->ops[op].data, b->ops[op].length);
 }
 
-/* Operations and faults so far are of no more interest; counting begins anew. */
+/* Without power: nothing that was is of any more interest, time and counting begin anew. */
 void board_forget(struct board *b) {
+    b->now = b->blocks = 0;
     b->op_count = b->op_data_size = b->fault_count = 0;
+    for (int i = 0; i < 2; i++) {
+        b->uarts[i].tx.head = b->uarts[i].tx.count = 0;
+        b->uarts[i].overruns = 0;
+    }
+    reset_devices(b);
 }
 
 void board_cut_before(struct board *b, uint64_t op) { b->cut_before = op; }

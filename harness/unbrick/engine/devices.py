@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from unbrick.board import BOARD
 from unbrick.engine.compile import LIBRARY_NAME
 from unbrick.errors import EngineError, SetupError
+from unbrick.nor.ops import FlashOp
 
 
 class Stop(IntEnum):
@@ -82,24 +82,6 @@ class CUnicorn(c.Structure):
         ("mem_protect", c.c_void_p),
         ("ctl", c.c_void_p),
     )
-
-
-@dataclass(frozen=True)
-class FlashOp:
-    """One operation of the NOR: ``kind`` is word, buffer or erase; offset and length in bytes.
-
-    ``lanes`` has bit 0 set for the low chip and bit 1 for the high one; times are in seconds.
-    ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase.
-    """
-
-    index: int
-    kind: str
-    offset: int
-    length: int
-    lanes: int
-    start: float
-    end: float
-    data: bytes = b""
 
 
 def _load() -> Any:

@@ -25,13 +25,15 @@ from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board import BOARD, MAP
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, FlashOp, Models, Stop
+from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from unbrick.nor.ops import FlashOp
 
 _FAULT_TEXTS = {
     "busy-fetch": "executed from the NOR at {address:#x} while it was not in read-array mode",
@@ -164,7 +166,9 @@ class InProcessEngine(Engine):
         return self._models.op_count
 
     def forget(self) -> None:
-        """Count operations and faults from here on."""
+        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
+        if self._powered:
+            raise EngineError("time cannot begin anew under power", hint="power off first")
         self._models.lib.board_forget(self._models.board)
         self._faults = []
 

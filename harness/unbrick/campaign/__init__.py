@@ -1,0 +1,1 @@
+"""The campaign: a search over power cuts, torn operations and link faults, and its verdict."""

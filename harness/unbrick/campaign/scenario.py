@@ -1,0 +1,98 @@
+"""What a campaign searches: a terminal as it stands, what its user and its server want of it.
+
+A scenario says where things begin and what is wanted; how the wanted comes about, again after every
+power cut, is the same for all (``unbrick.campaign.story``). To add one, describe it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unbrick.errors import SetupError
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the campaign.
+
+    Attributes:
+        name: a short word, the first part of every case ID.
+        about: one sentence for people.
+        installed: release in the NOR at the beginning; ``None``: only boot, and a person with the
+            restoration apparatus.
+        saved: phonebook entries (name, number) that are there at the beginning and must never be
+            lost.
+        saves: entries that the user adds, and adds again until they are there.
+        updates: releases that the server installs, one after the other.
+        interrupted_by: a release that takes the place of the first of ``updates`` while that is
+            being transferred.
+        rescue: release that the restoration apparatus holds.
+        before: releases that were installed over the air before the search begins.
+        journal_free: so many slots of the journal are free at the beginning, to bring compaction
+            near; ``None``: as it comes. Needs ``before``, so that there is a journal.
+    """
+
+    name: str
+    about: str
+    installed: str | None = "1.0.0"
+    saved: tuple[tuple[str, str], ...] = (("Alice", "12345"),)
+    saves: tuple[tuple[str, str], ...] = ()
+    updates: tuple[str, ...] = ()
+    interrupted_by: str | None = None
+    rescue: str = "1.1.0"
+    before: tuple[str, ...] = ()
+    journal_free: int | None = None
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("staged", "1.0.0 is updated to 1.1.0 over the air", updates=("1.1.0",)),
+        Scenario(
+            "steps",
+            "1.0.0 is updated to 1.1.0 and then to 1.3.0",
+            updates=("1.1.0", "1.3.0"),
+            rescue="1.3.0",
+        ),
+        Scenario(
+            "overtaken",
+            "the update to 1.1.0 is cancelled in mid-transfer and 1.3.0 takes its place",
+            updates=("1.1.0",),
+            interrupted_by="1.3.0",
+            rescue="1.3.0",
+        ),
+        Scenario(
+            "restore",
+            "a terminal without an application is restored over the wire",
+            installed=None,
+            saved=(),
+        ),
+        Scenario("phonebook", "the user saves phonebook entries", saves=(("Bob", "222"),)),
+        Scenario(
+            "compact",
+            "1.1.0 is updated to 1.3.0 while the journal is full and must be compacted",
+            before=("1.1.0",),
+            journal_free=3,
+            updates=("1.3.0",),
+            rescue="1.3.0",
+        ),
+        Scenario(
+            "broken",
+            "1.0.0 is updated to 1.2.0, which fails its trial, and 1.1.0 is restored",
+            updates=("1.2.0",),
+        ),
+    )
+}
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario called ``name``.
+
+    Raises:
+        SetupError: there is none.
+    """
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        known = ", ".join(SCENARIOS)
+        raise SetupError(f"there is no scenario {name!r}", hint=f"choose from {known}") from None

@@ -1,0 +1,196 @@
+"""One session of one case: from power-on with given cells until all has come about, traced."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+from unbrick.campaign.story import SERIAL, Story
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import ImageError, ToolBrokenError
+from unbrick.image.factory import factory_image
+from unbrick.image.format import inspect
+from unbrick.nor.canonical import canonical
+from unbrick.nor.cells import Cells
+from unbrick.server.records import UpdateState
+
+if TYPE_CHECKING:
+    from unbrick.campaign.scenario import Scenario
+    from unbrick.campaign.story import ServerState
+    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.image.release import Releases
+    from unbrick.nor.ops import FlashOp
+
+APPLICATION = BOARD.partition("application")
+JOURNAL = BOARD.partition("journal")
+SLOT = 64
+
+
+@dataclass(frozen=True)
+class State:
+    """What outlives a power cut: the NOR's cells and what the server remembers."""
+
+    cells: Cells
+    server: ServerState | None
+
+    @property
+    def key(self) -> tuple[object, str]:
+        """States with the same key count as one."""
+        return canonical(self.cells), self.server.canonical if self.server else ""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment at which the server had changed its mind: so many operations had been begun."""
+
+    ops: int
+    server: ServerState
+
+
+@dataclass
+class Outcome:
+    """What a session came to.
+
+    Attributes:
+        violation: (kind, text) of a broken invariant, or None.
+        route: ``application`` or ``restored``.
+        ops: the flash operations, in order.
+        marks: the server's changes of mind, the first one from before the session.
+        downtime: virtual seconds from power-on to the application's prompt; None if it never came.
+        virtual: virtual seconds of the session.
+        seconds: what it cost, by the clock.
+        console: everything the terminal said.
+    """
+
+    violation: tuple[str, str] | None
+    route: str
+    ops: list[FlashOp]
+    marks: list[Mark]
+    downtime: float | None
+    virtual: float
+    seconds: float = field(compare=False)
+    console: str = ""
+    final: State | None = None
+
+
+class _Recorder:
+    """Notes, with every look at the bench, how far the NOR is and what the server thinks."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self.marks: list[Mark] = []
+
+    def step(self, _now: float) -> None:
+        """Note a change. The server changes only between the terminal's turns."""
+        server = self._story.store.snapshot()
+        if not self.marks or server.canonical != self.marks[-1].server.canonical:
+            self.marks.append(Mark(self._story.engine.op_count, server))
+
+
+def run_session(
+    engine: InProcessEngine,
+    releases: Releases,
+    scenario: Scenario,
+    state: State,
+    resolution: int = 0,
+) -> Outcome:
+    """Run one session and check the invariants.
+
+    Args:
+        engine: any; its contents are replaced.
+        releases: the software.
+        scenario: what is wanted.
+        state: where the session begins.
+        resolution: how weak cells read.
+
+    Raises:
+        ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
+    """
+    start = time.perf_counter()
+    engine.power_off()
+    engine.forget()
+    readable = state.cells.image(resolution)
+    engine.load_nor(readable)
+    story = Story(engine, releases, scenario, state.server)
+    recorder = _Recorder(story)
+    story.bench.peers.append(recorder)
+    recorder.step(0.0)
+    violation = None
+    try:
+        story.run()
+        _check_end(story)
+    except Violation as found:
+        violation = (found.kind, str(found))
+    downtime, virtual = story.first_prompt, engine.now
+    engine.power_off()
+    ops = engine.ops
+    if violation is None and Cells.of(readable).after(ops).image() != engine.read_nor():
+        raise ToolBrokenError("the NOR is not what the trace of the session says")
+    return Outcome(
+        violation=violation,
+        route="restored" if story.bystander.restorations else "application",
+        ops=ops,
+        marks=recorder.marks,
+        downtime=downtime,
+        virtual=virtual,
+        seconds=time.perf_counter() - start,
+        console=story.bench.console.text,
+        final=State(state.cells.after(ops), recorder.marks[-1].server),
+    )
+
+
+def _check_end(story: Story) -> None:
+    """Invariants 3 and 5, at the end of a session."""
+    nor = story.engine.read_nor()
+    try:
+        running = inspect(nor[APPLICATION.offset : APPLICATION.end], trailing=True)
+    except ImageError as error:
+        raise Violation("forged", f"what runs is no image: {error}") from error
+    signed = {inspect(image).digest: version for version, image in story.releases.signed.items()}
+    if running.digest not in signed:
+        raise Violation("forged", f"{running.version} runs, which nobody has signed")
+    terminal = story.store.terminal(SERIAL)
+    if terminal is None or terminal.digest != running.digest:
+        known = terminal.version if terminal else "nothing"
+        raise Violation("server-lies", f"the server knows {known}, {running.version} runs")
+    updates = [u for u in story.store.updates(SERIAL) if u.state is UpdateState.SUCCEEDED]
+    if updates and updates[-1].digest != running.digest:
+        newest = max(u.version for u in updates)
+        if running.version < newest:
+            raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
+
+
+def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
+    """Where a scenario begins, made by really running the terminal.
+
+    Raises:
+        ToolBrokenError: the terminal does not come that far without any fault.
+    """
+    application = None if scenario.installed is None else releases.signed[scenario.installed]
+    cells = Cells.of(factory_image(releases.boot, application, SERIAL))
+    if scenario.installed is None:
+        return State(cells, None)
+    from dataclasses import replace
+
+    before = replace(
+        scenario, saves=scenario.saved, updates=scenario.before, interrupted_by=None, saved=()
+    )
+    outcome = run_session(engine, releases, before, State(cells, None))
+    if outcome.violation or outcome.final is None:
+        raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
+    state = outcome.final
+    if scenario.journal_free is not None:
+        state = State(_fill_journal(state.cells, scenario.journal_free), state.server)
+    return state
+
+
+def _fill_journal(cells: Cells, free: int) -> Cells:
+    """Repeat the journal's newest record until ``free`` slots are left."""
+    half = JOURNAL.offset
+    block = cells.blocks[half // BOARD.nor.block_size]
+    used = len(block) + -len(block) % SLOT
+    newest = cells.read(half + used - SLOT, SLOT)
+    count = (BOARD.nor.block_size - used) // SLOT - free
+    return cells.with_range(half + used, newest * count)

@@ -1,0 +1,218 @@
+"""What happens around a terminal from power-on until all that a scenario wants has come about.
+
+The same story is told after every power cut: the server goes on from its records, the user types
+again what is not saved yet, and somebody stands by with the restoration apparatus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unbrick.bench.bench import Bench
+from unbrick.bench.tap import Tap
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import ExpectError, FirmwareFaultError
+from unbrick.image.format import inspect
+from unbrick.link.simulated import SimulatedLink
+from unbrick.restore.apparatus import Apparatus
+from unbrick.server.core import ServerCore
+from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.wire.messages import TerminalState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.bench.console import Console
+    from unbrick.campaign.scenario import Scenario
+    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.image.release import Releases
+    from unbrick.link.faults import Faults
+
+SERIAL = "UB-000001"
+LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
+QUIET = 1.2  # seconds in which a terminal that is done must not touch its NOR
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the server remembers, without the images and without the log of events."""
+
+    terminals: tuple[object, ...]
+    updates: tuple[object, ...]
+    messages: tuple[object, ...]
+
+    @property
+    def canonical(self) -> str:
+        """What of it can make a difference: no times and no words for people."""
+        terminals = [
+            (t.serial, t.version, t.digest, t.state, t.last_update_id, t.last_result)  # type: ignore[attr-defined]
+            + (t.security_counter,)  # type: ignore[attr-defined]
+            for t in self.terminals
+        ]
+        updates = [(u.id, u.version, u.state, u.result) for u in self.updates]  # type: ignore[attr-defined]
+        return repr((terminals, updates, self.messages))
+
+
+class Store(MemoryRecords):
+    """The server's records, from which a state can be taken and put back."""
+
+    def snapshot(self) -> ServerState:
+        """What is remembered now."""
+        return ServerState(
+            tuple(self._terminals.values()),
+            tuple(self._updates.values()),
+            tuple(self._messages.values()),
+        )
+
+    def put_back(self, state: ServerState) -> None:
+        """Remember what ``state`` says; images stay."""
+        self._terminals = {item.serial: item for item in state.terminals}  # type: ignore[attr-defined]
+        self._updates = {item.id: item for item in state.updates}  # type: ignore[attr-defined]
+        self._messages = {item.id: item for item in state.messages}  # type: ignore[attr-defined]
+        self._events = {}
+
+
+class Bystander:
+    """The person with the restoration apparatus: restores whenever the terminal asks for it."""
+
+    def __init__(self, console: Console, image: bytes) -> None:
+        self._tap, self._image, self._info = Tap(console), image, inspect(image)
+        self._apparatus = self._fresh()
+        self.restorations = 0
+
+    def _fresh(self) -> Apparatus:
+        return Apparatus(self._tap, self._image, self._info, wait=None)
+
+    def step(self, now: float) -> float | None:
+        """Do what is due."""
+        deadline = self._apparatus.step(now)
+        if self._apparatus.finished:
+            self.restorations += 1
+            self._apparatus = self._fresh()
+            deadline = self._apparatus.step(now)
+        return deadline
+
+
+class Story:
+    """One session of one terminal: the peers around it and what they do.
+
+    Args:
+        engine: powered off, with its NOR loaded.
+        releases: the built software.
+        scenario: what is wanted.
+        server: what the server remembers.
+        faults: of the wireless link.
+        seed: of the server's random numbers.
+    """
+
+    def __init__(
+        self,
+        engine: InProcessEngine,
+        releases: Releases,
+        scenario: Scenario,
+        server: ServerState | None = None,
+        *,
+        faults: Faults | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.engine, self.releases, self.scenario = engine, releases, scenario
+        self.store = Store()
+        self.core = ServerCore(self.store, inspect)
+        wanted = {*scenario.before, *scenario.updates}
+        if scenario.interrupted_by:
+            wanted.add(scenario.interrupted_by)
+        for version in sorted(wanted):
+            self.core.publish(releases.signed[version], 0.0)
+        if server is not None:
+            self.store.put_back(server)
+            self.core = ServerCore(self.store, inspect)
+        self.bench = Bench(engine)
+        self.link = SimulatedLink(engine.radio, self.core, faults=faults, seed=seed)
+        self.bystander = Bystander(self.bench.console, releases.signed[scenario.rescue])
+        self.bench.peers += [self.link, self.bystander]
+        self.first_prompt: float | None = None
+
+    def run(self) -> None:
+        """From power-on until everything wanted has come about.
+
+        Raises:
+            Violation: it did not, or an invariant was broken on the way.
+        """
+        self.engine.power_on()
+        try:
+            self._wait("the terminal does not come back", self._is_up)
+            self.first_prompt = self.engine.now
+            self._save_entries()
+            for version in self.scenario.updates:
+                self._update(version)
+            if self.scenario.interrupted_by:
+                self._update(self.scenario.interrupted_by)
+            self._quiet()
+            self._check_phonebook()
+        except FirmwareFaultError as error:
+            raise Violation("executed-or-programmed-wrongly", str(error)) from error
+        except ExpectError as error:
+            raise Violation("silent", str(error).splitlines()[0]) from error
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        if not self.bench.run_until(condition, LONGEST):
+            raise Violation("bricked", what)
+
+    def _is_up(self) -> bool:
+        """The application has registered since this power-on and the console waits."""
+        seen = self.link.registrations
+        up = bool(seen) and seen[-1].state is TerminalState.APPLICATION
+        return up and self.bench.console.text.endswith("\r\n> ")
+
+    def _save_entries(self) -> None:
+        console = self.bench.console
+        for name, number in self.scenario.saves:
+            console.skip()
+            if name not in console.command("pb list"):
+                console.command(f"pb add {name} {number}")
+
+    def _update(self, version: str) -> None:
+        """Start an update that was not started yet, and wait until it has ended, well or not."""
+        digest = inspect(self.releases.signed[version]).digest
+        known = [update for update in self.store.updates(SERIAL) if update.digest == digest]
+        if not known:
+            known = [self.core.start_update(SERIAL, version, self.engine.now)]
+        update = known[-1].id
+        overtaking = self.scenario.interrupted_by
+        if overtaking and version != overtaking:
+            self._wait(f"the update to {version} does not begin", lambda: self._began(update))
+            if self._state(update) in _CANCELLABLE:
+                self.core.cancel_update(update, self.engine.now)
+        self._wait(f"the update to {version} does not end", lambda: self._state(update).ended)
+
+    def _state(self, update: int) -> UpdateState:
+        found = self.store.update(update)
+        if found is None:
+            raise Violation("server-lies", f"the server has forgotten update {update}")
+        return found.state
+
+    def _began(self, update: int) -> bool:
+        return self._state(update) not in {UpdateState.PENDING, UpdateState.ANNOUNCED}
+
+    def _quiet(self) -> None:
+        """Wait until the console waits and nothing is written any more."""
+        self._wait("the terminal does not come to rest", self._is_up)
+        ops = -1
+        for _ in range(20):
+            if ops == self.engine.op_count and self._is_up():
+                return
+            ops = self.engine.op_count
+            self.bench.run_for(QUIET)
+        raise Violation("restless", "the terminal writes its NOR without end")
+
+    def _check_phonebook(self) -> None:
+        console = self.bench.console
+        console.skip()
+        listing = console.command("pb list")
+        for name, number in (*self.scenario.saved, *self.scenario.saves):
+            if name not in listing or number not in listing:
+                raise Violation("data-lost", f"{name} {number} is gone from the phonebook")
+
+
+_CANCELLABLE = {UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING}

@@ -1,0 +1,27 @@
+"""How a case ends."""
+
+from __future__ import annotations
+
+from unbrick.errors import UnbrickError
+
+INVARIANTS = {
+    "bricked": "1: the terminal always comes back",
+    "silent": "1: the terminal always comes back",
+    "restless": "1: a healthy terminal writes nothing",
+    "data-lost": "2: nothing of the user's is lost",
+    "forged": "3: nothing forged and nothing old runs",
+    "executed-or-programmed-wrongly": "4: the NOR is used as its data sheet says",
+    "server-lies": "5: the server's word is true",
+}
+
+
+class Violation(UnbrickError):  # noqa: N818 - it is a finding before it is an error
+    """An invariant does not hold.
+
+    Attributes:
+        kind: one of :data:`INVARIANTS`.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind

@@ -1,0 +1,159 @@
+"""What the cells of a NOR hold while nobody looks: values, and cells that are weak.
+
+A weak cell is one that power was lost on: it may read as 0 or as 1, and differently after the next
+power-on. A program that clears it or an erase makes it sure again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from unbrick.nor.ops import FlashOp
+
+BLOCK = BOARD.nor.block_size
+BLANK = b"\xff" * BLOCK
+RESOLUTIONS = 3
+"""How weak cells may read at a power-on: all as 1, all as 0, or each as a hash of its address."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The modelled NOR, block by block.
+
+    Attributes:
+        blocks: each erase block without the 0xFF at its end; a weak cell is a 1 here.
+        weak: (offset, mask) of weak cells, sorted by offset and not overlapping; mask bit 1: weak.
+    """
+
+    blocks: tuple[bytes, ...]
+    weak: tuple[tuple[int, bytes], ...] = field(default=())
+
+    @classmethod
+    def of(cls, image: bytes) -> Cells:
+        """The cells of a NOR image; what is missing at the end is blank."""
+        image = image.ljust(BOARD.nor.modelled, b"\xff")
+        pieces = (image[i : i + BLOCK] for i in range(0, BOARD.nor.modelled, BLOCK))
+        return cls(tuple(piece.rstrip(b"\xff") for piece in pieces))
+
+    def image(self, resolution: int = 0) -> bytes:
+        """What reads as the NOR after a power-on, with weak cells read as ``resolution`` says."""
+        return b"".join(block + BLANK[len(block) :] for block in self.readable(resolution).blocks)
+
+    def readable(self, resolution: int) -> Cells:
+        """These cells as they read after a power-on: none of them weak."""
+        if not self.weak:
+            return self
+        cells = Cells(self.blocks)
+        for offset, mask in self.weak if resolution else ():
+            zeros = _reading_zero(offset, len(mask), resolution)
+            old = cells.read(offset, len(mask))
+            cells = cells.with_range(offset, both(old, inverted(both(mask, zeros))))
+        return cells
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Cells as values, weak ones as 1; within one block."""
+        return _part(self.blocks[offset // BLOCK], offset % BLOCK, length)
+
+    def after(self, ops: Iterable[FlashOp]) -> Cells:
+        """The cells after whole operations. A cell stays weak until it is erased or cleared."""
+        blocks, weak = list(self.blocks), self.weak
+        for op in ops:
+            number = op.offset // BLOCK
+            if op.kind == "erase":
+                blocks[number] = b""
+                weak = without_range(weak, op.offset, BLOCK) if weak else weak
+            else:
+                start = op.offset % BLOCK
+                old = _part(blocks[number], start, op.length)
+                blocks[number] = _replaced(blocks[number], start, both(old, op.data))
+                weak = without_cleared(weak, op.offset, op.data) if weak else weak
+        return Cells(tuple(blocks), weak)
+
+    def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
+        """These cells with ``values`` at ``offset`` (in one block) and the cells of ``mask`` weak."""
+        values = either(values, mask) if mask else values
+        blocks = list(self.blocks)
+        blocks[offset // BLOCK] = _replaced(blocks[offset // BLOCK], offset % BLOCK, values)
+        weak = without_range(self.weak, offset, len(values))
+        if mask.strip(b"\0"):
+            first = len(mask) - len(mask.lstrip(b"\0"))
+            weak = tuple(sorted((*weak, (offset + first, mask.strip(b"\0")))))
+        return Cells(tuple(blocks), weak)
+
+
+def _part(block: bytes, start: int, length: int) -> bytes:
+    """Cells of a block whose 0xFF at the end are left out."""
+    return block[start : start + length].ljust(length, b"\xff")
+
+
+def _replaced(block: bytes, start: int, values: bytes) -> bytes:
+    """Such a block with some cells replaced."""
+    before = block[:start].ljust(start, b"\xff")
+    return (before + values + block[start + len(values) :]).rstrip(b"\xff")
+
+
+_PATTERN = hashlib.shake_128(b"weak cells").digest(4093)
+
+
+def _reading_zero(offset: int, length: int, resolution: int) -> bytes:
+    """Which cells read as 0 if they are weak, as a mask."""
+    if resolution == 1:
+        return b"\xff" * length
+    start = offset % len(_PATTERN)
+    return (_PATTERN * (2 + length // len(_PATTERN)))[start : start + length]
+
+
+def both(a: bytes | bytearray, b: bytes) -> bytes:
+    """Bitwise and of two strings of the same length."""
+    size = len(b)
+    value = int.from_bytes(a, "little") & int.from_bytes(b, "little")
+    return value.to_bytes(size, "little")
+
+
+def either(a: bytes, b: bytes) -> bytes:
+    """Bitwise or of two strings of the same length."""
+    value = int.from_bytes(a, "little") | int.from_bytes(b, "little")
+    return value.to_bytes(len(a), "little")
+
+
+def inverted(a: bytes) -> bytes:
+    """Every bit the other way round."""
+    value = int.from_bytes(a, "little") ^ ((1 << 8 * len(a)) - 1)
+    return value.to_bytes(len(a), "little")
+
+
+def without_range(
+    weak: tuple[tuple[int, bytes], ...], offset: int, length: int
+) -> tuple[tuple[int, bytes], ...]:
+    """Weak cells without those in a range."""
+    kept = []
+    for start, mask in weak:
+        end = start + len(mask)
+        if end <= offset or start >= offset + length:
+            kept.append((start, mask))
+            continue
+        before = mask[: max(0, offset - start)]
+        after = mask[max(0, offset + length - start) :]
+        kept += [(at, part) for at, part in ((start, before), (end - len(after), after)) if part]
+    return tuple(kept)
+
+
+def without_cleared(
+    weak: tuple[tuple[int, bytes], ...], offset: int, data: bytes
+) -> tuple[tuple[int, bytes], ...]:
+    """Weak cells without those that programming ``data`` at ``offset`` clears."""
+    kept = []
+    for start, mask in weak:
+        left = bytearray(mask)
+        for i in range(max(start, offset), min(start + len(mask), offset + len(data))):
+            left[i - start] &= data[i - offset]
+        if left.strip(b"\0"):
+            kept.append((start, bytes(left)))
+    return tuple(kept)

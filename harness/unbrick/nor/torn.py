@@ -1,0 +1,122 @@
+"""Torn operations: what a power cut in the middle of a program or an erase leaves behind.
+
+Every variant is a pure function of the cells before, of the operation and of its number, so a case
+ID names it exactly. Patterns follow what is known of NOR cells: programming goes word by word
+through the buffer and can leave a word with some of its bits; the two chips of the pair need not be
+equally far; an erase moves bits to 1 in no order; a cell that was nearly done is weak.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from unbrick.nor.cells import BLOCK, Cells, both, either, inverted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.nor.ops import FlashOp
+
+WORD = 4  # bytes of the pair
+
+
+def _noise(seed: str, length: int) -> bytes:
+    return random.Random(seed).randbytes(length)
+
+
+def _program(cells: Cells, op: FlashOp, data: bytes, weak: bytes = b"") -> Cells:
+    old = cells.read(op.offset, op.length)
+    new = both(old, data)
+    if weak:
+        weak = both(weak, both(old, inverted(op.data)))  # only cells on their way to 0 can be weak
+    return cells.with_range(op.offset, new, weak or b"\0" * op.length)
+
+
+def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
+    """Some words are done, the next one is torn, the rest not begun."""
+
+    def tear(cells: Cells, op: FlashOp) -> Cells:
+        whole = min(words, op.length // WORD - 1) * WORD if words >= 0 else op.length // 2 & ~3
+        torn = either(op.data[whole : whole + WORD], _noise(f"word {op.offset}", WORD))
+        rest = b"\xff" * (op.length - whole - WORD)
+        return _program(cells, op, op.data[:whole] + torn + rest)
+
+    return tear
+
+
+def _uneven_chips(cells: Cells, op: FlashOp) -> Cells:
+    """The low chip is done, the high chip has not begun."""
+    mask = b"\x00\x00\xff\xff" * (op.length // WORD)
+    return _program(cells, op, either(op.data, mask))
+
+
+def _scattered(cells: Cells, op: FlashOp) -> Cells:
+    """Every word has some of its bits."""
+    return _program(cells, op, either(op.data, _noise(f"bits {op.offset}", op.length)))
+
+
+def _weak_program(cells: Cells, op: FlashOp) -> Cells:
+    """All is there, but a part of the cells is weak."""
+    return _program(cells, op, op.data, _noise(f"weak {op.offset}", op.length))
+
+
+def _all_weak_program(cells: Cells, op: FlashOp) -> Cells:
+    """No cell has been cleared for sure."""
+    return _program(cells, op, b"\xff" * op.length, b"\xff" * op.length)
+
+
+def _erase(share: int) -> Callable[[Cells, FlashOp], Cells]:
+    """``share`` of 4 of the bits have moved to 1; the last step leaves few zeros."""
+
+    def tear(cells: Cells, op: FlashOp) -> Cells:
+        ones = _noise(f"erase {op.offset} {share}", BLOCK)
+        for i in range(abs(2 - share)):
+            more = _noise(f"erase {op.offset} {share} {i}", BLOCK)
+            ones = both(ones, more) if share < 2 else either(ones, more)
+        return cells.with_range(op.offset, either(cells.read(op.offset, BLOCK), ones))
+
+    return tear
+
+
+def _weak_erase(cells: Cells, op: FlashOp) -> Cells:
+    """The block looks blank; cells that were 0 are weak."""
+    weak = both(inverted(cells.read(op.offset, BLOCK)), _noise(f"blank {op.offset}", BLOCK))
+    return cells.with_range(op.offset, b"\xff" * BLOCK, weak)
+
+
+PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
+    ("first-word", _first_words(0)),
+    ("half", _first_words(-1)),
+    ("last-word", _first_words(1 << 30)),
+    ("low-chip", _uneven_chips),
+    ("scattered", _scattered),
+    ("weak", _weak_program),
+    ("all-weak", _all_weak_program),
+)
+
+ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
+    ("begun", _erase(0)),
+    ("half", _erase(2)),
+    ("nearly", _erase(4)),
+    ("weak", _weak_erase),
+)
+
+
+def variants(op: FlashOp) -> tuple[str, ...]:
+    """The names of the ways in which ``op`` can be torn."""
+    return tuple(name for name, _ in (ERASES if op.kind == "erase" else PROGRAMS))
+
+
+def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
+    """What ``op`` leaves when power is lost in it.
+
+    Args:
+        cells: before the operation.
+        op: the operation.
+        variant: one of :func:`variants`.
+
+    Raises:
+        KeyError: there is no such variant.
+    """
+    return dict(ERASES if op.kind == "erase" else PROGRAMS)[variant](cells, op)
