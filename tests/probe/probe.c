@@ -64,7 +64,9 @@ IN_RAM static uint32_t read_while_status(void) {
     return value;
 }
 
-static uint32_t call_victim(void) { return ((uint32_t(*)(void))(VICTIM | 1))(); }
+static uint32_t call_victim(void) {
+    return ((uint32_t (*)(void))(VICTIM | 1))();
+}
 
 extern uint32_t ram_start[], ram_end[], ram_load[];
 
@@ -87,18 +89,45 @@ __attribute__((used)) int main(void) {
         while (!(REG(UART0 + 0x18) & 0x10)) {
             char c = (char)REG(UART0);
             switch (c) {
-            case 'e': erase(); break;
-            case '7': program(0x47702007); break; /* movs r0, #7; bx lr */
-            case '9': program(0x47702009); break;
-            case 'c': put_hex(call_victim()); break;
-            case 't': put_hex(REG(0x1000005c)); break;
-            case 's': put_hex(REG(0x48012340)); REG(0x48012340) = 0x12345678; break;
-            case 'r': put_hex(read_while_status()); break;
-            case 'f': REG(WINDOW) = 0x00700070; break; /* from the NOR: forbidden */
-            case 'b': put_hex(REG(0x48200000)); break; /* beyond the SRAM */
-            case 'h': for (volatile int i = 0;; i++) {} break;
-            case 'o': for (volatile int i = 0; i < 2000000; i++) {} break;
-            default: put(c); break;
+            case 'e':
+                erase();
+                break;
+            case '7':
+                program(0x47702007);
+                break; /* movs r0, #7; bx lr */
+            case '9':
+                program(0x47702009);
+                break;
+            case 'c':
+                put_hex(call_victim());
+                break;
+            case 't':
+                put_hex(REG(0x1000005c));
+                break;
+            case 's':
+                put_hex(REG(0x48012340));
+                REG(0x48012340) = 0x12345678;
+                break;
+            case 'r':
+                put_hex(read_while_status());
+                break;
+            case 'f':
+                REG(WINDOW) = 0x00700070;
+                break; /* from the NOR: forbidden */
+            case 'b':
+                put_hex(REG(0x48200000));
+                break; /* beyond the SRAM */
+            case 'h':
+                for (volatile int i = 0;; i++) {
+                }
+                break;
+            case 'o':
+                for (volatile int i = 0; i < 2000000; i++) {
+                }
+                break;
+            default:
+                put(c);
+                break;
             }
         }
     }

@@ -1,5 +1,5 @@
-/* See devices.h. Sources: Micron StrataFlash P30-65nm data sheet (256 Mb to 512 Mb, rev. D) for the NOR;
- * Arm DDI 0183 (PL011), DDI 0271 (SP804), DUI 0448 (motherboard registers), IHI 0048 (GIC). */
+/* See devices.h. Sources: Micron StrataFlash P30-65nm data sheet (256 Mb to 512 Mb, rev. D) for the
+ * NOR; Arm DDI 0183 (PL011), DDI 0271 (SP804), DUI 0448 (motherboard registers), IHI 0048 (GIC). */
 #include "devices.h"
 
 #include <stdlib.h>
@@ -14,14 +14,29 @@
 
 /* ---------------------------------------------------------------- NOR ---- */
 
-enum { SR_READY = 0x80, SR_ERASE_SUSPENDED = 0x40, SR_ERASE_ERROR = 0x20, SR_PROGRAM_ERROR = 0x10,
-       SR_PROGRAM_SUSPENDED = 0x04, SR_LOCKED = 0x02,
-       SR_SEQUENCE_ERROR = SR_ERASE_ERROR | SR_PROGRAM_ERROR };
+enum {
+    SR_READY = 0x80,
+    SR_ERASE_SUSPENDED = 0x40,
+    SR_ERASE_ERROR = 0x20,
+    SR_PROGRAM_ERROR = 0x10,
+    SR_PROGRAM_SUSPENDED = 0x04,
+    SR_LOCKED = 0x02,
+    SR_SEQUENCE_ERROR = SR_ERASE_ERROR | SR_PROGRAM_ERROR
+};
 
 enum output { OUT_ARRAY, OUT_STATUS, OUT_ID, OUT_CFI };
 
-enum step { STEP_READY, STEP_ERASE, STEP_WORD, STEP_COUNT, STEP_DATA, STEP_CONFIRM, STEP_LOCK,
-            STEP_BLANK, STEP_OTP };
+enum step {
+    STEP_READY,
+    STEP_ERASE,
+    STEP_WORD,
+    STEP_COUNT,
+    STEP_DATA,
+    STEP_CONFIRM,
+    STEP_LOCK,
+    STEP_BLANK,
+    STEP_OTP
+};
 
 enum busy { BUSY_NO, BUSY_WORD, BUSY_BUFFER, BUSY_ERASE, BUSY_BLANK };
 
@@ -95,7 +110,8 @@ struct board {
     struct unicorn u;
     uint8_t *nor, *sram;
     struct chip chips[NOR_CHIPS];
-    bool hidden; /* the array alias at 0 is taken away because a chip does not answer with its array */
+    bool hidden; /* the array alias at 0 is taken away because a chip does not answer with its array
+                  */
     uint32_t dirty_low, dirty_high;
     struct uart uarts[2];
     struct timer timers[2];
@@ -116,8 +132,7 @@ struct board {
 
 static void fault(struct board *b, uint32_t kind, uint32_t address, uint32_t detail) {
     if (b->fault_count < FAULTS_KEPT)
-        b->faults[b->fault_count] =
-            (struct fault){kind, b->block_pc, address, detail, b->now};
+        b->faults[b->fault_count] = (struct fault){kind, b->block_pc, address, detail, b->now};
     b->fault_count++;
 }
 
@@ -137,14 +152,18 @@ static uint8_t *cell(struct board *b, int chip, uint32_t word) {
     return b->nor + (size_t)word * 4 + (size_t)chip * 2;
 }
 
-static uint16_t get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+static uint16_t get16(const uint8_t *p) {
+    return (uint16_t)(p[0] | p[1] << 8);
+}
 
 static void put16(uint8_t *p, uint16_t v) {
     p[0] = (uint8_t)v;
     p[1] = (uint8_t)(v >> 8);
 }
 
-static bool modelled(uint32_t word) { return word < NOR_MODELLED / 4; }
+static bool modelled(uint32_t word) {
+    return word < NOR_MODELLED / 4;
+}
 
 static uint16_t array_word(struct board *b, int chip, uint32_t word) {
     return modelled(word) ? get16(cell(b, chip, word)) : 0xffff;
@@ -194,8 +213,8 @@ static void carry_out(struct board *b, int chip, struct job *j) {
     c->status |= SR_READY;
 }
 
-/* Power was lost in the middle: words before `done` are programmed, one has some of its bits, the rest
- * none; an erase has moved a share of the bits to one. */
+/* Power was lost in the middle: words before `done` are programmed, one has some of its bits, the
+ * rest none; an erase has moved a share of the bits to one. */
 static void tear(struct board *b, int chip, struct job *j) {
     uint64_t total = j->end - j->start;
     uint64_t spent = b->now > j->start ? b->now - j->start : 0;
@@ -240,9 +259,9 @@ static uint64_t buffer_time(uint32_t words) {
 }
 
 static const uint8_t cfi[0x30] = {
-    [0x10] = 'Q', 'R', 'Y', 0x01, 0x00, 0x0a, 0x01, 0x00, 0x00, 0x00, 0x00,
-    [0x1b] = 0x17, 0x20, 0x85, 0x95, 0x08, 0x09, 0x09, 0x00, 0x02, 0x03, 0x03, 0x00,
-    [0x27] = 0x19, 0x01, 0x00, 0x0a, 0x00, 0x01, 0xff, 0x00, 0x00,
+    [0x10] = 'Q',  'R',           'Y',  0x01, 0x00, 0x0a, 0x01, 0x00, 0x00, 0x00, 0x00,
+    [0x1b] = 0x17, 0x20,          0x85, 0x95, 0x08, 0x09, 0x09, 0x00, 0x02, 0x03, 0x03,
+    0x00,          [0x27] = 0x19, 0x01, 0x00, 0x0a, 0x00, 0x01, 0xff, 0x00, 0x00,
 };
 
 static uint16_t chip_query(uint32_t word) {
@@ -262,10 +281,14 @@ static uint16_t chip_identity(const struct chip *c, uint32_t word) {
     if (in_block == 0x02)
         return c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS];
     switch (in_block) {
-    case 0x00: return 0x0089;
-    case 0x01: return 0x891c;
-    case 0x05: return c->read_config;
-    default: return 0xffff;
+    case 0x00:
+        return 0x0089;
+    case 0x01:
+        return 0x891c;
+    case 0x05:
+        return c->read_config;
+    default:
+        return 0xffff;
     }
 }
 
@@ -275,10 +298,14 @@ static uint16_t chip_read(struct board *b, int chip, uint32_t word) {
     if (c->job.kind != BUSY_NO)
         return c->status;
     switch (c->output) {
-    case OUT_STATUS: return c->status;
-    case OUT_ID: return chip_identity(c, word);
-    case OUT_CFI: return chip_query(word);
-    default: return array_word(b, chip, word);
+    case OUT_STATUS:
+        return c->status;
+    case OUT_ID:
+        return chip_identity(c, word);
+    case OUT_CFI:
+        return chip_query(word);
+    default:
+        return array_word(b, chip, word);
     }
 }
 
@@ -348,13 +375,26 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
     bool suspended = c->suspended.kind != BUSY_NO;
     c->block = word / (NOR_BLOCK / 4);
     switch (value & 0xff) {
-    case 0xff: c->output = OUT_ARRAY; break;
-    case 0x70: c->output = OUT_STATUS; break;
-    case 0x90: c->output = OUT_ID; break;
-    case 0x98: c->output = OUT_CFI; break;
-    case 0x50: c->status &= SR_READY | SR_ERASE_SUSPENDED | SR_PROGRAM_SUSPENDED; break;
-    case 0xb0: break;
-    case 0xd0: chip_resume_or_ignore(b, c); break;
+    case 0xff:
+        c->output = OUT_ARRAY;
+        break;
+    case 0x70:
+        c->output = OUT_STATUS;
+        break;
+    case 0x90:
+        c->output = OUT_ID;
+        break;
+    case 0x98:
+        c->output = OUT_CFI;
+        break;
+    case 0x50:
+        c->status &= SR_READY | SR_ERASE_SUSPENDED | SR_PROGRAM_SUSPENDED;
+        break;
+    case 0xb0:
+        break;
+    case 0xd0:
+        chip_resume_or_ignore(b, c);
+        break;
     case 0x10:
     case 0x40:
     case 0xe8: /* while a program is suspended no other can begin */
@@ -364,7 +404,10 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
             c->step = (value & 0xff) == 0xe8 ? STEP_COUNT : STEP_WORD;
         c->output = OUT_STATUS;
         break;
-    case 0x60: c->step = STEP_LOCK; c->output = OUT_STATUS; break;
+    case 0x60:
+        c->step = STEP_LOCK;
+        c->output = OUT_STATUS;
+        break;
     case 0x20:
         if (suspended)
             refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR);
@@ -372,9 +415,17 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
             c->step = STEP_ERASE;
         c->output = OUT_STATUS;
         break;
-    case 0xbc: c->step = STEP_BLANK; c->output = OUT_STATUS; break;
-    case 0xc0: c->step = STEP_OTP; c->output = OUT_STATUS; break;
-    default: fault(b, FAULT_COMMAND, word * 4, value); break; /* no such command: no effect */
+    case 0xbc:
+        c->step = STEP_BLANK;
+        c->output = OUT_STATUS;
+        break;
+    case 0xc0:
+        c->step = STEP_OTP;
+        c->output = OUT_STATUS;
+        break;
+    default:
+        fault(b, FAULT_COMMAND, word * 4, value);
+        break; /* no such command: no effect */
     }
 }
 
@@ -385,8 +436,8 @@ static void chip_suspend(struct board *b, int chip) {
     c->suspended = c->job;
     c->suspended.left = c->job.end - b->now + T_SUSPEND;
     c->job.kind = BUSY_NO;
-    c->status |= SR_READY | (c->suspended.kind == BUSY_ERASE ? SR_ERASE_SUSPENDED
-                                                              : SR_PROGRAM_SUSPENDED);
+    c->status |=
+        SR_READY | (c->suspended.kind == BUSY_ERASE ? SR_ERASE_SUSPENDED : SR_PROGRAM_SUSPENDED);
     c->output = OUT_STATUS;
 }
 
@@ -403,9 +454,16 @@ static void chip_lock(struct board *b, struct chip *c, uint32_t word, uint16_t v
         else
             *lock = LOCK_OPEN;
         break;
-    case 0x2f: *lock = LOCK_DOWN | LOCK_LOCKED; break;
-    case 0x03: c->read_config = (uint16_t)word; c->output = OUT_ARRAY; break;
-    default: refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR); break;
+    case 0x2f:
+        *lock = LOCK_DOWN | LOCK_LOCKED;
+        break;
+    case 0x03:
+        c->read_config = (uint16_t)word;
+        c->output = OUT_ARRAY;
+        break;
+    default:
+        refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR);
+        break;
     }
 }
 
@@ -440,10 +498,14 @@ static bool begins(const struct chip *c, uint32_t word, uint16_t value) {
     bool open = c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS] == LOCK_OPEN && modelled(word) &&
                 !in_suspended_block(c, word);
     switch (c->step) {
-    case STEP_WORD: return open;
-    case STEP_ERASE: return (value & 0xff) == 0xd0 && open;
-    case STEP_CONFIRM: return (value & 0xff) == 0xd0 && buffer_is_sound(c) && open;
-    default: return false;
+    case STEP_WORD:
+        return open;
+    case STEP_ERASE:
+        return (value & 0xff) == 0xd0 && open;
+    case STEP_CONFIRM:
+        return (value & 0xff) == 0xd0 && buffer_is_sound(c) && open;
+    default:
+        return false;
     }
 }
 
@@ -460,8 +522,12 @@ static void chip_write(struct board *b, int chip, uint32_t word, uint16_t value)
     }
     c->step = STEP_READY;
     switch (step) {
-    case STEP_READY: chip_command(b, c, word, value); break;
-    case STEP_LOCK: chip_lock(b, c, word, value); break;
+    case STEP_READY:
+        chip_command(b, c, word, value);
+        break;
+    case STEP_LOCK:
+        chip_lock(b, c, word, value);
+        break;
     case STEP_ERASE:
         if ((value & 0xff) != 0xd0) {
             refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR);
@@ -480,7 +546,9 @@ static void chip_write(struct board *b, int chip, uint32_t word, uint16_t value)
             begin(b, c, BUSY_BLANK, T_BLANK);
         }
         break;
-    case STEP_OTP: refuse(b, c, FAULT_COMMAND, word, SR_PROGRAM_ERROR | SR_LOCKED); break;
+    case STEP_OTP:
+        refuse(b, c, FAULT_COMMAND, word, SR_PROGRAM_ERROR | SR_LOCKED);
+        break;
     case STEP_WORD:
         if (may_change(b, c, word, SR_PROGRAM_ERROR)) {
             c->job.word = word;
@@ -530,8 +598,8 @@ static void record_op(struct board *b, uint32_t lanes) {
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
     b->ops = grown(b->ops, &b->op_capacity, b->op_count + 1, sizeof *b->ops);
     uint32_t kind = j->kind == BUSY_ERASE ? OP_ERASE : j->kind == BUSY_WORD ? OP_WORD : OP_BUFFER;
-    b->ops[b->op_count++] = (struct op){
-        kind, lanes, j->word * 4, j->count * 4, j->start, j->end, b->op_data_size};
+    b->ops[b->op_count++] =
+        (struct op){kind, lanes, j->word * 4, j->count * 4, j->start, j->end, b->op_data_size};
     if (kind == OP_ERASE)
         return;
     size_t size = b->op_data_size + j->count * 4;
@@ -639,8 +707,12 @@ static void queue_drop(struct byte_queue *q, size_t n) {
         q->head = 0;
 }
 
-static uint64_t later(uint64_t a, uint64_t c) { return a > c ? a : c; }
-static uint64_t sooner(uint64_t a, uint64_t c) { return a < c ? a : c; }
+static uint64_t later(uint64_t a, uint64_t c) {
+    return a > c ? a : c;
+}
+static uint64_t sooner(uint64_t a, uint64_t c) {
+    return a < c ? a : c;
+}
 
 static void uart_rate(struct uart *u) {
     uint64_t divisor = (uint64_t)u->ibrd * 64 + u->fbrd; /* in 1/64 */
@@ -649,9 +721,12 @@ static void uart_rate(struct uart *u) {
     u->byte_ns = bits * divisor * 16 * 1000 / (64 * 24);
 }
 
-static bool uart_receives(const struct uart *u) { return (u->cr & 0x201) == 0x201; }
+static bool uart_receives(const struct uart *u) {
+    return (u->cr & 0x201) == 0x201;
+}
 
-/* Bytes whose stop bit has passed come into the FIFO; when it is full they are lost, as on the chip. */
+/* Bytes whose stop bit has passed come into the FIFO; when it is full they are lost, as on the
+ * chip. */
 static void uart_settle(struct board *b, struct uart *u) {
     size_t taken = 0;
     while (taken < u->rx.count && u->rx.time[u->rx.head + taken] <= b->now) {
@@ -682,7 +757,9 @@ static unsigned uart_tx_level(const struct board *b, const struct uart *u) {
     return (unsigned)((u->tx_done - b->now + u->byte_ns - 1) / u->byte_ns);
 }
 
-static uint64_t uart_timeout(const struct uart *u) { return u->byte_ns * 32 / 10; }
+static uint64_t uart_timeout(const struct uart *u) {
+    return u->byte_ns * 32 / 10;
+}
 
 enum { INT_RX = 0x10, INT_TX = 0x20, INT_RT = 0x40, INT_OE = 0x400 };
 
@@ -700,7 +777,8 @@ static uint32_t uart_raw(struct board *b, struct uart *u) {
     return raw;
 }
 
-/* When the interrupt line of this UART goes up if nothing is read, NEVER if not from what is known. */
+/* When the interrupt line of this UART goes up if nothing is read, NEVER if not from what is known.
+ */
 static uint64_t uart_next(struct board *b, struct uart *u) {
     if (uart_raw(b, u) & u->imsc)
         return b->now;
@@ -761,21 +839,31 @@ static uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg) {
         u->fifo_count--;
         return value;
     }
-    case 0x04: return u->errors;
+    case 0x04:
+        return u->errors;
     case 0x18: {
         unsigned level = uart_tx_level(b, u);
         return (u->fifo_count ? 0 : 0x10u) | (u->fifo_count >= UART_FIFO ? 0x40u : 0) |
                (level > UART_FIFO ? 0x20u : 0) | (level <= 1 ? 0x80u : 0) | (level ? 0x08u : 0);
     }
-    case 0x24: return u->ibrd;
-    case 0x28: return u->fbrd;
-    case 0x2c: return u->lcr;
-    case 0x30: return u->cr;
-    case 0x34: return u->ifls;
-    case 0x38: return u->imsc;
-    case 0x3c: return uart_raw(b, u);
-    case 0x40: return uart_raw(b, u) & u->imsc;
-    case 0x48: return 0;
+    case 0x24:
+        return u->ibrd;
+    case 0x28:
+        return u->fbrd;
+    case 0x2c:
+        return u->lcr;
+    case 0x30:
+        return u->cr;
+    case 0x34:
+        return u->ifls;
+    case 0x38:
+        return u->imsc;
+    case 0x3c:
+        return uart_raw(b, u);
+    case 0x40:
+        return uart_raw(b, u) & u->imsc;
+    case 0x48:
+        return 0;
     default:
         if (reg >= 0xfe0)
             return id[(reg - 0xfe0) / 4];
@@ -787,23 +875,41 @@ static uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg) {
 static void uart_write(struct board *b, struct uart *u, uint32_t reg, uint32_t value) {
     uart_settle(b, u);
     switch (reg) {
-    case 0x00: uart_send(b, u, (uint8_t)value); break;
-    case 0x04: u->errors = 0; u->overrun = false; break;
-    case 0x24: u->ibrd = value & 0xffff; break;
-    case 0x28: u->fbrd = value & 0x3f; break;
+    case 0x00:
+        uart_send(b, u, (uint8_t)value);
+        break;
+    case 0x04:
+        u->errors = 0;
+        u->overrun = false;
+        break;
+    case 0x24:
+        u->ibrd = value & 0xffff;
+        break;
+    case 0x28:
+        u->fbrd = value & 0x3f;
+        break;
     case 0x2c: /* the divisor is taken over when LCR_H is written */
         u->lcr = value & 0xff;
         uart_rate(u);
         break;
-    case 0x30: u->cr = value & 0xffff; break;
-    case 0x34: u->ifls = value & 0x3f; break;
-    case 0x38: u->imsc = value & 0x7ff; break;
+    case 0x30:
+        u->cr = value & 0xffff;
+        break;
+    case 0x34:
+        u->ifls = value & 0x3f;
+        break;
+    case 0x38:
+        u->imsc = value & 0x7ff;
+        break;
     case 0x44:
         if (value & INT_OE)
             u->overrun = false;
         break;
-    case 0x48: break;
-    default: fault(b, FAULT_BOUNDS, reg, value); break;
+    case 0x48:
+        break;
+    default:
+        fault(b, FAULT_BOUNDS, reg, value);
+        break;
     }
 }
 
@@ -855,21 +961,30 @@ static uint32_t timer_read(struct board *b, struct timer *t, uint32_t reg) {
     timer_settle(b, t);
     switch (reg) {
     case 0x00:
-    case 0x18: return t->load;
+    case 0x18:
+        return t->load;
     case 0x04:
         return t->control & TIMER_ON ? t->from - (uint32_t)((b->now - t->start) / tick_ns(t))
                                      : t->from;
-    case 0x08: return t->control;
-    case 0x10: return t->raw;
-    case 0x14: return t->raw && t->control & TIMER_INT;
-    default: fault(b, FAULT_BOUNDS, reg, 0); return 0;
+    case 0x08:
+        return t->control;
+    case 0x10:
+        return t->raw;
+    case 0x14:
+        return t->raw && t->control & TIMER_INT;
+    default:
+        fault(b, FAULT_BOUNDS, reg, 0);
+        return 0;
     }
 }
 
 static void timer_write(struct board *b, struct timer *t, uint32_t reg, uint32_t value) {
     timer_settle(b, t);
     switch (reg) {
-    case 0x00: t->load = value; timer_begin(b, t); break;
+    case 0x00:
+        t->load = value;
+        timer_begin(b, t);
+        break;
     case 0x08: {
         bool was_on = t->control & TIMER_ON;
         t->control = value & 0xef;
@@ -877,9 +992,15 @@ static void timer_write(struct board *b, struct timer *t, uint32_t reg, uint32_t
             timer_begin(b, t);
         break;
     }
-    case 0x0c: t->raw = false; break;
-    case 0x18: t->load = value; break;
-    default: fault(b, FAULT_BOUNDS, reg, value); break;
+    case 0x0c:
+        t->raw = false;
+        break;
+    case 0x18:
+        t->load = value;
+        break;
+    default:
+        fault(b, FAULT_BOUNDS, reg, value);
+        break;
     }
 }
 
@@ -938,7 +1059,9 @@ static void private_write(struct board *b, uint32_t offset, uint32_t value) {
 
 /* ---------------------------------------------------------------- bus ---- */
 
-static void spend(struct board *b) { b->now += ACCESS_NS; }
+static void spend(struct board *b) {
+    b->now += ACCESS_NS;
+}
 
 uint64_t board_mmio_nor_read(void *uc, uint64_t offset, unsigned size, void *user) {
     (void)uc;
@@ -967,8 +1090,10 @@ uint64_t board_mmio_motherboard_read(void *uc, uint64_t offset, unsigned size, v
         if (reg == 0x5c)
             return (uint32_t)(b->now * 24 / 1000);
         break;
-    case 0x09: return uart_read(b, &b->uarts[0], reg);
-    case 0x0a: return uart_read(b, &b->uarts[1], reg);
+    case 0x09:
+        return uart_read(b, &b->uarts[0], reg);
+    case 0x0a:
+        return uart_read(b, &b->uarts[1], reg);
     case 0x11:
         if (reg < 0x40)
             return timer_read(b, &b->timers[reg >> 5], reg & 0x1f);
@@ -994,8 +1119,12 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
             return;
         }
         break;
-    case 0x09: uart_write(b, &b->uarts[0], reg, word); return;
-    case 0x0a: uart_write(b, &b->uarts[1], reg, word); return;
+    case 0x09:
+        uart_write(b, &b->uarts[0], reg, word);
+        return;
+    case 0x0a:
+        uart_write(b, &b->uarts[1], reg, word);
+        return;
     case 0x11:
         if (reg < 0x40) {
             timer_write(b, &b->timers[reg >> 5], reg & 0x1f, word);
@@ -1041,8 +1170,7 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
 }
 
 /* A fetch or a read of the array alias while a chip does not answer with its array. */
-bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value,
-                        void *user) {
+bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user) {
     (void)uc;
     (void)size;
     (void)value;
@@ -1168,7 +1296,9 @@ void board_free(struct board *b) {
     free(b);
 }
 
-void board_attach(struct board *b, const struct unicorn *unicorn) { b->u = *unicorn; }
+void board_attach(struct board *b, const struct unicorn *unicorn) {
+    b->u = *unicorn;
+}
 
 void board_power_on(struct board *b, uint32_t pc) {
     reset_devices(b);
@@ -1201,8 +1331,12 @@ void board_power_off(struct board *b) {
     nor_view(b);
 }
 
-uint64_t board_now(const struct board *b) { return b->now; }
-uint64_t board_blocks(const struct board *b) { return b->blocks; }
+uint64_t board_now(const struct board *b) {
+    return b->now;
+}
+uint64_t board_blocks(const struct board *b) {
+    return b->blocks;
+}
 
 /* Carry out what has come to its end, so that the host sees the cells as they are now. */
 void board_settle(struct board *b) {
@@ -1210,7 +1344,9 @@ void board_settle(struct board *b) {
         chip_settle(b, i);
 }
 
-void board_elapse(struct board *b, uint64_t ns) { b->now += ns; }
+void board_elapse(struct board *b, uint64_t ns) {
+    b->now += ns;
+}
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length) {
     struct uart *u = &b->uarts[uart];
@@ -1223,8 +1359,7 @@ void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t leng
     }
 }
 
-size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times,
-                       size_t capacity) {
+size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity) {
     struct byte_queue *q = &b->uarts[uart].tx;
     size_t n = 0;
     while (n < capacity && n < q->count && q->time[q->head + n] <= b->now) {
@@ -1237,9 +1372,13 @@ size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times
     return n;
 }
 
-size_t board_uart_overruns(const struct board *b, int uart) { return b->uarts[uart].overruns; }
+size_t board_uart_overruns(const struct board *b, int uart) {
+    return b->uarts[uart].overruns;
+}
 
-void board_uart_watch(struct board *b, int uart, int byte) { b->uarts[uart].watch = byte; }
+void board_uart_watch(struct board *b, int uart, int byte) {
+    b->uarts[uart].watch = byte;
+}
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity) {
     for (size_t i = 0; i < capacity && i < b->fault_count && i < FAULTS_KEPT; i++)
@@ -1269,4 +1408,6 @@ void board_forget(struct board *b) {
     reset_devices(b);
 }
 
-void board_cut_before(struct board *b, uint64_t op) { b->cut_before = op; }
+void board_cut_before(struct board *b, uint64_t op) {
+    b->cut_before = op;
+}

@@ -1,8 +1,8 @@
 /* Device models of the terminal's board, for the in-process engine.
  *
  * Time is virtual and counted in nanoseconds. Executing code takes 1 ns a byte of instructions (a
- * 400 MHz Cortex-A9, roughly), an access to a device 50 ns; nothing else makes time pass, so the same
- * input gives the same run to the bit.
+ * 400 MHz Cortex-A9, roughly), an access to a device 50 ns; nothing else makes time pass, so the
+ * same input gives the same run to the bit.
  */
 #pragma once
 
@@ -11,15 +11,15 @@
 #include <stdint.h>
 
 #define NOR_CHIPS 2
-#define NOR_BLOCK (256u * 1024u)         /* of the pair */
-#define NOR_TOTAL (64u * 1024u * 1024u)  /* of the pair, as CFI reports it */
+#define NOR_BLOCK (256u * 1024u)        /* of the pair */
+#define NOR_TOTAL (64u * 1024u * 1024u) /* of the pair, as CFI reports it */
 #define NOR_MODELLED (4u * 1024u * 1024u)
 #define NOR_BLOCKS (NOR_TOTAL / NOR_BLOCK)
 #define NOR_BUFFER_WORDS 512u /* 16-bit words of one chip's write buffer */
 
 enum fault_kind {
-    FAULT_BUSY_FETCH = 1,  /* code executed from a chip that is not in read-array mode */
-    FAULT_BUSY_READ,       /* data read through the array alias while the chip answers with status */
+    FAULT_BUSY_FETCH = 1, /* code executed from a chip that is not in read-array mode */
+    FAULT_BUSY_READ,      /* data read through the array alias while the chip answers with status */
     FAULT_PROGRAM_SET_BIT, /* program without erase: a 1 over a 0 */
     FAULT_COMMAND,         /* a command or a sequence that the chip refuses */
     FAULT_LOCKED,          /* program or erase of a locked block */
@@ -48,12 +48,12 @@ struct op {
 };
 
 enum stop_reason {
-    STOP_TIME = 0,  /* reached the time asked for */
-    STOP_OUTPUT,    /* a UART finished a watched byte or went idle */
-    STOP_CUT,       /* the armed power cut was reached; the operation was not begun */
-    STOP_FAULT,     /* the firmware did something forbidden and cannot go on */
-    STOP_RESET,     /* the firmware asked for a reset of the board: power off and on */
-    STOP_HALTED,    /* earlier fault: nothing runs until power goes off and on */
+    STOP_TIME = 0, /* reached the time asked for */
+    STOP_OUTPUT,   /* a UART finished a watched byte or went idle */
+    STOP_CUT,      /* the armed power cut was reached; the operation was not begun */
+    STOP_FAULT,    /* the firmware did something forbidden and cannot go on */
+    STOP_RESET,    /* the firmware asked for a reset of the board: power off and on */
+    STOP_HALTED,   /* earlier fault: nothing runs until power goes off and on */
 };
 
 struct board;
