@@ -47,7 +47,7 @@ def test_the_update_gets_through_a_link_that(make_system: Callable[..., System],
 def test_a_link_that_garbles_messages_loses_nothing_and_forges_nothing(
     make_system: Callable[..., System],
 ) -> None:
-    """Bytes changed where no checksum protects them: the file's digest finds it, if nothing else."""
+    """Bytes changed where no checksum guards them: the file's digest finds it, if nothing else."""
     system = ready(make_system(faults=Faults(FaultPlan(garble=0.02), seed=3)))
     system.start_update("1.1.0")
     system.bench.run_for(120)

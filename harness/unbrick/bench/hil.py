@@ -238,8 +238,7 @@ class HilTest:
         self._start_update("1.2.0")
         for attempt in range(1, CUTS + 1):
             self._console.expect("agent: rewriting", 300)
-            before = self._application()
-            self._bench.run_until(lambda before=before: self._application() != before, 5)
+            self._bench.run_until(self._application_changes(), 5)
             self._bench.cut_power()
             self._engine.power_on()
             match = self._console.expect_pattern(r"restoration: (.*)\r|terminal: .*1\.1\.0", 120)
@@ -247,6 +246,10 @@ class HilTest:
                 self._reason = match.group(1)
                 return f"at the {attempt}. attempt" if attempt > 1 else "after the first erase"
         raise ExpectError(f"the power was never cut in time, in {CUTS} attempts")
+
+    def _application_changes(self) -> Callable[[], bool]:
+        before = self._application()
+        return lambda: self._application() != before
 
     def _application(self) -> bytes:
         part = BOARD.partition("application")

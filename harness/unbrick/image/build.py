@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import ziglang  # type: ignore[import-untyped]
+import ziglang
 from cryptography.hazmat.primitives import serialization
 from elftools.elf.elffile import ELFFile
 
