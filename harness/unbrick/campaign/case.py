@@ -3,13 +3,14 @@
 ``staged/12-weak+1/5`` reads: scenario ``staged``; in its first session power is lost in flash
 operation 12, which is torn in the way called ``weak``; in the second session weak cells read in way
 1, and power is lost just before operation 5; the third session is the case. A step ``7@3`` loses
-power with 7 operations done, after the server's third change of mind.
+power with 7 operations done, after the server's third change of mind. ``staged~17`` is the scenario
+over the bad link number 17 (``unbrick.campaign.links``).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unbrick.errors import SetupError
 
@@ -41,17 +42,19 @@ class Step:
 
 @dataclass(frozen=True)
 class CaseId:
-    """A scenario and the losses of power that lead to a case."""
+    """A scenario, perhaps a bad link, and the losses of power that lead to a case."""
 
     scenario: str
     steps: tuple[Step, ...] = ()
+    link: int | None = None
 
     def __str__(self) -> str:
-        return "/".join((self.scenario, *map(str, self.steps)))
+        link = "" if self.link is None else f"~{self.link}"
+        return "/".join((self.scenario + link, *map(str, self.steps)))
 
     def then(self, step: Step) -> CaseId:
         """This case and one more loss of power."""
-        return CaseId(self.scenario, (*self.steps, step))
+        return replace(self, steps=(*self.steps, step))
 
     @classmethod
     def parse(cls, text: str) -> CaseId:
@@ -61,6 +64,9 @@ class CaseId:
             SetupError: it names none.
         """
         scenario, *steps = text.split("/")
+        scenario, tilde, link = scenario.partition("~")
+        if tilde and not link.isdecimal():
+            raise SetupError(f"not a case ID: {text!r}", hint="a link has a number, as staged~17")
         parsed = []
         for step in steps:
             match = _STEP.fullmatch(step)
@@ -77,4 +83,4 @@ class CaseId:
                     int(resolution or 0),
                 )
             )
-        return cls(scenario, tuple(parsed))
+        return cls(scenario, tuple(parsed), int(link) if tilde else None)

@@ -4,13 +4,13 @@ A state is what outlives a power cut: the cells of the NOR and what the server r
 state a session is run once (once for each way in which weak cells may read). Its trace gives every
 state in which a cut can leave it, without running them: cells before operation k are the cells at
 the beginning after k operations. New states are kept once, by their canonical key, and searched in
-their turn, until there are none. Then the statement holds for any number of power cuts in any order.
+their turn, until there are none. Then the statement holds for any number of power cuts in any
+order.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,6 @@ class Case:
     id: CaseId
     outcome: Outcome
     successors: int = 0
-    settled: bool = False
 
     @property
     def depth(self) -> int:
@@ -151,13 +150,104 @@ def follow(
     Raises:
         SetupError: the case does not exist.
     """
-    state, resolution, so_far = start, 0, CaseId(case.scenario)
+    state, resolution, so_far = start, 0, replace(case, steps=())
     for step in case.steps:
         outcome = run(state, resolution)
         yield so_far, state, outcome
         state = after_loss(so_far, step, state, outcome)
         so_far, resolution = so_far.then(step), step.resolution
     yield so_far, state, run(state, resolution)
+
+
+class Search:
+    """A search under way.
+
+    The result does not depend on the executor or on the number of its workers: outcomes are taken
+    in the order of the search.
+
+    Args:
+        scenario: what to search.
+        start: where it begins.
+        run: runs a session; must be picklable for the executor.
+        executor: anything that offers ``concurrent.futures.Executor``.
+        bounds: how far to go.
+        workers: how many sessions to keep under way.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        start: State,
+        run: Callable[[Scenario, State, int], Outcome],
+        executor: Executor,
+        bounds: Bounds = Bounds(),
+        *,
+        workers: int = 2,
+    ) -> None:
+        self.result = Result(scenario, states=1)
+        self._run, self._executor, self._bounds = run, executor, bounds
+        self._ahead = 2 * workers
+        self._known = {start.key}
+        self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(scenario.name), start)])
+        self._running: deque[tuple[CaseId, State, Future[Outcome]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Cases that are known and not run yet."""
+        return len(self._queue) + len(self._running)
+
+    def cases(self) -> Iterator[Case]:
+        """Run case after case until none is left or a bound is met; may be closed at any time."""
+        try:
+            while self.waiting:
+                case, state = self._next()
+                self.result.cases.append(case)
+                if case.outcome.violation and self._bounds.stop_early:
+                    self.result.cut_short = "it was to end with the first violation"
+                    yield case
+                    return
+                if not case.outcome.violation and case.depth != self._bounds.depth:
+                    self._follow(case, state)
+                yield case
+            if self._bounds.depth is not None and not self.result.cut_short:
+                self.result.cut_short = f"it was to go {self._bounds.depth} losses of power deep"
+            self.result.closed = not self.result.cut_short
+        finally:
+            for *_, future in self._running:
+                future.cancel()
+
+    def _next(self) -> tuple[Case, State]:
+        while self._queue and len(self._running) < self._ahead:
+            case_id, state = self._queue.popleft()
+            resolution = case_id.steps[-1].resolution if case_id.steps else 0
+            future = self._executor.submit(self._run, self.result.scenario, state, resolution)
+            self._running.append((case_id, state, future))
+        case_id, state, future = self._running.popleft()
+        return Case(case_id, future.result()), state
+
+    def _follow(self, case: Case, state: State) -> None:
+        """Note every new state that a loss of power in this session leads to."""
+        result = self.result
+        for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
+            result.transitions += 1
+            case.successors += 1
+            key = successor.key
+            if key in self._known:
+                continue
+            if self._bounds.states is not None and result.states >= self._bounds.states:
+                result.cut_short = f"it was to end after {self._bounds.states} states"
+                continue
+            self._known.add(key)
+            result.states += 1
+            self._queue.extend(readings(next_id, successor))
+
+
+def readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
+    """The sessions of a state: one for each way in which its weak cells may read."""
+    *before, last = case_id.steps
+    for resolution in range(RESOLUTIONS if state.cells.weak else 1):
+        step = replace(last, resolution=resolution)
+        yield replace(case_id, steps=(*before, step)), state
 
 
 def search(
@@ -170,72 +260,50 @@ def search(
     workers: int = 2,
     progress: Callable[[Result, int], None] | None = None,
 ) -> Result:
-    """Search a scenario.
-
-    The result does not depend on the executor or on the number of its workers: outcomes are taken in
-    the order of the search.
+    """Carry out a search to its end.
 
     Args:
-        scenario: what to search.
+        scenario: what to search; the other arguments as for :class:`Search`.
         start: where it begins.
-        run: runs a session; must be picklable for the executor.
-        executor: anything that offers ``concurrent.futures.Executor``.
+        run: runs a session.
+        executor: where.
         bounds: how far to go.
         workers: how many sessions to keep under way.
         progress: called after each case with the result so far and the number of cases that wait.
 
     Returns:
-        The result so far also when it was interrupted (KeyboardInterrupt).
+        The result, also when it was interrupted (KeyboardInterrupt).
     """
-    result = Result(scenario)
-    known = {start.key}
-    queue: deque[tuple[CaseId, State, bool]] = deque([(CaseId(scenario.name), start, False)])
-    running: deque[tuple[CaseId, State, bool, Future[Outcome]]] = deque()
-    result.states = 1
+    under_way = Search(scenario, start, run, executor, bounds, workers=workers)
     try:
-        while queue or running:
-            while queue and len(running) < 2 * workers:
-                case_id, state, settled = queue.popleft()
-                resolution = case_id.steps[-1].resolution if case_id.steps else 0
-                future = executor.submit(run, scenario, state, resolution)
-                running.append((case_id, state, settled, future))
-            wait([running[0][3]], return_when=FIRST_COMPLETED)
-            case_id, state, settled, future = running.popleft()
-            case = Case(case_id, future.result(), settled=settled)
-            result.cases.append(case)
-            if case.outcome.violation:
-                if bounds.stop_early:
-                    result.cut_short = "it was to end with the first violation"
-                    break
-            elif bounds.depth is None or case.depth < bounds.depth:
-                for next_id, successor in losses(case_id, state, case.outcome, torn=bounds.torn):
-                    result.transitions += 1
-                    case.successors += 1
-                    key = successor.key
-                    if key in known:
-                        continue
-                    if bounds.states is not None and result.states >= bounds.states:
-                        result.cut_short = f"it was to end after {bounds.states} states"
-                        continue
-                    known.add(key)
-                    result.states += 1
-                    queue.extend(_readings(next_id, successor))
+        for _ in under_way.cases():
             if progress:
-                progress(result, len(queue) + len(running))
-        else:
-            result.closed = not result.cut_short and bounds.depth is None
-            if bounds.depth is not None and not result.cut_short:
-                result.cut_short = f"it was to go {bounds.depth} losses of power deep"
+                progress(under_way.result, under_way.waiting)
     except KeyboardInterrupt:
-        result.cut_short = "it was interrupted"
-    for *_, future in running:
-        future.cancel()
-    return result
+        under_way.result.cut_short = "it was interrupted"
+    return under_way.result
 
 
-def _readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State, bool]]:
-    """The sessions of a state: one for each way in which its weak cells may read."""
-    *before, last = case_id.steps
-    for resolution in range(RESOLUTIONS if state.cells.weak else 1):
-        step = Step(last.op, last.torn, last.change, resolution)
-        yield CaseId(case_id.scenario, (*before, step)), state, False
+def minimise(case: CaseId, fails: Callable[[CaseId], bool]) -> CaseId:
+    """The case with the fewest faults that still fails, as far as leaving out and plainer go.
+
+    Args:
+        case: one that fails.
+        fails: whether a case fails; False also when it does not exist.
+    """
+    while True:
+        plainer = next((other for other in _plainer(case) if fails(other)), None)
+        if plainer is None:
+            return case
+        case = plainer
+
+
+def _plainer(case: CaseId) -> Iterator[CaseId]:
+    """Cases with one fault less, or with one that is easier to understand."""
+    if case.link is not None:
+        yield replace(case, link=None)
+    for i, step in enumerate(case.steps):
+        yield replace(case, steps=case.steps[:i] + case.steps[i + 1 :])
+        for other in (replace(step, resolution=0), replace(step, torn="")):
+            if other != step:
+                yield replace(case, steps=(*case.steps[:i], other, *case.steps[i + 1 :]))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
-from unbrick.campaign.story import SERIAL, Story
+from unbrick.campaign.canonical import canonical
+from unbrick.campaign.links import bad_link
+from unbrick.campaign.story import SERIAL, Story, inspect_once
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError, ToolBrokenError
 from unbrick.image.factory import factory_image
-from unbrick.image.format import inspect
-from unbrick.nor.canonical import canonical
 from unbrick.nor.cells import Cells
 from unbrick.server.records import UpdateState
 
@@ -95,6 +95,7 @@ def run_session(
     scenario: Scenario,
     state: State,
     resolution: int = 0,
+    link: tuple[int, int] | None = None,
 ) -> Outcome:
     """Run one session and check the invariants.
 
@@ -104,6 +105,7 @@ def run_session(
         scenario: what is wanted.
         state: where the session begins.
         resolution: how weak cells read.
+        link: number of a bad link (``unbrick.campaign.links``) and of the session over it.
 
     Raises:
         ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
@@ -111,9 +113,10 @@ def run_session(
     start = time.perf_counter()
     engine.power_off()
     engine.forget()
-    readable = state.cells.image(resolution)
-    engine.load_nor(readable)
-    story = Story(engine, releases, scenario, state.server)
+    readable = state.cells.readable(resolution)
+    engine.load_nor(readable.image())
+    bad = None if link is None else bad_link(*link)
+    story = Story(engine, releases, scenario, state.server, link=bad)
     recorder = _Recorder(story)
     story.bench.peers.append(recorder)
     recorder.step(0.0)
@@ -126,7 +129,7 @@ def run_session(
     downtime, virtual = story.first_prompt, engine.now
     engine.power_off()
     ops = engine.ops
-    if violation is None and Cells.of(readable).after(ops).image() != engine.read_nor():
+    if violation is None and readable.after(ops).image() != engine.read_nor():
         raise ToolBrokenError("the NOR is not what the trace of the session says")
     return Outcome(
         violation=violation,
@@ -145,10 +148,10 @@ def _check_end(story: Story) -> None:
     """Invariants 3 and 5, at the end of a session."""
     nor = story.engine.read_nor()
     try:
-        running = inspect(nor[APPLICATION.offset : APPLICATION.end], trailing=True)
+        running = inspect_once(nor[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff"))
     except ImageError as error:
         raise Violation("forged", f"what runs is no image: {error}") from error
-    signed = {inspect(image).digest: version for version, image in story.releases.signed.items()}
+    signed = {inspect_once(image).digest for image in story.releases.signed.values()}
     if running.digest not in signed:
         raise Violation("forged", f"{running.version} runs, which nobody has signed")
     terminal = story.store.terminal(SERIAL)
@@ -172,8 +175,6 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     cells = Cells.of(factory_image(releases.boot, application, SERIAL))
     if scenario.installed is None:
         return State(cells, None)
-    from dataclasses import replace
-
     before = replace(
         scenario, saves=scenario.saved, updates=scenario.before, interrupted_by=None, saved=()
     )

@@ -7,13 +7,16 @@ again what is not saved yet, and somebody stands by with the restoration apparat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
+from unbrick.campaign.links import BAD_FOR
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
+from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
 from unbrick.server.core import ServerCore
@@ -24,33 +27,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.bench.console import Console
+    from unbrick.campaign.links import BadLink
     from unbrick.campaign.scenario import Scenario
     from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
-    from unbrick.link.faults import Faults
+    from unbrick.server.records import Terminal, TextMessage, Update
 
 SERIAL = "UB-000001"
 LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
-QUIET = 1.2  # seconds in which a terminal that is done must not touch its NOR
+QUIET = 0.3  # seconds in which a terminal that is done must not touch its NOR
 
 
 @dataclass(frozen=True)
 class ServerState:
     """What the server remembers, without the images and without the log of events."""
 
-    terminals: tuple[object, ...]
-    updates: tuple[object, ...]
-    messages: tuple[object, ...]
+    terminals: tuple[Terminal, ...]
+    updates: tuple[Update, ...]
+    messages: tuple[TextMessage, ...]
 
     @property
     def canonical(self) -> str:
         """What of it can make a difference: no times and no words for people."""
         terminals = [
-            (t.serial, t.version, t.digest, t.state, t.last_update_id, t.last_result)  # type: ignore[attr-defined]
-            + (t.security_counter,)  # type: ignore[attr-defined]
+            (
+                t.serial,
+                t.digest,
+                t.state,
+                t.last_update_id,
+                t.last_result,
+                t.security_counter,
+            )
             for t in self.terminals
         ]
-        updates = [(u.id, u.version, u.state, u.result) for u in self.updates]  # type: ignore[attr-defined]
+        updates = [(u.id, u.version, u.state, u.result) for u in self.updates]
         return repr((terminals, updates, self.messages))
 
 
@@ -67,17 +78,23 @@ class Store(MemoryRecords):
 
     def put_back(self, state: ServerState) -> None:
         """Remember what ``state`` says; images stay."""
-        self._terminals = {item.serial: item for item in state.terminals}  # type: ignore[attr-defined]
-        self._updates = {item.id: item for item in state.updates}  # type: ignore[attr-defined]
-        self._messages = {item.id: item for item in state.messages}  # type: ignore[attr-defined]
+        self._terminals = {item.serial: item for item in state.terminals}
+        self._updates = {item.id: item for item in state.updates}
+        self._messages = {item.id: item for item in state.messages}
         self._events = {}
+
+
+@lru_cache(maxsize=64)
+def inspect_once(image: bytes) -> ImageInfo:
+    """What an image is; the same few images are met in every session."""
+    return inspect(image)
 
 
 class Bystander:
     """The person with the restoration apparatus: restores whenever the terminal asks for it."""
 
     def __init__(self, console: Console, image: bytes) -> None:
-        self._tap, self._image, self._info = Tap(console), image, inspect(image)
+        self._tap, self._image, self._info = Tap(console), image, inspect_once(image)
         self._apparatus = self._fresh()
         self.restorations = 0
 
@@ -102,8 +119,7 @@ class Story:
         releases: the built software.
         scenario: what is wanted.
         server: what the server remembers.
-        faults: of the wireless link.
-        seed: of the server's random numbers.
+        link: what is wrong with the wireless link and the server; nothing by default.
     """
 
     def __init__(
@@ -113,12 +129,11 @@ class Story:
         scenario: Scenario,
         server: ServerState | None = None,
         *,
-        faults: Faults | None = None,
-        seed: int = 0,
+        link: BadLink | None = None,
     ) -> None:
         self.engine, self.releases, self.scenario = engine, releases, scenario
         self.store = Store()
-        self.core = ServerCore(self.store, inspect)
+        self.core = ServerCore(self.store, inspect_once)
         wanted = {*scenario.before, *scenario.updates}
         if scenario.interrupted_by:
             wanted.add(scenario.interrupted_by)
@@ -126,11 +141,14 @@ class Story:
             self.core.publish(releases.signed[version], 0.0)
         if server is not None:
             self.store.put_back(server)
-            self.core = ServerCore(self.store, inspect)
+            self.core = ServerCore(self.store, inspect_once)
         self.bench = Bench(engine)
-        self.link = SimulatedLink(engine.radio, self.core, faults=faults, seed=seed)
+        faults = None if link is None else link.faults()
+        self.link = SimulatedLink(engine.radio, self.core, faults=faults)
         self.bystander = Bystander(self.bench.console, releases.signed[scenario.rescue])
         self.bench.peers += [self.link, self.bystander]
+        if link is not None:
+            self.bench.peers.append(_Fate(self, link))
         self.first_prompt: float | None = None
 
     def run(self) -> None:
@@ -174,7 +192,7 @@ class Story:
 
     def _update(self, version: str) -> None:
         """Start an update that was not started yet, and wait until it has ended, well or not."""
-        digest = inspect(self.releases.signed[version]).digest
+        digest = inspect_once(self.releases.signed[version]).digest
         known = [update for update in self.store.updates(SERIAL) if update.digest == digest]
         if not known:
             known = [self.core.start_update(SERIAL, version, self.engine.now)]
@@ -213,6 +231,27 @@ class Story:
         for name, number in (*self.scenario.saved, *self.scenario.saves):
             if name not in listing or number not in listing:
                 raise Violation("data-lost", f"{name} {number} is gone from the phonebook")
+
+
+class _Fate:
+    """Makes the link good again after a time, and lets the server die and return."""
+
+    def __init__(self, story: Story, link: BadLink) -> None:
+        self._story, self._away = story, link.away
+
+    def step(self, now: float) -> float | None:
+        """Do what is due; returns when to look again."""
+        link = self._story.link
+        if now >= BAD_FOR:
+            link.faults = Faults()
+        away = any(start <= now < end for start, end in self._away)
+        if away and link.server_alive:
+            link.server_dies()
+        elif not away and not link.server_alive:
+            self._story.core = ServerCore(self._story.store, inspect_once)
+            link.server_returns(self._story.core)
+        times = [time for pair in self._away for time in pair] + [BAD_FOR]
+        return min((time for time in times if time > now), default=None)
 
 
 _CANCELLABLE = {UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING}

@@ -40,7 +40,7 @@ class Cells:
         """The cells of a NOR image; what is missing at the end is blank."""
         image = image.ljust(BOARD.nor.modelled, b"\xff")
         pieces = (image[i : i + BLOCK] for i in range(0, BOARD.nor.modelled, BLOCK))
-        return cls(tuple(piece.rstrip(b"\xff") for piece in pieces))
+        return cls(tuple(b"" if piece == BLANK else piece.rstrip(b"\xff") for piece in pieces))
 
     def image(self, resolution: int = 0) -> bytes:
         """What reads as the NOR after a power-on, with weak cells read as ``resolution`` says."""
@@ -77,7 +77,7 @@ class Cells:
         return Cells(tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
-        """These cells with ``values`` at ``offset`` (in one block) and the cells of ``mask`` weak."""
+        """These cells with ``values`` at ``offset``, in one block, the cells of ``mask`` weak."""
         values = either(values, mask) if mask else values
         blocks = list(self.blocks)
         blocks[offset // BLOCK] = _replaced(blocks[offset // BLOCK], offset % BLOCK, values)

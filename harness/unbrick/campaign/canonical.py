@@ -1,17 +1,18 @@
 """Canonical forms: cells that no run of the firmware can tell apart count as one state.
 
-Without them a search over power cuts would never meet a state again: the record logs grow with every
-write, and every torn operation leaves other cells behind. What is left out, and why that is sound:
+Without them a search over power cuts would never meet a state again: the record logs grow with
+every write, and every torn operation leaves other cells behind. What is left out, and why that is
+sound:
 
 - **Record logs** (journal, phonebook). The firmware asks of a slot whether it is blank, all zero,
   valid, or none of these (*torn*), and of a header whether it is valid. A slot counts as the answer
   to that question, with its payload when it is valid. Cleared (all-zero) slots are passed over, so
-  how many there are is left out; so are, in the journal, records older than the newest, which is the
-  whole state. Of generations only the order of the halves counts. How many slots are free is left
-  out while they are more than ``PLENTY``; scenarios that begin with a nearly full log search
+  how many there are is left out; so are, in the journal, records older than the newest, which is
+  the whole state. Of generations only the order of the halves counts. How many slots are free is
+  left out while they are more than ``PLENTY``; scenarios that begin with a nearly full log search
   compaction. A half whose header is not valid is erased before it is used: its slots are left out.
-- **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at all.
-  A valid image counts as its digest, anything else as *damaged*.
+- **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
+  all. A valid image counts as its digest, anything else as *damaged*.
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
 
 Everything else counts as it is.
@@ -24,6 +25,8 @@ import zlib
 from functools import lru_cache
 
 from unbrick.board import BOARD
+from unbrick.errors import ImageError
+from unbrick.image.format import inspect
 from unbrick.nor.cells import BLOCK, RESOLUTIONS, Cells
 
 HEADER = 64
@@ -102,13 +105,6 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
     if len(first) < HEADER or struct.unpack_from("<I", first)[0] != IMAGE_MAGIC:
         return b""
     whole = b"".join(block.ljust(BLOCK, b"\xff") for block in blocks)
-    return _digest_if_valid(whole)
-
-
-def _digest_if_valid(whole: bytes) -> bytes:
-    from unbrick.errors import ImageError
-    from unbrick.image.format import inspect
-
     try:
         return inspect(whole, trailing=True).digest
     except ImageError:
