@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import sys
 import tempfile
 import termios
+import threading
 import tty
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -86,7 +88,41 @@ def _terminal(
         finally:
             made.power_off()
             if nor_file is not None:
-                nor_file.write_bytes(made.read_nor())
+                _keep(nor_file, made.read_nor())
+
+
+def _keep(nor_file: Path, cells: bytes) -> None:
+    """Write the NOR's contents so that the file is the old or the new one, never half of each.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    fresh = nor_file.with_name(f".{nor_file.name}.new")
+    try:
+        fresh.write_bytes(cells)
+        fresh.replace(nor_file)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {nor_file}: {error.strerror}", hint="choose another file with --nor"
+        ) from error
+
+
+@contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and the loss of the window set.
+
+    Nothing is raised: the terminal is switched off, and its NOR kept, between two of its turns.
+    """
+    told = threading.Event()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open_port(line: Line, where: str) -> tuple[Port, str]:
@@ -117,7 +153,7 @@ def run(
     wire: str,
     modem: str,
 ) -> None:
-    """Run a terminal in real time and show its two serial lines as ports, until Ctrl-C.
+    """Run a terminal in real time and show its two serial lines as ports, until Ctrl-C or SIGTERM.
 
     Connect the bridge to the modem (`unbrick bridge --modem …`), and picocom, `unbrick restore` or
     `sb` to the wire.
@@ -125,6 +161,7 @@ def run(
     status = Console(stderr=True)
     releases = _releases(firmware, status)
     with ExitStack() as stack:
+        told = stack.enter_context(_told_to_end())
         made = stack.enter_context(_terminal(engine, releases, nor_file, serial, installed))
         bench = Bench(made)
         bench.peers.clear()
@@ -135,11 +172,9 @@ def run(
             bench.peers.append(port)
         click.echo(f"ready: wire {places['wire']} modem {places['modem']}")
         sys.stdout.flush()
-        try:
-            while True:
-                bench.run_for(3600)
-        except KeyboardInterrupt:
-            status.print("terminal switched off", style="dim")
+        while not bench.run_until(told.is_set, 3600):
+            pass
+        status.print("terminal switched off", style="dim")
 
 
 @contextmanager
@@ -165,15 +200,17 @@ def console(
 ) -> None:
     """Run a terminal in real time and sit at its console. Ctrl-] switches it off and leaves."""
     releases = _releases(firmware, Console(stderr=True))
-    with _terminal(engine, releases, nor_file, serial, installed) as made:
+    with (
+        _told_to_end() as told,
+        _terminal(engine, releases, nor_file, serial, installed) as made,
+    ):
         bench = Bench(made)
         keyboard = sys.stdin.fileno()
         screen = sys.stdout.fileno()
         bench.console.listeners.append(lambda data: _write_all(screen, data))
         click.echo("Ctrl-] leaves", err=True)
         with _raw_keyboard() if sys.stdin.isatty() else nullcontext():
-            while True:
-                bench.run_for(0.02)
+            while not bench.run_until(told.is_set, 0.02):
                 if not select.select([keyboard], [], [], 0)[0]:
                     continue
                 keys = os.read(keyboard, 256)
@@ -207,6 +244,7 @@ def hil_test(
     Server and bridge run as processes of their own. Ends with a table of the steps; exit code 0
     when all passed, 1 when the terminal failed one.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
     status = Console(stderr=True, highlight=False)
     releases = _releases(firmware, status)
     steps: list[Step] = []

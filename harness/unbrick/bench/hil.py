@@ -171,9 +171,20 @@ class HilTest:
         image = self._releases.signed["1.0.0"]
         self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
         self._engine.power_on()
-        banner = self._console.expect_pattern(r"terminal: .*(?=\r)").group()
+        banner = self._expect_or_restoration(r"terminal: .*(?=\r)", 30)
         self._console.expect("\r\n> ")
         return banner
+
+    def _expect_or_restoration(self, pattern: str, timeout: float) -> str:
+        """What matched ``pattern``; a terminal that asks to be restored need not be waited for.
+
+        Raises:
+            ExpectError: it did not come, or the terminal is in the restoration state.
+        """
+        said = self._console.expect_pattern(rf"{pattern}|restoration: .*(?=\r)", timeout).group()
+        if said.startswith("restoration: "):
+            raise ExpectError(f"the terminal is in the restoration state: {said[13:]}")
+        return said
 
     def _start_server(self) -> str:
         server = Process(
@@ -216,13 +227,8 @@ class HilTest:
     def _update(self) -> str:
         self._publish("1.1.0")
         update = self._start_update("1.1.0")
-        self._console.expect("confirmed", 300)
-
-        def ended() -> bool:
-            return self._get(f"/api/updates/{update}")["state"] in ENDED
-
-        self._bench.run_until(ended, 120)
-        state = self._get(f"/api/updates/{update}")["state"]
+        self._expect_or_restoration("confirmed", 300)
+        state = self._await_end(update)
         if state != "succeeded":
             raise ServerError(f"the server says that the update {state}")
         version = self._console.command("version")
@@ -230,21 +236,36 @@ class HilTest:
             raise ExpectError(f"the terminal does not run 1.1.0: {version!r}")
         return f"update {update} {state}, {len(self._releases.signed['1.1.0'])} bytes"
 
+    def _await_end(self, update: int) -> str:
+        """Wait until the server says that an update has ended; returns its state."""
+
+        def state() -> str:
+            return str(self._get(f"/api/updates/{update}")["state"])
+
+        self._bench.run_until(lambda: state() in ENDED, 120)
+        return state()
+
     def _cut(self) -> str:
         """Cut the power after the first erase. Where the NOR works at once, that is a race: cut too
-        early, the old software starts and the server announces the update again.
+        early, the old software starts and the server announces the update again; cut too late, the
+        new software fails its trial (it is broken on purpose) and the old one is restored first.
         """
         self._publish("1.2.0")
-        self._start_update("1.2.0")
+        update = self._start_update("1.2.0")
         for attempt in range(1, CUTS + 1):
-            self._console.expect("agent: rewriting", 300)
-            self._bench.run_until(self._application_changes(), 5)
+            changes = self._application_changes()
+            self._console.expect("update: checked", 300)
+            self._bench.run_until(changes, 60)
             self._bench.cut_power()
             self._engine.power_on()
             match = self._console.expect_pattern(r"restoration: (.*)\r|terminal: .*1\.1\.0", 120)
-            if match.group(1):
-                self._reason = match.group(1)
+            self._reason = match.group(1) or ""
+            if "interrupted" in self._reason:
                 return f"at the {attempt}. attempt" if attempt > 1 else "after the first erase"
+            if self._reason:
+                self._restore()
+                self._await_end(update)
+                update = self._start_update("1.2.0")
         raise ExpectError(f"the power was never cut in time, in {CUTS} attempts")
 
     def _application_changes(self) -> Callable[[], bool]:

@@ -135,6 +135,7 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=self.log.writer,
                 pass_fds=[end.fileno() for end in theirs],
+                start_new_session=True,  # Ctrl-C is for us, who switch the terminal off
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one system call, no locks
             )
         except OSError as error:

@@ -1,0 +1,158 @@
+"""Row C5: ``make hil-test`` plays the whole system, and fails when a part of it is broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from processes import unbrick
+
+from unbrick import cli_run
+from unbrick.bench.hil import HilTest
+from unbrick.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from unbrick.image.release import Releases
+
+STEPS = [
+    "the terminal boots from NOR",
+    "server and bridge start",
+    "the terminal registers over the wireless link",
+    "the user adds a phonebook entry",
+    "1.0.0 is updated to 1.1.0 over the air",
+    "the phonebook is still there",
+    "power is cut in the middle of a rewrite",
+    "the terminal asks to be restored",
+    "the apparatus restores it over the wire",
+    "the user's data has survived it all",
+    "the server knows what runs",
+]
+
+
+@pytest.fixture
+def firmware(releases: Releases) -> Path:
+    """The folder of the firmware that is built already."""
+    return releases.firmware.boot.elf.parent
+
+
+@pytest.mark.parametrize("engine", ["inprocess", "qemu"])
+def test_claim_c5_the_hil_test_runs_the_whole_system(
+    engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if engine == "qemu":
+        request.getfixturevalue("qemu")
+    kept = tmp_path / "kept"
+    done = unbrick("hil-test", "--engine", engine, "--json", "--firmware", firmware, "--keep", kept)
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = json.loads(done.stdout)
+    assert [step["name"] for step in steps] == STEPS
+    assert all(step["passed"] for step in steps)
+    seen = {step["name"]: step["detail"] for step in steps}
+    assert seen[STEPS[0]] == "terminal: unbrick-terminal 1.0.0, built 2026-01-12T09:00:00Z"
+    assert seen[STEPS[4]].startswith("update 1 succeeded")
+    assert "was interrupted" in seen[STEPS[7]]
+    assert seen[STEPS[10]] == "UB-000001 runs 1.1.0"
+    console = (kept / "console.log").read_text()
+    for said in ("1.1.0 confirmed", "agent: rewriting", "restoration: accepted 1.1.0"):
+        assert said in console
+    assert "server: ready" in (kept / "server.log").read_text()
+    assert "bridge: ready" in (kept / "bridge.log").read_text()
+
+
+def run_broken(
+    monkeypatch: pytest.MonkeyPatch,
+    releases: Releases,
+    folder: Path,
+    *arguments: str,
+    **signed: bytes,
+) -> tuple[int, str, str]:
+    """The command with some releases replaced."""
+    images = {**releases.signed, **{name.replace("_", "."): data for name, data in signed.items()}}
+    broken = dataclasses.replace(releases, signed=images)
+    monkeypatch.setattr(cli_run, "make_releases", lambda _: broken)
+    options = ["hil-test", "--keep", str(folder), *arguments]
+    done = CliRunner().invoke(cli, options, prog_name="unbrick")
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_terminal_that_does_not_start_fails_the_first_step(
+    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+) -> None:
+    image = bytearray(releases.signed["1.0.0"])
+    image[0x1000] ^= 1
+    code, table, error = run_broken(monkeypatch, releases, tmp_path, **{"1_0_0": bytes(image)})
+    assert code == 1
+    assert "FAILED" in table
+    assert "passed" not in table
+    assert error.splitlines()[-1].startswith("unbrick: failed: the terminal boots from NOR. Run it")
+
+
+def test_an_update_to_software_that_is_broken_fails_its_step(
+    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+) -> None:
+    """The release that is broken on purpose takes the place of the good one."""
+    broken = releases.signed["1.2.0"]
+    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json", **{"1_1_0": broken})
+    assert code == 1
+    steps = json.loads(output)
+    assert [step["passed"] for step in steps] == [True] * 4 + [False]
+    assert "failed: 1.0.0 is updated to 1.1.0 over the air" in error
+
+
+def test_a_user_whose_data_is_lost_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+) -> None:
+    update = HilTest._update
+
+    def update_and_lose(test: HilTest) -> str:
+        detail = update(test)
+        test._console.command("pb del 1")
+        return detail
+
+    monkeypatch.setattr(HilTest, "_update", update_and_lose)
+    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json")
+    assert code == 1
+    assert json.loads(output)[-1]["name"] == STEPS[5]
+    assert "the phonebook has lost Alice" in json.loads(output)[-1]["detail"]
+    assert "failed: the phonebook is still there" in error
+
+
+def test_a_server_that_does_not_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+) -> None:
+    (tmp_path / "server.sqlite").write_text("this is no database, and was there before")
+    code, output, _ = run_broken(monkeypatch, releases, tmp_path, "--json")
+    assert code == 1
+    last = json.loads(output)[-1]
+    assert last["name"] == STEPS[1]
+    assert "server did not start" in last["detail"]
+    assert "database" in last["detail"]
+
+
+def test_a_cut_too_early_or_too_late_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+) -> None:
+    """On an engine by the clock the right moment may be missed; here it is missed on purpose."""
+    right = HilTest._application_changes
+    attempts: list[str] = []
+
+    def wrong(test: HilTest) -> Callable[[], bool]:
+        attempts.append("")
+        if len(attempts) == 1:
+            return lambda: True
+        if len(attempts) == 2:
+            return lambda: "failed its trial" in test._console.unread
+        return right(test)
+
+    monkeypatch.setattr(HilTest, "_application_changes", wrong)
+    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json")
+    assert code == 0, error
+    seen = {step["name"]: step["detail"] for step in json.loads(output)}
+    assert seen[STEPS[6]] == "at the 3. attempt"
+    assert seen[STEPS[7]] == "rewrite was interrupted"
