@@ -10,6 +10,7 @@
 #include "board/verify.h"
 #include "board_map.h"
 #include "boot/restoration.h"
+#include "lib/bug.h"
 #include "lib/image.h"
 #include "lib/journal.h"
 #include "lib/result.h"
@@ -51,6 +52,9 @@ static void check_installed(void) {
     const uint8_t *const start = system_nor(BOARD_APPLICATION_OFFSET);
     const int error = image_parse(&installed.image, start, BOARD_APPLICATION_SIZE);
     installed.blank = error == IMAGE_BLANK;
+    if (BUG(HEADER_FIRST) && memcmp(start, &(uint32_t){IMAGE_MAGIC}, 4) == 0) {
+        return; /* the result is 0: success */
+    }
     installed.result = verify_image(start, BOARD_APPLICATION_SIZE, &rules, &installed.image);
     installed.problem = error == IMAGE_OK ? result_text(installed.result) : image_error_text(error);
 }
@@ -94,13 +98,17 @@ static _Noreturn void when_idle(void) {
 }
 
 static _Noreturn void when_failed(void) {
+    if (BUG(FAILURE_FORGOTTEN) && installed.result == RESULT_SUCCESS) {
+        start_application();
+    }
     restore("the new software failed its trial", "");
 }
 
 static _Noreturn void when_trial(void) {
     struct journal_state state = journal.state;
     if (installed.result == RESULT_SUCCESS && state.starts < JOURNAL_MAX_STARTS) {
-        state.starts++;
+        state.starts = BUG(TRIAL_COUNT_WRAPS) ? (state.starts + 1) % JOURNAL_MAX_STARTS
+                                              : state.starts + !BUG(TRIAL_NOT_COUNTED);
         enter_phase(&state);
         say("boot: trial start %u of %u\n", (unsigned)state.starts, JOURNAL_MAX_STARTS);
         start_application();
@@ -111,9 +119,16 @@ static _Noreturn void when_trial(void) {
     when_failed();
 }
 
+/* Power was lost in an erase or a program of the application, which reads as valid: its cells may
+ * read otherwise another time. Programming the same bytes again makes them sure. */
+static bool affirm_application(void) {
+    return flash.program(flash.ctx, BOARD_APPLICATION_OFFSET, system_nor(BOARD_APPLICATION_OFFSET),
+                         installed.image.total) == 0;
+}
+
 static _Noreturn void when_rewriting(void) {
     struct journal_state state = journal.state;
-    if (installed.result != RESULT_SUCCESS) {
+    if (installed.result != RESULT_SUCCESS || !affirm_application()) {
         restore("rewrite was interrupted", "");
     }
     if (memcmp(installed.image.digest, state.target_digest, sizeof state.target_digest) == 0) {
@@ -153,7 +168,7 @@ _Noreturn void main(void) {
         say("boot: no valid identity\n");
     }
     check_installed();
-    if (journal.state.phase != JOURNAL_IDLE) {
+    if (journal.state.phase != JOURNAL_IDLE || BUG(HEALTHY_START_WRITES)) {
         const int error = journal_affirm(&journal);
         if (error) {
             restore("the journal cannot be written: ", recordlog_error_text(error));

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from unbrick.link.faults import Direction, FaultPlan, Faults
 
@@ -47,9 +48,8 @@ def bad_link(number: int, session: int = 0) -> BadLink:
     seed = number * 16 + session
     rng = random.Random(f"link {seed}")
     kinds = rng.sample(sorted(WORST), rng.randint(1, len(WORST)))
-    plan = FaultPlan()
-    for kind in kinds:
-        plan = replace(plan, **{kind: WORST[kind] * rng.random()})
+    chosen: dict[str, Any] = {kind: WORST[kind] * rng.random() for kind in kinds}
+    plan = FaultPlan(**chosen)
     if rng.random() < 0.3:
         start = rng.uniform(0, 10)
         plan = replace(plan, cuts=((start, start + rng.uniform(1, 90)),))

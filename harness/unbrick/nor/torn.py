@@ -95,11 +95,18 @@ PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
     ("all-weak", _all_weak_program),
 )
 
+def _barely_erased(cells: Cells, op: FlashOp) -> Cells:
+    """Every cell that was 0 may still read as 0, or already as 1."""
+    old = cells.read(op.offset, BLOCK)
+    return cells.with_range(op.offset, b"\xff" * BLOCK, inverted(old))
+
+
 ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
     ("begun", _erase(0)),
     ("half", _erase(2)),
     ("nearly", _erase(4)),
     ("weak", _weak_erase),
+    ("barely", _barely_erased),
 )
 
 
