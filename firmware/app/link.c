@@ -6,6 +6,7 @@
 #include "board/uart.h"
 #include "console.h"
 #include "identity.h"
+#include "lib/bug.h"
 #include "lib/cbor.h"
 #include "lib/crc.h"
 #include "lib/slipmux.h"
@@ -96,7 +97,11 @@ static void begin_registration(uint64_t now) {
     cbor_pair_text(&map, 3, me->name);
     cbor_pair_text(&map, 4, me->full_version);
     cbor_pair_text(&map, 5, me->build_time);
-    cbor_pair_bytes(&map, 6, me->digest, sizeof me->digest);
+    if (BUG(TARGET_REGISTERED) && storage_journal()->state.update_id != 0) {
+        cbor_pair_bytes(&map, 6, storage_journal()->state.target_digest, sizeof me->digest);
+    } else {
+        cbor_pair_bytes(&map, 6, me->digest, sizeof me->digest);
+    }
     cbor_pair_uint(&map, 7, 0);
     cbor_pair_uint(&map, 8, summary.last_id);
     cbor_pair_uint(&map, 9, (uint64_t)summary.last_result);

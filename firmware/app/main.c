@@ -6,6 +6,7 @@
 #include "board_map.h"
 #include "console.h"
 #include "identity.h"
+#include "lib/bug.h"
 #include "link.h"
 #include "panic.h"
 #include "pool.h"
@@ -63,7 +64,9 @@ _Noreturn void main(void) {
     storage_start();
     pool_init(BOARD_POOL_BASE, BOARD_POOL_SIZE);
     tasks_start();
-    check_trial();
+    if (!BUG(CONFIRMED_UNCHECKED)) {
+        check_trial();
+    }
     link_start();
     update_start();
     console_start();

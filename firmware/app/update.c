@@ -9,6 +9,7 @@
 #include "board_map.h"
 #include "console.h"
 #include "identity.h"
+#include "lib/bug.h"
 #include "lib/cbor.h"
 #include "lib/text.h"
 #include "link.h"
@@ -162,6 +163,10 @@ static struct decision secure_area(void) {
         console_say("update: limited %s, %u bytes", task->name, task->bytes);
     }
     decision.possible = pool_largest_free();
+    if (BUG(STAGED_OVER_LIVE)) {
+        update.area = (uint8_t *)tasks_get(0)->buffer; /* as if its task had been limited */
+        return decision;
+    }
     update.area =
         decision.possible < decision.needed ? NULL : pool_take("update", (uint32_t)decision.needed);
     if (!update.area) {
@@ -479,7 +484,10 @@ static void rewrite(void) {
     state.target_version.build = update.image.version.build;
     state.target_size = update.image.total;
     memcpy(state.target_digest, update.image.digest, sizeof state.target_digest);
-    int error = journal_write(storage_journal(), &state);
+    if (BUG(COUNTER_TOO_EARLY)) {
+        state.security_counter = update.image.security_counter;
+    }
+    int error = BUG(JOURNAL_NOT_WRITTEN) ? 0 : journal_write(storage_journal(), &state);
     if (error) {
         fail(RESULT_INTERRUPTED, recordlog_error_text(error));
         return;
@@ -520,7 +528,9 @@ void update_start(void) {
         state.phase = JOURNAL_IDLE;
         state.starts = 0;
         state.result = state.source == JOURNAL_WIRE ? RESULT_RESTORED : RESULT_SUCCESS;
-        state.security_counter = security_counter();
+        if (!BUG(COUNTER_NOT_RAISED)) {
+            state.security_counter = security_counter();
+        }
         int error = journal_write(journal, &state);
         if (error) {
             panic("the new software cannot be confirmed, %s", recordlog_error_text(error));

@@ -1,6 +1,7 @@
 #include "board/verify.h"
 
 #include "board_map.h"
+#include "lib/bug.h"
 #include "lib/image.h"
 #include "lib/result.h"
 #include "trusted_key.h" /* generated: the public key that images must be signed with */
@@ -52,8 +53,14 @@ int verify_image(const uint8_t *data, uint32_t available, const struct verify_ru
     }
     uint8_t digest[IMAGE_DIGEST_SIZE];
     verify_sha256(image->start, image->hashed, digest, rules->progress, rules->ctx);
+    if (BUG(HASH_NOT_CHECKED)) {
+        memcpy(digest, image->digest, sizeof digest);
+    }
     if (memcmp(digest, image->digest, sizeof digest) != 0) {
         return RESULT_IMAGE_HASH;
+    }
+    if (BUG(SIGNATURE_NOT_CHECKED)) {
+        return RESULT_SUCCESS;
     }
     if (memcmp(image->key_hash, trusted_key_hash, sizeof trusted_key_hash) != 0 ||
         crypto_sign_ed25519_verify_detached(image->signature, digest, sizeof digest, trusted_key) !=

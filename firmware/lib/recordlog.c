@@ -1,5 +1,6 @@
 #include "recordlog.h"
 
+#include "bug.h"
 #include "crc.h"
 
 #include <string.h>
@@ -59,7 +60,8 @@ static bool is_blank(const struct recordlog *log, uint32_t offset) {
 
 static bool is_valid(const struct recordlog *log, uint32_t offset) {
     const uint8_t *slot = at(log, offset);
-    return get32(slot + log->config.payload_size) == crc32(0, slot, log->config.payload_size);
+    return BUG(RECORD_NOT_CHECKED) ||
+           get32(slot + log->config.payload_size) == crc32(0, slot, log->config.payload_size);
 }
 
 /* ---- Headers ---- */
@@ -157,6 +159,8 @@ int recordlog_mount(struct recordlog *log, const struct flash *flash,
          log->next += slot_size(log)) {
         if (is_valid(log, log->next)) {
             log->last = log->next;
+        } else if (BUG(LOG_ENDS_AT_TORN)) {
+            break;
         }
     }
     return RECORDLOG_OK;
@@ -210,7 +214,7 @@ int recordlog_affirm(struct recordlog *log) {
     if (log->error != RECORDLOG_OK) {
         return log->error;
     }
-    if (log->affirmed || log->half == RECORDLOG_NONE) {
+    if (log->affirmed || log->half == RECORDLOG_NONE || BUG(NOT_AFFIRMED)) {
         log->affirmed = true;
         return RECORDLOG_OK;
     }
@@ -228,10 +232,10 @@ int recordlog_affirm(struct recordlog *log) {
     }
     uint32_t torn =
         log->last != RECORDLOG_NONE ? log->last + size : log->half + RECORDLOG_HEADER_SIZE;
-    for (; torn < log->next; torn += size) {
+    for (; torn < log->next && !BUG(WEAK_SLOT_LEFT); torn += size) {
         clear(log, torn, size);
     }
-    if (fits(log, log->half, log->next)) {
+    if (fits(log, log->half, log->next) && !BUG(WEAK_SLOT_LEFT)) {
         clear(log, log->next, size);
         if (is_blank(log, log->next)) {
             return RECORDLOG_WRITE;
@@ -281,7 +285,15 @@ int recordlog_compact(struct recordlog *log, recordlog_keep_fn *keep, void *ctx)
     const uint32_t target = other_half(log);
     uint32_t next = target + RECORDLOG_HEADER_SIZE;
     uint32_t last = RECORDLOG_NONE;
-    error = erase_half(log, target);
+    if (!BUG(COMPACTION_NO_ERASE) || log->half == RECORDLOG_NONE) {
+        error = erase_half(log, target);
+    }
+    if (BUG(LIVE_HALF_ERASED) && log->half != RECORDLOG_NONE) {
+        error = erase_half(log, log->half);
+    }
+    if (BUG(COMPACTION_HEADER_FIRST) && error == RECORDLOG_OK) {
+        error = write_header(log, target, log->generation + 1);
+    }
     for (uint32_t offset = recordlog_next(log, RECORDLOG_NONE);
          offset != RECORDLOG_NONE && error == RECORDLOG_OK; offset = recordlog_next(log, offset)) {
         if (keep != NULL && keep(ctx, log, offset)) {

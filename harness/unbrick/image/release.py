@@ -12,6 +12,7 @@ from unbrick.image.format import check_board, check_entry, inspect
 from unbrick.image.sign import sign
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from unbrick.image.build import Firmware
@@ -39,13 +40,16 @@ class Releases:
         return [program.elf for program in self.firmware.programs]
 
 
-def make_releases(out: Path, key: Path | None = None) -> Releases:
+def make_releases(
+    out: Path, key: Path | None = None, *, defines: Mapping[str, str] | None = None
+) -> Releases:
     """Compile the firmware and sign every release of it.
 
     Args:
         out: folder for what the compiler makes; nothing is compiled when it is there already.
         key: PEM file with the private key to sign with, whose public half goes into boot; by
             default the development key, which protects nothing.
+        defines: further C macros for boot, agent and applications.
 
     Raises:
         BuildError: something does not compile or does not fit.
@@ -53,7 +57,7 @@ def make_releases(out: Path, key: Path | None = None) -> Releases:
         ImageError: a release cannot run on this board.
     """
     key = key or firmware_folder() / "keys" / "development.pem"
-    firmware = build_firmware(out, key=key)
+    firmware = build_firmware(out, key=key, defines=defines)
     signed: dict[str, bytes] = {}
     for version, program in firmware.applications.items():
         release = program.release
