@@ -14,7 +14,8 @@ ROOT = Path(unbrick.__file__).parent
 
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
-    {"cli", "cli_run", "cli_image", "cli_server", "pytest_plugin"},
+    {"cli", "cli_run", "cli_image", "cli_server", "cli_campaign", "pytest_plugin"},
+    {"report"},
     {"campaign"},
     {"bench"},
     {"engine", "server", "restore", "link"},
@@ -28,6 +29,7 @@ SIDEWAYS = {
     ("cli", "cli_run"),
     ("cli", "cli_image"),
     ("cli", "cli_server"),
+    ("cli", "cli_campaign"),
     ("link", "engine"),
     ("link", "server"),
     ("restore", "engine"),

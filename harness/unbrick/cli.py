@@ -21,7 +21,7 @@ from unbrick.errors import ToolBrokenError, UnbrickError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MODULES = ("unbrick.cli_run", "unbrick.cli_server", "unbrick.cli_image")
+_MODULES = ("unbrick.cli_run", "unbrick.cli_server", "unbrick.cli_image", "unbrick.cli_campaign")
 _INTERRUPTED = 130
 
 

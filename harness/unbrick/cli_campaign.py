@@ -1,0 +1,288 @@
+"""Commands that search and replay power cuts: ``campaign`` and ``replay``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from unbrick.campaign.case import CaseId
+from unbrick.campaign.exhaustive import start_raw_states
+from unbrick.campaign.link_search import try_links
+from unbrick.campaign.replay import replay, vcd
+from unbrick.campaign.run import pool, run_in, start_in
+from unbrick.campaign.scenario import SCENARIOS, find_scenario
+from unbrick.campaign.search import Bounds, search
+from unbrick.campaign.session import initial_state
+from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.errors import SetupError
+from unbrick.image.release import make_releases
+from unbrick.report.formats import junit, sarif
+from unbrick.report.html import html
+from unbrick.report.model import (
+    CampaignReport,
+    firmware_digests,
+    scenario_report,
+    timings,
+    versions,
+)
+from unbrick.report.summary import summary
+
+if TYPE_CHECKING:
+    from unbrick.campaign.exhaustive import start_raw_states
+from unbrick.campaign.link_search import try_links
+from unbrick.campaign.replay import Session
+    from unbrick.campaign.search import Result
+    from unbrick.report.model import ScenarioReport
+
+PRESETS = {
+    "quick": Bounds(depth=1, torn=True, states=40),
+    "full": Bounds(),
+    "exhaustive": Bounds(),
+}
+
+INTERRUPTED = "it was interrupted"
+
+_firmware_option = click.option(
+    "--firmware",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/firmware"),
+    show_default=True,
+    help="Where the firmware is built and kept.",
+)
+
+
+class _Bar:
+    """The progress of a campaign on stderr; silent when nobody looks."""
+
+    def __init__(self, console: Console) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", style="dim"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self.bar.add_task("", total=None, rate="")
+        self._start = time.monotonic()
+
+    def begin(self, name: str) -> None:
+        """The next scenario."""
+        self._start = time.monotonic()
+        self.bar.reset(self._task, description=name, total=None, rate="")
+
+    def step(self, result: Result, waiting: int) -> None:
+        """One more session; what is left is what waits now: it may become more."""
+        done = len(result.cases)
+        rate = done / max(1e-6, time.monotonic() - self._start)
+        bad = f" · {len(result.violations)} violations" if result.violations else ""
+        words = (
+            f"{result.states:,} states · {rate:.0f}/s · {waiting / rate:.0f} s or more left{bad}"
+        )
+        self.bar.update(self._task, completed=done, total=done + waiting, rate=words)
+
+
+def _scenarios_of(names: tuple[str, ...]) -> list[str]:
+    for name in names:
+        find_scenario(name)
+    return list(names or SCENARIOS)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"{out} cannot be made: {error.strerror}", hint="choose another folder with --out"
+        ) from error
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="quick",
+    show_default=True,
+    help="quick: one loss of power, a sample of the states; full: until no state is new; "
+    "exhaustive: as full, and every state that counts as known is run all the same.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes to use."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write report.html, report.json, junit.xml and report.sarif to this folder, and go on "
+    "from the outcomes that a stopped campaign has left there.",
+)
+@click.option(
+    "--links",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Also try each scenario over so many bad links, with losses of power on the way.",
+)
+@click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
+@_firmware_option
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
+def campaign(
+    scenarios: tuple[str, ...],
+    preset: str,
+    jobs: int,
+    out: Path | None,
+    links: int,
+    *,
+    stop_early: bool,
+    firmware: Path,
+    as_json: bool,
+) -> None:
+    """Cut the power at every flash operation, before it and in it, and see what comes of it.
+
+    Every cut's recovery is searched in its turn. Without SCENARIO all are searched. Ctrl-C ends the
+    search and reports what was found; with --out the same call later goes on from there.
+
+    \b
+    Exit codes: 0 the terminal always recovered, 1 it did not,
+    2 the call or the set-up is wrong, 3 unbrick itself is broken.
+    """
+    names = _scenarios_of(scenarios)
+    status = Console(stderr=True, highlight=False)
+    if out is not None:
+        _make_folder(out)
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
+    digests = firmware_digests(releases)
+    begun = time.monotonic()
+    results: list[Result] = []
+    reports: list[ScenarioReport] = []
+    bounds = _bounds(preset, stop_early=stop_early)
+    store: OutcomeStore | None = None
+    with ExitStack() as stack:
+        executor = inner = stack.enter_context(pool(jobs))
+        if out is not None:
+            store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
+            stack.callback(store.close)
+            executor = StoringExecutor(executor, store)
+        bar = _Bar(status)
+        stack.enter_context(bar.bar)
+        run = run_link = partial(run_in, firmware.resolve())
+        for name in names:
+            bar.begin(name)
+            try:
+                start = start_in(firmware.resolve(), SCENARIOS[name])
+                result = search(
+                    SCENARIOS[name], start, run, executor, bounds, workers=jobs, progress=bar.step
+                )
+                if preset == "exhaustive" and result.closed:
+                    start_raw_states(result, start, run, executor, jobs, bar.step)
+                results.append(result)
+                reports.append(scenario_report(result, start))
+                if links and result.cut_short != INTERRUPTED:
+                    tried = try_links(SCENARIOS[name], start, run_link, inner, range(links))
+                    results.append(tried)
+                    reports.append(scenario_report(tried))
+            except KeyboardInterrupt:
+                status.print("interrupted; what was found so far counts", style="yellow")
+                break
+            if result.cut_short == INTERRUPTED:
+                status.print("interrupted; what was found so far counts", style="yellow")
+                break
+    report = CampaignReport(
+        preset=preset,
+        seed=0,
+        firmware=digests,
+        versions=versions(),
+        scenarios=tuple(reports),
+        timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
+    )
+    _tell(report, out, status, as_json=as_json)
+    sys.exit(report.exit_code)
+
+
+def _bounds(preset: str, *, stop_early: bool) -> Bounds:
+    bounds = PRESETS[preset]
+    return Bounds(bounds.depth, bounds.torn, bounds.states, stop_early)
+
+
+def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json: bool) -> None:
+    """Write the report to all places where it is wanted."""
+    if out is not None:
+        pages = {
+            "report.html": html(report),
+            "report.json": report.to_json(),
+            "junit.xml": junit(report),
+            "report.sarif": sarif(report),
+        }
+        for name, text in pages.items():
+            (out / name).write_text(text, encoding="utf-8")
+        status.print(f"the report is in {out / 'report.html'}", style="dim")
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(summary(report))
+
+
+_COLOURS = {"power": "bold", "nor": "yellow", "radio": "cyan", "server": "magenta"}
+
+
+def _show(session: Session, screen: Console) -> None:
+    screen.print(f"session {session.case}", style="bold underline")
+    for event in session.events():
+        loud = event.source == "power" and ("LOST" in event.text or "VIOLATION" in event.text)
+        screen.print(
+            f"{event.time:12.6f}  {event.source:<6}  {event.text}",
+            style="bold red" if loud else _COLOURS.get(event.source),
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@click.command("replay")
+@click.argument("case_id", metavar="CASE-ID")
+@click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
+@click.option(
+    "--vcd",
+    "waveform",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all sessions as a waveform, for GTKWave and the like.",
+)
+@_firmware_option
+def replay_command(case_id: str, *, every: bool, waveform: Path | None, firmware: Path) -> None:
+    """Run one case of a campaign again and show all that happens, in one order, in virtual time.
+
+    CASE-ID is as a report has it, e.g. staged/12-weak+1. Exit code 1: an invariant does not hold.
+    """
+    case = CaseId.parse(case_id)
+    scenario = find_scenario(case.scenario)
+    status = Console(stderr=True, highlight=False)
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
+    with closing(InProcessEngine(releases.elf_files)) as engine, status.status("replaying"):
+        start = initial_state(engine, releases, scenario)
+        sessions = replay(engine, releases, scenario, case, start)
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    for session in sessions if every else sessions[-1:]:
+        _show(session, screen)
+    if waveform is not None:
+        try:
+            waveform.write_text(vcd(sessions), encoding="utf-8")
+        except OSError as error:
+            raise SetupError(
+                f"{waveform} cannot be written: {error.strerror}", hint="choose another file"
+            ) from error
+    sys.exit(1 if sessions[-1].outcome.violation else 0)
+
+
+COMMANDS: list[click.Command] = [campaign, replay_command]

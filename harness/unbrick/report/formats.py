@@ -1,0 +1,98 @@
+"""JUnit XML and SARIF 2.1.0, for CI servers and for code scanning."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from unbrick import __version__
+from unbrick.campaign.verdict import INVARIANTS
+
+if TYPE_CHECKING:
+    from unbrick.report.model import CampaignReport, CaseReport
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_TAIL = 2000  # characters of the console that a violation shows
+
+
+def how_to_replay(case: CaseReport) -> str:
+    """The command that runs a case again."""
+    return f"unbrick replay {case.id}"
+
+
+def junit(report: CampaignReport) -> str:
+    """A test case for each scenario, and one for each violation. Times are virtual, in seconds."""
+    root = Element("testsuites", name="unbrick campaign")
+    suite = SubElement(root, "testsuite", name=f"campaign {report.preset}")
+    properties = SubElement(suite, "properties")
+    facts = {f"firmware {name}": digest for name, digest in report.firmware.items()}
+    facts |= {f"version {name}": version for name, version in report.versions.items()}
+    facts |= {"preset": report.preset, "seed": str(report.seed)}
+    for name, value in facts.items():
+        SubElement(properties, "property", name=name, value=value)
+    tests = failures = 0
+    for scenario in report.scenarios:
+        tests += 1
+        virtual = sum(case.virtual for case in scenario.cases)
+        test = SubElement(
+            suite,
+            "testcase",
+            classname="campaign",
+            name=scenario.name,
+            time=f"{virtual:.3f}",
+        )
+        if scenario.violations:
+            failures += 1
+            SubElement(test, "failure", message=scenario.statement, type="violations")
+        SubElement(test, "system-out").text = f"{scenario.about}\n{scenario.statement}\n"
+        for case in scenario.violations:
+            tests, failures = tests + 1, failures + 1
+            test = SubElement(
+                suite,
+                "testcase",
+                classname=f"campaign.{scenario.name}",
+                name=case.id,
+                time=f"{case.virtual:.3f}",
+            )
+            failed = SubElement(test, "failure", message=case.text, type=case.kind)
+            failed.text = f"{how_to_replay(case)}\n"
+            SubElement(test, "system-out").text = _printable(case.console[-_TAIL:])
+    suite.set("tests", str(tests))
+    suite.set("failures", str(failures))
+    suite.set("errors", "0")
+    indent(root)
+    return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _printable(text: str) -> str:
+    """Text without characters that XML 1.0 has no way to write."""
+    return "".join(char if char in "\t\n" or " " <= char < "\ufffe" else "" for char in text)
+
+
+def sarif(report: CampaignReport) -> str:
+    """The violations as SARIF results, with a rule for each invariant."""
+    kinds = list(INVARIANTS)
+    rules = [
+        {"id": kind, "shortDescription": {"text": f"Invariant {INVARIANTS[kind]}."}}
+        for kind in kinds
+    ]
+    for kind in sorted({case.kind for case in report.violations} - set(kinds)):
+        kinds.append(kind)
+        rules.append({"id": kind, "shortDescription": {"text": kind}})
+    results = [_sarif_result(case, kinds) for case in report.violations]
+    driver = {"name": "unbrick", "semanticVersion": __version__, "rules": rules}
+    facts = {"firmware": report.firmware, "preset": report.preset, "seed": report.seed}
+    run = {"tool": {"driver": driver}, "results": results, "properties": facts}
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _sarif_result(case: CaseReport, kinds: list[str]) -> dict[str, Any]:
+    return {
+        "ruleId": case.kind,
+        "ruleIndex": kinds.index(case.kind),
+        "level": "error",
+        "message": {"text": f"{case.text}. Replay: {how_to_replay(case)}"},
+        "locations": [{"logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}]}],
+        "partialFingerprints": {"unbrick/v1": case.id},
+    }

@@ -1,0 +1,378 @@
+"""A campaign as one HTML page that needs nothing else: no script, no font, no other file."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+from unbrick.campaign.verdict import INVARIANTS
+from unbrick.nor.torn import ERASES, PROGRAMS
+from unbrick.report.formats import how_to_replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from unbrick.report.model import CampaignReport, CaseReport, Cut, ScenarioReport, SourceFile
+
+SHOWN = 200  # violations in the page; the JSON has them all
+CAME = {
+    "application": "the application runs",
+    "restored": "restored over the wire",
+    "violation": "violation",
+    "known": "as if nothing had begun",
+    "open": "not run",
+}
+
+_STYLE = """
+:root{color-scheme:light dark;--bg:#fcfcfb;--fg:#14181d;--dim:#5b6570;--line:#d9dde2;--soft:#f1f3f5;
+--application:#2a78d6;--restored:#e09a00;--violation:#d03b3b;--known:#aab4bf;--open:#e3e7eb;
+--erased:#ffffff;--programmed:#b9c6d4;--now:#46586b}
+@media(prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--dim:#9aa5b1;--line:#333a42;
+--soft:#1d2228;--application:#4b93ea;--restored:#e5ab33;--violation:#ea5f5f;--known:#66717d;
+--open:#2a3037;--erased:#0d0f12;--programmed:#45525f;--now:#c3d0dd}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1.2rem 1rem 4rem;max-width:72rem;background:var(--bg);color:var(--fg);
+font:16px/1.5 system-ui,sans-serif}
+h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.2rem;margin:2.4rem 0 .4rem}
+h3{font-size:1rem;margin:1.4rem 0 .3rem}p{margin:.3rem 0 .6rem}
+.dim,figcaption{color:var(--dim);font-size:.875rem}
+.verdict{border-left:.35rem solid var(--application);background:var(--soft);padding:.7rem 1rem;
+font-size:1.1rem;font-weight:600;margin:1rem 0}.verdict.bad{border-color:var(--violation)}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.6rem;margin:1rem 0}
+.tiles div{background:var(--soft);padding:.6rem .8rem;border-radius:.4rem}
+.tiles b{display:block;font-size:1.4rem;font-variant-numeric:tabular-nums}
+.wide{overflow-x:auto;margin:.4rem 0}
+table{border-collapse:collapse;font-size:.9rem;width:100%}
+th,td{text-align:left;padding:.35rem .7rem;border-bottom:1px solid var(--line);vertical-align:top}
+th{color:var(--dim);font-weight:600;white-space:nowrap}
+.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+code,pre{font:.85em ui-monospace,monospace}pre{white-space:pre-wrap;background:var(--soft);
+padding:.6rem;max-height:20rem;overflow:auto}.hash{overflow-wrap:anywhere}
+.bad{color:var(--violation)}.key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:.3rem 0}
+.key i{display:inline-block;width:.75rem;height:.75rem;margin-right:.35rem;border-radius:2px;
+border:1px solid var(--line)}
+svg{display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
+.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:1.5rem}
+figure{margin:0}.two svg{width:100%;height:auto}
+summary{cursor:pointer}
+"""
+
+_INTRODUCTION = """Power is cut at every flash operation, before it and in its middle, and again in
+every recovery."""
+
+
+def html(report: CampaignReport) -> str:
+    """The page."""
+    bad = " bad" if report.violations else ""
+    verdict = report.verdict[:1].upper() + report.verdict[1:]
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width,initial-scale=1'>",
+        f"<title>Unbrick campaign: {escape(report.verdict)}</title><style>{_STYLE}</style></head>",
+        "<body><h1>Unbrick campaign</h1>",
+        f"<p class='dim'>Preset {escape(report.preset)}, seed {report.seed}. {_INTRODUCTION}</p>",
+        f"<p class='verdict{bad}'>{escape(verdict)}.</p>",
+        _tiles(report),
+        _violations(report),
+        _scenarios(report),
+        *map(_picture, report.scenarios),
+        _distributions(report),
+        _coverage(report.coverage),
+        _made_with(report),
+        "</body></html>\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _tiles(report: CampaignReport) -> str:
+    tiles = "".join(f"<div><b>{count:,}</b>{name}</div>" for name, count in report.totals.items())
+    return f"<div class='tiles'>{tiles}</div>"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag} class='n'>{cell}</{tag}>" if i in numbers else f"<{tag}>{cell}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return f"<div class='wide'><table><tr>{line('th', header)}</tr>{body}</table></div>"
+
+
+def _violations(report: CampaignReport) -> str:
+    if not report.violations:
+        return ""
+    rows = []
+    for case in report.violations[:SHOWN]:
+        rule = escape(INVARIANTS.get(case.kind, ""))
+        tail = escape(case.console[-1500:].replace("\r", ""))
+        console = f"<details><summary>console</summary><pre>{tail}</pre></details>" if tail else ""
+        rows.append(
+            (
+                f"<code>{escape(case.id)}</code>",
+                str(case.depth),
+                f"<b class='bad'>{escape(case.kind)}</b><br><span class='dim'>{rule}</span>",
+                f"{escape(case.text)}{console}",
+                f"<code>{escape(how_to_replay(case))}</code>",
+            )
+        )
+    more = len(report.violations) - SHOWN
+    note = f"<p class='dim'>{more:,} more are in report.json.</p>" if more > 0 else ""
+    header = ("case", "faults", "invariant", "what was seen", "to replay it")
+    return f"<h2>Violations</h2>{_table(header, rows, (1,))}{note}"
+
+
+def _scenarios(report: CampaignReport) -> str:
+    rows = [
+        (
+            f"<a href='#{escape(s.name)}'>{escape(s.name)}</a>",
+            escape(s.about),
+            f"{s.states:,}",
+            f"{s.transitions:,}",
+            f"{len(s.cases):,}",
+            str(s.deepest),
+            f"{s.routes['application']:,}",
+            f"{s.routes['restored']:,}",
+            f"<b class='bad'>{len(s.violations):,}</b>" if s.violations else "0",
+            "to the end" if s.closed else escape(s.cut_short),
+        )
+        for s in report.scenarios
+    ]
+    header = (
+        *("scenario", "about", "states", "transitions", "sessions", "deepest"),
+        *("application", "restored", "violations", "searched"),
+    )
+    return f"<h2>Scenarios</h2>{_table(header, rows, range(2, 9))}"
+
+
+def _key(items: Sequence[tuple[str, str]]) -> str:
+    shown = "".join(
+        f"<span><i style='background:var(--{colour})'></i>{text}</span>" for colour, text in items
+    )
+    return f"<div class='key dim'>{shown}</div>"
+
+
+_LEFT, _ROW, _TOP = 96, 17, 4
+
+
+def _used_blocks() -> list[tuple[int, str]]:
+    """Number and name of each block that a partition has."""
+    size = BOARD.nor.block_size
+    return [
+        (number, part.name if part.size == size else f"{part.name} {number - part.offset // size}")
+        for part in BOARD.partitions
+        for number in range(part.offset // size, part.end // size)
+    ]
+
+
+def _picture(scenario: ScenarioReport) -> str:
+    """The NOR over the operations of the session without faults, and the cuts in it."""
+    head = f"<h2 id='{escape(scenario.name)}'>{escape(scenario.name)}</h2>"
+    head += f"<p>{escape(scenario.about[:1].upper() + scenario.about[1:])}.</p>"
+    head += f"<p class='dim'>{escape(scenario.statement)}.</p>"
+    if not scenario.golden:
+        return head
+    count = len(scenario.golden)
+    step = 12 if count <= 150 else 5
+    names = ["before it", *dict.fromkeys(n for n, _ in (*PROGRAMS, *ERASES))]
+    seen = {cut.torn for cut in scenario.cuts}
+    lanes = [name for name in names if name == "before it" or name in seen]
+    lane_row = 12
+    blocks = _used_blocks()
+    top = _TOP + 14 + lane_row * len(lanes) + 26
+    width, height = _LEFT + step * (count + 1) + 8, top + _ROW * len(blocks) + 22
+    out = [
+        f"<svg width='{width}' height='{height}' viewBox='0 0 {width} {height}' role='img'>",
+        f"<title>NOR over the operations of {escape(scenario.name)}</title>",
+        f"<text x='0' y='{_TOP + 9}'>power lost …</text>",
+    ]
+    for row, name in enumerate(lanes):
+        label = "before it" if name == "before it" else f"in it: {name}"
+        y = _TOP + 14 + lane_row * row
+        out.append(f"<text x='{_LEFT - 6}' y='{y + 10}' text-anchor='end'>{label}</text>")
+    for cut in scenario.cuts:
+        row = lanes.index(cut.torn or "before it")
+        y = _TOP + 14 + lane_row * row
+        out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
+    out += _history(scenario, blocks, top, step)
+    label_y = top + _ROW * len(blocks) + 15
+    every = 10 if step == 12 else 50
+    for number in range(0, count + 1, every):
+        out.append(f"<text x='{_LEFT + step * number}' y='{label_y}'>{number}</text>")
+    out.append("</svg>")
+    keys = [
+        (name, text) for name, text in CAME.items() if any(c.came == name for c in scenario.cuts)
+    ]
+    keys += [("erased", "erased"), ("programmed", "programmed"), ("now", "this operation")]
+    caption = (
+        "The session without faults: each column is one flash operation, each row below a block of "
+        "the NOR. Above, what came of losing power there; a state met twice shows what came of it "
+        "the first time. Hover for details."
+    )
+    svg = "".join(out)
+    return f"{head}{_key(keys)}<div class='wide'>{svg}</div><figcaption>{caption}</figcaption>"
+
+
+def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
+    where = f"in operation {cut.op}, {cut.torn}" if cut.torn else f"before operation {cut.op}"
+    title = f"power lost {where}: {CAME[cut.came]} ({cut.case or 'no case'})"
+    return (
+        f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='1' "
+        f"style='fill:var(--{cut.came})'><title>{escape(title)}</title></rect>"
+    )
+
+
+def _history(
+    scenario: ScenarioReport, blocks: list[tuple[int, str]], top: int, step: int
+) -> list[str]:
+    """For each block its name, and what it holds after each operation that changes it."""
+    out = []
+    size, count = BOARD.nor.block_size, len(scenario.golden)
+    for row, (number, name) in enumerate(blocks):
+        y = top + _ROW * row
+        out.append(f"<text x='{_LEFT - 6}' y='{y + 12}' text-anchor='end'>{name}</text>")
+        out.append(
+            f"<rect x='{_LEFT}' y='{y}' width='{step * (count + 1)}' height='{_ROW - 3}' "
+            "style='fill:var(--soft)'/>"
+        )
+        mine = [(i, op) for i, op in enumerate(scenario.golden) if op.offset // size == number]
+        for at, (index, op) in enumerate(mine):
+            until = mine[at + 1][0] if at + 1 < len(mine) else count + 1
+            x, span = _LEFT + step * index, step * (until - index)
+            erase = op.kind == "erase"
+            colour = "erased" if erase else "programmed"
+            what = "erases" if erase else f"programs {op.length} bytes at {op.offset:#x} in"
+            title = f"operation {index} {what} {name}, {op.start:.3f} to {op.end:.3f} s"
+            now = "fill:var(--erased);stroke:var(--now)" if erase else "fill:var(--now)"
+            out.append(
+                f"<rect x='{x}' y='{y}' width='{span}' height='{_ROW - 3}' "
+                f"style='fill:var(--{colour})'/><rect x='{x + 1}' y='{y + 1}' width='{step - 2}' "
+                f"height='{_ROW - 5}' rx='1' style='{now}'><title>{escape(title)}</title></rect>"
+            )
+    return out
+
+
+def _distributions(report: CampaignReport) -> str:
+    cases = [case for scenario in report.scenarios for case in scenario.cases]
+    timed = [case for case in cases if case.downtime is not None]
+    if not timed:
+        return ""
+    downtime = _histogram(timed, lambda case: case.downtime or 0.0, "s")
+    wear = _histogram(cases, lambda case: sum(n for _, n in case.erases), "")
+    blocks: Counter[int] = Counter()
+    worst: Counter[int] = Counter()
+    for case in cases:
+        for number, erases in case.erases:
+            blocks[number] += erases
+            worst[number] = max(worst[number], erases)
+    rows = [
+        (escape(name), f"{worst[number]:,}", f"{blocks[number] / len(cases):.2f}")
+        for number, name in _used_blocks()
+        if blocks[number]
+    ]
+    table = _table(("block", "most erases in a session", "mean"), rows, (1, 2)) if rows else ""
+    keys = [(name, CAME[name]) for name in ("application", "restored", "violation")]
+    return (
+        "<h2>Downtime and wear</h2>"
+        "<p class='dim'>Of every session of every scenario; the height is the number of sessions, "
+        f"as a logarithm.</p>{_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
+        "Downtime: virtual seconds from power-on to the application's prompt</figcaption></figure>"
+        f"<figure>{wear}<figcaption>Wear: erases in one session, all blocks</figcaption></figure>"
+        f"</div>{table}"
+    )
+
+
+def _histogram(cases: Sequence[CaseReport], value: Callable[[CaseReport], float], unit: str) -> str:
+    """Bars of cases by value, stacked by what came of them; heights go with log(1 + count)."""
+    values = [value(case) for case in cases]
+    most = max(values)
+    whole = all(v == int(v) for v in values) and most < 24
+    bins = int(most) + 1 if whole else 24
+    size = 1.0 if whole else (most or 1.0) / bins
+    counts: list[Counter[str]] = [Counter() for _ in range(bins)]
+    for case, v in zip(cases, values, strict=True):
+        counts[min(bins - 1, int(v / size))][case.came] += 1
+    width, height, floor = 360, 150, 126
+    bar = (width - 8) / bins
+    scale = (floor - 18) / math.log1p(max(sum(c.values()) for c in counts))
+    out = [f"<svg viewBox='0 0 {width} {height}' role='img'>"]
+    for i, counted in enumerate(counts):
+        total = sum(counted.values())
+        if not total:
+            continue
+        y, full = float(floor), math.log1p(total) * scale
+        low, high = i * size, (i + 1) * size
+        span = f"{low:.0f}" if whole else f"{low:.2f} to {high:.2f}"
+        for name in ("application", "restored", "violation"):
+            part = full * counted[name] / total
+            if part:
+                y -= part
+                title = f"{span} {unit}: {counted[name]:,} {CAME[name]}"
+                out.append(
+                    f"<rect x='{4 + i * bar:.1f}' y='{y:.1f}' width='{max(1, bar - 2):.1f}' "
+                    f"height='{part:.1f}' style='fill:var(--{name})'><title>{title}</title></rect>"
+                )
+        if bins <= 12:
+            middle = 4 + (i + 0.5) * bar
+            out.append(
+                f"<text x='{middle:.1f}' y='{y - 4:.1f}' text-anchor='middle'>{total:,}</text>"
+            )
+    out.append(f"<path d='M4 {floor}H{width - 4}' style='stroke:var(--line)'/>")
+    marks = range(bins) if whole else range(0, bins + 1, 6)
+    for i in marks:
+        x = 4 + (i + (0.5 if whole else 0)) * bar
+        text = f"{i}" if whole else f"{i * size:.1f} {unit}"
+        anchor = "middle" if whole or 0 < i < bins else ("start" if i == 0 else "end")
+        out.append(f"<text x='{x:.1f}' y='{height - 8}' text-anchor='{anchor}'>{text}</text>")
+    return "".join(out) + "</svg>"
+
+
+def _coverage(files: Sequence[SourceFile]) -> str:
+    """Lines that ran only after a power cut; nothing when that was not measured."""
+    if not files:
+        return ""
+    rows = [
+        (
+            f"<code>{escape(file.name)}</code>",
+            f"{len(file.golden):,}",
+            f"{len(file.recovery):,}",
+            f"<details><summary>{len(file.recovery)} lines</summary><code>"
+            f"{_ranges(file.recovery)}</code></details>",
+        )
+        for file in files
+    ]
+    header = ("source", "lines without faults", "lines only after a cut", "which")
+    return f"<h2>Lines that only recovery runs</h2>{_table(header, rows, (1, 2))}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``3-5, 9`` for 3, 4, 5 and 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{a}-{b}" if a != b else str(a) for a, b in runs)
+
+
+def _made_with(report: CampaignReport) -> str:
+    firmware = [
+        (escape(name), f"<code class='hash'>{digest}</code>")
+        for name, digest in report.firmware.items()
+    ]
+    versions = ", ".join(f"{escape(n)} {escape(v)}" for n, v in report.versions.items())
+    times = report.timings
+    cost = ""
+    if times.sessions:
+        cost = (
+            f"<h3>Timings</h3><p class='dim'>{times.sessions:,} sessions, of which {times.reused:,} "
+            f"were there already, in {times.seconds:.1f} s with {times.jobs} processes; a session "
+            f"costs {1000 * times.median:.0f} ms (median), {1000 * times.worst:.0f} ms at most.</p>"
+        )
+    table = _table(("program", "SHA-256"), firmware, ())
+    return f"<h2>Made with</h2><p>{versions}</p>{table}{cost}"

@@ -1,0 +1,320 @@
+"""The result of a campaign: the one model from which every report is made.
+
+The same campaign gives the same model, to the byte, on any number of cores; what depends on the
+clock is in ``timings`` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from unbrick import __version__
+from unbrick.board import BOARD
+from unbrick.campaign.search import losses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from unbrick.campaign.search import Case, Result
+    from unbrick.campaign.session import State
+    from unbrick.image.release import Releases
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """One session. Times are virtual, in seconds; ``erases`` has (block number, erases)."""
+
+    id: str
+    depth: int
+    route: str
+    kind: str
+    text: str
+    ops: int
+    erases: tuple[tuple[int, int], ...]
+    downtime: float | None
+    virtual: float
+    successors: int
+    console: str = ""
+
+    @property
+    def came(self) -> str:
+        """What came of it: ``application``, ``restored`` or ``violation``."""
+        return "violation" if self.kind else self.route
+
+
+@dataclass(frozen=True)
+class GoldenOp:
+    """A flash operation of the session without faults; offset and length in bytes, times in s."""
+
+    kind: str
+    offset: int
+    length: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A loss of power in the session without faults.
+
+    Attributes:
+        op: the flash operation that it comes before, or in.
+        torn: how the operation is torn; empty: not begun.
+        came: ``application``, ``restored``, ``violation``; ``known``: it leads to the state in
+            which everything began; ``open``: it was not run.
+        case: ID of the case that was run for it: its own, or one that begins in the same state.
+    """
+
+    op: int
+    torn: str
+    came: str
+    case: str
+
+
+@dataclass(frozen=True)
+class ScenarioReport:
+    """What a search has found.
+
+    ``console`` of a case is kept for violations only. ``links``: so many bad links were tried; such
+    a report is no search, and has no picture.
+    """
+
+    name: str
+    about: str
+    statement: str
+    states: int
+    transitions: int
+    closed: bool
+    cut_short: str
+    cases: tuple[CaseReport, ...]
+    golden: tuple[GoldenOp, ...]
+    cuts: tuple[Cut, ...]
+    links: int = 0
+
+    @property
+    def violations(self) -> tuple[CaseReport, ...]:
+        """The cases in which an invariant does not hold, those with fewest faults first."""
+        bad = (case for case in self.cases if case.kind)
+        return tuple(sorted(bad, key=lambda case: case.depth))
+
+    @property
+    def routes(self) -> dict[str, int]:
+        """How many cases came to what."""
+        counted = Counter(case.came for case in self.cases)
+        return {name: counted[name] for name in ("application", "restored", "violation")}
+
+    @property
+    def deepest(self) -> int:
+        """The most losses of power before a case."""
+        return max((case.depth for case in self.cases), default=0)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """Coverage: lines of a source file that the golden sessions ran, and that only recovery ran."""
+
+    name: str
+    golden: tuple[int, ...]
+    recovery: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What depends on the clock. Seconds, and sessions per second and process."""
+
+    seconds: float = 0.0
+    jobs: int = 1
+    sessions: int = 0
+    reused: int = 0
+    median: float = 0.0
+    worst: float = 0.0
+
+
+@dataclass(frozen=True)
+class CampaignReport:
+    """A campaign. ``firmware`` has the SHA-256 of each program as it is in the NOR."""
+
+    preset: str
+    seed: int
+    firmware: dict[str, str]
+    versions: dict[str, str]
+    scenarios: tuple[ScenarioReport, ...]
+    coverage: tuple[SourceFile, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def violations(self) -> tuple[CaseReport, ...]:
+        """All violations, scenario by scenario."""
+        return tuple(case for scenario in self.scenarios for case in scenario.violations)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """States, transitions, sessions and violations of all scenarios."""
+        return {
+            "scenarios": len(self.scenarios),
+            "closed": sum(scenario.closed for scenario in self.scenarios),
+            "states": sum(scenario.states for scenario in self.scenarios),
+            "transitions": sum(scenario.transitions for scenario in self.scenarios),
+            "sessions": sum(len(scenario.cases) for scenario in self.scenarios),
+            "violations": len(self.violations),
+        }
+
+    @property
+    def verdict(self) -> str:
+        """The whole campaign in one sentence."""
+        totals = self.totals
+        if totals["violations"]:
+            plural = "s" if totals["violations"] > 1 else ""
+            return f"{totals['violations']} violation{plural}, first {self.violations[0].id}"
+        searched = [scenario for scenario in self.scenarios if not scenario.links]
+        if searched and all(scenario.closed for scenario in searched):
+            return "no number of power cuts in any order bricks this terminal"
+        return "no violation found; the search was not run to its end"
+
+    @property
+    def exit_code(self) -> int:
+        """0: the terminal always recovered; 1: it did not."""
+        return 1 if self.violations else 0
+
+    def as_dict(self, *, timings: bool = True) -> dict[str, Any]:
+        """Plain data, as in ``report.json``; violations first."""
+        scenarios = []
+        for scenario in self.scenarios:
+            data = asdict(scenario)
+            ordered = (*scenario.violations, *(case for case in scenario.cases if not case.kind))
+            data["cases"] = [asdict(case) for case in ordered]
+            data["routes"] = scenario.routes
+            scenarios.append(data)
+        return {
+            "format": FORMAT,
+            "verdict": self.verdict,
+            "preset": self.preset,
+            "seed": self.seed,
+            "firmware": self.firmware,
+            "versions": self.versions,
+            "totals": self.totals,
+            "violations": [asdict(case) for case in self.violations],
+            "scenarios": scenarios,
+            "coverage": [asdict(file) for file in self.coverage],
+            **({"timings": asdict(self.timings)} if timings else {}),
+        }
+
+    def to_json(self, *, timings: bool = True) -> str:
+        """``report.json``; without ``timings`` the same campaign gives the same text."""
+        return json.dumps(self.as_dict(timings=timings), indent=1) + "\n"
+
+
+def scenario_report(result: Result, start: State | None = None) -> ScenarioReport:
+    """The report of a search.
+
+    Args:
+        result: what it has found.
+        start: where it began; without it no picture of the cuts can be made.
+    """
+    links = len({case.id.link for case in result.cases} - {None})
+    golden = result.cases[0].outcome if result.cases and not links else None
+    return ScenarioReport(
+        name=f"{result.scenario.name}~" if links else result.scenario.name,
+        links=links,
+        about=result.scenario.about + (f", over {links} bad links" if links else ""),
+        statement=result.statement,
+        states=result.states,
+        transitions=result.transitions,
+        closed=result.closed,
+        cut_short=result.cut_short,
+        cases=tuple(map(_case, result.cases)),
+        golden=tuple(
+            GoldenOp(op.kind, op.offset, op.length, op.start, op.end)
+            for op in (golden.ops if golden else ())
+        ),
+        cuts=tuple(_cuts(result, start)) if start is not None and golden else (),
+    )
+
+
+def _case(case: Case) -> CaseReport:
+    outcome = case.outcome
+    kind, text = outcome.violation or ("", "")
+    block = BOARD.nor.block_size
+    erases = Counter(op.offset // block for op in outcome.ops if op.kind == "erase")
+    return CaseReport(
+        id=str(case.id),
+        depth=case.depth,
+        route=outcome.route,
+        kind=kind,
+        text=text,
+        ops=len(outcome.ops),
+        erases=tuple(sorted(erases.items())),
+        downtime=outcome.downtime,
+        virtual=outcome.virtual,
+        successors=case.successors,
+        console=outcome.console if kind else "",
+    )
+
+
+_SEVERITY = {"application": 0, "restored": 1, "violation": 2}
+
+
+def _cuts(result: Result, start: State) -> Iterable[Cut]:
+    """What came of each loss of power in the golden session, states met twice included."""
+    first, *others = result.cases
+    worst: dict[str, tuple[str, str]] = {}
+    for case in others:
+        if case.depth == 1:
+            came = "violation" if case.outcome.violation else case.outcome.route
+            name = re.sub(r"\+\d$", "", str(case.id))
+            if name not in worst or _SEVERITY[came] > _SEVERITY[worst[name][0]]:
+                worst[name] = came, str(case.id)
+    owner: dict[object, tuple[str, str]] = {start.key: ("known", str(first.id))}
+    for case_id, state in losses(first.id, start, first.outcome, torn=True):
+        came, case_name = worst.get(str(case_id), ("open", ""))
+        if case_name:
+            owner[state.key] = came, case_name
+        else:
+            came, case_name = owner.get(state.key, (came, case_name))
+        step = case_id.steps[-1]
+        if step.change is None:
+            yield Cut(step.op, step.torn, came, case_name)
+
+
+def firmware_digests(releases: Releases) -> dict[str, str]:
+    """SHA-256 of boot and of each signed release."""
+    programs = {"boot": releases.boot}
+    programs |= {f"application {version}": image for version, image in releases.signed.items()}
+    return {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()}
+
+
+def versions() -> dict[str, str]:
+    """What the campaign was made with."""
+    found = {"unbrick": __version__, "unicorn": metadata.version("unicorn")}
+    found["python"] = platform.python_version()
+    qemu = shutil.which("qemu-system-arm")
+    if qemu:
+        said = subprocess.run([qemu, "--version"], capture_output=True, text=True, check=False)
+        match = re.search(r"version (\S+)", said.stdout)
+        found["qemu"] = match.group(1) if match else "unknown"
+    return found
+
+
+def timings(results: Iterable[Result], seconds: float, jobs: int, reused: int) -> Timings:
+    """What a campaign cost; sessions that were reused cost what they once did."""
+    costs = [case.outcome.seconds for result in results for case in result.cases]
+    return Timings(
+        seconds=seconds,
+        jobs=jobs,
+        sessions=len(costs),
+        reused=reused,
+        median=statistics.median(costs) if costs else 0.0,
+        worst=max(costs, default=0.0),
+    )

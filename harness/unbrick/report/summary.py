@@ -1,0 +1,57 @@
+"""A campaign on the terminal, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from unbrick.report.formats import how_to_replay
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from unbrick.report.model import CampaignReport
+
+SHOWN = 20  # violations on the terminal; the report has them all
+
+
+def summary(report: CampaignReport) -> RenderableType:
+    """Scenarios, violations and the verdict."""
+    table = Table(title=f"Unbrick campaign, preset {report.preset}", title_justify="left")
+    table.add_column("scenario")
+    for name in ("states", "transitions", "sessions", "deepest", "restored", "violations"):
+        table.add_column(name, justify="right")
+    table.add_column("searched")
+    for scenario in report.scenarios:
+        bad = len(scenario.violations)
+        table.add_row(
+            scenario.name,
+            f"{scenario.states:,}",
+            f"{scenario.transitions:,}",
+            f"{len(scenario.cases):,}",
+            str(scenario.deepest),
+            f"{scenario.routes['restored']:,}",
+            f"[bold red]{bad:,}[/]" if bad else "0",
+            "[green]to the end[/]" if scenario.closed else escape(scenario.cut_short),
+        )
+    parts: list[RenderableType] = [table]
+    for case in report.violations[:SHOWN]:
+        parts.append(Text(f"{case.id}: {case.kind}: {case.text}", style="red"))
+        parts.append(Text(f"    {how_to_replay(case)}", style="dim"))
+    if len(report.violations) > SHOWN:
+        parts.append(Text(f"and {len(report.violations) - SHOWN:,} more in the report"))
+    times = report.timings
+    if times.sessions and times.seconds:
+        ran = times.sessions - times.reused
+        rate = ran / times.seconds / max(1, times.jobs)
+        line = f"{ran:,} sessions in {times.seconds:.1f} s, {rate:.1f} per second and process"
+        line += f"; {times.reused:,} were there already" if times.reused else ""
+        parts.append(Text(line, style="dim"))
+    verdict = report.verdict
+    style = "bold red" if report.violations else "bold green"
+    parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
+    return Group(*parts)
