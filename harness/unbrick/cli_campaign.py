@@ -37,9 +37,7 @@ from unbrick.report.model import (
 from unbrick.report.summary import summary
 
 if TYPE_CHECKING:
-    from unbrick.campaign.exhaustive import start_raw_states
-from unbrick.campaign.link_search import try_links
-from unbrick.campaign.replay import Session
+    from unbrick.campaign.replay import Session
     from unbrick.campaign.search import Result
     from unbrick.report.model import ScenarioReport
 

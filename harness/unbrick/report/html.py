@@ -277,8 +277,7 @@ def _distributions(report: CampaignReport) -> str:
     table = _table(("block", "most erases in a session", "mean"), rows, (1, 2)) if rows else ""
     keys = [(name, CAME[name]) for name in ("application", "restored", "violation")]
     return (
-        "<h2>Downtime and wear</h2>"
-        "<p class='dim'>Of every session of every scenario; the height is the number of sessions, "
+        "<h2>Downtime and wear</h2><p class='dim'>Of every session of every scenario; the height is the number of sessions, "
         f"as a logarithm.</p>{_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
         "Downtime: virtual seconds from power-on to the application's prompt</figcaption></figure>"
         f"<figure>{wear}<figcaption>Wear: erases in one session, all blocks</figcaption></figure>"
