@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from unbrick.image.release import Releases
 
 ESCAPE = b"\x1d"  # Ctrl-]
+QUIET = 2.0  # seconds: longer than any command is silent, erasing a block included
 
 _engine_option = click.option(
     "--engine", type=click.Choice(ENGINES), default="inprocess", show_default=True
@@ -76,6 +77,10 @@ def _terminal(
     if installed not in releases.signed:
         raise SetupError(
             f"there is no release {installed}", hint=f"choose from {', '.join(releases.signed)}"
+        )
+    if nor_file is not None and not nor_file.parent.is_dir():
+        raise SetupError(
+            f"cannot write {nor_file}: there is no folder {nor_file.parent}", hint="make it first"
         )
     with create_engine(engine, releases.elf_files, speed=1.0) as made:
         if nor_file is not None and nor_file.exists():
@@ -216,9 +221,18 @@ def console(
                 keys = os.read(keyboard, 256)
                 if not keys or ESCAPE in keys:
                     bench.console.write(keys.partition(ESCAPE)[0])
-                    bench.run_for(0.5)
+                    if not sys.stdin.isatty():
+                        _let_it_answer(bench, told)
                     return
                 bench.console.write(keys)
+
+
+def _let_it_answer(bench: Bench, told: threading.Event) -> None:
+    """A script types faster than the terminal works: wait until it has said nothing for a while."""
+    said = -1
+    while said != len(bench.console.text) and not told.is_set():
+        said = len(bench.console.text)
+        bench.run_for(QUIET)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -87,7 +87,8 @@ class TcpPort(Port):
             self._server = socket.create_server((host, port))
         except OSError as error:
             raise PortError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another port"
+                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}",
+                hint="choose another port",
             ) from error
         self._server.setblocking(False)
         self._client: socket.socket | None = None

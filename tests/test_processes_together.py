@@ -1,0 +1,215 @@
+"""Row C4: terminal, bridge, server and commands as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+import pytest
+from pexpect import fdpexpect
+from processes import Running, unbrick
+
+from unbrick.board import BOARD
+from unbrick.image.factory import read_identity
+from unbrick.image.hexfile import to_hex
+from unbrick.server.client import ServerClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from unbrick.image.release import Releases
+
+APPLICATION = BOARD.partition("application")
+READY = r"ready: wire (\S+) modem (\S+)\n"
+PATIENCE = 120
+
+
+@pytest.fixture
+def firmware(releases: Releases) -> Path:
+    """The folder of the firmware that is built already."""
+    return releases.firmware.boot.elf.parent
+
+
+@pytest.fixture(params=["inprocess", "qemu"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "qemu":
+        request.getfixturevalue("qemu")
+    return str(request.param)
+
+
+def run_json(*arguments: object) -> object:
+    done = unbrick(*arguments, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
+    engine: str, firmware: Path, releases: Releases, tmp_path: Path
+) -> None:
+    nor = tmp_path / "nor.bin"
+    image = tmp_path / "terminal-1.1.0.hex"
+    image.write_text(to_hex(releases.signed["1.1.0"]))
+    with (
+        Running(
+            *("run", "--engine", engine, "--firmware", firmware, "--nor", nor),
+            *("--serial", "T-77"),
+        ) as terminal,
+        Running(
+            *("server", "start", "--coap-port", 0, "--http-port", 0),
+            *("--database", tmp_path / "server.db"),
+        ) as server,
+    ):
+        coap, url = server.wait_for(r"coap://(\S+) (http://\S+)\n").groups()
+        modem = terminal.wait_for(READY)[2]
+        with Running("bridge", "--modem", modem, "--server", coap) as bridge:
+            bridge.wait_for("bridge: ready")
+            here = ("--server-url", url)
+            published = unbrick("publish", image, *here)
+            assert published.returncode == 0, published.stderr
+            registered(url, "1.0.0")
+            ended = run_json("update", "start", "T-77", "1.1.0", "--wait", *here)
+            assert isinstance(ended, dict)
+            assert ended["state"] == "succeeded"
+            registered(url, "1.1.0")
+            assert bridge.end() == 0
+        assert terminal.end() == 0
+        assert server.end() == 0
+    cells = nor.read_bytes()
+    assert cells[APPLICATION.offset :].startswith(releases.signed["1.1.0"])
+    assert read_identity(cells).serial == "T-77"
+
+
+def registered(url: str, version: str) -> None:
+    """Wait until the server knows T-77 with this version."""
+    deadline = time.monotonic() + PATIENCE
+    terminals: list[dict[str, Any]] = []
+    with ServerClient(url) as client:
+        while time.monotonic() < deadline:
+            terminals = client.terminals()
+            if any(t["serial"] == "T-77" and t["version"].startswith(version) for t in terminals):
+                return
+            time.sleep(0.1)
+    raise AssertionError(f"T-77 has not registered with {version}: {terminals}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_terminal_that_is_told_to_end_keeps_its_nor(
+    engine: str, number: int, firmware: Path, releases: Releases, tmp_path: Path
+) -> None:
+    nor = tmp_path / "nor.bin"
+    with Running("run", "--engine", engine, "--firmware", firmware, "--nor", nor) as terminal:
+        wire = terminal.wait_for(READY)[1]
+        with at_the_wire(wire) as person:
+            say(person, "pb add Alice 112")
+        assert terminal.end(number) == 0
+        terminal.wait_for("terminal switched off")
+    cells = nor.read_bytes()
+    assert len(cells) == BOARD.nor.modelled
+    assert cells[APPLICATION.offset :].startswith(releases.signed["1.0.0"])
+    user = BOARD.partition("userdata")
+    assert b"Alice" in cells[user.offset : user.end]
+    assert [path.name for path in tmp_path.iterdir()] == ["nor.bin"]
+
+
+def say(person: fdpexpect.fdspawn[str] | pexpect.spawn[str], line: str) -> str:
+    """Type a line as a person does, see it echoed; returns the answer."""
+    person.send(line + "\r")
+    person.expect_exact(line + "\r\n")
+    person.expect_exact("\r\n> ")
+    return str(person.before)
+
+
+@contextmanager
+def at_the_wire(path: str) -> Iterator[fdpexpect.fdspawn[str]]:
+    """A person whose program has opened the wire's pseudo-terminal, after the first prompt."""
+    port = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    person = fdpexpect.fdspawn(port, timeout=PATIENCE, encoding="utf-8")
+    person.expect_exact("\r\n> ")
+    yield person
+    person.close()
+
+
+@contextmanager
+def at_the_console(*options: object) -> Iterator[pexpect.spawn[str]]:
+    """A person who has typed ``unbrick console``, after the first prompt."""
+    arguments = ["-m", "unbrick.cli", "console", *map(str, options)]
+    person = pexpect.spawn(sys.executable, arguments, timeout=PATIENCE, encoding="utf-8")
+    person.expect_exact("Ctrl-] leaves")
+    person.expect_exact("\r\n> ")
+    yield person
+    person.close(force=True)
+
+
+def test_a_person_sits_at_the_console(engine: str, firmware: Path, tmp_path: Path) -> None:
+    nor = tmp_path / "nor.bin"
+    options = ("--engine", engine, "--firmware", firmware, "--nor", nor)
+    with at_the_console(*options, "--serial", "T-78") as person:
+        assert "T-78" in say(person, "id")
+        say(person, "pb add Alice 112")
+        person.send("\x03")  # Ctrl-C is the terminal's, too
+        assert "Alice" in say(person, "pb list")
+        person.send("\x1d")
+        person.expect(pexpect.EOF)
+        person.wait()
+        assert person.exitstatus == 0
+    assert len(nor.read_bytes()) == BOARD.nor.modelled
+    with at_the_console(*options) as person:
+        assert "Alice" in say(person, "pb list"), "what was in the NOR is there again"
+        assert "T-78" in say(person, "id")
+
+
+def test_a_script_may_type_at_the_console_and_a_signal_ends_it(
+    firmware: Path, tmp_path: Path
+) -> None:
+    nor = tmp_path / "nor.bin"
+    done = unbrick(
+        *("console", "--firmware", firmware, "--nor", nor), input="pb add Alice 112\rpb list\r\x1d"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "> pb list\n" in done.stdout
+    assert "112" in done.stdout.rpartition("pb list")[2], "the answer, not the echo"
+    before = nor.read_bytes()
+    with at_the_console("--firmware", firmware, "--nor", nor) as person:
+        say(person, "pb del 1")
+        person.kill(signal.SIGTERM)
+        person.expect(pexpect.EOF)
+        person.wait()
+        assert person.exitstatus == 0
+    assert nor.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--wire", "usb:1"), "not a port: usb:1. Write pty or tcp:PORT"),
+        (("--installed", "9.9.9"), "there is no release 9.9.9. Choose from 1.0.0"),
+        (("--nor", "{tmp}/none/nor.bin"), "cannot write"),
+    ],
+)
+def test_what_run_cannot_do_is_said_in_one_line(
+    options: tuple[str, str], words: str, firmware: Path, tmp_path: Path
+) -> None:
+    filled = [option.format(tmp=tmp_path) for option in options]
+    done = unbrick("run", "--firmware", firmware, *filled)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_tcp_port_that_is_taken_is_said(firmware: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        done = unbrick("run", "--firmware", firmware, "--modem", f"tcp:{number}")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"unbrick: cannot listen on 127.0.0.1:{number}: Address already in use. "
+        "Choose another port\n"
+    )
