@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 APPLICATION = BOARD.partition("application")
 JOURNAL = BOARD.partition("journal")
+USERDATA = BOARD.partition("userdata")
 SLOT = 64
 
 
@@ -78,15 +79,15 @@ class Outcome:
 class _Recorder:
     """Notes, with every look at the bench, how far the NOR is and what the server thinks."""
 
-    def __init__(self, story: Story) -> None:
-        self._story = story
+    def __init__(self, story: Story, engine: InProcessEngine) -> None:
+        self._story, self._engine = story, engine
         self.marks: list[Mark] = []
 
     def step(self, _now: float) -> None:
         """Note a change. The server changes only between the terminal's turns."""
         server = self._story.store.snapshot()
         if not self.marks or server.canonical != self.marks[-1].server.canonical:
-            self.marks.append(Mark(self._story.engine.op_count, server))
+            self.marks.append(Mark(self._engine.op_count, server))
 
 
 def run_session(
@@ -117,13 +118,14 @@ def run_session(
     engine.load_nor(readable.image())
     bad = None if link is None else bad_link(*link)
     story = Story(engine, releases, scenario, state.server, link=bad)
-    recorder = _Recorder(story)
+    recorder = _Recorder(story, engine)
     story.bench.peers.append(recorder)
     recorder.step(0.0)
     violation = None
     try:
         story.run()
         _check_end(story)
+        _check_need(story, readable, engine.op_count)
     except Violation as found:
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now
@@ -151,9 +153,13 @@ def _check_end(story: Story) -> None:
         running = inspect_once(nor[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff"))
     except ImageError as error:
         raise Violation("forged", f"what runs is no image: {error}") from error
-    signed = {inspect_once(image).digest for image in story.releases.signed.values()}
+    signed = {
+        inspect_once(image).digest: version for version, image in story.releases.signed.items()
+    }
     if running.digest not in signed:
         raise Violation("forged", f"{running.version} runs, which nobody has signed")
+    if signed[running.digest] in story.scenario.unfit:
+        raise Violation("untried", f"{running.version} runs, which fails its trial")
     terminal = story.store.terminal(SERIAL)
     if terminal is None or terminal.digest != running.digest:
         known = terminal.version if terminal else "nothing"
@@ -163,6 +169,22 @@ def _check_end(story: Story) -> None:
         newest = max(u.version for u in updates)
         if running.version < newest:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
+
+
+def _check_need(story: Story, before: Cells, ops: int) -> None:
+    """What was not called for: a restoration of what was whole, or writing without a cause."""
+    scenario = story.scenario
+    if scenario.installed and not (scenario.saves or scenario.updates) and ops:
+        raise Violation("restless", "a healthy terminal writes its NOR when it starts")
+    untouched = story.bench.console.text.partition("agent: rewriting")[0]
+    if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
+        return
+    nor = before.image()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
+    if nor in story.releases.signed.values():
+        raise Violation("needless", "boot wants to be restored, and the application is whole")
+
+
+_REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
 
 
 def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
@@ -183,13 +205,14 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
         raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
     state = outcome.final
     if scenario.journal_free is not None:
-        state = State(_fill_journal(state.cells, scenario.journal_free), state.server)
+        state = State(_fill(state.cells, JOURNAL.offset, scenario.journal_free), state.server)
+    if scenario.phonebook_free is not None:
+        state = State(_fill(state.cells, USERDATA.offset, scenario.phonebook_free), state.server)
     return state
 
 
-def _fill_journal(cells: Cells, free: int) -> Cells:
-    """Repeat the journal's newest record until ``free`` slots are left."""
-    half = JOURNAL.offset
+def _fill(cells: Cells, half: int, free: int) -> Cells:
+    """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
     block = cells.blocks[half // BOARD.nor.block_size]
     used = len(block) + -len(block) % SLOT
     newest = cells.read(half + used - SLOT, SLOT)

@@ -14,14 +14,15 @@ from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.campaign.links import BAD_FOR
 from unbrick.campaign.verdict import Violation
+from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
-from unbrick.restore.apparatus import Apparatus
+from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
-from unbrick.wire.messages import TerminalState
+from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from unbrick.bench.console import Console
     from unbrick.campaign.links import BadLink
     from unbrick.campaign.scenario import Scenario
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import Engine
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
     from unbrick.server.records import Terminal, TextMessage, Update
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 SERIAL = "UB-000001"
 LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
 QUIET = 0.3  # seconds in which a terminal that is done must not touch its NOR
+
+
+MOST_TRANSFERS = 5  # that a terminal needs to be restored, and more
+MOST_STARTS = 40  # that any story needs, and more
+LONG_TEXT = 8000  # characters of a console in which it is worth to look for too many starts
 
 
 @dataclass(frozen=True)
@@ -93,17 +99,32 @@ def inspect_once(image: bytes) -> ImageInfo:
 class Bystander:
     """The person with the restoration apparatus: restores whenever the terminal asks for it."""
 
-    def __init__(self, console: Console, image: bytes) -> None:
-        self._tap, self._image, self._info = Tap(console), image, inspect_once(image)
+    def __init__(self, console: Console, image: bytes, imposter: bytes | None = None) -> None:
+        self._tap, self._image, self._imposter = Tap(console), image, imposter
         self._apparatus = self._fresh()
         self.restorations = 0
 
     def _fresh(self) -> Apparatus:
-        return Apparatus(self._tap, self._image, self._info, wait=None)
+        image = self._imposter or self._image
+        return Apparatus(self._tap, image, inspect_once(image), wait=None)
 
     def step(self, now: float) -> float | None:
-        """Do what is due."""
+        """Do what is due.
+
+        Raises:
+            Violation: an image was accepted that must not be, or a good one does not help.
+        """
         deadline = self._apparatus.step(now)
+        if self._apparatus.transfers > MOST_TRANSFERS:
+            raise Violation("bricked", "restoring the terminal does not help")
+        if self._imposter:
+            if self._apparatus.accepted:
+                raise Violation("forged", "an image was accepted that must be refused")
+            tried = self._apparatus.transfers and self._apparatus.stage is Stage.SEARCHING
+            if tried or self._apparatus.stage is Stage.FAILED:
+                self._imposter = None
+                self._apparatus = self._fresh()
+                deadline = self._apparatus.step(now)
         if self._apparatus.finished:
             self.restorations += 1
             self._apparatus = self._fresh()
@@ -124,7 +145,7 @@ class Story:
 
     def __init__(
         self,
-        engine: InProcessEngine,
+        engine: Engine,
         releases: Releases,
         scenario: Scenario,
         server: ServerState | None = None,
@@ -145,11 +166,14 @@ class Story:
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
         self.link = SimulatedLink(engine.radio, self.core, faults=faults)
-        self.bystander = Bystander(self.bench.console, releases.signed[scenario.rescue])
+        self.bystander = Bystander(
+            self.bench.console, releases.signed[scenario.rescue], _imposter(releases, scenario)
+        )
         self.bench.peers += [self.link, self.bystander]
         if link is not None:
             self.bench.peers.append(_Fate(self, link))
         self.first_prompt: float | None = None
+        self._link_is_bad = link is not None
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.
@@ -168,13 +192,23 @@ class Story:
                 self._update(self.scenario.interrupted_by)
             self._quiet()
             self._check_phonebook()
+            if self.scenario.saves:
+                self.bench.restart()
+                self.bench.console.expect("\r\n> ")
+                self._check_phonebook()
         except FirmwareFaultError as error:
             raise Violation("executed-or-programmed-wrongly", str(error)) from error
         except ExpectError as error:
             raise Violation("silent", str(error).splitlines()[0]) from error
 
     def _wait(self, what: str, condition: Callable[[], bool]) -> None:
-        if not self.bench.run_until(condition, LONGEST):
+        def holds() -> bool:
+            text = self.bench.console.text
+            if len(text) > LONG_TEXT and text.count("boot: unbrick boot") > MOST_STARTS:
+                raise Violation("bricked", "the terminal starts again and again")
+            return condition()
+
+        if not self.bench.run_until(holds, LONGEST):
             raise Violation("bricked", what)
 
     def _is_up(self) -> bool:
@@ -203,6 +237,9 @@ class Story:
             if self._state(update) in _CANCELLABLE:
                 self.core.cancel_update(update, self.engine.now)
         self._wait(f"the update to {version} does not end", lambda: self._state(update).ended)
+        ended = self.store.update(update)
+        if ended and ended.result in _NOT_OUR_FAULT and not self._link_is_bad:
+            raise Violation("rejected", f"the update to {version} ended with {ended.result}")
 
     def _state(self, update: int) -> UpdateState:
         found = self.store.update(update)
@@ -216,13 +253,20 @@ class Story:
     def _quiet(self) -> None:
         """Wait until the console waits and nothing is written any more."""
         self._wait("the terminal does not come to rest", self._is_up)
-        ops = -1
+        before: object = None
         for _ in range(20):
-            if ops == self.engine.op_count and self._is_up():
+            written = self._written()
+            if written == before and self._is_up():
                 return
-            ops = self.engine.op_count
+            before = written
             self.bench.run_for(QUIET)
         raise Violation("restless", "the terminal writes its NOR without end")
+
+    def _written(self) -> object:
+        """Changes when the terminal writes its NOR; on some engines only when it changes it."""
+        if isinstance(self.engine, InProcessEngine):
+            return self.engine.op_count
+        return self.engine.read_nor()
 
     def _check_phonebook(self) -> None:
         console = self.bench.console
@@ -254,4 +298,19 @@ class _Fate:
         return min((time for time in times if time > now), default=None)
 
 
+def _imposter(releases: Releases, scenario: Scenario) -> bytes | None:
+    """The image that the terminal must refuse."""
+    if scenario.imposter != "forged":
+        return None if scenario.imposter is None else releases.signed[scenario.imposter]
+    image = bytearray(releases.signed[scenario.rescue])
+    image[-1] ^= 1  # the signature is what comes last
+    return bytes(image)
+
+
+_NOT_OUR_FAULT = {
+    Result.FILE_DIGEST_WRONG,
+    Result.IMAGE_MALFORMED,
+    Result.IMAGE_HASH_WRONG,
+    Result.SIGNATURE_WRONG,
+}
 _CANCELLABLE = {UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING}

@@ -1,0 +1,263 @@
+"""The campaign's search: sound where it calculates, complete where it says so, and repeatable."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbrick.campaign.canonical import canonical
+from unbrick.campaign.case import CaseId, Step
+from unbrick.campaign.links import bad_link
+from unbrick.campaign.run import Here, pool, run_campaign, run_links
+from unbrick.campaign.scenario import find_scenario
+from unbrick.campaign.search import Bounds, after_loss, minimise, search
+from unbrick.campaign.session import initial_state, run_session
+from unbrick.campaign.story import Story
+from unbrick.campaign.verdict import Violation
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.qemu import QemuEngine
+from unbrick.errors import MissingToolError, SetupError
+from unbrick.nor.cells import BLOCK, Cells
+from unbrick.nor.ops import FlashOp
+from unbrick.nor.torn import tear, variants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from unbrick.campaign.session import Outcome, State
+    from unbrick.image.release import Releases
+
+STAGED = find_scenario("staged")
+PHONEBOOK = find_scenario("phonebook")
+
+
+@pytest.fixture(scope="module")
+def engine(releases: Releases) -> Iterator[InProcessEngine]:
+    with InProcessEngine(releases.elf_files) as made:
+        assert isinstance(made, InProcessEngine)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def staged(engine: InProcessEngine, releases: Releases) -> tuple[State, Outcome]:
+    """The golden session of the staged update, and where it begins."""
+    start = initial_state(engine, releases, STAGED)
+    return start, run_session(engine, releases, STAGED, start)
+
+
+@pytest.fixture(scope="module")
+def firmware(releases: Releases) -> Path:
+    """The folder of the build."""
+    return releases.elf_files[0].parent
+
+
+steps = st.builds(
+    Step,
+    op=st.integers(0, 999),
+    torn=st.sampled_from(["", "weak", "first-word"]),
+    resolution=st.integers(0, 2),
+) | st.builds(Step, op=st.integers(0, 999), change=st.integers(0, 20))
+
+
+@given(st.lists(steps, max_size=5), st.none() | st.integers(0, 10**6))
+def test_a_case_id_names_its_case(path: list[Step], link: int | None) -> None:
+    case = CaseId("staged", tuple(path), link)
+    assert CaseId.parse(str(case)) == case
+
+
+@pytest.mark.parametrize(
+    "text", ["staged/x", "staged/1-", "staged~x/1", "staged/1+9+9", "staged//"]
+)
+def test_what_is_no_case_id_is_refused(text: str) -> None:
+    with pytest.raises(SetupError, match="not a case ID"):
+        CaseId.parse(text)
+
+
+def test_a_real_cut_leaves_what_the_trace_says(
+    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+) -> None:
+    """The tool checks itself: calculated cells against cells of a terminal that lost power."""
+    start, golden = staged
+    for op in sorted(random.Random(1).sample(range(len(golden.ops)), 6)):
+        engine.power_off()
+        engine.forget()
+        engine.load_nor(start.cells.image())
+        engine.cut_before_op(op)
+        with pytest.raises(Violation):  # a terminal without power does not come back
+            Story(engine, releases, STAGED, start.server).run()
+        assert engine.cut_reached
+        engine.power_off()
+        engine.cut_before_op(None)
+        calculated = after_loss(CaseId("staged"), Step(op), start, golden)
+        assert engine.read_nor() == calculated.cells.image()
+
+
+def test_the_same_session_twice_is_the_same(
+    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+) -> None:
+    start, golden = staged
+    assert run_session(engine, releases, STAGED, start) == golden
+
+
+def test_a_session_after_the_end_writes_nothing(
+    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+) -> None:
+    final = staged[1].final
+    assert final is not None
+    assert run_session(engine, releases, STAGED, final).ops == []
+
+
+def test_a_small_search_closes(firmware: Path) -> None:
+    result = run_campaign(PHONEBOOK, firmware, Here())
+    assert result.violations == []
+    assert result.closed
+    assert result.transitions > result.states > 1
+
+
+def test_one_process_and_two_find_the_same(firmware: Path) -> None:
+    found = []
+    for jobs in (1, 2):
+        with pool(jobs) as executor:
+            result = run_campaign(PHONEBOOK, firmware, executor, Bounds(depth=1), workers=jobs)
+        found.append([(str(case.id), case.outcome) for case in result.cases])
+    assert found[0] == found[1]
+
+
+def test_any_executor_will_do(firmware: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        there = run_campaign(PHONEBOOK, firmware, client.get_executor(), Bounds(depth=1))
+    here = run_campaign(PHONEBOOK, firmware, Here(), Bounds(depth=1))
+    assert [str(case.id) for case in there.cases] == [str(case.id) for case in here.cases]
+    assert [case.outcome for case in there.cases] == [case.outcome for case in here.cases]
+
+
+def test_a_search_without_end_can_be_bounded(
+    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+) -> None:
+    def run(scenario: object, state: State, resolution: int) -> Outcome:
+        del scenario, resolution
+        return staged[1] if state == staged[0] else replace(staged[1], ops=[], marks=[])
+
+    result = search(STAGED, staged[0], run, Here(), Bounds(depth=0))  # type: ignore[arg-type]
+    assert not result.closed
+    assert "0 losses of power deep" in result.statement
+
+
+def test_bad_links_do_no_harm(firmware: Path) -> None:
+    result = run_links(STAGED, firmware, Here(), range(6))
+    assert result.violations == []
+    assert {case.id.link for case in result.cases} == set(range(6))
+    again = run_links(STAGED, firmware, Here(), range(2))
+    assert again.cases == [case for case in result.cases if case.id.link in {0, 1}]
+
+
+def test_a_link_is_what_its_number_says() -> None:
+    assert bad_link(7, 1) == bad_link(7, 1)
+    assert len({repr(bad_link(number)) for number in range(50)}) == 50
+
+
+def test_a_failing_case_is_reduced_to_its_faults() -> None:
+    case = CaseId.parse("staged~3/5-weak+2/9/12-half+1/3")
+
+    def fails(other: CaseId) -> bool:
+        return any(step.op == 12 for step in other.steps)
+
+    assert str(minimise(case, fails)) == "staged/12"
+
+
+@pytest.mark.parametrize("steps", ["", "/3", "/20-half"])
+def test_qemu_ends_a_case_as_the_in_process_engine_does(
+    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome], steps: str
+) -> None:
+    try:
+        other = QemuEngine()
+    except MissingToolError as error:
+        pytest.skip(f"{error} ({error.hint})")
+    start, golden = staged
+    state = start
+    for step in CaseId.parse("staged" + steps).steps:
+        state = after_loss(CaseId("staged"), step, start, golden)
+    here = run_session(engine, releases, STAGED, state)
+    with other:
+        other.load_nor(state.cells.image())
+        story = Story(other, releases, STAGED, state.server)
+        story.run()
+        other.power_off()
+        assert here.final is not None
+        assert canonical(Cells.of(other.read_nor())) == canonical(here.final.cells)
+        assert story.store.snapshot().canonical == here.final.server.canonical  # type: ignore[union-attr]
+
+
+# ---- cells, torn operations, canonical forms
+
+
+def word(offset: int, data: bytes) -> FlashOp:
+    return FlashOp(0, "buffer", offset, len(data), 3, 0.0, 0.0, data)
+
+
+def erase(offset: int) -> FlashOp:
+    return FlashOp(0, "erase", offset, BLOCK, 3, 0.0, 0.0)
+
+
+BLANK = Cells.of(b"")
+
+
+def test_cells_only_clear_until_they_are_erased() -> None:
+    cells = BLANK.after([word(0x100000, b"\xf0" * 4), word(0x100000, b"\x0f" * 4)])
+    assert cells.read(0x100000, 4) == b"\0" * 4
+    assert cells.after([erase(0x100000)]) == BLANK
+
+
+def test_a_weak_cell_reads_as_it_likes_until_it_is_cleared_or_erased() -> None:
+    torn = tear(BLANK, word(0x100000, b"\0" * 4), "all-weak")
+    reads = {torn.image(resolution)[0x100000:0x100004] for resolution in range(3)}
+    assert len(reads) == 3
+    sure = torn.after([word(0x100000, b"\0" * 4)])
+    assert sure.weak == ()
+    assert torn.after([erase(0x100000)]) == BLANK
+
+
+@pytest.mark.parametrize("name", variants(word(0, b"\0" * 64)))
+def test_a_torn_program_lies_between_before_and_after(name: str) -> None:
+    before = BLANK.after([word(0x100000, b"\x55" * 64)])
+    op = word(0x100000, bytes(range(64)))
+    after = before.after([op]).read(0x100000, 64)
+    for resolution in range(3):
+        read = tear(before, op, name).image(resolution)[0x100000:0x100040]
+        assert all(a & r == a and r & 0x55 == r for a, r in zip(after, read, strict=True))
+        assert tear(before, op, name) == tear(before, op, name)
+
+
+@pytest.mark.parametrize("name", variants(erase(0)))
+def test_a_torn_erase_clears_no_cell_and_touches_no_other_block(name: str) -> None:
+    before = BLANK.after([word(0x100000, b"\x3c" * 64), word(0x140000, b"\x3c" * 64)])
+    for resolution in range(3):
+        torn = tear(before, erase(0x100000), name).image(resolution)
+        assert all(byte & 0x3C == 0x3C for byte in torn[0x100000:0x100040])
+        assert torn[0x140000:] == before.image()[0x140000:]
+
+
+def test_states_that_differ_in_what_the_firmware_sees_are_told_apart(
+    staged: tuple[State, Outcome],
+) -> None:
+    start, golden = staged
+    final = golden.final
+    assert final is not None
+    assert canonical(start.cells) != canonical(final.cells)
+    changed = final.cells.with_range(0x100300, b"\0")
+    assert canonical(changed) != canonical(final.cells)
+    assert canonical(changed) == canonical(final.cells.with_range(0x100400, b"\0"))
+    user = final.cells.with_range(0x200040, b"\0")
+    assert canonical(user) != canonical(final.cells)
