@@ -30,6 +30,10 @@ class Scenario:
         before: releases that were installed over the air before the search begins.
         journal_free: so many slots of the journal are free at the beginning, to bring compaction
             near; ``None``: as it comes. Needs ``before``, so that there is a journal.
+        phonebook_free: the same for the phonebook. Needs ``saved``.
+        imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
+            refuse: a release that is too old, or ``forged``, an image with a bad signature.
+        unfit: releases that must not be what runs in the end.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Scenario:
     rescue: str = "1.1.0"
     before: tuple[str, ...] = ()
     journal_free: int | None = None
+    phonebook_free: int | None = None
+    imposter: str | None = None
+    unfit: tuple[str, ...] = ()
 
 
 SCENARIOS = {
@@ -80,6 +87,29 @@ SCENARIOS = {
             "broken",
             "1.0.0 is updated to 1.2.0, which fails its trial, and 1.1.0 is restored",
             updates=("1.2.0",),
+            unfit=("1.2.0",),
+        ),
+        Scenario("idle", "a healthy 1.1.0 of which nothing is wanted", before=("1.1.0",)),
+        Scenario(
+            "crowded",
+            "an entry is saved while the phonebook is full and must be compacted",
+            phonebook_free=1,
+            saves=(("Bob", "222"),),
+        ),
+        Scenario(
+            "imposter",
+            "a terminal without an application is offered a forged one first",
+            installed=None,
+            saved=(),
+            imposter="forged",
+        ),
+        Scenario(
+            "downgrade",
+            "1.1.0 is updated to 1.3.0; should it need to be restored, 1.0.0 is offered first",
+            before=("1.1.0",),
+            updates=("1.3.0",),
+            rescue="1.3.0",
+            imposter="1.0.0",
         ),
     )
 }
