@@ -32,7 +32,8 @@ class Scenario:
             near; ``None``: as it comes. Needs ``before``, so that there is a journal.
         phonebook_free: the same for the phonebook. Needs ``saved``.
         imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
-            refuse: a release that is too old, or ``forged``, an image with a bad signature.
+            refuse: a release that is too old, ``forged``, an image with a bad signature, or
+            ``damaged``, one that its hash does not fit.
         unfit: releases that must not be what runs in the end.
     """
 
@@ -102,6 +103,13 @@ SCENARIOS = {
             installed=None,
             saved=(),
             imposter="forged",
+        ),
+        Scenario(
+            "damaged",
+            "a terminal without an application is offered a damaged one first",
+            installed=None,
+            saved=(),
+            imposter="damaged",
         ),
         Scenario(
             "downgrade",

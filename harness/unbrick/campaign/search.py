@@ -37,12 +37,15 @@ class Bounds:
         torn: whether operations are torn, or only not begun.
         states: stop after so many.
         stop_early: end with the first violation.
+        exact: every difference in a cell makes another state: nothing is taken for granted of what
+            the firmware can tell apart (``unbrick.campaign.canonical``).
     """
 
     depth: int | None = None
     torn: bool = True
     states: int | None = None
     stop_early: bool = False
+    exact: bool = False
 
 
 @dataclass
@@ -231,7 +234,7 @@ class Search:
         for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
             result.transitions += 1
             case.successors += 1
-            key = successor.key
+            key = successor.exact_key if self._bounds.exact else successor.key
             if key in self._known:
                 continue
             if self._bounds.states is not None and result.states >= self._bounds.states:

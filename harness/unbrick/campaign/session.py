@@ -41,6 +41,11 @@ class State:
         """States with the same key count as one."""
         return canonical(self.cells), self.server.canonical if self.server else ""
 
+    @property
+    def exact_key(self) -> tuple[object, str]:
+        """States with the same key are the same to the cell."""
+        return self.cells, self.server.canonical if self.server else ""
+
 
 @dataclass(frozen=True)
 class Mark:

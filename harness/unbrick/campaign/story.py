@@ -99,14 +99,16 @@ def inspect_once(image: bytes) -> ImageInfo:
 class Bystander:
     """The person with the restoration apparatus: restores whenever the terminal asks for it."""
 
-    def __init__(self, console: Console, image: bytes, imposter: bytes | None = None) -> None:
+    def __init__(
+        self, console: Console, image: bytes, imposter: tuple[bytes, ImageInfo] | None = None
+    ) -> None:
         self._tap, self._image, self._imposter = Tap(console), image, imposter
         self._apparatus = self._fresh()
         self.restorations = 0
 
     def _fresh(self) -> Apparatus:
-        image = self._imposter or self._image
-        return Apparatus(self._tap, image, inspect_once(image), wait=None)
+        image, info = self._imposter or (self._image, inspect_once(self._image))
+        return Apparatus(self._tap, image, info, wait=None)
 
     def step(self, now: float) -> float | None:
         """Do what is due.
@@ -298,13 +300,18 @@ class _Fate:
         return min((time for time in times if time > now), default=None)
 
 
-def _imposter(releases: Releases, scenario: Scenario) -> bytes | None:
-    """The image that the terminal must refuse."""
-    if scenario.imposter != "forged":
-        return None if scenario.imposter is None else releases.signed[scenario.imposter]
-    image = bytearray(releases.signed[scenario.rescue])
-    image[-1] ^= 1  # the signature is what comes last
-    return bytes(image)
+def _imposter(releases: Releases, scenario: Scenario) -> tuple[bytes, ImageInfo] | None:
+    """The image that the terminal must refuse, and what it claims to be."""
+    if scenario.imposter is None:
+        return None
+    image = releases.signed.get(scenario.imposter)
+    if image is not None:
+        return image, inspect_once(image)
+    genuine = releases.signed[scenario.rescue]
+    changed = bytearray(genuine)
+    # The signature is what comes last; the program is in the middle.
+    changed[-1 if scenario.imposter == "forged" else len(changed) // 2] ^= 1
+    return bytes(changed), inspect_once(genuine)
 
 
 _NOT_OUR_FAULT = {
