@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -213,3 +214,61 @@ def test_a_tcp_port_that_is_taken_is_said(firmware: Path) -> None:
         f"unbrick: cannot listen on 127.0.0.1:{number}: Address already in use. "
         "Choose another port\n"
     )
+
+
+def test_an_image_for_which_no_sram_can_be_freed_is_refused_with_its_reason(
+    firmware: Path, releases: Releases, tmp_path: Path
+) -> None:
+    image = tmp_path / "terminal.bin"
+    image.write_bytes(releases.signed["1.1.0"])
+    database = tmp_path / "server.db"
+    with (
+        Running("run", "--firmware", firmware, "--serial", "T-77") as terminal,
+        Running(
+            *("server", "start", "--coap-port", 0, "--http-port", 0, "--database", database)
+        ) as server,
+    ):
+        coap, url = server.wait_for(r"coap://(\S+) (http://\S+)\n").groups()
+        wire, modem = terminal.wait_for(READY).groups()
+        with (
+            Running("bridge", "--modem", modem, "--server", coap) as bridge,
+            at_the_wire(wire) as person,
+        ):
+            bridge.wait_for("bridge: ready")
+            for task in ("browser", "media", "maps", "logger"):
+                say(person, f"hold {task}")
+            assert unbrick("publish", image, "--server-url", url).returncode == 0
+            registered(url, "1.0.0")
+            done = unbrick("update", "start", "T-77", "1.1.0", "--wait", "--server-url", url)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("unbrick: update 1 refused: ")
+    assert re.search(r"\d+ bytes", said)
+
+
+def test_a_port_that_does_not_exist_is_said(tmp_path: Path, releases: Releases) -> None:
+    image = tmp_path / "terminal.bin"
+    image.write_bytes(releases.signed["1.1.0"])
+    for command in (("restore", "/dev/none", image), ("bridge", "--modem", "/dev/none")):
+        done = unbrick(*command)
+        assert done.returncode == 2
+        assert "/dev/none" in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"hello", "not Intel HEX"),
+        (b":020000048000" + b"7A\n:0100000041BE\n:00000001FF\n", "this board"),
+    ],
+)
+def test_a_restoration_file_that_cannot_be_one_is_said(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "terminal.hex"
+    file.write_bytes(content)
+    done = unbrick("restore", "/dev/none", file)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1

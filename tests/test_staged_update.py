@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from unbrick.bench.system import System
 from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.format import inspect
+from unbrick.image.release import make_releases
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.image.release import Releases
 
 APPLICATION = BOARD.partition("application")
 
@@ -221,3 +223,55 @@ def test_only_the_blocks_that_differ_are_rewritten(make_system: Callable[..., Sy
         if offset < APPLICATION.offset + len(system.releases.signed["1.1.0"])
     }
     assert set(erased) & set(range(APPLICATION.offset, APPLICATION.end)) == blocks
+
+
+LARGE = """
+[[release]]
+name = "unbrick-terminal"
+version = "1.0.0"
+build_time = "2026-01-12T09:00:00Z"
+security_counter = 1
+defines = { RESOURCE_BYTES = "524288", RESOURCE_SEED = "7" }
+
+[[release]]
+name = "unbrick-terminal"
+version = "1.1.0"
+build_time = "2026-03-02T09:00:00Z"
+security_counter = 2
+defines = { RESOURCE_BYTES = "524288", RESOURCE_SEED = "7" }
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """Two releases of three NOR blocks, of which the one in the middle is the same in both."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "releases.toml").write_text(LARGE)
+    return make_releases(folder / "firmware", releases=folder / "releases.toml")
+
+
+def test_a_block_that_does_not_differ_is_left_alone(large: Releases) -> None:
+    size = BOARD.nor.block_size
+    old, new = (
+        large.signed[version].ljust(APPLICATION.size, b"\xff") for version in ("1.0.0", "1.1.0")
+    )
+    differing = [
+        APPLICATION.offset + start
+        for start in range(0, APPLICATION.size, size)
+        if old[start : start + size] != new[start : start + size]
+    ]
+    blocks = [APPLICATION.offset + i * size for i in range(3)]
+    assert differing == [blocks[0], blocks[2]], "these releases are made so"
+    with InProcessEngine(large.elf_files) as engine:
+        system = System(engine, large)
+        system.power_on()
+        system.wait_registered()
+        before = len(engine.ops)
+        system.update_to("1.1.0")
+        erased = [op.offset for op in engine.ops[before:] if op.kind == "erase"]
+        application = range(APPLICATION.offset, APPLICATION.end)
+        assert sorted(offset for offset in erased if offset in application) == differing
+        assert "agent: rewriting 2 of 3 blocks" in system.console.text
+        cells = engine.read_nor()
+        assert cells[APPLICATION.offset : APPLICATION.end] == new
+        assert engine.faults == []

@@ -220,6 +220,7 @@ def restore_command(port: str, file: Path, *, wait: float, baud: int, as_json: b
         TransferSpeedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # else it leaves an empty line in a log
     )
     with progress:
         task = progress.add_task(Stage.SEARCHING.value, total=None)

@@ -41,7 +41,11 @@ class Releases:
 
 
 def make_releases(
-    out: Path, key: Path | None = None, *, defines: Mapping[str, str] | None = None
+    out: Path,
+    key: Path | None = None,
+    *,
+    defines: Mapping[str, str] | None = None,
+    releases: Path | None = None,
 ) -> Releases:
     """Compile the firmware and sign every release of it.
 
@@ -50,6 +54,7 @@ def make_releases(
         key: PEM file with the private key to sign with, whose public half goes into boot; by
             default the development key, which protects nothing.
         defines: further C macros for boot, agent and applications.
+        releases: what to build, instead of ``firmware/releases.toml``.
 
     Raises:
         BuildError: something does not compile or does not fit.
@@ -57,7 +62,7 @@ def make_releases(
         ImageError: a release cannot run on this board.
     """
     key = key or firmware_folder() / "keys" / "development.pem"
-    firmware = build_firmware(out, key=key, defines=defines)
+    firmware = build_firmware(out, key=key, defines=defines, releases=releases)
     signed: dict[str, bytes] = {}
     for version, program in firmware.applications.items():
         release = program.release
