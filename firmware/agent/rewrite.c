@@ -18,8 +18,11 @@ static uint32_t part_length(const struct rewrite_job *job, uint32_t number) {
 
 static bool differs(const struct rewrite_job *job, uint32_t number) {
     const uint32_t start = number * nor_geometry()->block_size;
-    return memcmp(nor_at(job->offset + start), job->image + start,
-                  BUG(TORN_BLOCK_KEPT) ? 64 : part_length(job, number)) != 0;
+    if (BUG(TORN_BLOCK_KEPT)) {
+        const uint32_t tail = start + part_length(job, number) - 64;
+        return memcmp(nor_at(job->offset + tail), job->image + tail, 64) != 0;
+    }
+    return memcmp(nor_at(job->offset + start), job->image + start, part_length(job, number)) != 0;
 }
 
 /* The first write buffer of the image, its header, is programmed after all the rest. */
