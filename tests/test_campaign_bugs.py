@@ -1,0 +1,59 @@
+"""The campaign finds the bugs that are built into the firmware on purpose, and none where none is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from unbrick.campaign.bugs import BUGS, Bug, look_for
+from unbrick.campaign.scenario import SCENARIOS
+from unbrick.campaign.verdict import INVARIANTS
+from unbrick.image.build import firmware_folder
+
+ROOT = Path(__file__).parents[1]
+BUILDS = ROOT / "build" / "firmware-bugs"
+PAGE = ROOT / "docs" / "bugs.md"
+
+# One search of the good firmware for each different search that finds a bug, the deepest of them.
+SEARCHES = {
+    (bug.scenario, bug.torn, bug.exact): bug for bug in sorted(BUGS, key=lambda bug: bug.depth)
+}
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.folder)
+def test_the_campaign_finds(bug: Bug) -> None:
+    result = look_for(bug, BUILDS)
+    assert result.violations, f"{bug.name} was not found: {result.statement}"
+    case = result.violations[0]
+    assert case.outcome.violation is not None
+    kind, text = case.outcome.violation
+    assert kind in bug.kinds, f"{bug.name} was found as {kind} at {case.id}: {text}"
+    row = f"| {bug.name} | {bug.about} | {kind} | `{case.id}` |"
+    assert row in PAGE.read_text(encoding="utf-8").splitlines(), (
+        "docs/bugs.md is out of date: put in what `python -m unbrick.campaign.bugs` prints"
+    )
+
+
+@pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"{bug.scenario}-{bug.depth}")
+def test_the_same_search_finds_nothing_in_the_good_firmware(bug: Bug) -> None:
+    result = look_for(bug, BUILDS, seeded=False)
+    assert not result.violations, result.statement
+    assert len(result.cases) > bug.depth, "it has searched something"
+
+
+def test_every_bug_that_can_be_built_in_is_looked_for() -> None:
+    header = (firmware_folder() / "lib" / "bug.h").read_text(encoding="utf-8")
+    switches = re.findall(r"^    BUG_(\w+),", header, re.MULTILINE)
+    assert sorted(switches) == sorted(["NONE", *(bug.name for bug in BUGS)])
+
+
+def test_every_invariant_has_a_bug_that_breaks_it() -> None:
+    broken = {INVARIANTS[kind].partition(":")[0] for bug in BUGS for kind in bug.kinds}
+    assert broken == {"1", "2", "3", "4", "5"}
+
+
+def test_every_bug_is_looked_for_where_there_is_something_to_find() -> None:
+    assert {bug.scenario for bug in BUGS} <= set(SCENARIOS)
+    assert {kind for bug in BUGS for kind in bug.kinds} <= set(INVARIANTS)
