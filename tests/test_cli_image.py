@@ -20,6 +20,7 @@ from unbrick.cli import cli
 from unbrick.image.factory import factory_image, read_identity
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import read_image, to_hex
+from unbrick.restore.port import SerialLine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,15 +125,26 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, image: Path) -> None:
     assert "cannot write" in done.stderr
 
 
-def test_claim_a12_restore_as_a_command(tmp_path: Path, image: Path) -> None:
+def test_claim_a12_restore_as_a_command(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hex_file = tmp_path / "terminal.hex"
     hex_file.write_text(to_hex(image.read_bytes()))
     master, slave = os.openpty()
     tty.setraw(slave)
     os.set_blocking(master, False)
-    terminal, stop = ScriptedTerminal(), threading.Event()
+    terminal, stop, opened = ScriptedTerminal(), threading.Event(), threading.Event()
+    enter = SerialLine.__enter__
+
+    def enter_and_tell(line: SerialLine) -> SerialLine:
+        opened.set()
+        return enter(line)
+
+    # Opening a port throws away what has arrived: the terminal gets its power after that.
+    monkeypatch.setattr(SerialLine, "__enter__", enter_and_tell)
 
     def live() -> None:
+        opened.wait(60)
         terminal.start(time.monotonic())
         while not stop.wait(0.005):
             with contextlib.suppress(BlockingIOError):
