@@ -1,4 +1,4 @@
-"""The campaign finds the bugs that are built into the firmware on purpose, and none where none is."""
+"""The campaign finds bugs that are built into the firmware, and none where there is none."""
 
 from __future__ import annotations
 

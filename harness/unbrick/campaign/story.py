@@ -127,6 +127,8 @@ class Bystander:
                 self._imposter = None
                 self._apparatus = self._fresh()
                 deadline = self._apparatus.step(now)
+        if self._apparatus.error:
+            raise Violation("bricked", f"it cannot be restored: {self._apparatus.error}")
         if self._apparatus.finished:
             self.restorations += 1
             self._apparatus = self._fresh()
