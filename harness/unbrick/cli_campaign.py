@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
+from unbrick.campaign.presets import PRESETS
 from unbrick.campaign.replay import replay, vcd
 from unbrick.campaign.run import pool, run_in, start_in
 from unbrick.campaign.scenario import SCENARIOS, find_scenario
-from unbrick.campaign.search import Bounds, search
+from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
 from unbrick.engine.inprocess import InProcessEngine
@@ -40,12 +42,6 @@ if TYPE_CHECKING:
     from unbrick.campaign.replay import Session
     from unbrick.campaign.search import Result
     from unbrick.report.model import ScenarioReport
-
-PRESETS = {
-    "quick": Bounds(depth=1, torn=True, states=40),
-    "full": Bounds(),
-    "exhaustive": Bounds(),
-}
 
 INTERRUPTED = "it was interrupted"
 
@@ -165,7 +161,7 @@ def campaign(
     begun = time.monotonic()
     results: list[Result] = []
     reports: list[ScenarioReport] = []
-    bounds = _bounds(preset, stop_early=stop_early)
+    bounds = replace(PRESETS[preset], stop_early=stop_early)
     store: OutcomeStore | None = None
     with ExitStack() as stack:
         executor = inner = stack.enter_context(pool(jobs))
@@ -207,11 +203,6 @@ def campaign(
     )
     _tell(report, out, status, as_json=as_json)
     sys.exit(report.exit_code)
-
-
-def _bounds(preset: str, *, stop_early: bool) -> Bounds:
-    bounds = PRESETS[preset]
-    return Bounds(bounds.depth, bounds.torn, bounds.states, stop_early)
 
 
 def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json: bool) -> None:

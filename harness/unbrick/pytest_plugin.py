@@ -8,21 +8,36 @@
         system.update_to("1.1.0")
         assert "1.1.0" in system.console.command("version")
 
+A campaign as tests, one for each scenario::
+
+    @pytest.mark.campaign("staged", "phonebook", preset="quick")
+    def test_power_cuts(campaign):
+        assert campaign.states > 5
+
 ``--engine`` chooses the engine; tests that take ``system`` run on it. When one fails, the report
 shows the end of the terminal's console.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from unbrick.bench.system import System
+from unbrick.campaign.presets import PRESETS
+from unbrick.campaign.run import Here
+from unbrick.campaign.scenario import SCENARIOS, find_scenario
+from unbrick.campaign.search import search
+from unbrick.campaign.session import initial_state, run_session
 from unbrick.engine.create import ENGINES, create_engine
+from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import MissingToolError
 from unbrick.image.release import Releases, make_releases
+from unbrick.report.formats import how_to_replay
+from unbrick.report.model import ScenarioReport, scenario_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +47,26 @@ if TYPE_CHECKING:
     from unbrick.server.core import ServerCore
 
 TAIL = 3000  # characters of the console that a failure shows
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker ``campaign``."""
+    config.addinivalue_line(
+        "markers",
+        "campaign(*scenarios, preset='quick'): run a test that takes the fixture `campaign` once "
+        "for each scenario (all of them by default); a violation fails it.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test for each scenario of a campaign."""
+    marker = metafunc.definition.get_closest_marker("campaign")
+    if marker is not None and "campaign" in metafunc.fixturenames:
+        names = marker.args or tuple(SCENARIOS)
+        preset = str(marker.kwargs.get("preset", "quick"))
+        metafunc.parametrize(
+            "campaign", [(str(name), preset) for name in names], indirect=True, ids=names
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,6 +144,29 @@ def server(system: System) -> ServerCore:
 def link(system: System) -> SimulatedLink:
     """The wireless link of ``system``."""
     return system.link
+
+
+@pytest.fixture
+def campaign(request: pytest.FixtureRequest, releases: Releases) -> ScenarioReport:
+    """What a search of a scenario has found; the test fails when an invariant does not hold.
+
+    The marker ``campaign`` says which scenarios and which preset.
+    """
+    if not hasattr(request, "param"):
+        pytest.fail("mark the test with @pytest.mark.campaign(…)", pytrace=False)
+    name, preset = request.param
+    engine = InProcessEngine(releases.elf_files)
+    try:
+        scenario = find_scenario(name)
+        start = initial_state(engine, releases, scenario)
+        run = partial(run_session, engine, releases)
+        report = scenario_report(search(scenario, start, run, Here(), PRESETS[preset]), start)
+    finally:
+        engine.close()
+    if report.violations:
+        lines = [f"{c.id}: {c.kind}: {c.text}\n    {how_to_replay(c)}" for c in report.violations]
+        pytest.fail("\n".join([report.statement, *lines[:20]]), pytrace=False)
+    return report
 
 
 _SYSTEMS = pytest.StashKey[list[System]]()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import Case, losses, readings
@@ -82,8 +81,7 @@ def start_raw_states(
                 resolution = case_id.steps[-1].resolution
                 running.append((case_id, executor.submit(run, result.scenario, state, resolution)))
             case_id, future = running.popleft()
-            outcome = replace(future.result(), console="")
-            result.cases.append(Case(case_id, outcome))
+            result.cases.append(Case(case_id, future.result()))
             if progress:
                 progress(result, len(waiting) + len(running))
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import unbrick
+from unbrick import __version__
 from unbrick.campaign.session import Mark, Outcome, State
 from unbrick.campaign.story import ServerState
 from unbrick.errors import SetupError
@@ -154,8 +154,8 @@ def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outc
 
 def tool_digest() -> str:
     """SHA-256 over the sources of this package: another tool's outcomes are not ours."""
-    root = Path(unbrick.__file__).parent
-    digest = hashlib.sha256(unbrick.__version__.encode())
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256(__version__.encode())
     for path in sorted(root.rglob("*")):
         beside = path.is_relative_to(root / "report") or path.name.startswith("cli")
         if path.suffix in {".py", ".c", ".h"} and not beside:

@@ -277,8 +277,9 @@ def _distributions(report: CampaignReport) -> str:
     table = _table(("block", "most erases in a session", "mean"), rows, (1, 2)) if rows else ""
     keys = [(name, CAME[name]) for name in ("application", "restored", "violation")]
     return (
-        "<h2>Downtime and wear</h2><p class='dim'>Of every session of every scenario; the height is the number of sessions, "
-        f"as a logarithm.</p>{_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
+        "<h2>Downtime and wear</h2><p class='dim'>Of every session of every scenario, each as if "
+        "it ran to its end; the height is the number of sessions, as a logarithm.</p>"
+        f"{_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
         "Downtime: virtual seconds from power-on to the application's prompt</figcaption></figure>"
         f"<figure>{wear}<figcaption>Wear: erases in one session, all blocks</figcaption></figure>"
         f"</div>{table}"
@@ -339,8 +340,7 @@ def _coverage(files: Sequence[SourceFile]) -> str:
             f"<code>{escape(file.name)}</code>",
             f"{len(file.golden):,}",
             f"{len(file.recovery):,}",
-            f"<details><summary>{len(file.recovery)} lines</summary><code>"
-            f"{_ranges(file.recovery)}</code></details>",
+            f"<code>{_ranges(file.recovery)}</code>",
         )
         for file in files
     ]
@@ -369,7 +369,7 @@ def _made_with(report: CampaignReport) -> str:
     cost = ""
     if times.sessions:
         cost = (
-            f"<h3>Timings</h3><p class='dim'>{times.sessions:,} sessions, of which {times.reused:,} "
+            f"<h3>Timings</h3><p class='dim'>{times.sessions:,} sessions, {times.reused:,} of them "
             f"were there already, in {times.seconds:.1f} s with {times.jobs} processes; a session "
             f"costs {1000 * times.median:.0f} ms (median), {1000 * times.worst:.0f} ms at most.</p>"
         )

@@ -1,0 +1,220 @@
+"""Reports of a campaign: all say the same, read as their formats ask, and need nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from unbrick.campaign.verdict import INVARIANTS
+from unbrick.report.formats import junit, sarif
+from unbrick.report.html import html
+from unbrick.report.model import (
+    CampaignReport,
+    CaseReport,
+    Cut,
+    GoldenOp,
+    ScenarioReport,
+    SourceFile,
+    Timings,
+)
+from unbrick.report.summary import summary
+
+GOOD = CaseReport(
+    id="staged",
+    depth=0,
+    route="application",
+    kind="",
+    text="",
+    ops=2,
+    erases=((4, 1),),
+    downtime=0.08,
+    virtual=7.0,
+    successors=9,
+)
+RESTORED = replace(GOOD, id="staged/1-half", depth=1, route="restored", downtime=6.5)
+BAD = replace(
+    GOOD,
+    id="staged/1-weak+1/3",
+    depth=2,
+    kind="data-lost",
+    text="<script>alert('Bob & \"Eve\"')</script>",
+    downtime=None,
+    console="boot: \x00\x1b[1m<b>",
+)
+WORSE = replace(BAD, id="staged/0", depth=1, kind="bricked", text="it does not come back")
+
+
+def scenario(*cases: CaseReport, closed: bool = True) -> ScenarioReport:
+    return ScenarioReport(
+        name="staged",
+        about="1.0.0 is updated",
+        statement="what was found",
+        states=5,
+        transitions=40,
+        closed=closed,
+        cut_short="" if closed else "it was to end",
+        cases=cases,
+        golden=(
+            GoldenOp("erase", 0x100000, 0x40000, 1.0, 1.8),
+            GoldenOp("buffer", 0x100800, 2048, 1.9, 2.0),
+        ),
+        cuts=(
+            Cut(0, "", "known", "staged"),
+            Cut(1, "half", "restored", "staged/1-half"),
+            Cut(1, "weak", "violation", "staged/1-weak"),
+            Cut(2, "", "open", ""),
+        ),
+    )
+
+
+def campaign(*scenarios: ScenarioReport) -> CampaignReport:
+    return CampaignReport(
+        preset="quick",
+        seed=0,
+        firmware={"boot": "ab" * 32, "application 1.0.0": "cd" * 32},
+        versions={"unbrick": "1"},
+        scenarios=scenarios,
+        timings=Timings(seconds=2.5, jobs=2, sessions=3, reused=1, median=0.1, worst=0.2),
+    )
+
+
+HEALTHY = campaign(scenario(GOOD, RESTORED))
+BROKEN = campaign(scenario(GOOD, RESTORED, BAD, WORSE))
+
+
+def text_of(report: CampaignReport) -> str:
+    console = Console(width=120, record=True, file=None, quiet=False)
+    with console.capture() as said:
+        console.print(summary(report))
+    return said.get()
+
+
+@pytest.mark.parametrize(
+    ("report", "code", "words"),
+    [
+        (HEALTHY, 0, "no number of power cuts"),
+        (BROKEN, 1, "2 violations, first staged/0"),
+        (campaign(scenario(GOOD, closed=False)), 0, "not run to its end"),
+        (campaign(), 0, "not run to its end"),
+        (campaign(scenario(GOOD), scenario(BAD)), 1, "1 violation, first"),
+        (campaign(scenario(GOOD), replace(scenario(GOOD, closed=False), links=3)), 0, "bricks"),
+    ],
+)
+def test_the_verdict(report: CampaignReport, code: int, words: str) -> None:
+    assert report.exit_code == code
+    assert words in report.verdict
+
+
+def test_all_reports_name_the_same_violations_fewest_faults_first() -> None:
+    ids = [WORSE.id, BAD.id]
+    assert [case.id for case in BROKEN.violations] == ids
+    assert [case["id"] for case in json.loads(BROKEN.to_json())["violations"]] == ids
+    results = json.loads(sarif(BROKEN))["runs"][0]["results"]
+    assert [result["partialFingerprints"]["unbrick/v1"] for result in results] == ids
+    cases = ET.fromstring(junit(BROKEN)).iter("testcase")  # noqa: S314 - our own
+    assert [case.get("name") for case in cases] == ["staged", *ids]
+    for text in (html(BROKEN), text_of(BROKEN)):
+        assert text.index(f"unbrick replay {ids[0]}") < text.index(f"unbrick replay {ids[1]}")
+
+
+def test_violations_come_first_in_the_json() -> None:
+    cases = json.loads(BROKEN.to_json())["scenarios"][0]["cases"]
+    assert [bool(case["kind"]) for case in cases] == [True, True, False, False]
+
+
+def test_only_timings_depend_on_the_clock() -> None:
+    later = replace(BROKEN, timings=Timings(seconds=99.0, jobs=1))
+    assert BROKEN.to_json(timings=False) == later.to_json(timings=False)
+    assert BROKEN.to_json() != later.to_json()
+    assert junit(BROKEN) == junit(later)
+    assert sarif(BROKEN) == sarif(later)
+
+
+def test_junit_counts_and_names_the_firmware() -> None:
+    root = ET.fromstring(junit(BROKEN))  # noqa: S314 - our own
+    suite = root[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "3")
+    assert len(list(root.iter("failure"))) == 3
+    properties = {item.get("name"): item.get("value") for item in root.iter("property")}
+    assert properties["firmware boot"] == "ab" * 32
+    healthy = ET.fromstring(junit(HEALTHY))[0]  # noqa: S314 - our own
+    assert (healthy.get("tests"), healthy.get("failures")) == ("1", "0")
+
+
+def test_sarif_has_a_rule_for_each_invariant() -> None:
+    report = campaign(scenario(BAD, replace(BAD, kind="something-new")))
+    document = json.loads(sarif(report))
+    assert document["version"] == "2.1.0"
+    run = document["runs"][0]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert rules == [*INVARIANTS, "something-new"]
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+
+
+class _Page(HTMLParser):
+    """Notes tags that are open, and everything that a browser would fetch or run."""
+
+    VOID = frozenset({"meta", "br", "rect", "path"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name for name, _ in attrs}
+        target = dict(attrs).get("href") or "#"
+        if tag in {"script", "link", "img", "iframe"} or "src" in names or target[0] != "#":
+            self.wrong.append(tag)
+        self.wrong += [name for name in names if name.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"/{tag}")
+
+
+@pytest.mark.parametrize("report", [HEALTHY, BROKEN, campaign()])
+def test_the_page_is_whole_and_runs_and_fetches_nothing(report: CampaignReport) -> None:
+    page = _Page()
+    page.feed(html(report))
+    page.close()
+    assert page.wrong == []
+    assert page.open == []
+    assert not re.search(r"https?://|@import|url\(", html(report))
+
+
+def test_the_picture_shows_operations_and_cuts() -> None:
+    page = html(BROKEN)
+    assert "operation 0 erases application 0, 1.000 to 1.800 s" in page
+    assert "power lost in operation 1, half: restored over the wire (staged/1-half)" in page
+    assert "power lost before operation 0: as if nothing had begun" in page
+    for came in ("restored", "violation", "known", "open"):
+        assert page.count(f"style='fill:var(--{came})'><title>power lost") == 1, came
+
+
+def test_coverage_is_shown_when_it_was_measured() -> None:
+    assert "only recovery runs" not in html(HEALTHY)
+    measured = replace(HEALTHY, coverage=(SourceFile("boot/main.c", (1, 2), (7, 8, 9, 12)),))
+    assert "7-9, 12" in html(measured)
+
+
+def test_the_summary_is_for_people() -> None:
+    assert "restored" in text_of(HEALTHY)
+    assert "2 sessions in 2.5 s" in text_of(HEALTHY)
+    assert "1 were there already" in text_of(HEALTHY)
+    assert "<script>" in text_of(BROKEN)  # as it is: no page
+    assert "<script>" not in html(BROKEN)
