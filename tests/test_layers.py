@@ -55,7 +55,7 @@ def wrong_way(part: str, tree: ast.AST) -> list[str]:
     for name in imports(tree):
         top, _, rest = name.partition(".")
         used = rest.partition(".")[0]
-        if top != "unbrick" or used in {part, "__version__"} or (part, used) in SIDEWAYS:
+        if top != "unbrick" or used in {part, "__version__", ""} or (part, used) in SIDEWAYS:
             continue
         if LEVEL[part] >= LEVEL[used]:
             wrong.append(f"{part} uses {name}")
