@@ -1,0 +1,301 @@
+"""Campaigns from the command line and from pytest: results, exit codes, going on where it was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from unbrick import cli_campaign
+from unbrick.campaign import run as campaign_run
+from unbrick.campaign.exhaustive import start_raw_states
+from unbrick.campaign.run import Here
+from unbrick.campaign.scenario import SCENARIOS, Scenario
+from unbrick.campaign.search import search
+from unbrick.campaign.session import Outcome, State, initial_state, run_session
+from unbrick.campaign.store import OutcomeStore, StoringExecutor, pack, unpack
+from unbrick.cli import cli
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.errors import SetupError, ToolBrokenError
+from unbrick.image.release import Releases
+from unbrick.report.model import ScenarioReport, scenario_report
+
+PHONEBOOK = SCENARIOS["phonebook"]
+STATES = 7  # of the scenario phonebook, when it is searched to the end
+
+
+@pytest.fixture
+def engine(releases: Releases) -> Iterator[InProcessEngine]:
+    made = InProcessEngine(releases.elf_files)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def run(engine: InProcessEngine, releases: Releases) -> Callable[..., Outcome]:
+    return lambda *args: run_session(engine, releases, *args)
+
+
+@pytest.fixture
+def start(engine: InProcessEngine, releases: Releases) -> State:
+    return initial_state(engine, releases, PHONEBOOK)
+
+
+@pytest.fixture
+def invoke(releases: Releases) -> Callable[..., Result]:
+    folder = releases.firmware.boot.elf.parent
+    return lambda *words: CliRunner().invoke(cli, [*words, "--firmware", str(folder)])
+
+
+@pytest.mark.campaign("staged", "steps", "overtaken", "restore", "phonebook")
+def test_no_single_loss_of_power_does_harm(campaign: ScenarioReport) -> None:
+    assert campaign.violations == ()
+    assert campaign.states > 3
+    assert {case.depth for case in campaign.cases} == {0, 1}
+    assert "open" not in {cut.came for cut in campaign.cuts} or campaign.states == 40
+
+
+def test_the_report_files_agree(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    done = invoke("campaign", "phonebook", "--preset", "full", "--out", str(out), "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report == json.loads((out / "report.json").read_text())
+    assert report["scenarios"][0]["closed"]
+    assert report["totals"]["states"] == STATES
+    for name in ("report.html", "junit.xml", "report.sarif"):
+        assert (out / name).stat().st_size > 500
+
+
+def test_two_processes_find_what_one_finds_to_the_byte(invoke: Callable[..., Result]) -> None:
+    one, two = (
+        json.loads(
+            invoke("campaign", "phonebook", "--preset", "full", "--jobs", jobs, "--json").stdout
+        )
+        for jobs in ("1", "2")
+    )
+    assert one.pop("timings")["jobs"] == 1
+    assert two.pop("timings")["jobs"] == 2
+    assert json.dumps(one) == json.dumps(two)
+
+
+def test_a_stopped_campaign_goes_on_where_it_was(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("campaign", "phonebook", "restore", "--preset", "full", "--json")
+    sessions = 0
+
+    def interrupted(*args: Any) -> Outcome:
+        nonlocal sessions
+        sessions += 1
+        if sessions > 5:
+            raise KeyboardInterrupt
+        return campaign_run.run_in(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_campaign, "run_in", interrupted)
+        stopped = invoke(*words, "--out", str(tmp_path))
+    assert stopped.exit_code == 0, stopped.output
+    report = json.loads(stopped.stdout)
+    assert [s["cut_short"] for s in report["scenarios"]] == ["it was interrupted"]
+    assert report["totals"]["sessions"] == 5
+    assert "not run to its end" in report["verdict"]
+
+    words = ("campaign", "phonebook", "--preset", "full", "--json")
+    on = json.loads(invoke(*words, "--out", str(tmp_path)).stdout)
+    fresh = json.loads(invoke(*words).stdout)
+    assert on.pop("timings")["reused"] == 5
+    assert fresh.pop("timings")["reused"] == 0
+    assert on == fresh
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_violation_ends_with_1_and_names_the_case(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, early: bool
+) -> None:
+    def bad(firmware: Path, scenario: Scenario, state: State, resolution: int) -> Outcome:
+        outcome = campaign_run.run_in(firmware, scenario, state, resolution)
+        broken = ("data-lost", "Alice is gone") if not outcome.ops else None
+        return replace(outcome, violation=broken)
+
+    monkeypatch.setattr(cli_campaign, "run_in", bad)
+    done = invoke("campaign", "phonebook", *(["--stop-early"] if early else []))
+    assert done.exit_code == 1, done.output
+    assert "data-lost: Alice is gone" in done.output
+    assert "unbrick replay phonebook/" in done.output
+    assert ("it was to end with" in done.output) is early
+
+
+def test_a_broken_tool_is_no_verdict(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Outcome:
+        raise ToolBrokenError("the NOR is not what the trace says")
+
+    monkeypatch.setattr(cli_campaign, "run_in", broken)
+    assert invoke("campaign", "phonebook").exit_code == 3
+
+
+def test_wrong_calls_say_what_to_do(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    unknown = invoke("campaign", "stagged")
+    assert unknown.exit_code == 2
+    assert "Choose from staged" in unknown.output
+    (tmp_path / "file").touch()
+    occupied = invoke("campaign", "phonebook", "--out", str(tmp_path / "file"))
+    assert occupied.exit_code == 2
+    assert "--out" in occupied.output
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "outcomes.sqlite").write_bytes(b"this is no database, but a letter to a friend")
+    strange = invoke("campaign", "phonebook", "--out", str(folder))
+    assert strange.exit_code == 2
+    assert "elete it" in strange.output
+
+
+def test_bad_links_are_tried_too(invoke: Callable[..., Result]) -> None:
+    done = invoke("campaign", "phonebook", "--links", "2", "--json")
+    report = json.loads(done.stdout)
+    assert [s["name"] for s in report["scenarios"]] == ["phonebook", "phonebook~"]
+    tried = report["scenarios"][1]
+    assert tried["links"] == 2
+    assert {case["id"].split("/")[0] for case in tried["cases"]} == {"phonebook~0", "phonebook~1"}
+
+
+def test_exhaustive_starts_every_different_nor_once(
+    run: Callable[..., Outcome], start: State
+) -> None:
+    started = []
+
+    def noted(scenario: Scenario, state: State, resolution: int) -> Outcome:
+        key = state.key[1]
+        started.append((state.cells, key, resolution))
+        return run(scenario, state, resolution)
+
+    result = search(PHONEBOOK, start, noted, Here())
+    before = len(started)
+    start_raw_states(result, start, noted, Here())
+    assert result.closed
+    assert len(result.cases) == len(started) > before
+    assert len(set(started)) == len(started)
+    assert len({case.id for case in result.cases}) == len(result.cases)
+
+
+# What is kept -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outcome(run: Callable[..., Outcome], start: State) -> Outcome:
+    return run(PHONEBOOK, start, 0)
+
+
+def test_an_outcome_is_read_as_it_was_written(outcome: Outcome, start: State) -> None:
+    kept: dict[str, bytes] = {}
+
+    def keep(data: bytes) -> str:
+        kept[data.hex()] = data
+        return data.hex()
+
+    again = unpack(pack(outcome, keep), start, kept.__getitem__)
+    for field in fields(Outcome):
+        assert getattr(again, field.name) == getattr(outcome, field.name), field.name
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"no zlib",
+        zlib.compress(b"{}"),
+        zlib.compress(b"[1]"),
+        zlib.compress(b"\xff\xfe"),
+        zlib.compress(b"0" * (9 << 20)),
+        zlib.compress(b"{}")[:-3],
+        zlib.compress(b'{"ops":[[1]],"marks":[],"violation":null}'),
+    ],
+)
+def test_what_is_no_outcome_is_refused(packed: bytes, start: State) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any
+        unpack(packed, start, lambda _: b"")
+
+
+def _count(path: Path, table: str) -> int:
+    with sqlite3.connect(path) as database:
+        return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def test_an_outcome_is_found_by_all_that_it_depends_on(
+    outcome: Outcome, start: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, "tool and firmware")
+    key = store.key(PHONEBOOK, start, 0)
+    assert store.get(key, start) is None
+    store.put(key, outcome)
+    assert store.get(key, start) == outcome
+    touched = replace(start, cells=start.cells.with_range(0x3C0000, b"\xfe"))
+    weak = replace(start, cells=start.cells.with_range(0x3C0000, b"\xff", b"\x01"))
+    others = {
+        store.key(PHONEBOOK, start, 1),
+        store.key(SCENARIOS["staged"], start, 0),
+        store.key(PHONEBOOK, touched, 0),
+        store.key(PHONEBOOK, weak, 0),
+        store.key(PHONEBOOK, replace(start, server=None), 0),
+    }
+    assert len(others | {key}) == 6
+    store.close()
+    other = OutcomeStore(path, "tool and other firmware")
+    assert other.get(key, start) is None
+    other.close()
+
+
+def test_damaged_outcomes_count_as_missing(outcome: Outcome, start: State, tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, "x")
+    key = store.key(PHONEBOOK, start, 0)
+    store.put(key, outcome)
+    store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE data SET data = ?", (zlib.compress(b"other"),))
+    store = OutcomeStore(path, "x")
+    assert store.get(key, start) is None
+    assert store.reused == 0
+    store.close()
+
+
+def test_a_full_file_drops_what_is_of_other_firmware(
+    outcome: Outcome, start: State, tmp_path: Path
+) -> None:
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, "old")
+    store.put(store.key(PHONEBOOK, start, 0), outcome)
+    store.close()
+    assert _count(path, "outcomes") == 1
+    store = OutcomeStore(path, "new", full=1)
+    store.put(store.key(PHONEBOOK, start, 0), outcome)
+    assert store.added == 0
+    store.close()
+    assert _count(path, "outcomes") == 0
+
+
+def test_only_what_is_not_kept_is_run(
+    run: Callable[..., Outcome], start: State, tmp_path: Path
+) -> None:
+    store = OutcomeStore(tmp_path / "outcomes.sqlite", "x")
+    first, second = (
+        search(PHONEBOOK, start, run, StoringExecutor(Here(), store)) for _ in range(2)
+    )
+    assert store.added == store.reused == len(first.cases)
+    assert scenario_report(first, start) == scenario_report(second, start)
+    store.close()
+
+
+def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SetupError):
+        OutcomeStore(tmp_path, "x")
