@@ -11,6 +11,7 @@ from elftools.elf.elffile import ELFFile
 
 from unbrick.engine.qemu import find_qemu
 from unbrick.errors import MissingToolError
+from unbrick.image.release import Releases
 
 PROBE = Path(__file__).with_name("probe")
 
@@ -22,6 +23,12 @@ def qemu() -> str:
         return find_qemu()
     except MissingToolError as error:
         pytest.skip(f"{error} ({error.hint})")
+
+
+@pytest.fixture(scope="session")
+def firmware(releases: Releases) -> Path:
+    """The folder of the firmware that is built already, for commands with ``--firmware``."""
+    return releases.firmware.boot.elf.parent
 
 
 @pytest.fixture(scope="session")

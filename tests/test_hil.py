@@ -35,12 +35,6 @@ STEPS = [
 ]
 
 
-@pytest.fixture
-def firmware(releases: Releases) -> Path:
-    """The folder of the firmware that is built already."""
-    return releases.firmware.boot.elf.parent
-
-
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
 def test_claim_c5_the_hil_test_runs_the_whole_system(
     engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -33,12 +33,6 @@ READY = r"ready: wire (\S+) modem (\S+)\n"
 PATIENCE = 120
 
 
-@pytest.fixture
-def firmware(releases: Releases) -> Path:
-    """The folder of the firmware that is built already."""
-    return releases.firmware.boot.elf.parent
-
-
 @pytest.fixture(params=["inprocess", "qemu"])
 def engine(request: pytest.FixtureRequest) -> str:
     if request.param == "qemu":

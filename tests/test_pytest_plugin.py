@@ -61,13 +61,12 @@ def test_claim_c8_what_comes_as_intel_hex_goes_into_the_terminal_and_out_again(
 
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
 def test_a_users_tests_run_on_the_engine_they_ask_for_and_show_the_console(
-    engine: str, releases: Releases, tmp_path: Path, request: pytest.FixtureRequest
+    engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if engine == "qemu":
         request.getfixturevalue("qemu")
     file = tmp_path / "test_user.py"
     file.write_text(USER_TEST)
-    firmware = releases.firmware.boot.elf.parent
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--engine", engine]
     command += ["--firmware-folder", str(firmware), "--rootdir", str(tmp_path), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
