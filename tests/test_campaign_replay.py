@@ -77,6 +77,9 @@ def test_the_timeline_ends_where_power_was_lost(played: Callable[[str], list[Ses
         events = first.events()
         assert events[-1].text == words
         assert [e.source for e in events].count("nor") == ops
+        op = first.outcome.ops[erase]
+        lost = events[-1].time
+        assert op.start < lost < op.end if "-" in step else lost == op.start
         assert all(event.time <= events[-1].time for event in events)
         assert first.outcome.ops == golden.outcome.ops
         assert second.events()[0].text == "on"

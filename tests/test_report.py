@@ -47,7 +47,7 @@ BAD = replace(
     downtime=None,
     console="boot: \x00\x1b[1m<b>",
 )
-WORSE = replace(BAD, id="staged/0", depth=1, kind="bricked", text="it does not come back")
+WORSE = replace(BAD, id="staged/7", depth=1, kind="bricked", text="it does not come back")
 
 
 def scenario(*cases: CaseReport, closed: bool = True) -> ScenarioReport:
@@ -99,7 +99,7 @@ def text_of(report: CampaignReport) -> str:
     ("report", "code", "words"),
     [
         (HEALTHY, 0, "no number of power cuts"),
-        (BROKEN, 1, "2 violations, first staged/0"),
+        (BROKEN, 1, "2 violations, first staged/7"),
         (campaign(scenario(GOOD, closed=False)), 0, "not run to its end"),
         (campaign(), 0, "not run to its end"),
         (campaign(scenario(GOOD), scenario(BAD)), 1, "1 violation, first"),
