@@ -18,7 +18,8 @@ PAGE = ROOT / "docs" / "bugs.md"
 
 # One search of the good firmware for each different search that finds a bug, the deepest of them.
 SEARCHES = {
-    (bug.scenario, bug.torn, bug.exact): bug for bug in sorted(BUGS, key=lambda bug: bug.depth)
+    (bug.scenario, bug.torn, bug.exact, bug.partition): bug
+    for bug in sorted(BUGS, key=lambda bug: bug.depth)
 }
 
 
@@ -36,7 +37,7 @@ def test_the_campaign_finds(bug: Bug) -> None:
     )
 
 
-@pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"{bug.scenario}-{bug.depth}")
+@pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"as-for-{bug.folder}")
 def test_the_same_search_finds_nothing_in_the_good_firmware(bug: Bug) -> None:
     result = look_for(bug, BUILDS, seeded=False)
     assert not result.violations, result.statement

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from unbrick.image.release import Releases
 
 
+QUICK = 16  # states of the good firmware that are searched in comparison
+
+
 @dataclass(frozen=True)
 class Bug:
     """One bug.
@@ -43,6 +46,7 @@ class Bug:
         depth: losses of power in a row that the search needs.
         torn: whether operations must be torn to find it.
         exact: whether it hides behind what the canonical form takes for granted of the firmware.
+        partition: where to look for it; None: everywhere.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Bug:
     depth: int = 0
     torn: bool = True
     exact: bool = False
+    partition: str | None = None
 
     @property
     def folder(self) -> str:
@@ -66,7 +71,13 @@ class Bug:
     @property
     def bounds(self) -> Bounds:
         """The smallest search that finds it, and ends with it."""
-        return Bounds(depth=self.depth, torn=self.torn, exact=self.exact, stop_early=True)
+        return Bounds(
+            depth=self.depth,
+            torn=self.torn,
+            exact=self.exact,
+            partition=self.partition,
+            stop_early=True,
+        )
 
 
 BUGS = (
@@ -82,6 +93,7 @@ BUGS = (
         "staged",
         ("needless",),
         depth=1,
+        partition="journal",
     ),
     Bug(
         "COUNTER_NOT_RAISED",
@@ -89,6 +101,7 @@ BUGS = (
         "downgrade",
         ("forged",),
         depth=1,
+        partition="application",
     ),
     Bug(
         "HEADER_FIRST",
@@ -96,6 +109,7 @@ BUGS = (
         "staged",
         ("forged", "bricked", "executed-or-programmed-wrongly"),
         depth=1,
+        partition="application",
     ),
     Bug(
         "HASH_NOT_CHECKED",
@@ -112,6 +126,7 @@ BUGS = (
         depth=1,
         torn=False,
         exact=True,
+        partition="application",
     ),
     Bug(
         "ONE_BLOCK_TOO_MANY",
@@ -125,6 +140,7 @@ BUGS = (
         "staged",
         ("server-lies",),
         depth=1,
+        partition="journal",
     ),
     Bug(
         "STAGED_OVER_LIVE",
@@ -156,7 +172,7 @@ BUGS = (
         "UNLOCK_FORGOTTEN",
         "Blocks are not unlocked before they are erased or programmed.",
         "restore",
-        ("executed-or-programmed-wrongly",),
+        ("executed-or-programmed-wrongly", "bricked"),
     ),
     Bug(
         "READY_NOT_AWAITED",
@@ -209,6 +225,7 @@ BUGS = (
         "broken",
         ("untried",),
         depth=1,
+        partition="journal",
     ),
     Bug(
         "WEAK_SLOT_LEFT",
@@ -216,6 +233,7 @@ BUGS = (
         "broken",
         ("untried",),
         depth=1,
+        partition="journal",
     ),
 )
 
@@ -262,7 +280,8 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
     Args:
         bug: what to look for.
         folder: holds one build for every bug.
-        seeded: whether the bug is built in; else the same search is made of the good firmware.
+        seeded: whether the bug is built in; else the same search is made of the good firmware, and
+            ends after a few states.
 
     Raises:
         ToolBrokenError: the scenario cannot even begin.
@@ -275,7 +294,8 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
     engine = InProcessEngine(releases.elf_files)
     start = initial_state(engine, releases, scenario)
     run = partial(run_session, engine, releases)
-    return search(scenario, start, run, Here(), bug.bounds, workers=1)
+    bounds = bug.bounds if seeded else replace(bug.bounds, states=QUICK)
+    return search(scenario, start, run, Here(), bounds, workers=1)
 
 
 def table(results: Mapping[str, Result]) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId, Step
 from unbrick.campaign.session import State
 from unbrick.errors import SetupError
@@ -21,11 +22,12 @@ from unbrick.nor.cells import RESOLUTIONS
 from unbrick.nor.torn import tear, variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.session import Outcome
+    from unbrick.nor.ops import FlashOp
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Bounds:
         stop_early: end with the first violation.
         exact: every difference in a cell makes another state: nothing is taken for granted of what
             the firmware can tell apart (``unbrick.campaign.canonical``).
+        partition: only power that is lost at operations on this partition; ``None``: on all.
     """
 
     depth: int | None = None
@@ -46,6 +49,15 @@ class Bounds:
     states: int | None = None
     stop_early: bool = False
     exact: bool = False
+    partition: str | None = None
+
+    def admit(self, step: Step, ops: Sequence[FlashOp]) -> bool:
+        """Whether a loss of power at ``step`` of a session with ``ops`` is within the bounds."""
+        if self.partition is None:
+            return True
+        part = BOARD.partition(self.partition)
+        at = ops[step.op].offset if step.op < len(ops) and step.change is None else -1
+        return part.offset <= at < part.end
 
 
 @dataclass
@@ -214,6 +226,8 @@ class Search:
                 yield case
             if self._bounds.depth is not None and not self.result.cut_short:
                 self.result.cut_short = f"it was to go {self._bounds.depth} losses of power deep"
+            if self._bounds.partition is not None and not self.result.cut_short:
+                self.result.cut_short = f"it was to keep to the partition {self._bounds.partition}"
             self.result.closed = not self.result.cut_short
         finally:
             for *_, future in self._running:
@@ -232,6 +246,8 @@ class Search:
         """Note every new state that a loss of power in this session leads to."""
         result = self.result
         for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
+            if not self._bounds.admit(next_id.steps[-1], case.outcome.ops):
+                continue
             result.transitions += 1
             case.successors += 1
             key = successor.exact_key if self._bounds.exact else successor.key
