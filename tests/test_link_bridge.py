@@ -72,6 +72,17 @@ async def call(bridge: Bridge) -> Modem:
     return Modem(*await asyncio.open_connection("127.0.0.1", bridge.port))
 
 
+async def first_contact() -> tuple[UdpServer, Bridge, Modem, Any]:
+    """A bridge between both, after the first message; also where the server is to answer."""
+    server = await udp_server()
+    bridge = Bridge("listen:127.0.0.1:0", server.address)
+    await bridge.start()
+    modem = await call(bridge)
+    modem.writer.write(encode(b"first"))
+    _, address = await server.got.get()
+    return server, bridge, modem, address
+
+
 def test_messages_go_both_ways_and_terminals_are_told_apart() -> None:
     async def test() -> None:
         server = await udp_server()
@@ -199,12 +210,7 @@ def test_faults_are_those_of_the_seed() -> None:
 
 def test_hostile_bytes_and_datagrams_do_not_stop_the_bridge() -> None:
     async def test() -> None:
-        server = await udp_server()
-        bridge = Bridge("listen:127.0.0.1:0", server.address)
-        await bridge.start()
-        modem = await call(bridge)
-        modem.writer.write(encode(b"first"))
-        _, address = await server.got.get()
+        server, bridge, modem, address = await first_contact()
         modem.writer.write(random.Random(1).randbytes(20_000) + b"\xa9" * 5000)
         server.transport.sendto(b"good", address)
         assert await modem.message() == b"good"
@@ -220,12 +226,7 @@ def test_hostile_bytes_and_datagrams_do_not_stop_the_bridge() -> None:
 
 def test_a_datagram_that_fits_no_frame_is_dropped_and_counted() -> None:
     async def test() -> None:
-        server = await udp_server()
-        bridge = Bridge("listen:127.0.0.1:0", server.address)
-        await bridge.start()
-        modem = await call(bridge)
-        modem.writer.write(encode(b"first"))
-        _, address = await server.got.get()
+        server, bridge, modem, address = await first_contact()
         server.transport.sendto(bytes(MAX_FRAME), address)
         server.transport.sendto(b"good", address)
         assert await modem.message() == b"good"
