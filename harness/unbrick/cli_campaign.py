@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.errors import SetupError
+from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.release import make_releases
 from unbrick.report.formats import junit, sarif
 from unbrick.report.html import html
@@ -39,6 +39,8 @@ from unbrick.report.model import (
 from unbrick.report.summary import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unbrick.campaign.replay import Session
     from unbrick.campaign.search import Result
     from unbrick.report.model import ScenarioReport
@@ -85,6 +87,17 @@ class _Bar:
             f"{result.states:,} states · {rate:.0f}/s · {waiting / rate:.0f} s or more left{bad}"
         )
         self.bar.update(self._task, completed=done, total=done + waiting, rate=words)
+
+
+@contextmanager
+def _verdict_or_broken() -> Iterator[None]:
+    """A session ends with a verdict: any error that is none is the tool's, or the call's."""
+    try:
+        yield
+    except (SetupError, ToolBrokenError):
+        raise
+    except UnbrickError as error:
+        raise ToolBrokenError(f"a session had no verdict: {error}") from error
 
 
 def _scenarios_of(names: tuple[str, ...]) -> list[str]:
@@ -175,18 +188,25 @@ def campaign(
         for name in names:
             bar.begin(name)
             try:
-                start = start_in(firmware.resolve(), SCENARIOS[name])
-                result = search(
-                    SCENARIOS[name], start, run, executor, bounds, workers=jobs, progress=bar.step
-                )
-                if preset == "exhaustive" and result.closed:
-                    start_raw_states(result, start, run, executor, jobs, bar.step)
-                results.append(result)
-                reports.append(scenario_report(result, start))
-                if links and result.cut_short != INTERRUPTED:
-                    tried = try_links(SCENARIOS[name], start, run_link, inner, range(links))
-                    results.append(tried)
-                    reports.append(scenario_report(tried))
+                with _verdict_or_broken():
+                    start = start_in(firmware.resolve(), SCENARIOS[name])
+                    result = search(
+                        SCENARIOS[name],
+                        start,
+                        run,
+                        executor,
+                        bounds,
+                        workers=jobs,
+                        progress=bar.step,
+                    )
+                    if preset == "exhaustive" and result.closed:
+                        start_raw_states(result, start, run, executor, jobs, bar.step)
+                    results.append(result)
+                    reports.append(scenario_report(result, start))
+                    if links and result.cut_short != INTERRUPTED:
+                        tried = try_links(SCENARIOS[name], start, run_link, inner, range(links))
+                        results.append(tried)
+                        reports.append(scenario_report(tried))
             except KeyboardInterrupt:
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
@@ -258,7 +278,11 @@ def replay_command(case_id: str, *, every: bool, waveform: Path | None, firmware
     status = Console(stderr=True, highlight=False)
     with status.status("building the firmware"):
         releases = make_releases(firmware)
-    with closing(InProcessEngine(releases.elf_files)) as engine, status.status("replaying"):
+    with (
+        closing(InProcessEngine(releases.elf_files)) as engine,
+        status.status("replaying"),
+        _verdict_or_broken(),
+    ):
         start = initial_state(engine, releases, scenario)
         sessions = replay(engine, releases, scenario, case, start)
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
