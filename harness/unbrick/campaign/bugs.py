@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from unbrick.image.release import Releases
 
 
-QUICK = 16  # states of the good firmware that are searched in comparison
+QUICK = 8  # states of the good firmware that are searched in comparison
 
 
 @dataclass(frozen=True)
