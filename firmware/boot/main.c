@@ -137,6 +137,13 @@ static _Noreturn void when_rewriting(void) {
         enter_phase(&state);
         when_trial();
     }
+    if (state.source == JOURNAL_WIRE) {
+        /* What is still there was to be replaced because it failed its trial. */
+        state.phase = JOURNAL_FAILED;
+        state.result = RESULT_TRIAL_FAILED;
+        enter_phase(&state);
+        when_failed();
+    }
     state.phase = JOURNAL_IDLE;
     state.result = RESULT_INTERRUPTED;
     enter_phase(&state);
