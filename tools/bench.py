@@ -19,6 +19,10 @@ from unicorn.unicorn_py3.unicorn import Uc
 
 from unbrick.bench.system import System
 from unbrick.board import BOARD, MAP
+from unbrick.campaign.run import Here
+from unbrick.campaign.scenario import find_scenario
+from unbrick.campaign.search import Bounds, search
+from unbrick.campaign.session import initial_state, run_session
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import MissingToolError, ToolBrokenError
@@ -27,6 +31,8 @@ from unbrick.image.release import make_releases
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.campaign.scenario import Scenario
+    from unbrick.campaign.session import Outcome, State
     from unbrick.image.release import Releases
 
 HASHED = 1 << 20  # bytes of NOR that the processor benchmark hashes
@@ -157,6 +163,41 @@ def line_use(releases: Releases, latency: float) -> float:
         return len(file) * 10 / BOARD.baud / (engine.now - start)
 
 
+def campaign_figures(releases: Releases) -> tuple[float, float, str]:
+    """Sessions a second, losses of power judged a second, and what the time goes to; one core."""
+    scenario = find_scenario("staged")
+    inside = [0.0]
+
+    class Timed(InProcessEngine):
+        """Adds up the seconds spent in the emulator and the device models."""
+
+        def advance(self, seconds: float) -> None:
+            start = time.perf_counter()
+            super().advance(seconds)
+            inside[0] += time.perf_counter() - start
+
+    with Timed() as engine:
+        start = initial_state(engine, releases, scenario)
+
+        def run(what: Scenario, state: State, resolution: int) -> Outcome:
+            return run_session(engine, releases, what, state, resolution)
+
+        run(scenario, start, 0)
+        inside[0] = 0.0
+        began = time.perf_counter()
+        result = search(scenario, start, run, Here(), Bounds(depth=2, states=60))
+        elapsed = time.perf_counter() - began
+    costs = sorted(case.outcome.seconds for case in result.cases)
+    text = (
+        f"{len(costs)} sessions, median {1000 * costs[len(costs) // 2]:.0f} ms, "
+        f"worst {1000 * costs[-1]:.0f} ms; "
+        f"{100 * inside[0] / elapsed:.0f} % in the emulator, "
+        f"{100 * (sum(costs) - inside[0]) / elapsed:.0f} % in peers and checks, "
+        f"{100 * (elapsed - sum(costs)) / elapsed:.0f} % in calculating states"
+    )
+    return len(costs) / elapsed, result.transitions / elapsed, text
+
+
 def main() -> None:
     """Measure and print."""
     releases = make_releases(Path("build/firmware"))
@@ -186,6 +227,12 @@ def main() -> None:
             f"{line_use(releases, latency):.2f}",
             f"{len(releases.signed['1.1.0'])} bytes",
         )
+    sessions, losses, text = campaign_figures(releases)
+    table.add_row(
+        "campaign, staged update: losses of power judged to one session run",
+        f"{losses / sessions:.0f}",
+        f"{losses:.0f} and {sessions:.1f} a second and core; {text}",
+    )
     Console(width=120).print(table)
 
 

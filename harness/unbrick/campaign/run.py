@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -60,13 +61,19 @@ class Here(Executor):
         return future
 
 
+def _leave_ctrl_c() -> None:
+    """Ctrl-C goes to every process of a terminal; the one that collects the results decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
 def pool(jobs: int) -> Iterator[Executor]:
     """An executor with ``jobs`` processes; with one, everything runs in this one."""
     if jobs <= 1:
         yield Here()
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as executor:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_ctrl_c) as executor:
         yield executor
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 
 class Line(Protocol):
@@ -35,6 +35,9 @@ class FirmwareFault:
     where: str
     detail: str
     time: float
+
+
+_Engine = TypeVar("_Engine", bound="Engine")
 
 
 class Engine(ABC):
@@ -91,7 +94,7 @@ class Engine(ABC):
     def close(self) -> None:
         """Stop the terminal and release everything."""
 
-    def __enter__(self) -> Engine:
+    def __enter__(self: _Engine) -> _Engine:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -127,6 +127,7 @@ struct board {
     uint8_t *op_data;
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
+    uint8_t *code_sizes;
     uint32_t job_serial;
 };
 
@@ -1157,6 +1158,14 @@ void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t
 
 enum { REG_PC = 11, REG_CPSR = 3, THUMB = 0x20, CPSR_I_F = 0xc0 };
 
+/* Remembers how long the block at an address is, in halfwords; the NOR first, then the SRAM. */
+static void note_code(struct board *b, uint32_t address, uint32_t size) {
+    uint32_t at = address < NOR_MODELLED ? address : address - SRAM_BASE + NOR_MODELLED;
+    uint32_t length = size / 2 < 255 ? size / 2 : 255;
+    if (at < NOR_MODELLED + SRAM_SIZE && b->code_sizes[at / 2] < length)
+        b->code_sizes[at / 2] = (uint8_t)length;
+}
+
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     struct board *b = user;
     if (b->now >= b->end) { /* the block is not executed: it will be announced again */
@@ -1167,6 +1176,8 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     b->block_pc = (uint32_t)address;
     b->blocks++;
     b->now += size;
+    if (b->code_sizes)
+        note_code(b, (uint32_t)address, size);
 }
 
 /* A fetch or a read of the array alias while a chip does not answer with its array. */
@@ -1410,4 +1421,41 @@ void board_forget(struct board *b) {
 
 void board_cut_before(struct board *b, uint64_t op) {
     b->cut_before = op;
+}
+
+/* From a hook in the middle of a run: return from board_run() with STOP_BREAK, before the
+ * instruction that is about to be executed. */
+void board_break(struct board *b) {
+    b->stopping = true;
+    b->reason = STOP_BREAK;
+    b->end = 0;
+    b->u.emu_stop(b->u.uc);
+}
+
+/* Execute one instruction; waiting for an interrupt is over at once. */
+int board_step(struct board *b) {
+    uint32_t cpsr = 0;
+    if (!b->powered || b->stuck)
+        return b->stuck;
+    b->waiting = b->stopping = false;
+    b->reason = STOP_TIME;
+    b->until = b->end = NEVER;
+    b->u.reg_read(b->u.uc, REG_CPSR, &cpsr);
+    int error = b->u.emu_start(b->u.uc, b->pc | (cpsr & THUMB ? 1 : 0), UINT32_MAX, 0, 1);
+    b->u.reg_read(b->u.uc, REG_PC, &b->pc);
+    return error ? stopped_by_error(b, error) : b->reason;
+}
+
+uint32_t board_pc(const struct board *b) {
+    return b->pc;
+}
+
+void board_set_pc(struct board *b, uint32_t pc) {
+    b->pc = pc;
+    b->waiting = false;
+}
+
+/* `sizes`: a byte for each halfword of the modelled NOR and the SRAM, or NULL to stop noting. */
+void board_watch_code(struct board *b, uint8_t *sizes) {
+    b->code_sizes = sizes;
 }

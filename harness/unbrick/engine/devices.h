@@ -53,6 +53,7 @@ enum stop_reason {
     STOP_CUT,      /* the armed power cut was reached; the operation was not begun */
     STOP_FAULT,    /* the firmware did something forbidden and cannot go on */
     STOP_RESET,    /* the firmware asked for a reset of the board: power off and on */
+    STOP_BREAK,    /* the host asked for it, see board_break() */
     STOP_HALTED,   /* earlier fault: nothing runs until power goes off and on */
 };
 
@@ -100,4 +101,9 @@ size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);
 void board_op_data(const struct board *b, size_t op, uint8_t *out);
 void board_forget(struct board *b);
+void board_break(struct board *b);
+int board_step(struct board *b);
+uint32_t board_pc(const struct board *b);
+void board_set_pc(struct board *b, uint32_t pc);
+void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);

@@ -26,7 +26,8 @@ class Stop(IntEnum):
     CUT = 2
     FAULT = 3
     RESET = 4
-    HALTED = 5
+    BREAK = 5
+    HALTED = 6
 
 
 FAULT_KINDS = {
@@ -114,6 +115,11 @@ def _load() -> Any:
         "board_ops": (size, [board, c.POINTER(COp), size, size]),
         "board_op_data": (None, [board, size, c.c_char_p]),
         "board_forget": (None, [board]),
+        "board_break": (None, [board]),
+        "board_step": (c.c_int, [board]),
+        "board_pc": (c.c_uint32, [board]),
+        "board_set_pc": (None, [board, c.c_uint32]),
+        "board_watch_code": (None, [board, c.c_void_p]),
         "board_cut_before": (None, [board, u64]),
     }
     for name, (result, arguments) in signatures.items():

@@ -81,6 +81,7 @@ class InProcessEngine(Engine):
         self._powered = False
         self._last = Stop.TIME
         self._faults: list[FirmwareFault] = []
+        self._code_sizes: Any = None
         self.wire = _Line(self._models, 0)
         self.radio = _Line(self._models, 1)
         self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
@@ -171,6 +172,22 @@ class InProcessEngine(Engine):
             raise EngineError("time cannot begin anew under power", hint="power off first")
         self._models.lib.board_forget(self._models.board)
         self._faults = []
+
+    def watch_code(self) -> None:
+        """From now on note which code is executed; see :meth:`executed`."""
+        self._code_sizes = c.create_string_buffer((BOARD.nor.modelled + BOARD.sram.size) // 2)
+        self._models.lib.board_watch_code(self._models.board, self._code_sizes)
+
+    def executed(self) -> list[tuple[int, int]]:
+        """(address, length in bytes) of every basic block that was executed since then."""
+        if self._code_sizes is None:
+            return []
+        sram = BOARD.nor.modelled // 2
+        return [
+            (2 * i if i < sram else BOARD.sram.base + 2 * (i - sram), 2 * size)
+            for i, size in enumerate(self._code_sizes.raw)
+            if size
+        ]
 
     @property
     def overruns(self) -> tuple[int, int]:

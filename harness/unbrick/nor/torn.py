@@ -95,6 +95,7 @@ PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
     ("all-weak", _all_weak_program),
 )
 
+
 def _barely_erased(cells: Cells, op: FlashOp) -> Cells:
     """Every cell that was 0 may still read as 0, or already as 1."""
     old = cells.read(op.offset, BLOCK)
