@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from typing_extensions import Self
+
 
 class Line(Protocol):
     """The host's end of one of the terminal's UARTs, as a byte stream that never blocks."""
@@ -94,7 +96,7 @@ class Engine(ABC):
     def close(self) -> None:
         """Stop the terminal and release everything."""
 
-    def __enter__(self: _Engine) -> _Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
