@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
-from typing_extensions import Self
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Line(Protocol):
@@ -37,9 +38,6 @@ class FirmwareFault:
     where: str
     detail: str
     time: float
-
-
-_Engine = TypeVar("_Engine", bound="Engine")
 
 
 class Engine(ABC):
