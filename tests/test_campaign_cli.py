@@ -169,6 +169,20 @@ def test_bad_links_are_tried_too(invoke: Callable[..., Result]) -> None:
     assert {case["id"].split("/")[0] for case in tried["cases"]} == {"phonebook~0", "phonebook~1"}
 
 
+def test_a_violation_over_a_bad_link_is_reduced(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(*args: Any) -> Outcome:
+        outcome = campaign_run.run_in(*args)
+        over_a_link = len(args) > 4 and args[4] is not None
+        return replace(outcome, violation=("silent", "…") if over_a_link else None)
+
+    monkeypatch.setattr(cli_campaign, "run_in", bad)
+    done = invoke("campaign", "phonebook", "--links", "1")
+    assert done.exit_code == 1, done.output
+    assert "phonebook~0 reduced: unbrick replay phonebook~0\n" in done.output
+
+
 def test_exhaustive_starts_every_different_nor_once(
     run: Callable[..., Outcome], start: State
 ) -> None:

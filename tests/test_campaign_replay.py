@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from unbrick import cli_campaign
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import Session, replay, vcd
 from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.session import initial_state
+from unbrick.campaign.session import Outcome, State, initial_state, run_session
 from unbrick.cli import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError
@@ -174,6 +177,36 @@ def test_replay_on_the_command_line(invoke: Callable[..., Result], tmp_path: Pat
     assert every.exit_code == 0, every.output
     assert "LOST in operation 1, torn: half" in every.output
     assert parse(wave.read_text())["power"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        # What fails whenever a cell has changed needs the first operations (0 and 1 affirm).
+        (lambda state, start: state.cells != start.cells, "unbrick replay phonebook/3\n"),
+        # What fails without a loss of power needs none, and no bad link.
+        (lambda *_: True, "unbrick replay phonebook\n"),
+        (lambda *_: False, "every invariant holds"),
+    ],
+)
+def test_a_case_is_reduced_to_what_it_needs(
+    engine: InProcessEngine,
+    releases: Releases,
+    invoke: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[State, State], bool],
+    said: str,
+) -> None:
+    start = initial_state(engine, releases, find_scenario("phonebook"))
+
+    def bad(engine: Any, releases: Any, scenario: Any, state: State, *rest: Any) -> Outcome:
+        outcome = run_session(engine, releases, scenario, state, *rest)
+        kind = ("data-lost", "Alice is gone") if broken(state, start) else None
+        return replace(outcome, violation=kind)
+
+    monkeypatch.setattr(cli_campaign, "run_session", bad)
+    done = invoke("phonebook~1/3-half+1/0", "--minimise")
+    assert said in done.output, done.output
 
 
 @pytest.mark.parametrize(

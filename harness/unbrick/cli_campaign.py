@@ -18,11 +18,11 @@ from unbrick.campaign.case import CaseId
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.presets import PRESETS
-from unbrick.campaign.replay import replay, vcd
+from unbrick.campaign.replay import reduced, replay, vcd
 from unbrick.campaign.run import pool, run_in, start_in
 from unbrick.campaign.scenario import SCENARIOS, find_scenario
 from unbrick.campaign.search import search
-from unbrick.campaign.session import initial_state
+from unbrick.campaign.session import initial_state, run_session
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
@@ -184,7 +184,7 @@ def campaign(
             executor = StoringExecutor(executor, store)
         bar = _Bar(status)
         stack.enter_context(bar.bar)
-        run = run_link = partial(run_in, firmware.resolve())
+        run = run_link = run_in_folder = partial(run_in, firmware.resolve())
         for name in names:
             bar.begin(name)
             try:
@@ -207,6 +207,11 @@ def campaign(
                         tried = try_links(SCENARIOS[name], start, run_link, inner, range(links))
                         results.append(tried)
                         reports.append(scenario_report(tried))
+                        if tried.violations:
+                            worst = tried.violations[0].id
+                            with _verdict_or_broken():
+                                smaller = reduced(worst, start, run_in_folder, SCENARIOS[name])
+                            status.print(f"{worst} reduced: unbrick replay {smaller or worst}")
             except KeyboardInterrupt:
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
@@ -267,8 +272,16 @@ def _show(session: Session, screen: Console) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write all sessions as a waveform, for GTKWave and the like.",
 )
+@click.option(
+    "--minimise",
+    is_flag=True,
+    help="First leave out every fault without which the same invariant breaks, and say what is "
+    "left.",
+)
 @_firmware_option
-def replay_command(case_id: str, *, every: bool, waveform: Path | None, firmware: Path) -> None:
+def replay_command(
+    case_id: str, *, every: bool, waveform: Path | None, minimise: bool, firmware: Path
+) -> None:
     """Run one case of a campaign again and show all that happens, in one order, in virtual time.
 
     CASE-ID is as a report has it, e.g. staged/12-weak+1. Exit code 1: an invariant does not hold.
@@ -284,6 +297,15 @@ def replay_command(case_id: str, *, every: bool, waveform: Path | None, firmware
         _verdict_or_broken(),
     ):
         start = initial_state(engine, releases, scenario)
+        if minimise:
+            run = partial(run_session, engine, releases)
+            smaller = reduced(case, start, run, scenario)
+            status.print(
+                "nothing to leave out: every invariant holds"
+                if smaller is None
+                else f"reduced: unbrick replay {smaller}"
+            )
+            case = smaller or case
         sessions = replay(engine, releases, scenario, case, start)
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for session in sessions if every else sessions[-1:]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.board import BOARD
-from unbrick.campaign.search import follow
+from unbrick.campaign.search import follow, minimise
 from unbrick.campaign.session import run_session
-from unbrick.errors import LinkError
+from unbrick.errors import LinkError, SetupError
 from unbrick.wire import coap, slipmux
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from unbrick.campaign.case import CaseId, Step
     from unbrick.campaign.scenario import Scenario
@@ -238,6 +238,44 @@ def replay(
         Session(found, outcome, tuple(heard), next(cuts))
         for found, _, outcome in follow(case, start, run)
     ]
+
+
+def reduced(
+    case: CaseId,
+    start: State,
+    run: Callable[[Scenario, State, int, tuple[int, int] | None], Outcome],
+    scenario: Scenario,
+) -> CaseId | None:
+    """The case with the fewest faults that breaks the same invariant; None: this one breaks none.
+
+    Args:
+        case: what to reduce.
+        start: where the scenario begins.
+        run: runs a session, over a bad link (its number, and the session's) or a good one.
+        scenario: that of the case.
+
+    Raises:
+        SetupError: the case does not exist.
+    """
+
+    def kind(tried: CaseId) -> str:
+        sessions = itertools.count()
+
+        def one(state: State, resolution: int) -> Outcome:
+            link = None if tried.link is None else (tried.link, next(sessions))
+            return run(scenario, state, resolution, link)
+
+        *_, (_, _, outcome) = follow(tried, start, one)
+        return outcome.violation[0] if outcome.violation else ""
+
+    def fails(tried: CaseId) -> bool:
+        try:
+            return kind(tried) == wanted
+        except SetupError:  # with another fault left out, this one has nothing to happen in
+            return False
+
+    wanted = kind(case)
+    return minimise(case, fails) if wanted else None
 
 
 # Waveforms -------------------------------------------------------------------------------------
