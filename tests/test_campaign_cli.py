@@ -24,6 +24,7 @@ from unbrick.campaign.store import OutcomeStore, StoringExecutor, pack, unpack
 from unbrick.cli import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
+from unbrick.image.build import firmware_folder
 from unbrick.image.release import Releases
 from unbrick.report.model import ScenarioReport, scenario_report
 
@@ -181,6 +182,27 @@ def test_a_violation_over_a_bad_link_is_reduced(
     done = invoke("campaign", "phonebook", "--links", "1")
     assert done.exit_code == 1, done.output
     assert "phonebook~0 reduced: unbrick replay phonebook~0\n" in done.output
+
+
+def test_coverage_tells_recovery_from_the_rest(invoke: Callable[..., Result]) -> None:
+    done = invoke("campaign", "phonebook", "restore", "--coverage", "--links", "1", "--json")
+    assert done.exit_code == 0, done.output
+    files = {file["name"]: file for file in json.loads(done.stdout)["coverage"]}
+    source = firmware_folder() / "agent" / "rewrite.c"
+    rewrite = next(
+        number
+        for number, line in enumerate(source.read_text().splitlines(), 1)
+        if "agent: rewriting" in line
+    )
+    assert rewrite in files["agent/rewrite.c"]["golden"]  # the restoration rewrites
+    assert any(file["recovery"] for file in files.values())
+    assert not any(set(file["golden"]) & set(file["recovery"]) for file in files.values())
+    assert {name.split("/")[0] for name in files} <= {"agent", "boot", "board", "lib"}
+
+    alone = json.loads(invoke("campaign", "phonebook", "--coverage", "--json").stdout)["coverage"]
+    assert "agent/rewrite.c" not in {file["name"] for file in alone}
+    refused = invoke("campaign", "phonebook", "--coverage", "--jobs", "2")
+    assert refused.exit_code == 2
 
 
 def test_exhaustive_starts_every_different_nor_once(

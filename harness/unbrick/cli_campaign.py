@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unbrick.campaign.case import CaseId
+from unbrick.campaign.coverage import CoverageRun
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.presets import PRESETS
@@ -31,6 +32,7 @@ from unbrick.report.formats import junit, sarif
 from unbrick.report.html import html
 from unbrick.report.model import (
     CampaignReport,
+    SourceFile,
     firmware_digests,
     scenario_report,
     timings,
@@ -39,10 +41,11 @@ from unbrick.report.model import (
 from unbrick.report.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unbrick.campaign.replay import Session
     from unbrick.campaign.search import Result
+    from unbrick.campaign.session import Outcome, State
     from unbrick.report.model import ScenarioReport
 
 INTERRUPTED = "it was interrupted"
@@ -141,6 +144,12 @@ def _make_folder(out: Path) -> None:
     show_default=True,
     help="Also try each scenario over so many bad links, with losses of power on the way.",
 )
+@click.option(
+    "--coverage",
+    is_flag=True,
+    help="Also note which source lines of boot and agent run only after a loss of power; every "
+    "session is run anew, in one process.",
+)
 @click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
 @_firmware_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
@@ -151,6 +160,7 @@ def campaign(
     out: Path | None,
     links: int,
     *,
+    coverage: bool,
     stop_early: bool,
     firmware: Path,
     as_json: bool,
@@ -166,6 +176,8 @@ def campaign(
     """
     names = _scenarios_of(scenarios)
     status = Console(stderr=True, highlight=False)
+    if coverage and jobs > 1:
+        raise SetupError("coverage is measured in one process", hint="leave out --jobs")
     if out is not None:
         _make_folder(out)
     with status.status("building the firmware"):
@@ -178,13 +190,15 @@ def campaign(
     store: OutcomeStore | None = None
     with ExitStack() as stack:
         executor = inner = stack.enter_context(pool(jobs))
-        if out is not None:
+        if out is not None and not coverage:
             store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
             stack.callback(store.close)
             executor = StoringExecutor(executor, store)
         bar = _Bar(status)
         stack.enter_context(bar.bar)
-        run = run_link = run_in_folder = partial(run_in, firmware.resolve())
+        over_link = partial(run_in, firmware.resolve())
+        measured = stack.enter_context(CoverageRun(releases)) if coverage else None
+        run = measured or over_link
         for name in names:
             bar.begin(name)
             try:
@@ -204,14 +218,10 @@ def campaign(
                     results.append(result)
                     reports.append(scenario_report(result, start))
                     if links and result.cut_short != INTERRUPTED:
-                        tried = try_links(SCENARIOS[name], start, run_link, inner, range(links))
+                        tried = try_links(SCENARIOS[name], start, over_link, inner, range(links))
                         results.append(tried)
                         reports.append(scenario_report(tried))
-                        if tried.violations:
-                            worst = tried.violations[0].id
-                            with _verdict_or_broken():
-                                smaller = reduced(worst, start, run_in_folder, SCENARIOS[name])
-                            status.print(f"{worst} reduced: unbrick replay {smaller or worst}")
+                        _say_reduced(tried, start, over_link, status)
             except KeyboardInterrupt:
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
@@ -224,10 +234,19 @@ def campaign(
         firmware=digests,
         versions=versions(),
         scenarios=tuple(reports),
+        coverage=tuple(SourceFile(*file) for file in measured.lines()) if measured else (),
         timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
     )
     _tell(report, out, status, as_json=as_json)
     sys.exit(report.exit_code)
+
+
+def _say_reduced(tried: Result, start: State, run: Callable[..., Outcome], status: Console) -> None:
+    """Name the faults that the first violation over a bad link really needs."""
+    if tried.violations:
+        worst = tried.violations[0].id
+        smaller = reduced(worst, start, run, tried.scenario) or worst
+        status.print(f"{worst} reduced: unbrick replay {smaller}", soft_wrap=True)
 
 
 def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json: bool) -> None:

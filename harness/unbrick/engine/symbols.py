@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from elftools.dwarf.lineprogram import LineProgram
+    from elftools.dwarf.lineprogram import LineProgram, LineState
 
 
 def _sequences(program: LineProgram) -> list[tuple[int, str]]:
@@ -36,6 +37,51 @@ def _sequences(program: LineProgram) -> list[tuple[int, str]]:
             name = files[state.file - first].name.decode(errors="replace")
             sequence.append((state.address, f"{name}:{state.line}"))
     return found
+
+
+class SourceLine(NamedTuple):
+    """Code from ``start`` to before ``end`` comes from line ``number`` (0: none) of ``file``."""
+
+    start: int
+    end: int
+    file: str
+    number: int
+
+
+def source_lines(elf_file: Path) -> Iterator[SourceLine]:
+    """The line table of an ELF file, without code that the linker dropped; see above."""
+    with elf_file.open("rb") as stream:
+        dwarf = ELFFile(stream).get_dwarf_info()
+        for unit in dwarf.iter_CUs():
+            program = dwarf.line_program_for_CU(unit)
+            if program is None:
+                continue
+            files = _paths(program)
+            sequence: list[LineState] = []
+            for entry in program.get_entries():
+                if entry.state is None:
+                    continue
+                sequence.append(entry.state)
+                if not entry.state.end_sequence:
+                    continue
+                if sequence[0].address != 0:
+                    for this, following in pairwise(sequence):
+                        if this.address < following.address:
+                            file = files.get(this.file, "")
+                            yield SourceLine(this.address, following.address, file, this.line)
+                sequence = []
+
+
+def _paths(program: LineProgram) -> dict[int, str]:
+    """Folder and name of each file of a line program, by its number."""
+    first = 0 if program["version"] >= 5 else 1
+    folders = [folder.decode(errors="replace") for folder in program["include_directory"]]
+    paths = {}
+    for number, entry in enumerate(program["file_entry"], first):
+        at = entry.dir_index - first
+        folder = folders[at] + "/" if 0 <= at < len(folders) else ""
+        paths[number] = folder + entry.name.decode(errors="replace")
+    return paths
 
 
 class Symbols:

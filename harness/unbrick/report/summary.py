@@ -44,6 +44,11 @@ def summary(report: CampaignReport) -> RenderableType:
         parts.append(Text(f"    {how_to_replay(case)}", style="dim"))
     if len(report.violations) > SHOWN:
         parts.append(Text(f"and {len(report.violations) - SHOWN:,} more in the report"))
+    if report.coverage:
+        golden = sum(len(file.golden) for file in report.coverage)
+        after = sum(len(file.recovery) for file in report.coverage)
+        line = f"{golden:,} source lines of boot and agent run without faults, "
+        parts.append(Text(f"{line}{after:,} only after a loss of power", style="dim"))
     times = report.timings
     if times.sessions and times.seconds:
         ran = times.sessions - times.reused
