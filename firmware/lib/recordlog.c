@@ -214,7 +214,7 @@ int recordlog_affirm(struct recordlog *log) {
     if (log->error != RECORDLOG_OK) {
         return log->error;
     }
-    if (log->affirmed || log->half == RECORDLOG_NONE || BUG(NOT_AFFIRMED)) {
+    if (log->affirmed || log->half == RECORDLOG_NONE) {
         log->affirmed = true;
         return RECORDLOG_OK;
     }
@@ -232,10 +232,10 @@ int recordlog_affirm(struct recordlog *log) {
     }
     uint32_t torn =
         log->last != RECORDLOG_NONE ? log->last + size : log->half + RECORDLOG_HEADER_SIZE;
-    for (; torn < log->next && !BUG(WEAK_SLOT_LEFT); torn += size) {
+    for (; torn < log->next; torn += size) {
         clear(log, torn, size);
     }
-    if (fits(log, log->half, log->next) && !BUG(WEAK_SLOT_LEFT)) {
+    if (fits(log, log->half, log->next)) {
         clear(log, log->next, size);
         if (is_blank(log, log->next)) {
             return RECORDLOG_WRITE;

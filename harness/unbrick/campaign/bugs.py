@@ -219,22 +219,6 @@ BUGS = (
         "crowded",
         ("data-lost",),
     ),
-    Bug(
-        "NOT_AFFIRMED",
-        "What is read from a log is not programmed again before it is built upon.",
-        "broken",
-        ("untried",),
-        depth=1,
-        partition="journal",
-    ),
-    Bug(
-        "WEAK_SLOT_LEFT",
-        "Slots that power was lost on are passed over, but not cleared for good.",
-        "broken",
-        ("untried",),
-        depth=1,
-        partition="journal",
-    ),
 )
 
 
