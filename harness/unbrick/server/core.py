@@ -20,12 +20,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError, ServerError
+from unbrick.image.format import ImageInfo
 from unbrick.server.records import (
     Event,
     Image,
@@ -91,38 +91,6 @@ class UnknownError(ServerError):
 
 class ConflictError(ServerError):
     """What is asked for is against the rules, or against what is going on."""
-
-
-class ImageInfo(Protocol):
-    """What the server wants to know of an image; ``unbrick.image.format.inspect`` says it."""
-
-    @property
-    def name(self) -> str:
-        """Name of the software."""
-
-    @property
-    def version(self) -> str:
-        """Version, ``1.1.0+0``."""
-
-    @property
-    def hardware_id(self) -> str:
-        """The hardware it runs on."""
-
-    @property
-    def build_time(self) -> str:
-        """ISO 8601, UTC."""
-
-    @property
-    def security_counter(self) -> int:
-        """Terminals whose counter is higher do not take it."""
-
-    @property
-    def digest(self) -> bytes:
-        """The SHA-256 TLV, 32 bytes."""
-
-    @property
-    def size(self) -> int:
-        """Bytes with header and TLVs."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import uvicorn
 from unbrick.errors import ImageError, PortError
 from unbrick.image import format as image_format
 from unbrick.server.coap import CoapServer
-from unbrick.server.core import ImageInfo, ServerCore
+from unbrick.server.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.http import make_app
 
@@ -43,7 +43,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def inspect_signed(data: bytes) -> ImageInfo:
+def inspect_signed(data: bytes) -> image_format.ImageInfo:
     """What an image says about itself.
 
     Raises:
@@ -80,7 +80,7 @@ def _url(scheme: str, host: str, port: int) -> str:
 async def serve(
     settings: Settings,
     *,
-    inspect: Callable[[bytes], ImageInfo] = inspect_signed,
+    inspect: Callable[[bytes], image_format.ImageInfo] = inspect_signed,
     out: TextIO | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; says one line on ``out`` when both ports answer.
