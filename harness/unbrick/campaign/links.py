@@ -1,4 +1,4 @@
-"""Bad links by number: what is wrong with the wireless link and with the server in a case.
+"""Bad links by number: what is wrong with the wireless link and the server, and what SRAM is held.
 
 Number N says everything: which faults, how bad, when the server is away. Session after session of a
 case it goes on failing, differently each time.
@@ -21,6 +21,7 @@ WORST = {
     "noise": 0.0002,
     "delay": 0.5,
 }
+TASKS = ("browser", "media", "maps", "logger")
 BAD_FOR = 400.0  # seconds after which a link is good again, so that all can come to its end
 
 
@@ -31,11 +32,14 @@ class BadLink:
     Attributes:
         plan: of the link.
         away: (start, end) in seconds: when the server is dead.
+        held: tasks that the user holds, so that their SRAM cannot be had: with all of them there is
+            no room for an update.
         seed: of both.
     """
 
     plan: FaultPlan
     away: tuple[tuple[float, float], ...]
+    held: tuple[str, ...]
     seed: int
 
     def faults(self) -> Faults:
@@ -59,7 +63,10 @@ def bad_link(number: int, session: int = 0) -> BadLink:
     if rng.random() < 0.4:
         start = rng.uniform(0, 8)
         away = ((start, start + rng.uniform(0.5, 100)),)
-    return BadLink(plan, away, seed)
+    held: tuple[str, ...] = ()
+    if rng.random() < 0.25:
+        held = tuple(rng.sample(TASKS, rng.randint(1, len(TASKS))))
+    return BadLink(plan, away, held, seed)
 
 
 def describe(link: BadLink) -> str:
@@ -71,6 +78,7 @@ def describe(link: BadLink) -> str:
     ]
     parts += [f"cut off {start:.1f}-{end:.1f} s" for start, end in link.plan.cuts]
     parts += [f"server away {start:.1f}-{end:.1f} s" for start, end in link.away]
+    parts += [f"{task} held" for task in link.held]
     if link.plan.only:
         parts.append(f"{link.plan.only.value} only")
     return ", ".join(parts)

@@ -176,6 +176,7 @@ class Story:
         self.bench.peers += [self.link, self.bystander]
         if link is not None:
             self.bench.peers.append(_Fate(self, link))
+        self._held = link.held if link else ()
         self.first_prompt: float | None = None
         self._link_is_bad = link is not None
 
@@ -189,6 +190,8 @@ class Story:
         try:
             self._wait("the terminal does not come back", self._is_up)
             self.first_prompt = self.engine.now
+            for task in self._held:
+                self.bench.console.command(f"hold {task}")
             self._save_entries()
             for version in self.scenario.updates:
                 self._update(version)
