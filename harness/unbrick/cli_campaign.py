@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -19,12 +20,13 @@ from unbrick.campaign.coverage import CoverageRun
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.presets import PRESETS
-from unbrick.campaign.replay import reduced, replay, vcd
+from unbrick.campaign.replay import debug, reduced, replay, vcd
 from unbrick.campaign.run import pool, run_in, start_in
 from unbrick.campaign.scenario import SCENARIOS, find_scenario
 from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
+from unbrick.engine.gdbstub import DebuggedEngine, DebuggerGoneError, wait_for_debugger
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.release import make_releases
@@ -44,8 +46,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from unbrick.campaign.replay import Session
+    from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
     from unbrick.campaign.session import Outcome, State
+    from unbrick.image.release import Releases
     from unbrick.report.model import ScenarioReport
 
 INTERRUPTED = "it was interrupted"
@@ -282,6 +286,33 @@ def _show(session: Session, screen: Console) -> None:
         )
 
 
+def _debug(
+    releases: Releases, scenario: Scenario, case: CaseId, start: State, port: int, status: Console
+) -> None:
+    """Run a case under a debugger, and say how to begin."""
+
+    def ready(port: int) -> None:
+        elf_files = [str(path) for path in releases.elf_files[:2]]
+        status.print("waiting for a debugger; start one with:")
+        words = ["gdb-multiarch", elf_files[0]]
+        words += [w for path in elf_files[1:] for w in ("-ex", f"add-symbol-file {path}")]
+        words += ["-ex", f"target remote localhost:{port}"]
+        status.print(shlex.join(words), soft_wrap=True)
+
+    with closing(DebuggedEngine(releases.elf_files)) as engine:
+        try:
+            debug(
+                engine,
+                releases,
+                scenario,
+                case,
+                start,
+                lambda: engine.attach(wait_for_debugger(port, ready)),
+            )
+        except DebuggerGoneError as error:
+            status.print(str(error))
+
+
 @click.command("replay")
 @click.argument("case_id", metavar="CASE-ID")
 @click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
@@ -297,9 +328,23 @@ def _show(session: Session, screen: Console) -> None:
     help="First leave out every fault without which the same invariant breaks, and say what is "
     "left.",
 )
+@click.option(
+    "--gdb",
+    "port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Wait for a debugger on this port of the loopback interface (0: any), and run the case "
+    "under it; it stops just before the operation at which power is lost last.",
+)
 @_firmware_option
 def replay_command(
-    case_id: str, *, every: bool, waveform: Path | None, minimise: bool, firmware: Path
+    case_id: str,
+    *,
+    every: bool,
+    waveform: Path | None,
+    minimise: bool,
+    port: int | None,
+    firmware: Path,
 ) -> None:
     """Run one case of a campaign again and show all that happens, in one order, in virtual time.
 
@@ -326,6 +371,8 @@ def replay_command(
             )
             case = smaller or case
         sessions = replay(engine, releases, scenario, case, start)
+    if port is not None:
+        _debug(releases, scenario, case, start, port, status)
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for session in sessions if every else sessions[-1:]:
         _show(session, screen)

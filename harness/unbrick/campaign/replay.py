@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.board import BOARD
 from unbrick.campaign.search import follow, minimise
 from unbrick.campaign.session import run_session
+from unbrick.engine.gdbstub import PowerLostError
 from unbrick.errors import LinkError, SetupError
 from unbrick.wire import coap, slipmux
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.session import Outcome, State
     from unbrick.engine.base import Line
+    from unbrick.engine.gdbstub import DebuggedEngine
     from unbrick.engine.inprocess import InProcessEngine
     from unbrick.image.release import Releases
 
@@ -238,6 +241,53 @@ def replay(
         Session(found, outcome, tuple(heard), next(cuts))
         for found, _, outcome in follow(case, start, run)
     ]
+
+
+def debug(
+    engine: DebuggedEngine,
+    releases: Releases,
+    scenario: Scenario,
+    case: CaseId,
+    start: State,
+    attach: Callable[[], None],
+) -> None:
+    """Run a case under a debugger, and before it the session that its last cut ends.
+
+    That session stops by itself just before the operation at which the power is lost; when the
+    debugger goes on from there, the power is lost and the case begins. A case without a loss of
+    power just runs.
+
+    Args:
+        engine: any; its contents are replaced.
+        releases: the software.
+        scenario: that of the case.
+        case: what to run.
+        start: where the scenario begins.
+        attach: called when the debugger is to have the engine.
+
+    Raises:
+        SetupError: the case does not exist.
+        DebuggerGoneError: the debugger has killed the terminal.
+    """
+    number = itertools.count()
+    last: list[tuple[State, int, tuple[int, int] | None]] = []
+
+    def run(state: State, resolution: int) -> Outcome:
+        link = None if case.link is None else (case.link, next(number))
+        last.append((state, resolution, link))
+        return run_session(engine, releases, scenario, state, resolution, link)
+
+    for _ in follow(case, start, run):
+        pass
+    attach()
+    try:
+        for session, cut in zip(last[-2:], (*case.steps, None)[-2:], strict=True):
+            engine.cut_before_op(None if cut is None else cut.op)
+            with suppress(PowerLostError):
+                run_session(engine, releases, scenario, *session)
+    finally:
+        engine.cut_before_op(None)
+        engine.detach()
 
 
 def reduced(

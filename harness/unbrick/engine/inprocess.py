@@ -10,10 +10,17 @@ import math
 import random
 from typing import TYPE_CHECKING, Any
 
-from unicorn.arm_const import UC_CPU_ARM_CORTEX_A9
+from unicorn.arm_const import (
+    UC_ARM_REG_CPSR,
+    UC_ARM_REG_LR,
+    UC_ARM_REG_R0,
+    UC_ARM_REG_SP,
+    UC_CPU_ARM_CORTEX_A9,
+)
 from unicorn.unicorn_const import (
     UC_ARCH_ARM,
     UC_HOOK_BLOCK,
+    UC_HOOK_CODE,
     UC_HOOK_MEM_FETCH_PROT,
     UC_HOOK_MEM_READ_PROT,
     UC_MODE_ARM,
@@ -45,6 +52,16 @@ _FAULT_TEXTS = {
     "exception": "the CPU took an exception at {address:#x} (emulator error {detail})",
     "uart-lost": "UART{address} could not take byte {detail:#04x}",
 }
+
+
+PC, CPSR = 15, 16
+_REGISTERS = (
+    *(UC_ARM_REG_R0 + number for number in range(13)),
+    UC_ARM_REG_SP,
+    UC_ARM_REG_LR,
+    None,  # the models have the PC
+    UC_ARM_REG_CPSR,
+)
 
 
 def _address(function: object) -> int:
@@ -82,6 +99,8 @@ class InProcessEngine(Engine):
         self._last = Stop.TIME
         self._faults: list[FirmwareFault] = []
         self._code_sizes: Any = None
+        self._breakpoints: dict[int, Any] = {}
+        self._stepping = False
         self.wire = _Line(self._models, 0)
         self.radio = _Line(self._models, 1)
         self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
@@ -231,10 +250,92 @@ class InProcessEngine(Engine):
 
     def advance(self, seconds: float) -> None:
         until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
-        self._last = Stop(self._models.lib.board_run(self._models.board, until))
+        self._ended(self._models.lib.board_run(self._models.board, until))
+
+    def _ended(self, reason: int) -> None:
+        self._last = Stop(reason)
         if self._last is Stop.RESET:  # the SRAM is given up, too: nothing may rely on it
             self.power_off()
             self.power_on()
+
+    # For a debugger; each may be called between two runs only.
+
+    @property
+    def last_stop(self) -> Stop:
+        """Why :meth:`advance` or :meth:`step` came back."""
+        return self._last
+
+    def step(self) -> None:
+        """Execute one instruction, also one with a breakpoint; virtual time is only roughly so."""
+        self._stepping = True
+        try:
+            self._ended(self._models.lib.board_step(self._models.board))
+        finally:
+            self._stepping = False
+
+    def read_register(self, number: int) -> int:
+        """R0 to R15 (15 is the PC) and, as 16, the CPSR."""
+        register = _REGISTERS[number]
+        if register is None:
+            return int(self._models.lib.board_pc(self._models.board))
+        return int(self._uc.reg_read(register))
+
+    def write_register(self, number: int, value: int) -> None:
+        """Set a register, numbered as in :meth:`read_register`."""
+        register = _REGISTERS[number]
+        if register is None:
+            self._models.lib.board_set_pc(self._models.board, value & ~1)
+        else:
+            self._uc.reg_write(register, value)
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """NOR (its cells, whatever the chips answer now) or SRAM; shorter at the memory's end.
+
+        Raises:
+            EngineError: it is another place; to look at a device would change it.
+        """
+        sram = address - BOARD.sram.base
+        if 0 <= address < BOARD.nor.modelled:
+            return bytes(self._models.nor[address : address + length])
+        if 0 <= sram < BOARD.sram.size:
+            return bytes(self._models.sram[sram : sram + length])
+        raise EngineError(f"{address:#x} is neither in the NOR nor in the SRAM")
+
+    def write_sram(self, address: int, data: bytes) -> None:
+        """Change the SRAM.
+
+        Raises:
+            EngineError: it is not in the SRAM.
+        """
+        at = address - BOARD.sram.base
+        if not 0 <= at <= at + len(data) <= BOARD.sram.size:
+            raise EngineError(f"{address:#x} is not in the SRAM")
+        self._models.sram[at : at + len(data)] = data
+        self._uc.ctl_flush_tb()
+
+    @property
+    def breakpoints(self) -> frozenset[int]:
+        """Addresses of instructions before which :meth:`advance` comes back."""
+        return frozenset(self._breakpoints)
+
+    def set_breakpoint(self, address: int) -> None:
+        """Stop before the instruction at ``address``, every time."""
+
+        def reached(*_: object) -> None:
+            if not self._stepping:
+                self._models.lib.board_break(self._models.board)
+
+        if address not in self._breakpoints:
+            hook = self._uc.hook_add(UC_HOOK_CODE, reached, begin=address, end=address)
+            self._breakpoints[address] = hook
+            self._uc.ctl_flush_tb()
+
+    def clear_breakpoint(self, address: int) -> None:
+        """No longer stop there."""
+        hook = self._breakpoints.pop(address, None)
+        if hook is not None:
+            self._uc.hook_del(hook)
+            self._uc.ctl_flush_tb()
 
     def read_nor(self) -> bytes:
         return self._models.cells()

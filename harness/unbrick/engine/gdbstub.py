@@ -1,0 +1,327 @@
+"""A debugger for the in-process engine: GDB's remote serial protocol over a loopback socket.
+
+Source: "Remote Protocol" in the GDB manual. While the debugger has stopped the terminal, virtual
+time stands still, for the peers of the terminal too; its power and its peers are the bench's.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from string import hexdigits
+from typing import TYPE_CHECKING
+
+from unbrick.engine.devices import Stop
+from unbrick.engine.inprocess import CPSR, InProcessEngine
+from unbrick.errors import EngineError, PortError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONGEST = 0x2000  # bytes of a packet
+MOST_BREAKPOINTS = 64
+REGISTERS = CPSR + 1
+_INTERRUPTED, _TRAP, _FAULT = b"S02", b"S05", b"S0b"
+_POINTERS = {13: ("sp", "data_ptr"), 14: ("lr", "int"), 15: ("pc", "code_ptr")}
+_NAMES = [_POINTERS.get(number, (f"r{number}", "int")) for number in range(16)]
+_NAMES.append(("cpsr", "int"))
+TARGET = (
+    '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target version="1.0">'
+    '<architecture>arm</architecture><feature name="org.gnu.gdb.arm.core">'
+    + "".join(f'<reg name="{name}" bitsize="32" type="{kind}"/>' for name, kind in _NAMES)
+    + "</feature></target>"
+).encode()
+
+
+class DebuggerGoneError(EngineError):
+    """The debugger has killed the terminal."""
+
+
+class PowerLostError(EngineError):
+    """The debugger went on from where the power is lost."""
+
+
+class Connection:
+    """Packets from and to a debugger; acknowledged, with a checksum, of a bounded length."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self._peer, self._waiting, self._sent = peer, b"", b""
+
+    def send(self, body: bytes) -> None:
+        """Send one packet.
+
+        Raises:
+            OSError: the debugger is gone.
+        """
+        self._sent = b"$%s#%02x" % (body, sum(body) % 256)
+        self._peer.sendall(self._sent)
+
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C has come, without waiting; it is taken. Packets stay.
+
+        Raises:
+            OSError: the debugger is gone.
+        """
+        while select.select([self._peer], [], [], 0)[0]:
+            self._receive()
+        found = b"\x03" in self._waiting.partition(b"$")[0]
+        if found:
+            self._waiting = self._waiting.replace(b"\x03", b"", 1)
+        return found
+
+    def receive(self) -> bytes:
+        """Wait for the next packet.
+
+        Raises:
+            OSError: the debugger is gone, or sends what is no packet.
+        """
+        while True:
+            head, dollar, rest = self._waiting.partition(b"$")
+            if b"-" in head:
+                self._peer.sendall(self._sent)
+            body, end, checksum = rest.partition(b"#")
+            if not dollar:
+                self._waiting = b""
+            elif end and len(checksum) >= 2:
+                self._waiting = checksum[2:]
+                good = checksum[:2].lower() == b"%02x" % (sum(body) % 256)
+                self._peer.sendall(b"+" if good else b"-")
+                if good:
+                    return body
+                continue
+            else:
+                self._waiting = dollar + rest
+            self._receive()
+
+    def _receive(self) -> None:
+        data = self._peer.recv(4096)
+        if not data:
+            raise ConnectionError("the debugger has closed the connection")
+        self._waiting += data
+        if len(self._waiting) > 2 * LONGEST:
+            raise ConnectionError("the debugger has sent a packet that is too long")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._peer.close()
+
+
+class DebuggedEngine(InProcessEngine):
+    """An in-process terminal that a debugger can stop, between and within the turns of the bench.
+
+    Call :meth:`attach` when a debugger is to have it: the terminal then stops at its next turn.
+    """
+
+    _connection: Connection | None = None
+    _stopped = False
+    _steps = False
+    _resumed_at: int | None = None
+
+    def attach(self, connection: Connection) -> None:
+        """Let a debugger control the terminal from the next turn on."""
+        self._connection, self._stopped = connection, True
+
+    def detach(self) -> None:
+        """Let the debugger go; the terminal runs on. Tells it that the program has ended."""
+        if self._connection is not None:
+            try:
+                if not self._stopped:
+                    self._connection.send(b"W00")
+            except OSError:
+                pass
+            self._release()
+
+    def _release(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        for address in self.breakpoints:
+            self.clear_breakpoint(address)
+        self._connection, self._stopped = None, False
+
+    def advance(self, seconds: float) -> None:
+        """As any engine; blocks while the debugger has stopped the terminal.
+
+        Raises:
+            DebuggerGoneError: it was killed.
+            PowerLostError: it went on where :meth:`cut_before_op` had stopped the terminal.
+        """
+        try:
+            self._advance(seconds)
+        except OSError:  # as if it had let the terminal go
+            self._release()
+        if self.cut_reached:
+            self._resumed_at = None
+            raise PowerLostError("the power is lost here")
+
+    def _advance(self, seconds: float) -> None:
+        if self._connection is not None and self.powered:
+            if not self._stopped and self._connection.interrupted():
+                self._stopped = True
+                self._connection.send(_INTERRUPTED)
+            self._obey()
+        if self._connection is None or not self.powered:
+            super().advance(seconds)
+            return
+        over = self._steps or self._resumed_at in self.breakpoints
+        self._resumed_at = None
+        if over:
+            self.step()
+        if not self._steps and not (over and self.last_stop in {Stop.CUT, Stop.FAULT}):
+            super().advance(seconds)
+        self._tell(self._connection)
+
+    def _tell(self, connection: Connection) -> None:
+        """Stop, if there is a reason to, and let the debugger look at it."""
+        said = ""
+        if self.last_stop is Stop.CUT:
+            said = f"just before flash operation {self.op_count}: the power is lost here"
+        elif self.last_stop is Stop.FAULT:
+            said = self.faults[-1].detail
+        elif not self._steps and self.last_stop is not Stop.BREAK:
+            return
+        if said:
+            connection.send(b"O" + f"unbrick: {said}\n".encode().hex().encode())
+        self._stopped = True
+        connection.send(self._why())
+        self._obey()
+
+    def _why(self) -> bytes:
+        return _FAULT if self.last_stop is Stop.FAULT else _TRAP
+
+    def _obey(self) -> None:
+        """Do what the debugger asks for while it keeps the terminal stopped."""
+        while self._stopped and self._connection is not None:
+            packet = self._connection.receive()
+            try:
+                answer = self._answer(packet)
+            except (ValueError, IndexError, EngineError) as error:
+                if isinstance(error, DebuggerGoneError):
+                    raise
+                answer = b"E01"
+            if answer is not None:
+                self._connection.send(answer)
+            if packet[:1] == b"D":
+                self._release()
+
+    def _answer(self, packet: bytes) -> bytes | None:
+        """The answer to a packet; None: there is none now, the terminal goes on."""
+        text = packet.decode("ascii")
+        if text[:1] == "k" or text.startswith("vKill"):
+            self._release()
+            raise DebuggerGoneError("the debugger has killed the terminal")
+        if text.startswith(("q", "v")):
+            return self._query(text)
+        handler = self._handlers().get(text[:1])
+        return handler(text[1:]) if handler else b""
+
+    def _handlers(self) -> dict[str, Callable[[str], bytes | None]]:
+        return {
+            "?": lambda _: self._why(),
+            "g": lambda _: b"".join(map(self._register, range(REGISTERS))),
+            "G": self._set_registers,
+            "p": lambda text: self._register(_number(text, REGISTERS - 1)),
+            "P": self._set_register,
+            "m": self._read,
+            "M": self._write,
+            "c": lambda text: self._go(text, steps=False),
+            "s": lambda text: self._go(text, steps=True),
+            "Z": lambda text: self._breakpoint(text, wanted=True),
+            "z": lambda text: self._breakpoint(text, wanted=False),
+            "D": lambda _: b"OK",
+            "H": lambda _: b"OK",
+            "T": lambda _: b"OK",
+        }
+
+    def _query(self, text: str) -> bytes | None:
+        if text.startswith("qSupported"):
+            return b"PacketSize=%x;qXfer:features:read+;vContSupported+" % LONGEST
+        if text.startswith("qXfer:features:read:target.xml:"):
+            first, length = (int(part, 16) for part in text.rpartition(":")[2].split(","))
+            part = TARGET[first : first + min(length, LONGEST // 2)]
+            return (b"m" if first + len(part) < len(TARGET) else b"l") + part
+        if text == "vCont?":
+            return b"vCont;c;C;s;S"
+        if text.startswith("vCont;") and text[6:7] in {"c", "C", "s", "S"}:
+            return self._go("", steps=text[6] in "sS")
+        return b"1" if text.startswith("qAttached") else b""
+
+    def _register(self, number: int) -> bytes:
+        return self.read_register(number).to_bytes(4, "little").hex().encode()
+
+    def _set_register(self, text: str) -> bytes:
+        number, _, value = text.partition("=")
+        at = _number(number, REGISTERS - 1)
+        self.write_register(at, int.from_bytes(_bytes(value, 4), "little"))
+        return b"OK"
+
+    def _set_registers(self, text: str) -> bytes:
+        data = _bytes(text, 4 * REGISTERS)
+        for number in range(REGISTERS):
+            value = int.from_bytes(data[4 * number : 4 * number + 4], "little")
+            self.write_register(number, value)
+        return b"OK"
+
+    def _read(self, text: str) -> bytes:
+        address, length = text.split(",")
+        return self.read_memory(_number(address), _number(length, LONGEST // 2)).hex().encode()
+
+    def _write(self, text: str) -> bytes:
+        where, _, data = text.partition(":")
+        address, length = where.split(",")
+        self.write_sram(_number(address), _bytes(data, _number(length, LONGEST // 2)))
+        return b"OK"
+
+    def _breakpoint(self, text: str, *, wanted: bool) -> bytes:
+        kind, address, _ = text.split(",")
+        if kind not in {"0", "1"}:
+            return b""
+        if not wanted:
+            self.clear_breakpoint(_number(address))
+        elif len(self.breakpoints) >= MOST_BREAKPOINTS:
+            return b"E02"
+        else:
+            self.set_breakpoint(_number(address))
+        return b"OK"
+
+    def _go(self, address: str, *, steps: bool) -> bytes | None:
+        if address:
+            self.write_register(15, _number(address))
+        self._stopped, self._steps, self._resumed_at = False, steps, self.read_register(15)
+        return None
+
+
+def _number(text: str, most: int = 0xFFFFFFFF) -> int:
+    value = int(text, 16) if set(text) <= set(hexdigits) else -1
+    if not 0 <= value <= most:
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _bytes(text: str, length: int) -> bytes:
+    data = bytes.fromhex(text)
+    if len(data) != length:
+        raise ValueError(f"there are {len(data)} bytes, not {length}")
+    return data
+
+
+def wait_for_debugger(port: int, ready: Callable[[int], None]) -> Connection:
+    """Wait for a debugger on a TCP port of the loopback interface.
+
+    Args:
+        port: where to listen; 0: any.
+        ready: called with the port as soon as a debugger can connect.
+
+    Raises:
+        PortError: nobody can listen there.
+    """
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise PortError(
+            f"nothing can listen on port {port}: {error.strerror}", hint="choose another port"
+        ) from error
+    with listener:
+        ready(listener.getsockname()[1])
+        peer, _ = listener.accept()
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Connection(peer)
