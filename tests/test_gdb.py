@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.campaign.scenario import find_scenario
 from unbrick.campaign.session import initial_state
+from unbrick.cli import cli
 from unbrick.engine.gdbstub import (
     LONGEST,
     MOST_BREAKPOINTS,
@@ -220,6 +222,16 @@ def test_a_killed_terminal_ends_the_session(terminal: Terminal) -> None:
 def test_a_port_that_is_taken_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortError):
         wait_for_debugger(taken.getsockname()[1], lambda _: None)
+
+
+def test_replay_waits_for_a_debugger(releases: Releases) -> None:
+    folder = str(releases.firmware.boot.elf.parent)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        words = ["replay", "phonebook", "--gdb", port, "--firmware", folder]
+        done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 2, done.output
+    assert f"port {port}" in done.output
 
 
 # GDB --------------------------------------------------------------------------------------------
