@@ -199,6 +199,8 @@ def test_coverage_tells_recovery_from_the_rest(invoke: Callable[..., Result]) ->
     assert not any(set(file["golden"]) & set(file["recovery"]) for file in files.values())
     assert {name.split("/")[0] for name in files} <= {"agent", "boot", "board", "lib"}
 
+    assert "lib/phonebook.c" not in files  # in the application alone: dropped from boot
+
     alone = json.loads(invoke("campaign", "phonebook", "--coverage", "--json").stdout)["coverage"]
     assert "agent/rewrite.c" not in {file["name"] for file in alone}
     refused = invoke("campaign", "phonebook", "--coverage", "--jobs", "2")

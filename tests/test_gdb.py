@@ -116,6 +116,8 @@ def test_a_breakpoint_stops_time_and_holds_again(terminal: Terminal, releases: R
     assert terminal.ask("s") == "S05"
     second = terminal.register(15)  # the second instruction that a start executes
     assert second != 0
+    assert terminal.ask("s") == "S05"
+    third = terminal.register(15)
     assert bytes.fromhex(terminal.ask("m0,10")) == boot[:16]
     assert terminal.ask(f"Z0,{second:x},4") == "OK"
     assert terminal.ask("P f=00000000") == "E01"
@@ -125,8 +127,12 @@ def test_a_breakpoint_stops_time_and_holds_again(terminal: Terminal, releases: R
     stopped = terminal.engine.now
     assert terminal.ask("?") == "S05"
     assert terminal.engine.now == stopped
-    assert terminal.ask("s") == "S05"  # also from a breakpoint
-    assert terminal.register(15) != second
+    assert terminal.ask(f"Z0,{third:x},4") == "OK"
+    assert terminal.ask("c") == "S05"  # on from a breakpoint, to the next one
+    assert terminal.register(15) == third
+    assert terminal.ask("s") == "S05"
+    assert terminal.register(15) != third
+    assert terminal.ask(f"z0,{third:x},4") == "OK"
     assert terminal.ask(f"z0,{second:x},4") == "OK"
     terminal.send("c")
     terminal.socket.sendall(b"\x03")
