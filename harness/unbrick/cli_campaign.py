@@ -193,10 +193,12 @@ def campaign(
     bounds = replace(PRESETS[preset], stop_early=stop_early)
     store: OutcomeStore | None = None
     with ExitStack() as stack:
-        executor = inner = stack.enter_context(pool(jobs))
         if out is not None and not coverage:
+            # Before the pool: its last results are still being kept while it comes to its end.
             store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
             stack.callback(store.close)
+        executor = inner = stack.enter_context(pool(jobs))
+        if store is not None:
             executor = StoringExecutor(executor, store)
         bar = _Bar(status)
         stack.enter_context(bar.bar)
