@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -338,3 +340,19 @@ def test_only_what_is_not_kept_is_run(
 def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(SetupError):
         OutcomeStore(tmp_path, "x")
+
+
+def test_two_processes_report_and_keep_what_one_does(tmp_path: Path, releases: Releases) -> None:
+    """As a command: the outcomes' file must outlive the pool, whose last results go into it."""
+    reports = []
+    for jobs in ("1", "2"):
+        out = tmp_path / jobs
+        command = [sys.executable, "-m", "unbrick.cli", "campaign", "phonebook"]
+        command += ["--preset", "full", "--jobs", jobs, "--out", str(out)]
+        command += ["--firmware", str(releases.firmware.boot.elf.parent)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((out / "report.json").read_text())
+        del report["timings"]
+        reports.append(report)
+    assert reports[0] == reports[1]
