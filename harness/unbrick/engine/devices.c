@@ -1387,10 +1387,6 @@ size_t board_uart_overruns(const struct board *b, int uart) {
     return b->uarts[uart].overruns;
 }
 
-void board_uart_watch(struct board *b, int uart, int byte) {
-    b->uarts[uart].watch = byte;
-}
-
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity) {
     for (size_t i = 0; i < capacity && i < b->fault_count && i < FAULTS_KEPT; i++)
         out[i] = b->faults[i];

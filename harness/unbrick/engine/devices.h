@@ -65,7 +65,6 @@ struct unicorn {
     int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
-    int (*reg_write)(void *uc, int reg, const void *value);
     int (*mem_protect)(void *uc, uint64_t address, uint64_t size, uint32_t perms);
     int (*ctl)(void *uc, unsigned control, ...);
 };
@@ -95,7 +94,6 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
 size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity);
 size_t board_uart_overruns(const struct board *b, int uart);
-void board_uart_watch(struct board *b, int uart, int byte);
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);

@@ -79,7 +79,6 @@ class CUnicorn(c.Structure):
         ("emu_start", c.c_void_p),
         ("emu_stop", c.c_void_p),
         ("reg_read", c.c_void_p),
-        ("reg_write", c.c_void_p),
         ("mem_protect", c.c_void_p),
         ("ctl", c.c_void_p),
     )
@@ -110,7 +109,6 @@ def _load() -> Any:
         "board_uart_push": (None, [board, c.c_int, c.c_char_p, size]),
         "board_uart_take": (size, [board, c.c_int, c.c_char_p, c.POINTER(u64), size]),
         "board_uart_overruns": (size, [board, c.c_int]),
-        "board_uart_watch": (None, [board, c.c_int, c.c_int]),
         "board_faults": (size, [board, c.POINTER(CFault), size]),
         "board_ops": (size, [board, c.POINTER(COp), size, size]),
         "board_op_data": (None, [board, size, c.c_char_p]),

@@ -125,7 +125,6 @@ class InProcessEngine(Engine):
                     "emu_start",
                     "emu_stop",
                     "reg_read",
-                    "reg_write",
                     "mem_protect",
                     "ctl",
                 )
