@@ -46,6 +46,13 @@ class EngineError(UnbrickError):
     """An engine could not do what was asked."""
 
 
+class NotKnownHereError(SetupError):
+    """This engine cannot do or know it: what emulation has, a real board does not show.
+
+    Tests turn it into a skip that gives the reason.
+    """
+
+
 class FirmwareFaultError(UnbrickError):
     """The terminal's firmware did what the hardware forbids."""
 
