@@ -19,7 +19,7 @@ LAYERS = (
     {"campaign"},
     {"bench"},
     {"engine", "server", "restore", "link"},
-    {"wire", "nor", "image"},
+    {"wire", "nor", "image", "delta"},
     {"board"},
     {"errors"},
 )

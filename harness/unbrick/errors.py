@@ -38,6 +38,12 @@ class ImageError(UnbrickError):
     exit_code = 2
 
 
+class DeltaError(UnbrickError):
+    """A file is not a differential file that could be applied to this image."""
+
+    exit_code = 2
+
+
 class BuildError(SetupError):
     """The firmware or a device model did not compile."""
 

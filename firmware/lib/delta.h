@@ -1,0 +1,72 @@
+/* Differential files (docs/delta-format.md): rebuilds a new image from the installed one and a file
+ * that is passed in as it arrives, in pieces of any length. No allocation, no globals, never a read
+ * or write outside what the job names; the file is hostile until the new image's digest was right.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DELTA_HEADER_SIZE 96u /* bytes at the start of a file: all that delta_parse_header needs   \
+                               */
+#define DELTA_DIGEST_SIZE 32u
+#define DELTA_MAX_LENGTH 0x00FFFFFFu /* bytes of either image */
+#define DELTA_MAX_MEMORY 16384u      /* bytes of working memory that a file may ask for */
+
+enum delta_error {
+    DELTA_OK = 0,
+    DELTA_TRUNCATED = -90,    /* the file ends before the new image is complete */
+    DELTA_BAD_MAGIC = -91,    /* not a differential file, or one of another format version */
+    DELTA_BAD_HEADER = -92,   /* a field outside its bounds */
+    DELTA_WRONG_BASE = -93,   /* made against another image than the installed one */
+    DELTA_NO_MEMORY = -94,    /* working memory or room for the new image is too small */
+    DELTA_MALFORMED = -95,    /* the file contradicts itself */
+    DELTA_TRAILING = -96,     /* bytes after its end */
+    DELTA_WRONG_DIGEST = -97, /* what was rebuilt is not the image that the header names */
+};
+
+/* What a file says about itself. */
+struct delta_header {
+    uint32_t base_length; /* bytes of the installed image that the file was made against */
+    uint32_t length;      /* bytes of the new image */
+    uint32_t memory;      /* bytes of working memory that rebuilding needs, struct delta included */
+    uint8_t base_digest[DELTA_DIGEST_SIZE]; /* SHA-256 of the installed image, all of it */
+    uint8_t digest[DELTA_DIGEST_SIZE];      /* SHA-256 of the new image, all of it */
+};
+
+/* Reads and checks the first DELTA_HEADER_SIZE bytes of a file. Returns an enum delta_error. */
+int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length);
+
+/* What the decoder works on. The areas must not overlap. */
+struct delta_job {
+    const uint8_t *base; /* the installed image, with header and TLVs */
+    uint32_t base_size;  /* bytes that may be read there; a file that needs more is refused */
+    uint8_t *image;      /* where the new image is rebuilt */
+    uint32_t image_size; /* bytes that may be written there */
+    void *memory;        /* working memory, at a multiple of 8 */
+    uint32_t memory_size;
+    void (*sha256)(uint8_t digest[DELTA_DIGEST_SIZE], const uint8_t *data, uint32_t length);
+};
+
+struct delta; /* lies at the start of the working memory */
+
+/* Begins with the header of a file: refuses it, or returns the decoder. `*error` says why not.
+ * The base is refused, by length and SHA-256, before anything is written to `image`. */
+struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELTA_HEADER_SIZE],
+                          int *error);
+
+/* Takes the next bytes of the file, those after the header, in order. Decodes as far as they reach.
+ * Returns DELTA_OK, or why the file is refused; then the image is of no use and every later call
+ * returns the same. */
+int delta_feed(struct delta *delta, const uint8_t *data, size_t length);
+
+/* The file has ended. DELTA_OK only when the image is complete and its SHA-256 is what the header
+ * says. */
+int delta_finish(struct delta *delta);
+
+/* Bytes of the new image that are there already, from its start on. */
+uint32_t delta_rebuilt(const struct delta *delta);
+
+/* One line for a person, such as "made against another image". */
+const char *delta_error_text(int error);

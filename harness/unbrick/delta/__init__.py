@@ -1,0 +1,5 @@
+"""Differential files: a new image as what differs from the installed one (docs/delta-format.md)."""
+
+from unbrick.delta.codec import DeltaHeader, decode, encode, read_header
+
+__all__ = ["DeltaHeader", "decode", "encode", "read_header"]
