@@ -94,7 +94,10 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-@click.group(cls=Unbrick, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Unbrick,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNBRICK"},
+)
 @click.version_option(__version__, message="unbrick %(version)s")
 def cli() -> None:
     """Over-the-air updates that cannot brick a terminal, and the bench that proves it.
