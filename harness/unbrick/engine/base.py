@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from unbrick.errors import NotKnownHereError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
 
@@ -89,6 +93,26 @@ class Engine(ABC):
         Raises:
             EngineError: the power is on, or the image is too long.
         """
+
+    def gdb_server(self, port: int, idle: Callable[[], None]) -> int:
+        """From the next power-on let debuggers (GDB's remote protocol) in, one at a time.
+
+        Args:
+            port: TCP, of the loopback interface; 0: any.
+            idle: called about every 20 ms while a debugger keeps :meth:`advance` from coming back,
+                if it does; may raise, which ends :meth:`advance` with the terminal as it is.
+
+        Returns:
+            The port.
+
+        Raises:
+            NotKnownHereError: this engine has no server for debuggers.
+            PortError: nobody can listen there.
+        """
+        del port, idle
+        raise NotKnownHereError(
+            f"the engine {self.name} has no debugger", hint="choose another with --engine"
+        )
 
     @abstractmethod
     def close(self) -> None:

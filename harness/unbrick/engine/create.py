@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.qemu import QemuEngine
@@ -19,7 +20,11 @@ ENGINES = ("inprocess", "qemu")
 
 
 def create_engine(
-    name: str, elf_files: Iterable[Path] = (), *, speed: float | None = None
+    name: str,
+    elf_files: Iterable[Path] = (),
+    *,
+    speed: float | None = None,
+    debugger: bool = False,
 ) -> Engine:
     """The engine called ``name``.
 
@@ -28,12 +33,13 @@ def create_engine(
         elf_files: the firmware's ELF files, for messages that name the source line.
         speed: keep virtual time to this many seconds a second; ``None``: as fast as it goes.
             QEMU's time is the clock's, whatever this says.
+        debugger: :meth:`Engine.gdb_server` will be called.
 
     Raises:
         SetupError: there is no such engine, or what it needs is missing.
     """
     if name == "inprocess":
-        engine = InProcessEngine(elf_files)
+        engine = DebuggedEngine(elf_files) if debugger else InProcessEngine(elf_files)
         return engine if speed is None else PacedEngine(engine, speed)
     if name == "qemu":
         return QemuEngine()

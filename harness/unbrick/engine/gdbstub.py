@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from string import hexdigits
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST = 0x2000  # bytes of a packet
 MOST_BREAKPOINTS = 64
+IDLE = 0.02  # seconds
 REGISTERS = CPSR + 1
 _INTERRUPTED, _TRAP, _FAULT = b"S02", b"S05", b"S0b"
 _POINTERS = {13: ("sp", "data_ptr"), 14: ("lr", "int"), 15: ("pc", "code_ptr")}
@@ -42,10 +44,16 @@ class PowerLostError(EngineError):
 
 
 class Connection:
-    """Packets from and to a debugger; acknowledged, with a checksum, of a bounded length."""
+    """Packets from and to a debugger; acknowledged, with a checksum, of a bounded length.
 
-    def __init__(self, peer: socket.socket) -> None:
+    Args:
+        peer: the debugger.
+        idle: called again and again while it says nothing; may raise.
+    """
+
+    def __init__(self, peer: socket.socket, idle: Callable[[], None] | None = None) -> None:
         self._peer, self._waiting, self._sent = peer, b"", b""
+        self._idle = idle
 
     def send(self, body: bytes) -> None:
         """Send one packet.
@@ -94,6 +102,8 @@ class Connection:
             self._receive()
 
     def _receive(self) -> None:
+        while self._idle and not select.select([self._peer], [], [], IDLE)[0]:
+            self._idle()
         data = self._peer.recv(4096)
         if not data:
             raise ConnectionError("the debugger has closed the connection")
@@ -109,10 +119,13 @@ class Connection:
 class DebuggedEngine(InProcessEngine):
     """An in-process terminal that a debugger can stop, between and within the turns of the bench.
 
-    Call :meth:`attach` when a debugger is to have it: the terminal then stops at its next turn.
+    Call :meth:`attach` when a debugger is to have it: the terminal then stops at its next turn. Or
+    let debuggers come and go by themselves, with :meth:`gdb_server`.
     """
 
     _connection: Connection | None = None
+    _listener: socket.socket | None = None
+    _idle: Callable[[], None] | None = None
     _stopped = False
     _steps = False
     _resumed_at: int | None = None
@@ -120,6 +133,23 @@ class DebuggedEngine(InProcessEngine):
     def attach(self, connection: Connection) -> None:
         """Let a debugger control the terminal from the next turn on."""
         self._connection, self._stopped = connection, True
+
+    def gdb_server(self, port: int, idle: Callable[[], None]) -> int:
+        """Debuggers keep the terminal, and their breakpoints, over losses of power."""
+        self._listener, self._idle = _listen(port), idle
+        self._listener.setblocking(False)
+        return int(self._listener.getsockname()[1])
+
+    def _let_in(self) -> None:
+        if self._listener is not None and self._connection is None and self.powered:
+            with suppress(BlockingIOError):
+                self.attach(Connection(_accept(self._listener), self._idle))
+
+    def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self.detach()
+        super().close()
 
     def detach(self) -> None:
         """Let the debugger go; the terminal runs on. Tells it that the program has ended."""
@@ -154,6 +184,7 @@ class DebuggedEngine(InProcessEngine):
             raise PowerLostError("the power is lost here")
 
     def _advance(self, seconds: float) -> None:
+        self._let_in()
         if self._connection is not None and self.powered:
             if not self._stopped and self._connection.interrupted():
                 self._stopped = True
@@ -314,14 +345,22 @@ def wait_for_debugger(port: int, ready: Callable[[int], None]) -> Connection:
     Raises:
         PortError: nobody can listen there.
     """
+    with _listen(port) as listener:
+        ready(listener.getsockname()[1])
+        return Connection(_accept(listener))
+
+
+def _listen(port: int) -> socket.socket:
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        return socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise PortError(
             f"nothing can listen on port {port}: {error.strerror}", hint="choose another port"
         ) from error
-    with listener:
-        ready(listener.getsockname()[1])
-        peer, _ = listener.accept()
+
+
+def _accept(listener: socket.socket) -> socket.socket:
+    peer, _ = listener.accept()
+    peer.setblocking(True)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Connection(peer)
+    return peer

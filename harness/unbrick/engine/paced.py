@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from unbrick.engine.base import Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.engine.base import FirmwareFault
 
 SLICE = 0.005  # seconds of the clock between two looks at the world
@@ -18,28 +20,28 @@ class PacedEngine(Engine):
     """``inner``, whose time passes ``speed`` times as fast as the clock and no faster."""
 
     def __init__(self, inner: Engine, speed: float = 1.0) -> None:
-        self._inner, self._speed = inner, speed
+        self.inner, self._speed = inner, speed
         self.name, self.wire, self.radio = inner.name, inner.wire, inner.radio
         self._anchor()
 
     def _anchor(self) -> None:
-        self._clock, self._virtual = time.monotonic(), self._inner.now
+        self._clock, self._virtual = time.monotonic(), self.inner.now
 
     @property
     def powered(self) -> bool:
-        return self._inner.powered
+        return self.inner.powered
 
     @property
     def now(self) -> float:
-        return self._inner.now
+        return self.inner.now
 
     @property
     def faults(self) -> list[FirmwareFault]:
-        return self._inner.faults
+        return self.inner.faults
 
     def advance(self, seconds: float) -> None:
-        self._inner.advance(min(seconds, SLICE * self._speed))
-        ahead = (self._inner.now - self._virtual) / self._speed
+        self.inner.advance(min(seconds, SLICE * self._speed))
+        ahead = (self.inner.now - self._virtual) / self._speed
         ahead -= time.monotonic() - self._clock
         if ahead > 0:
             time.sleep(ahead)
@@ -47,16 +49,19 @@ class PacedEngine(Engine):
             self._anchor()
 
     def power_on(self) -> None:
-        self._inner.power_on()
+        self.inner.power_on()
 
     def power_off(self) -> None:
-        self._inner.power_off()
+        self.inner.power_off()
 
     def read_nor(self) -> bytes:
-        return self._inner.read_nor()
+        return self.inner.read_nor()
 
     def load_nor(self, image: bytes) -> None:
-        self._inner.load_nor(image)
+        self.inner.load_nor(image)
+
+    def gdb_server(self, port: int, idle: Callable[[], None]) -> int:
+        return self.inner.gdb_server(port, idle)
 
     def close(self) -> None:
-        self._inner.close()
+        self.inner.close()

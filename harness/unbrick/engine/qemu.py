@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.errors import EngineError, MissingToolError
+from unbrick.errors import EngineError, MissingToolError, PortError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 PROGRAM = "qemu-system-arm"
 PROGRAM_VARIABLE = "QEMU_SYSTEM_ARM"
@@ -347,7 +347,7 @@ class QemuEngine(Engine):
     """A terminal in a QEMU process, in real time.
 
     Args:
-        arguments: more arguments for QEMU, such as ``-gdb tcp:127.0.0.1:3333``.
+        arguments: more arguments for QEMU, such as ``-icount shift=0``.
 
     Raises:
         MissingToolError: QEMU is not installed.
@@ -463,6 +463,19 @@ class QemuEngine(Engine):
             said = [line.pump() for line in (self._wire, self._radio)]
             if any(said) or left <= 0:
                 return
+
+    def gdb_server(self, port: int, idle: Callable[[], None]) -> int:
+        """QEMU's own server; a debugger has to connect anew after a power cut and after a reset."""
+        del idle  # QEMU serves debuggers in its own process
+        try:
+            with socket.create_server(("127.0.0.1", port)) as free:
+                port = int(free.getsockname()[1])
+        except OSError as error:
+            raise PortError(
+                f"nothing can listen on port {port}: {error.strerror}", hint="choose another port"
+            ) from error
+        self._arguments += ["-gdb", f"tcp:127.0.0.1:{port}"]
+        return port
 
     def read_nor(self) -> bytes:
         with self._nor.open("rb") as file:
