@@ -14,7 +14,7 @@ ROOT = Path(unbrick.__file__).parent
 
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
-    {"cli", "cli_run", "cli_image", "cli_server", "cli_campaign", "pytest_plugin"},
+    {"cli", "cli_run", "cli_image", "cli_server", "cli_campaign", "pytest_plugin", "robot"},
     {"report"},
     {"campaign"},
     {"bench"},

@@ -1,0 +1,139 @@
+"""Robot Framework keywords: ``Library    unbrick.robot``. How to use it is in the class below."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from robot.api import logger
+from robot.libraries.BuiltIn import BuiltIn
+
+from unbrick import __version__
+from unbrick.robot.campaign import CampaignKeywords
+from unbrick.robot.lines import UartKeywords
+from unbrick.robot.nor import NorKeywords
+from unbrick.robot.reference import Reference, attachment
+from unbrick.robot.terminal import TerminalKeywords
+from unbrick.robot.update import UpdateKeywords
+
+
+class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords, CampaignKeywords):
+    """Keywords for a terminal that is updated over the air, and must never be bricked.
+
+    %TOC%
+
+    = Beginning =
+
+    `Start Terminal` takes a terminal fresh from the factory, with its server and the wireless
+    link between them. It runs the real ARM binary. A first suite:
+
+    | *** Settings ***
+    | Library    unbrick.robot
+    |
+    | *** Test Cases ***
+    | The terminal is updated over the air
+    |     Start Terminal    installed=1.0.0
+    |     Wait For Registration
+    |     Update Terminal    1.1.0
+    |     Terminal Should Run    1.1.0
+
+    There is one terminal at a time. It lives on from test to test of a suite, until the next
+    `Start Terminal` or the suite's end.
+
+    = Engines =
+
+    ``--variable ENGINE:qemu`` chooses what runs the terminal; ``inprocess`` is the default. Suites
+    need not know. What an engine cannot do (cut the power at a flash operation on QEMU, look into
+    the NOR of a real board) skips the test and says so, and so does a missing engine.
+
+    = The UART =
+
+    Keywords for the UART have the names and the arguments that Renode gives them, where they mean
+    the same: `Wait For Line On Uart`, `Write Line To Uart`, `Should Not Be On Uart`. The UART is
+    UART0, the terminal's wire with its console. There are no testers to create and no ``testerId``.
+
+    What a keyword waits for is looked for behind the line that was found last. Text is
+    plain unless ``treatAsRegex`` is true.
+
+    = Times =
+
+    Times are in Robot's notation: ``30 s``, ``2 minutes``, ``500 ms``; a number is seconds. They
+    are the engine's: in process time is virtual, so that ten minutes are over in a moment, and the
+    same seed gives the same run; on other engines it is the clock's.
+
+    = When a test fails =
+
+    The end of the UART's log, what went over the wireless link, faults of the firmware, and a
+    picture of the NOR are in ``log.html`` with the failed test; all of each log is beside it,
+    in the folder ``uart``.
+    """
+
+    ROBOT_LIBRARY_SCOPE = "SUITE"
+    ROBOT_LIBRARY_VERSION = __version__
+    ROBOT_LIBRARY_DOC_FORMAT = "ROBOT"
+    ROBOT_LISTENER_API_VERSION = 3
+    ROBOT_AUTO_KEYWORDS = False
+
+    def __init__(
+        self,
+        engine: str | None = None,
+        firmware: Path = Path("build/firmware"),
+        timeout: timedelta = timedelta(seconds=30),
+        seed: int = 0,
+    ) -> None:
+        """All arguments may be left out.
+
+        | = argument = | = meaning = |
+        | engine       | what runs the terminal; else ``${ENGINE}``, else ``inprocess`` |
+        | firmware     | folder where the firmware is built once, and kept |
+        | timeout      | how long keywords wait for the terminal when they are not told |
+        | seed         | of everything random on the server's side and on the link |
+
+        | Library | unbrick.robot |              |            |
+        | Library | unbrick.robot | timeout=10 s | seed=17    |
+        """
+        super().__init__(engine, firmware, timeout, seed)
+        self.ROBOT_LIBRARY_LISTENER = self
+
+    def end_test(self, data: Any, result: Any) -> None:
+        """Robot calls it: show what is known when a test has failed."""
+        if result.failed and self._reference is not None:
+            _attach(self._reference, str(data.longname))
+
+    def close(self) -> None:
+        """Robot calls it when the suite is over."""
+        self._close()
+
+
+def _attach(reference: Reference, test: str) -> None:
+    logs = {
+        "UART0, the wire": ("wire", reference.uart.log()),
+        "UART1, the wireless link": ("radio", reference.radio_log()),
+        "faults of the firmware": ("faults", reference.faults()),
+    }
+    for title, (name, log) in logs.items():
+        if log:
+            logger.write(attachment(title, log, _keep(test, name, log)), html=True)
+    logger.write(f"<b>the NOR</b><br>{reference.picture()}", html=True)
+
+
+def _keep(test: str, name: str, log: str) -> str | None:
+    """Write a log beside ``log.html``; returns the link to it."""
+    folder = BuiltIn().get_variable_value("${OUTPUT DIR}")
+    if not folder:
+        return None
+    link = Path("uart") / f"{re.sub(r'[^A-Za-z0-9]+', '-', test).strip('-')}.{name}.log"
+    path = Path(folder) / link
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(log + "\n", encoding="utf-8")
+    except OSError as error:
+        logger.warn(f"the log was not kept: {error}")
+        return None
+    return link.as_posix()
+
+
+robot = UnbrickLibrary
+"""``Library    unbrick.robot`` finds the class by this name."""

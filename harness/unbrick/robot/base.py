@@ -1,0 +1,119 @@
+"""What all keywords share: the terminal they work on, and how errors are told to Robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
+
+from robot.api import Failure, FatalError, SkipExecution
+from robot.api import deco as robot_deco
+
+from unbrick.errors import (
+    ExpectError,
+    MissingToolError,
+    NotKnownHereError,
+    SetupError,
+    ToolBrokenError,
+    UnbrickError,
+)
+from unbrick.image.release import Releases, make_releases
+
+if TYPE_CHECKING:
+    from unbrick.robot.reference import Reference
+
+PARAMS = ParamSpec("PARAMS")
+RESULT = TypeVar("RESULT")
+OWNER = TypeVar("OWNER")
+
+
+def keyword(
+    function: Callable[Concatenate[OWNER, PARAMS], RESULT],
+) -> Callable[Concatenate[OWNER, PARAMS], RESULT]:
+    """Make a method a keyword that tells its errors as Robot wants to hear them.
+
+    What this engine cannot do, and what is not installed, skips the test; a broken tool ends the
+    run, because nothing that follows says anything about the terminal; everything else fails.
+    """
+
+    @wraps(function)
+    def told(owner: OWNER, /, *args: PARAMS.args, **kwargs: PARAMS.kwargs) -> RESULT:
+        try:
+            return function(owner, *args, **kwargs)
+        except (NotKnownHereError, MissingToolError) as error:
+            raise SkipExecution(in_words(error)) from error
+        except ToolBrokenError as error:
+            raise FatalError(f"the tool is broken: {in_words(error)}") from error
+        except UnbrickError as error:
+            raise Failure(in_words(error)) from error
+
+    return cast("Callable[Concatenate[OWNER, PARAMS], RESULT]", robot_deco.keyword(told))
+
+
+def in_words(error: UnbrickError) -> str:
+    """What is wrong, and what to do about it."""
+    return f"{error} ({error.hint})" if error.hint else str(error)
+
+
+@cache
+def releases_in(folder: Path) -> Releases:
+    """The firmware, built once for all suites."""
+    return make_releases(folder)
+
+
+class Keywords:
+    """The part of the library that every group of keywords builds on.
+
+    Args:
+        engine: what runs the terminal; None: the variable ``${ENGINE}``, or in process.
+        firmware: where the firmware is built, and kept between runs.
+        timeout: how long to wait for the terminal when a keyword is not told.
+        seed: of everything random on the server's side and on the link.
+    """
+
+    def __init__(self, engine: str | None, firmware: Path, timeout: timedelta, seed: int) -> None:
+        self._engine_name, self._firmware, self._seed = engine, firmware, seed
+        self._timeout = timeout
+        self._reference: Reference | None = None
+        self._update_id: int | None = None
+
+    @property
+    def _releases(self) -> Releases:
+        return releases_in(self._firmware.absolute())
+
+    @property
+    def _terminal(self) -> Reference:
+        """The terminal that was started.
+
+        Raises:
+            SetupError: there is none.
+        """
+        if self._reference is None:
+            raise SetupError("there is no terminal yet", hint="begin with `Start Terminal`")
+        return self._reference
+
+    def _seconds(self, timeout: timedelta | None) -> float:
+        return (self._timeout if timeout is None else timeout).total_seconds()
+
+    def _image(self, version: str) -> bytes:
+        """The signed image of a release.
+
+        Raises:
+            SetupError: there is no such release.
+        """
+        if version not in self._releases.signed:
+            known = ", ".join(self._releases.signed)
+            raise SetupError(f"there is no release {version!r}", hint=f"choose one of {known}")
+        return self._releases.signed[version]
+
+
+def expect(condition: object, message: str) -> None:
+    """Fail with ``message`` unless ``condition`` holds.
+
+    Raises:
+        ExpectError: it does not.
+    """
+    if not condition:
+        raise ExpectError(message)

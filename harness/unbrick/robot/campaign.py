@@ -1,0 +1,45 @@
+"""Keywords: the campaign, which cuts the power everywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+from robot.api import logger
+
+from unbrick.campaign.presets import PRESETS
+from unbrick.campaign.run import Here
+from unbrick.campaign.scenario import find_scenario
+from unbrick.campaign.search import search
+from unbrick.campaign.session import initial_state, run_session
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.errors import UpdateError
+from unbrick.report.formats import how_to_replay
+from unbrick.report.model import scenario_report
+from unbrick.robot.base import Keywords, keyword
+
+
+class CampaignKeywords(Keywords):
+    """Systematic searches. They always run in process."""
+
+    @keyword
+    def campaign_should_find_nothing(
+        self, scenario: str, preset: Literal["quick", "full"] = "quick"
+    ) -> None:
+        """Cuts the power at and in every flash operation of a scenario, and checks each outcome.
+
+        Runs in process, whatever ``${ENGINE}`` says. ``unbrick campaign --help`` names the
+        scenarios; what the presets search is in docs/campaign.md. A violation fails the test, and
+        says how to replay it.
+
+        | `Campaign Should Find Nothing` | phonebook |
+        """
+        wanted = find_scenario(scenario)
+        with InProcessEngine(self._releases.elf_files) as engine:
+            start = initial_state(engine, self._releases, wanted)
+            run = partial(run_session, engine, self._releases)
+            report = scenario_report(search(wanted, start, run, Here(), PRESETS[preset]), start)
+        logger.info(report.statement)
+        if report.violations:
+            cases = [f"{c.id}: {c.kind}: {c.text}\n  {how_to_replay(c)}" for c in report.violations]
+            raise UpdateError("\n".join([report.statement, *cases[:20]]))

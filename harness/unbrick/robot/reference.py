@@ -1,0 +1,127 @@
+"""The reference system as keywords use it: a terminal, its server and link, and what is logged."""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from unbrick.bench.system import System
+from unbrick.errors import UnbrickError
+from unbrick.image.format import inspect
+from unbrick.robot.picture import nor_picture
+from unbrick.robot.uart import Uart
+from unbrick.server.core import ServerCore
+
+if TYPE_CHECKING:
+    from unbrick.engine.base import Engine
+    from unbrick.image.format import ImageInfo
+    from unbrick.image.release import Releases
+    from unbrick.nor.ops import FlashOp
+
+SHOWN = 30  # lines of a log that a failure shows; the file has all of them
+
+
+class Reference:
+    """A terminal fresh from the factory, and everything around it.
+
+    Attributes:
+        uart: what it says on UART0.
+        claims: what the server believes of an image, instead of what is in it.
+        factory: the NOR as it left the factory; None when the engine cannot show it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        releases: Releases,
+        *,
+        installed: str | None,
+        serial: str,
+        seed: int,
+    ) -> None:
+        self.engine = engine
+        self.claims: dict[bytes, ImageInfo] = {}
+        try:
+            self.system = System(
+                engine,
+                releases,
+                installed=installed,
+                serial=serial,
+                seed=seed,
+                inspect=self._believe,
+            )
+            self.factory = self.nor()
+        except BaseException:
+            engine.close()
+            raise
+        self.bench = self.system.bench
+        self.uart = Uart(self.bench.run_until, lambda: engine.now)
+        self.bench.console.listeners.append(self.uart.hear)
+
+    def _believe(self, image: bytes) -> ImageInfo:
+        return self.claims.get(image) or inspect(image)
+
+    def nor(self) -> bytes | None:
+        """The NOR's contents; None when this engine cannot show them."""
+        try:
+            return self.engine.read_nor()
+        except UnbrickError:
+            return None
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """The flash operations so far, as far as the engine writes them down."""
+        return list(getattr(self.engine, "ops", ()))
+
+    def power_on(self) -> None:
+        """Give the terminal power."""
+        self.uart.note("power on")
+        self.engine.power_on()
+
+    def cut_power(self) -> None:
+        """Take it away. What was said before is no answer to what is asked later."""
+        self.bench.cut_power()
+        self.uart.note("power cut")
+        self.uart.skip()
+
+    def new_server(self) -> None:
+        """A server made anew from the records of the old one."""
+        self.system.server = ServerCore(self.system.records, self._believe)
+        self.system.link.server_returns(self.system.server)
+
+    def radio_log(self) -> str:
+        """The requests of both sides of the wireless link and their answers."""
+        link = self.system.link
+        lines = []
+        for words, run in groupby(link.exchanges, lambda e: f"{e.request} -> {e.answer}"):
+            first, *more = run
+            times = f", {1 + len(more)} times until {more[-1].time:.3f}" if more else ""
+            lines.append(f"[{first.time:10.3f}] {words}{times}")
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(link.faults.counts.items()))
+        return "\n".join([*lines, f"faults of the link: {faults}" if faults else ""]).rstrip()
+
+    def picture(self) -> str:
+        """The NOR, compared with how it left the factory, as HTML."""
+        now = self.nor()
+        if now is None or self.factory is None:
+            return f"<i>the {escape(self.engine.name)} engine cannot show the NOR</i>"
+        return nor_picture(now, self.factory, self.ops)
+
+    def faults(self) -> str:
+        """What the firmware did wrong, a line for each."""
+        return "\n".join(
+            f"[{f.time:10.3f}] {f.kind}: {f.detail} {f.where}" for f in self.engine.faults
+        )
+
+
+def attachment(title: str, log: str, link: str | None) -> str:
+    """The end of a log as HTML; ``link`` leads to the file that has all of it."""
+    lines = log.splitlines()
+    where = f" (<a href='{escape(link)}'>all {len(lines)} lines</a>)" if link else ""
+    left_out = "…\n" if len(lines) > SHOWN else ""
+    tail = escape("\n".join(lines[-SHOWN:]))
+    return (
+        f"<details open><summary><b>{escape(title)}</b>{where}</summary>"
+        f"<pre>{left_out}{tail}</pre></details>"
+    )
