@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
 
 from robot.api import Failure, FatalError, SkipExecution
 from robot.api import deco as robot_deco
+from robot.libraries.BuiltIn import BuiltIn, RobotNotRunningError
 
 from unbrick.errors import (
     ExpectError,
@@ -93,6 +94,15 @@ class Keywords:
         if self._reference is None:
             raise SetupError("there is no terminal yet", hint="begin with `Start Terminal`")
         return self._reference
+
+    def _wanted_engine(self) -> str:
+        """The engine's name."""
+        if self._engine_name is not None:
+            return self._engine_name
+        try:
+            return str(BuiltIn().get_variable_value("${ENGINE}", "inprocess"))
+        except RobotNotRunningError:
+            return "inprocess"
 
     def _seconds(self, timeout: timedelta | None) -> float:
         return (self._timeout if timeout is None else timeout).total_seconds()

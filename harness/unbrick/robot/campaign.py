@@ -13,7 +13,7 @@ from unbrick.campaign.scenario import find_scenario
 from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.errors import UpdateError
+from unbrick.errors import NotKnownHereError, UpdateError
 from unbrick.report.formats import how_to_replay
 from unbrick.report.model import scenario_report
 from unbrick.robot.base import Keywords, keyword
@@ -28,12 +28,16 @@ class CampaignKeywords(Keywords):
     ) -> None:
         """Cuts the power at and in every flash operation of a scenario, and checks each outcome.
 
-        Runs in process, whatever ``${ENGINE}`` says. ``unbrick campaign --help`` names the
-        scenarios; what the presets search is in docs/campaign.md. A violation fails the test, and
-        says how to replay it.
+        ``unbrick campaign --help`` names the scenarios; what the presets search is in
+        docs/campaign.md. A violation fails the test, and says how to replay it. Campaigns run in
+        process: on other engines the test is skipped.
 
         | `Campaign Should Find Nothing` | phonebook |
         """
+        if self._wanted_engine() != InProcessEngine.name:
+            raise NotKnownHereError(
+                "campaigns run in process", hint="--variable ENGINE:inprocess runs them"
+            )
         wanted = find_scenario(scenario)
         with InProcessEngine(self._releases.elf_files) as engine:
             start = initial_state(engine, self._releases, wanted)

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
 from robot.api import logger
-from robot.libraries.BuiltIn import BuiltIn, RobotNotRunningError
 
 from unbrick.engine.create import create_engine
 from unbrick.errors import EngineError, ExpectError, NotKnownHereError
@@ -69,14 +68,6 @@ class TerminalKeywords(Keywords):
         self._update_id = None
         logger.info(f"{serial} on the engine {engine.name}, installed: {installed}")
         self._power_on(wait=True)
-
-    def _wanted_engine(self) -> str:
-        if self._engine_name is not None:
-            return self._engine_name
-        try:
-            return str(BuiltIn().get_variable_value("${ENGINE}", "inprocess"))
-        except RobotNotRunningError:
-            return "inprocess"
 
     def _close(self) -> None:
         if self._reference is not None:

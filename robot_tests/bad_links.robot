@@ -1,0 +1,67 @@
+*** Settings ***
+Documentation     The wireless link fails, and so does the server: the update goes through, or leaves
+...               everything as it was.
+Resource          terminal.resource
+
+
+*** Test Cases ***
+The Update Gets Through A Link That Fails
+    [Template]    The Update Gets Through A Link With
+    drop=0.06
+    duplicate=0.3
+    reorder=0.3
+    corrupt=0.06
+    truncate=0.06
+    noise=0.0001
+    drop=0.02    duplicate=0.1    reorder=0.1    corrupt=0.02    delay=50 ms
+
+Nothing Is Forged When Bytes Change That No Checksum Guards
+    A Registered Terminal With A User's Data
+    Make Link Bad    garble=0.2    seed=3
+    Start Update    1.1.0
+    Wait For Line On Uart    update: failed    timeout=5 min
+    Link Should Have Failed
+    Make Link Good
+    The Terminal Should Be None The Worse For It
+
+The Server Dies In Mid-Transfer And Returns
+    A Registered Terminal With A User's Data
+    Start Update    1.1.0
+    Wait For Line On Uart    update: received 30 %    timeout=5 min
+    Stop Server
+    Run For    5 s
+    Start Server
+    Wait For Update    succeeded
+    Terminal Should Run    1.1.0
+
+The Terminal Is Out Of Reach For A While
+    A Registered Terminal With A User's Data
+    Start Update    1.1.0
+    Wait For Line On Uart    update: received 30 %    timeout=5 min
+    Cut Link    5 s
+    Wait For Update    succeeded
+    Terminal Should Run    1.1.0
+
+The Server Is Gone For Good
+    [Documentation]    The terminal gives up after a minute without any answer, and works on.
+    A Registered Terminal With A User's Data
+    ${before} =    Get Nor
+    Start Update    1.1.0
+    Wait For Line On Uart    update: received 30 %    timeout=5 min
+    Stop Server
+    Wait For Line On Uart    update: failed    timeout=5 min
+    Wait For Line On Uart    update: resumed browser
+    Nor Should Equal    ${before}
+    The Terminal Should Be None The Worse For It
+
+
+*** Keywords ***
+The Update Gets Through A Link With
+    [Arguments]    &{faults}
+    A Registered Terminal With A User's Data
+    Make Link Bad    &{faults}    seed=11
+    Start Update    1.1.0
+    Wait For Update    succeeded    timeout=20 min
+    Link Should Have Failed
+    Terminal Should Run    1.1.0
+    The User's Data Should Be There
