@@ -14,10 +14,13 @@ ROOT = Path(unbrick.__file__).parent
 
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
-    {"cli", "cli_run", "cli_image", "cli_server", "cli_campaign", "pytest_plugin", "robot"},
+    {
+        *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
+        *("pytest_plugin", "robot"),
+    },
     {"report"},
     {"campaign"},
-    {"bench"},
+    {"bench", "console"},
     {"engine", "server", "restore", "link"},
     {"wire", "nor", "image", "delta"},
     {"board"},
@@ -27,6 +30,8 @@ LAYERS = (
 # Within a layer, only these.
 SIDEWAYS = {
     ("cli", "cli_run"),
+    ("cli", "cli_console"),
+    ("cli_console", "cli_run"),
     ("cli", "cli_image"),
     ("cli", "cli_server"),
     ("cli", "cli_campaign"),

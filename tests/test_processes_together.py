@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -130,55 +129,6 @@ def at_the_wire(path: str) -> Iterator[fdpexpect.fdspawn[str]]:
     person.expect_exact("\r\n> ")
     yield person
     person.close()
-
-
-@contextmanager
-def at_the_console(*options: object) -> Iterator[pexpect.spawn[str]]:
-    """A person who has typed ``unbrick console``, after the first prompt."""
-    arguments = ["-m", "unbrick.cli", "console", *map(str, options)]
-    person = pexpect.spawn(sys.executable, arguments, timeout=PATIENCE, encoding="utf-8")
-    person.expect_exact("Ctrl-] leaves")
-    person.expect_exact("\r\n> ")
-    yield person
-    person.close(force=True)
-
-
-def test_a_person_sits_at_the_console(engine: str, firmware: Path, tmp_path: Path) -> None:
-    nor = tmp_path / "nor.bin"
-    options = ("--engine", engine, "--firmware", firmware, "--nor", nor)
-    with at_the_console(*options, "--serial", "T-78") as person:
-        assert "T-78" in say(person, "id")
-        say(person, "pb add Alice 112")
-        person.send("\x03")  # Ctrl-C is the terminal's, too
-        assert "Alice" in say(person, "pb list")
-        person.send("\x1d")
-        person.expect(pexpect.EOF)
-        person.wait()
-        assert person.exitstatus == 0
-    assert len(nor.read_bytes()) == BOARD.nor.modelled
-    with at_the_console(*options) as person:
-        assert "Alice" in say(person, "pb list"), "what was in the NOR is there again"
-        assert "T-78" in say(person, "id")
-
-
-def test_a_script_may_type_at_the_console_and_a_signal_ends_it(
-    firmware: Path, tmp_path: Path
-) -> None:
-    nor = tmp_path / "nor.bin"
-    done = unbrick(
-        *("console", "--firmware", firmware, "--nor", nor), input="pb add Alice 112\rpb list\r\x1d"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "> pb list\n" in done.stdout
-    assert "112" in done.stdout.rpartition("pb list")[2], "the answer, not the echo"
-    before = nor.read_bytes()
-    with at_the_console("--firmware", firmware, "--nor", nor) as person:
-        say(person, "pb del 1")
-        person.kill(signal.SIGTERM)
-        person.expect(pexpect.EOF)
-        person.wait()
-        assert person.exitstatus == 0
-    assert nor.read_bytes() != before
 
 
 @pytest.mark.parametrize(

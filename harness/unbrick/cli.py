@@ -21,7 +21,13 @@ from unbrick.errors import ToolBrokenError, UnbrickError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MODULES = ("unbrick.cli_run", "unbrick.cli_server", "unbrick.cli_image", "unbrick.cli_campaign")
+_MODULES = (
+    "unbrick.cli_run",
+    "unbrick.cli_console",
+    "unbrick.cli_server",
+    "unbrick.cli_image",
+    "unbrick.cli_campaign",
+)
 _INTERRUPTED = 130
 
 

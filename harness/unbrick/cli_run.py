@@ -1,16 +1,13 @@
-"""Commands that run a terminal: ``run``, ``console`` and ``hil-test``."""
+"""Commands that run a terminal: ``run`` and ``hil-test``, and what ``console`` shares with them."""
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import sys
 import tempfile
-import termios
 import threading
-import tty
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +19,7 @@ from rich.table import Table
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.hil import HilTest
+from unbrick.console.state import read_nor, write_nor
 from unbrick.engine.create import ENGINES, create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import SetupError, UnbrickError
@@ -36,44 +34,64 @@ if TYPE_CHECKING:
     from unbrick.engine.ports import Port
     from unbrick.image.release import Releases
 
-ESCAPE = b"\x1d"  # Ctrl-]
-QUIET = 2.0  # seconds: longer than any command is silent, erasing a block included
-
-_engine_option = click.option(
+engine_option = click.option(
     "--engine", type=click.Choice(ENGINES), default="inprocess", show_default=True
 )
-_firmware_option = click.option(
+firmware_option = click.option(
     "--firmware",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("build/firmware"),
     show_default=True,
     help="Where the firmware is built and kept.",
 )
-_nor_option = click.option(
+nor_option = click.option(
     "--nor",
     "nor_file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="NOR image: read at the start, written back at the end. Without it a terminal fresh "
     "from the factory is made and forgotten.",
 )
-_serial_option = click.option(
+serial_option = click.option(
     "--serial", default="UB-000001", show_default=True, help="Of a terminal made new."
 )
-_installed_option = click.option(
+installed_option = click.option(
     "--installed", default="1.0.0", show_default=True, help="Release on a terminal made new."
 )
 
 
-def _releases(folder: Path, status: Console) -> Releases:
+def build_releases(folder: Path, status: Console) -> Releases:
+    """The firmware in ``folder``, built if it is not; ``status`` shows that it is.
+
+    Raises:
+        BuildError, SetupError: it cannot be built.
+    """
     with status.status("building the firmware"):
         return make_releases(folder)
 
 
 @contextmanager
-def _terminal(
-    engine: str, releases: Releases, nor_file: Path | None, serial: str, installed: str
+def terminal(
+    engine: str,
+    releases: Releases,
+    nor_file: Path | None,
+    serial: str,
+    installed: str,
+    *,
+    debugger: bool = False,
 ) -> Iterator[Engine]:
-    """A running terminal whose NOR is kept in ``nor_file``."""
+    """A terminal in real time, switched off; its NOR is kept in ``nor_file``.
+
+    Args:
+        engine: name of what runs it.
+        releases: the firmware.
+        nor_file: read at the start and written at the end; None: made new and forgotten.
+        serial: of a terminal made new.
+        installed: release on a terminal made new.
+        debugger: a debugger is to be let in.
+
+    Raises:
+        SetupError: a file, a release or the engine is not there.
+    """
     if installed not in releases.signed:
         raise SetupError(
             f"there is no release {installed}", hint=f"choose from {', '.join(releases.signed)}"
@@ -82,38 +100,21 @@ def _terminal(
         raise SetupError(
             f"cannot write {nor_file}: there is no folder {nor_file.parent}", hint="make it first"
         )
-    with create_engine(engine, releases.elf_files, speed=1.0) as made:
+    with create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger) as made:
         if nor_file is not None and nor_file.exists():
-            made.load_nor(nor_file.read_bytes())
+            made.load_nor(read_nor(nor_file))
         else:
             made.load_nor(factory_image(releases.boot, releases.signed[installed], serial))
-        made.power_on()
         try:
             yield made
         finally:
             made.power_off()
             if nor_file is not None:
-                _keep(nor_file, made.read_nor())
-
-
-def _keep(nor_file: Path, cells: bytes) -> None:
-    """Write the NOR's contents so that the file is the old or the new one, never half of each.
-
-    Raises:
-        SetupError: it cannot be written.
-    """
-    fresh = nor_file.with_name(f".{nor_file.name}.new")
-    try:
-        fresh.write_bytes(cells)
-        fresh.replace(nor_file)
-    except OSError as error:
-        raise SetupError(
-            f"cannot write {nor_file}: {error.strerror}", hint="choose another file with --nor"
-        ) from error
+                write_nor(nor_file, made.read_nor())
 
 
 @contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
+def told_to_end() -> Iterator[threading.Event]:
     """An event that Ctrl-C, SIGTERM and the loss of the window set.
 
     Nothing is raised: the terminal is switched off, and its NOR kept, between two of its turns.
@@ -130,7 +131,13 @@ def _told_to_end() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _open_port(line: Line, where: str) -> tuple[Port, str]:
+def open_port(line: Line, where: str) -> tuple[Port, str]:
+    """A port for ``line`` as ``where`` says, and what others have to open.
+
+    Raises:
+        SetupError: ``where`` is no such thing.
+        PortError: it cannot be had.
+    """
     if where == "pty":
         pty = PtyPort(line)
         return pty, pty.path
@@ -142,11 +149,11 @@ def _open_port(line: Line, where: str) -> tuple[Port, str]:
 
 
 @click.command()
-@_engine_option
-@_firmware_option
-@_nor_option
-@_serial_option
-@_installed_option
+@engine_option
+@firmware_option
+@nor_option
+@serial_option
+@installed_option
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
 def run(
@@ -164,75 +171,23 @@ def run(
     `sb` to the wire.
     """
     status = Console(stderr=True)
-    releases = _releases(firmware, status)
+    releases = build_releases(firmware, status)
     with ExitStack() as stack:
-        told = stack.enter_context(_told_to_end())
-        made = stack.enter_context(_terminal(engine, releases, nor_file, serial, installed))
+        told = stack.enter_context(told_to_end())
+        made = stack.enter_context(terminal(engine, releases, nor_file, serial, installed))
         bench = Bench(made)
         bench.peers.clear()
         places = {}
         for name, line, where in (("wire", made.wire, wire), ("modem", made.radio, modem)):
-            port, places[name] = _open_port(line, where)
+            port, places[name] = open_port(line, where)
             stack.callback(port.close)
             bench.peers.append(port)
+        made.power_on()
         click.echo(f"ready: wire {places['wire']} modem {places['modem']}")
         sys.stdout.flush()
         while not bench.run_until(told.is_set, 3600):
             pass
         status.print("terminal switched off", style="dim")
-
-
-@contextmanager
-def _raw_keyboard() -> Iterator[None]:
-    """Every key goes to the terminal as it is typed."""
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    tty.setraw(keyboard)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-
-
-@click.command()
-@_engine_option
-@_firmware_option
-@_nor_option
-@_serial_option
-@_installed_option
-def console(
-    engine: str, firmware: Path, nor_file: Path | None, serial: str, installed: str
-) -> None:
-    """Run a terminal in real time and sit at its console. Ctrl-] switches it off and leaves."""
-    releases = _releases(firmware, Console(stderr=True))
-    with (
-        _told_to_end() as told,
-        _terminal(engine, releases, nor_file, serial, installed) as made,
-    ):
-        bench = Bench(made)
-        keyboard = sys.stdin.fileno()
-        screen = sys.stdout.fileno()
-        bench.console.listeners.append(lambda data: _write_all(screen, data))
-        click.echo("Ctrl-] leaves", err=True)
-        with _raw_keyboard() if sys.stdin.isatty() else nullcontext():
-            while not bench.run_until(told.is_set, 0.02):
-                if not select.select([keyboard], [], [], 0)[0]:
-                    continue
-                keys = os.read(keyboard, 256)
-                if not keys or ESCAPE in keys:
-                    bench.console.write(keys.partition(ESCAPE)[0])
-                    if not sys.stdin.isatty():
-                        _let_it_answer(bench, told)
-                    return
-                bench.console.write(keys)
-
-
-def _let_it_answer(bench: Bench, told: threading.Event) -> None:
-    """A script types faster than the terminal works: wait until it has said nothing for a while."""
-    said = -1
-    while said != len(bench.console.text) and not told.is_set():
-        said = len(bench.console.text)
-        bench.run_for(QUIET)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -241,8 +196,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 @click.command("hil-test")
-@_engine_option
-@_firmware_option
+@engine_option
+@firmware_option
 @click.option("--verbose", "-v", is_flag=True, help="Show everything the terminal says.")
 @click.option("--json", "as_json", is_flag=True, help="The steps as JSON, for a script.")
 @click.option(
@@ -260,7 +215,7 @@ def hil_test(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
     status = Console(stderr=True, highlight=False)
-    releases = _releases(firmware, status)
+    releases = build_releases(firmware, status)
     steps: list[Step] = []
     echo = (lambda data: _write_all(2, data)) if verbose else None
     folder = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="unbrick-")
@@ -299,4 +254,4 @@ def _show(steps: list[Step], engine: str) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-COMMANDS: list[click.Command] = [run, console, hil_test]
+COMMANDS: list[click.Command] = [run, hil_test]

@@ -1,0 +1,89 @@
+"""The air of a terminal at the console: the server's core and the link to it, in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unbrick.errors import SetupError
+from unbrick.image.factory import read_identity
+from unbrick.image.format import inspect
+from unbrick.link.simulated import SimulatedLink
+from unbrick.server.core import ServerCore
+from unbrick.server.records import MemoryRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.engine.base import Engine
+    from unbrick.image.release import Releases
+
+FOREVER = float("inf")
+
+
+class Air:
+    """A server that knows the releases, and a link that can be taken down; a peer of the bench.
+
+    Args:
+        engine: runs the terminal.
+        releases: what can be published.
+        say: called with a line for a person when something has happened.
+
+    Attributes:
+        up: whether the link carries anything.
+    """
+
+    def __init__(self, engine: Engine, releases: Releases, say: Callable[[str], None]) -> None:
+        self._engine, self._releases, self._say = engine, releases, say
+        self._server = ServerCore(MemoryRecords(), inspect)
+        self._link = SimulatedLink(engine.radio, self._server)
+        self._watched: dict[int, str] = {}
+        self.up = True
+
+    def step(self, now: float) -> float | None:
+        """Carry what is due at ``now``, in seconds; returns the time of the next deadline."""
+        deadline = self._link.step(now)
+        for number, before in list(self._watched.items()):
+            update = self._server.records.update(number)
+            if update is not None and update.state.value != before:
+                text = f", {update.text}" if update.text else ""
+                self._say(f"server: update {number} {update.state.value}{text}")
+                self._watched[number] = update.state.value
+                if update.state.ended:
+                    del self._watched[number]
+        return deadline
+
+    def set_up(self, *, up: bool) -> None:
+        """Let the link carry everything, or nothing."""
+        self._link.cut_off(0.0 if up else FOREVER)
+        self.up = up
+
+    def update(self, version: str) -> int:
+        """Publish a release, and have the terminal updated to it; returns the update's id.
+
+        Raises:
+            SetupError: there is no such release.
+            ServerError: the server refuses.
+            ImageError: the NOR has no identity.
+        """
+        image = self._releases.signed.get(version)
+        if image is None:
+            known = ", ".join(self._releases.signed)
+            raise SetupError(f"there is no release {version}", hint=f"choose from {known}")
+        now = self._engine.now
+        self._server.publish(image, now)
+        update = self._server.start_update(self._serial(), version, now)
+        self._watched[update.id] = update.state.value
+        return update.id
+
+    def send_text(self, text: str) -> None:
+        """Send a text message to the terminal's user.
+
+        Raises:
+            ServerError: the terminal has never registered.
+            LinkError: the text is too long or not printable.
+            ImageError: the NOR has no identity.
+        """
+        self._server.send_text(self._serial(), text, self._engine.now)
+
+    def _serial(self) -> str:
+        return read_identity(self._engine.read_nor()).serial

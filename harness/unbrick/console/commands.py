@@ -1,0 +1,207 @@
+"""What can be typed at the bench's prompt."""
+
+from __future__ import annotations
+
+import cmd
+import io
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from unbrick.console.nor_picture import nor_picture
+from unbrick.console.state import NOT_SAVED, read_nor, write_nor
+from unbrick.errors import SetupError, UnbrickError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.console.air import Air
+    from unbrick.console.power import PowerSwitch
+
+PICTURE_WIDTH = 110  # characters
+_ARGUMENTS = {
+    "cut": "[next [N]]",
+    "help": "[COMMAND]",
+    "link": "up|down",
+    "load": "FILE",
+    "message": "TEXT",
+    "save": "FILE",
+    "update": "VERSION",
+}
+
+
+class Commands(cmd.Cmd):
+    """The commands, one method each, whose docstring is its help.
+
+    Args:
+        power: of the terminal.
+        air: its link and server; None when the modem is a port for others.
+        say: called with lines for a person.
+        debugger: how to start a debugger; empty when there is no server for one.
+        colour: whether who looks can see colours.
+
+    Attributes:
+        ended: whether the person wants to leave.
+    """
+
+    def __init__(
+        self,
+        power: PowerSwitch,
+        air: Air | None,
+        say: Callable[[str], None],
+        *,
+        debugger: str = "",
+        colour: bool = False,
+    ) -> None:
+        super().__init__(stdin=io.StringIO(), stdout=io.StringIO())
+        self._power, self._air, self._say = power, air, say
+        self._debugger, self._colour = debugger, colour
+        self._seen: bytes | None = None
+        self.ended = False
+
+    def run(self, line: str) -> None:
+        """Carry out one line; what it cannot do is said."""
+        try:
+            self.onecmd(line)
+        except UnbrickError as error:
+            message = str(error).partition("\n")[0]
+            self._say(f"{message}: {error.hint}" if error.hint else message)
+
+    def onecmd(self, line: str) -> bool:
+        """As :meth:`cmd.Cmd.onecmd`; a command may be shortened as far as it is the only one."""
+        word, _, rest = line.strip().partition(" ")
+        fits = [name for name in self._names() if name.startswith(word)]
+        if word and len(fits) == 1:
+            word = fits[0]
+        super().onecmd(f"{word} {rest}".strip())
+        return self.ended
+
+    def _names(self) -> list[str]:
+        return [name[3:] for name in self.get_names() if name.startswith("do_")]
+
+    def emptyline(self) -> bool:
+        """Do nothing."""
+        return False
+
+    def default(self, line: str) -> None:
+        """Say that there is no such command."""
+        self._say(f"no command {line.partition(' ')[0]!r}: type help")
+
+    def do_help(self, arg: str) -> None:
+        """List what can be done."""
+        for name in [arg] if arg in self._names() else self._names():
+            purpose = (getattr(self, f"do_{name}").__doc__ or "").rstrip(".")
+            usage = f"{name} {_ARGUMENTS.get(name, '')}"
+            self._say(f"{usage:<16} {purpose[:1].lower()}{purpose[1:]}")
+        if not arg:
+            self._say("C-a twice sends it to the terminal; Ctrl-C leaves this prompt")
+
+    def do_cut(self, arg: str) -> None:
+        """Cut the power now, or at the next (the N-th next) flash operation."""
+        match arg.split():
+            case []:
+                self._power.cut()
+            case ["next", *number] if len(number) <= 1:
+                self._power.arm(_count(number[0]) if number else 1)
+                how = "just before" if self._power.exact else "as soon as this engine sees"
+                self._say(f"the power goes {how} it; `cut never` takes that back")
+            case ["never"]:
+                self._power.disarm()
+            case _:
+                raise SetupError(f"cannot cut {arg!r}", hint="type cut, cut next, or cut next 3")
+
+    def do_on(self, arg: str) -> None:
+        """Give the power back."""
+        del arg
+        self._power.on()
+
+    def do_restart(self, arg: str) -> None:
+        """Cut the power and give it back."""
+        del arg
+        self._power.cut()
+        self._power.on()
+
+    def do_link(self, arg: str) -> None:
+        """Let the wireless link carry everything, or nothing."""
+        if arg not in {"up", "down"}:
+            raise SetupError("up or down?", hint="type link up, or link down")
+        self._need_air().set_up(up=arg == "up")
+        self._say(f"the link is {arg}")
+
+    def do_message(self, arg: str) -> None:
+        """Have the server send a text message to the terminal's user."""
+        self._need_air().send_text(arg)
+
+    def do_update(self, arg: str) -> None:
+        """Publish a release, and update the terminal to it over the air."""
+        number = self._need_air().update(arg)
+        self._say(f"server: update {number} to {arg} is announced")
+
+    def do_nor(self, arg: str) -> None:
+        """Show a picture of the NOR; what has changed since the last one is in reverse."""
+        del arg
+        cells = self._power.engine.read_nor()
+        console = Console(
+            file=io.StringIO(),
+            width=PICTURE_WIDTH,
+            force_terminal=self._colour,
+            color_system="standard" if self._colour else None,
+            legacy_windows=False,
+        )
+        with console.capture() as picture:
+            console.print(nor_picture(cells, self._seen))
+        self._seen = cells
+        self._say("\n".join(line.rstrip() for line in picture.get().splitlines()))
+
+    def do_save(self, arg: str) -> None:
+        """Write the NOR's contents as they are now."""
+        path = _file(arg)
+        write_nor(path, self._power.engine.read_nor())
+        self._say(f"saved the NOR to {path} ({NOT_SAVED})")
+
+    def do_load(self, arg: str) -> None:
+        """Cut the power, replace the NOR's contents, and start."""
+        path = _file(arg)
+        cells = read_nor(path)
+        self._power.cut()
+        self._power.engine.load_nor(cells)
+        self._power.on()
+        self._say(f"loaded the NOR from {path}")
+
+    def do_gdb(self, arg: str) -> None:
+        """Say how to start a debugger."""
+        del arg
+        if not self._debugger:
+            raise SetupError("there is no debugger's port", hint="start this with --gdb PORT")
+        self._say(self._debugger)
+
+    def do_quit(self, arg: str) -> None:
+        """Switch the terminal off and leave."""
+        del arg
+        self.ended = True
+
+    def _need_air(self) -> Air:
+        if self._air is None:
+            raise SetupError(
+                "the modem is a port: link and server are elsewhere",
+                hint="use `unbrick bridge` and `unbrick server`, or leave out --modem",
+            )
+        return self._air
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:10]) < 1 << 32:
+        raise SetupError(f"{text!r} is no number of operations", hint="type cut next 3")
+    return int(text)
+
+
+def _file(arg: str) -> Path:
+    try:
+        words = shlex.split(arg)
+    except ValueError:
+        words = []
+    if len(words) != 1:
+        raise SetupError("which file?", hint="give one name; in quotes, if it has blanks")
+    return Path(words[0]).expanduser()

@@ -1,0 +1,76 @@
+"""A picture of the NOR for a person: where what lies, how full it is, what has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from unbrick.board import BOARD
+from unbrick.errors import ImageError
+from unbrick.image.factory import read_identity
+from unbrick.image.format import inspect
+
+if TYPE_CHECKING:
+    from unbrick.board.description import Partition
+
+CELL = 8192  # bytes that one character stands for
+PER_LINE = BOARD.nor.block_size // CELL
+SHADES = "·░▒▓█"  # blank, then by quarters
+_COLOURS = {
+    "boot": "cyan",
+    "identity": "magenta",
+    "journal": "yellow",
+    "application": "green",
+    "userdata": "blue",
+}
+
+
+def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
+    """One line for each erase block; what differs from ``before`` is shown in reverse."""
+    table = Table(
+        title=f"NOR, one character for {CELL // 1024} KiB: {SHADES[0]} blank, {SHADES[-1]} written",
+        title_justify="left",
+        box=None,
+        padding=(0, 1),
+    )
+    for name in ("offset", "partition", "contents", "written", "what"):
+        table.add_column(name, justify="right" if name == "written" else "left", no_wrap=True)
+    for offset in range(0, len(nor), BOARD.nor.block_size):
+        block = nor[offset : offset + BOARD.nor.block_size]
+        part = next((p for p in BOARD.partitions if p.offset <= offset < p.end), None)
+        name = part.name if part else "spare"
+        style = _COLOURS.get(name, "dim")
+        cells = Text(style=style)
+        for at in range(0, len(block), CELL):
+            cell = block[at : at + CELL]
+            changed = before is not None and before[offset + at : offset + at + CELL] != cell
+            cells.append(_shade(cell), style="reverse" if changed else "")
+        first = part is not None and part.offset == offset
+        what = _what(nor, part) if part is not None and first else ""
+        written = len(block) - block.count(0xFF)
+        percent = f"{100 * written / len(block):.0f} %" if written else ""
+        table.add_row(f"{offset:#08x}", Text(name, style=style), cells, percent, Text(what))
+    return table
+
+
+def _shade(cell: bytes) -> str:
+    written = len(cell) - cell.count(0xFF)
+    return SHADES[-(-written * (len(SHADES) - 1) // len(cell))]
+
+
+def _what(nor: bytes, part: Partition) -> str:
+    """What is in a partition, in a few words."""
+    area = nor[part.offset : part.end]
+    if not area.rstrip(b"\xff"):
+        return "blank"
+    try:
+        if part.name == "identity":
+            return read_identity(nor).serial
+        if part.name == "application":
+            info = inspect(area, trailing=True)
+            return f"{info.name} {info.version}"
+    except ImageError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,130 @@
+"""Types at a terminal as a patient person does: the next line when the prompt has come back.
+
+A UART without flow control loses what comes faster than the firmware takes it: its FIFO holds 16
+bytes (PL011 manual, 2.4.2), the ring of the terminal's software 1,024, and what was typed before a
+restart is forgotten. So what is typed waits here until the terminal shows its prompt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+
+if TYPE_CHECKING:
+    from unbrick.engine.base import Line
+
+PROMPT = b"> "  # docs/protocol.md, "The wire", as is the rest
+RESTORATION = b"restoration: send"
+BOOT = b"boot: "
+ENDS = b"\r\n"
+
+BURST = 512  # bytes that may go at once; then the line's rate counts
+STRANGER = 5.0  # seconds of silence after which software that shows no prompt is typed at
+PATIENCE = 30.0  # the same when its prompt was seen before: longer than any rewrite
+SHOWN = 32  # bytes of a line that are looked at
+
+
+class Typist:
+    """The wire of a terminal as a line that loses nothing of what is written to it.
+
+    In the restoration state everything passes as it comes: the other side speaks YMODEM. So it does
+    for software that has no such prompt.
+
+    Args:
+        line: the engine's end of UART0.
+        rate: bytes a second of the bench's time.
+    """
+
+    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
+        self._line, self._rate = line, rate
+        self._waiting = bytearray()
+        self._credit = float(BURST)
+        self._now = self._last_sign = 0.0
+        self._after_cr = False
+        self.power_on(0.0)
+
+    def power_on(self, now: float) -> None:
+        """The terminal starts at ``now``, in seconds; it has shown nothing yet."""
+        self.powered = True
+        self._prompting = self._passes = self._knows_prompt = False
+        self._shown = b""
+        self._last_sign = self._now = now
+
+    def power_off(self) -> None:
+        """The power is lost. What was not sent waits for the next start."""
+        self.powered = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not sent yet."""
+        return len(self._waiting)
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether the terminal takes what is typed: it shows its prompt, or what comes passes."""
+        return self.powered and (self._prompting or self._passes)
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the terminal has said or was sent anything."""
+        return self._now - self._last_sign
+
+    def write(self, data: bytes) -> None:
+        """Have ``data`` typed."""
+        self._waiting += data
+
+    def read(self) -> bytes:
+        """What the terminal has said since the last call."""
+        data = self._line.read()
+        if data:
+            self._last_sign = self._now
+        first, *lines = data.split(b"\n")
+        self._show(first)
+        for line in lines:
+            self._shown, self._prompting = b"", False
+            self._show(line)
+        return data
+
+    def _show(self, part: bytes) -> None:
+        """A part of the line that the terminal is writing now."""
+        before = self._shown
+        self._shown = (before + part)[:SHOWN]
+        if not before.startswith(PROMPT) and self._shown.startswith(PROMPT):
+            self._prompting = self._knows_prompt = True
+        elif self._shown.startswith(RESTORATION):
+            self._passes = True
+        elif self._shown.startswith(BOOT):
+            self._passes = self._knows_prompt = False
+
+    def step(self, now: float) -> None:
+        """Send what may be sent at ``now``, in seconds."""
+        self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST))
+        self._now = now
+        if not (self.powered and self._waiting) or self._credit < 1:
+            return
+        if not self.listened_to:
+            if self.silence < (PATIENCE if self._knows_prompt else STRANGER):
+                return
+            self._passes = not self._knows_prompt
+        self._send(int(self._credit))
+
+    def _send(self, limit: int) -> None:
+        data = bytes(self._waiting[:limit])
+        if not self._passes:
+            data = self._up_to_line_end(data)
+        del self._waiting[: len(data)]
+        self._credit -= len(data)
+        self._last_sign = self._now
+        self._after_cr = data.endswith(b"\r")
+        self._line.write(data)
+
+    def _up_to_line_end(self, data: bytes) -> bytes:
+        """The rest of a line with its end, after which the prompt must come back."""
+        # The LF of a CR LF ends nothing more.
+        start = 1 if self._after_cr and data.startswith(b"\n") else 0
+        ends = [at for at in (data.find(end, start) for end in (b"\r", b"\n")) if at >= 0]
+        if not ends:
+            return data
+        self._prompting = False
+        return data[: min(ends) + 1]
