@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -26,7 +25,12 @@ from unbrick.campaign.scenario import SCENARIOS, find_scenario
 from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
-from unbrick.engine.gdbstub import DebuggedEngine, DebuggerGoneError, wait_for_debugger
+from unbrick.engine.gdbstub import (
+    DebuggedEngine,
+    DebuggerGoneError,
+    gdb_command,
+    wait_for_debugger,
+)
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.release import make_releases
@@ -294,12 +298,8 @@ def _debug(
     """Run a case under a debugger, and say how to begin."""
 
     def ready(port: int) -> None:
-        elf_files = [str(path) for path in releases.elf_files[:2]]
         status.print("waiting for a debugger; start one with:")
-        words = ["gdb-multiarch", elf_files[0]]
-        words += [w for path in elf_files[1:] for w in ("-ex", f"add-symbol-file {path}")]
-        words += ["-ex", f"target remote localhost:{port}"]
-        status.print(shlex.join(words), soft_wrap=True)
+        status.print(gdb_command(releases.elf_files[:2], port), soft_wrap=True)
 
     with closing(DebuggedEngine(releases.elf_files)) as engine:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import HeldPty, Session, WireView
 from unbrick.console.typist import Typist
+from unbrick.engine.gdbstub import gdb_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +88,8 @@ def console(
                 *(engine, releases, nor_file, serial, installed), debugger=gdb_port is not None
             )
         )
+        if raw:
+            stack.enter_context(raw_keyboard(keyboard))
         output = Output(sys.stdout.fileno())
         stack.callback(output.close)
         words = output
@@ -127,26 +129,21 @@ def console(
             screen.say(f"modem: {place}")
         debugger = ""
         if gdb_port is not None:
-            debugger = gdb_words(releases, installed, made.gdb_server(gdb_port, session.idle))
+            port_number = made.gdb_server(gdb_port, session.idle)
+            debugger = gdb_command(symbol_files(releases, installed), port_number)
             screen.say(f"debug it with: {debugger}")
         session.commands = Commands(
             *(power, air, screen.say), debugger=debugger, colour=raw and words is output
         )
         if raw:
             screen.say("C-a is the bench's prompt: `help` lists what it can do, `quit` leaves")
-            stack.enter_context(raw_keyboard(keyboard))
         power.on()
         session.run()
 
 
-def gdb_words(releases: Releases, installed: str, port: int) -> str:
-    """The command that starts GDB with the symbols of boot, agent and application."""
-    boot, agent = (str(path) for path in releases.elf_files[:2])
-    application = str(releases.firmware.applications[installed].elf)
-    words = ["gdb-multiarch", boot]
-    for elf in (agent, application):
-        words += ["-ex", f"add-symbol-file {elf}"]
-    return shlex.join([*words, "-ex", f"target remote 127.0.0.1:{port}"])
+def symbol_files(releases: Releases, installed: str) -> list[Path]:
+    """The ELF files of boot, agent and the release that is installed."""
+    return [*releases.elf_files[:2], releases.firmware.applications[installed].elf]
 
 
 COMMANDS: list[click.Command] = [console]

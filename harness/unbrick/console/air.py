@@ -36,20 +36,18 @@ class Air:
         self._engine, self._releases, self._say = engine, releases, say
         self._server = ServerCore(MemoryRecords(), inspect)
         self._link = SimulatedLink(engine.radio, self._server)
-        self._watched: dict[int, str] = {}
+        self._watched: set[int] = set()
         self.up = True
 
     def step(self, now: float) -> float | None:
         """Carry what is due at ``now``, in seconds; returns the time of the next deadline."""
         deadline = self._link.step(now)
-        for number, before in list(self._watched.items()):
+        for number in sorted(self._watched):
             update = self._server.records.update(number)
-            if update is not None and update.state.value != before:
+            if update is not None and update.state.ended:
+                self._watched.remove(number)
                 text = f", {update.text}" if update.text else ""
                 self._say(f"server: update {number} {update.state.value}{text}")
-                self._watched[number] = update.state.value
-                if update.state.ended:
-                    del self._watched[number]
         return deadline
 
     def set_up(self, *, up: bool) -> None:
@@ -72,7 +70,7 @@ class Air:
         now = self._engine.now
         self._server.publish(image, now)
         update = self._server.start_update(self._serial(), version, now)
-        self._watched[update.id] = update.state.value
+        self._watched.add(update.id)
         return update.id
 
     def send_text(self, text: str) -> None:

@@ -120,7 +120,7 @@ class Commands(cmd.Cmd):
     def do_restart(self, arg: str) -> None:
         """Cut the power and give it back."""
         del arg
-        self._power.cut()
+        self._power.cut(then="")
         self._power.on()
 
     def do_link(self, arg: str) -> None:
@@ -165,7 +165,7 @@ class Commands(cmd.Cmd):
         """Cut the power, replace the NOR's contents, and start."""
         path = _file(arg)
         cells = read_nor(path)
-        self._power.cut()
+        self._power.cut(then="")
         self._power.engine.load_nor(cells)
         self._power.on()
         self._say(f"loaded the NOR from {path}")

@@ -68,17 +68,17 @@ class PowerSwitch:
             self.engine.power_on()
             self._noticed = False
 
-    def cut(self, why: str = "power cut") -> None:
+    def cut(self, why: str = "power cut", then: str = "; `on` gives it back") -> None:
         """Cut the power, now; says ``why``. An armed cut is no longer armed."""
         self.disarm()
         self.engine.power_off()
-        self._off(why)
+        self._off(why + then)
 
     def _off(self, why: str) -> None:
         self._typist.power_off()
         self._noticed = True
         self._lost()
-        self._say(f"{why}; `on` starts the terminal again")
+        self._say(why)
 
     def arm(self, count: int = 1) -> None:
         """Cut the power at the ``count``-th flash operation from now.
@@ -117,7 +117,7 @@ class PowerSwitch:
         elif self._nor_before is not None and self.engine.read_nor() != self._nor_before:
             self.cut("power cut as soon as the NOR was seen to change")
         elif not (self.engine.powered or self._noticed):
-            self._off("the power is off")
+            self._off("the power is off; `on` gives it back")
         self._tell_faults()
 
     def _tell_faults(self) -> None:

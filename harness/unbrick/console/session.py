@@ -120,6 +120,7 @@ class Session:
             deadline = min((time for time in due if time is not None), default=now + TURN)
             with suppress(_CalledAwayError):
                 self._power.advance(min(max(deadline - now, 1e-6), TURN))
+        self._screen.new_line()
         self._screen.release()
         self._screen.new_line()
 
@@ -172,14 +173,15 @@ class Session:
                 self._typist.write(item)
             elif self._person or self._settled():
                 self.commands.run(item)
-                self._screen.release()
-                self._prompt()
+                if not self.commands.ended:
+                    self._screen.release()
+                    self._prompt()
             else:
                 break
             self._typed.popleft()
 
     def _prompt(self) -> None:
-        if self._person and not self._behind_key and not self.commands.ended:
+        if self._person and not self._behind_key:
             self._screen.show(PROMPT.encode())
 
     def _settled(self) -> bool:

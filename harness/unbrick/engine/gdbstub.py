@@ -7,6 +7,7 @@ time stands still, for the peers of the terminal too; its power and its peers ar
 from __future__ import annotations
 
 import select
+import shlex
 import socket
 from contextlib import suppress
 from string import hexdigits
@@ -17,7 +18,8 @@ from unbrick.engine.inprocess import CPSR, InProcessEngine
 from unbrick.errors import EngineError, PortError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 LONGEST = 0x2000  # bytes of a packet
 MOST_BREAKPOINTS = 64
@@ -348,6 +350,15 @@ def wait_for_debugger(port: int, ready: Callable[[int], None]) -> Connection:
     with _listen(port) as listener:
         ready(listener.getsockname()[1])
         return Connection(_accept(listener))
+
+
+def gdb_command(elf_files: Iterable[Path], port: int) -> str:
+    """The shell command that starts GDB with the symbols of ``elf_files`` at a server's port."""
+    first, *others = map(str, elf_files)
+    orders = ["set confirm off", *(f"add-symbol-file {path}" for path in others)]
+    orders += ["set confirm on", f"target remote 127.0.0.1:{port}"]
+    words = ["gdb-multiarch", first, *(word for order in orders for word in ("-ex", order))]
+    return shlex.join(words)
 
 
 def _listen(port: int) -> socket.socket:
