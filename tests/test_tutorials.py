@@ -88,7 +88,7 @@ def test_what_is_true_passes(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_true_fails(shown: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(TutorialError, match="(?s)line 2: after.*" + why):
+    with pytest.raises(TutorialError, match="(?s)line 2: this must.*" + why):
         play(f"```console\n{shown}\n```\n", tmp_path)
 
 
@@ -115,11 +115,11 @@ def test_lines_are_told_apart() -> None:
     assert isinstance(first, Turn)
     assert (first.window, first.expected, first.typed) == ("w", ["said"], "")
     assert isinstance(go, Turn)
-    assert (go.prompt, go.typed) == ("$ ", "go on\n")
+    assert (go.prompt, go.typed) == ("$ ", "go on\r")
     assert isinstance(key, Turn)
     assert (key.prompt, key.typed) == ("", "\x01q")
     assert isinstance(enter, Turn)
-    assert (enter.prompt, enter.typed, enter.last) == ("> ", "\n", True)
+    assert (enter.prompt, enter.typed, enter.last) == ("> ", "\r", True)
 
 
 def test_what_a_tutorial_needs_and_is_missing_is_found() -> None:

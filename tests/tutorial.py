@@ -12,6 +12,7 @@ but the firmware, built already (``build/firmware``):
       line is typed, and Enter. A line that ends in a backslash goes on in the next.
     - A line that begins with ``^`` and a letter (or one of ``@[\\]^_``) is that control key,
       pressed when everything above it has come; what follows is typed as it is, without Enter.
+      It may stand after a prompt, too.
     - Every other line must come, just so, before anything else. ``...`` stands for any text within
       a line and, alone on a line, for any lines. Colours and blanks at a line's end do not count.
     - ``/dev/pts/3`` and ``127.0.0.1:40123`` are what differs from run to run: any other number is
@@ -50,6 +51,7 @@ from types import TracebackType
 PROMPTS = ("$ ", ">>> ", "(gdb) ", "> ")
 SHOWN_ONLY = ("text", "mermaid")
 PATIENCE = 120.0  # seconds until what should have come is given up
+SETTLED = 0.3  # seconds without output, after which a prompt is taken for the last one
 COLUMNS, ROWS = 110, 50
 SHELL_PROMPT = "\x02$ "  # the shell's, so that no output can be taken for it
 TAIL = 2000  # characters of a window that a failure shows
@@ -135,19 +137,20 @@ def _turns(first: int, window: str, body: list[str]) -> list[Turn]:
     goes_on = False
     for number, line in enumerate(body, first):
         prompt = next((prompt for prompt in PROMPTS if line.startswith(prompt)), "")
-        key = _KEY.match(line)
+        typed = line[len(prompt) :]
+        key = _KEY.match(typed)
         if goes_on:
             turns[-1].typed += line.lstrip()
-        elif prompt:
-            turns.append(Turn(number, window, prompt, line[len(prompt) :]))
         elif key:
             control = chr(ord(key.group(1)) & 0x1F)
-            turns.append(Turn(number, window, "", control + key.group(2)))
+            turns.append(Turn(number, window, prompt, control + key.group(2)))
+        elif prompt:
+            turns.append(Turn(number, window, prompt, typed))
         else:
             turns[-1].expected.append(line)
-        if goes_on or prompt:
+        if goes_on or (prompt and not key):
             goes_on = turns[-1].typed.endswith("\\")
-            turns[-1].typed = turns[-1].typed[:-1] if goes_on else turns[-1].typed + "\n"
+            turns[-1].typed = turns[-1].typed[:-1] if goes_on else turns[-1].typed + "\r"
     if not turns[0].expected:
         del turns[0]
     if turns:
@@ -226,7 +229,7 @@ def _take_terminal() -> None:
 
 def plain(text: str) -> str:
     """What a reader sees of ``text``: no colours, carriage returns or blanks at a line's end."""
-    text = _ESCAPES.sub("", text).replace("\r\n", "\n")
+    text = re.sub(r"\r+\n", "\n", _ESCAPES.sub("", text))
     text = re.sub(r"[^\n]*\r(?!\n|$)", "", text)
     return re.sub(r"[ \t]+\n", "\n", text)
 
@@ -269,24 +272,31 @@ class Player:
             self._windows[step.window] = Window(self._folder, self._environment)
         window = self._windows[step.window]
         if step.prompt:
-            self._await(window, _prompt(step.prompt), step)
+            self._await(
+                window,
+                _prompt(step.prompt),
+                step,
+                f"the prompt {step.prompt!r}",
+                prompt=step.prompt != "$ ",
+            )
         expected = ""
         if step.typed:
             typed = self._real(step.typed)
             os.write(window.master, typed.encode())
-            if step.prompt:
+            if typed[0] >= " " or (step.prompt and typed == "\r"):
                 expected = re.escape(typed.rstrip()) + "\n"
             else:
-                window.skip += rf"(?:\^{re.escape(chr(ord(typed[0]) | 0x40))})?\n?"
+                window.skip += rf"(?:\^{re.escape(chr(ord(typed[0]) | 0x40))})?\n*"
         fresh: list[str] = []
         expected += "".join(self._pattern(line, fresh) for line in step.expected)
         if expected:
-            match = self._await(window, expected, step)
+            what = "\n".join([step.typed.strip(), *step.expected])
+            match = self._await(window, expected, step, what)
             self._stands_for.update(zip(fresh, match.groups(), strict=True))
         if step.expected and step.expected[-1].strip() == "...":
             window.skip = _ANY_LINES
         if step.last and not step.window:
-            self._await(window, f"(?={_prompt('$ ')})", step)
+            self._await(window, f"(?={_prompt('$ ')})", step, "the shell, and nothing else")
 
     def _real(self, text: str) -> str:
         return _VARIES.sub(lambda found: self._stands_for.get(found.group(), found.group()), text)
@@ -314,7 +324,9 @@ class Player:
                 pieces.append(f"({_VARIES.pattern})")
         return "".join(pieces) + re.escape(line.rstrip()[at:]) + "\n"
 
-    def _await(self, window: Window, pattern: str, step: Turn) -> re.Match[str]:
+    def _await(
+        self, window: Window, pattern: str, step: Turn, what: str, *, prompt: bool = False
+    ) -> re.Match[str]:
         """Wait until the window's text goes on as ``pattern`` says, and take that as read."""
         compiled = re.compile(window.skip + pattern)
         deadline = time.monotonic() + PATIENCE
@@ -322,13 +334,12 @@ class Player:
             self._take_all()
             seen = plain(window.unread)
             match = compiled.match(seen)
-            if match:
+            if match and not (prompt and self._says_more(window)):
                 break
             if time.monotonic() > deadline or self._hopeless(window, seen):
                 raise TutorialError(
-                    f"line {step.line}: after {step.typed.strip()!r} the tutorial shows\n"
-                    + "\n".join(step.expected)
-                    + f"\n--- but {step.window or 'the window'} shows\n{seen[-TAIL:]}"
+                    f"line {step.line}: this must come now:\n{what}\n"
+                    f"--- but {step.window or 'the window'} shows:\n{seen[-TAIL:]}"
                 )
         window.unread, window.skip = seen[match.end() :], ""
         return match
@@ -337,9 +348,11 @@ class Player:
         """Whether nothing more can come: the shell waits, and it is not what was waited for."""
         if not seen.endswith(SHELL_PROMPT) or seen.startswith(SHELL_PROMPT):
             return False
-        select.select([window.master], [], [], 0.5)
-        self._take_all()
-        return plain(window.unread) == seen
+        return not self._says_more(window)
+
+    def _says_more(self, window: Window) -> bool:
+        """Whether more comes after what looks like the end; a prompt may be followed by another."""
+        return bool(select.select([window.master], [], [], SETTLED)[0])
 
     def _take_all(self) -> None:
         """Read all windows: what runs in one must not stand still because nobody looks."""
