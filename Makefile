@@ -2,18 +2,19 @@
 
 PYTHON ?= python3
 ENGINE ?= inprocess
+ROBOT  ?=
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.unbrick-installed
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware test lint format hil-test bench run console docs/traceability clean
+.PHONY: help setup firmware test lint format hil-test robot bench run console docs/traceability clean
 
 help: ## this list
 	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
-	@echo "  ENGINE=qemu runs hil-test, run and console on QEMU (now: $(ENGINE))"
+	@echo "  ENGINE=qemu runs hil-test, robot, run and console on QEMU (now: $(ENGINE))"
 
 setup: $(STAMP) ## make .venv and install everything into it
 
@@ -46,6 +47,10 @@ format: $(STAMP) ## lay out Python and C as lint wants it
 
 hil-test: $(STAMP) ## the whole system once: boot, update over the air, restoration
 	@$(BIN)/unbrick hil-test --engine $(ENGINE)
+
+robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for further options
+	@$(BIN)/python -m robot --variable ENGINE:$(ENGINE) --outputdir build/robot/$(ENGINE) \
+	    $(ROBOT) robot_tests
 
 bench: $(STAMP) ## measure, as ratios
 	@$(BIN)/python tools/bench.py
