@@ -9,6 +9,7 @@
 #define NEVER UINT64_MAX
 #define SRAM_BASE 0x48000000u
 #define SRAM_SIZE (2u * 1024u * 1024u)
+#define PAGE 4096u
 #define FAULTS_KEPT 64u
 #define SYS_CFGCTRL_REBOOT 0xc0900000u /* start, write, function 9, motherboard */
 
@@ -119,6 +120,7 @@ struct board {
     uint64_t now, until, end, blocks;
     uint32_t pc, block_pc;
     bool powered, waiting, stopping;
+    bool executed[SRAM_SIZE / PAGE]; /* since power-on */
     int reason, stuck; /* stuck: the reason for which nothing runs until power goes off and on */
     struct fault faults[FAULTS_KEPT];
     size_t fault_count;
@@ -621,6 +623,14 @@ static void forget_code(struct board *b, uint64_t low, uint64_t high) {
     enum { REMOVE_CACHE = 9, ARGS_2 = 2 << 26, WRITE = 1 << 30 }; /* uc_ctl_remove_cache() */
     if (b->u.uc)
         b->u.ctl(b->u.uc, REMOVE_CACHE | ARGS_2 | WRITE, low, high);
+}
+
+static void forget_sram_code(struct board *b) {
+    enum { FLUSH_TLB = 11, WRITE = 1 << 30 }; /* uc_ctl_flush_tlb() */
+    forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
+    memset(b->executed, 0, sizeof b->executed);
+    if (b->u.uc)
+        b->u.ctl(b->u.uc, FLUSH_TLB | WRITE);
 }
 
 /* Show or hide the array alias at 0, and drop translated code of what was changed. */
@@ -1180,6 +1190,24 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
         note_code(b, (uint32_t)address, size);
 }
 
+/* Unicorn takes the long way for each store to a page that may be executed: so a page of SRAM may
+ * from the first time on that it is. */
+bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
+    (void)uc;
+    enum { FETCH = 18, READ_WRITE = 3, EXECUTE = 4 };
+    struct board *b = user;
+    uint64_t number = (address - SRAM_BASE) / PAGE;
+    page->address = address;
+    page->permissions = READ_WRITE | EXECUTE;
+    if (number >= SRAM_SIZE / PAGE)
+        return true;
+    if (type == FETCH)
+        b->executed[number] = true;
+    if (!b->executed[number])
+        page->permissions = READ_WRITE;
+    return true;
+}
+
 /* A fetch or a read of the array alias while a chip does not answer with its array. */
 bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user) {
     (void)uc;
@@ -1313,7 +1341,7 @@ void board_attach(struct board *b, const struct unicorn *unicorn) {
 
 void board_power_on(struct board *b, uint32_t pc) {
     reset_devices(b);
-    forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
+    forget_sram_code(b);
     b->powered = true;
     b->waiting = b->stopping = false;
     b->stuck = 0;

@@ -59,6 +59,11 @@ enum stop_reason {
 
 struct board;
 
+struct page { /* uc_tlb_entry */
+    uint64_t address;
+    uint32_t permissions; /* uc_prot */
+};
+
 /* The functions of libunicorn that the models need; handed in, so that nothing is linked. */
 struct unicorn {
     void *uc;
@@ -89,6 +94,7 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
 uint64_t board_mmio_private_read(void *uc, uint64_t offset, unsigned size, void *user);
 void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user);
+bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user);
 bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);

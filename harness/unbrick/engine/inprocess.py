@@ -23,10 +23,12 @@ from unicorn.unicorn_const import (
     UC_HOOK_CODE,
     UC_HOOK_MEM_FETCH_PROT,
     UC_HOOK_MEM_READ_PROT,
+    UC_HOOK_TLB_FILL,
     UC_MODE_ARM,
     UC_PROT_ALL,
     UC_PROT_EXEC,
     UC_PROT_READ,
+    UC_TLB_VIRTUAL,
 )
 from unicorn.unicorn_py3 import unicorn as binding
 
@@ -106,6 +108,7 @@ class InProcessEngine(Engine):
         self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
         self._uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_ARM)
         self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
+        self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
         self._connect()
         self._reset_state = self._uc.context_save()
 
@@ -149,14 +152,18 @@ class InProcessEngine(Engine):
         hook_add = c.CFUNCTYPE(
             c.c_int, pointer, pointer, c.c_int, pointer, pointer, c.c_uint64, c.c_uint64
         )(_address(uclib.uc_hook_add))
+        protected = UC_HOOK_MEM_FETCH_PROT | UC_HOOK_MEM_READ_PROT
+        nor = (MAP.nor, MAP.nor + BOARD.nor.modelled - 1)
         hooks = (
-            (UC_HOOK_BLOCK, lib.board_on_block),
-            (UC_HOOK_MEM_FETCH_PROT | UC_HOOK_MEM_READ_PROT, lib.board_on_protected),
+            (UC_HOOK_BLOCK, lib.board_on_block, (1, 0)),  # everywhere
+            (UC_HOOK_TLB_FILL, lib.board_on_page, (1, 0)),
+            # Only there: every store is slow where there is any hook for memory.
+            (protected, lib.board_on_protected, nor),
         )
         self._hooks = [size() for _ in hooks]
-        for slot, (kind, function) in zip(self._hooks, hooks, strict=True):
+        for slot, (kind, function, (first, last)) in zip(self._hooks, hooks, strict=True):
             error = hook_add(
-                handle, c.addressof(slot), kind, _address(function), models.board, 1, 0
+                handle, c.addressof(slot), kind, _address(function), models.board, first, last
             )
             if error:
                 raise EngineError(f"Unicorn refused a hook ({error})")
