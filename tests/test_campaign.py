@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unbrick.board import BOARD
 from unbrick.campaign.canonical import canonical
 from unbrick.campaign.case import CaseId, Step
 from unbrick.campaign.links import bad_link
@@ -63,6 +64,18 @@ steps = st.builds(
     torn=st.sampled_from(["", "weak", "first-word"]),
     resolution=st.integers(0, 2),
 ) | st.builds(Step, op=st.integers(0, 999), change=st.integers(0, 20))
+
+
+def test_cells_know_what_reads_as_they_do() -> None:
+    image = bytearray(b"\xff" * BOARD.nor.modelled)
+    image[5], image[BOARD.nor.block_size + 7] = 0x12, 0x34
+    cells = Cells.of(bytes(image))
+    assert cells.reads_as(bytes(image))
+    for offset in (0, 5, 6, BOARD.nor.block_size + 7, BOARD.nor.modelled - 1):
+        other = bytearray(image)
+        other[offset] ^= 0x40
+        assert not cells.reads_as(bytes(other))
+    assert not cells.reads_as(bytes(image[:-1]))
 
 
 @given(st.lists(steps, max_size=5), st.none() | st.integers(0, 10**6))

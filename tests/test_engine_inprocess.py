@@ -163,6 +163,40 @@ def test_cut_before_an_operation(engine: InProcessEngine) -> None:
     assert engine.read_nor()[0x80000:0x80004] == bytes.fromhex("07207047")
 
 
+def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
+    engine: InProcessEngine,
+) -> None:
+    """Stores to SRAM go the short way only while nothing of that page was executed."""
+    at = BOARD.sram.base + 0x100
+    program = (
+        0xE3A00000,  # 00 mov r0, #0
+        0xE3A05000,  # 04 mov r5, #0
+        0xE2800001,  # 08 first: add r0, r0, #1     becomes add r0, r0, #16
+        0xEAFFFFFF,  # 0c b second
+        0xE2800001,  # 10 second: add r0, r0, #1    becomes add r0, r0, #16
+        0xE3550000,  # 14 cmp r5, #0
+        0x1A000008,  # 18 bne done
+        0xE3A05001,  # 1c mov r5, #1
+        0xE3A03501,  # 20 mov r3, #0x400000
+        0xE2533A01,  # 24 touch: subs r3, r3, #0x1000   so many pages that this one is forgotten
+        0xE5934000,  # 28 ldr r4, [r3]
+        0x1AFFFFFC,  # 2c bne touch
+        0xE59F1014,  # 30 ldr r1, [changed]
+        0xE50F1034,  # 34 str r1, [first]
+        0xE50F1030,  # 38 str r1, [second]
+        0xEAFFFFF1,  # 3c b first
+        0xE58F0000,  # 40 done: str r0, [result]
+        0xEAFFFFFE,  # 44 stay
+        0x00000000,  # 48 result
+        0xE2800010,  # 4c changed: add r0, r0, #16
+    )
+    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
+    engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
+    engine.write_register(15, at)
+    run(engine, 0.01)
+    assert int.from_bytes(engine.read_memory(at + 0x48, 4), "little") == 1 + 1 + 16 + 16
+
+
 def test_the_nor_is_replaced_only_without_power(engine: InProcessEngine) -> None:
     with pytest.raises(EngineError, match="under power"):
         engine.load_nor(b"")

@@ -87,10 +87,14 @@ class _Recorder:
     def __init__(self, story: Story, engine: InProcessEngine) -> None:
         self._story, self._engine = story, engine
         self.marks: list[Mark] = []
+        self._seen: ServerState | None = None
 
     def step(self, _now: float) -> None:
         """Note a change. The server changes only between the terminal's turns."""
         server = self._story.store.snapshot()
+        if server == self._seen:
+            return
+        self._seen = server
         if not self.marks or server.canonical != self.marks[-1].server.canonical:
             self.marks.append(Mark(self._engine.op_count, server))
 
@@ -136,7 +140,7 @@ def run_session(
     downtime, virtual = story.first_prompt, engine.now
     engine.power_off()
     ops = engine.ops
-    if violation is None and readable.after(ops).image() != engine.read_nor():
+    if violation is None and not readable.after(ops).reads_as(engine.read_nor()):
         raise ToolBrokenError("the NOR is not what the trace of the session says")
     return Outcome(
         violation=violation,
