@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unbrick.engine.board_file import find_board_file, read_board_file
 from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.qemu import QemuEngine
+from unbrick.engine.serial_port import SerialEngine
 from unbrick.errors import SetupError
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Engine
 
-ENGINES = ("inprocess", "qemu")
+ENGINES = ("inprocess", "qemu", "serial")
 
 
 def create_engine(
@@ -25,6 +27,7 @@ def create_engine(
     *,
     speed: float | None = None,
     debugger: bool = False,
+    board: Path | None = None,
 ) -> Engine:
     """The engine called ``name``.
 
@@ -32,8 +35,9 @@ def create_engine(
         name: one of :data:`ENGINES`.
         elf_files: the firmware's ELF files, for messages that name the source line.
         speed: keep virtual time to this many seconds a second; ``None``: as fast as it goes.
-            QEMU's time is the clock's, whatever this says.
+            QEMU's time, and a real board's, is the clock's, whatever this says.
         debugger: :meth:`Engine.gdb_server` will be called.
+        board: the board file of the engine ``serial``; ``$UNBRICK_BOARD`` or ``board.toml`` here.
 
     Raises:
         SetupError: there is no such engine, or what it needs is missing.
@@ -43,4 +47,6 @@ def create_engine(
         return engine if speed is None else PacedEngine(engine, speed)
     if name == "qemu":
         return QemuEngine()
+    if name == "serial":
+        return SerialEngine(read_board_file(find_board_file(board)))
     raise SetupError(f"there is no engine {name!r}", hint=f"choose one of {', '.join(ENGINES)}")
