@@ -5,15 +5,20 @@ Resource          terminal.resource
 
 
 *** Test Cases ***
-The Update Gets Through A Link That Fails
-    [Template]    The Update Gets Through A Link With
-    drop=0.06
-    duplicate=0.3
-    reorder=0.3
-    corrupt=0.06
-    truncate=0.06
-    noise=0.0001
-    drop=0.02    duplicate=0.1    reorder=0.1    corrupt=0.02    delay=50 ms
+The Update Gets Through A Link That Loses Messages
+    The Update Gets Through A Link With    drop=0.03
+
+The Update Gets Through A Link That Doubles Messages
+    The Update Gets Through A Link With    duplicate=0.3
+
+The Update Gets Through A Link That Mixes Messages Up
+    The Update Gets Through A Link With    reorder=0.3    delay=50 ms
+
+The Update Gets Through A Link That Breaks Messages
+    The Update Gets Through A Link With    corrupt=0.02    truncate=0.02
+
+The Update Gets Through A Link With Noise
+    The Update Gets Through A Link With    noise=0.0001
 
 Nothing Is Forged When Bytes Change That No Checksum Guards
     A Registered Terminal With A User's Data
@@ -44,6 +49,7 @@ The Terminal Is Out Of Reach For A While
 
 The Server Is Gone For Good
     [Documentation]    The terminal gives up after a minute without any answer, and works on.
+    [Tags]    minutes
     A Registered Terminal With A User's Data
     ${before} =    Get Nor
     Start Update    1.1.0

@@ -67,7 +67,7 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
 
     The end of the UART's log, what went over the wireless link, faults of the firmware, and a
     picture of the NOR are in ``log.html`` with the failed test; all of each log is beside it,
-    in the folder ``uart``.
+    in the folder ``logs``. (In ``log.html`` from Robot Framework 7.2 on.)
     """
 
     ROBOT_LIBRARY_SCOPE = "SUITE"
@@ -115,16 +115,19 @@ def _attach(reference: Reference, test: str) -> None:
     }
     for title, (name, log) in logs.items():
         if log:
-            logger.write(attachment(title, log, _keep(test, name, log)), html=True)
-    logger.write(f"<b>the NOR</b><br>{reference.picture()}", html=True)
+            logger.write(attachment(title, log, _keep(test, f"{name}.log", log)), html=True)
+    picture = reference.picture()
+    if picture.startswith("<svg"):
+        _keep(test, "nor.svg", picture)
+    logger.write(f"<b>the NOR</b><br>{picture}", html=True)
 
 
 def _keep(test: str, name: str, log: str) -> str | None:
-    """Write a log beside ``log.html``; returns the link to it."""
+    """Write a log or a picture beside ``log.html``; returns the link to it."""
     folder = BuiltIn().get_variable_value("${OUTPUT DIR}")
     if not folder:
         return None
-    link = Path("uart") / f"{re.sub(r'[^A-Za-z0-9]+', '-', test).strip('-')}.{name}.log"
+    link = Path("logs") / f"{re.sub(r'[^A-Za-z0-9]+', '-', test).strip('-')}.{name}"
     path = Path(folder) / link
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 QUOTED = 6  # lines that an error shows; the log has them all
 
-_LINE = re.compile(r"([^\r\n]*)(?:\r\n|\n|\r(?=[^\n]))")
-"""A finished line. A lone CR ends one, too: the terminal moves its prompt below a message so."""
+_OVERWRITTEN = r"(?:[^\r\n]*\r+(?=[^\r\n]))*"
+_LINE = re.compile(rf"{_OVERWRITTEN}([^\r\n]*)\r*\n")
+"""A finished line, as it can be read: what is before a lone CR is written over by what follows. The
+terminal moves its prompt below a message so."""
+_REST = re.compile(rf"{_OVERWRITTEN}([^\r\n]*)\r*")
 
 
 class Line(NamedTuple):
@@ -76,15 +79,16 @@ class Uart:
         """The first line, from the cursor on, in which ``pattern`` is found."""
         at = self.cursor
         while True:
-            line = _LINE.match(self.text, at)
-            if line is None and not unfinished:
-                return None
-            words = line.group(1) if line else self.text[at:]
-            match = pattern.search(words)
-            if match:
-                end = line.end() if line else at + match.end()
-                return Found(Line(words.rstrip(" "), self._time(at), match.groups()), end)
+            finished = _LINE.match(self.text, at)
+            line = finished or (_REST.match(self.text, at) if unfinished else None)
             if line is None:
+                return None
+            match = pattern.search(line.group(1))
+            if match:
+                end = line.end() if finished else line.start(1) + match.end()
+                said = Line(line.group(1).rstrip(" "), self._time(line.start(1)), match.groups())
+                return Found(said, end)
+            if not finished:
                 return None
             at = line.end()
 
@@ -118,12 +122,12 @@ class Uart:
         at = 0
         for place, time, event in [*self._events, (len(self.text), 0.0, "")]:
             while at < place:
-                line = _LINE.match(self.text, at)
-                end = min(place, line.end() if line else place)
-                words = self.text[at:end].rstrip("\r\n ")
-                if words not in {"", ">"}:
-                    out.append(f"[{self._time(at):10.3f}] {words}")
-                at = end
+                line = _LINE.match(self.text, at, place) or _REST.match(self.text, at, place)
+                if line is None:
+                    break
+                if line.group(1).strip() not in {"", ">"}:
+                    out.append(f"[{self._time(line.start(1)):10.3f}] {line.group(1).rstrip()}")
+                at = max(at + 1, line.end())
             if event:
                 out.append(f"[{time:10.3f}] *** {event} ***")
         return "\n".join(out)
