@@ -20,6 +20,7 @@ from rich.table import Table
 from unbrick.bench.bench import Bench
 from unbrick.bench.hil import HilTest
 from unbrick.console.state import read_nor, write_nor
+from unbrick.engine.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.engine.create import ENGINES, create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import SetupError, UnbrickError
@@ -27,16 +28,36 @@ from unbrick.image.factory import factory_image
 from unbrick.image.release import make_releases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unbrick.bench.hil import Step
     from unbrick.engine.base import Engine, Line
     from unbrick.engine.ports import Port
     from unbrick.image.release import Releases
 
-engine_option = click.option(
-    "--engine", type=click.Choice(ENGINES), default="inprocess", show_default=True
-)
+
+def _name_board(_context: click.Context, _option: click.Parameter, file: Path | None) -> None:
+    if file is not None:
+        os.environ[BOARD_VARIABLE] = str(file)
+
+
+def engine_option(command: Callable[..., None]) -> Callable[..., None]:
+    """``--engine``, and ``--board`` for the one that needs a file."""
+    engine = click.option(
+        "--engine", type=click.Choice(ENGINES), default="inprocess", show_default=True
+    )
+    board = click.option(
+        "--board",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar=BOARD_VARIABLE,
+        show_envvar=True,
+        expose_value=False,
+        callback=_name_board,
+        help="With --engine serial: the file that describes the board.  [default: board.toml]",
+    )
+    return engine(board(command))
+
+
 firmware_option = click.option(
     "--firmware",
     type=click.Path(file_okay=False, path_type=Path),
@@ -103,7 +124,7 @@ def terminal(
     with create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger) as made:
         if nor_file is not None and nor_file.exists():
             made.load_nor(read_nor(nor_file))
-        else:
+        elif engine != "serial":  # a board is taken as it is
             made.load_nor(factory_image(releases.boot, releases.signed[installed], serial))
         try:
             yield made

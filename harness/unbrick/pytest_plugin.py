@@ -14,7 +14,8 @@ A campaign as tests, one for each scenario::
     def test_power_cuts(campaign):
         assert campaign.states > 5
 
-``--engine`` chooses the engine; tests that take ``system`` run on it. When one fails, the report
+``--engine`` chooses the engine; tests that take ``system`` run on it. What it cannot know skips the
+test that asks for it. When one fails, the report
 shows the end of the terminal's console.
 """
 
@@ -34,13 +35,13 @@ from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
 from unbrick.engine.create import ENGINES, create_engine
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.errors import MissingToolError
+from unbrick.errors import MissingToolError, NotKnownHereError
 from unbrick.image.release import Releases, make_releases
 from unbrick.report.formats import how_to_replay
 from unbrick.report.model import ScenarioReport, scenario_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from unbrick.bench.console import Console
     from unbrick.link.simulated import SimulatedLink
@@ -70,9 +71,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--engine NAME`` and ``--firmware-folder DIR``."""
+    """``--engine NAME``, ``--board FILE`` and ``--firmware-folder DIR``."""
     group = parser.getgroup("unbrick")
     group.addoption("--engine", choices=ENGINES, default="inprocess", help="what runs the terminal")
+    group.addoption(
+        "--board",
+        type=Path,
+        help="with --engine serial: the file that describes the board (UNBRICK_BOARD, board.toml)",
+    )
     group.addoption(
         "--firmware-folder",
         default="build/firmware",
@@ -107,11 +113,17 @@ def make_system(
     systems: list[System] = []
 
     def make(*, engine: str | None = None, speed: float | None = None, **options: Any) -> System:
+        name = engine or engine_name
+        board = request.config.getoption("--board")
         try:
-            made = create_engine(engine or engine_name, releases.elf_files, speed=speed)
+            made = create_engine(name, releases.elf_files, speed=speed, board=board)
         except MissingToolError as error:
             pytest.skip(f"{error} ({error.hint})")
-        system = System(made, releases, **options)
+        try:
+            system = System(made, releases, **options)
+        except BaseException:
+            made.close()
+            raise
         systems.append(system)
         return system
 
@@ -167,6 +179,25 @@ def campaign(request: pytest.FixtureRequest, releases: Releases) -> ScenarioRepo
         lines = [f"{c.id}: {c.kind}: {c.text}\n    {how_to_replay(c)}" for c in report.violations]
         pytest.fail("\n".join([report.statement, *lines[:20]]), pytrace=False)
     return report
+
+
+def _skip_what_is_not_known() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except NotKnownHereError as error:
+        pytest.skip(f"{error} ({error.hint})" if error.hint else str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """A fixture that needs what the engine cannot know skips the test, visibly."""
+    return (yield from _skip_what_is_not_known())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """So does the test itself."""
+    return (yield from _skip_what_is_not_known())
 
 
 _SYSTEMS = pytest.StashKey[list[System]]()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
-from unbrick.errors import RestoreError, UpdateError
+from unbrick.errors import NotKnownHereError, RestoreError, UpdateError
 from unbrick.image.factory import factory_image
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
@@ -36,7 +36,8 @@ class System:
     """A terminal fresh from the factory, with a server that it can reach over the link.
 
     Args:
-        engine: powered off; its NOR is replaced.
+        engine: powered off; its NOR is replaced. Where that cannot be done, on a real board, the
+            terminal must be already what is wanted.
         releases: the built and signed software.
         installed: version that the factory installs; ``None``: only boot and identity.
         serial: the terminal's serial number.
@@ -44,6 +45,9 @@ class System:
         seed: of everything random on the server's side.
         records: the server's store; in memory by default.
         inspect: what the server knows of an image it publishes.
+
+    Raises:
+        NotKnownHereError: the terminal is not what is wanted, and the engine cannot make it so.
     """
 
     def __init__(
@@ -60,12 +64,30 @@ class System:
     ) -> None:
         self.engine, self.releases, self.serial = engine, releases, serial
         self.bench = Bench(engine)
+        application = None if installed is None else releases.signed[installed]
+        try:
+            engine.load_nor(factory_image(releases.boot, application, serial))
+        except NotKnownHereError as error:
+            self._must_be(installed, error)
         self.records = records or MemoryRecords()
         self.server = ServerCore(self.records, inspect)
         self.link = SimulatedLink(engine.radio, self.server, faults=faults, seed=seed)
         self.bench.peers.append(self.link)
-        application = None if installed is None else releases.signed[installed]
-        engine.load_nor(factory_image(releases.boot, application, serial))
+
+    def _must_be(self, installed: str | None, why: NotKnownHereError) -> None:
+        """Start the terminal as it is, and see that it is what a test begins with."""
+        if installed is None:
+            raise why
+        self.power_on()
+        runs, who = self.console.command("version"), self.console.command("id")
+        self.bench.cut_power()
+        self.engine.radio.read()
+        if f" {installed}+" not in runs or self.serial not in who.split():
+            raise NotKnownHereError(
+                f"the board must be {self.serial} and run {installed}, but it runs "
+                f"{runs.split(',')[0]}, and {why}",
+                hint=why.hint,
+            )
 
     @property
     def console(self) -> Console:
