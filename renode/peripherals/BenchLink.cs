@@ -132,7 +132,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     line.Clear();
                 }
                 cpu.ClearTranslationCache();
-                cpu.IsHalted = false;
                 powered = true;
                 break;
             case 'O': // power off

@@ -5,6 +5,7 @@
 // that relies on it is found out.
 
 using System;
+using System.Linq;
 
 using Antmicro.Renode.Core;
 using Antmicro.Renode.Logging;
@@ -63,6 +64,10 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             var garbage = new byte[sram.Size];
             new Random(0x5EED).NextBytes(garbage);
             sram.WriteBytes(0, garbage, garbage.Length);
+            foreach(var cpu in machine.SystemBus.GetCPUs().OfType<IControllableCPU>())
+            {
+                cpu.IsHalted = false; // as it was since the reset was asked for, or the power was cut
+            }
         }
 
         private readonly IMachine machine;

@@ -9,6 +9,7 @@ from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.qemu import QemuEngine
+from unbrick.engine.renode import RenodeEngine
 from unbrick.engine.serial_port import SerialEngine
 from unbrick.errors import SetupError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Engine
 
-ENGINES = ("inprocess", "qemu", "serial")
+ENGINES = ("inprocess", "qemu", "renode", "serial")
 
 
 def create_engine(
@@ -47,6 +48,9 @@ def create_engine(
         return engine if speed is None else PacedEngine(engine, speed)
     if name == "qemu":
         return QemuEngine()
+    if name == "renode":
+        renode = RenodeEngine(elf_files)
+        return renode if speed is None else PacedEngine(renode, speed)
     if name == "serial":
         return SerialEngine(read_board_file(find_board_file(board)))
     raise SetupError(f"there is no engine {name!r}", hint=f"choose one of {', '.join(ENGINES)}")
