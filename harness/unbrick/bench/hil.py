@@ -23,7 +23,7 @@ from unbrick.bench.tap import Tap
 from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
-from unbrick.errors import ExpectError, ServerError, UnbrickError
+from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
 from unbrick.image.factory import factory_image
 from unbrick.image.hexfile import to_hex
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 SERIAL = "UB-000001"
 SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
 START = 20.0  # seconds of the clock for a process to be ready
+INTO_ERASE = 0.1  # seconds after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
 ENDED = ("succeeded", "failed", "refused", "cancelled")
 
@@ -122,7 +123,7 @@ class HilTest:
         self._console = self._bench.console
         if echo:
             self._console.listeners.append(echo)
-        rate = BOARD.baud / 10 * (1 if engine == "inprocess" else SPEED)
+        rate = BOARD.baud / 10 * (1 if engine != "qemu" else SPEED)
         self._modem = TcpPort(self._engine.radio, rate=rate)
         self._wire = PtyPort(Tap(self._console), rate=rate)
         for port in (self._modem, self._wire):
@@ -131,6 +132,7 @@ class HilTest:
         self._api = ""
         self._coap = ""
         self._reason = ""
+        self._serial = SERIAL
 
     @property
     def console_text(self) -> str:
@@ -169,9 +171,15 @@ class HilTest:
 
     def _boot(self) -> str:
         image = self._releases.signed["1.0.0"]
-        self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
+        as_found = ""
+        try:
+            self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
+        except NotKnownHereError:
+            as_found = ", as it was found"
         self._engine.power_on()
-        banner = self._expect_or_restoration(r"terminal: .*(?=\r)", 30)
+        banner = self._expect_or_restoration(r"terminal: .*(?=\r)", 30) + as_found
+        if " 1.0.0," not in banner:
+            raise ExpectError(f"the test begins with release 1.0.0, but this is {banner}")
         self._console.expect("\r\n> ")
         return banner
 
@@ -205,7 +213,8 @@ class HilTest:
     def _register(self) -> str:
         self._console.expect("link: registered", 120)
         (terminal,) = self._get("/api/terminals")
-        return f"{terminal['serial']} runs {terminal['version']}"
+        self._serial = terminal["serial"]
+        return f"{self._serial} runs {terminal['version']}"
 
     def _phonebook(self) -> str:
         self._console.command("pb add Alice +441632960123")
@@ -221,7 +230,7 @@ class HilTest:
         self._request("POST", "/api/images", content=self._releases.signed[version])
 
     def _start_update(self, version: str) -> int:
-        body = {"serial": SERIAL, "version": version}
+        body = {"serial": self._serial, "version": version}
         return int(self._request("POST", "/api/updates", json=body)["id"])
 
     def _update(self) -> str:
@@ -269,8 +278,22 @@ class HilTest:
         raise ExpectError(f"the power was never cut in time, in {CUTS} attempts")
 
     def _application_changes(self) -> Callable[[], bool]:
-        before = self._application()
+        try:
+            before = self._application()
+        except NotKnownHereError:
+            return self._first_erase()
         return lambda: self._application() != before
+
+    def _first_erase(self) -> Callable[[], bool]:
+        """Whether the agent has been at it for a moment; for a NOR that cannot be looked at."""
+        begun: list[float] = []
+
+        def erases() -> bool:
+            if not begun and "agent: rewriting 1 of" in self._console.unread:
+                begun.append(self._engine.now)
+            return bool(begun) and self._engine.now >= begun[0] + INTO_ERASE
+
+        return erases
 
     def _application(self) -> bytes:
         part = BOARD.partition("application")
@@ -301,7 +324,7 @@ class HilTest:
 
         if not self._bench.run_until(known, 180):
             raise ServerError("the server does not know that 1.1.0 runs again")
-        return f"{SERIAL} runs 1.1.0"
+        return f"{self._serial} runs 1.1.0"
 
     def _get(self, path: str) -> Any:
         return self._request("GET", path)

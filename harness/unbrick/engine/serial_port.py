@@ -208,8 +208,9 @@ class SerialEngine(Engine):
             return
         for line in self._lines:
             line.discard()
-            line.powered = True
         self._power.on()
+        for line in self._lines:
+            line.powered = True
 
     def power_off(self) -> None:
         if not self.powered:
