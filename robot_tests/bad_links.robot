@@ -15,10 +15,10 @@ The Update Gets Through A Link That Mixes Messages Up
     The Update Gets Through A Link With    reorder=0.3    delay=50 ms
 
 The Update Gets Through A Link That Breaks Messages
-    The Update Gets Through A Link With    corrupt=0.02    truncate=0.02
+    The Update Gets Through A Link With    corrupt=0.015    truncate=0.015
 
 The Update Gets Through A Link With Noise
-    The Update Gets Through A Link With    noise=0.0001
+    The Update Gets Through A Link With    noise=0.00006
 
 Nothing Is Forged When Bytes Change That No Checksum Guards
     A Registered Terminal With A User's Data
@@ -34,7 +34,7 @@ The Server Dies In Mid-Transfer And Returns
     Start Update    1.1.0
     Wait For Line On Uart    update: received 30 %    timeout=5 min
     Stop Server
-    Run For    5 s
+    Run For    3 s
     Start Server
     Wait For Update    succeeded
     Terminal Should Run    1.1.0
@@ -43,7 +43,7 @@ The Terminal Is Out Of Reach For A While
     A Registered Terminal With A User's Data
     Start Update    1.1.0
     Wait For Line On Uart    update: received 30 %    timeout=5 min
-    Cut Link    5 s
+    Cut Link    3 s
     Wait For Update    succeeded
     Terminal Should Run    1.1.0
 

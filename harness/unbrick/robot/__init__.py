@@ -46,7 +46,8 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
 
     ``--variable ENGINE:qemu`` chooses what runs the terminal; ``inprocess`` is the default. Suites
     need not know. What an engine cannot do (cut the power at a flash operation on QEMU, look into
-    the NOR of a real board) skips the test and says so, and so does a missing engine.
+    the NOR of a real board) skips the test and says so, and so does a missing engine. A real board
+    is described by a file: ``--variable ENGINE:serial --variable BOARD:board.toml``.
 
     = The UART =
 

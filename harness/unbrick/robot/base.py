@@ -97,12 +97,7 @@ class Keywords:
 
     def _wanted_engine(self) -> str:
         """The engine's name."""
-        if self._engine_name is not None:
-            return self._engine_name
-        try:
-            return str(BuiltIn().get_variable_value("${ENGINE}", "inprocess"))
-        except RobotNotRunningError:
-            return "inprocess"
+        return self._engine_name or variable("ENGINE") or "inprocess"
 
     def _seconds(self, timeout: timedelta | None) -> float:
         return (self._timeout if timeout is None else timeout).total_seconds()
@@ -117,6 +112,15 @@ class Keywords:
             known = ", ".join(self._releases.signed)
             raise SetupError(f"there is no release {version!r}", hint=f"choose one of {known}")
         return self._releases.signed[version]
+
+
+def variable(name: str) -> str | None:
+    """What ``--variable NAME:value`` or a suite says; None when nobody does."""
+    try:
+        value = BuiltIn().get_variable_value(f"${{{name}}}")
+    except RobotNotRunningError:
+        return None
+    return None if value is None else str(value)
 
 
 def expect(condition: object, message: str) -> None:

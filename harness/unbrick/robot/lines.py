@@ -120,4 +120,4 @@ class UartKeywords(Keywords):
         """
         self._terminal.system.console.type(content)
         if waitForEcho:
-            self._wait(compiled(re.escape(content) + "$", regex=True), None)
+            self._terminal.uart.wait_for_echo(content, self._seconds(None))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from robot.api import logger
 
 from unbrick.engine.create import create_engine
 from unbrick.errors import EngineError, ExpectError, NotKnownHereError
-from unbrick.robot.base import Keywords, expect, keyword
+from unbrick.robot.base import Keywords, expect, keyword, variable
 from unbrick.robot.reference import Reference
 from unbrick.robot.uart import compiled
 
@@ -57,7 +58,12 @@ class TerminalKeywords(Keywords):
         self._close()
         if installed != NOTHING:
             self._image(installed)
-        engine = create_engine(self._wanted_engine(), self._releases.elf_files)
+        board = variable("BOARD")
+        engine = create_engine(
+            self._wanted_engine(),
+            self._releases.elf_files,
+            board=None if board is None else Path(board),
+        )
         self._reference = Reference(
             engine,
             self._releases,
@@ -158,7 +164,7 @@ class TerminalKeywords(Keywords):
     def _command(self, command: str, timeout: float = 30.0) -> str:
         terminal = self._terminal
         terminal.system.console.type(command)
-        terminal.uart.wait(re.compile(f"{re.escape(command)}$"), timeout)
+        terminal.uart.wait_for_echo(command, timeout)
         start = terminal.uart.cursor
         terminal.uart.wait(PROMPT, timeout, unfinished=True)
         answer = terminal.uart.text[start : terminal.uart.cursor]

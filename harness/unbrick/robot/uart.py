@@ -92,6 +92,20 @@ class Uart:
                 return None
             at = line.end()
 
+    def wait_for_echo(self, typed: str, timeout: float) -> None:
+        """Wait for the line that was typed.
+
+        Raises:
+            ExpectError: it did not come: nobody reads what is typed.
+        """
+        echo = re.compile(re.escape(typed) + "$")
+        if self.wait_until(lambda: self.find(echo), timeout) is None:
+            raise ExpectError(
+                f"the terminal does not echo {typed!r}, so it has no prompt; "
+                f"its last words were:\n{self.last_words()}"
+            )
+        self.wait(echo, 0.0)
+
     def wait(self, pattern: re.Pattern[str], timeout: float, *, unfinished: bool = False) -> Line:
         """Wait for a line with ``pattern`` in it; the cursor is behind it then.
 
