@@ -1,0 +1,518 @@
+"""Row C7: a person at the console of a terminal, with the bench behind a key."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pexpect
+import pytest
+from processes import Running, unbrick
+
+from unbrick.board import BOARD
+from unbrick.engine.create import ENGINES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PATIENCE = 120
+ESCAPE = "\x01"
+EMULATED = [name for name in ENGINES if name in {"inprocess", "qemu", "renode"}]
+USER = BOARD.partition("userdata")
+
+
+@pytest.fixture(params=EMULATED)
+def engine(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if name != "inprocess":
+        request.getfixturevalue(name)  # which skips, and says what is missing
+    return name
+
+
+@pytest.fixture
+def sit_down(firmware: Path, tmp_path: Path) -> Iterator[Callable[..., Person]]:
+    people: list[Person] = []
+
+    def sit(*options: object, prompt: bool = True) -> Person:
+        person = Person(["--firmware", firmware, *options], tmp_path)
+        people.append(person)
+        if prompt:
+            person.sees("\r\n> ")
+        return person
+
+    yield sit
+    for person in people:
+        person.window.close(force=True)
+
+
+class Person:
+    """Somebody who has typed ``unbrick console`` in a window."""
+
+    def __init__(self, options: list[object], folder: Path) -> None:
+        self.window = pexpect.spawn(
+            sys.executable,
+            ["-m", "unbrick.cli", "console", *map(str, options)],
+            timeout=PATIENCE,
+            encoding="utf-8",
+            codec_errors="replace",
+            cwd=str(folder),
+            dimensions=(50, 200),
+        )
+        self.window.delaybeforesend = None
+        self.before = termios.tcgetattr(self.window.child_fd)
+
+    def types(self, text: str) -> None:
+        self.window.send(text)
+
+    def sees(self, text: str) -> str:
+        self.window.expect_exact(text)
+        return str(self.window.before)
+
+    def says(self, line: str) -> str:
+        """Type a line to the terminal; returns the answer."""
+        self.types(line + "\r")
+        self.sees(line + "\r\n")
+        return self.sees("\r\n> ")
+
+    def tells_the_bench(self, line: str, answer: str = "") -> None:
+        self.types(ESCAPE)
+        self.sees("bench> ")
+        self.types(line + "\r")
+        self.sees(f"{line}\r\n{answer}")
+
+    def is_gone(self) -> int:
+        """Wait for the end; the window must be as it was. Returns the exit code."""
+        self.window.expect(pexpect.EOF)
+        # With the last one gone, the pseudo-terminal has its settings still.
+        assert termios.tcgetattr(self.window.child_fd) == self.before
+        self.window.wait()
+        status = self.window.exitstatus
+        assert status is not None, f"killed by {self.window.signalstatus}"
+        return int(status)
+
+
+def test_claim_c7_a_person_plays_with_a_terminal(
+    engine: str, sit_down: Callable[..., Person], tmp_path: Path
+) -> None:
+    nor = tmp_path / "nor.bin"
+    person = sit_down("--engine", engine, "--nor", nor, "--serial", "T-78")
+    person.sees("link: registered")
+    assert "T-78" in person.says("id")
+    # A line is half typed while the bench is asked for something.
+    person.types("pb add Alice 11")
+    person.sees("pb add Alice 11")
+    person.tells_the_bench("help", "cut [next [N]]   cut the power now")
+    person.sees("\r\n> pb add Alice 11")
+    person.types("2\r")
+    person.sees("added 1")
+    person.sees("> ")
+    person.types("\x03")  # Ctrl-C is the terminal's, too
+    person.tells_the_bench("message lunch is ready")
+    person.sees("message: lunch is ready")
+    person.tells_the_bench("nor")
+    person.sees("application")
+    person.sees("unbrick-terminal 1.0.0+0")
+    person.sees("\r\n> ")
+    # The power goes, and what is typed meanwhile is there when it is back.
+    person.tells_the_bench("cut", "power cut")
+    person.types("pb list\r")
+    person.tells_the_bench("on")
+    person.sees("boot: unbrick boot")
+    person.sees("> pb list\r\n")
+    assert "Alice" in person.sees("\r\n> ")
+    person.tells_the_bench("save state.bin", "saved the NOR to state.bin (not saved: SRAM")
+    assert "deleted" in person.says("pb del 1")
+    person.tells_the_bench("load state.bin", "power cut\r\nloaded the NOR from state.bin")
+    person.sees("terminal: ")
+    person.sees("\r\n> ")
+    assert "Alice" in person.says("pb list")
+    person.tells_the_bench("cut next", "the power goes")
+    person.types("pb add Bob 1\r")
+    person.sees("power cut")
+    person.tells_the_bench("on")
+    person.sees("\r\n> ")
+    assert "Alice" in person.says("pb list")
+    person.sees("link: registered")
+    # Without the link there is no update; with it there is.
+    person.tells_the_bench("link down", "the link is down")
+    person.tells_the_bench("update 1.1.0", "server: update 1 to 1.1.0 is announced")
+    assert "announced" not in person.says("update")
+    person.tells_the_bench("link up", "the link is up")
+    person.sees("update: announced 1.1.0")
+    person.sees("server: update 1 succeeded, the terminal runs 1.1.0+0")
+    assert "1.1.0" in person.says("version")
+    person.tells_the_bench("quit")
+    assert person.is_gone() == 0
+    assert b"Alice" in nor.read_bytes()[USER.offset : USER.end]
+
+
+def test_the_power_is_cut_at_the_operation_that_was_meant(
+    sit_down: Callable[..., Person],
+) -> None:
+    person = sit_down()
+    assert "added 1" in person.says("pb add Alice 1")
+    person.tells_the_bench("cut next 1000")
+    person.tells_the_bench("cut never")
+    person.tells_the_bench("cut next 2", "the power goes just before it")
+    assert "added 2" in person.says("pb add Bob 1")  # one operation
+    person.types("pb add Carl 1\r")
+    person.sees("power cut just before flash operation")
+    person.tells_the_bench("on")
+    person.sees("\r\n> ")
+    listing = person.says("pb list")
+    assert "Bob" in listing
+    assert "Carl" not in listing
+    person.tells_the_bench("cut next 0", "'0' is no number of operations: type cut next 3")
+    person.tells_the_bench("cut sometimes", "cannot cut 'sometimes': type cut, cut next")
+
+
+def test_what_the_bench_cannot_do_is_said(sit_down: Callable[..., Person]) -> None:
+    person = sit_down("--modem", "tcp:0")
+    for line, answer in (
+        ("jump", "no command 'jump': type help"),
+        ("link up", "the modem is a port: link and server are elsewhere"),
+        ("update 1.1.0", "the modem is a port"),
+        ("gdb", "there is no debugger's port: start this with --gdb PORT"),
+        ("save", "which file?"),
+        ("save 'x", "which file?"),
+        ("save no/such/folder", "cannot write no/such/folder: No such file"),
+        ("load nothing.bin", "cannot read nothing.bin: No such file"),
+        ("help on", "on               give the power back"),
+    ):
+        person.tells_the_bench(line, answer)
+    assert "UB-000001" in person.says("id"), "the terminal has noticed nothing"
+
+
+def test_the_server_refuses_what_it_cannot_do(sit_down: Callable[..., Person]) -> None:
+    person = sit_down()
+    person.sees("link: registered")
+    person.tells_the_bench("update 9.9.9", "there is no release 9.9.9: choose from 1.0.0")
+    person.tells_the_bench("message " + "x" * 200)
+    person.sees("160")
+    person.tells_the_bench("link sideways", "up or down?")
+    assert "no messages" in person.says("messages")
+
+
+def test_a_command_is_edited_and_left(sit_down: Callable[..., Person]) -> None:
+    person = sit_down()
+    person.types(ESCAPE)
+    person.sees("bench> ")
+    person.types("cud\x7f\x15help onn\x7f\r")
+    person.sees("give the power back")
+    person.types("pb ad" + ESCAPE + "cut\x03d Alice 112\r")  # left without a command
+    person.sees("added 1")
+    person.types(ESCAPE + ESCAPE)  # for the terminal, which ignores it
+    assert "Alice" in person.says("pb list")
+
+
+def test_the_window_is_restored_however_it_ends(
+    sit_down: Callable[..., Person], tmp_path: Path
+) -> None:
+    nor = tmp_path / "nor.bin"
+    person = sit_down("--nor", nor)
+    person.says("pb add Alice 112")
+    assert termios.tcgetattr(person.window.child_fd) != person.before
+    person.window.kill(signal.SIGTERM)
+    assert person.is_gone() == 0
+    assert b"Alice" in nor.read_bytes(), "what was in the NOR is kept"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        person = sit_down("--gdb", port, prompt=False)
+        person.sees(f"unbrick: nothing can listen on port {port}: ")
+        assert person.is_gone() == 2
+
+
+def test_a_stopped_console_goes_on_raw(sit_down: Callable[..., Person]) -> None:
+    person = sit_down()
+    raw = termios.tcgetattr(person.window.child_fd)
+    termios.tcsetattr(person.window.child_fd, termios.TCSANOW, person.before)  # as a shell does
+    person.window.kill(signal.SIGCONT)
+    assert "UB-000001" in person.says("id")
+    assert termios.tcgetattr(person.window.child_fd) == raw
+
+
+# Nothing typed is lost, nothing printed is lost --------------------------------------------------
+
+
+def undisturbed(said: str) -> str:
+    """What the terminal has said, without what it said about the link in between."""
+    return re.sub(r"(> [^\r\n]*)\rlink: [a-z ]*\r\n\1", r"\1", said)
+
+
+def test_nothing_pasted_is_lost(engine: str, sit_down: Callable[..., Person]) -> None:
+    person = sit_down("--engine", engine)
+    words = [f"w{number:04}-{'x' * (number % 97)}" for number in range(180)]
+    paste = "".join(f"{word}\r" for word in words)
+    assert len(paste) > 8000
+    sender = threading.Thread(target=person.window.send, args=(paste,))
+    sender.start()
+    said = ""
+    for word in words:
+        answer = f'no command "{word}": type help\r\n'
+        said += person.sees(answer) + answer
+    sender.join(PATIENCE)
+    said += person.sees("> ") + "> "
+    expected = "".join(f'{word}\r\nno command "{word}": type help\r\n> ' for word in words)
+    assert undisturbed("> " + said) == "> " + expected
+
+
+def test_nothing_printed_is_lost_by_a_slow_reader(engine: str, firmware: Path) -> None:
+    """The reader sleeps until pipe and console are full, then reads byte for byte."""
+    times = 250 if engine != "inprocess" else 60  # its line has a rate: 11,520 bytes a second
+    command = [sys.executable, "-m", "unbrick.cli", "console", "--engine", engine]
+    with subprocess.Popen(
+        [*command, "--firmware", str(firmware)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as console:
+        assert console.stdin is not None
+        assert console.stdout is not None
+        console.stdin.write(b"help\n" * times)
+        console.stdin.close()
+        time.sleep(3)
+        said = undisturbed(console.stdout.read().decode())
+        assert console.wait(PATIENCE) == 0
+    start, *answers = said.split("> help\r\n")
+    assert start.startswith("boot: ")
+    assert len(answers) == times
+    assert answers[-1] == answers[0] + "> "
+    assert len(answers[0].splitlines()) > 10
+    assert len(set(answers[:-1])) == 1, "every answer is the same, to the byte"
+
+
+def test_a_script_works_from_top_to_bottom(engine: str, firmware: Path, tmp_path: Path) -> None:
+    nor = tmp_path / "nor.bin"
+    script = (
+        "pb add Alice 112\npb list\n"
+        f"{ESCAPE}cut\n{ESCAPE}on\nreboot\npb add Bob 7\r\npb list\n"
+        f"{ESCAPE}save {tmp_path / 'saved.bin'}\n"
+        "pb del 1\n"
+    )
+    done = unbrick(
+        *("console", "--engine", engine, "--firmware", firmware, "--nor", nor), input=script
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("boot: unbrick boot") == 3
+    assert re.search(r"\n  1  Alice +112\n  2  Bob +7\n", done.stdout)
+    assert done.stdout.rstrip().endswith(("deleted 1\n>", "link: registered\n>"))
+    assert "power cut" in done.stderr
+    assert "power cut" not in done.stdout, "what the terminal says is alone on standard output"
+    saved = (tmp_path / "saved.bin").read_bytes()
+    assert len(saved) == len(nor.read_bytes()) == BOARD.nor.modelled
+    assert saved != nor.read_bytes()
+
+
+def test_a_script_that_quits_is_not_waited_for(firmware: Path) -> None:
+    done = unbrick("console", "--firmware", firmware, input=f"id\n{ESCAPE}quit\nversion\n")
+    assert done.returncode == 0, done.stderr
+    assert "UB-000001" in done.stdout
+    assert "digest" not in done.stdout
+
+
+# As people work ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is missing (apt install tmux)")
+    environment = {k: v for k, v in os.environ.items() if k not in {"TMUX", "TMUX_PANE"}}
+    environment["LC_ALL"] = "C.UTF-8"
+
+    def run(*words: object) -> str:
+        return subprocess.run(
+            ["tmux", "-S", str(tmp_path / "tmux"), "-f", os.devnull, *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+            env=environment,
+        ).stdout
+
+    yield run
+    run("kill-server")
+
+
+def test_a_person_in_tmux(tmux: Callable[..., str], firmware: Path, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m unbrick.cli console --firmware {firmware}"
+    tmux("new-session", "-d", "-x", 110, "-y", 40, "-c", tmp_path, "sh")
+
+    def sees(text: str) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while text not in (pane := tmux("capture-pane", "-p", "-J")):
+            assert time.monotonic() < deadline, pane
+            time.sleep(0.1)
+        return pane
+
+    tmux("send-keys", "PS1='done: '; stty -a > before; " + command, "Enter")
+    sees("link: registered")
+    tmux("send-keys", "pb add Älice 112", "BSpace", "3", "Enter")
+    sees("added 1")
+    tmux("send-keys", "C-a")
+    sees("bench> ")
+    tmux("send-keys", "nor", "Enter")
+    pane = sees("userdata")
+    assert re.search(r"0x100000 +application +█+", pane)
+    tmux("send-keys", "pb list", "Enter")
+    sees("  1  Älice")
+    assert "113" in sees("> ")
+    tmux("send-keys", "C-a", "quit", "Enter")
+    sees("done: ")
+    tmux("send-keys", "stty -a > after; echo over-$?", "Enter")
+    sees("over-0")
+    assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
+
+
+@pytest.mark.parametrize("program", ["picocom"])
+def test_a_pseudo_terminal_for_other_programs(
+    program: str, engine: str, firmware: Path, sit_down: Callable[..., Person]
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is missing (apt install {program})")
+    bench = sit_down("--engine", engine, "--pty", prompt=False)
+    bench.window.expect(r"console: (\S+)\r\n")
+    path = bench.window.match.group(1)
+    bench.sees("bench> ")
+    window = pexpect.spawn(
+        program, ["-q", "-b", "115200", path], timeout=PATIENCE, encoding="utf-8", echo=False
+    )
+    try:
+        time.sleep(0.5)  # it throws away what came before
+        window.send("\r")
+        window.expect_exact("> ")
+        words = [f"v{number:03}" for number in range(200)]
+        window.send("".join(f"{word}\r" for word in words))  # faster than any line
+        for word in words:
+            window.expect_exact(f'no command "{word}": type help\r\n')
+        bench.types("cut\n")
+        bench.sees("power cut")
+        bench.sees("bench> ")
+        window.send("id\r")
+        bench.types("on\n")
+        window.expect_exact("boot: unbrick boot")
+        window.expect_exact("> id\r\nserial:   UB-000001")
+        window.send("\x01\x18")  # C-a C-x leaves picocom
+        window.expect(pexpect.EOF)
+    finally:
+        window.close(force=True)
+    bench.types("quit\n")
+    assert bench.is_gone() == 0
+
+
+def test_a_pseudo_terminal_without_a_person_at_the_bench(firmware: Path) -> None:
+    with Running("console", "--firmware", firmware, "--pty", "--modem", "pty") as console:
+        console.wait_for(r"console: /dev/\S+\nmodem: /dev/")
+        assert console.end() == 0
+
+
+# With a debugger ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gdb() -> str:
+    found = shutil.which("gdb-multiarch")
+    if found is None:
+        pytest.skip("gdb-multiarch is missing (apt install gdb-multiarch)")
+    return found
+
+
+class Debugger:
+    """Somebody who has typed in another window what the console said."""
+
+    def __init__(self, command: str) -> None:
+        self.window = pexpect.spawn(
+            "sh", ["-c", command], timeout=PATIENCE, encoding="utf-8", dimensions=(50, 200)
+        )
+        self.orders("set style enabled off")
+        self.orders("set pagination off")
+
+    def orders(self, line: str) -> None:
+        self.window.expect_exact("(gdb) ")
+        self.window.sendline(line)
+
+    def sees(self, pattern: str) -> re.Match[str]:
+        self.window.expect(pattern)
+        match = self.window.match
+        assert isinstance(match, re.Match)
+        return match
+
+
+def test_gdb_breaks_in_the_agent_of_a_live_terminal(
+    engine: str, gdb: str, sit_down: Callable[..., Person]
+) -> None:
+    person = sit_down("--engine", engine, "--gdb", 0, prompt=False)
+    person.window.expect(r"debug it with: (gdb-multiarch .*?)\r\n")
+    command = person.window.match.group(1).replace("gdb-multiarch", f"{gdb} -nx", 1)
+    person.sees("\r\n> ")
+    debugger = Debugger(command)
+    debugger.orders("break nor_program")
+    debugger.orders("continue")
+    debugger.sees("Continuing")
+    person.types("pb add Alice 112\r")
+    debugger.sees(r"Breakpoint 1, nor_program \(offset=2097152, .*length=20\)")
+    debugger.orders("next")
+    debugger.sees(r"\d+\s+while \(length > 0\)")
+    debugger.orders("info registers pc")
+    pc = int(debugger.sees(r"pc +(0x[0-9a-f]+) .*<nor_program\+")[1], 16)
+    assert BOARD.agent.base <= pc < BOARD.agent.base + BOARD.agent.size
+    # The terminal stands still, the bench does not; what is typed waits.
+    person.tells_the_bench("nor")
+    person.sees("spare")
+    person.types("pb list\r")
+    debugger.orders("disable 1")
+    debugger.orders("break phonebook_add")
+    debugger.orders("finish")
+    debugger.sees(r"Value returned is")
+    debugger.orders("continue")
+    debugger.sees("Continuing")
+    person.sees("added 1")
+    person.sees("pb list\r\n")
+    assert "Alice" in person.sees("\r\n> ")
+    person.types("pb add Bob 2\r")
+    debugger.sees(r"Breakpoint 2(\.\d+)?, phonebook_add")
+    debugger.orders("detach")
+    debugger.orders("quit")
+    debugger.sees("")
+    person.sees("added 2")
+    person.tells_the_bench("gdb", "gdb-multiarch ")
+    again = Debugger(command)
+    again.orders("kill")
+    again.sees("y or n")
+    again.window.sendline("y")
+    person.sees("`on` gives it back")
+    person.tells_the_bench("on")
+    person.sees("\r\n> ")
+    assert "Bob" in person.says("pb list")
+    again.window.close(force=True)
+    person.tells_the_bench("quit")
+    assert person.is_gone() == 0
+
+
+def test_a_console_ends_while_a_debugger_keeps_the_terminal(
+    gdb: str, sit_down: Callable[..., Person]
+) -> None:
+    person = sit_down("--gdb", 0, prompt=False)
+    person.window.expect(r"debug it with: (gdb-multiarch .*?)\r\n")
+    command = person.window.match.group(1).replace("gdb-multiarch", f"{gdb} -nx", 1)
+    person.sees("\r\n> ")
+    debugger = Debugger(command)
+    debugger.orders("info registers pc")
+    debugger.sees("pc +0x")
+    person.tells_the_bench("restart", "power cut")
+    debugger.orders("stepi")
+    debugger.orders("info registers pc")
+    assert int(debugger.sees("pc +(0x[0-9a-f]+)")[1], 16) < BOARD.partition("boot").size
+    person.window.kill(signal.SIGTERM)
+    assert person.is_gone() == 0
+    debugger.window.close(force=True)
