@@ -7,6 +7,7 @@
 #include "board/say.h"
 #include "board/system.h"
 #include "board/uart.h"
+#include "board/verify.h"
 #include "board_map.h"
 #include "identity.h"
 #include "lib/crc.h"
@@ -79,19 +80,44 @@ static void show_identity(char *rest) {
     say("hardware: %s\n", identity()->terminal.hardware_id);
 }
 
+static void say_digest(const uint8_t digest[IMAGE_DIGEST_SIZE]) {
+    for (size_t i = 0; i < IMAGE_DIGEST_SIZE; i++) {
+        say("%02x", digest[i]);
+    }
+}
+
 static void show_version(char *rest) {
     (void)rest;
     const struct identity *me = identity();
     say("%s %s, built %s\n", me->name, me->full_version, me->build_time);
     say("digest: ");
-    for (size_t i = 0; i < sizeof me->digest; i++) {
-        say("%02x", me->digest[i]);
-    }
+    say_digest(me->digest);
     say("\n");
     if (resource_size() > 0) {
         say("resources: %u bytes, crc %08x\n", resource_size(),
             crc32(0, resource_data(), resource_size()));
     }
+}
+
+static void drain(void *ctx) {
+    (void)ctx;
+    uart_poll();
+}
+
+/* Not what the image says about itself, but what lies in the NOR now, to its last byte. */
+static void read_back(char *rest) {
+    (void)rest;
+    struct image image;
+    int error = image_parse(&image, system_nor(BOARD_APPLICATION_OFFSET), BOARD_APPLICATION_SIZE);
+    if (error != IMAGE_OK) {
+        say("no software in the NOR, %s\n", image_error_text(error));
+        return;
+    }
+    uint8_t digest[IMAGE_DIGEST_SIZE];
+    verify_sha256(image.start, image.total, digest, drain, NULL);
+    say("sha256: ");
+    say_digest(digest);
+    say(", %u bytes in the NOR\n", image.total);
 }
 
 static void show_region(uintptr_t address, uint32_t size, const char *holder) {
@@ -363,6 +389,7 @@ static const struct command {
     {"help", "help", "this list", help},
     {"id", "id", "who this terminal is", show_identity},
     {"version", "version", "the software that runs", show_version},
+    {"digest", "digest", "SHA-256 of the whole image as it lies in the NOR", read_back},
     {"mem", "mem", "who holds which memory", show_memory},
     {"tasks", "tasks [-v]", "what runs, with -v how much it has done", show_tasks},
     {"hold", "hold NAME", "keep a task from being limited by an update", hold},
