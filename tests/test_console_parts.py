@@ -1,0 +1,321 @@
+"""The parts of the console: keys, typing at the terminal's pace, and the screen."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbrick.console.keys import ESCAPE, LONGEST, Keys
+from unbrick.console.nor_picture import SHADES, nor_picture
+from unbrick.console.screen import CONGESTED, Output, Screen
+from unbrick.console.typist import BURST, PATIENCE, STRANGER, Typist
+
+PROMPT = b"\r\n> "
+
+
+# Keys -----------------------------------------------------------------------------------------
+
+
+class Typed:
+    """What the keys have passed on, in order."""
+
+    def __init__(self, *, always: bool = False) -> None:
+        self.text = b""
+        self.commands: list[str] = []
+        self.shown = b""
+        self.opened: list[bool] = []
+        self.keys = Keys(
+            self._text, self.commands.append, self._show, self.opened.append, always=always
+        )
+
+    def _text(self, data: bytes) -> None:
+        self.text += data
+
+    def _show(self, data: bytes) -> None:
+        self.shown += data
+
+    def everything(self) -> tuple[bytes, list[str], bytes, list[bool]]:
+        return self.text, self.commands, self.shown, self.opened
+
+
+def test_text_goes_to_the_terminal_and_commands_to_the_bench() -> None:
+    typed = Typed()
+    typed.keys.feed(b"one\r\x01cut next\rtwo\x01\x01\x01on\r\n\nthree")
+    assert typed.text == b"one\rtwo\x01\nthree"
+    assert typed.commands == ["cut next", "on"]
+    assert typed.shown == b"cut nexton"
+    assert typed.opened == [True, True, False, True]
+
+
+@given(st.lists(st.sampled_from([b"\x01", b"\r", b"\n", b"\x7f", b"\x03", b"a", "ä".encode()])))
+def test_it_does_not_matter_in_which_pieces_keys_come(keys: list[bytes]) -> None:
+    whole, pieces = Typed(), Typed()
+    whole.keys.feed(b"".join(keys))
+    for byte in b"".join(keys):
+        pieces.keys.feed(bytes([byte]))
+    assert whole.everything() == pieces.everything()
+
+
+@given(st.binary().filter(lambda data: ESCAPE not in data and b"\r\n" not in data))
+def test_text_without_the_key_is_passed_on_as_it_is(data: bytes) -> None:
+    typed = Typed()
+    typed.keys.feed(data)
+    assert typed.everything() == (data, [], b"", [])
+
+
+def test_a_command_is_edited() -> None:
+    typed = Typed()
+    typed.keys.feed(b"\x01" + "cä".encode() + b"\x7fut\x15\x7fon\r\x01no\x03text")
+    assert typed.commands == ["on"]
+    assert typed.text == b"text"
+    assert typed.opened == [True, True, False]
+    assert typed.shown.count(b"\b \b") == 4, "a character of two bytes is one"
+
+
+def test_a_command_is_bounded() -> None:
+    typed = Typed()
+    typed.keys.feed(b"\x01" + b"x" * (2 * LONGEST) + b"\r")
+    assert typed.commands == ["x" * LONGEST]
+
+
+def test_without_a_terminal_every_line_is_a_command() -> None:
+    typed = Typed(always=True)
+    typed.keys.feed(b"cut\non\r\n\x01quit")
+    typed.keys.end()
+    assert typed.commands == ["cut", "on", "quit"]
+    assert typed.text == b""
+
+
+# Typist ---------------------------------------------------------------------------------------
+
+
+class Line:
+    """A terminal's line, of which the test is the terminal."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.said = b""
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def read(self) -> bytes:
+        said, self.said = self.said, b""
+        return said
+
+
+class Terminal:
+    """A typist, and what its terminal gets to see."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+        self.typist = Typist(self.line)
+        self.now = 0.0
+
+    def says(self, data: bytes) -> None:
+        self.line.said += data
+        assert self.typist.read() == data
+
+    def gets(self, seconds: float = 0.1) -> bytes:
+        """What comes within some time."""
+        self.line.sent = b""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.01
+            self.typist.step(self.now)
+        return self.line.sent
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    return Terminal()
+
+
+def test_nothing_is_typed_before_the_first_prompt(terminal: Terminal) -> None:
+    terminal.typist.write(b"id\r")
+    terminal.says(b"boot: unbrick boot 1.0.0\r\nterminal: here\r\n")
+    assert terminal.gets() == b""
+    terminal.says(b">")
+    assert terminal.gets() == b""
+    terminal.says(b" ")
+    assert terminal.gets() == b"id\r"
+
+
+def test_the_next_line_waits_for_the_next_prompt(terminal: Terminal) -> None:
+    terminal.says(PROMPT)
+    terminal.typist.write(b"one\rtwo\nthree\r\nfour")
+    for line in (b"one\r", b"two\n", b"three\r", b"\nfour"):
+        assert terminal.gets() == line
+        assert terminal.gets() == b""
+        terminal.says(line.strip() + b"\r\nan answer\r\n> ")
+    assert terminal.typist.waiting == 0
+    assert terminal.typist.listened_to
+
+
+def test_keys_of_one_line_go_at_once(terminal: Terminal) -> None:
+    terminal.says(PROMPT)
+    for key in (b"a", b"b", b"\x7f"):
+        terminal.typist.write(key)
+        assert terminal.gets(0.02) == key
+
+
+def test_what_the_terminal_says_on_its_own_account_does_not_hold_up_typing(
+    terminal: Terminal,
+) -> None:
+    terminal.says(PROMPT + b"pb")
+    terminal.says(b"\rlink: registered\r\n> pb")
+    terminal.typist.write(b" list\r")
+    assert terminal.gets() == b" list\r"
+
+
+def test_a_terminal_that_rewrites_itself_is_left_in_peace(terminal: Terminal) -> None:
+    terminal.says(PROMPT + b"\rupdate: checked\r\n> \r\nagent: rewriting 1 of 1 blocks\r\n")
+    terminal.typist.write(b"pb list\r")
+    assert terminal.gets(STRANGER + 1) == b""
+    terminal.says(b"agent: done\r\nboot: unbrick boot 1.0.0\r\nterminal: here\r\n> ")
+    assert terminal.gets() == b"pb list\r"
+
+
+def test_a_terminal_to_be_restored_gets_everything_as_it_comes(terminal: Terminal) -> None:
+    block = bytes(range(256)) * 4
+    terminal.typist.write(block)
+    terminal.says(b"boot: here\r\nrestoration: send the signed image by YMODEM\r\n")
+    assert terminal.gets(0.2) == block
+    terminal.says(b"CC")
+    terminal.typist.write(b"\r\n" * 8)
+    assert terminal.gets() == b"\r\n" * 8
+    terminal.says(b"\r\nboot: again\r\n")
+    terminal.typist.write(b"id\r")
+    assert terminal.gets() == b""
+
+
+def test_software_with_another_prompt_is_typed_at_after_a_while(terminal: Terminal) -> None:
+    terminal.says(b"login: ")
+    terminal.typist.write(b"a\rb\r")
+    assert terminal.gets(STRANGER - 0.1) == b""
+    assert terminal.gets(0.3) == b"a\rb\r"
+    terminal.typist.write(b"c\r")
+    assert terminal.gets() == b"c\r"
+
+
+def test_a_terminal_that_hangs_is_typed_at_after_a_longer_while(terminal: Terminal) -> None:
+    terminal.says(PROMPT)
+    terminal.typist.write(b"a\rb\r")
+    assert terminal.gets(PATIENCE - 1) == b"a\r"
+    assert terminal.gets(2) == b"b\r"
+
+
+def test_it_is_typed_at_the_lines_rate(terminal: Terminal) -> None:
+    terminal.says(PROMPT)
+    terminal.gets(1)
+    terminal.typist.write(b"x" * 20_000)
+    assert BURST + 11_000 <= len(terminal.gets(1)) <= BURST + 11_700
+
+
+def test_without_power_nothing_is_typed_and_nothing_forgotten(terminal: Terminal) -> None:
+    terminal.says(PROMPT)
+    terminal.typist.power_off()
+    terminal.typist.write(b"id\r")
+    assert terminal.gets(PATIENCE + 1) == b""
+    terminal.typist.power_on(terminal.now)
+    assert terminal.gets() == b"", "its old prompt is gone"
+    terminal.says(b"boot: here\r\n> ")
+    assert terminal.gets() == b"id\r"
+
+
+# Screen ---------------------------------------------------------------------------------------
+
+
+def test_output_waits_for_a_slow_reader_and_loses_nothing() -> None:
+    reader, writer = os.pipe()
+    output = Output(writer)
+    data = os.urandom(300_000)
+    output.write(data)
+    assert 0 < output.waiting < len(data)
+    got = b""
+
+    def read() -> None:
+        nonlocal got
+        time.sleep(0.2)
+        while piece := os.read(reader, 1000):
+            got += piece
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    output.close()
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+    assert got == data
+
+
+def test_a_reader_that_has_gone_is_noticed() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    output = Output(writer)
+    output.write(b"hello")
+    assert output.gone
+    assert output.waiting == 0
+    os.close(writer)
+
+
+class Window:
+    """A screen, and what it shows."""
+
+    def __init__(self, *, raw: bool = True) -> None:
+        self.master, slave = os.openpty()
+        os.set_blocking(self.master, False)
+        self.output = Output(slave)
+        self.screen = Screen(self.output, self.output, raw=raw)
+
+    def shows(self) -> bytes:
+        try:
+            return os.read(self.master, 1 << 20).replace(b"\r\r\n", b"\r\n")
+        except BlockingIOError:
+            return b""
+
+
+def test_the_benchs_words_come_between_and_the_terminals_line_goes_on() -> None:
+    window = Window()
+    window.screen.hear(b"one\r\n> pb a")
+    window.shows()
+    window.screen.say("power cut")
+    window.screen.hear(b"dd")
+    assert window.shows() == b"\r\npower cut\r\n> pb add"
+
+
+def test_the_terminals_output_waits_while_a_command_is_typed() -> None:
+    window = Window()
+    window.screen.hear(b"> pb")
+    window.screen.hold("bench> ")
+    window.shows()
+    window.screen.hear(b" list\r\nAlice")
+    window.screen.show(b"on\r\n")
+    window.screen.say("done")
+    assert window.shows() == b"on\r\ndone\r\n"
+    window.screen.release()
+    assert window.shows() == b"> pb list\r\nAlice"
+    window.screen.hold("bench> ")
+    window.screen.hear(b"x" * CONGESTED)
+    assert window.screen.congested, "the terminal has to wait then"
+
+
+# The picture ----------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_what_is_written_and_what_has_changed() -> None:
+    blank = b"\xff" * 0x80000
+    full = bytes(0x40000) + blank[0x40000:]
+    contents = nor_picture(full, blank).columns[2]
+    first, second = list(contents.cells)
+    assert str(first) == SHADES[-1] * 32
+    assert str(second) == SHADES[0] * 32
+    assert "reverse" in repr(first)
+    assert "reverse" not in repr(second)
+    what = [str(cell) for cell in nor_picture(full).columns[4].cells]
+    assert what == ["", "blank"]
