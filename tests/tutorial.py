@@ -371,11 +371,13 @@ def _environment(folder: Path, stands_for: dict[str, str]) -> dict[str, str]:
     coap, http = _free_ports(2)
     stands_for["127.0.0.1:5683"] = f"127.0.0.1:{coap}"
     stands_for["127.0.0.1:8080"] = f"127.0.0.1:{http}"
-    kept = ("LANG", "TMPDIR", "QEMU_SYSTEM_ARM", "RENODE", "UNBRICK_FIRMWARE")
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    kept = ("LANG", "TMPDIR", "QEMU_SYSTEM_ARM", "RENODE", "UNBRICK_CACHE", "UNBRICK_FIRMWARE")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HOME": str(folder),
+        "XDG_CACHE_HOME": cache,  # of the compiler and of downloads
         "TERM": "dumb",
         "PS1": SHELL_PROMPT,
         "PYTHONUNBUFFERED": "1",
