@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class ScriptedTerminal:
         trials: what the new application says at each start: ``ok``, ``quiet``, ``panic``
             or ``dead``, which panics and does not start again.
         limit: bytes of a file; a larger one is refused at its header.
+        reads_back: what its application says the SHA-256 of these contents of the NOR is; without
+            the command, None.
         cut_at: bytes received by YMODEM after which power is lost once.
         garbled: passes what the terminal says, to disturb it.
     """
@@ -38,10 +41,13 @@ class ScriptedTerminal:
     check: Callable[[bytes], str] = lambda _image: ""
     trials: list[str] = field(default_factory=lambda: ["ok"])
     limit: int = 1 << 20
+    reads_back: Callable[[bytes], str] | None = lambda image: hashlib.sha256(image).hexdigest()
     cut_at: int | None = None
     garbled: Callable[[bytes], bytes] = lambda data: data
     image: bytes = b""
     starts: int = 0
+    asked: int = 0
+    _typed: bytes = b""
     _inbox: bytes = b""
     _outbox: bytes = b""
     _receiver: Receiver | None = None
@@ -60,7 +66,7 @@ class ScriptedTerminal:
         """Get power, or power back."""
         self._powered = True
         self._receiver = None
-        self._inbox = b""
+        self._inbox = self._typed = b""
         if self.banner:
             self._say("boot: unbrick boot 1.0.0")
         if self.application:
@@ -74,8 +80,10 @@ class ScriptedTerminal:
             return
         received, self._inbox = self._inbox, b""
         if self._receiver is None:
-            if b"\r" in received:
-                self._outbox += b"\r\n> "
+            self._typed += received
+            while self._receiver is None and b"\r" in self._typed:
+                line, self._typed = self._typed.split(b"\r", 1)
+                self._command(line)
             return
         self._outbox += self._receiver.step(received, now)
         if self.cut_at is not None and len(self._receiver.data) >= self.cut_at:
@@ -90,6 +98,19 @@ class ScriptedTerminal:
             self._receiver = Receiver(now + 1.0)
         elif self._receiver.finished:
             self._judge(self._receiver.data, now)
+
+    def cut(self) -> None:
+        """Lose power; what was said is on the line already."""
+        self._powered = False
+
+    def _command(self, line: bytes) -> None:
+        self._outbox += line + b"\r\n"
+        if line == b"digest" and self.reads_back:
+            self.asked += 1
+            self._say(f"sha256: {self.reads_back(self.image)}, {len(self.image)} bytes in the NOR")
+        elif line:
+            self._say(f'no command "{line.decode("latin-1")}": type help')
+        self._outbox += b"> "
 
     def _say(self, line: str) -> None:
         self._outbox += line.encode() + b"\r\n"
@@ -132,6 +153,7 @@ class ScriptedTerminal:
                 self._say("panic: self-check failed")
             if trial == "panic":
                 continue
+            self._powered = trial != "dead"
             if trial == "ok":
                 self._say("update: 1.1.0 confirmed")
                 self._outbox += b"> "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import select
@@ -77,6 +78,7 @@ def test_claim_a12_a_terminal_without_software_is_restored(image: bytes) -> None
     assert apparatus.accepted == "1.1.0+7"
     assert apparatus.running.startswith("unbrick-terminal 1.1.0")
     assert apparatus.transfers == 1
+    assert apparatus.digest == hashlib.sha256(image).hexdigest()
     assert said[0] == "boot: unbrick boot 1.0.0"
     assert "agent: done" in said
 
@@ -158,15 +160,36 @@ def test_the_terminals_refusal_is_passed_on(image: bytes) -> None:
     assert "refused the image: signature wrong" in failure(apparatus)
 
 
-def test_a_transfer_that_the_terminal_breaks_off_is_tried_again_but_not_for_ever(
-    image: bytes,
-) -> None:
+def test_a_file_that_is_too_large_is_refused_once(image: bytes) -> None:
     terminal = ScriptedTerminal(limit=1000)
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
+    assert "refused the image: file too large" in failure(apparatus)
+    assert apparatus.transfers == 1
+
+
+def test_a_transfer_that_the_terminal_breaks_off_is_tried_again_but_not_for_ever(
+    image: bytes,
+) -> None:
+    terminal = ScriptedTerminal(limit=1000, garbled=lambda data: data.replace(b"large", b"l#rge"))
+    apparatus = apparatus_for(terminal, image, attempts=3)
+    run(apparatus, terminal)
     assert "cancelled the transfer" in failure(apparatus)
-    assert "the terminal said: file too large" in failure(apparatus)
     assert apparatus.transfers == 3
+
+
+def test_damage_on_the_way_is_sent_again_but_a_lasting_objection_is_believed(image: bytes) -> None:
+    objections = ["image hash wrong", ""]
+    terminal = ScriptedTerminal(check=lambda _image: objections.pop(0))
+    apparatus = apparatus_for(terminal, image)
+    run(apparatus, terminal)
+    assert apparatus.stage is Stage.DONE
+    assert apparatus.transfers == 2
+    terminal = ScriptedTerminal(check=lambda _image: "image hash wrong")
+    apparatus = apparatus_for(terminal, image)
+    run(apparatus, terminal)
+    assert "refused the image: image hash wrong" in failure(apparatus)
+    assert apparatus.transfers == 2
 
 
 def test_software_that_fails_its_trial_is_no_success(image: bytes) -> None:
@@ -199,13 +222,16 @@ def test_software_that_dies_is_no_success(image: bytes) -> None:
     assert "has not started it" in failure(apparatus)
 
 
-def test_software_that_never_starts_is_no_success(image: bytes) -> None:
+def test_software_whose_start_was_not_heard_is_found_by_its_prompt(image: bytes) -> None:
     terminal = ScriptedTerminal(garbled=lambda data: data.split(b"boot: ")[0])
     apparatus = apparatus_for(terminal, image)
     terminal.start(0.0)
     terminal._outbox = terminal._outbox.split(b"\r\n", 1)[1]
+    terminal.garbled = lambda data: data.replace(b"built", b"b*ilt")
     run(apparatus, terminal, on_at=1000.0)
-    assert "accepted 1.1.0+7 but has not started it" in failure(apparatus)
+    assert apparatus.stage is Stage.DONE
+    assert apparatus.digest == hashlib.sha256(image).hexdigest()
+    assert apparatus.running == ""
 
 
 @pytest.mark.parametrize("cut_at", [1, 1024, 9000, 20_000])

@@ -4,17 +4,19 @@
 stepped with the time, so the same code restores a terminal on a desk and one in a deterministic
 simulation. ``unbrick.restore.port`` puts it on a serial port.
 
-What the terminal says is in ``docs/protocol.md``, *The wire*.
+A terminal is restored when it runs, and when what lies in its NOR was read back: before that
+nothing is called a success.
 """
 
 from __future__ import annotations
 
 import enum
-import re
-from dataclasses import dataclass
+import hashlib
 from typing import TYPE_CHECKING
 
 from unbrick.errors import RestoreError, UnbrickError
+from unbrick.restore import words
+from unbrick.restore.words import Ear, Terminal
 from unbrick.wire.ymodem import CANCEL, WANT_CRC, Sender
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from unbrick.engine.base import Line
     from unbrick.image.format import ImageInfo
 
-_LINE_LIMIT = 256  # Bytes of a line that are kept; the rest is noise.
-_TRANSFERS = 3  # Transfers that may break before the apparatus gives up.
+ATTEMPTS = 5
+"""Transfers that are begun at most, unless told otherwise."""
+
 _LONE_PROMPTS = 2  # "C"s without a banner that prove a YMODEM receiver,
 _NOISY_PROMPTS = 5  # and behind other characters.
 _PROBE_AFTER = 3.0  # Silence before asking whether an application listens.
@@ -32,21 +35,9 @@ _PROBE_ANSWER = 2.0
 _VERDICT_TIMEOUT = 30.0  # Checking a signature takes the terminal well under a second.
 _START_TIMEOUT = 90.0  # Erasing and programming the whole partition, and up to three trials.
 _TRIAL_TIME = 10.0  # An application that has run so long passed its trial, even if unsaid.
+_DIGEST_TIMEOUT = 5.0  # Hashing the whole partition takes the terminal about a second.
+_DIGEST_TRIES = 8  # The line may be noisy, and the power may go.
 _WANT = chr(WANT_CRC)
-
-_IDENTITY = re.compile(
-    r"restoration: serial=(?P<serial>.{1,31}) hardware=(?P<hardware>.{1,31}) "
-    r"counter=(?P<counter>\d{1,10})$"
-)
-_ANNOUNCES = re.compile(r"restoration: send the signed image")
-_ACCEPTED = re.compile(r"restoration: accepted (?P<version>\S{1,31})")
-_REFUSED = re.compile(r"restoration: refused, (?P<reason>.{1,200})")
-_REASON = re.compile(r"restoration: (?P<reason>.{1,200})")
-_RUNS = re.compile(r"terminal: (?P<software>.{1,200})")
-_CONFIRMED = re.compile(r"update: \S{1,31} confirmed")
-_FROM_BOOT = re.compile(r"(boot|panic): ")
-_PROMPT = "> "
-_BANNER = b"restoration: "
 
 
 class Stage(enum.Enum):
@@ -56,17 +47,9 @@ class Stage(enum.Enum):
     SENDING = "sending the image"
     VERDICT = "waiting for the terminal's verdict"
     STARTING = "the terminal is rewriting and starting"
+    READING_BACK = "reading back what lies in the NOR"
     DONE = "restored"
     FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Terminal:
-    """What a terminal in the restoration state says of itself."""
-
-    serial: str
-    hardware_id: str
-    security_counter: int
 
 
 class Apparatus:
@@ -76,19 +59,26 @@ class Apparatus:
         line: the host's end of the terminal's UART0.
         image: the signed image, as it lies in the NOR.
         info: of that image.
-        wait: seconds to wait for a terminal that asks to be restored. None: for ever; then an
-            application that runs is no error either, and whatever fails is tried again.
+        wait: seconds to wait for a terminal that asks to be restored, at first and whenever a
+            restoration broke off. None: for ever; then an application that runs is no error
+            either, whatever fails is tried again, and nothing is ever typed at a console.
+        attempts: transfers that are begun at most; without effect when it waits for ever.
         say: called with every line that the terminal says.
         console: ask a silent terminal for its prompt, to tell one that runs from one that is dead.
+        read_back: ask the software that was restored for the digest of what lies in the NOR.
+        held: find a terminal, but send nothing before :attr:`held` is set to false.
 
     Attributes:
         stage: how far it is.
+        asks: a terminal has asked to be restored.
         reason: why the terminal wants to be restored, as it says; empty when it has not said.
         terminal: who it is; None when it has not said.
         accepted: the version that the terminal accepted; empty before that.
         running: what the terminal's application said when it started after the restoration.
+        digest: SHA-256 of the whole image that was read back (hexadecimal); empty before that.
         error: why it failed, in the stage FAILED.
-        transfers: transfers that were begun.
+        transfers: transfers that were begun. 0 in the stage DONE: it had the image already.
+        repeats: blocks that were sent again, in all transfers.
     """
 
     def __init__(
@@ -98,32 +88,44 @@ class Apparatus:
         info: ImageInfo,
         *,
         wait: float | None = 60.0,
+        attempts: int = ATTEMPTS,
         say: Callable[[str], None] | None = None,
         console: bool = True,
+        read_back: bool = True,
+        held: bool = False,
     ) -> None:
         self.stage = Stage.SEARCHING
+        self.asks = False
         self.reason = ""
         self.terminal: Terminal | None = None
         self.accepted = ""
         self.running = ""
+        self.digest = ""
         self.error: UnbrickError | None = None
         self.transfers = 0
+        self.repeats = 0
+        self.held = held
         self._line = line
         self._image = image
         self._info = info
         self._wait = wait
+        self._attempts = attempts
         self._say = say
         self._console = console and wait is not None
+        self._reads_back = read_back and wait is not None
         self._sender: Sender | None = None
-        self._text = ""
+        self._ear = Ear()
         self._announced = False
-        self._heard = False
         self._deadline: float | None = None
         self._probe: float | None = None
         self._started = False
         self._tail = b""
         self._delivered = False
         self._refusal = ""
+        self._objection = ""
+        self._asked = 0
+        self._other_digest = ""
+        self._trouble: UnbrickError | None = None
 
     @property
     def finished(self) -> bool:
@@ -171,14 +173,27 @@ class Apparatus:
         if not self.finished:
             self._fail(RestoreError("the restoration was cancelled", hint="start it again"))
 
+    def reconnect(self, line: Line, now: float) -> None:
+        """Go on, on a line that was gone: look for the terminal again, and start over."""
+        self._line = line
+        self._ear.text = ""
+        if not self.finished:
+            self._search(now)
+
     def _search(self, now: float) -> None:
         self.stage = Stage.SEARCHING
         self._tail = b""
-        self._sender = None
+        self._end_transfer()
         self._announced = False
-        self._text = ""
+        self._ear.text = ""
         self._deadline = None if self._wait is None else now + self._wait
-        self._probe = now + _PROBE_AFTER if self._console else None
+        knocks = self._console or (self._reads_back and self.transfers)
+        self._probe = now + _PROBE_AFTER if knocks else None
+
+    def _end_transfer(self) -> None:
+        if self._sender is not None:
+            self.repeats += self._sender.repeats
+        self._sender = None
 
     def _transfer(self, received: bytes, now: float) -> bytes:
         """Go on with the transfer; the bytes after its end are left over."""
@@ -188,39 +203,34 @@ class Apparatus:
         if output:
             self._line.write(output)
         if not sender.finished:
-            self._tail = (self._tail + received)[-_LINE_LIMIT:]
-            banner = self._tail.find(_BANNER)
+            self._tail = (self._tail + received)[-words.LINE_LIMIT :]
+            banner = self._tail.find(words.BANNER)
             if banner < 0 or b"\n" not in self._tail[banner:]:
                 return b""
             # The terminal started anew in the middle of it.
             rest = self._tail[banner:]
             self._search(now)
             return rest
-        rest, error = sender.rest, sender.error
-        if error is None:
-            self.stage = Stage.VERDICT
+        if sender.error is None:
+            self._end_transfer()
             self._delivered = True
-            self._deadline = now + _VERDICT_TIMEOUT
-            self._sender = None
-            self._text = ""
-        elif self._wait is None or self.transfers < _TRANSFERS:
-            self._search(now)
+            self._ear.text = ""
+            self._await(Stage.VERDICT, now + _VERDICT_TIMEOUT)
         else:
             said = f"; the terminal said: {self._refusal}" if self._refusal else ""
-            self._fail(RestoreError(f"{error}{said}", hint=error.hint))
-        return rest
+            self._retry(RestoreError(f"{sender.error}{said}", hint=sender.error.hint), now)
+        return sender.rest
 
     def _listen(self, received: bytes, now: float) -> None:
-        if received:
-            self._heard = True
-            if self._probe is not None and self.stage is Stage.SEARCHING:
-                self._probe = now + _PROBE_AFTER
+        if received and self._probe is not None:
+            self._probe = now + _PROBE_AFTER
         for char in received.decode("latin-1"):
-            if char in "\r\n":
-                line, self._text = self._text, ""
+            line = self._ear.hear(char)
+            # In front of it there may be "C"s from before.
+            if line is not None and (line := line.lstrip(_WANT)):
+                if self._say is not None:
+                    self._say(line)
                 self._hear(line, now)
-            elif char.isascii() and char.isprintable() and len(self._text) < _LINE_LIMIT:
-                self._text += char
             if self.finished:
                 return
         if self.stage is Stage.SEARCHING:
@@ -228,72 +238,90 @@ class Apparatus:
 
     def _look(self, now: float) -> None:
         """Whether the unfinished line is a receiver's prompt, or a console's."""
-        prompts = len(self._text) - len(self._text.rstrip(_WANT))
-        if prompts < len(self._text):
-            enough = _NOISY_PROMPTS
-        else:
-            enough = 1 if self._announced else _LONE_PROMPTS
+        text = self._ear.text
+        prompts = len(text) - len(text.rstrip(_WANT))
+        lone = 1 if self._announced else _LONE_PROMPTS
+        enough = lone if prompts == len(text) else _NOISY_PROMPTS
         if prompts >= enough:
-            self._begin(now)
-        elif self._console and self._text == _PROMPT:
-            self._runs()
+            self.asks = True
+            if not self.held:
+                self._begin(now)
+        elif self._probe is not None and text == words.PROMPT:
+            self._runs(now)
 
     def _hear(self, line: str, now: float) -> None:
-        """Take in one line. In front of it there may be "C"s from before."""
-        line = line.lstrip(_WANT)
-        if not line:
-            return
-        if self._say is not None:
-            self._say(line)
-        if self._delivered and (match := _RUNS.search(line)):
+        """Take in one line."""
+        if self._delivered and (match := words.RUNS.search(line)):
             self.running = match["software"]
-            self.stage = Stage.STARTING
-            self._deadline = now + _TRIAL_TIME
+            self._await(Stage.STARTING, now + _TRIAL_TIME)
         elif self.stage is Stage.SEARCHING:
-            self._hear_searching(line)
-        elif match := _ACCEPTED.search(line):
+            self._hear_searching(line, now)
+        elif match := words.ACCEPTED.search(line):
             self.accepted = match["version"]
-            self._await_start(now)
-        elif match := _REFUSED.search(line):
-            self._fail(
-                RestoreError(
-                    f"the terminal refused the image: {match['reason']}",
-                    hint="give an image that is meant for this terminal: "
-                    "`unbrick image inspect` tells",
-                )
-            )
-        elif match := _REASON.search(line):
+            self._await(Stage.STARTING, now + _START_TIMEOUT)
+        elif match := words.REFUSED.search(line):
+            self._refused(match["reason"], now)
+        elif match := words.REASON.search(line):
             # It started again without being asked to: it lost power, or the new software failed.
-            if self.stage is Stage.STARTING:
-                self._failed(
-                    f"the terminal is in the restoration state again: {match['reason']}",
-                    "restore it with another version of the software",
-                    now,
-                )
-            else:
-                self._search(now)
-                self._hear_searching(line)
+            self._again(line, match["reason"], now)
         elif self.stage is Stage.STARTING:
             self._hear_starting(line, now)
+        elif self.stage is Stage.READING_BACK:
+            self._hear_reading(line, now)
+
+    def _again(self, line: str, reason: str, now: float) -> None:
+        last = words.FAILED_TRIAL.search(reason) or self.transfers >= self._attempts
+        if self.stage is Stage.STARTING and last and self._wait is not None:
+            self._fail(
+                RestoreError(
+                    f"the terminal is in the restoration state again: {reason}",
+                    hint="restore it with another version of the software",
+                )
+            )
+        else:
+            self._search(now)
+            self._hear_searching(line, now)
 
     def _hear_starting(self, line: str, now: float) -> None:
-        if self.running and _CONFIRMED.search(line):
-            self._succeed()
-        elif self.running and _FROM_BOOT.search(line):
+        if self.running and words.CONFIRMED.search(line):
+            self._succeed(now)
+        elif self.running and words.FROM_BOOT.search(line):
             self.running = ""  # Its trial failed; boot may try again.
-            self._await_start(now)
+            self._await(Stage.STARTING, now + _START_TIMEOUT)
 
-    def _hear_searching(self, line: str) -> None:
-        if match := _IDENTITY.search(line):
+    def _hear_reading(self, line: str, now: float) -> None:
+        if match := words.DIGEST.search(line):
+            self._compare(match["digest"], int(match["size"]), now)
+        elif words.UNKNOWN.search(line):
+            self._read_back(now)
+        elif words.FROM_BOOT.search(line):
+            self.running = ""
+            self._search(now)
+
+    def _hear_searching(self, line: str, now: float) -> None:
+        if match := words.IDENTITY.search(line):
             self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
-        elif _ANNOUNCES.search(line):
+        elif words.ANNOUNCES.search(line):
             self._announced = True
-        elif match := _REFUSED.search(line):
+        elif match := words.REFUSED.search(line):
             self._refusal = match["reason"]  # It broke off the transfer.
-        elif match := _REASON.search(line):
+            if self.transfers and words.FINAL.search(self._refusal):
+                self._refused(self._refusal, now)
+        elif match := words.REASON.search(line):
             self.reason = match["reason"]
-        elif self._console and _RUNS.search(line):
-            self._runs()
+        elif self._console and not self._reads_back and words.RUNS.search(line):
+            self._runs(now)
+
+    def _refused(self, reason: str, now: float) -> None:
+        error = RestoreError(
+            f"the terminal refused the image: {reason}",
+            hint="give an image that is meant for this terminal: `unbrick image inspect` tells",
+        )
+        if words.FINAL.search(reason) or reason == self._objection:
+            self._fail(error)
+        else:
+            self._objection = reason
+            self._retry(error, now)
 
     def _begin(self, now: float) -> None:
         """Send the image, unless the terminal has said that it cannot accept it."""
@@ -316,11 +344,22 @@ class Apparatus:
                 )
             )
             return
-        self.stage = Stage.SENDING
+        if self._wait is not None and self.transfers >= self._attempts:
+            self._fail(
+                self._trouble
+                or RestoreError(
+                    f"the terminal asks to be restored again, after {self.transfers} transfers",
+                    hint="check its power and the cable, then start again",
+                )
+            )
+            return
         self.transfers += 1
-        self._deadline = None
         self._probe = None
         self._tail = b""
+        self._delivered = False
+        self._refusal = ""
+        self.accepted = self.running = ""
+        self._await(Stage.SENDING, None)
         self._sender = Sender(f"{info.version}.bin", self._image, now)
         self._line.write(self._sender.step(bytes([WANT_CRC]), now))
 
@@ -331,14 +370,9 @@ class Apparatus:
         if self._deadline is None or now < self._deadline or self.finished:
             return
         if self.stage is Stage.SEARCHING:
-            what = "nothing that asks to be restored" if self._heard else "nothing answers"
-            self._fail(
-                RestoreError(
-                    f"{what} on the wire in {self._wait:.0f} s",
-                    hint="power-cycle the terminal while this waits, and check that it is in the "
-                    "restoration state: it says `restoration: ...` when it starts",
-                )
-            )
+            self._fail(self._trouble or self._ear.why_nothing(self._wait or 0))
+        elif self.stage is Stage.READING_BACK:
+            self._read_back(now)
         elif self.stage is Stage.VERDICT:
             self._failed(
                 "the terminal received the image but says nothing",
@@ -346,7 +380,7 @@ class Apparatus:
                 now,
             )
         elif self.running:
-            self._succeed()
+            self._succeed(now)
         else:
             self._failed(
                 f"the terminal accepted {self.accepted} but has not started it "
@@ -355,33 +389,74 @@ class Apparatus:
                 now,
             )
 
-    def _await_start(self, now: float) -> None:
-        self.stage = Stage.STARTING
-        self._deadline = now + _START_TIMEOUT
+    def _await(self, stage: Stage, deadline: float | None) -> None:
+        self.stage = stage
+        self._deadline = deadline
+        self._probe = None
 
-    def _succeed(self) -> None:
-        self.stage = Stage.DONE
-        self._deadline = None
+    def _succeed(self, now: float) -> None:
+        """It runs; whether it is what was sent is another question."""
+        if self._reads_back:
+            self._read_back(now)
+        else:
+            self._await(Stage.DONE, None)
 
-    def _runs(self) -> None:
-        self._fail(
-            RestoreError(
-                "the terminal's application runs: there is nothing to restore",
-                hint="change its software with an update over the air; to force a restoration, "
-                "erase the application partition, then power-cycle the terminal",
+    def _runs(self, now: float) -> None:
+        """A console answers to one who looks for a terminal in the restoration state."""
+        if self._reads_back:
+            self._read_back(now)
+        else:
+            self._fail(words.runs_fine())
+
+    def _read_back(self, now: float) -> None:
+        """Ask what lies in the NOR, until it is what was sent or there is no hope."""
+        if self._asked < _DIGEST_TRIES:
+            self._asked += 1
+            self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT)
+            self._line.write(words.READ_BACK)
+        elif not self.transfers:
+            self._fail(words.runs_fine())
+        elif self._other_digest:
+            self._fail(
+                RestoreError(
+                    "what lies in the NOR is not what was sent: "
+                    f"it reads back as {self._other_digest[:16]}…, "
+                    f"not as {hashlib.sha256(self._image).hexdigest()[:16]}…",
+                    hint="do not use the terminal; erase its application partition and restore it "
+                    "again, and if that does not help its NOR is worn",
+                )
             )
-        )
+        else:
+            self._fail(
+                RestoreError(
+                    "the terminal runs, but does not say what lies in its NOR",
+                    hint="check the line and start again, which reads it back without sending; "
+                    "for software without the command `digest` give --no-read-back",
+                )
+            )
+
+    def _compare(self, digest: str, size: int, now: float) -> None:
+        if (digest, size) == (hashlib.sha256(self._image).hexdigest(), len(self._image)):
+            self.digest = digest
+            self._await(Stage.DONE, None)
+        else:  # Noise can make right wrong, but neither wrong right nor twice the same.
+            if digest == self._other_digest:
+                self._asked = _DIGEST_TRIES
+            self._other_digest = digest
+            self._read_back(now)
 
     def _failed(self, what: str, hint: str, now: float) -> None:
-        """Something went wrong that a patient apparatus tries again."""
-        if self._wait is None:
+        self._retry(RestoreError(what, hint=hint), now)
+
+    def _retry(self, error: UnbrickError, now: float) -> None:
+        """Something went wrong that may go well the next time."""
+        if self._wait is None or self.transfers < self._attempts:
+            self._trouble = error
             self._search(now)
         else:
-            self._fail(RestoreError(what, hint=hint))
+            self._fail(error)
 
     def _fail(self, error: UnbrickError) -> None:
-        self.stage = Stage.FAILED
         self.error = error
-        self._deadline = None
-        self._probe = None
-        self._sender = None
+        self._end_transfer()
+        self._await(Stage.FAILED, None)

@@ -1,0 +1,100 @@
+"""What a terminal says on its wire, and what else may be heard there (``docs/protocol.md``)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from unbrick.errors import RestoreError, UnbrickError
+
+LINE_LIMIT = 256  # Bytes of a line that are kept; the rest is noise.
+PROMPT = "> "
+BANNER = b"restoration: "
+READ_BACK = b"\rdigest\r"
+"""Ends what may have been typed, then asks for the SHA-256 of the image in the NOR."""
+
+IDENTITY = re.compile(
+    r"restoration: serial=(?P<serial>.{1,31}) hardware=(?P<hardware>.{1,31}) "
+    r"counter=(?P<counter>\d{1,10})$"
+)
+ANNOUNCES = re.compile(r"restoration: send the signed image")
+ACCEPTED = re.compile(r"restoration: accepted (?P<version>\S{1,31})")
+REFUSED = re.compile(r"restoration: refused, (?P<reason>.{1,200})")
+REASON = re.compile(r"restoration: (?P<reason>.{1,200})")
+RUNS = re.compile(r"terminal: (?P<software>.{1,160}, built .{1,31})")
+CONFIRMED = re.compile(r"update: \S{1,31} confirmed")
+FROM_BOOT = re.compile(r"(boot|panic): ")
+DIGEST = re.compile(r"sha256: (?P<digest>[0-9a-f]{64}), (?P<size>\d{1,10}) bytes")
+UNKNOWN = re.compile(r"no command ")
+FAILED_TRIAL = re.compile(r"failed its trial")
+FINAL = re.compile(r"signature|other hardware|security counter|too large|journal")
+"""Refusals that a second transfer does not change: the rest may be the noise of the line."""
+
+_GARBAGE = 0.3  # Share of bytes that are no text from which on nothing else is believed.
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """What a terminal in the restoration state says of itself."""
+
+    serial: str
+    hardware_id: str
+    security_counter: int
+
+
+class Ear:
+    """Takes lines out of what comes over the wire.
+
+    Attributes:
+        text: the line that has not ended.
+        last: the last line that had.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.last = ""
+        self._heard = 0
+        self._strange = 0
+
+    def hear(self, char: str) -> str | None:
+        """Take in one character; returns the line that it ends."""
+        self._heard += 1
+        if char in "\r\n":
+            line, self.text = self.text, ""
+            self.last = line or self.last
+            return line
+        if not (char.isascii() and char.isprintable()):
+            self._strange += char not in "\0\t\b\x1b"
+        elif len(self.text) < LINE_LIMIT:
+            self.text += char
+        return None
+
+    def why_nothing(self, seconds: float) -> UnbrickError:
+        """What to tell a person when nothing asked to be restored in so many seconds."""
+        if not self._heard:
+            return RestoreError(
+                f"nothing answers on the wire in {seconds:.0f} s",
+                hint="check that the terminal has power and that this is the port of its wire, "
+                "with ground, RX and TX connected; power-cycle the terminal while this waits",
+            )
+        if self._strange > _GARBAGE * self._heard:
+            return RestoreError(
+                f"only garbage comes over the wire: {self._strange} of {self._heard} bytes are "
+                "no text",
+                hint="give the terminal's rate with --baud, and check ground and level of the line",
+            )
+        said = f", the last line was {self.last!r}" if self.last else ""
+        return RestoreError(
+            f"nothing that asks to be restored is on the wire in {seconds:.0f} s{said}",
+            hint="power-cycle the terminal while this waits, and check that it is in the "
+            "restoration state: it says `restoration: ...` when it starts",
+        )
+
+
+def runs_fine() -> UnbrickError:
+    """An application runs, and not because of this restoration."""
+    return RestoreError(
+        "the terminal's application runs: there is nothing to restore",
+        hint="change its software with an update over the air; to force a restoration, "
+        "erase the application partition, then power-cycle the terminal",
+    )
