@@ -56,6 +56,7 @@ _FAULT_TEXTS = {
 }
 
 
+TRANSLATED = 32 << 20  # bytes of translated code; Unicorn's 1 GiB would all be used in time
 PC, CPSR = 15, 16
 _REGISTERS = (
     *(UC_ARM_REG_R0 + number for number in range(13)),
@@ -107,6 +108,7 @@ class InProcessEngine(Engine):
         self.radio = _Line(self._models, 1)
         self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
         self._uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_ARM)
+        self._uc.ctl_set_tcg_buffer_size(TRANSLATED)  # before all else
         self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
         self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
         self._connect()
