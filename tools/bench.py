@@ -164,7 +164,12 @@ def line_use(releases: Releases, latency: float) -> float:
 
 
 def campaign_figures(releases: Releases) -> tuple[float, float, str]:
-    """Sessions a second, losses of power judged a second, and what the time goes to; one core."""
+    """Sessions a second, cases judged a second, and what the time goes to; one core.
+
+    A case is one loss of power and its recovery to a running application. A session judges many:
+    where power can be lost in it follows from its trace, and cases with the same state after the
+    loss share their recovery (docs/campaign.md).
+    """
     scenario = find_scenario("staged")
     inside = [0.0]
 
@@ -227,11 +232,11 @@ def main() -> None:
             f"{line_use(releases, latency):.2f}",
             f"{len(releases.signed['1.1.0'])} bytes",
         )
-    sessions, losses, text = campaign_figures(releases)
+    sessions, cases, text = campaign_figures(releases)
     table.add_row(
-        "campaign, staged update: losses of power judged to one session run",
-        f"{losses / sessions:.0f}",
-        f"{losses:.0f} and {sessions:.1f} a second and core; {text}",
+        "campaign, full update and recovery: cases judged to one session run",
+        f"{cases / sessions:.0f}",
+        f"{cases:.0f} cases and {sessions:.1f} sessions a second and core; {text}",
     )
     Console(width=120).print(table)
 
