@@ -48,7 +48,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-PROMPTS = ("$ ", ">>> ", "(gdb) ", "> ")
+PROMPTS = ("$ ", ">>> ", "(gdb) ", "bench> ", "> ")
 SHOWN_ONLY = ("text", "mermaid")
 PATIENCE = 120.0  # seconds until what should have come is given up
 SETTLED = 0.3  # seconds without output, after which a prompt is taken for the last one
