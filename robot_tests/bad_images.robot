@@ -19,12 +19,12 @@ An Image Older Than What Ran Before
     A Registered Terminal With A User's Data
     Update Terminal    1.1.0
     Wait For Registration
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
     Publish    1.0.0    spoiled=older_than_it_says
     Start Update    1.0.0
     Wait For Update    failed
     Update Should Have Ended With    OLDER_THAN_COUNTER
-    Nor Should Equal    ${before}
+    The NOR Should Be As It Was    ${before}
     Terminal Should Run    1.1.0
 
 An Older Image That Somebody Put Into The NOR
@@ -44,7 +44,7 @@ A Bad Image Is Refused
     Wait For Registration
     Add Phonebook Entry    Alice    +441632960123
     Add Phonebook Entry    Bob    112
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
     Publish    1.1.0    spoiled=${spoiled}
     Start Update    1.1.0
     ${said} =    Wait For Line On Uart    update: (refused|failed), .+    timeout=5 min    treatAsRegex=true
@@ -52,5 +52,5 @@ A Bad Image Is Refused
     Run For    1 s
     Update Should Be    refused    failed
     Update Should Have Ended With    ${result}
-    Nor Should Equal    ${before}
+    The NOR Should Be As It Was    ${before}
     The Terminal Should Be None The Worse For It

@@ -51,13 +51,13 @@ The Server Is Gone For Good
     [Documentation]    The terminal gives up after a minute without any answer, and works on.
     [Tags]    minutes
     A Registered Terminal With A User's Data
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
     Start Update    1.1.0
     Wait For Line On Uart    update: received 30 %    timeout=5 min
     Stop Server
     Wait For Line On Uart    update: failed    timeout=5 min
     Wait For Line On Uart    update: resumed browser
-    Nor Should Equal    ${before}
+    The NOR Should Be As It Was    ${before}
     The Terminal Should Be None The Worse For It
 
 

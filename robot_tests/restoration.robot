@@ -46,8 +46,9 @@ Software That Fails Its Trial Is Replaced Over The Wire
 An Image That Must Not Run Is Refused, And A Good One Still Wanted
     Start Terminal    installed=nothing
     Wait For Restoration State
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
+    Wait For Restoration State
     Run Keyword And Expect Error    *signature*    Restore Terminal    1.1.0    spoiled=signature_wrong
-    Nor Should Equal    ${before}
+    The NOR Should Be As It Was    ${before}
     Restore Terminal    1.1.0
     Terminal Should Run    1.1.0

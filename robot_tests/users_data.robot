@@ -16,18 +16,18 @@ What The User Has Deleted Stays Deleted
     Phonebook Should Not Contain    Bob
 
 No Bit Of It Changes In An Update
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
     Update Terminal    1.1.0
-    Nor Should Equal    ${before}    partition=userdata
+    The NOR Should Be As It Was    ${before}    userdata
     The User's Data Should Be There
 
 No Bit Of It Changes In A Restoration
-    ${before} =    Get Nor
+    ${before} =    Read The NOR
     Cut Power
     Flip Nor Bit    application    0x1000
     Power On
     Restore Terminal    1.1.0
-    Nor Should Equal    ${before}    partition=userdata
+    The NOR Should Be As It Was    ${before}    userdata
     The User's Data Should Be There
 
 The User Saves An Entry While The Update Comes
