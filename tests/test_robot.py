@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from robot.api import ExecutionResult, Failure, FatalError, SkipExecution
 from robot.libdocpkg import LibraryDocumentation
+from test_engine_serial import Board, board  # noqa: F401 - the fixture
 
 from unbrick.board import BOARD
 from unbrick.errors import (
@@ -101,6 +102,19 @@ def test_claim_c6_the_suites_pass_on_qemu(qemu: str, releases: Releases, tmp_pat
         "The Server Is Gone For Good",
     ]
     assert "the engine qemu cannot cut the power" in reasons["Power Is Lost Before The First Erase"]
+
+
+def test_claim_c6_a_suite_runs_on_serial_ports(
+    board: Board,  # noqa: F811
+    releases: Releases,
+    tmp_path: Path,
+) -> None:
+    tests = ("No Bit Of It Changes In An Update", "Every Loss Of Power While An Entry Is Saved")
+    options = [f"--test '{name}'" for name in tests]
+    done = make_robot("serial", tmp_path, "--variable", f"BOARD:{board.file}", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(skipped(tmp_path)) == ["Every Loss Of Power While An Entry Is Saved"]
+    assert ExecutionResult(tmp_path / "output.xml").statistics.total.passed == 1
 
 
 FAILS = """
