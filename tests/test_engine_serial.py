@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -324,6 +325,18 @@ def test_a_wrong_board_file_is_told_where(old: str, new: str, why: str, tmp_path
     with pytest.raises(SetupError, match=why) as caught:
         read_board_file(file)
     assert caught.value.hint
+
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "real-boards.md"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_board_files_that_are_documented_are_right(number: int, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    file = tmp_path / "board.toml"
+    file.write_text(blocks[number])
+    assert read_board_file(file).wire == "/dev/ttyUSB0"
 
 
 def test_the_board_file_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
