@@ -64,6 +64,7 @@ def broken_release_and_restoration(system: System) -> None:
     system.console.expect("restoration: send the signed image by YMODEM", 300)
     system.restore(system.releases.signed["1.1.0"])
     system.console.expect("update: 1.1.0 confirmed\r\n> ")
+    system.console.command("pb list")  # whatever the apparatus has asked is answered by then
     system.restart()
     system.wait_registered()
     system.console.command("update")
