@@ -18,6 +18,7 @@ using System.Threading;
 using Antmicro.Renode.Core;
 using Antmicro.Renode.Logging;
 using Antmicro.Renode.Peripherals.CPU;
+using Antmicro.Renode.Peripherals.Timers;
 using Antmicro.Renode.Peripherals.UART;
 using Antmicro.Renode.Time;
 
@@ -182,10 +183,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             while(powered && Nanoseconds < end && !nor.CutReached)
             {
                 var slice = Math.Min(lines.Any(line => line.Waits) ? Slice : LongSlice, end - Nanoseconds);
-                foreach(var line in lines)
-                {
-                    line.Feed(slice);
-                }
                 quiet++;
                 EmulationManager.Instance.CurrentEmulation.RunFor(TimeInterval.FromTicks(slice * Tick));
                 if(lines.Any(line => line.Whole) || (quiet == 1 && lines.Any(line => line.Said)))
@@ -276,8 +273,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly List<string> faults = new List<string>();
 
         private const int FaultsKept = 64;
-        private const ulong Slice = 1000000; // ns: in it a line carries less than the UART's FIFO holds
-        private const ulong LongSlice = 5000000; // ns, while nothing is to be given to the terminal
+        private const ulong Slice = 2000000; // ns: a terminal that is given something may answer soon
+        private const ulong LongSlice = 5000000;
         private static readonly ulong Tick = TimeInterval.FromMicroseconds(1).Ticks / 1000;
     }
 
@@ -290,6 +287,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             uart = (IUART)machine[name];
             end = (byte)(name.EndsWith("0") ? '\n' : 0xC0); // of a line, of a frame
             uart.CharReceived += Sent;
+            clock = new LimitTimer(machine.ClockSource, 1000000, uart, "line", limit: BytesTime, eventEnabled: true);
+            clock.LimitReached += Feed;
         }
 
         public bool Whole { get; private set; }
@@ -307,7 +306,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public void Clear()
         {
             input.Clear();
-            credit = 0;
+            clock.Enabled = false;
         }
 
         public void Give(byte[] data)
@@ -316,16 +315,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             {
                 input.Enqueue(value);
             }
-        }
-
-        public void Feed(ulong nanoseconds)
-        {
-            credit = Math.Min(credit + nanoseconds, 12 * ByteTime);
-            while(input.Count > 0 && credit >= ByteTime)
-            {
-                credit -= ByteTime;
-                uart.WriteChar(input.Dequeue());
-            }
+            clock.Enabled = Waits;
         }
 
         public byte[] Take()
@@ -339,6 +329,16 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
+        // Half of what the UART's FIFO holds, at once.
+        private void Feed()
+        {
+            for(var i = 0; i < Bytes && input.Count > 0; i++)
+            {
+                uart.WriteChar(input.Dequeue());
+            }
+            clock.Enabled = Waits;
+        }
+
         private void Sent(byte value)
         {
             lock(output)
@@ -349,14 +349,15 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             link.Sent();
         }
 
-        private ulong credit;
         private readonly BenchLink link;
+        private readonly LimitTimer clock;
         private readonly IUART uart;
         private readonly byte end;
         private readonly Queue<byte> input = new Queue<byte>();
         private readonly List<byte> output = new List<byte>();
 
-        private const ulong ByteTime = 86806; // ns
+        private const int Bytes = 8;
+        private const ulong BytesTime = 694; // us
     }
 
     // What Renode itself finds wrong with the firmware it only says in its log.
