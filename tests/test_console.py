@@ -363,7 +363,7 @@ def test_a_person_in_tmux(tmux: Callable[..., str], firmware: Path, tmp_path: Pa
     sees("bench> ")
     tmux("send-keys", "nor", "Enter")
     pane = sees("userdata")
-    assert re.search(r"0x100000 +application +█+", pane)
+    assert re.search(r"0x100000 application +█+", pane)
     tmux("send-keys", "pb list", "Enter")
     sees("  1  Älice")
     assert "113" in sees("> ")

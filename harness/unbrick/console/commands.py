@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unbrick.console.air import Air
     from unbrick.console.power import PowerSwitch
 
-PICTURE_WIDTH = 110  # characters
+PICTURE_SIZE = 80, 25  # characters: what every window has
 _ARGUMENTS = {
     "cut": "[next [N]]",
     "help": "[COMMAND]",
@@ -143,9 +143,11 @@ class Commands(cmd.Cmd):
         """Show a picture of the NOR; what has changed since the last one is in reverse."""
         del arg
         cells = self._power.engine.read_nor()
+        width, height = PICTURE_SIZE
         console = Console(
             file=io.StringIO(),
-            width=PICTURE_WIDTH,
+            width=width,
+            height=height,
             force_terminal=self._colour,
             color_system="standard" if self._colour else None,
             legacy_windows=False,

@@ -33,10 +33,10 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
         title=f"NOR, one character for {CELL // 1024} KiB: {SHADES[0]} blank, {SHADES[-1]} written",
         title_justify="left",
         box=None,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
-    for name in ("offset", "partition", "contents", "written", "what"):
-        table.add_column(name, justify="right" if name == "written" else "left", no_wrap=True)
+    for name in ("offset", "partition", "contents", "what"):
+        table.add_column(name, no_wrap=True)
     for offset in range(0, len(nor), BOARD.nor.block_size):
         block = nor[offset : offset + BOARD.nor.block_size]
         part = next((p for p in BOARD.partitions if p.offset <= offset < p.end), None)
@@ -49,9 +49,7 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
             cells.append(_shade(cell), style="reverse" if changed else "")
         first = part is not None and part.offset == offset
         what = _what(nor, part) if part is not None and first else ""
-        written = len(block) - block.count(0xFF)
-        percent = f"{100 * written / len(block):.0f} %" if written else ""
-        table.add_row(f"{offset:#08x}", Text(name, style=style), cells, percent, Text(what))
+        table.add_row(f"{offset:#08x}", Text(name, style=style), cells, Text(what))
     return table
 
 
