@@ -58,9 +58,9 @@ def make_robot(engine: str, folder: Path, *options: str) -> subprocess.Completed
 def run_robot(suite: str, folder: Path, firmware: Path, *options: str) -> Any:
     """Run a suite of this text; returns Robot's result."""
     source = folder / "suite.robot"
-    library = f"Library    unbrick.robot    firmware={firmware}"
-    source.write_text(f"*** Settings ***\n{library}\n\n*** Test Cases ***\n{suite}")
+    source.write_text(f"*** Settings ***\nLibrary    unbrick.robot\n\n*** Test Cases ***\n{suite}")
     command = [sys.executable, "-m", "robot", "--outputdir", str(folder / "out"), *options]
+    command += ["--variable", f"FIRMWARE:{firmware}"]
     done = subprocess.run(
         [*command, str(source)], capture_output=True, text=True, check=False, timeout=300
     )
@@ -225,6 +225,18 @@ Times in Robot's notation
     Run Keyword And Expect Error    flash operation 1 did not come within 2.5 s
     ...    Cut Power At Flash Operation    1    timeout=2500 ms
 
+Flash operations are counted from the next one
+    Start Terminal
+    Write Line To Uart    pb add Alice 112    waitForEcho=false
+    Cut Power At Flash Operation    1
+    ${count} =    Get Flash Operation Count
+    Should Be Equal    ${count}    ${0}
+    Power On
+    Write Line To Uart    pb add Alice 112    waitForEcho=false
+    Cut Power At Flash Operation    2
+    ${count} =    Get Flash Operation Count
+    Should Be Equal    ${count}    ${1}
+
 What an update came to
     Start Terminal
     Wait For Registration
@@ -244,7 +256,7 @@ What an update came to
 def test_keywords_tell_right_from_wrong(firmware: Path, tmp_path: Path) -> None:
     result = run_robot(FOUND, tmp_path, firmware)
     assert {test.name: test.message for test in result.suite.tests if not test.passed} == {}
-    assert result.statistics.total.passed == 5
+    assert result.statistics.total.passed == 6
 
 
 @pytest.mark.parametrize(

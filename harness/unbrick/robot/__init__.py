@@ -80,7 +80,7 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
     def __init__(
         self,
         engine: str | None = None,
-        firmware: Path = Path("build/firmware"),
+        firmware: Path | None = None,
         timeout: timedelta = timedelta(seconds=30),
         seed: int = 0,
     ) -> None:
@@ -88,7 +88,7 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
 
         | = argument = | = meaning = |
         | engine       | what runs the terminal; else ``${ENGINE}``, else ``inprocess`` |
-        | firmware     | folder where the firmware is built once, and kept |
+        | firmware     | where it is built and kept; else ``${FIRMWARE}``, else ``build/firmware`` |
         | timeout      | how long keywords wait for the terminal when they are not told |
         | seed         | of everything random on the server's side and on the link |
 

@@ -69,12 +69,15 @@ class Keywords:
 
     Args:
         engine: what runs the terminal; None: the variable ``${ENGINE}``, or in process.
-        firmware: where the firmware is built, and kept between runs.
+        firmware: where the firmware is built, and kept between runs; None: the variable
+            ``${FIRMWARE}``, or ``build/firmware``.
         timeout: how long to wait for the terminal when a keyword is not told.
         seed: of everything random on the server's side and on the link.
     """
 
-    def __init__(self, engine: str | None, firmware: Path, timeout: timedelta, seed: int) -> None:
+    def __init__(
+        self, engine: str | None, firmware: Path | None, timeout: timedelta, seed: int
+    ) -> None:
         self._engine_name, self._firmware, self._seed = engine, firmware, seed
         self._timeout = timeout
         self._reference: Reference | None = None
@@ -82,7 +85,8 @@ class Keywords:
 
     @property
     def _releases(self) -> Releases:
-        return releases_in(self._firmware.absolute())
+        folder = self._firmware or Path(variable("FIRMWARE") or "build/firmware")
+        return releases_in(folder.absolute())
 
     @property
     def _terminal(self) -> Reference:
