@@ -1,26 +1,18 @@
-"""`unbrick image` and `unbrick restore` as a person and a script use them."""
+"""`unbrick image` as a person and a script use them."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import threading
-import time
-import tty
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
 from image_samples import FIELDS, program, signed, write_key
-from scripted_terminal import ScriptedTerminal
 
 from unbrick.board.description import BOARD
 from unbrick.cli import cli
 from unbrick.image.factory import factory_image, read_identity
-from unbrick.image.format import inspect
 from unbrick.image.hexfile import read_image, to_hex
-from unbrick.restore.port import SerialLine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,61 +115,3 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, image: Path) -> None:
     done = run("image", "convert", image, tmp_path / "file" / "a.bin")
     assert done.exit_code == 2
     assert "cannot write" in done.stderr
-
-
-def test_claim_a12_restore_as_a_command(
-    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hex_file = tmp_path / "terminal.hex"
-    hex_file.write_text(to_hex(image.read_bytes()))
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    os.set_blocking(master, False)
-    terminal, stop, opened = ScriptedTerminal(), threading.Event(), threading.Event()
-    enter = SerialLine.__enter__
-
-    def enter_and_tell(line: SerialLine) -> SerialLine:
-        opened.set()
-        return enter(line)
-
-    # Opening a port throws away what has arrived: the terminal gets its power after that.
-    monkeypatch.setattr(SerialLine, "__enter__", enter_and_tell)
-
-    def live() -> None:
-        opened.wait(60)
-        terminal.start(time.monotonic())
-        while not stop.wait(0.005):
-            with contextlib.suppress(BlockingIOError):
-                terminal.write(os.read(master, 4096))
-            terminal.step(time.monotonic())
-            os.write(master, terminal.read())
-
-    thread = threading.Thread(target=live)
-    thread.start()
-    try:
-        done = run("restore", os.ttyname(slave), hex_file, "--json", "--wait", 30)
-    finally:
-        stop.set()
-        thread.join()
-        os.close(slave)
-        os.close(master)
-    assert done.exit_code == 0, done.output
-    values = json.loads(done.stdout)
-    assert values["serial"] == "T-0001"
-    assert values["accepted"] == inspect(image.read_bytes()).version
-    assert terminal.image == image.read_bytes()
-    assert "restoration: no application" in done.stderr
-
-
-def test_restore_says_what_is_wrong(tmp_path: Path, image: Path) -> None:
-    done = run("restore", tmp_path / "no-port", image)
-    assert done.exit_code == 2
-    assert "it does not exist" in done.stderr
-    master, slave = os.openpty()
-    try:
-        done = run("restore", os.ttyname(slave), image, "--wait", 1)
-    finally:
-        os.close(slave)
-        os.close(master)
-    assert done.exit_code == 1
-    assert "nothing answers on the wire in 1 s. Power-cycle the terminal" in done.stderr

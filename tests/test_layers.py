@@ -16,6 +16,7 @@ ROOT = Path(unbrick.__file__).parent
 LAYERS = (
     {
         *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
+        "cli_restore",
         *("pytest_plugin", "robot"),
     },
     {"report"},
@@ -33,6 +34,7 @@ SIDEWAYS = {
     ("cli", "cli_console"),
     ("cli_console", "cli_run"),
     ("cli", "cli_image"),
+    ("cli", "cli_restore"),
     ("cli", "cli_server"),
     ("cli", "cli_campaign"),
     ("link", "engine"),

@@ -26,6 +26,7 @@ _MODULES = (
     "unbrick.cli_console",
     "unbrick.cli_server",
     "unbrick.cli_image",
+    "unbrick.cli_restore",
     "unbrick.cli_campaign",
 )
 _INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""Commands for images and restoration: ``firmware``, ``image``, ``restore``."""
+"""Commands for images: ``firmware``, ``image``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from unbrick.board.description import BOARD
@@ -27,8 +25,6 @@ from unbrick.image.format import (
 )
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.image.sign import sign
-from unbrick.restore.apparatus import Apparatus, Stage
-from unbrick.restore.port import restore
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _HEX_NAMES = {".hex", ".ihex"}
@@ -195,63 +191,6 @@ def image_map(nor: Path, *, as_json: bool) -> None:
         click.echo(f"{name}: {value}")
 
 
-@click.command("restore")
-@click.argument("port")
-@click.argument("file", metavar="IMAGE", type=_FILE)
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=1),
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait for a terminal that asks to be restored.",
-)
-@click.option("--baud", type=click.IntRange(min=1), default=BOARD.baud, show_default=True)
-@_json_option
-def restore_command(port: str, file: Path, *, wait: float, baud: int, as_json: bool) -> None:
-    """Restore the terminal on PORT with a signed IMAGE (.hex or binary) over the wire.
-
-    PORT is a serial device, a pseudo-terminal, tcp:HOST:PORT or a URL of pyserial.
-    """
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # else it leaves an empty line in a log
-    )
-    with progress:
-        task = progress.add_task(Stage.SEARCHING.value, total=None)
-
-        def show(apparatus: Apparatus) -> None:
-            sending = apparatus.stage is Stage.SENDING
-            progress.update(
-                task,
-                description=apparatus.stage.value,
-                total=apparatus.size if sending else None,
-                completed=apparatus.sent,
-            )
-
-        def say(line: str) -> None:
-            progress.console.print(escape(line), style="dim", highlight=False)
-
-        done = restore(port, file, wait=wait, baud=baud, say=say, progress=show)
-    result = {
-        "serial": done.terminal.serial if done.terminal else None,
-        "reason": done.reason or None,
-        "accepted": done.accepted,
-        "running": done.running,
-        "transfers": done.transfers,
-    }
-    if as_json:
-        click.echo(json.dumps(result, indent=2))
-    else:
-        who = f"terminal {result['serial']}" if result["serial"] else "the terminal"
-        click.echo(f"{who} is restored, it runs {done.running}")
-
-
 def _problem(info: ImageInfo) -> str:
     try:
         check_board(info)
@@ -275,4 +214,4 @@ def _write(path: Path, data: bytes) -> None:
         ) from error
 
 
-COMMANDS: list[click.Command] = [firmware, image, restore_command]
+COMMANDS: list[click.Command] = [firmware, image]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from unbrick.errors import RestoreError, UnbrickError
 from unbrick.restore import words
 from unbrick.restore.words import Ear, Terminal
-from unbrick.wire.ymodem import CANCEL, WANT_CRC, Sender
+from unbrick.wire.ymodem import CANCEL, NAK, WANT_CRC, Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +79,7 @@ class Apparatus:
         error: why it failed, in the stage FAILED.
         transfers: transfers that were begun. 0 in the stage DONE: it had the image already.
         repeats: blocks that were sent again, in all transfers.
+        application_runs: an application answered to one who looked for a terminal to restore.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Apparatus:
         self.error: UnbrickError | None = None
         self.transfers = 0
         self.repeats = 0
+        self.application_runs = False
         self.held = held
         self._line = line
         self._image = image
@@ -224,6 +226,9 @@ class Apparatus:
     def _listen(self, received: bytes, now: float) -> None:
         if received and self._probe is not None:
             self._probe = now + _PROBE_AFTER
+            if set(received) == {NAK}:
+                # It waits for the next block of a transfer that broke off: let it start over.
+                self._line.write(CANCEL)
         for char in received.decode("latin-1"):
             line = self._ear.hear(char)
             # In front of it there may be "C"s from before.
@@ -403,6 +408,7 @@ class Apparatus:
 
     def _runs(self, now: float) -> None:
         """A console answers to one who looks for a terminal in the restoration state."""
+        self.application_runs = True
         if self._reads_back:
             self._read_back(now)
         else:

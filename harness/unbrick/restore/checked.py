@@ -1,0 +1,72 @@
+"""What can be known about an image before any terminal is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unbrick.errors import ImageError, SetupError
+from unbrick.image.build import firmware_folder
+from unbrick.image.format import (
+    ImageInfo,
+    check_board,
+    check_entry,
+    check_signature,
+    inspect,
+    key_hash,
+    load_public_key,
+)
+from unbrick.image.hexfile import read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """A signed image for this board.
+
+    Attributes:
+        data: as it lies in the NOR.
+        info: what it says about itself.
+        verified: its signature was checked; without, only the terminal can do that.
+    """
+
+    data: bytes
+    info: ImageInfo
+    verified: bool
+
+
+def check_file(path: Path, key: Path | None = None) -> CheckedImage:
+    """Read a signed image (Intel HEX or binary), and check all that can be checked here.
+
+    Args:
+        path: the file.
+        key: PEM file with the key that boot trusts. Without it the signature is checked when it was
+            made with the development key.
+
+    Raises:
+        ImageError: it is no image for this board, or not signed, or not with that key.
+        SetupError: a file cannot be read.
+    """
+    data = read_image(path)
+    info = inspect(data)
+    check_board(info)
+    check_entry(data)
+    if not info.signed:
+        raise ImageError(
+            "the image is not signed: no terminal would accept it",
+            hint="sign it: `unbrick image sign`",
+        )
+    public = None
+    if key is not None:
+        public = load_public_key(key)
+    else:
+        try:
+            public = load_public_key(firmware_folder() / "keys" / "development.pem")
+        except SetupError:  # An installation without the firmware's sources.
+            return CheckedImage(data, info, verified=False)
+        if key_hash(public) != info.key_hash:
+            return CheckedImage(data, info, verified=False)
+    check_signature(info, public)
+    return CheckedImage(data, info, verified=True)
