@@ -26,6 +26,7 @@ class ScriptedTerminal:
         trials: what the new application says at each start: ``ok``, ``quiet``, ``panic``
             or ``dead``, which panics and does not start again.
         limit: bytes of a file; a larger one is refused at its header.
+        stores: what comes into the NOR of an image that was accepted.
         reads_back: what its application says the SHA-256 of these contents of the NOR is; without
             the command, None.
         cut_at: bytes received by YMODEM after which power is lost once.
@@ -41,6 +42,7 @@ class ScriptedTerminal:
     check: Callable[[bytes], str] = lambda _image: ""
     trials: list[str] = field(default_factory=lambda: ["ok"])
     limit: int = 1 << 20
+    stores: Callable[[bytes], bytes] = lambda image: image
     reads_back: Callable[[bytes], str] | None = lambda image: hashlib.sha256(image).hexdigest()
     cut_at: int | None = None
     garbled: Callable[[bytes], bytes] = lambda data: data
@@ -136,7 +138,7 @@ class ScriptedTerminal:
             self._say(f"restoration: refused, {why}")
             return
         self._say(f"restoration: accepted {info.version}")
-        self.image = image
+        self.image = self.stores(image)
         self._say("agent: rewriting 1 of 1 blocks")
         self._say("agent: done")
         self._start_application(now)

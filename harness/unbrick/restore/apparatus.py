@@ -36,6 +36,7 @@ _VERDICT_TIMEOUT = 30.0  # Checking a signature takes the terminal well under a 
 _START_TIMEOUT = 90.0  # Erasing and programming the whole partition, and up to three trials.
 _TRIAL_TIME = 10.0  # An application that has run so long passed its trial, even if unsaid.
 _DIGEST_TIMEOUT = 5.0  # Hashing the whole partition takes the terminal about a second.
+_PROMPT_TIMEOUT = 1.0  # The prompt follows at once.
 _DIGEST_TRIES = 8  # The line may be noisy, and the power may go.
 _WANT = chr(WANT_CRC)
 
@@ -126,6 +127,7 @@ class Apparatus:
         self._refusal = ""
         self._objection = ""
         self._asked = 0
+        self._heard_since_asked = False
         self._other_digest = ""
         self._trouble: UnbrickError | None = None
 
@@ -224,6 +226,7 @@ class Apparatus:
         return sender.rest
 
     def _listen(self, received: bytes, now: float) -> None:
+        self._heard_since_asked |= bool(received)
         if received and self._probe is not None:
             self._probe = now + _PROBE_AFTER
             if set(received) == {NAK}:
@@ -240,6 +243,8 @@ class Apparatus:
                 return
         if self.stage is Stage.SEARCHING:
             self._look(now)
+        elif self.digest and self._ear.text == words.PROMPT:
+            self._await(Stage.DONE, None)
 
     def _look(self, now: float) -> None:
         """Whether the unfinished line is a receiver's prompt, or a console's."""
@@ -377,7 +382,7 @@ class Apparatus:
         if self.stage is Stage.SEARCHING:
             self._fail(self._trouble or self._ear.why_nothing(self._wait or 0))
         elif self.stage is Stage.READING_BACK:
-            self._read_back(now)
+            self._unanswered(now)
         elif self.stage is Stage.VERDICT:
             self._failed(
                 "the terminal received the image but says nothing",
@@ -418,6 +423,7 @@ class Apparatus:
         """Ask what lies in the NOR, until it is what was sent or there is no hope."""
         if self._asked < _DIGEST_TRIES:
             self._asked += 1
+            self._heard_since_asked = False
             self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT)
             self._line.write(words.READ_BACK)
         elif not self.transfers:
@@ -441,10 +447,23 @@ class Apparatus:
                 )
             )
 
+    def _unanswered(self, now: float) -> None:
+        if self.digest:
+            self._await(Stage.DONE, None)
+        elif self._heard_since_asked or not self.transfers:
+            self._read_back(now)
+        else:
+            self._trouble = RestoreError(
+                "the terminal has started what was sent, and then fell silent",
+                hint="check its power and the cable, and start again, which reads back what is "
+                "there without sending it again",
+            )
+            self._search(now)
+
     def _compare(self, digest: str, size: int, now: float) -> None:
         if (digest, size) == (hashlib.sha256(self._image).hexdigest(), len(self._image)):
             self.digest = digest
-            self._await(Stage.DONE, None)
+            self._deadline = now + _PROMPT_TIMEOUT  # The console is left as it was found.
         else:  # Noise can make right wrong, but neither wrong right nor twice the same.
             if digest == self._other_digest:
                 self._asked = _DIGEST_TRIES
