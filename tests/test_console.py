@@ -19,7 +19,10 @@ import pytest
 from processes import Running, unbrick
 
 from unbrick.board import BOARD
-from unbrick.engine.create import ENGINES
+from unbrick.engine.base import Engine
+from unbrick.engine.renode import RenodeEngine
+from unbrick.engine.renode_link import find_renode
+from unbrick.errors import MissingToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +30,16 @@ if TYPE_CHECKING:
 
 PATIENCE = 120
 ESCAPE = "\x01"
-EMULATED = [name for name in ENGINES if name in {"inprocess", "qemu", "renode"}]
+EMULATED = ("inprocess", "qemu", "renode")
 USER = BOARD.partition("userdata")
+
+
+@pytest.fixture
+def renode() -> str:
+    try:
+        return find_renode()
+    except MissingToolError as error:
+        pytest.skip(f"{error} ({error.hint})")
 
 
 @pytest.fixture(params=EMULATED)
@@ -448,9 +459,11 @@ class Debugger:
         return match
 
 
-def test_gdb_breaks_in_the_agent_of_a_live_terminal(
+def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
     engine: str, gdb: str, sit_down: Callable[..., Person]
 ) -> None:
+    if engine == "renode" and RenodeEngine.gdb_server is Engine.gdb_server:
+        pytest.skip("the engine renode has no server for debuggers")
     person = sit_down("--engine", engine, "--gdb", 0, prompt=False)
     person.window.expect(r"debug it with: (gdb-multiarch .*?)\r\n")
     command = person.window.match.group(1).replace("gdb-multiarch", f"{gdb} -nx", 1)
