@@ -306,7 +306,9 @@ class HilTest:
     def _restore(self) -> str:
         image = self._folder / "terminal-1.1.0.hex"
         image.write_text(to_hex(self._releases.signed["1.1.0"]))
-        apparatus = Process(self._folder / "restore.log", "restore", self._wire.path, str(image))
+        record = self._folder / "restorations.jsonl"
+        words = ("restore", self._wire.path, str(image), "--record", str(record))
+        apparatus = Process(self._folder / "restore.log", *words)
         self._stack.callback(apparatus.stop)
         if not self._bench.run_until(lambda: apparatus.popen.poll() is not None, 300):
             raise ExpectError("the apparatus did not come to an end")
