@@ -150,6 +150,15 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             case 'L':
                 nor.SetCells(body);
                 break;
+            case 'Z':
+                nor.Forget();
+                lock(faults)
+                {
+                    faults.Clear();
+                    faultCount = 0;
+                }
+                writer.Write(Nanoseconds);
+                break;
             case 'C':
                 nor.CutBefore = reader.ReadUInt64();
                 break;

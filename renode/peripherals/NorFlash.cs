@@ -101,6 +101,15 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public void Reset()
         {
             PowerOff();
+            hidden = stopped = false;
+        }
+
+        // Begin to count anew: no operation and no fault so far.
+        public void Forget()
+        {
+            trace.Clear();
+            faults.Clear();
+            FaultCount = 0;
         }
 
         public void Load(ReadFilePath path)
@@ -264,10 +273,10 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         internal void Fault(string kind, string format, params object[] arguments)
         {
             FaultCount++;
-            var text = string.Format(format, arguments);
-            this.Log(LogLevel.Warning, "{0}: {1}", kind, text);
             if(faults.Count < FaultsKept)
             {
+                var text = string.Format(format, arguments);
+                this.Log(LogLevel.Warning, "{0}: {1}", kind, text);
                 faults.Add(new NorFault { Kind = kind, Pc = Pc(), Time = Now(), Text = text });
             }
         }
@@ -296,15 +305,20 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             {
                 return Part(ArrayWord(offset / 4), offset, size);
             }
-            if(Pc() < Total)
+            if(!stopped)
             {
-                Fault("busy-fetch", "executed from the NOR at 0x{0:x} while it was not in read-array mode", offset);
-            }
-            else
-            {
-                Fault("busy-read", "read the NOR at 0x{0:x} while it was not in read-array mode", offset);
+                Busy(offset);
             }
             return Read(offset, size);
+        }
+
+        // The firmware cannot go on from here.
+        private void Busy(ulong address)
+        {
+            var fetched = Pc() < Total;
+            Fault(fetched ? "busy-fetch" : "busy-read", "{0} the NOR at 0x{1:x} while it was not in read-array mode",
+                fetched ? "executed from" : "read", address);
+            Stop();
         }
 
         private void WriteArray(uint offset, uint value)
@@ -326,7 +340,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private void Write(uint offset, int size, uint value)
         {
-            if(CutReached)
+            if(stopped)
             {
                 return;
             }
@@ -374,6 +388,12 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private void Cut()
         {
             CutReached = true;
+            Stop();
+        }
+
+        private void Stop()
+        {
+            stopped = true;
             ICPU cpu;
             if(machine.SystemBus.TryGetCurrentCPU(out cpu))
             {
@@ -428,7 +448,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 seen = Generation;
                 if(Pc() < Total)
                 {
-                    Fault("busy-fetch", "executed from the NOR at 0x{0:x} while it was not in read-array mode", Pc());
+                    Busy(Pc());
                 }
             }
             else if(seen != Generation)
@@ -479,6 +499,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         }
 
         private bool hidden;
+        private bool stopped; // by a cut or by a fault, until the next reset
         private ulong seen;
         private readonly IMachine machine;
         private readonly NorChip[] chips;

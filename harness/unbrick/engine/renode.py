@@ -67,7 +67,7 @@ class RenodeEngine(Engine):
         self._symbols = Symbols(elf_files)
         self._link = RenodeLink()
         self._powered = False
-        self._nanoseconds = 0  # of Renode's time
+        self._began = self._nanoseconds = 0  # of Renode's time
         self._dark = 0.0  # seconds without power, in which Renode's time stands still
         self._generation = -1  # of the NOR's cells
         self._cells = b""
@@ -88,7 +88,7 @@ class RenodeEngine(Engine):
 
     @property
     def now(self) -> float:
-        return self._nanoseconds / 1e9 + self._dark
+        return (self._nanoseconds - self._began) / 1e9 + self._dark
 
     @property
     def faults(self) -> list[FirmwareFault]:
@@ -105,16 +105,23 @@ class RenodeEngine(Engine):
             at += _OPERATION.size
             data = answer[at : at + size]
             at += size
-            op = FlashOp(
-                len(found), _KINDS[kind], offset, length, lanes, start / 1e9, end / 1e9, data
-            )
-            found.append(op)
+            times = ((start - self._began) / 1e9, (end - self._began) / 1e9)
+            found.append(FlashOp(len(found), _KINDS[kind], offset, length, lanes, *times, data))
         return found
 
     @property
     def op_count(self) -> int:
         """How many flash operations were begun."""
         return self._operations
+
+    def forget(self) -> None:
+        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
+        if self._powered:
+            raise EngineError("time cannot begin anew under power", hint="power off first")
+        (self._began,) = struct.unpack("<Q", self._link.ask("Z"))
+        self._nanoseconds, self._dark = self._began, 0.0
+        self._operations = self._fault_count = 0
+        self._faults = []
 
     def cut_before_op(self, index: int | None) -> None:
         """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
@@ -185,7 +192,8 @@ class RenodeEngine(Engine):
             kind, pc, time, text = line.split("\t", 3)
             address = min(int(pc), 0xFFFF_FFFF)
             where = self._symbols.describe(address)
-            found.append(FirmwareFault(kind, address, where, text, int(time) / 1e9))
+            seconds = (int(time) - self._began) / 1e9
+            found.append(FirmwareFault(kind, address, where, text, seconds))
         return sorted(found, key=lambda fault: fault.time)
 
     def read_nor(self) -> bytes:

@@ -38,7 +38,7 @@ ANSWER_TIMEOUT = 120.0  # seconds: a request lets at most some seconds of virtua
 ANSWER_LIMIT = 1 << 28  # bytes
 LOG_KEPT = 16384  # bytes of what Renode prints
 
-# As fast as it goes, and in as large steps as peers need: each costs about a tenth of a millisecond.
+# As fast as it goes; each step of time costs about a tenth of a millisecond, so they are large.
 _SCRIPT = """\
 include $CWD/terminal.resc
 include $CWD/peripherals/BenchLink.cs
@@ -310,8 +310,12 @@ class RenodeNor:
         return self._link.ask("N")
 
     def load(self, image: bytes) -> None:
-        """Set the cells; shorter images are filled with 0xFF."""
+        """Set the cells, and begin to count operations and faults anew.
+
+        Shorter images are filled with 0xFF.
+        """
         self._link.ask("L", image.ljust(BOARD.nor.modelled, b"\xff"))
+        self._link.ask("Z")
 
     @property
     def faults(self) -> list[str]:
