@@ -174,6 +174,34 @@ def test_without_power_nothing_is_heard_and_nothing_arrives(
         bench.console.expect("boot: unbrick boot")
 
 
+def test_noise_on_a_line_without_power_is_not_heard(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    file = tmp_path / "board.toml"
+    file.write_text(
+        f'wire = "{os.ttyname(slave)}"\nmodem = "loop://"\n[power]\non = "true"\noff = "true"\n'
+    )
+    try:
+        with create_engine("serial", board=file) as engine:
+            os.write(master, b"noise")
+            engine.wire.write(b"lost")
+            engine.advance(0.01)
+            assert engine.wire.read() == b""
+            engine.power_on()
+            os.write(master, b"boot")
+            engine.wire.write(b"arrives")
+            engine.advance(10)
+            assert engine.wire.read() == b"boot"
+            assert os.read(master, 64) == b"arrives"
+            os.write(master, b"last words")
+            engine.power_off()
+            assert engine.wire.read() == b"last words"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 def test_what_a_board_does_not_show_is_said(board: Board, releases: Releases) -> None:
     board.as_from_the_factory(releases)
     with create_engine("serial", board=board.file) as engine:
@@ -355,6 +383,7 @@ def test_the_board_file_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_port_that_is_not_there_leaves_the_other_free(board: Board) -> None:
     good = board.file.read_text()
     board.file.write_text(good.replace(board.modem, "/no/such/port"))
-    with pytest.raises(UnbrickError, match="it does not exist"):
+    with pytest.raises(UnbrickError, match="it does not exist") as caught:
         create_engine("serial", board=board.file)
     SerialLine(board.wire).close()
+    assert caught.tb, "what was open then is still alive: nobody else has closed it"
