@@ -197,6 +197,30 @@ def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
     assert int.from_bytes(engine.read_memory(at + 0x48, 4), "little") == 1 + 1 + 16 + 16
 
 
+def test_an_it_block_ends_where_it_ends_when_its_load_meets_a_new_page(
+    engine: InProcessEngine,
+) -> None:
+    at = BOARD.sram.base + 0x100
+    program = (
+        0x4280,  # cmp r0, r0
+        0xBF08,  # it eq
+        0x6811,  # ldreq r1, [r2]       from a page that was never touched
+        0xE7FF,  # b to the next one: a new basic block
+        0xD000,  # beq done             must not be in an IT block
+        0xE7FE,  # stay
+        0x2107,  # done: movs r1, #7
+        0x6019,  # str r1, [r3]
+        0xE7FE,  # stay
+    )
+    engine.write_sram(at, b"".join(half.to_bytes(2, "little") for half in program))
+    engine.write_register(2, BOARD.sram.base + 0x155000)
+    engine.write_register(3, BOARD.sram.base)
+    engine.write_register(15, at)
+    run(engine, 0.001)
+    assert engine.read_memory(BOARD.sram.base, 4) == (7).to_bytes(4, "little")
+    assert not engine.faults
+
+
 def test_the_nor_is_replaced_only_without_power(engine: InProcessEngine) -> None:
     with pytest.raises(EngineError, match="under power"):
         engine.load_nor(b"")

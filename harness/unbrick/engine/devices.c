@@ -1190,12 +1190,26 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
         note_code(b, (uint32_t)address, size);
 }
 
+/* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
+ * needs it, also into its IT block, and does not take that back when the block goes on: without
+ * this the next block begins inside an IT block. */
+static void leave_it_block(struct board *b, void *uc) {
+    enum { IT_BITS = 0x0600fc00 };
+    uint32_t cpsr = 0;
+    b->u.reg_read(uc, REG_CPSR, &cpsr);
+    if (cpsr & IT_BITS) {
+        cpsr &= ~(uint32_t)IT_BITS;
+        b->u.reg_write(uc, REG_CPSR, &cpsr);
+    }
+}
+
 /* Unicorn takes the long way for each store to a page that may be executed: so a page of SRAM may
  * from the first time on that it is. */
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
-    (void)uc;
     enum { FETCH = 18, READ_WRITE = 3, EXECUTE = 4 };
     struct board *b = user;
+    if (type != FETCH)
+        leave_it_block(b, uc);
     uint64_t number = (address - SRAM_BASE) / PAGE;
     page->address = address;
     page->permissions = READ_WRITE | EXECUTE;

@@ -70,6 +70,7 @@ struct unicorn {
     int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
+    int (*reg_write)(void *uc, int reg, const void *value);
     int (*mem_protect)(void *uc, uint64_t address, uint64_t size, uint32_t perms);
     int (*ctl)(void *uc, unsigned control, ...);
 };

@@ -79,6 +79,7 @@ class CUnicorn(c.Structure):
         ("emu_start", c.c_void_p),
         ("emu_stop", c.c_void_p),
         ("reg_read", c.c_void_p),
+        ("reg_write", c.c_void_p),
         ("mem_protect", c.c_void_p),
         ("ctl", c.c_void_p),
     )

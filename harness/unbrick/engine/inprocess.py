@@ -130,6 +130,7 @@ class InProcessEngine(Engine):
                     "emu_start",
                     "emu_stop",
                     "reg_read",
+                    "reg_write",
                     "mem_protect",
                     "ctl",
                 )
