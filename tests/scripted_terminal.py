@@ -110,6 +110,9 @@ class ScriptedTerminal:
         if line == b"digest" and self.reads_back:
             self.asked += 1
             self._say(f"sha256: {self.reads_back(self.image)}, {len(self.image)} bytes in the NOR")
+        elif line == b"id":
+            self._say(f"serial:   {self.serial}")
+            self._say(f"hardware: {self.hardware_id}")
         elif line:
             self._say(f'no command "{line.decode("latin-1")}": type help')
         self._outbox += b"> "

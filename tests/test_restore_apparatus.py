@@ -88,7 +88,7 @@ def test_a_terminal_that_waits_already_is_found_by_its_prompts(image: bytes) -> 
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
     assert apparatus.stage is Stage.DONE
-    assert apparatus.terminal is None
+    assert apparatus.terminal == Terminal("T-0001", terminal.hardware_id, None)
     assert terminal.image == image
 
 

@@ -31,6 +31,7 @@ from unbrick.restore.apparatus import ATTEMPTS, Stage
 from unbrick.restore.checked import check_file
 from unbrick.restore.port import Fleet, Options, Outcome, Restoration, machine_ports
 from unbrick.restore.record import Record, default_record, entry_of, read_record
+from unbrick.restore.words import PROMPT, READ_BACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,9 @@ _OTHERS = 2.0  # Seconds in which a second terminal that asks would be heard: th
 _GOOD = {Outcome.RESTORED, Outcome.UP_TO_DATE}
 _HARMLESS = {*_GOOD, Outcome.RUNS, Outcome.NOTHING, Outcome.UNUSABLE}
 """What is no failure on a port that nobody named."""
+
+_TYPED = READ_BACK.decode().split()
+"""What the apparatus types at a console: its echo is nothing that the terminal says."""
 
 _record_option = click.option(
     "--record",
@@ -203,7 +207,10 @@ class Display:
         prefix = f"{port}: " if self._several else ""
 
         def say(line: str) -> None:
-            self._progress.console.print(escape(prefix + line), style="dim", highlight=False)
+            line = line.removeprefix(PROMPT)
+            if line and line not in _TYPED:
+                text = escape(prefix + line)
+                self._progress.console.print(text, style="dim", highlight=False, soft_wrap=True)
 
         return say
 
@@ -263,21 +270,25 @@ def _report(restorations: Sequence[Restoration], *, as_json: bool) -> None:
         click.echo(_success(restorations[0]))
 
 
-def _success(restoration: Restoration) -> str:
+def _runs(restoration: Restoration) -> str:
     apparatus, info = restoration.apparatus, restoration.image.info
+    return (apparatus.running if apparatus else "") or f"{info.name} {info.version}"
+
+
+def _success(restoration: Restoration) -> str:
+    apparatus = restoration.apparatus
     serial = apparatus.terminal.serial if apparatus and apparatus.terminal else ""
     who = f"terminal {serial}" if serial else "the terminal"
-    runs = (apparatus.running if apparatus else "") or f"{info.name} {info.version}"
     if restoration.outcome is Outcome.UP_TO_DATE:
-        return f"{who} runs {runs} already: nothing was sent"
-    return f"{who} is restored, it runs {runs}"
+        return f"{who} runs {_runs(restoration)} already: nothing was sent"
+    return f"{who} is restored, it runs {_runs(restoration)}"
 
 
 def _table(restorations: Sequence[Restoration]) -> None:
     table = Table("port", "terminal", "result", "transfers", "what was seen", box=None)
     for restoration in restorations:
         apparatus, outcome = restoration.apparatus, restoration.outcome
-        seen = str(restoration.error or "") or (apparatus.running if apparatus else "")
+        seen = str(restoration.error) if restoration.error else _runs(restoration)
         style = "green" if outcome in _GOOD else "red" if outcome is Outcome.FAILED else "yellow"
         table.add_row(
             escape(restoration.port),
@@ -295,8 +306,9 @@ def _end(restorations: Sequence[Restoration], named: set[str]) -> None:
     Raises:
         UnbrickError: a terminal was not restored; on one port, what happened there.
     """
-    if len(restorations) == 1 and restorations[0].error:
-        raise restorations[0].error
+    first = restorations[0]
+    if len(restorations) == 1 and first.error and (named or first.outcome not in _HARMLESS):
+        raise first.error
     failed = sum(
         restoration.outcome not in (_GOOD if restoration.port in named else _HARMLESS)
         for restoration in restorations
@@ -308,7 +320,8 @@ def _end(restorations: Sequence[Restoration], named: set[str]) -> None:
         )
     if not any(restoration.outcome in _GOOD for restoration in restorations):
         raise RestoreError(
-            f"no terminal asked to be restored on the {len(restorations)} ports of this machine",
+            "no terminal asked to be restored on "
+            + ", ".join(restoration.port for restoration in restorations),
             hint="power-cycle it while this waits; when its port is not among them, name it: "
             "`python -m serial.tools.list_ports` lists those that there are",
         )

@@ -129,6 +129,7 @@ class Apparatus:
         self._asked = 0
         self._heard_since_asked = False
         self._other_digest = ""
+        self._serial = ""
         self._trouble: UnbrickError | None = None
 
     @property
@@ -302,6 +303,11 @@ class Apparatus:
     def _hear_reading(self, line: str, now: float) -> None:
         if match := words.DIGEST.search(line):
             self._compare(match["digest"], int(match["size"]), now)
+        elif match := words.SERIAL.search(line):
+            self._serial = match["serial"]
+        elif match := words.HARDWARE.search(line):
+            # What it said before the transfer has precedence: boot says it on its own account.
+            self.terminal = self.terminal or Terminal(self._serial, match["hardware"], None)
         elif words.UNKNOWN.search(line):
             self._read_back(now)
         elif words.FROM_BOOT.search(line):
@@ -345,7 +351,11 @@ class Apparatus:
                 )
             )
             return
-        if found is not None and info.security_counter < found.security_counter:
+        if (
+            found is not None
+            and found.security_counter is not None
+            and info.security_counter < found.security_counter
+        ):
             self._fail(
                 RestoreError(
                     f"the image is too old: its security counter is {info.security_counter}, "

@@ -10,8 +10,8 @@ from unbrick.errors import RestoreError, UnbrickError
 LINE_LIMIT = 256  # Bytes of a line that are kept; the rest is noise.
 PROMPT = "> "
 BANNER = b"restoration: "
-READ_BACK = b"\rdigest\r"
-"""Ends what may have been typed, then asks for the SHA-256 of the image in the NOR."""
+READ_BACK = b"\rid\rdigest\r"
+"""Ends what may have been typed, then asks who it is and what the image in the NOR hashes to."""
 
 IDENTITY = re.compile(
     r"restoration: serial=(?P<serial>.{1,31}) hardware=(?P<hardware>.{1,31}) "
@@ -26,6 +26,8 @@ CONFIRMED = re.compile(r"update: \S{1,31} confirmed")
 FROM_BOOT = re.compile(r"(boot|panic): ")
 DIGEST = re.compile(r"sha256: (?P<digest>[0-9a-f]{64}), (?P<size>\d{1,10}) bytes")
 UNKNOWN = re.compile(r"no command ")
+SERIAL = re.compile(r"serial: +(?P<serial>\S.{0,30})$")
+HARDWARE = re.compile(r"hardware: +(?P<hardware>\S.{0,30})$")
 FAILED_TRIAL = re.compile(r"failed its trial")
 FINAL = re.compile(r"signature|other hardware|security counter|too large|journal")
 """Refusals that a second transfer does not change: the rest may be the noise of the line."""
@@ -35,11 +37,17 @@ _GARBAGE = 0.3  # Share of bytes that are no text from which on nothing else is 
 
 @dataclass(frozen=True)
 class Terminal:
-    """What a terminal in the restoration state says of itself."""
+    """What a terminal says of itself.
+
+    Attributes:
+        serial: its serial number.
+        hardware_id: what images must be for.
+        security_counter: what images must have at least; None when its application was asked.
+    """
 
     serial: str
     hardware_id: str
-    security_counter: int
+    security_counter: int | None
 
 
 class Ear:
