@@ -23,10 +23,13 @@ from unbrick.engine.base import Engine
 from unbrick.engine.renode import RenodeEngine
 from unbrick.engine.renode_link import find_renode
 from unbrick.errors import MissingToolError
+from unbrick.image.factory import factory_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from unbrick.image.release import Releases
 
 PATIENCE = 120
 ESCAPE = "\x01"
@@ -226,16 +229,20 @@ def test_a_command_is_edited_and_left(sit_down: Callable[..., Person]) -> None:
     assert "Alice" in person.says("pb list")
 
 
-def test_the_window_is_restored_however_it_ends(
-    sit_down: Callable[..., Person], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_leaves_everything_in_order(
+    number: int, sit_down: Callable[..., Person], tmp_path: Path
 ) -> None:
     nor = tmp_path / "nor.bin"
     person = sit_down("--nor", nor)
     person.says("pb add Alice 112")
     assert termios.tcgetattr(person.window.child_fd) != person.before
-    person.window.kill(signal.SIGTERM)
+    person.window.kill(number)
     assert person.is_gone() == 0
     assert b"Alice" in nor.read_bytes(), "what was in the NOR is kept"
+
+
+def test_an_error_leaves_the_window_in_order(sit_down: Callable[..., Person]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         person = sit_down("--gdb", port, prompt=False)
@@ -419,6 +426,23 @@ def test_a_pseudo_terminal_for_other_programs(
         window.close(force=True)
     bench.types("quit\n")
     assert bench.is_gone() == 0
+
+
+def test_a_terminal_is_restored_over_the_pseudo_terminal(
+    engine: str, firmware: Path, releases: Releases, tmp_path: Path
+) -> None:
+    nor, image = tmp_path / "nor.bin", tmp_path / "terminal.bin"
+    nor.write_bytes(factory_image(releases.boot, None, "T-79"))
+    image.write_bytes(releases.signed["1.1.0"])
+    with Running(
+        *("console", "--engine", engine, "--firmware", firmware, "--nor", nor, "--pty")
+    ) as console:
+        path = console.wait_for(r"console: (\S+)\n")[1]
+        done = unbrick("restore", path, image)
+        assert done.returncode == 0, done.stderr
+        assert console.end() == 0
+    application = BOARD.partition("application")
+    assert nor.read_bytes()[application.offset :].startswith(releases.signed["1.1.0"])
 
 
 def test_a_pseudo_terminal_without_a_person_at_the_bench(firmware: Path) -> None:

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
 from unbrick.console.nor_picture import SHADES, nor_picture
+from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import CONGESTED, Output, Screen
 from unbrick.console.typist import BURST, PATIENCE, STRANGER, Typist
+from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.gdbstub import DebuggerGoneError
+from unbrick.errors import EngineError, NotKnownHereError
 
 PROMPT = b"\r\n> "
 
@@ -311,6 +315,119 @@ def test_the_terminals_output_waits_while_a_command_is_typed(window: Window) -> 
     window.screen.hold("bench> ")
     window.screen.hear(b"x" * CONGESTED)
     assert window.screen.congested, "the terminal has to wait then"
+
+
+# Power ----------------------------------------------------------------------------------------
+
+
+class FakeEngine(Engine):
+    """An engine that does not count operations, and does what the test wants."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.wire = self.radio = Line()
+        self.on = False
+        self.nor = b"before"
+        self.found: list[FirmwareFault] = []
+        self.error: Exception | None = None
+
+    @property
+    def powered(self) -> bool:
+        return self.on
+
+    @property
+    def now(self) -> float:
+        return 0.0
+
+    @property
+    def faults(self) -> list[FirmwareFault]:
+        return self.found
+
+    def power_on(self) -> None:
+        self.on = True
+
+    def power_off(self) -> None:
+        self.on = False
+
+    def advance(self, seconds: float) -> None:
+        del seconds
+        if self.error is not None:
+            raise self.error
+
+    def read_nor(self) -> bytes:
+        return self.nor
+
+    def load_nor(self, image: bytes) -> None:
+        self.nor = image
+
+    def close(self) -> None:
+        self.on = False
+
+
+class Switched:
+    """A fake terminal with power, and what was said about it."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.said: list[str] = []
+        self.power = PowerSwitch(self.engine, Typist(self.engine.wire), self.said.append)
+        self.power.on()
+
+    def goes_on(self) -> list[str]:
+        self.said.clear()
+        self.power.advance(0.1)
+        return list(self.said)
+
+
+@pytest.fixture
+def switched() -> Switched:
+    return Switched()
+
+
+def test_where_operations_are_not_counted_power_goes_when_the_nor_changes(
+    switched: Switched,
+) -> None:
+    switched.power.arm()
+    assert switched.goes_on() == []
+    switched.engine.nor = b"after"
+    assert switched.goes_on() == [
+        "power cut as soon as the NOR was seen to change; `on` gives it back"
+    ]
+    assert not switched.engine.on
+    switched.power.on()
+    switched.engine.nor = b"later"
+    assert switched.goes_on() == [], "it was for once"
+    switched.power.arm()
+    switched.power.disarm()
+    switched.engine.nor = b"and so on"
+    assert switched.goes_on() == []
+    with pytest.raises(NotKnownHereError):
+        switched.power.arm(2)
+
+
+def test_what_the_firmware_does_wrong_is_told_once(switched: Switched) -> None:
+    switched.engine.found.append(FirmwareFault("busy-fetch", 16, "main (main.c:1)", "bad", 0.0))
+    assert switched.goes_on() == ["firmware fault in main (main.c:1): bad (busy-fetch)"]
+    assert switched.goes_on() == []
+    switched.engine.found.append(FirmwareFault("bounds", 16, "", "worse", 0.0))
+    assert switched.goes_on() == ["firmware fault in pc 0x10: worse (bounds)"]
+    assert switched.engine.on
+
+
+@pytest.mark.parametrize(
+    "error", [EngineError("QEMU is gone"), DebuggerGoneError("the debugger has killed it")]
+)
+def test_an_engine_that_fails_is_switched_off_and_the_console_goes_on(
+    error: EngineError, switched: Switched
+) -> None:
+    switched.engine.error = error
+    assert switched.goes_on() == [f"{error}; `on` gives it back"]
+    assert not switched.engine.on
+    switched.engine.error = None
+    assert switched.goes_on() == []
+    switched.power.on()
+    assert switched.engine.on
 
 
 # The picture ----------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Air:
             SetupError: there is no such release.
             ServerError: the server refuses.
             ImageError: the NOR has no identity.
+            NotKnownHereError: the terminal has not registered, and its NOR cannot be read.
         """
         image = self._releases.signed.get(version)
         if image is None:
@@ -84,4 +85,7 @@ class Air:
         self._server.send_text(self._serial(), text, self._engine.now)
 
     def _serial(self) -> str:
+        """As the terminal has said it, or as it stands in the NOR."""
+        if self._link.registrations:
+            return self._link.registrations[-1].serial
         return read_identity(self._engine.read_nor()).serial
