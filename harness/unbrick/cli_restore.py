@@ -223,12 +223,13 @@ class Display:
                 self._tasks[port] = self._progress.add_task("", total=None, port=label)
             stage = apparatus.stage if apparatus else Stage.SEARCHING
             over = restoration.outcome is not Outcome.RUNNING
-            sending = apparatus is not None and stage is Stage.SENDING
+            size = len(restoration.image.data)
+            sent = apparatus.sent if apparatus else 0
             self._progress.update(
                 self._tasks[port],
                 description=restoration.outcome.value if over else _what(restoration, stage),
-                total=apparatus.size if apparatus and sending else None,
-                completed=apparatus.sent if apparatus and sending else 0,
+                total=size,
+                completed=sent if stage in {Stage.SEARCHING, Stage.SENDING} else size,
                 visible=not over,
             )
 
