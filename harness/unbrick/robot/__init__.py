@@ -29,10 +29,10 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
     `Start Terminal` takes a terminal fresh from the factory, with its server and the wireless
     link between them. It runs the real ARM binary. A first suite:
 
-    | *** Settings ***
+    | ***** Settings *****
     | Library    unbrick.robot
     |
-    | *** Test Cases ***
+    | ***** Test Cases *****
     | The terminal is updated over the air
     |     Start Terminal    installed=1.0.0
     |     Wait For Registration
@@ -61,8 +61,8 @@ class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords
     = Times =
 
     Times are in Robot's notation: ``30 s``, ``2 minutes``, ``500 ms``; a number is seconds. They
-    are the engine's: in process time is virtual, so that ten minutes are over in a moment, and the
-    same seed gives the same run; on other engines it is the clock's.
+    are the engine's: in process and on Renode time is virtual, so that in process ten minutes are
+    over in a moment, and the same seed gives the same run; elsewhere it is the clock's.
 
     = When a test fails =
 
