@@ -1,5 +1,6 @@
 """Differential files: a new image as what differs from the installed one (docs/delta-format.md)."""
 
-from unbrick.delta.codec import DeltaHeader, decode, encode, read_header
+from unbrick.delta.codec import decode, encode
+from unbrick.delta.format import DeltaHeader, read_header
 
 __all__ = ["DeltaHeader", "decode", "encode", "read_header"]

@@ -1,27 +1,42 @@
-"""Making, reading and applying a differential file."""
+"""Making and applying differential files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 
-@dataclass(frozen=True)
-class DeltaHeader:
-    """What a differential file says about itself.
+from unbrick.delta.align import Place, align
+from unbrick.delta.coder import RangeDecoder, RangeEncoder
+from unbrick.delta.format import (
+    ARM,
+    DATA,
+    HEADER_SIZE,
+    MAX_LENGTH,
+    MAX_MEMORY,
+    REPEATS,
+    SLOTS,
+    THUMB,
+    WINDOW_UNIT,
+    DeltaHeader,
+    base_digest,
+    malformed,
+    new_digest,
+    read_header,
+)
+from unbrick.delta.model import DIGEST, MIXERS, NUMBER_FLAGS, REPEAT_FLAGS, Model, Segment
+from unbrick.errors import DeltaError
 
-    Attributes:
-        base_length: bytes of the installed image that it was made against.
-        length: bytes of the new image.
-        memory: bytes of working memory that the terminal needs besides file and new image.
-        base_digest: SHA-256 of the installed image, all of it (32 bytes).
-        digest: SHA-256 of the new image, all of it (32 bytes).
-    """
-
-    base_length: int
-    length: int
-    memory: int
-    base_digest: bytes
-    digest: bytes
+_MCUBOOT_MAGIC = 0x96F3B83D
+_DENSE = 400
+"""Code has a call in so many bytes, at least."""
+_PRICES = (1.0, 1.5, 2.5, 5.0, 12.0, 40.0)
+"""What a segment may cost, until their table fits into the working memory."""
+_TABLES = ((11, 11), (10, 10), (9, 9))
+"""Sizes of the decoder's tables that are tried, log2."""
 
 
 def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
@@ -35,16 +50,47 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
     Raises:
         DeltaError: an image is empty or larger than the format allows.
     """
-    raise NotImplementedError
-
-
-def read_header(file: bytes) -> DeltaHeader:
-    """Read and check the header of a differential file.
-
-    Raises:
-        DeltaError: it is no differential file, or its header is malformed.
-    """
-    raise NotImplementedError
+    for image in (old, new):
+        if not 0 < len(image) <= MAX_LENGTH:
+            raise DeltaError(
+                f"no differential file for an image of {len(image)} bytes",
+                hint=f"images have 1 to {MAX_LENGTH} bytes",
+            )
+    isa = _isa(old)
+    base = _base(old) if base_address is None else base_address
+    if base % 4 or not 0 <= base < 1 << 32:
+        isa, base = DATA, 0
+    window, window_size = _window(old, isa, base)
+    header = DeltaHeader(
+        isa=isa,
+        slots=SLOTS[0],
+        repeats=REPEATS[0],
+        base_length=len(old),
+        length=len(new),
+        segments=0,
+        base_address=base,
+        window=window,
+        window_size=window_size,
+        base_digest=base_digest(old),
+        digest=new_digest(new),
+    )
+    digest = _own_digest(new)
+    made: list[bytes] = []
+    seen: list[list[Segment]] = []
+    for slots, repeats in _TABLES:
+        table = replace(header, slots=slots, repeats=repeats)
+        room = (MAX_MEMORY - table.memory) // 11
+        for price in _PRICES:
+            segments = _around(align(old, new, Place(isa, base), price=price), digest)
+            if len(segments) <= room:
+                break
+        else:
+            segments = []
+        if segments in seen:
+            continue
+        seen.append(segments)
+        made.append(_encode(old, new, replace(table, segments=len(segments)), segments, digest))
+    return min(made, key=len)
 
 
 def decode(old: bytes, file: bytes) -> bytes:
@@ -53,4 +99,145 @@ def decode(old: bytes, file: bytes) -> bytes:
     Raises:
         DeltaError: the file is for another image, malformed, or gives another image than it says.
     """
-    raise NotImplementedError
+    header = read_header(file)
+    if len(old) < header.base_length or base_digest(old[: header.base_length]) != header.base_digest:
+        raise DeltaError(
+            "the differential file was made against another image",
+            hint="make it anew, against the image that is installed",
+        )
+    payload = file[HEADER_SIZE:]
+    decoder = RangeDecoder(
+        payload, NUMBER_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS
+    )
+    new = Model(decoder, old[: header.base_length], header).run()
+    if decoder.consumed < len(payload):
+        raise malformed("bytes follow its end")
+    if new_digest(new) != header.digest:
+        raise malformed("what it gives is not the image that it names")
+    return new
+
+
+def _encode(
+    old: bytes,
+    new: bytes,
+    header: DeltaHeader,
+    segments: Sequence[Segment],
+    digest: tuple[int, int],
+) -> bytes:
+    encoder = RangeEncoder(NUMBER_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS)
+    Model(encoder, old, header).run(new, segments, digest)
+    return header.pack() + encoder.finish()
+
+
+def _isa(old: bytes) -> int:
+    """The instruction set that the image seems to have."""
+    words = np.frombuffer(old[: len(old) & ~3], "<u4").astype(np.int64)
+    calls = np.flatnonzero(words & 0xFF000000 == 0xEB000000)
+    target = calls * 4 + 8 + ((words[calls] & 0xFFFFFF ^ 0x800000) - 0x800000) * 4
+    arm = int(np.count_nonzero((target >= 0) & (target < len(old))))
+    half = np.frombuffer(old[: len(old) & ~1], "<u2").astype(np.int64)
+    at = np.flatnonzero((half[:-1] & 0xF800 == 0xF000) & (half[1:] & 0xD000 == 0xD000))
+    s = half[at] >> 10 & 1
+    # I1 = I2 = S: calls within 4 MiB, as those of an image of this size are.
+    near = (half[at + 1] >> 13 & 1 == 1) & (half[at + 1] >> 11 & 1 == 1)
+    target = at * 2 + 4 + ((half[at] & 0x3FF) << 12 | (half[at + 1] & 0x7FF) << 1) - (s << 22)
+    thumb = int(np.count_nonzero(near & (target >= 0) & (target < len(old))))
+    if max(arm, thumb) * _DENSE < len(old):
+        return DATA
+    return ARM if arm > thumb else THUMB
+
+
+def _base(old: bytes) -> int:
+    """Where the image lies: as its header says, or so that most of its pointers point into it."""
+    if len(old) >= 8:
+        magic, load = struct.unpack_from("<II", old)
+        if magic == _MCUBOOT_MAGIC and load:
+            return int(load)
+    words = np.frombuffer(old[: len(old) & ~3], "<u4").astype(np.int64)
+    unit = 4096
+    pages, counts = np.unique(words[(words & 1) == 1] // unit, return_counts=True)
+    span = -(-len(old) // unit)
+    best, found = 0, 0
+    for page in pages[np.argsort(-counts, kind="stable")[:64]]:
+        start = int(np.searchsorted(pages, page))
+        end = int(np.searchsorted(pages, page + span))
+        total = int(counts[start:end].sum())
+        if total > found and page:
+            best, found = int(page) * unit, total
+    return best
+
+
+def _window(old: bytes, isa: int, base: int) -> tuple[int, int]:
+    """The range that most constants which code loads, and which are no places in the image, lie in:
+    its variables."""
+    if isa == DATA:
+        return 0, 0
+    values = _constants(old, isa)
+    values = values[(values < base) | (values > base + len(old))]
+    pages, counts = np.unique(values // WINDOW_UNIT, return_counts=True)
+    likely = (pages > 0) & (pages < 0xFF00) & (counts >= 8)
+    pages, counts = pages[likely], counts[likely]
+    if not len(pages):
+        return 0, 0
+    first = last = int(np.argmax(counts))
+    while first and pages[first - 1] == pages[first] - 1:
+        first -= 1
+    while last + 1 < len(pages) and pages[last + 1] == pages[last] + 1:
+        last += 1
+    count = min(int(pages[last] - pages[first]) + 1, 255)
+    return int(pages[first]) * WINDOW_UNIT, count * WINDOW_UNIT
+
+
+def _constants(old: bytes, isa: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """What code loads from literals or by MOVW and MOVT right after each other."""
+    words = np.frombuffer(old[: len(old) & ~3], "<u4").astype(np.int64)
+    half = np.frombuffer(old[: len(old) & ~1], "<u2").astype(np.int64)
+    if isa == ARM:
+        at = np.flatnonzero(words & 0x0FFF0000 == 0x059F0000)
+        target = at + 2 + ((words[at] & 0xFFF) >> 2)
+        pair = np.flatnonzero(
+            (words[:-1] & 0x0FF00000 == 0x03000000) & (words[1:] & 0x0FF00000 == 0x03400000)
+        )
+        low, high = words[pair], words[pair + 1]
+        moved = (low >> 4 & 0xF000 | low & 0xFFF) | (high >> 4 & 0xF000 | high & 0xFFF) << 16
+    else:
+        at = np.flatnonzero(half & 0xF800 == 0x4800)
+        target = (at * 2 + 4 >> 2) + (half[at] & 0xFF)
+        pair = np.flatnonzero(
+            (half[:-3] & 0xFBF0 == 0xF240) & (half[2:-1] & 0xFBF0 == 0xF2C0)
+        )
+        moved = np.zeros(len(pair), np.int64)
+        for shift, here in ((0, pair), (16, pair + 2)):
+            one, two = half[here], half[here + 1]
+            value = (one & 0xF) << 12 | (one >> 10 & 1) << 11 | (two >> 12 & 7) << 8 | two & 0xFF
+            moved |= value << shift
+    loaded = words[target[target < len(words)]]
+    return np.concatenate((loaded, moved))
+
+
+def _own_digest(new: bytes) -> tuple[int, int]:
+    """Where an MCUboot image holds the SHA-256 of its beginning, and of how many bytes; or zeros."""
+    if len(new) < 32:
+        return 0, 0
+    magic, _, header, protected, body = struct.unpack_from("<IIHHI", new)
+    hashed = header + body + protected
+    if magic != _MCUBOOT_MAGIC or hashed > len(new):
+        return 0, 0
+    place = new.find(hashlib.sha256(new[:hashed]).digest(), hashed)
+    return (place, hashed) if place > 0 else (0, 0)
+
+
+def _around(segments: Sequence[Segment], digest: tuple[int, int]) -> list[Segment]:
+    """The segments without the place of the digest, which the decoder calculates."""
+    start, end = digest[0], digest[0] + DIGEST
+    if not start:
+        return list(segments)
+    made = []
+    for segment in segments:
+        if segment.new < start:
+            length = min(segment.end, start) - segment.new
+            made.append(Segment(segment.new, length, segment.old))
+        if segment.end > end:
+            skip = max(end - segment.new, 0)
+            made.append(Segment(segment.new + skip, segment.length - skip, segment.old + skip))
+    return made

@@ -1,9 +1,9 @@
 """The adaptive binary range coder of differential files: mixed predictions, integers only.
 
-Every decision, a bit, is predicted by a few adaptive counters. Their predictions are mixed in the
-logistic domain with weights that learn, and the range coder spends what the mixed prediction says.
-Encoder and decoder differ in one method, so that one model drives both (``unbrick.delta.model``).
-The mathematics is that of docs/delta-format.md, bit for bit that of ``firmware/lib/delta.c``.
+Every decision, a bit, is predicted by a few counters. Their predictions are mixed in the logistic
+domain with weights that learn, and the range coder spends what the mixed prediction says. Encoder
+and decoder differ in one method, so that one model drives both (``unbrick.delta.model``). The
+mathematics is that of docs/delta-format.md and, bit for bit, of ``firmware/lib/delta.c``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from collections.abc import Sequence
 
 from unbrick.errors import DeltaError
 
+MASK32 = 0xFFFFFFFF
 TOP = 1 << 24
 """The range is kept at this or above."""
-MASK32 = 0xFFFFFFFF
 
 STRETCH_LIMIT = 2815
 """Logits are in units of 1/256 and no larger than this: 11.0."""
 INPUTS = 6
-WEIGHT_ONE = 1 << 16
+"""Predictions that one decision mixes at most."""
+WEIGHT_INITIAL = 19661
+"""Weights are in units of 1/65536: 0.3."""
 WEIGHT_LIMIT = (1 << 19) - 1
+MIX_SHIFT = 14
 
 LOG_TABLE = [round(4096 * math.log2(1 + i / 64)) for i in range(65)]
 """log2(1 + i/64) in units of 1/4096."""
@@ -46,7 +49,6 @@ def stretch(p: int) -> int:
 
 def squash(x: int) -> int:
     """The inverse of ``stretch``; 1..65535."""
-    x = max(-STRETCH_LIMIT, min(STRETCH_LIMIT, x))
     magnitude = abs(x)
     low, fraction = magnitude >> 6, magnitude & 63
     step = SQUASH_TABLE[low + 1] - SQUASH_TABLE[low]
@@ -54,104 +56,153 @@ def squash(x: int) -> int:
     return p if x >= 0 else 65536 - p
 
 
-_STRETCH = [0, *(stretch(p) for p in range(1, 65536))]
+_STRETCH = [stretch(p or 1) for p in range(65536)]
 _SQUASH = [squash(x) for x in range(-STRETCH_LIMIT, STRETCH_LIMIT + 1)]
 
-COUNT_LIMIT = 255
-"""A flag's counter adapts no slower than 1/(this + 1.5)."""
+COUNT_LIMIT = 127
 _FLAG_RATE = [(1 << 17) // (2 * n + 3) for n in range(COUNT_LIMIT + 1)]
+"""A counter that has seen n bits moves by 1/(n + 1.5) of the way, in units of 1/65536."""
 SLOT_LIMIT = 15
-_SLOT_RATE = [(1 << 17) // (2 * n + 3) for n in range(SLOT_LIMIT + 1)]
-FLAG_INITIAL = 1 << 31
 SLOT_INITIAL = 0x8000
-MIX_SHIFT = 14
+REPEATS = 3
+REPEAT_LIMIT = 15
 
 
 class Coder:
     """Counters, mixers and what encoder and decoder have in common.
 
     Args:
-        flags: counters for single decisions.
-        slots: counters that the decisions of bytes share, by hash; a power of two.
+        flags: initial states of the counters for single decisions: probability of a 1 in units of
+            2**-22 in the upper 22 bits, bits seen in the lower 10.
+        repeat_flags: where in them those begin that tell how far a repeated byte is trusted.
+        slots: log2 of how many counters the bits of bytes share.
+        repeats: log2 of how many last bytes are remembered.
         mixers: sets of weights.
     """
 
-    def __init__(self, flags: int, slots: int, mixers: int) -> None:
-        self.flags = [FLAG_INITIAL] * flags
-        self.slots = [SLOT_INITIAL] * slots
-        self.weights = [[WEIGHT_ONE * 2 // 5] * INPUTS for _ in range(mixers)]
-        self._shift = 32 - (slots.bit_length() - 1)
+    def __init__(
+        self, flags: Sequence[int], repeat_flags: int, slots: int, repeats: int, mixers: int
+    ) -> None:
+        self.flags = list(flags)
+        self._repeat_flags = repeat_flags
+        self._slots = [SLOT_INITIAL] * (1 << slots)
+        self._slot_shift = 32 - slots
+        self._repeats = [0] * (1 << repeats)
+        self._repeat_shift = 32 - repeats
+        self._weights = [[WEIGHT_INITIAL] * INPUTS for _ in range(mixers)]
 
     def code(self, p: int, bit: int) -> int:
-        """One bit, that is 1 with the probability p/65536."""
+        """One bit, that is 1 with the probability p/65536; the encoder's ``bit``, or the decoder's."""
         raise NotImplementedError
 
     def flag(self, contexts: Sequence[int], mixer: int, bit: int) -> int:
-        """A single decision in up to INPUTS contexts; the encoder's ``bit``, or the decoder's."""
+        """A single decision; ``contexts`` are numbers of flags."""
         flags = self.flags
-        weights = self.weights[mixer]
-        inputs = [_STRETCH[flags[c] >> 16 or 1] for c in contexts]
-        dot = 0
-        for weight, value in zip(weights, inputs):
-            dot += weight * value
-        p = _SQUASH[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, dot >> 16)) + STRETCH_LIMIT]
+        weights = self._weights[mixer]
+        inputs = [_STRETCH[flags[c] >> 16] for c in contexts]
+        p = _mixed(weights, inputs)
         bit = self.code(p, bit)
-        error = (bit << 16) - p
-        for i, value in enumerate(inputs):
-            weight = weights[i] + (value * error >> MIX_SHIFT)
-            weights[i] = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, weight))
+        _learn(weights, inputs, (bit << 16) - p)
         for c in contexts:
-            state = flags[c]
-            n = state & 1023
-            p22 = state >> 10
-            if bit:
-                p22 += (4194303 - p22) * _FLAG_RATE[n] >> 16
-            else:
-                p22 -= p22 * _FLAG_RATE[n] >> 16
-            flags[c] = p22 << 10 | (n + 1 if n < COUNT_LIMIT else n)
+            self._adapt(c, bit)
         return bit
 
-    def byte(self, contexts: Sequence[int], mixer: int, value: int) -> int:
-        """A byte, from its highest bit down, in contexts that are numbers of 32 bits."""
-        slots, shift, code = self.slots, self._shift, self.code
-        rate = _SLOT_RATE
+    def _adapt(self, flag: int, bit: int) -> None:
+        state = self.flags[flag]
+        n = state & 1023
+        p = state >> 10
+        if bit:
+            p += (0x3FFFFF - p) * _FLAG_RATE[n] >> 16
+        else:
+            p -= p * _FLAG_RATE[n] >> 16
+        self.flags[flag] = p << 10 | (n + 1 if n < COUNT_LIMIT else n)
+
+    def byte(
+        self,
+        contexts: Sequence[int],
+        repeats: Sequence[int],
+        mixer: int,
+        value: int,
+        *,
+        known: bool = False,
+    ) -> int:
+        """A byte, from its highest bit down; one that is ``known`` is learned without being coded.
+
+        ``contexts``, numbers of 32 bits, choose a slot for every bit; ``repeats``, too, remember
+        the byte that came last in that context.
+        """
+        slots, shift, flags = self._slots, self._slot_shift, self.flags
+        weights = self._weights[mixer]
+        memory = []
+        for number, context in enumerate(repeats):
+            hashed = context * 0x9E3779B1 & MASK32
+            at, check = hashed >> self._repeat_shift, hashed >> 8 & 15
+            entry = self._repeats[at]
+            count = entry & 15 if entry >> 4 & 15 == check else 0
+            flag = self._repeat_flags + number * 16 + count
+            memory.append((at, check, count, entry >> 8, flag))
         node = 1
         for k in range(7, -1, -1):
             places = [((c + node * 0x9E3779B1) * 0x85EBCA6B & MASK32) >> shift for c in contexts]
-            weights = self.weights[mixer]
             inputs = [_STRETCH[slots[i] & 0xFFF0 | 8] for i in places]
-            dot = 0
-            for weight, logit in zip(weights, inputs):
-                dot += weight * logit
-            p = _SQUASH[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, dot >> 16)) + STRETCH_LIMIT]
-            bit = code(p, value >> k & 1)
-            error = (bit << 16) - p
-            for i, logit in enumerate(inputs):
-                weight = weights[i] + (logit * error >> MIX_SHIFT)
-                weights[i] = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, weight))
+            trusted = []
+            for _, _, count, last, flag in memory:
+                if count and (256 | last) >> k + 1 == node:
+                    expected = last >> k & 1
+                    trusted.append((flag, expected))
+                    logit = _STRETCH[flags[flag] >> 16]
+                    inputs.append(logit if expected else -logit)
+                else:
+                    inputs.append(0)
+            p = _mixed(weights, inputs)
+            bit = value >> k & 1
+            if not known:
+                bit = self.code(p, bit)
+            _learn(weights, inputs, (bit << 16) - p)
             for i in places:
                 state = slots[i]
                 n = state & 15
-                p12 = state >> 4
+                half = state >> 4
                 if bit:
-                    p12 += (4095 - p12) * rate[n] >> 16
+                    half += (4095 - half) * _FLAG_RATE[n] >> 16
                 else:
-                    p12 -= p12 * rate[n] >> 16
-                slots[i] = p12 << 4 | (n + 1 if n < SLOT_LIMIT else n)
+                    half -= half * _FLAG_RATE[n] >> 16
+                slots[i] = half << 4 | (n + 1 if n < SLOT_LIMIT else n)
+            for flag, expected in trusted:
+                self._adapt(flag, int(bit == expected))
             node = node << 1 | bit
-        return node & 255
+        value = node & 255
+        for at, check, count, last, _ in memory:
+            count = min(count + 1, REPEAT_LIMIT) if count and last == value else 1
+            self._repeats[at] = value << 8 | check << 4 | count
+        return value
+
+
+def _mixed(weights: Sequence[int], inputs: Sequence[int]) -> int:
+    dot = 0
+    for weight, value in zip(weights, inputs):
+        dot += weight * value
+    return _SQUASH[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, dot >> 16)) + STRETCH_LIMIT]
+
+
+def _learn(weights: list[int], inputs: Sequence[int], error: int) -> None:
+    for i, value in enumerate(inputs):
+        weight = weights[i] + (value * error >> MIX_SHIFT)
+        weights[i] = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, weight))
 
 
 class RangeEncoder(Coder):
     """Writes; ``finish`` gives the bytes."""
 
-    def __init__(self, flags: int, slots: int, mixers: int) -> None:
-        super().__init__(flags, slots, mixers)
-        self._low = 0
-        self._range = MASK32
-        self._cache = 0
-        self._pending = 0
-        self._begun = False
+    _low = 0
+    _range = MASK32
+    _pending = 0
+    _held: int | None = None
+
+    def __init__(
+        self, flags: Sequence[int], repeat_flags: int, slots: int, repeats: int, mixers: int
+    ) -> None:
+        super().__init__(flags, repeat_flags, slots, repeats, mixers)
         self._out = bytearray()
 
     def code(self, p: int, bit: int) -> int:
@@ -163,50 +214,74 @@ class RangeEncoder(Coder):
             self._range -= bound
         while self._range < TOP:
             self._range = self._range << 8 & MASK32
-            self._shift_low()
+            self._shift()
         return bit
 
-    def _shift_low(self) -> None:
+    def _shift(self) -> None:
+        """Move the highest byte out; one of 0xFF waits, as a carry may yet come."""
         low = self._low
         if low < 0xFF000000 or low > MASK32:
             carry = low >> 32
-            if self._begun:
-                self._out.append(self._cache + carry & 255)
-            self._begun = True
-            if self._pending:
-                self._out += bytes((0xFF + carry & 255,)) * self._pending
-                self._pending = 0
-            self._cache = low >> 24 & 255
+            if self._held is not None:
+                self._out.append(self._held + carry & 255)
+            self._out += bytes((0xFF + carry & 255,)) * self._pending
+            self._pending = 0
+            self._held = low >> 24 & 255
         else:
             self._pending += 1
         self._low = low << 8 & MASK32
 
     def finish(self) -> bytes:
-        """All bytes. What the decoder reads beyond them is zero."""
-        top = self._low + self._range - 1
-        for keep in range(24, -1, -8):
-            rounded = top >> keep << keep
-            if rounded >= self._low:
+        """All bytes. What a decoder reads beyond them is zero."""
+        for zeros in range(32, -1, -8):
+            rounded = -(-self._low >> zeros) << zeros
+            if rounded < self._low + self._range:
                 self._low = rounded
                 break
         for _ in range(5):
-            self._shift_low()
-        return bytes(self._out).rstrip(b"\0")
+            self._shift()
+        out = self._out
+        spare = 4
+        while out and not out[-1] and spare:
+            del out[-1]
+            spare -= 1
+        return bytes(out)
 
 
 BEYOND = 8
-"""Zero bytes that a decoder may read beyond the end of the file."""
+"""Zero bytes that a decoder reads beyond the end of the file at most."""
 
 
 class RangeDecoder(Coder):
     """Reads; raises DeltaError when it needs more than there is."""
 
-    def __init__(self, data: bytes, flags: int, slots: int, mixers: int) -> None:
-        super().__init__(flags, slots, mixers)
+    def __init__(
+        self,
+        data: bytes,
+        flags: Sequence[int],
+        repeat_flags: int,
+        slots: int,
+        repeats: int,
+        mixers: int,
+    ) -> None:
+        super().__init__(flags, repeat_flags, slots, repeats, mixers)
         self._data = data
-        self._at = 4
+        self.consumed = 0
         self._range = MASK32
-        self._code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
+        self._code = 0
+        for _ in range(4):
+            self._next()
+
+    def _next(self) -> None:
+        byte = 0
+        if self.consumed < len(self._data):
+            byte = self._data[self.consumed]
+        elif self.consumed >= len(self._data) + BEYOND:
+            raise DeltaError(
+                "the differential file is truncated", hint="get it again, or make it anew"
+            )
+        self.consumed += 1
+        self._code = (self._code << 8 | byte) & MASK32
 
     def code(self, p: int, bit: int) -> int:  # noqa: ARG002  the encoder's
         bound = (self._range >> 16) * p
@@ -218,19 +293,6 @@ class RangeDecoder(Coder):
             self._range -= bound
             bit = 0
         while self._range < TOP:
-            byte = 0
-            if self._at < len(self._data):
-                byte = self._data[self._at]
-            elif self._at >= len(self._data) + BEYOND:
-                raise DeltaError(
-                    "the differential file is truncated", hint="get it again, or make it anew"
-                )
-            self._at += 1
             self._range = self._range << 8 & MASK32
-            self._code = (self._code << 8 | byte) & MASK32
+            self._next()
         return bit
-
-    @property
-    def consumed(self) -> int:
-        """Bytes that were read, those beyond the end included."""
-        return self._at

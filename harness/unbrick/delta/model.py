@@ -1,49 +1,74 @@
 """What encoder and decoder do alike: walk through the new image, predict each unit from the old one,
 code whether the prediction holds and, where it does not, what is there instead.
 
-docs/delta-format.md describes it; ``firmware/lib/delta.c`` does the same.
+docs/delta-format.md describes it; ``firmware/lib/delta.c`` does the same. Names and numbers of
+contexts are part of the format.
 """
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbrick.delta import arm
-from unbrick.delta.coder import Coder
+from unbrick.delta.coder import MASK32, REPEATS, Coder
+from unbrick.delta.code import Instructions
+from unbrick.delta.format import DATA, DeltaHeader, malformed
 
-MASK32 = 0xFFFFFFFF
+# Kinds of units of the old image.
+(BYTE, PLAIN, PLAIN_LONG, SHORT_BRANCH, SHORT_LOAD, BRANCH, LOAD, MOVE) = range(8)
+(POOL_IMAGE, POOL_WINDOW, POOL_OTHER, WORD_IMAGE, WORD_WINDOW) = range(8, 13)
+_IMAGE_WORDS = (POOL_IMAGE, WORD_IMAGE)
+_ADDRESSES = (BRANCH, MOVE, POOL_IMAGE, POOL_WINDOW, WORD_IMAGE, WORD_WINDOW)
+"""Kinds whose keys in the dictionary are addresses."""
+
+MIXERS = 32
+_MIX_NUMBER, _MIX_MISS, _MIX_WORD, _MIX_HIGH, _MIX_LOW, _MIX_BYTE = 13, 16, 14, 29, 30, 31
+
+_HITS, _NEXT, _REPEAT = 0, 672, 772
+FLAGS = 820
+
+
+def _counter(p: float, seen: int) -> int:
+    return int(p * (1 << 22)) << 10 | seen
+
+
+INITIAL_FLAGS = (
+    [_counter(0.95, 1)] * (_NEXT - _HITS)
+    + [_counter(0.5, 0)] * (_REPEAT - _NEXT)
+    + [_counter(0.7, 0)] * (FLAGS - _REPEAT)
+)
+NUMBER_FLAGS = [_counter(0.5, 0)] * FLAGS
+REPEAT_FLAGS = _REPEAT
+assert FLAGS == _REPEAT + 16 * REPEATS
+
+DICTIONARY = 128
+NEIGHBOURS = 32
+LOOK_BACK = 8
+TRAIN_BEFORE, TRAIN_OLD = 64, 128
+DIGEST = 32
+NUMBER_BITS = 24
 
 
 @dataclass(frozen=True)
 class Segment:
-    """``length`` bytes of the new image from ``new`` on correspond to those of the old from ``old``."""
+    """``length`` bytes of the new image, from ``new`` on, correspond to those of the old, from
+    ``old`` on."""
 
     new: int
     length: int
     old: int
 
+    @property
+    def end(self) -> int:
+        """In the new image."""
+        return self.new + self.length
 
-@dataclass(frozen=True)
-class Layout:
-    """What is known of both images: ISA (0: none), where they lie, and a range of RAM addresses."""
-
-    isa: int
-    base: int
-    window: int
-    window_size: int
-
-
-# Kinds of units. The order matters to nobody but the contexts.
-(BYTE, PLAIN, PLAIN_LONG, SHORT_BRANCH, SHORT_LOAD, BRANCH, LOAD, MOVE) = range(8)
-(POOL_IMAGE, POOL_WINDOW, POOL_OTHER, WORD_IMAGE, WORD_WINDOW, GAP, GAP_BYTE) = range(8, 15)
-
-FLAGS = 1024 + 3 * 128
-MIXERS = 32
-SUBSTITUTIONS = 256
-NEIGHBOURS = 64
-LOOK_BACK = 8
+    @property
+    def old_end(self) -> int:
+        """In the old image."""
+        return self.old + self.length
 
 
 class AddressMap:
@@ -60,101 +85,161 @@ class AddressMap:
         last = max(bisect_right(self._starts, offset) - 1, 0)
         for at in range(last, max(last - LOOK_BACK, -1), -1):
             segment = self._ordered[at]
-            if offset - segment.old < segment.length:
+            if 0 <= offset - segment.old < segment.length:
                 return offset - segment.old + segment.new
         return offset - self._ordered[last].old + self._ordered[last].new
 
 
-class Model:
-    """One pass over the new image."""
+class Dictionary:
+    """What units, or the addresses in them, were replaced with: a table by hash."""
 
-    def __init__(
-        self, coder: Coder, old: bytes, layout: Layout, length: int, segments: Sequence[Segment]
-    ) -> None:
-        self.coder = coder
-        self.old = old
-        self.layout = layout
-        self.length = length
-        self.segments = segments
-        self.map = AddressMap(segments)
-        self.out = bytearray(length)
+    def __init__(self) -> None:
+        self.keys = [0] * DICTIONARY
+        self.values = [0] * DICTIONARY
+        self.trust = [0] * DICTIONARY
+
+    @staticmethod
+    def place(key: int) -> int:
+        return (key * 0x9E3779B1 & MASK32) >> 25
+
+
+@dataclass
+class _Unit:
+    """A unit of the old image, what is known of it and what it is predicted to become."""
+
+    kind: int
+    size: int
+    raw: int
+    mapped: int = 0
+    key: int | None = None
+    whole: int = 0
+    top: bool = False
+    place: int = 0
+    learned: int | None = None
+
+
+class Model:
+    """One pass over the new image.
+
+    Args:
+        coder: encodes or decodes.
+        old: the installed image.
+        header: of the file.
+    """
+
+    def __init__(self, coder: Coder, old: bytes, header: DeltaHeader) -> None:
+        self._coder = coder
+        self._old = old
+        self._header = header
+        self._code = Instructions(header.isa)
+        self._map = AddressMap(())
+        self._out = bytearray(header.length)
         self._want: bytes | None = None
+        self._digest = (0, 0)
         self._pool = bytearray(1024)
-        self._keys = [0] * SUBSTITUTIONS
-        self._values = [0] * SUBSTITUTIONS
-        self._conf = [0] * SUBSTITUTIONS
+        self._words = Dictionary()
         self._near: list[tuple[int, int]] = []
         self._near_next = 0
-        self._history = 0
+        self._misses = 0
         self._since = 0
-        self.cost: dict[object, list[float]] = {}
+        self._difference = 0
 
-    def number(self, kind: int, value: int) -> int:
-        """A number below 2**24: its length in bits, then its bits, the lowest two with contexts."""
-        coder = self.coder
-        base = 1024 + kind * 128
-        length = 0
+    def run(
+        self,
+        want: bytes | None = None,
+        segments: Sequence[Segment] = (),
+        digest: tuple[int, int] = (0, 0),
+    ) -> bytes:
+        """Code the image ``want`` with its ``segments``; decode it when that is None.
+
+        ``digest``: where the image holds the SHA-256 of its beginning, and of how many bytes.
+
+        Raises:
+            DeltaError: the file is malformed.
+        """
+        self._want = want
+        segments, self._digest = self._table(segments, digest)
+        self._map = AddressMap(segments)
+        self._coder.flags[:] = INITIAL_FLAGS
+        at = source = 0
+        for segment in segments:
+            self._gap(at, segment.new, source, segment.old)
+            self._copy(segment)
+            at, source = segment.end, segment.old_end
+        self._gap(at, self._header.length, source, len(self._old))
+        return bytes(self._out)
+
+    # ---- The table ----
+
+    def _table(
+        self, segments: Sequence[Segment], digest: tuple[int, int]
+    ) -> tuple[list[Segment], tuple[int, int]]:
+        """Where the digest lies, and the segments."""
+        length = self._header.length
+        place = self._number(0, digest[0])
+        hashed = 0
+        if place:
+            hashed = place - self._number(1, digest[0] - digest[1])
+            if hashed < 0 or place + DIGEST > length:
+                raise malformed("its digest lies outside the image")
+        made: list[Segment] = []
+        at = source = 0
+        for i in range(self._header.segments):
+            segment = segments[i] if segments else Segment(at, 0, source)
+            gap = self._number(0, segment.new - at)
+            jump = segment.old - source - gap
+            folded = self._number(1, abs(jump) * 2 - (jump > 0))
+            jump = folded + 1 >> 1 if folded & 1 else -(folded >> 1)
+            at += gap
+            source += gap + jump
+            size = self._number(2, segment.length)
+            if at + size > length or source < 0 or source + size > len(self._old):
+                raise malformed("a segment lies outside the images")
+            made.append(Segment(at, size, source))
+            at += size
+            source += size
+        return made, (place, hashed)
+
+    def _number(self, kind: int, value: int) -> int:
+        """A number below 2**25: its length in bits, then its bits."""
+        coder = self._coder
+        context = kind * 128
         want = value.bit_length()
-        while length < 24 and coder.flag((base + length,), 31, int(length < want)):
+        length = 0
+        while length < NUMBER_BITS + 1 and coder.flag(
+            (context + length,), _MIX_NUMBER, int(length < want)
+        ):
             length += 1
         if length == 0:
             return 0
         made = 1
         for bit in range(length - 2, -1, -1):
             here = value >> bit & 1
-            if bit < 2 or bit == length - 2:
-                here = coder.flag((base + 32 + (min(length, 7) * 3 + min(bit, 2)) * 4 + (made & 3 if bit != length - 2 else 0),), 31, here)
+            if bit == length - 2:
+                flag = context + 32 + (min(length, 7) * 3 + min(bit, 2)) * 4
+                here = coder.flag((flag,), _MIX_NUMBER, here)
+            elif bit < 2:
+                flag = context + 32 + (min(length, 7) * 3 + bit) * 4 + (made & 3)
+                here = coder.flag((flag,), _MIX_NUMBER, here)
             else:
                 here = coder.code(1 << 15, here)
             made = made << 1 | here
         return made
 
-    def table(self, count: int) -> None:
-        """The segments."""
-        at = source = 0
-        made = []
-        self.tag = ("table",)
-        for i in range(count):
-            new = old = length = 0
-            if self.segments:
-                segment = self.segments[i]
-                new, old, length = segment.new - at, segment.old - source, segment.length
-            new = self.number(0, new)
-            jump = old - new
-            jump = self.number(1, abs(jump) * 2 - (jump > 0) if jump else 0)
-            jump = (jump + 1) // 2 if jump & 1 else -(jump // 2)
-            length = self.number(2, length)
-            at += new
-            source += new + jump
-            made.append(Segment(at, length, source))
-            at += length
-            source += length
-        self.segments = made
-
-    def run(self, want: bytes | None = None) -> bytes:
-        """Code the image ``want``; decode it when that is None."""
-        self._want = want
-        at = 0
-        for segment in self.segments:
-            self._gap(at, segment.new)
-            self._copy(segment)
-            at = segment.new + segment.length
-        self._gap(at, self.length)
-        return bytes(self.out)
-
     # ---- What is predicted ----
 
     def _map_value(self, value: int) -> int:
         """Where an address of the old image, or of its RAM, should be in the new one."""
-        layout = self.layout
-        offset = value - layout.base
-        if 0 <= offset <= len(self.old):
-            return self.map(offset) + layout.base & MASK32
-        if 0 <= value - layout.window < layout.window_size:
+        header = self._header
+        offset = value - header.base_address
+        if 0 <= offset <= len(self._old):
+            return self._map(offset) + header.base_address & MASK32
+        if 0 <= value - header.window < header.window_size:
             return self._near_value(value)
         return value
 
     def _near_value(self, value: int) -> int:
+        """As the nearest address below that was learned, or else above, has moved."""
         below, above = -1, MASK32 + 1
         low = high = 0
         for key, delta in self._near:
@@ -162,351 +247,343 @@ class Model:
                 below, low = key, delta
             elif value < key < above:
                 above, high = key, delta
-        if below >= 0:
-            return value + low & MASK32
-        return value + high & MASK32
+        return value + (low if below >= 0 else high) & MASK32
 
-    def _word_kind(self, word: int, pooled: bool) -> int | None:
-        layout = self.layout
-        if 0 <= word - layout.base <= len(self.old):
+    def _word_kind(self, word: int, *, pooled: bool) -> int | None:
+        header = self._header
+        if 0 <= word - header.base_address <= len(self._old):
             return POOL_IMAGE if pooled else WORD_IMAGE
-        if 0 <= word - layout.window < layout.window_size:
+        if 0 <= word - header.window < header.window_size:
             return POOL_WINDOW if pooled else WORD_WINDOW
         return POOL_OTHER if pooled else None
 
-    def _mark(self, q: int, target: int) -> None:
-        if 0 < target - q <= 4096:
-            self._pool[target >> 2 & 1023] = 1
-
-    def _classify(self, q: int, p: int, left: int) -> tuple[int, int, int]:
-        """Kind, size and value of the unit of the old image at ``q``."""
-        old = self.old
-        isa = self.layout.isa
-        if isa == 0 or (p ^ q) & (3 if isa == arm.ARM else 1):
-            return BYTE, 1, old[q]
-        if p & 1 or left < 2 or (isa == arm.ARM and (p & 3 or left < 4)):
-            return BYTE, 1, old[q]
+    def _classify(self, q: int, p: int, left: int) -> _Unit:
+        """The unit of the old image at ``q``, to become that at ``p``; ``left`` bytes of both are
+        in the segment."""
+        old, code = self._old, self._code
+        if code.isa == DATA or (p ^ q) & code.align or p & code.align or left <= code.align:
+            return _Unit(BYTE, 1, old[q])
         first = old[q] | old[q + 1] << 8
         if not (p | q) & 3 and left >= 4:
             word = first | old[q + 2] << 16 | old[q + 3] << 24
-            pooled = self._pool[q >> 2 & 1023]
+            pooled = bool(self._pool[q >> 2 & 1023])
             self._pool[q >> 2 & 1023] = 0
-            kind = self._word_kind(word, bool(pooled))
-            if kind is not None and not (
-                kind == WORD_WINDOW and isa == arm.THUMB and arm.is_long(first)
-            ):
-                return kind, 4, word
-            if isa == arm.ARM:
-                if arm.arm_branch(word) is not None:
-                    return BRANCH, 4, word
-                if (offset := arm.arm_load(word)) is not None:
-                    self._mark(q, q + 8 + offset)
-                    return LOAD, 4, word
-                if arm.arm_wide_move(word) is not None:
-                    return MOVE, 4, word
-                return PLAIN_LONG, 4, word
-        if arm.is_long(first) and left >= 4:
-            word = first << 16 | old[q + 2] | old[q + 3] << 8
-            if arm.long_branch(word) is not None:
-                return BRANCH, 4, word
-            if (offset := arm.long_load(word)) is not None:
-                self._mark(q, (q + 4 & ~3) + offset)
-                return LOAD, 4, word
-            if arm.wide_move(word) is not None:
-                return MOVE, 4, word
-            return PLAIN_LONG, 4, word
-        if arm.short_branch(first) is not None:
-            return SHORT_BRANCH, 2, first
-        if (offset := arm.short_load(first)) is not None:
-            self._mark(q, (q + 4 & ~3) + offset)
-            return SHORT_LOAD, 2, first
-        return PLAIN, 2, first
+            kind = self._word_kind(word, pooled=pooled)
+            if kind is not None and not (kind == WORD_WINDOW and code.bit and code.is_long(first)):
+                return _Unit(kind, 4, word)
+        if left >= 4 and code.is_long(first):
+            word = code.word(old, q)
+            if code.branch(word, q) is not None:
+                return _Unit(BRANCH, 4, word)
+            target = code.load(word, q)
+            if target is not None:
+                self._mark(q, target)
+                return _Unit(LOAD, 4, word)
+            if code.move(word) is not None:
+                return _Unit(MOVE, 4, word)
+            return _Unit(PLAIN_LONG, 4, word)
+        if code.short_branch(first, q) is not None:
+            return _Unit(SHORT_BRANCH, 2, first)
+        target = code.short_load(first, q)
+        if target is not None:
+            self._mark(q, target)
+            return _Unit(SHORT_LOAD, 2, first)
+        return _Unit(PLAIN, 2, first)
 
-    def _address(self, kind: int, value: int, place: int) -> int | None:
-        """The offset in the image that a unit at ``place`` refers to, or its absolute address when it
-        is a word; None when the unit is not of that kind."""
-        thumb = self.layout.isa == arm.THUMB
-        offset: int | None
+    def _mark(self, q: int, target: int) -> None:
+        """Code at ``q`` loads from ``target``: constants are there, no code."""
+        if 0 < target - q <= 4096:
+            self._pool[target >> 2 & 1023] = 1
+
+    def _predict(self, unit: _Unit, q: int, p: int) -> None:
+        """Say what the unit becomes by the address map."""
+        kind, raw, code = unit.kind, unit.raw, self._code
+        unit.mapped = raw
+        if kind in (PLAIN, PLAIN_LONG, POOL_OTHER):
+            unit.key = raw
+        elif kind >= POOL_IMAGE:
+            unit.key = raw
+            unit.mapped = self._map_value(raw)
+        elif kind == MOVE:
+            moved = code.moved(self._old, q, raw)
+            if moved is not None:
+                unit.key, unit.top = moved
+                unit.whole = self._map_value(unit.key)
+                unit.mapped = code.with_half(raw, unit.whole, top=unit.top)
+        elif kind != BYTE:
+            target = self._target(kind, raw, q)
+            assert target is not None
+            new = self._map(target) if 0 <= target <= len(self._old) else target
+            unit.mapped = self._aimed(kind, raw, p, new)
+            if kind == BRANCH:
+                unit.key = self._address(target)
+
+    def _target(self, kind: int, value: int, place: int) -> int | None:
+        """The offset that an instruction at ``place`` refers to, if it is of that kind."""
+        code = self._code
         if kind == BRANCH:
-            if not thumb:
-                offset = arm.arm_branch(value)
-                return None if offset is None else place + 8 + offset
-            offset = arm.long_branch(value)
-            if offset is None:
-                return None
-            return (place + 4 & ~3 if value & 0x5000 == 0x4000 else place + 4) + offset
+            return code.branch(value, place)
         if kind == LOAD:
-            offset = arm.long_load(value) if thumb else arm.arm_load(value)
-            if offset is None:
-                return None
-            return ((place + 4 & ~3) if thumb else place + 8) + offset
+            return code.load(value, place)
         if kind == SHORT_BRANCH:
-            offset = arm.short_branch(value)
-            return None if offset is None else place + 4 + offset
-        offset = arm.short_load(value)
-        return None if offset is None else (place + 4 & ~3) + offset
+            return code.short_branch(value, place)
+        return code.short_load(value, place)
 
-    def _with_address(self, kind: int, value: int, place: int, address: int) -> int | None:
-        thumb = self.layout.isa == arm.THUMB
+    def _aimed(self, kind: int, value: int, place: int, target: int) -> int:
+        """The instruction made to refer to ``target``; as it is when it cannot."""
+        code = self._code
         if kind == BRANCH:
-            if not thumb:
-                return arm.with_arm_branch(value, address - place - 8)
-            pc = place + 4 & ~3 if value & 0x5000 == 0x4000 else place + 4
-            return arm.with_long_branch(value, address - pc)
-        if kind == LOAD:
-            if thumb:
-                return arm.with_long_load(value, address - (place + 4 & ~3))
-            return arm.with_arm_load(value, address - place - 8)
-        if kind == SHORT_BRANCH:
-            return arm.with_short_branch(value, address - place - 4)
-        return arm.with_short_load(value, address - (place + 4 & ~3))
+            made = code.with_branch(value, place, target)
+        elif kind == LOAD:
+            made = code.with_load(value, place, target)
+        elif kind == SHORT_BRANCH:
+            made = code.with_short_branch(value, place, target)
+        else:
+            made = code.with_short_load(value, place, target)
+        return value if made is None else made
 
-    def _moved_value(self, q: int, word: int) -> tuple[int, bool] | None:
-        """The 32 bits that a MOVW or MOVT and its partner load, and whether it is the MOVT."""
-        thumb = self.layout.isa == arm.THUMB
-        read = arm.wide_move if thumb else arm.arm_wide_move
-        top = 0x00800000 if thumb else 0x00400000
-        register = 0x0F00 if thumb else 0xF000
-        step = 2 if thumb else 4
-        is_top = bool(word & top)
-        for distance in range(4, 28, step):
-            at = q - distance if is_top else q + distance
-            if at < 0 or at + 4 > len(self.old):
-                break
-            other = self._word(self.old, at)
-            half = read(other)
-            if half is None or (other ^ word) & register or bool(other & top) == is_top:
-                continue
-            mine = read(word)
-            assert mine is not None
-            return (mine << 16 | half, True) if is_top else (half << 16 | mine, False)
-        return None
+    def _address(self, target: int) -> int:
+        """As a word would hold the address of code."""
+        return (target + self._header.base_address | self._code.bit) & MASK32
 
-    def _word(self, data: bytes | bytearray, at: int) -> int:
-        """A 32-bit instruction."""
-        if self.layout.isa == arm.THUMB:
-            return data[at] << 16 | data[at + 1] << 24 | data[at + 2] | data[at + 3] << 8
-        return int.from_bytes(data[at : at + 4], "little")
+    # ---- The dictionary ----
 
-    # ---- Walking ----
+    def _look_up(self, unit: _Unit, p: int) -> None:
+        if unit.key is None:
+            return
+        group = 1 if unit.kind in _ADDRESSES else unit.kind + 2
+        unit.key = unit.key + group * 0x61C88647 & MASK32
+        place = unit.place = Dictionary.place(unit.key)
+        words = self._words
+        if not words.trust[place] or words.keys[place] != unit.key:
+            return
+        value = words.values[place]
+        if unit.kind == BRANCH:
+            target = (value & ~self._code.bit) - self._header.base_address
+            unit.learned = self._aimed(BRANCH, unit.raw, p, target)
+        elif unit.kind == MOVE:
+            unit.learned = self._code.with_half(unit.raw, value, top=unit.top)
+        else:
+            unit.learned = value
 
-    def _value(self, data: bytes, at: int, size: int, kind: int) -> int:
-        if size == 4 and kind < POOL_IMAGE:
-            return self._word(data, at)
-        return int.from_bytes(data[at : at + size], "little")
+    def _learn(self, unit: _Unit, actual: int, p: int) -> None:
+        if unit.key is None:
+            return
+        words, place = self._words, unit.place
+        if unit.learned is not None:
+            if actual == unit.learned:
+                words.trust[place] = min(3, words.trust[place] + 1)
+                return
+            if actual == unit.mapped:
+                words.trust[place] -= 1
+                return
+        elif actual == unit.mapped:
+            return
+        value = actual
+        if unit.kind == BRANCH:
+            target = self._code.branch(actual, p)
+            if target is None:
+                return
+            value = self._address(target)
+        elif unit.kind == MOVE:
+            half = self._code.move(actual)
+            if half is None or unit.top:
+                return
+            value = unit.whole & 0xFFFF0000 | half
+        words.keys[place] = unit.key
+        words.values[place] = value
+        words.trust[place] = 1
+        if unit.kind in _ADDRESSES and unit.kind != BRANCH:
+            self._learn_near(unit.key - 0x61C88647 & MASK32, value)
 
-    def _put(self, at: int, size: int, kind: int, value: int) -> None:
-        if size == 4 and kind < POOL_IMAGE and self.layout.isa == arm.THUMB:
-            value = value >> 16 | (value & 0xFFFF) << 16
-        self.out[at : at + size] = value.to_bytes(size, "little")
+    def _learn_near(self, old: int, new: int) -> None:
+        entry = (old, new - old)
+        for i, (key, _) in enumerate(self._near):
+            if key == old:
+                self._near[i] = entry
+                return
+        if len(self._near) < NEIGHBOURS:
+            self._near.append(entry)
+        else:
+            self._near[self._near_next] = entry
+            self._near_next = (self._near_next + 1) % NEIGHBOURS
+
+    # ---- Segments ----
 
     def _copy(self, segment: Segment) -> None:
-        p, q, left = segment.new, segment.old, segment.length
+        p, q = segment.new, segment.old
         want = self._want
-        while left > 0:
-            kind, size, raw = self._classify(q, p, left)
-            actual = 0 if want is None else self._value(want, p, size, kind)
-            self.tag = (kind, "hit")
-            actual = self._unit(kind, size, raw, q, p, actual)
-            self._put(p, size, kind, actual)
-            p += size
-            q += size
-            left -= size
+        while p < segment.end:
+            unit = self._classify(q, p, segment.end - p)
+            instruction = unit.size == 4 and unit.kind < POOL_IMAGE
+            actual = 0
+            if want is not None:
+                actual = self._code.word(want, p) if instruction else _little(want, p, unit.size)
+            self._predict(unit, q, p)
+            self._look_up(unit, p)
+            actual = self._unit(unit, p, actual)
+            self._learn(unit, actual, p)
+            if instruction:
+                actual = self._code.swapped(actual)
+            self._out[p : p + unit.size] = actual.to_bytes(unit.size, "little")
+            p += unit.size
+            q += unit.size
 
-    def _unit(self, kind: int, size: int, raw: int, q: int, p: int, actual: int) -> int:
+    def _unit(self, unit: _Unit, p: int, actual: int) -> int:
         """Code one unit of a segment; returns its value."""
-        coder = self.coder
-        mapped = raw
-        key: int | None = None
-        whole = 0
-        top = False
-        if kind in (PLAIN, PLAIN_LONG):
-            key = raw
-        elif kind == POOL_OTHER:
-            key = raw
-        elif kind >= POOL_IMAGE:
-            key = raw
-            mapped = self._map_value(raw)
-        elif kind == MOVE:
-            moved = self._moved_value(q, raw)
-            if moved is not None:
-                whole, top = moved
-                key = whole
-                whole = self._map_value(whole)
-                mapped = self._with_half(raw, whole, top)
-        elif kind != BYTE:
-            target = self._address(kind, raw, q)
-            assert target is not None
-            new = self.map(target) if 0 <= target <= len(self.old) else target
-            mapped = self._fit(kind, raw, p, new)
-            if kind == BRANCH:
-                key = (target + self.layout.base | (self.layout.isa == arm.THUMB)) & MASK32
-
-        # A unit, or an address, that was replaced before is replaced in the same way again.
-        slot = 0
-        learned = None
-        group = 1 if kind in (BRANCH, MOVE) or kind in (POOL_IMAGE, WORD_IMAGE, POOL_WINDOW, WORD_WINDOW) else kind + 2
-        if key is not None:
-            key = key + group * 0x61C88647 & MASK32
-            slot = (key * 0x9E3779B1 & MASK32) >> 24
-            if self._conf[slot] and self._keys[slot] == key:
-                learned = self._learned(kind, raw, p, slot, top)
-        candidates = [mapped]
-        if learned is not None and learned != mapped:
-            candidates.insert(0, learned)
+        kind, raw = unit.kind, unit.raw
+        candidates = [unit.mapped]
+        trust = 0
+        if unit.learned is not None and unit.learned != unit.mapped:
+            candidates.insert(0, unit.learned)
+            trust = self._words.trust[unit.place]
+        if kind in _IMAGE_WORDS and self._near:
+            near = self._near_value(raw)
+            if near not in candidates:
+                candidates.append(near)
         if raw not in candidates:
             candidates.append(raw)
 
-        since = min(self._since.bit_length(), 7)
-        history = self._history
-        lead = raw >> (8 * size - 8)
-        conf = self._conf[slot] if len(candidates) > 1 and learned == candidates[0] else 0
-        found = False
+        recent = self._misses & 7
+        variant = (kind * 2 + (trust > 0)) * 8
+        contexts: tuple[int, ...] = (
+            variant + recent,
+            208 + variant + min(self._since.bit_length(), 7),
+            416 + (raw >> 8 * unit.size - 8),
+        )
+        value = -1
         for number, candidate in enumerate(candidates):
-            if number == 0:
-                variant = kind * 2 + (conf > 0)
+            if number:
                 contexts = (
-                    variant * 8 + (history & 7),
-                    256 + variant * 8 + since,
-                    512 + lead,
+                    _NEXT + kind * 4 + number,
+                    _NEXT + 52 + trust * 4 + number,
+                    _NEXT + 68 + recent * 4 + number,
                 )
-            else:
-                contexts = (
-                    768 + kind * 4 + number,
-                    832 + conf * 4 + number,
-                    848 + (history & 7) * 4 + number,
-                )
-            self.tag = (kind, "hit", number)
-            if coder.flag(contexts, kind, int(actual == candidate)):
-                actual = candidate
-                found = True
+            if self._coder.flag(contexts, kind, int(actual == candidate)):
+                value = candidate
                 break
-        if not found:
-            self.tag = (kind, "miss")
-            actual = self._miss(kind, size, candidates[0], p, actual)
-        hit = actual == candidates[0]
-        self._history = (self._history << 1 | (not hit)) & 255
-        self._since = self._since + 1 if hit else 0
-
-        if key is not None:
-            self._learn(kind, slot, key, raw, mapped, actual, p, whole, top, learned)
-        return actual
-
-    def _with_half(self, raw: int, whole: int, top: bool) -> int:
-        half = whole >> 16 if top else whole & 0xFFFF
-        if self.layout.isa == arm.THUMB:
-            return arm.with_wide_move(raw, half)
-        return arm.with_arm_wide_move(raw, half)
-
-    def _fit(self, kind: int, raw: int, p: int, target: int) -> int:
-        made = self._with_address(kind, raw, p, target)
-        return raw if made is None else made
-
-    def _learned(self, kind: int, raw: int, p: int, slot: int, top: bool) -> int:
-        value = self._values[slot]
-        if kind == BRANCH:
-            return self._fit(kind, raw, p, (value & ~1 if self.layout.isa == arm.THUMB else value) - self.layout.base)
-        if kind == MOVE:
-            return self._with_half(raw, value, top)
+        if value < 0:
+            value = self._miss(unit, candidates[0], p, actual)
+        hit = value == candidates[0]
+        self._misses = self._misses << 1 & 6 | (not hit)
+        self._since = min(self._since + 1, 255) if hit else 0
         return value
 
-    def _learn(
-        self, kind: int, slot: int, key: int, raw: int, mapped: int, actual: int, p: int,
-        whole: int, top: bool, learned: int | None,
-    ) -> None:
-        if learned is not None:
-            if actual == learned:
-                self._conf[slot] = min(3, self._conf[slot] + 1)
-                return
-            if actual == mapped:
-                self._conf[slot] -= 1
-                return
-        elif actual == mapped:
-            return
-        value: int | None = actual
-        if kind == BRANCH:
-            target = self._address(kind, actual, p)
-            if target is None:
-                return
-            value = (target + self.layout.base | (self.layout.isa == arm.THUMB)) & MASK32
-        elif kind == MOVE:
-            read = arm.wide_move if self.layout.isa == arm.THUMB else arm.arm_wide_move
-            half = read(actual)
-            if half is None or top:
-                return
-            value = whole & 0xFFFF0000 | half
-        self._keys[slot] = key
-        self._values[slot] = value
-        self._conf[slot] = 1
-        old = key - 0x61C88647 & MASK32
-        if 0 <= old - self.layout.window < self.layout.window_size and (kind in (POOL_WINDOW, WORD_WINDOW, MOVE)):
-            entry = (old, value - old)
-            for i, (k, _) in enumerate(self._near):
-                if k == old:
-                    self._near[i] = entry
-                    return
-            if len(self._near) < NEIGHBOURS:
-                self._near.append(entry)
-            else:
-                self._near[self._near_next] = entry
-                self._near_next = (self._near_next + 1) % NEIGHBOURS
-
-    def _miss(self, kind: int, size: int, predicted: int, p: int, actual: int) -> int:
-        """Code a unit byte by byte from its highest, knowing what was predicted."""
+    def _miss(self, unit: _Unit, predicted: int, p: int, actual: int) -> int:
+        """Code a unit, from its highest byte down, as differences to what was predicted."""
         made = 0
         same = 1
-        out = self.out
-        before = out[p - 1] << 8 | out[p - 2] if p >= 2 else 0
-        for j in range(size - 1, -1, -1):
-            o = predicted >> 8 * j & 255
-            tag = kind << 27 | j << 25 | same << 24
+        before = self._out[p - 1] if p else 0
+        for j in range(unit.size - 1, -1, -1):
+            guess = predicted >> 8 * j & 255
+            last = self._difference
+            tag = unit.kind << 27 | j << 25 | same << 24
             contexts = (
-                tag | o,
-                (1 << 31 | j << 29 | size << 26) ^ (made & 0xFFFF) << 8 ^ o,
-                (2 << 29 | j << 27 | size << 24) | made & 0xFFFFFF,
-                (3 << 29) ^ tag ^ o << 8 ^ (made & 255),
-                (4 << 29) ^ tag ^ before >> 8 << 8 ^ (made & 255) * 0x1003F,
+                tag | guess,
+                0x40000000 ^ (j << 27 | unit.size << 24 | same << 23) ^ last << 8 ^ made & 255,
+                0xA0000000 ^ tag,
             )
-            byte = self.coder.byte(contexts, 16 + kind, actual >> 8 * j & 255)
-            same &= byte == o
-            made = made << 8 | byte
+            repeats = (
+                0x80000000 ^ (j << 29 | unit.size << 26) ^ (made & 0xFFFF) << 8 ^ guess,
+                0x60000000 ^ tag ^ guess << 8 ^ last,
+                0x80000000 ^ tag ^ before << 8 ^ (made & 255) * 0x1003F,
+            )
+            want = (actual >> 8 * j) - guess & 255
+            difference = self._coder.byte(contexts, repeats, _MIX_MISS + unit.kind, want)
+            if difference:
+                self._difference = difference
+                same = 0
+            made = made << 8 | guess + difference & 255
         return made
 
-    def _gap(self, p: int, end: int) -> None:
-        """Bytes that correspond to nothing in the old image."""
-        want = self._want
-        out = self.out
-        self.tag = (GAP, "miss")
+    # ---- What is new ----
+
+    def _gap(self, p: int, end: int, source: int, source_end: int) -> None:
+        """Bytes of the new image that correspond to nothing in the old one, which has at most those
+        from ``source`` to ``source_end`` in their place."""
+        if p >= end:
+            return
+        want, out = self._want, self._out
+        digest, hashed = self._digest
+        self._train(out, max(0, p - TRAIN_BEFORE), p)
+        self._train(self._old, source, min(source_end, source + TRAIN_OLD))
         while p < end:
-            size = 1 if self.layout.isa == 0 or p & 1 or p + 1 == end else 2
-            actual = 0 if want is None else int.from_bytes(want[p : p + size], "little")
-            b1, b2, b3, b4 = (out[p - i] if p >= i else 0 for i in (1, 2, 3, 4))
-            if size == 2:
-                contexts = (
-                    0x50000000,
-                    0x51000000 | b1,
+            if digest and p == digest:
+                if p + DIGEST > end:
+                    raise malformed("its digest lies in a segment")
+                out[p : p + DIGEST] = hashlib.sha256(out[:hashed]).digest()
+                p += DIGEST
+                continue
+            size = self._new_size(p, digest if p < digest < end else end)
+            actual = 0 if want is None else _little(want, p, size)
+            out[p : p + size] = self._new(out, p, size, actual).to_bytes(size, "little")
+            p += size
+
+    def _train(self, data: bytes | bytearray, p: int, end: int) -> None:
+        """Learn from bytes that are known as if they were new."""
+        while p < end:
+            size = self._new_size(p, end)
+            self._new(data, p, size, _little(data, p, size), known=True)
+            p += size
+
+    def _new_size(self, p: int, end: int) -> int:
+        align = self._code.align
+        return 1 if p & align or p + align >= end else align + 1
+
+    def _new(
+        self, data: bytes | bytearray, p: int, size: int, actual: int, *, known: bool = False
+    ) -> int:
+        byte = self._coder.byte
+        b1, b2, b3, b4 = (data[p - i] if p >= i else 0 for i in (1, 2, 3, 4))
+        if size == 1:
+            return byte(
+                (0x60000000, 0x61000000 | b1),
+                (0x62000000 | b1 << 8 | b2, 0x63000000 | b1 << 16 | b2 << 8 | b3, 0x64000000 | b2),
+                _MIX_BYTE,
+                actual,
+                known=known,
+            )
+        if size == 2:
+            high = byte(
+                (0x50000000, 0x51000000 | b1),
+                (
                     0x52000000 | b1 << 8 | b2,
                     0x53000000 | b1 << 8 | b3,
                     0x54000000 ^ (b1 << 24 | b2 << 16 | b3 << 8 | b4) * 0x2F0B4C47 & MASK32,
-                )
-                high = self.coder.byte(contexts, 16 + GAP, actual >> 8)
-                contexts = (
-                    0x58000000 | high,
-                    0x59000000 | high << 8 | b1,
-                    0x5A000000 | high << 8 | b2,
+                ),
+                _MIX_HIGH,
+                actual >> 8,
+                known=known,
+            )
+            low = byte(
+                (0x57000000, 0x58000000 | high, 0x59000000 | high << 8 | b1),
+                (
+                    0x5A000000 | high << 8 | b1,
                     0x5B000000 | high << 16 | b1 << 8 | b2,
                     0x5C000000 ^ (high << 24 | b1 << 16 | b2 << 8 | b3) * 0x2F0B4C47 & MASK32,
-                )
-                low = self.coder.byte(contexts, 0, actual & 255)
-                out[p] = low
-                out[p + 1] = high
-            else:
-                contexts = (
-                    0x60000000,
-                    0x61000000 | b1,
-                    0x62000000 | b1 << 8 | b2,
-                    0x63000000 | b1 << 16 | b2 << 8 | b3,
-                    0x64000000 | b2,
-                )
-                out[p] = self.coder.byte(contexts, 16 + GAP_BYTE, actual)
-            p += size
+                ),
+                _MIX_LOW,
+                actual & 255,
+                known=known,
+            )
+            return high << 8 | low
+        made = 0
+        for j, before in zip((3, 2, 1, 0), (b1, b2, b3, b4)):
+            tag = 0x70000000 | j << 24
+            value = byte(
+                (tag, tag ^ 0x04000000 ^ (made & 255), tag ^ 0x08000000 ^ before),
+                (
+                    tag ^ 0x0C000000 ^ (made & 0xFFFF),
+                    tag ^ (made & 255) << 8 ^ before << 16,
+                    tag ^ 0x84000000 ^ (made << 8 | before) * 0x2F0B4C47 & MASK32,
+                ),
+                _MIX_WORD if j == 3 else _MIX_HIGH if j == 2 else _MIX_LOW,
+                actual >> 8 * j & 255,
+                known=known,
+            )
+            made = made << 8 | value
+        return made
+
+
+def _little(data: bytes | bytearray, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "little")

@@ -1,0 +1,139 @@
+"""The header of a differential file, and what its fields bound (docs/delta-format.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from unbrick.errors import DeltaError
+
+MAGIC = b"UBD\x01"
+_HEADER = struct.Struct("<4sBB3s3sHIHB16s8s")
+HEADER_SIZE = _HEADER.size
+MAX_LENGTH = (1 << 24) - 1
+MAX_MEMORY = 16384
+"""Bytes of working memory that a file may ask for."""
+
+DATA, THUMB, ARM = 0, 1, 2
+"""What an image is made of: nothing in particular, Thumb-2 code, ARM code."""
+
+FIXED_MEMORY = 6144
+SEGMENT_MEMORY = 11
+SLOTS = range(8, 13)
+"""log2 of the number of slots of two bytes."""
+REPEATS = range(8, 13)
+WINDOW_UNIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class DeltaHeader:
+    """What a differential file says about itself.
+
+    Attributes:
+        isa: DATA, THUMB or ARM.
+        slots: log2 of the number of slots.
+        repeats: log2 of the number of bytes that are remembered.
+        base_length: bytes of the installed image that it was made against.
+        length: bytes of the new image.
+        segments: entries of its table.
+        base_address: where both images lie when they run.
+        window: first address of a range that variables lie in, a multiple of WINDOW_UNIT.
+        window_size: bytes of that range, a multiple of WINDOW_UNIT.
+        base_digest: SHA-256 of the installed image, all of it, its first 16 bytes.
+        digest: SHA-256 of the new image, all of it, its first 8 bytes.
+    """
+
+    isa: int
+    slots: int
+    repeats: int
+    base_length: int
+    length: int
+    segments: int
+    base_address: int
+    window: int
+    window_size: int
+    base_digest: bytes
+    digest: bytes
+
+    @property
+    def memory(self) -> int:
+        """Bytes of working memory that the terminal needs besides file and new image."""
+        tables = (2 << self.slots) + (2 << self.repeats) + SEGMENT_MEMORY * self.segments
+        return FIXED_MEMORY + tables + 7 & ~7
+
+    def pack(self) -> bytes:
+        """As it stands at the start of the file."""
+        return _HEADER.pack(
+            MAGIC,
+            self.isa,
+            self.slots | self.repeats << 4,
+            self.base_length.to_bytes(3, "little"),
+            self.length.to_bytes(3, "little"),
+            self.segments,
+            self.base_address,
+            self.window // WINDOW_UNIT,
+            self.window_size // WINDOW_UNIT,
+            self.base_digest,
+            self.digest,
+        )
+
+
+def base_digest(old: bytes) -> bytes:
+    """What the header says about the installed image."""
+    return hashlib.sha256(old).digest()[:16]
+
+
+def new_digest(new: bytes) -> bytes:
+    """What the header says about the new image."""
+    return hashlib.sha256(new).digest()[:8]
+
+
+def malformed(what: str) -> DeltaError:
+    """The error for a file that cannot be right."""
+    return DeltaError(
+        f"the differential file is malformed: {what}", hint="get it again, or make it anew"
+    )
+
+
+def read_header(file: bytes) -> DeltaHeader:
+    """Read and check the header of a differential file.
+
+    Raises:
+        DeltaError: it is no differential file, or its header is malformed.
+    """
+    if len(file) < HEADER_SIZE:
+        raise malformed(f"{len(file)} bytes are no header")
+    magic, isa, tables, old, new, segments, base, window, pages, base_hash, digest = (
+        _HEADER.unpack_from(file)
+    )
+    if magic != MAGIC:
+        raise DeltaError(
+            "not a differential file of this format version",
+            hint="make it with the same release of Unbrick as the terminal's software",
+        )
+    header = DeltaHeader(
+        isa=isa,
+        slots=tables & 15,
+        repeats=tables >> 4,
+        base_length=int.from_bytes(old, "little"),
+        length=int.from_bytes(new, "little"),
+        segments=segments,
+        base_address=base,
+        window=window * WINDOW_UNIT,
+        window_size=pages * WINDOW_UNIT,
+        base_digest=base_hash,
+        digest=digest,
+    )
+    if (
+        isa > ARM
+        or header.slots not in SLOTS
+        or header.repeats not in REPEATS
+        or not header.base_length
+        or not header.length
+        or base & 3
+    ):
+        raise malformed("a field of its header is out of bounds")
+    if header.memory > MAX_MEMORY:
+        raise malformed(f"it asks for {header.memory} bytes of working memory")
+    return header
