@@ -8,11 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DELTA_HEADER_SIZE 96u /* bytes at the start of a file: all that delta_parse_header needs   \
-                               */
-#define DELTA_DIGEST_SIZE 32u
-#define DELTA_MAX_LENGTH 0x00FFFFFFu /* bytes of either image */
-#define DELTA_MAX_MEMORY 16384u      /* bytes of working memory that a file may ask for */
+#define DELTA_HEADER_SIZE                                                                          \
+    45u /* bytes at the start of a file: all that delta_parse_header needs                         \
+         */
+#define DELTA_BASE_DIGEST_SIZE 16u
+#define DELTA_DIGEST_SIZE 8u
+#define DELTA_SHA256_SIZE 32u
+#define DELTA_MAX_MEMORY 16384u /* bytes of working memory that a file may ask for */
 
 enum delta_error {
     DELTA_OK = 0,
@@ -31,8 +33,16 @@ struct delta_header {
     uint32_t base_length; /* bytes of the installed image that the file was made against */
     uint32_t length;      /* bytes of the new image */
     uint32_t memory;      /* bytes of working memory that rebuilding needs, struct delta included */
-    uint8_t base_digest[DELTA_DIGEST_SIZE]; /* SHA-256 of the installed image, all of it */
-    uint8_t digest[DELTA_DIGEST_SIZE];      /* SHA-256 of the new image, all of it */
+    uint8_t base_digest[DELTA_BASE_DIGEST_SIZE]; /* SHA-256 of the installed image, its beginning */
+    uint8_t digest[DELTA_DIGEST_SIZE];           /* SHA-256 of the new image, its beginning */
+    /* For the decoder. */
+    uint8_t isa;
+    uint8_t slots;   /* log2 of their number */
+    uint8_t repeats; /* log2 of their number */
+    uint16_t segments;
+    uint32_t base_address;
+    uint32_t window;
+    uint32_t window_size;
 };
 
 /* Reads and checks the first DELTA_HEADER_SIZE bytes of a file. Returns an enum delta_error. */
@@ -46,7 +56,7 @@ struct delta_job {
     uint32_t image_size; /* bytes that may be written there */
     void *memory;        /* working memory, at a multiple of 8 */
     uint32_t memory_size;
-    void (*sha256)(uint8_t digest[DELTA_DIGEST_SIZE], const uint8_t *data, uint32_t length);
+    void (*sha256)(uint8_t digest[DELTA_SHA256_SIZE], const uint8_t *data, uint32_t length);
 };
 
 struct delta; /* lies at the start of the working memory */

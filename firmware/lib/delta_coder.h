@@ -1,0 +1,63 @@
+/* The adaptive binary range decoder of differential files: counters, mixers, and bytes of the file
+ * as they come. Bit for bit unbrick.delta.coder. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    CODER_INPUTS = 6,  /* predictions that are mixed at most */
+    CODER_REPEATS = 3, /* of those: bytes that were last in some context */
+    CODER_FLAGS = 820,
+    CODER_REPEAT_FLAGS = 772,
+    CODER_MIXERS = 32,
+    CODER_BUFFER = 256,
+    CODER_BEYOND = 8, /* zero bytes that are read beyond the end of the file at most */
+};
+
+struct coder {
+    uint32_t range;
+    uint32_t code;
+    uint16_t first; /* of the bytes in `buffer` */
+    uint16_t count;
+    uint8_t beyond;
+    bool truncated; /* more was needed than there is */
+    uint8_t slot_shift;
+    uint8_t repeat_shift;
+    uint16_t *slots;
+    uint16_t *repeats;
+    uint8_t buffer[CODER_BUFFER];
+    uint32_t flags[CODER_FLAGS];
+    int32_t weights[CODER_MIXERS][CODER_INPUTS];
+};
+
+/* A byte's contexts: the first `slots` choose counters, the next `repeats` remember a byte. */
+struct coder_contexts {
+    uint32_t of[CODER_INPUTS];
+    uint8_t slots;
+    uint8_t repeats;
+    uint8_t mixer;
+};
+
+/* `slots` and `repeats` are areas of 1 << their log2 entries. */
+void coder_init(struct coder *coder, uint16_t *slots, unsigned log2_slots, uint16_t *repeats,
+                unsigned log2_repeats);
+
+/* Takes as much of the file's next bytes as there is room for; returns how many. */
+size_t coder_take(struct coder *coder, const uint8_t *data, size_t length);
+
+/* Reads the first bytes; then the decoder can be used. */
+void coder_start(struct coder *coder);
+
+/* Sets the flags from `from` on, `count` of them, to a probability in units of 2^-22. */
+void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_t p, uint32_t seen);
+
+/* One bit, that is 1 with the probability p/65536. */
+uint32_t coder_bit(struct coder *coder, uint32_t p);
+
+/* A single decision in one to three contexts, which are numbers of flags. */
+uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t count, uint32_t mixer);
+
+/* A byte. One that is `known` (0 to 255, else -1) is learned without being read. */
+uint32_t coder_byte(struct coder *coder, const struct coder_contexts *contexts, int32_t known);
