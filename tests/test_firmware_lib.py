@@ -18,8 +18,10 @@ from pathlib import Path
 import aiocoap
 import cbor2
 import pytest
+from delta_samples import BASE, arm, thumb
 from image_samples import signed, write_key
 
+from unbrick.delta import encode
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect
 from unbrick.wire import slipmux
@@ -41,7 +43,8 @@ ZIG_TARGET = ["-target", "thumb-freestanding-eabi", "-mcpu=cortex_a9"]
 
 MAX_FRAME = 400
 """Bytes of stack that one function may take; calls are not nested deeper than five."""
-FUZZ_RUNS = 150_000
+FUZZ_RUNS = {"fuzz_delta": 6_000}
+"""Where not 150,000."""
 TIMEOUT = 120
 """Seconds after which a program hangs; they take one or two."""
 
@@ -180,11 +183,24 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
     if target == "fuzz_cbor":
         for value in _maps(chance, 20):
             yield cbor2.dumps(value)
+    if target == "fuzz_delta":
+        yield from _deltas(chance)
     if target == "fuzz_ymodem":
         header = b"file.bin\0200 1 2\0"
         packets = [header.ljust(32, b"\0"), bytes(32), bytes(32)]
         yield b"".join(b"\x00" + packet for packet in packets) + b"\x60\x60\x00" + bytes(32)
         yield b"\x40" * 20 + b"what\x61\x61" + b"\x00name\0" + bytes(27) + b"\x41\x00" * 9
+
+
+def _deltas(chance: random.Random) -> Iterator[bytes]:
+    """Installed images and differential files against them."""
+    pairs = [(chance.randbytes(300), chance.randbytes(200))]
+    pairs += [(thumb(chance, 12), thumb(chance, 12)) for _ in range(2)]
+    pairs += [(arm(chance, 20), arm(chance, 20, shift=3))]
+    code = random.Random(1)
+    pairs += [(thumb(code, 20), thumb(random.Random(1), 20, shift=8, edits=9))]
+    for old, new in pairs:
+        yield len(old).to_bytes(2, "little") + old + encode(old, new, base_address=BASE)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -195,9 +211,10 @@ def test_fuzz(target: str, build: Callable[..., Path], tmp_path: Path) -> None:
         path.write_bytes(seed)
         files.append(str(path))
     assert files
-    done = run([str(build(target, "fuzz_driver")), str(FUZZ_RUNS), "1", *files])
+    runs = FUZZ_RUNS.get(target, 150_000)
+    done = run([str(build(target, "fuzz_driver")), str(runs), "1", *files])
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{FUZZ_RUNS + len(files)} inputs\n"
+    assert done.stdout == f"{runs + len(files)} inputs\n"
 
 
 # ---- For the target ----

@@ -64,7 +64,7 @@ struct delta {
     uint32_t gap;   /* of the segment that is being read */
     uint32_t table_new;
     uint32_t table_old;
-    uint32_t digest; /* where the image holds the SHA-256 of its first `hashed` bytes, or 0 */
+    uint32_t digest; /* where the image holds the SHA-256 of its first `hashed` bytes; 0: nowhere */
     uint32_t hashed;
     uint32_t segment; /* the one that is being copied or comes next */
     uint32_t place;   /* in the new image */
@@ -273,8 +273,7 @@ static int jump(struct delta *delta, uint32_t folded) {
 }
 
 static int set_digest(struct delta *delta, uint32_t before) {
-    if (before > delta->digest || delta->digest > delta->header.length ||
-        delta->header.length - delta->digest < DELTA_SHA256_SIZE) {
+    if (before > delta->digest || delta->header.length - delta->digest < DELTA_SHA256_SIZE) {
         return DELTA_MALFORMED;
     }
     delta->hashed = delta->digest - before;
@@ -294,9 +293,13 @@ static int step_table(struct delta *delta) {
     const uint32_t number = delta->read++;
     int error = DELTA_OK;
     if (number == 0) {
-        delta->digest = get_number(delta, 0);
-        if (delta->digest == 0) {
+        const uint32_t behind = get_number(delta, 0);
+        if (behind > delta->header.length) {
+            error = DELTA_MALFORMED;
+        } else if (behind == 0) {
             delta->read++;
+        } else {
+            delta->digest = delta->header.length - behind;
         }
     } else if (number == 1) {
         error = set_digest(delta, get_number(delta, 1));
@@ -679,6 +682,26 @@ static void learn_unit(struct delta *delta, const struct unit *unit, uint32_t ac
     }
 }
 
+/* ---- The digest ---- */
+
+/* Where units from `p` on must end: units do not reach into the digest. */
+static uint32_t until(const struct delta *delta, uint32_t p, uint32_t end) {
+    return p < delta->digest && delta->digest < end ? delta->digest : end;
+}
+
+static bool at_digest(const struct delta *delta) {
+    return delta->digest != 0 && delta->place == delta->digest;
+}
+
+static int calculate_digest(struct delta *delta, uint32_t end) {
+    if (end - delta->place < DELTA_SHA256_SIZE) {
+        return DELTA_MALFORMED;
+    }
+    delta->job.sha256(delta->job.image + delta->place, delta->job.image, delta->hashed);
+    delta->place += DELTA_SHA256_SIZE;
+    return DELTA_OK;
+}
+
 /* ---- Segments ---- */
 
 /* A unit, from its highest byte down, as differences to what was predicted. */
@@ -768,11 +791,15 @@ static uint32_t get_unit(struct delta *delta, const struct unit *unit, uint32_t 
     return value;
 }
 
-static void step_copy(struct delta *delta, uint32_t end) {
+static int step_copy(struct delta *delta, uint32_t end) {
     const uint32_t p = delta->place;
     const uint32_t q = delta->source;
+    if (at_digest(delta)) {
+        delta->source += DELTA_SHA256_SIZE;
+        return calculate_digest(delta, end);
+    }
     struct unit unit;
-    classify(delta, &unit, q, p, end - p);
+    classify(delta, &unit, q, p, until(delta, p, end) - p);
     predict(delta, &unit, q, p);
     look_up(delta, &unit, p);
     uint32_t value = get_unit(delta, &unit, p);
@@ -783,6 +810,7 @@ static void step_copy(struct delta *delta, uint32_t end) {
     put_little(delta->job.image + p, unit.size, value);
     delta->place += unit.size;
     delta->source += unit.size;
+    return DELTA_OK;
 }
 
 /* ---- What is new ---- */
@@ -877,22 +905,16 @@ static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t
 static int step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
     uint8_t *const image = delta->job.image;
     const uint32_t p = delta->place;
-    const uint32_t digest = delta->digest;
     if (!delta->trained) {
         const uint32_t limit = delta->source + TRAIN_OLD;
         train(delta, image, p > TRAIN_BEFORE ? p - TRAIN_BEFORE : 0, p);
         train(delta, delta->job.base, delta->source, source_end < limit ? source_end : limit);
         delta->trained = true;
     }
-    if (digest != 0 && p == digest) {
-        if (end - p < DELTA_SHA256_SIZE) {
-            return DELTA_MALFORMED;
-        }
-        delta->job.sha256(image + p, image, delta->hashed);
-        delta->place += DELTA_SHA256_SIZE;
-        return DELTA_OK;
+    if (at_digest(delta)) {
+        return calculate_digest(delta, end);
     }
-    const uint32_t size = new_size(delta, p, p < digest && digest < end ? digest : end);
+    const uint32_t size = new_size(delta, p, until(delta, p, end));
     put_little(image + p, size, new_unit(delta, image, p, size, false));
     delta->place += size;
     return DELTA_OK;
@@ -917,14 +939,12 @@ static int step_walk(struct delta *delta) {
     if (delta->place == new) {
         delta->source = get24(segment->old);
     }
-    if (delta->place < end) {
-        step_copy(delta, end);
-    }
+    const int error = delta->place < end ? step_copy(delta, end) : DELTA_OK;
     if (delta->place == end) {
         delta->segment++;
         delta->trained = false;
     }
-    return DELTA_OK;
+    return error;
 }
 
 static void step(struct delta *delta) {

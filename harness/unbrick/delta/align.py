@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 import bsdiff4.core
@@ -34,19 +35,25 @@ class Place:
     base: int
 
 
-def align(old: bytes, new: bytes, place: Place, *, price: float = 1.0) -> list[Segment]:
+def align(old: bytes, new: bytes, place: Place) -> list[Segment]:
     """Segments in the order of the new image, chosen so that little is left to be said.
 
     Args:
         old: the installed image.
         new: the wanted one.
         place: of both.
-        price: of a segment, compared with what it is thought to cost.
     """
     segments = _bsdiff(old, new)
     for _ in range(_ROUNDS if place.isa != DATA else 0):
-        segments = _choose(translated(old, place, segments), new, segments, price)
+        segments = _choose(translated(old, place, segments), new, segments, 1.0)
         segments = _bsdiff(translated(old, place, segments), new)
+    return thin(old, new, place, segments, 1.0)
+
+
+def thin(
+    old: bytes, new: bytes, place: Place, segments: Sequence[Segment], price: float
+) -> list[Segment]:
+    """Fewer segments: those that are worth ``price`` times what one is thought to cost."""
     segments = _choose(translated(old, place, segments), new, segments, price)
     return _choose(translated(old, place, segments), new, segments, price)
 
@@ -67,7 +74,8 @@ def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
 
 def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
     """The old image with the addresses that the segments imply, so that only what really differs
-    does. Branches and words are taken for such wherever they could be."""
+    does. Branches and words are taken for such wherever they could be.
+    """
     if not segments or place.isa == DATA:
         return old
     ordered = sorted(segments, key=lambda s: s.old)
@@ -101,9 +109,8 @@ def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
     return bytes(out)
 
 
-def _move_calls(out: bytearray, moved: object) -> None:
+def _move_calls(out: bytearray, moved: Callable[[Numbers], Numbers]) -> None:
     """BL, BLX and B.W of Thumb."""
-    assert callable(moved)
     half = np.frombuffer(bytes(out[: len(out) & ~1]), "<u2").astype(np.int64)
     at = np.flatnonzero((half[:-1] & 0xF800 == 0xF000) & (half[1:] & 0xD000 == 0xD000))
     s = half[at] >> 10 & 1
@@ -130,11 +137,10 @@ class _Way:
     before: _Way | None
 
 
-def _choose(
-    source: bytes, new: bytes, segments: Sequence[Segment], price: float
-) -> list[Segment]:
+def _choose(source: bytes, new: bytes, segments: Sequence[Segment], price: float) -> list[Segment]:
     """The cheapest way through the pieces that the segments cut the new image into: each goes on
-    with what was before, begins with what is near, or is new."""
+    with what was before, begins with what is near, or is new.
+    """
     borders = sorted({0, len(new), *(s.new for s in segments), *(s.end for s in segments)})
     own = {s.new: s.old - s.new for s in segments}
     deltas = [own.get(border) for border in borders[:-1]]
@@ -148,19 +154,23 @@ def _choose(
         runs = int(np.count_nonzero(differs[1:] & ~differs[:-1])) + 1 if count else 0
         return count * _WRONG_BYTE + runs * _WRONG_RUN
 
-    ways = {(None, None): _Way(0.0, None, None, None)}
-    pieces = list(zip(borders, borders[1:]))
+    ways: dict[tuple[int | None, int | None], _Way] = {(None, None): _Way(0.0, None, None, None)}
+    pieces = list(pairwise(borders))
     for number, (start, end) in enumerate(pieces):
         near = {d for d in deltas[max(0, number - 3) : number + 4] if d is not None}
-        near |= {d for way in ways.values() for d in (way.delta, way.last) if d is not None}
         costs = {d: wrong(start, end, d) for d in sorted(near)}
         following: dict[tuple[int | None, int | None], _Way] = {}
         for way in ways.values():
             last = way.last if way.delta is None else way.delta
             offers = [_Way(way.price + _NEW_BYTE * (end - start), None, last, way)]
-            for delta, cost in costs.items():
+            for delta in (*near, *{way.delta, last} - near):
+                if delta is None:
+                    continue
+                if delta not in costs:
+                    costs[delta] = wrong(start, end, delta)
+                cost = costs[delta]
                 if delta != way.delta:
-                    cost += price * (_RESUMED if delta == last else _SEGMENT)  # noqa: PLW2901
+                    cost += price * (_RESUMED if delta == last else _SEGMENT)
                 offers.append(_Way(way.price + cost, delta, None, way))
             for offer in offers:
                 state = (offer.delta, offer.last)
@@ -178,7 +188,7 @@ def _joined(pieces: Sequence[tuple[int, int]], way: _Way) -> list[Segment]:
         chosen.append(here.delta)
         here = here.before
     made: list[Segment] = []
-    for (start, end), delta in zip(pieces, chosen[-2::-1]):
+    for (start, end), delta in zip(pieces, chosen[-2::-1], strict=True):
         if delta is None:
             continue
         if made and made[-1].end == start and made[-1].old - made[-1].new == delta:

@@ -64,8 +64,10 @@ class Instructions:
             if not -(1 << 25) <= offset < 1 << 25:
                 return None
             if word >> 28 == 15:
-                return None if offset & 1 else (
-                    word & 0xFE000000 | (offset & 2) << 23 | offset >> 2 & 0xFFFFFF
+                return (
+                    None
+                    if offset & 1
+                    else (word & 0xFE000000 | (offset & 2) << 23 | offset >> 2 & 0xFFFFFF)
                 )
             return None if offset & 3 else word & 0xFF000000 | offset >> 2 & 0xFFFFFF
         offset = target - _branch_pc(word, place)

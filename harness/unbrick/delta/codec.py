@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unbrick.delta.align import Place, align
+from unbrick.delta.align import Place, align, thin
 from unbrick.delta.coder import RangeDecoder, RangeEncoder
 from unbrick.delta.format import (
     ARM,
@@ -18,6 +18,7 @@ from unbrick.delta.format import (
     MAX_LENGTH,
     MAX_MEMORY,
     REPEATS,
+    SEGMENT_MEMORY,
     SLOTS,
     THUMB,
     WINDOW_UNIT,
@@ -33,10 +34,10 @@ from unbrick.errors import DeltaError
 _MCUBOOT_MAGIC = 0x96F3B83D
 _DENSE = 400
 """Code has a call in so many bytes, at least."""
-_PRICES = (1.0, 1.5, 2.5, 5.0, 12.0, 40.0)
+_PRICES = (1.5, 2.5, 5.0, 12.0, 40.0)
 """What a segment may cost, until their table fits into the working memory."""
 _TABLES = ((11, 11), (10, 10), (9, 9))
-"""Sizes of the decoder's tables that are tried, log2."""
+"""Sizes of the decoder's tables, log2; two are tried, from the first that all segments fit by."""
 
 
 def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
@@ -75,22 +76,27 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
         digest=new_digest(new),
     )
     digest = _own_digest(new)
+    place = Place(isa, base)
+    best = align(old, new, place)
+    tables = [replace(header, slots=slots, repeats=repeats) for slots, repeats in _TABLES]
+    whole = _around(best, digest)
+    first = next((i for i, t in enumerate(tables) if len(whole) <= _room(t)), len(tables) - 1)
     made: list[bytes] = []
-    seen: list[list[Segment]] = []
-    for slots, repeats in _TABLES:
-        table = replace(header, slots=slots, repeats=repeats)
-        room = (MAX_MEMORY - table.memory) // 11
+    for table in tables[max(first - 1, 0) : first + 1]:
+        segments = whole
         for price in _PRICES:
-            segments = _around(align(old, new, Place(isa, base), price=price), digest)
-            if len(segments) <= room:
-                break
-        else:
+            if len(segments) > _room(table):
+                segments = _around(thin(old, new, place, best, price), digest)
+        if len(segments) > _room(table):
             segments = []
-        if segments in seen:
-            continue
-        seen.append(segments)
-        made.append(_encode(old, new, replace(table, segments=len(segments)), segments, digest))
+        sized = replace(table, segments=len(segments))
+        made.append(_encode(old, new, sized, segments, digest))
     return min(made, key=len)
+
+
+def _room(header: DeltaHeader) -> int:
+    """Segments that the working memory has room for."""
+    return (MAX_MEMORY - header.memory) // SEGMENT_MEMORY
 
 
 def decode(old: bytes, file: bytes) -> bytes:
@@ -100,7 +106,10 @@ def decode(old: bytes, file: bytes) -> bytes:
         DeltaError: the file is for another image, malformed, or gives another image than it says.
     """
     header = read_header(file)
-    if len(old) < header.base_length or base_digest(old[: header.base_length]) != header.base_digest:
+    if (
+        len(old) < header.base_length
+        or base_digest(old[: header.base_length]) != header.base_digest
+    ):
         raise DeltaError(
             "the differential file was made against another image",
             hint="make it anew, against the image that is installed",
@@ -169,7 +178,8 @@ def _base(old: bytes) -> int:
 
 def _window(old: bytes, isa: int, base: int) -> tuple[int, int]:
     """The range that most constants which code loads, and which are no places in the image, lie in:
-    its variables."""
+    its variables.
+    """
     if isa == DATA:
         return 0, 0
     values = _constants(old, isa)
@@ -203,9 +213,7 @@ def _constants(old: bytes, isa: int) -> np.ndarray[tuple[int], np.dtype[np.int64
     else:
         at = np.flatnonzero(half & 0xF800 == 0x4800)
         target = (at * 2 + 4 >> 2) + (half[at] & 0xFF)
-        pair = np.flatnonzero(
-            (half[:-3] & 0xFBF0 == 0xF240) & (half[2:-1] & 0xFBF0 == 0xF2C0)
-        )
+        pair = np.flatnonzero((half[:-3] & 0xFBF0 == 0xF240) & (half[2:-1] & 0xFBF0 == 0xF2C0))
         moved = np.zeros(len(pair), np.int64)
         for shift, here in ((0, pair), (16, pair + 2)):
             one, two = half[here], half[here + 1]
@@ -216,7 +224,7 @@ def _constants(old: bytes, isa: int) -> np.ndarray[tuple[int], np.dtype[np.int64
 
 
 def _own_digest(new: bytes) -> tuple[int, int]:
-    """Where an MCUboot image holds the SHA-256 of its beginning, and of how many bytes; or zeros."""
+    """Where an MCUboot image holds its SHA-256, and of how many bytes it is; or zeros."""
     if len(new) < 32:
         return 0, 0
     magic, _, header, protected, body = struct.unpack_from("<IIHHI", new)
@@ -228,16 +236,16 @@ def _own_digest(new: bytes) -> tuple[int, int]:
 
 
 def _around(segments: Sequence[Segment], digest: tuple[int, int]) -> list[Segment]:
-    """The segments without the place of the digest, which the decoder calculates."""
+    """The segments such that none begins or ends in the digest, which the decoder calculates."""
     start, end = digest[0], digest[0] + DIGEST
-    if not start:
-        return list(segments)
     made = []
     for segment in segments:
-        if segment.new < start:
-            length = min(segment.end, start) - segment.new
-            made.append(Segment(segment.new, length, segment.old))
-        if segment.end > end:
-            skip = max(end - segment.new, 0)
-            made.append(Segment(segment.new + skip, segment.length - skip, segment.old + skip))
+        here = segment
+        if start and start < here.new < end:
+            skip = min(end - here.new, here.length)
+            here = Segment(here.new + skip, here.length - skip, here.old + skip)
+        if start and start < here.end < end:
+            here = Segment(here.new, max(start - here.new, 0), here.old)
+        if here.length:
+            made.append(here)
     return made

@@ -92,7 +92,7 @@ class Coder:
         self._weights = [[WEIGHT_INITIAL] * INPUTS for _ in range(mixers)]
 
     def code(self, p: int, bit: int) -> int:
-        """One bit, that is 1 with the probability p/65536; the encoder's ``bit``, or the decoder's."""
+        """One bit, 1 with the probability p/65536; the encoder's ``bit``, or the decoder's."""
         raise NotImplementedError
 
     def flag(self, contexts: Sequence[int], mixer: int, bit: int) -> int:
@@ -173,14 +173,14 @@ class Coder:
             node = node << 1 | bit
         value = node & 255
         for at, check, count, last, _ in memory:
-            count = min(count + 1, REPEAT_LIMIT) if count and last == value else 1
-            self._repeats[at] = value << 8 | check << 4 | count
+            again = min(count + 1, REPEAT_LIMIT) if count and last == value else 1
+            self._repeats[at] = value << 8 | check << 4 | again
         return value
 
 
 def _mixed(weights: Sequence[int], inputs: Sequence[int]) -> int:
     dot = 0
-    for weight, value in zip(weights, inputs):
+    for weight, value in zip(weights, inputs, strict=False):
         dot += weight * value
     return _SQUASH[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, dot >> 16)) + STRETCH_LIMIT]
 
@@ -283,7 +283,7 @@ class RangeDecoder(Coder):
         self.consumed += 1
         self._code = (self._code << 8 | byte) & MASK32
 
-    def code(self, p: int, bit: int) -> int:  # noqa: ARG002  the encoder's
+    def code(self, p: int, bit: int) -> int:
         bound = (self._range >> 16) * p
         if self._code < bound:
             self._range = bound

@@ -1,5 +1,5 @@
-"""What encoder and decoder do alike: walk through the new image, predict each unit from the old one,
-code whether the prediction holds and, where it does not, what is there instead.
+"""What encoder and decoder do alike: walk through the new image, predict each unit from the old
+one, code whether the prediction holds and, where it does not, what is there instead.
 
 docs/delta-format.md describes it; ``firmware/lib/delta.c`` does the same. Names and numbers of
 contexts are part of the format.
@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbrick.delta.coder import MASK32, REPEATS, Coder
 from unbrick.delta.code import Instructions
+from unbrick.delta.coder import MASK32, REPEATS, Coder
 from unbrick.delta.format import DATA, DeltaHeader, malformed
 
 # Kinds of units of the old image.
@@ -37,11 +37,10 @@ def _counter(p: float, seen: int) -> int:
 INITIAL_FLAGS = (
     [_counter(0.95, 1)] * (_NEXT - _HITS)
     + [_counter(0.5, 0)] * (_REPEAT - _NEXT)
-    + [_counter(0.7, 0)] * (FLAGS - _REPEAT)
+    + [_counter(0.7, 0)] * (16 * REPEATS)
 )
 NUMBER_FLAGS = [_counter(0.5, 0)] * FLAGS
 REPEAT_FLAGS = _REPEAT
-assert FLAGS == _REPEAT + 16 * REPEATS
 
 DICTIONARY = 128
 NEIGHBOURS = 32
@@ -54,7 +53,8 @@ NUMBER_BITS = 24
 @dataclass(frozen=True)
 class Segment:
     """``length`` bytes of the new image, from ``new`` on, correspond to those of the old, from
-    ``old`` on."""
+    ``old`` on.
+    """
 
     new: int
     length: int
@@ -79,7 +79,7 @@ class AddressMap:
         self._starts = [s.old for s in self._ordered]
 
     def __call__(self, offset: int) -> int:
-        """What lies in no segment moves with the one before; of several, the last to begin counts."""
+        """What lies in no segment moves with the one before; of several the last counts."""
         if not self._ordered:
             return offset
         last = max(bisect_right(self._starts, offset) - 1, 0)
@@ -176,11 +176,12 @@ class Model:
     ) -> tuple[list[Segment], tuple[int, int]]:
         """Where the digest lies, and the segments."""
         length = self._header.length
-        place = self._number(0, digest[0])
-        hashed = 0
-        if place:
+        place = hashed = 0
+        behind = self._number(0, length - digest[0] if digest[0] else 0)
+        if behind:
+            place = length - behind
             hashed = place - self._number(1, digest[0] - digest[1])
-            if hashed < 0 or place + DIGEST > length:
+            if hashed < 0 or behind < DIGEST:
                 raise malformed("its digest lies outside the image")
         made: list[Segment] = []
         at = source = 0
@@ -259,7 +260,8 @@ class Model:
 
     def _classify(self, q: int, p: int, left: int) -> _Unit:
         """The unit of the old image at ``q``, to become that at ``p``; ``left`` bytes of both are
-        in the segment."""
+        in the segment.
+        """
         old, code = self._old, self._code
         if code.isa == DATA or (p ^ q) & code.align or p & code.align or left <= code.align:
             return _Unit(BYTE, 1, old[q])
@@ -311,8 +313,7 @@ class Model:
                 unit.whole = self._map_value(unit.key)
                 unit.mapped = code.with_half(raw, unit.whole, top=unit.top)
         elif kind != BYTE:
-            target = self._target(kind, raw, q)
-            assert target is not None
+            target = self._target(kind, raw, q) or 0
             new = self._map(target) if 0 <= target <= len(self._old) else target
             unit.mapped = self._aimed(kind, raw, p, new)
             if kind == BRANCH:
@@ -414,7 +415,11 @@ class Model:
         p, q = segment.new, segment.old
         want = self._want
         while p < segment.end:
-            unit = self._classify(q, p, segment.end - p)
+            if self._calculated(p, segment.end):
+                p += DIGEST
+                q += DIGEST
+                continue
+            unit = self._classify(q, p, self._until(p, segment.end) - p)
             instruction = unit.size == 4 and unit.kind < POOL_IMAGE
             actual = 0
             if want is not None:
@@ -500,24 +505,35 @@ class Model:
 
     def _gap(self, p: int, end: int, source: int, source_end: int) -> None:
         """Bytes of the new image that correspond to nothing in the old one, which has at most those
-        from ``source`` to ``source_end`` in their place."""
+        from ``source`` to ``source_end`` in their place.
+        """
         if p >= end:
             return
         want, out = self._want, self._out
-        digest, hashed = self._digest
         self._train(out, max(0, p - TRAIN_BEFORE), p)
         self._train(self._old, source, min(source_end, source + TRAIN_OLD))
         while p < end:
-            if digest and p == digest:
-                if p + DIGEST > end:
-                    raise malformed("its digest lies in a segment")
-                out[p : p + DIGEST] = hashlib.sha256(out[:hashed]).digest()
+            if self._calculated(p, end):
                 p += DIGEST
                 continue
-            size = self._new_size(p, digest if p < digest < end else end)
+            size = self._new_size(p, self._until(p, end))
             actual = 0 if want is None else _little(want, p, size)
             out[p : p + size] = self._new(out, p, size, actual).to_bytes(size, "little")
             p += size
+
+    def _until(self, p: int, end: int) -> int:
+        """Where units from ``p`` on must end: units do not reach into the digest."""
+        return self._digest[0] if p < self._digest[0] < end else end
+
+    def _calculated(self, p: int, end: int) -> bool:
+        """Whether the digest lies at ``p``; then it is there now."""
+        place, hashed = self._digest
+        if not place or p != place:
+            return False
+        if end - p < DIGEST:
+            raise malformed("a segment ends in its digest")
+        self._out[p : p + DIGEST] = hashlib.sha256(self._out[:hashed]).digest()
+        return True
 
     def _train(self, data: bytes | bytearray, p: int, end: int) -> None:
         """Learn from bytes that are known as if they were new."""
@@ -568,7 +584,7 @@ class Model:
             )
             return high << 8 | low
         made = 0
-        for j, before in zip((3, 2, 1, 0), (b1, b2, b3, b4)):
+        for j, before in zip((3, 2, 1, 0), (b1, b2, b3, b4), strict=True):
             tag = 0x70000000 | j << 24
             value = byte(
                 (tag, tag ^ 0x04000000 ^ (made & 255), tag ^ 0x08000000 ^ before),

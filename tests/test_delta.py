@@ -1,0 +1,202 @@
+"""Differential files: what the encoder makes, the reference decoder takes apart again."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+from delta_samples import BASE, arm, thumb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_samples import signed, write_key
+
+from unbrick.delta import decode, encode, read_header
+from unbrick.delta.coder import RangeDecoder, RangeEncoder, squash, stretch
+from unbrick.delta.format import ARM, DATA, HEADER_SIZE, MAX_MEMORY, THUMB
+from unbrick.delta.model import INITIAL_FLAGS, REPEAT_FLAGS
+from unbrick.errors import DeltaError
+
+
+def edited(image: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """``image`` with pieces of it replaced: where, how many bytes, by which."""
+    made = bytearray(image)
+    for place, removed, inserted in edits:
+        at = place % (len(made) + 1)
+        made[at : at + removed] = inserted
+    return bytes(made) or b"\0"
+
+
+EDITS = st.lists(
+    st.tuples(st.integers(0, 1 << 16), st.integers(0, 40), st.binary(max_size=40)), max_size=6
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.binary(min_size=1, max_size=600), EDITS)
+def test_any_bytes_and_any_edits(image: bytes, edits: list[tuple[int, int, bytes]]) -> None:
+    new = edited(image, edits)
+    assert decode(image, encode(image, new)) == new
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(0, 1 << 32), EDITS, st.integers(0, 6))
+def test_code_and_any_edits(seed: int, edits: list[tuple[int, int, bytes]], shift: int) -> None:
+    old = thumb(random.Random(seed), 20)
+    new = edited(thumb(random.Random(seed), 20, shift=shift * 4, edits=seed % 5), edits)
+    for left, right in ((old, new), (new, old)):
+        assert decode(left, encode(left, right, base_address=BASE)) == right
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"\0", b"\1"), (b"a" * 99, b"b"), (b"b", b"a" * 3000)])
+def test_the_smallest_images(old: bytes, new: bytes) -> None:
+    assert decode(old, encode(old, new)) == new
+
+
+def test_the_same_image_is_hardly_more_than_a_header() -> None:
+    image = thumb(random.Random(1), 200)
+    assert len(encode(image, image)) < HEADER_SIZE + 24
+
+
+def test_the_same_input_gives_the_same_file() -> None:
+    old, new = (thumb(random.Random(2), 100, edits=edits) for edits in (0, 7))
+    assert encode(old, new) == encode(old, new)
+
+
+def test_what_only_moves_costs_nearly_nothing() -> None:
+    """Every call, literal and pair of moves changes, and is predicted."""
+    old, new = (thumb(random.Random(3), 300, shift=shift) for shift in (0, 64))
+    changed = sum(a != b for a, b in zip(old, new[64:], strict=False))
+    file = encode(old, new, base_address=BASE)
+    assert changed > 1000
+    assert len(file) < HEADER_SIZE + 60
+    assert decode(old, file) == new
+
+
+def test_arm_code_that_only_moves_costs_nearly_nothing() -> None:
+    old, new = (arm(random.Random(4), 300, shift=shift) for shift in (0, 16))
+    file = encode(old, new, base_address=BASE)
+    assert read_header(file).isa == ARM
+    assert len(file) < HEADER_SIZE + 60
+    assert decode(old, file) == new
+
+
+def test_instruction_set_and_address_are_found() -> None:
+    header = read_header(encode(thumb(random.Random(5), 400), b"\0"))
+    assert (header.isa, header.base_address) == (THUMB, BASE)
+    assert read_header(encode(random.Random(5).randbytes(4000), b"\0")).isa == DATA
+
+
+def test_many_segments_stay_within_the_memory() -> None:
+    chance = random.Random(6)
+    old = chance.randbytes(14_000)
+    pieces = [old[at : at + 24] for at in range(0, 14_000, 24)]
+    chance.shuffle(pieces)
+    file = encode(old, b"".join(pieces))
+    assert read_header(file).memory <= MAX_MEMORY
+    assert decode(old, file) == b"".join(pieces)
+
+
+def test_the_digest_of_a_signed_image_is_calculated(tmp_path: Path) -> None:
+    """Of two images that differ in a byte, what costs is the signature: 64 bytes."""
+    key = write_key(tmp_path / "key.pem")
+    old, new = signed(key, size=3000), signed(key, size=3000, build_time="2027-01-01T00:00:00Z")
+    assert old != new
+    file = encode(old, new)
+    assert decode(old, file) == new
+    assert len(file) < HEADER_SIZE + 64 + 30
+
+
+def test_the_header_says_what_it_is_for() -> None:
+    old, new = b"old" * 100, b"new" * 120
+    header = read_header(encode(old, new))
+    assert (header.base_length, header.length) == (len(old), len(new))
+    assert header.base_digest == hashlib.sha256(old).digest()[:16]
+    assert header.digest == hashlib.sha256(new).digest()[:8]
+
+
+@pytest.mark.parametrize("image", [b"", bytes(1 << 24)])
+def test_images_that_the_format_cannot_hold_are_refused(image: bytes) -> None:
+    with pytest.raises(DeltaError, match="no differential file for an image"):
+        encode(image, b"new")
+
+
+# ---- Hostile files ----
+
+
+@pytest.fixture(scope="module")
+def file() -> bytes:
+    return encode(OLD, NEW, base_address=BASE)
+
+
+OLD, NEW = (thumb(random.Random(7), 60, edits=edits) for edits in (0, 30))
+
+
+def test_a_wrong_base_is_refused(file: bytes) -> None:
+    for wrong in (OLD[:-1], b"x" + OLD[1:], b""):
+        with pytest.raises(DeltaError, match="made against another image"):
+            decode(wrong, file)
+
+
+def test_what_follows_the_base_does_not_matter(file: bytes) -> None:
+    assert decode(OLD + b"\xff" * 100, file) == NEW
+
+
+def test_truncated_files_are_refused(file: bytes) -> None:
+    for length in (0, 10, HEADER_SIZE, HEADER_SIZE + 20, len(file) - 12):
+        with pytest.raises(DeltaError, match=r"malformed|truncated"):
+            decode(OLD, file[:length])
+
+
+def test_bytes_after_the_end_are_refused(file: bytes) -> None:
+    with pytest.raises(DeltaError, match="bytes follow"):
+        decode(OLD, file + bytes(9))
+
+
+def test_another_version_is_refused(file: bytes) -> None:
+    with pytest.raises(DeltaError, match="not a differential file"):
+        decode(OLD, b"UBD\x02" + file[4:])
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(4, 3), (5, 0x77), (5, 0xDB), (6, 0), (9, 0), (13, 0x7F), (14, 1)]
+)
+def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: int) -> None:
+    data = bytearray(file)
+    data[at] = value
+    if at in {6, 9}:
+        data[at : at + 3] = bytes(3)
+    with pytest.raises(DeltaError, match="malformed"):
+        decode(OLD, bytes(data))
+
+
+def test_no_damage_goes_unnoticed(file: bytes) -> None:
+    chance = random.Random(8)
+    for _ in range(25):
+        data = bytearray(file)
+        data[chance.randrange(HEADER_SIZE, len(data) - 4)] ^= 1 << chance.randrange(8)
+        with pytest.raises(DeltaError):
+            decode(OLD, bytes(data))
+
+
+# ---- The coder ----
+
+
+def test_squash_and_stretch_are_inverse() -> None:
+    for x in range(-1400, 1401):
+        assert abs(stretch(squash(x)) - x) <= 8
+    assert squash(-2815) == 65536 - squash(2815) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 65535), st.booleans()), max_size=300))
+def test_bits_of_any_probability(bits: list[tuple[int, bool]]) -> None:
+    """Among them those that make a carry run through bytes that are written already."""
+    encoder = RangeEncoder(INITIAL_FLAGS, REPEAT_FLAGS, 8, 8, 32)
+    for p, bit in bits:
+        encoder.code(p, int(bit))
+    data = encoder.finish()
+    decoder = RangeDecoder(data, INITIAL_FLAGS, REPEAT_FLAGS, 8, 8, 32)
+    assert [decoder.code(p, 0) for p, _ in bits] == [int(bit) for _, bit in bits]
+    assert decoder.consumed >= len(data)
