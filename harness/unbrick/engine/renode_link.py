@@ -40,8 +40,8 @@ LOG_KEPT = 16384  # bytes of what Renode prints
 
 # As fast as it goes; each step of time costs about a tenth of a millisecond, so they are large.
 _SCRIPT = """\
-include $CWD/terminal.resc
-include $CWD/peripherals/BenchLink.cs
+include $CWD/renode/platform.resc
+include $CWD/renode/peripherals/BenchLink.cs
 emulation SetGlobalAdvanceImmediately true
 emulation SetGlobalQuantum "0.005"
 logLevel 2
@@ -95,7 +95,7 @@ def renode_folder() -> Path:
         SetupError: this package was installed without its source tree.
     """
     folder = Path(__file__).parents[3] / "renode"
-    if not (folder / "terminal.resc").is_file():
+    if not (folder / "platform.resc").is_file():
         raise SetupError(
             "the Renode platform is not here",
             hint="install Unbrick from its source tree: pip install -e .",
@@ -139,6 +139,7 @@ class RenodeLink:
         token = secrets.token_hex(16)
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
+            (folder / "renode").symlink_to(platform)  # Renode takes no path with a space
             script, config = folder / "start.resc", folder / "config"
             script.write_text(_SCRIPT.format(port=port, token=token))
             config.write_text(f"[general]\nhistory-path = {folder / 'history'}\n")
@@ -148,7 +149,7 @@ class RenodeLink:
             try:
                 self._child = subprocess.Popen(
                     [*command, "-e", f"include @{script}"],
-                    cwd=platform,
+                    cwd=folder,
                     env={**os.environ, "TMPDIR": str(folder), "XDG_CONFIG_HOME": str(folder)},
                     stdin=subprocess.PIPE,  # it never gets anything, nor comes to an end
                     stdout=output,
