@@ -129,10 +129,15 @@ def restore(
             for port in found
         ]
         interrupted = _restore_all(over, display, choose=choose)
+    crashes = []
     for restoration in over:
         entry = entry_of(restoration, datetime.now(timezone.utc))
         if entry is not None:
             kept.append(entry)
+        if restoration.crash:
+            crashes.append(restoration.crash)
+    if crashes:
+        raise crashes[0]
     if choose:
         over = [restoration for restoration in over if restoration.asks] or over
     _report(over, as_json=as_json)

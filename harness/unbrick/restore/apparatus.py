@@ -14,8 +14,7 @@ import enum
 import hashlib
 from typing import TYPE_CHECKING
 
-from unbrick.errors import RestoreError, UnbrickError
-from unbrick.restore import words
+from unbrick.restore import troubles, words
 from unbrick.restore.words import Ear, Terminal
 from unbrick.wire.ymodem import CANCEL, NAK, WANT_CRC, Sender
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.engine.base import Line
+    from unbrick.errors import UnbrickError
     from unbrick.image.format import ImageInfo
 
 ATTEMPTS = 5
@@ -176,7 +176,7 @@ class Apparatus:
         if self.stage is Stage.SENDING:
             self._line.write(CANCEL)
         if not self.finished:
-            self._fail(RestoreError("the restoration was cancelled", hint="start it again"))
+            self._fail(troubles.cancelled())
 
     def reconnect(self, line: Line, now: float) -> None:
         """Go on, on a line that was gone: look for the terminal again, and start over."""
@@ -222,8 +222,7 @@ class Apparatus:
             self._ear.text = ""
             self._await(Stage.VERDICT, now + _VERDICT_TIMEOUT)
         else:
-            said = f"; the terminal said: {self._refusal}" if self._refusal else ""
-            self._retry(RestoreError(f"{sender.error}{said}", hint=sender.error.hint), now)
+            self._retry(troubles.broken_off(sender.error, self._refusal), now)
         return sender.rest
 
     def _listen(self, received: bytes, now: float) -> None:
@@ -283,12 +282,7 @@ class Apparatus:
     def _again(self, line: str, reason: str, now: float) -> None:
         last = words.FAILED_TRIAL.search(reason) or self.transfers >= self._attempts
         if self.stage is Stage.STARTING and last and self._wait is not None:
-            self._fail(
-                RestoreError(
-                    f"the terminal is in the restoration state again: {reason}",
-                    hint="restore it with another version of the software",
-                )
-            )
+            self._fail(troubles.not_better(reason))
         else:
             self._search(now)
             self._hear_searching(line, now)
@@ -329,10 +323,7 @@ class Apparatus:
             self._runs(now)
 
     def _refused(self, reason: str, now: float) -> None:
-        error = RestoreError(
-            f"the terminal refused the image: {reason}",
-            hint="give an image that is meant for this terminal: `unbrick image inspect` tells",
-        )
+        error = troubles.refused(reason)
         if words.FINAL.search(reason) or reason == self._objection:
             self._fail(error)
         else:
@@ -341,37 +332,11 @@ class Apparatus:
 
     def _begin(self, now: float) -> None:
         """Send the image, unless the terminal has said that it cannot accept it."""
-        found, info = self.terminal, self._info
-        if found is not None and found.hardware_id != info.hardware_id:
-            self._fail(
-                RestoreError(
-                    f"the image is for {info.hardware_id}, "
-                    f"the terminal {found.serial} is {found.hardware_id}",
-                    hint="give the image that was built for this hardware",
-                )
-            )
-            return
-        if (
-            found is not None
-            and found.security_counter is not None
-            and info.security_counter < found.security_counter
-        ):
-            self._fail(
-                RestoreError(
-                    f"the image is too old: its security counter is {info.security_counter}, "
-                    f"the terminal {found.serial} holds {found.security_counter}",
-                    hint="give a newer image",
-                )
-            )
+        if problem := troubles.unfit(self._info, self.terminal):
+            self._fail(problem)
             return
         if self._wait is not None and self.transfers >= self._attempts:
-            self._fail(
-                self._trouble
-                or RestoreError(
-                    f"the terminal asks to be restored again, after {self.transfers} transfers",
-                    hint="check its power and the cable, then start again",
-                )
-            )
+            self._fail(self._trouble or troubles.asks_again(self.transfers))
             return
         self.transfers += 1
         self._probe = None
@@ -380,7 +345,7 @@ class Apparatus:
         self._refusal = ""
         self.accepted = self.running = ""
         self._await(Stage.SENDING, None)
-        self._sender = Sender(f"{info.version}.bin", self._image, now)
+        self._sender = Sender(f"{self._info.version}.bin", self._image, now)
         self._line.write(self._sender.step(bytes([WANT_CRC]), now))
 
     def _expire(self, now: float) -> None:
@@ -394,20 +359,11 @@ class Apparatus:
         elif self.stage is Stage.READING_BACK:
             self._unanswered(now)
         elif self.stage is Stage.VERDICT:
-            self._failed(
-                "the terminal received the image but says nothing",
-                "power-cycle it and try again",
-                now,
-            )
+            self._retry(troubles.no_verdict(), now)
         elif self.running:
             self._succeed(now)
         else:
-            self._failed(
-                f"the terminal accepted {self.accepted} but has not started it "
-                f"in {_START_TIMEOUT:.0f} s",
-                "power-cycle it; when it is in the restoration state again, restore it again",
-                now,
-            )
+            self._retry(troubles.not_started(self.accepted, _START_TIMEOUT), now)
 
     def _await(self, stage: Stage, deadline: float | None) -> None:
         self.stage = stage
@@ -427,7 +383,7 @@ class Apparatus:
         if self._reads_back:
             self._read_back(now)
         else:
-            self._fail(words.runs_fine())
+            self._fail(troubles.runs_fine())
 
     def _read_back(self, now: float) -> None:
         """Ask what lies in the NOR, until it is what was sent or there is no hope."""
@@ -437,25 +393,11 @@ class Apparatus:
             self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT)
             self._line.write(words.READ_BACK)
         elif not self.transfers:
-            self._fail(words.runs_fine())
+            self._fail(troubles.runs_fine())
         elif self._other_digest:
-            self._fail(
-                RestoreError(
-                    "what lies in the NOR is not what was sent: "
-                    f"it reads back as {self._other_digest[:16]}…, "
-                    f"not as {hashlib.sha256(self._image).hexdigest()[:16]}…",
-                    hint="do not use the terminal; erase its application partition and restore it "
-                    "again, and if that does not help its NOR is worn",
-                )
-            )
+            self._fail(troubles.not_what_was_sent(self._other_digest, self._image))
         else:
-            self._fail(
-                RestoreError(
-                    "the terminal runs, but does not say what lies in its NOR",
-                    hint="check the line and start again, which reads it back without sending; "
-                    "for software without the command `digest` give --no-read-back",
-                )
-            )
+            self._fail(troubles.not_read_back())
 
     def _unanswered(self, now: float) -> None:
         if self.digest:
@@ -463,11 +405,7 @@ class Apparatus:
         elif self._heard_since_asked or not self.transfers:
             self._read_back(now)
         else:
-            self._trouble = RestoreError(
-                "the terminal has started what was sent, and then fell silent",
-                hint="check its power and the cable, and start again, which reads back what is "
-                "there without sending it again",
-            )
+            self._trouble = troubles.silent_again()
             self._search(now)
 
     def _compare(self, digest: str, size: int, now: float) -> None:
@@ -479,9 +417,6 @@ class Apparatus:
                 self._asked = _DIGEST_TRIES
             self._other_digest = digest
             self._read_back(now)
-
-    def _failed(self, what: str, hint: str, now: float) -> None:
-        self._retry(RestoreError(what, hint=hint), now)
 
     def _retry(self, error: UnbrickError, now: float) -> None:
         """Something went wrong that may go well the next time."""

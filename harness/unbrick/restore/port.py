@@ -82,6 +82,7 @@ class Restoration:
     Attributes:
         apparatus: None before the port was opened.
         error: why it is over without success.
+        crash: what came up in its thread that nobody expected: a bug.
         cancelled: it was told to stop.
         asked_at: when the terminal first asked to be restored, by ``time.monotonic``.
         ended_at: when it was over, likewise.
@@ -99,6 +100,7 @@ class Restoration:
         self.port, self.image, self.options = port, image, options
         self.apparatus: Apparatus | None = None
         self.error: UnbrickError | None = None
+        self.crash: Exception | None = None
         self.cancelled = False
         self.asked_at: float | None = None
         self.ended_at: float | None = None
@@ -118,9 +120,9 @@ class Restoration:
             return Outcome.RUNNING
         if self.cancelled:
             return Outcome.CANCELLED
-        if self.error is None:
+        if self.apparatus and self.apparatus.stage is Stage.DONE:
             return Outcome.RESTORED if self.transfers else Outcome.UP_TO_DATE
-        if self.asks:
+        if self.asks or self.crash:
             return Outcome.FAILED
         if isinstance(self.error, PortError):
             return Outcome.UNUSABLE
@@ -230,9 +232,14 @@ class Fleet:
         self.restorations = restorations
         self._stops = {r.port: threading.Event() for r in restorations}
         self._threads = {
-            r.port: threading.Thread(target=r.run, args=(self._stops[r.port],), daemon=True)
-            for r in restorations
+            r.port: threading.Thread(target=self._run, args=(r,), daemon=True) for r in restorations
         }
+
+    def _run(self, restoration: Restoration) -> None:
+        try:
+            restoration.run(self._stops[restoration.port])
+        except Exception as error:  # noqa: BLE001 - raised again where a person sees it
+            restoration.crash = error
 
     def __enter__(self) -> Self:
         for thread in self._threads.values():

@@ -97,12 +97,3 @@ class Ear:
             hint="power-cycle the terminal while this waits, and check that it is in the "
             "restoration state: it says `restoration: ...` when it starts",
         )
-
-
-def runs_fine() -> UnbrickError:
-    """An application runs, and not because of this restoration."""
-    return RestoreError(
-        "the terminal's application runs: there is nothing to restore",
-        hint="change its software with an update over the air; to force a restoration, "
-        "erase the application partition, then power-cycle the terminal",
-    )
