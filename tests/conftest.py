@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from person import Person
 
 from unbrick.engine.qemu import find_qemu
+from unbrick.engine.renode_link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.image.release import Releases
 
@@ -58,3 +61,34 @@ def probe_image(probe_elf: Path) -> bytes:
             start = segment["p_paddr"]
             image[start : start + segment["p_filesz"]] = segment.data()
     return bytes(image)
+
+
+@pytest.fixture(params=["inprocess", "qemu", "renode"])
+def emulator(request: pytest.FixtureRequest) -> str:
+    """The name of each engine that emulates; a test is skipped where one is not installed."""
+    name = str(request.param)
+    try:
+        if name == "qemu":
+            find_qemu()
+        elif name == "renode":
+            find_renode()
+    except MissingToolError as error:
+        pytest.skip(f"{error} ({error.hint})")
+    return name
+
+
+@pytest.fixture
+def sit_down(firmware: Path, tmp_path: Path) -> Iterator[Callable[..., Person]]:
+    """Has somebody sit down at ``unbrick console``; waits for the terminal's first prompt."""
+    people: list[Person] = []
+
+    def sit(*options: object, prompt: bool = True) -> Person:
+        person = Person(["--firmware", firmware, *options], tmp_path)
+        people.append(person)
+        if prompt:
+            person.sees("\r\n> ")
+        return person
+
+    yield sit
+    for person in people:
+        person.window.close(force=True)

@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
+from person import ESCAPE, PATIENCE, Person
 from processes import Running, unbrick
 
 from unbrick.board import BOARD
-from unbrick.engine.base import Engine
-from unbrick.engine.renode import RenodeEngine
-from unbrick.engine.renode_link import find_renode
-from unbrick.errors import MissingToolError
 from unbrick.image.factory import factory_image
 
 if TYPE_CHECKING:
@@ -31,95 +28,14 @@ if TYPE_CHECKING:
 
     from unbrick.image.release import Releases
 
-PATIENCE = 120
-ESCAPE = "\x01"
-EMULATED = ("inprocess", "qemu", "renode")
 USER = BOARD.partition("userdata")
 
 
-@pytest.fixture
-def renode() -> str:
-    try:
-        return find_renode()
-    except MissingToolError as error:
-        pytest.skip(f"{error} ({error.hint})")
-
-
-@pytest.fixture(params=EMULATED)
-def engine(request: pytest.FixtureRequest) -> str:
-    name = str(request.param)
-    if name != "inprocess":
-        request.getfixturevalue(name)  # which skips, and says what is missing
-    return name
-
-
-@pytest.fixture
-def sit_down(firmware: Path, tmp_path: Path) -> Iterator[Callable[..., Person]]:
-    people: list[Person] = []
-
-    def sit(*options: object, prompt: bool = True) -> Person:
-        person = Person(["--firmware", firmware, *options], tmp_path)
-        people.append(person)
-        if prompt:
-            person.sees("\r\n> ")
-        return person
-
-    yield sit
-    for person in people:
-        person.window.close(force=True)
-
-
-class Person:
-    """Somebody who has typed ``unbrick console`` in a window."""
-
-    def __init__(self, options: list[object], folder: Path) -> None:
-        self.window = pexpect.spawn(
-            sys.executable,
-            ["-m", "unbrick.cli", "console", *map(str, options)],
-            timeout=PATIENCE,
-            encoding="utf-8",
-            codec_errors="replace",
-            cwd=str(folder),
-            dimensions=(50, 200),
-        )
-        self.window.delaybeforesend = None
-        self.before = termios.tcgetattr(self.window.child_fd)
-
-    def types(self, text: str) -> None:
-        self.window.send(text)
-
-    def sees(self, text: str) -> str:
-        self.window.expect_exact(text)
-        return str(self.window.before)
-
-    def says(self, line: str) -> str:
-        """Type a line to the terminal; returns the answer."""
-        self.types(line + "\r")
-        self.sees(line + "\r\n")
-        return self.sees("\r\n> ")
-
-    def tells_the_bench(self, line: str, answer: str = "") -> None:
-        self.types(ESCAPE)
-        self.sees("bench> ")
-        self.types(line + "\r")
-        self.sees(f"{line}\r\n{answer}")
-
-    def is_gone(self) -> int:
-        """Wait for the end; the window must be as it was. Returns the exit code."""
-        self.window.expect(pexpect.EOF)
-        # With the last one gone, the pseudo-terminal has its settings still.
-        assert termios.tcgetattr(self.window.child_fd) == self.before
-        self.window.wait()
-        status = self.window.exitstatus
-        assert status is not None, f"killed by {self.window.signalstatus}"
-        return int(status)
-
-
 def test_claim_c7_a_person_plays_with_a_terminal(
-    engine: str, sit_down: Callable[..., Person], tmp_path: Path
+    emulator: str, sit_down: Callable[..., Person], tmp_path: Path
 ) -> None:
     nor = tmp_path / "nor.bin"
-    person = sit_down("--engine", engine, "--nor", nor, "--serial", "T-78")
+    person = sit_down("--engine", emulator, "--nor", nor, "--serial", "T-78")
     person.sees("link: registered")
     assert "T-78" in person.says("id")
     # A line is half typed while the bench is asked for something.
@@ -267,8 +183,8 @@ def undisturbed(said: str) -> str:
     return re.sub(r"(> [^\r\n]*)\rlink: [a-z ]*\r\n\1", r"\1", said)
 
 
-def test_nothing_pasted_is_lost(engine: str, sit_down: Callable[..., Person]) -> None:
-    person = sit_down("--engine", engine)
+def test_nothing_pasted_is_lost(emulator: str, sit_down: Callable[..., Person]) -> None:
+    person = sit_down("--engine", emulator)
     words = [f"w{number:04}-{'x' * (number % 97)}" for number in range(180)]
     paste = "".join(f"{word}\r" for word in words)
     assert len(paste) > 8000
@@ -284,10 +200,10 @@ def test_nothing_pasted_is_lost(engine: str, sit_down: Callable[..., Person]) ->
     assert undisturbed("> " + said) == "> " + expected
 
 
-def test_nothing_printed_is_lost_by_a_slow_reader(engine: str, firmware: Path) -> None:
+def test_nothing_printed_is_lost_by_a_slow_reader(emulator: str, firmware: Path) -> None:
     """The reader sleeps until pipe and console are full, then reads byte for byte."""
-    times = 250 if engine != "inprocess" else 60  # its line has a rate: 11,520 bytes a second
-    command = [sys.executable, "-m", "unbrick.cli", "console", "--engine", engine]
+    times = 250 if emulator != "inprocess" else 60  # its line has a rate: 11,520 bytes a second
+    command = [sys.executable, "-m", "unbrick.cli", "console", "--engine", emulator]
     with subprocess.Popen(
         [*command, "--firmware", str(firmware)],
         stdin=subprocess.PIPE,
@@ -309,7 +225,7 @@ def test_nothing_printed_is_lost_by_a_slow_reader(engine: str, firmware: Path) -
     assert len(set(answers[:-1])) == 1, "every answer is the same, to the byte"
 
 
-def test_a_script_works_from_top_to_bottom(engine: str, firmware: Path, tmp_path: Path) -> None:
+def test_a_script_works_from_top_to_bottom(emulator: str, firmware: Path, tmp_path: Path) -> None:
     nor = tmp_path / "nor.bin"
     script = (
         "pb add Alice 112\npb list\n"
@@ -318,7 +234,7 @@ def test_a_script_works_from_top_to_bottom(engine: str, firmware: Path, tmp_path
         "pb del 1\n"
     )
     done = unbrick(
-        *("console", "--engine", engine, "--firmware", firmware, "--nor", nor), input=script
+        *("console", "--engine", emulator, "--firmware", firmware, "--nor", nor), input=script
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("boot: unbrick boot") == 3
@@ -394,11 +310,11 @@ def test_a_person_in_tmux(tmux: Callable[..., str], firmware: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("program", ["picocom"])
 def test_a_pseudo_terminal_for_other_programs(
-    program: str, engine: str, firmware: Path, sit_down: Callable[..., Person]
+    program: str, emulator: str, firmware: Path, sit_down: Callable[..., Person]
 ) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is missing (apt install {program})")
-    bench = sit_down("--engine", engine, "--pty", prompt=False)
+    bench = sit_down("--engine", emulator, "--pty", prompt=False)
     bench.window.expect(r"console: (\S+)\r\n")
     path = bench.window.match.group(1)
     bench.sees("bench> ")
@@ -429,13 +345,13 @@ def test_a_pseudo_terminal_for_other_programs(
 
 
 def test_a_terminal_is_restored_over_the_pseudo_terminal(
-    engine: str, firmware: Path, releases: Releases, tmp_path: Path
+    emulator: str, firmware: Path, releases: Releases, tmp_path: Path
 ) -> None:
     nor, image = tmp_path / "nor.bin", tmp_path / "terminal.bin"
     nor.write_bytes(factory_image(releases.boot, None, "T-79"))
     image.write_bytes(releases.signed["1.1.0"])
     with Running(
-        *("console", "--engine", engine, "--firmware", firmware, "--nor", nor, "--pty")
+        *("console", "--engine", emulator, "--firmware", firmware, "--nor", nor, "--pty")
     ) as console:
         path = console.wait_for(r"console: (\S+)\n")[1]
         done = unbrick("restore", path, image)
@@ -449,107 +365,3 @@ def test_a_pseudo_terminal_without_a_person_at_the_bench(firmware: Path) -> None
     with Running("console", "--firmware", firmware, "--pty", "--modem", "pty") as console:
         console.wait_for(r"console: /dev/\S+\nmodem: /dev/")
         assert console.end() == 0
-
-
-# With a debugger ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gdb() -> str:
-    found = shutil.which("gdb-multiarch")
-    if found is None:
-        pytest.skip("gdb-multiarch is missing (apt install gdb-multiarch)")
-    return found
-
-
-class Debugger:
-    """Somebody who has typed in another window what the console said."""
-
-    def __init__(self, command: str) -> None:
-        self.window = pexpect.spawn(
-            "sh", ["-c", command], timeout=PATIENCE, encoding="utf-8", dimensions=(50, 200)
-        )
-        self.orders("set style enabled off")
-        self.orders("set pagination off")
-
-    def orders(self, line: str) -> None:
-        self.window.expect_exact("(gdb) ")
-        self.window.sendline(line)
-
-    def sees(self, pattern: str) -> re.Match[str]:
-        self.window.expect(pattern)
-        match = self.window.match
-        assert isinstance(match, re.Match)
-        return match
-
-
-def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
-    engine: str, gdb: str, sit_down: Callable[..., Person]
-) -> None:
-    if engine == "renode" and RenodeEngine.gdb_server is Engine.gdb_server:
-        pytest.skip("the engine renode has no server for debuggers")
-    person = sit_down("--engine", engine, "--gdb", 0, prompt=False)
-    person.window.expect(r"debug it with: (gdb-multiarch .*?)\r\n")
-    command = person.window.match.group(1).replace("gdb-multiarch", f"{gdb} -nx", 1)
-    person.sees("\r\n> ")
-    debugger = Debugger(command)
-    debugger.orders("break nor_program")
-    debugger.orders("continue")
-    debugger.sees("Continuing")
-    person.types("pb add Alice 112\r")
-    debugger.sees(r"Breakpoint 1, nor_program \(offset=2097152, .*length=20\)")
-    debugger.orders("next")
-    debugger.sees(r"\d+\s+while \(length > 0\)")
-    debugger.orders("info registers pc")
-    pc = int(debugger.sees(r"pc +(0x[0-9a-f]+) .*<nor_program\+")[1], 16)
-    assert BOARD.agent.base <= pc < BOARD.agent.base + BOARD.agent.size
-    # The terminal stands still, the bench does not; what is typed waits.
-    person.tells_the_bench("nor")
-    person.sees("spare")
-    person.types("pb list\r")
-    debugger.orders("disable 1")
-    debugger.orders("break phonebook_add")
-    debugger.orders("finish")
-    debugger.sees(r"Value returned is")
-    debugger.orders("continue")
-    debugger.sees("Continuing")
-    person.sees("added 1")
-    person.sees("pb list\r\n")
-    assert "Alice" in person.sees("\r\n> ")
-    person.types("pb add Bob 2\r")
-    debugger.sees(r"Breakpoint 2(\.\d+)?, phonebook_add")
-    debugger.orders("detach")
-    debugger.orders("quit")
-    debugger.sees("")
-    person.sees("added 2")
-    person.tells_the_bench("gdb", "gdb-multiarch ")
-    again = Debugger(command)
-    again.orders("kill")
-    again.sees("y or n")
-    again.window.sendline("y")
-    person.sees("`on` gives it back")
-    person.tells_the_bench("on")
-    person.sees("\r\n> ")
-    assert "Bob" in person.says("pb list")
-    again.window.close(force=True)
-    person.tells_the_bench("quit")
-    assert person.is_gone() == 0
-
-
-def test_a_console_ends_while_a_debugger_keeps_the_terminal(
-    gdb: str, sit_down: Callable[..., Person]
-) -> None:
-    person = sit_down("--gdb", 0, prompt=False)
-    person.window.expect(r"debug it with: (gdb-multiarch .*?)\r\n")
-    command = person.window.match.group(1).replace("gdb-multiarch", f"{gdb} -nx", 1)
-    person.sees("\r\n> ")
-    debugger = Debugger(command)
-    debugger.orders("info registers pc")
-    debugger.sees("pc +0x")
-    person.tells_the_bench("restart", "power cut")
-    debugger.orders("stepi")
-    debugger.orders("info registers pc")
-    assert int(debugger.sees("pc +(0x[0-9a-f]+)")[1], 16) < BOARD.partition("boot").size
-    person.window.kill(signal.SIGTERM)
-    assert person.is_gone() == 0
-    debugger.window.close(force=True)
