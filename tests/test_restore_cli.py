@@ -18,11 +18,14 @@ from unbrick import cli_restore
 from unbrick.cli import cli
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
+from unbrick.restore.apparatus import Apparatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wired import Wired
+
+    from unbrick.restore.port import Restoration
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +186,45 @@ def test_a_cable_that_is_pulled_and_connected_again(
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["transfers"] == 2
     assert wired.terminal.image == image.read_bytes()
+
+
+def test_ctrl_c_lets_the_terminal_wait_again(
+    key: Path, tmp_path: Path, wire: Callable[..., Wired], run: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
+) -> None:  # fmt: skip
+    image = tmp_path / "large.bin"
+    image.write_bytes(signed(key, 100_000))
+    wired = wire(ScriptedTerminal())
+    with monkeypatch.context() as patched:
+        show = cli_restore.Display.show
+
+        def press(display: cli_restore.Display, over: list[Restoration]) -> None:
+            show(display, over)
+            if over[0].apparatus and over[0].apparatus.sent:
+                raise KeyboardInterrupt
+
+        patched.setattr(cli_restore.Display, "show", press)
+        done = run("restore", wired.path, image)
+    assert done.exit_code == 130, done.output
+    assert not wired.terminal.image
+    (entry,) = recorded()
+    assert (entry["outcome"], entry["read_back"]) == ("cancelled", "")
+    assert run("restore", wired.path, image).exit_code == 0
+    assert wired.terminal.image == image.read_bytes()
+
+
+def test_a_bug_in_one_thread_is_no_success(
+    image: Path, wire: Callable[..., Wired], run: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
+) -> None:  # fmt: skip
+    def crash(_self: Apparatus, _now: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Apparatus, "_read_back", crash)
+    done = run("restore", wire(ScriptedTerminal()).path, image)
+    assert done.exit_code == 3
+    assert "ZeroDivisionError" in done.stderr
+    assert [entry["outcome"] for entry in recorded()] == ["failed"]
 
 
 def test_what_is_wrong_is_said_with_the_next_step(

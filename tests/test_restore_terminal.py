@@ -4,6 +4,7 @@ not what was sent. The same seed gives the same run."""
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,9 +50,13 @@ class Bench:
         line: Line = Tap(system.console)
         if faults is not None:
             line = NoisyLine(line, faults)
-        self.apparatus = Apparatus(line, self.image, inspect(self.image), **options)
+        self.begin(line, **options)
         system.bench.peers.append(self)
         system.engine.power_on()
+
+    def begin(self, line: Line, **options: int) -> None:
+        """Start the apparatus (anew)."""
+        self.apparatus = Apparatus(line, self.image, inspect(self.image), **options)
 
     def step(self, now: float) -> float | None:
         deadline = self.apparatus.step(now)
@@ -171,3 +176,22 @@ def test_claim_a12_a_power_cut_in_any_phase_is_overcome(make_bench: Callable[...
         assert bench.finish() is Stage.DONE, f"cut at {at} while {cut_in}: {bench.apparatus.error}"
         assert bench.application == bench.image
         assert bench.apparatus.transfers <= 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_noise_and_power_cuts_together_end_restored_at_the_second_start_at_the_latest(
+    make_bench: Callable[..., Bench], seed: int
+) -> None:
+    """Whatever is said on the way, success is said of what lies in the NOR and of nothing else."""
+    rng = random.Random(seed)
+    bench = make_bench(Faults(FaultPlan(noise=rng.choice([0.0, 1e-4, 1e-3])), seed))
+    for _ in range(rng.randrange(1, 4)):
+        at = bench.system.engine.now + rng.uniform(0.0, 12.0)
+        bench.run_until(lambda at=at: bench.system.engine.now >= at)
+        bench.cut(off=rng.uniform(0.1, 5.0))
+    if bench.finish() is not Stage.DONE:
+        assert isinstance(bench.apparatus.error, RestoreError)
+        bench.begin(Tap(bench.system.console))
+        assert bench.finish() is Stage.DONE, bench.apparatus.error
+    assert bench.application == bench.image
+    assert bench.apparatus.digest == hashlib.sha256(bench.image).hexdigest()
