@@ -15,14 +15,12 @@ Power Is Lost During The Transfer
     The User's Data Should Be There
 
 Power Is Lost Before The First Erase
-    [Template]    Power Is Lost In A Rewrite
-    1    1.0.0
+    Power Is Lost In A Rewrite    1    1.0.0
 
 Power Is Lost In The Middle Of The Rewrite
-    [Template]    Power Is Lost In A Rewrite
-    8    restoration
-    20    restoration
-    30    restoration
+    Power Is Lost In A Rewrite    8    restoration
+    Power Is Lost In A Rewrite    20    restoration
+    Power Is Lost In A Rewrite    30    restoration
 
 Power Is Lost During The Trial
     [Documentation]    Until the new software has confirmed itself, boot tries it again.
