@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.renode import RenodeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,3 +99,28 @@ def test_claim_c2_every_engine_agrees_with_the_in_process_one(
         assert system.engine.faults == []
     assert transcripts[other].split("\r\n") == transcripts["inprocess"].split("\r\n")
     assert memories[other] == memories["inprocess"]
+
+
+@pytest.mark.parametrize("number", [1, 30])  # before anything is rewritten, and in the middle
+def test_a_cut_before_the_same_operation_leaves_the_same_nor(
+    make_system: Callable[..., System], number: int
+) -> None:
+    memories, starts = {}, {}
+    for name in ("renode", "inprocess"):
+        system = make_system(engine=name)
+        engine = system.engine
+        assert isinstance(engine, (RenodeEngine, InProcessEngine))
+        system.power_on()
+        system.wait_registered()
+        system.publish("1.1.0")
+        system.start_update("1.1.0")
+        system.console.expect("update: checked")
+        engine.cut_before_op(engine.op_count + number)
+        assert system.bench.run_until(partial(getattr, engine, "cut_reached"), 60)
+        system.bench.cut_power()
+        engine.cut_before_op(None)
+        memories[name] = engine.read_nor()
+        engine.power_on()
+        starts[name] = system.console.expect_pattern(r"(restoration|terminal): .*(?=\r)", 30)[0]
+    assert memories["renode"] == memories["inprocess"]
+    assert starts["renode"] == starts["inprocess"]
