@@ -178,3 +178,11 @@ def test_nothing_is_typed_at_what_has_not_asked(image: bytes) -> None:
     desk = Desk(terminal, image, wait=10.0, console=False).run()
     assert "nothing that asks to be restored" in desk.error
     assert written == []
+
+
+def test_a_name_that_noise_has_hit_keeps_nothing_from_being_restored(image: bytes) -> None:
+    terminal = ScriptedTerminal(garbled=lambda data: data.replace(b"=unbrick", b"=unbri\xffck"))
+    desk = Desk(terminal, image).run()
+    assert desk.apparatus.stage is Stage.DONE
+    assert desk.apparatus.terminal is not None
+    assert desk.apparatus.terminal.hardware_id == terminal.hardware_id

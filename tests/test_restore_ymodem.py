@@ -73,6 +73,26 @@ def test_a_file_arrives(size: int) -> None:
     assert sender.repeats == 0
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_on_a_bad_line_long_blocks_make_way_for_short_ones(known: bool) -> None:
+    """One byte of 1,000 is spoiled: of long blocks every third comes through, of short ones most."""
+    rng = random.Random(1)
+    lengths: list[int] = []
+
+    def spoil(data: bytes) -> bytes:
+        lengths.append(len(data))
+        return bytes(byte ^ 0xFF if rng.random() < 0.001 else byte for byte in data)
+
+    data = rng.randbytes(30_000)
+    sender, receiver = Sender("image.bin", data, 0.0, short=known), Receiver(0.0)
+    converse(sender, receiver, spoil)
+    assert sender.error is None
+    assert receiver.data == data
+    blocks = [length for length in lengths if length > 1]
+    assert blocks.count(133) > 200
+    assert (1029 in blocks) is not known
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_file_arrives_over_a_noisy_line_to_the_terminal(seed: int) -> None:
     rng = random.Random(seed)

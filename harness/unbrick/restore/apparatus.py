@@ -30,6 +30,7 @@ ATTEMPTS = 5
 
 _LONE_PROMPTS = 2  # "C"s without a banner that prove a YMODEM receiver,
 _NOISY_PROMPTS = 5  # and behind other characters.
+_CLEAN = 3  # Blocks that may be sent again before a new transfer takes the line for a bad one.
 _PROBE_AFTER = 3.0  # Silence before asking whether an application listens.
 _PROBE_ANSWER = 2.0
 _VERDICT_TIMEOUT = 30.0  # Checking a signature takes the terminal well under a second.
@@ -310,7 +311,8 @@ class Apparatus:
 
     def _hear_searching(self, line: str, now: float) -> None:
         if match := words.IDENTITY.search(line):
-            self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
+            if self._ear.clean:  # A spoiled name must not keep the right image from being sent.
+                self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
         elif words.ANNOUNCES.search(line):
             self._announced = True
         elif match := words.REFUSED.search(line):
@@ -345,7 +347,9 @@ class Apparatus:
         self._refusal = ""
         self.accepted = self.running = ""
         self._await(Stage.SENDING, None)
-        self._sender = Sender(f"{self._info.version}.bin", self._image, now)
+        self._sender = Sender(
+            f"{self._info.version}.bin", self._image, now, short=self.repeats > _CLEAN
+        )
         self._line.write(self._sender.step(bytes([WANT_CRC]), now))
 
     def _expire(self, now: float) -> None:

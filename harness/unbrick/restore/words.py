@@ -56,11 +56,14 @@ class Ear:
     Attributes:
         text: the line that has not ended.
         last: the last line that had.
+        clean: no byte that is no text was in the line that ended last.
     """
 
     def __init__(self) -> None:
         self.text = ""
         self.last = ""
+        self.clean = True
+        self._spoiled = False
         self._heard = 0
         self._strange = 0
 
@@ -69,10 +72,12 @@ class Ear:
         self._heard += 1
         if char in "\r\n":
             line, self.text = self.text, ""
+            self.clean, self._spoiled = not self._spoiled, False
             self.last = line or self.last
             return line
         if not (char.isascii() and char.isprintable()):
             self._strange += char not in "\0\t\b\x1b"
+            self._spoiled = True
         elif len(self.text) < LINE_LIMIT:
             self.text += char
         return None

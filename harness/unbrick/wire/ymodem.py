@@ -31,6 +31,7 @@ _ACK_TIMEOUT = 12.0  # More than the 10 s after which receivers ask again: two v
 _PROMPT_TIMEOUT = 3.0  # The "C" that must follow an ACK may be lost; then it is taken as said.
 _REPEAT_GUARD = 0.5  # A "C" so soon after sending was under way already.
 _RETRIES = 10
+_NOISE_TRIES = 2  # A block that was sent again so often makes the following ones short.
 _END_RETRIES = 3
 _STRANGE_PROMPTS = 3
 
@@ -50,7 +51,15 @@ class Phase(enum.Enum):
 
 
 class Sender:
-    """Sends one file to a YMODEM receiver.
+    """Sends one file to a YMODEM receiver, in long blocks, and in short ones where the line is bad:
+    of those more come through.
+
+    Args:
+        name: of the file.
+        data: its contents.
+        now: the caller's clock, in seconds.
+        start_timeout: seconds to wait for the receiver's first sign.
+        short: the line is known to be bad.
 
     Attributes:
         phase: how far it is.
@@ -61,7 +70,15 @@ class Sender:
         rest: bytes received after the end of the batch: they are not YMODEM's.
     """
 
-    def __init__(self, name: str, data: bytes, now: float, *, start_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        data: bytes,
+        now: float,
+        *,
+        start_timeout: float = 60.0,
+        short: bool = False,
+    ) -> None:
         self.phase = Phase.START
         self.acknowledged = 0
         self.repeats = 0
@@ -70,6 +87,7 @@ class Sender:
         self.rest = b""
         self._header = _header(name, len(data))
         self._data = data
+        self._short = short
         self._last = b""
         self._sent_at = now
         self._tries = 0
@@ -132,6 +150,7 @@ class Sender:
             self._await(Phase.BODY, now)
         elif self.phase is Phase.DATA:
             self.acknowledged = min(self._next, len(self._data))
+            self._short |= self._tries >= _NOISE_TRIES
             return self._send_data(now)
         elif self.phase is Phase.EOT:
             self._await(Phase.BATCH, now)
@@ -184,7 +203,7 @@ class Sender:
         if self._next >= len(self._data):
             return self._send(Phase.EOT, bytes([EOT]), now)
         left = len(self._data) - self._next
-        size = SHORT_BLOCK if left <= SHORT_BLOCK else LONG_BLOCK
+        size = SHORT_BLOCK if self._short or left <= SHORT_BLOCK else LONG_BLOCK
         chunk = self._data[self._next : self._next + size]
         self._next += size
         self._number += 1
