@@ -1,22 +1,18 @@
-/* The wireless link: CoAP over slipmux on UART1, registration, and what the server may ask for. */
+/* The application's side of the wireless link: what it registers and what the server may ask for.
+ */
 #pragma once
 
+#include "link/radio.h"
 #include <stdint.h>
 
-#include "lib/coap.h"
+/* Tags of requests from here on belong to update.c. */
+#define LINK_TAG_UPDATE RADIO_TAG_OWNER
 
-/* Tags of requests; those from LINK_TAG_UPDATE on belong to update.c. */
-#define LINK_TAG_REGISTER 0u
-#define LINK_TAG_UPDATE 1u
-
-/* Begins; the first registration is sent by the first link_poll. */
+/* Begins; the first registration is sent by the first radio_poll. */
 void link_start(void);
 
-/* Receives what has arrived and sends what is due. `now` in microseconds. */
-void link_poll(uint64_t now);
+/* What this terminal is and runs. */
+void link_describe(struct registration *registration);
 
 /* Registers again at the next poll: what the registration says has changed. */
 void link_register_soon(void);
-
-/* For requests of other modules: coap_request_begin, options, coap_request_send. */
-struct coap_endpoint *link_endpoint(void);

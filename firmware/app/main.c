@@ -73,7 +73,7 @@ _Noreturn void main(void) {
 
     uint64_t next_step = 0;
     for (;;) {
-        link_poll(timer_now());
+        radio_poll(timer_now());
         update_poll(timer_now());
         console_poll();
         if (timer_now() >= next_step) {

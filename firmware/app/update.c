@@ -10,57 +10,22 @@
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
-#include "lib/cbor.h"
 #include "lib/text.h"
 #include "link.h"
+#include "link/transfer.h"
 #include "panic.h"
 #include "pool.h"
 #include "storage.h"
 #include "tasks.h"
 
-#define SECOND_US 1000000u
-/* A block that was answered with something useless is asked for again after this. */
-#define PAUSE_US (2u * SECOND_US)
-/* How long blocks that were given up are tried afresh without any answer. */
-#define SILENCE_US (60u * SECOND_US)
-
-#define BLOCK_SZX 6u
-#define BLOCK_SIZE COAP_BLOCK_SIZE(BLOCK_SZX)
-#define ETAG_LENGTH 8u
-#define MAX_VERSION_TEXT 31u
-#define KIND_FULL_IMAGE 0u
-
-/* Requests under way at the same time: at 115200 baud a block takes 95 ms, so that 4 of them
-   bridge a round trip of 250 ms without a gap. */
-#define WINDOW 4u
 #define MAX_REPORTS 8u
 #define TAG_REPORT LINK_TAG_UPDATE
 #define TAG_FIRST_BLOCK (LINK_TAG_UPDATE + 1u)
-
-struct announcement {
-    uint32_t id;
-    uint32_t kind;
-    uint32_t size; /* bytes of the file */
-    uint8_t file_digest[32];
-    char version[MAX_VERSION_TEXT + 1];
-    uint8_t image_digest[IMAGE_DIGEST_SIZE];
-    uint32_t image_size;
-    uint32_t working_memory;
-};
 
 struct decision {
     enum result result;
     uint64_t needed;   /* bytes */
     uint64_t possible; /* bytes */
-};
-
-enum slot_state { SLOT_FREE, SLOT_ASKED, SLOT_PAUSED };
-
-/* One of the requests that may be under way, and the block that it is for. */
-struct slot {
-    enum slot_state state;
-    uint32_t block;
-    uint64_t again_at; /* when SLOT_PAUSED */
 };
 
 struct report {
@@ -73,13 +38,8 @@ static struct {
     enum update_phase phase;
     struct announcement file;
     uint8_t *area; /* the staging area */
-    struct slot slots[WINDOW];
-    uint32_t next_block;
-    uint32_t blocks;
-    uint32_t received; /* bytes */
-    uint32_t tenths;   /* of the file, that were said to be received */
-    bool silent;       /* a request was given up, and nothing useful came since `silent_since` */
-    uint64_t silent_since;
+    struct transfer transfer;
+    uint32_t tenths; /* of the file, that were said to be received */
     struct image image;
 
     struct report reports[MAX_REPORTS]; /* first in, first out; the first is being sent */
@@ -112,26 +72,15 @@ static void report(uint32_t id, enum update_phase phase, enum result result) {
 static void send_report(uint64_t now) {
     struct coap_builder builder;
     if (update.report_count == 0 || update.reporting ||
-        !coap_request_begin(link_endpoint(), &builder, COAP_POST)) {
+        !coap_request_begin(radio_endpoint(), &builder, COAP_POST)) {
         return;
     }
     const struct report *first = &update.reports[0];
-    const struct identity *me = identity();
-    uint8_t payload[320];
-    struct cbor_encoder map;
-    cbor_encoder_init(&map, payload, sizeof payload);
-    cbor_put_map(&map, 7);
-    cbor_pair_text(&map, 1, me->terminal.serial);
-    cbor_pair_uint(&map, 2, first->id);
-    cbor_pair_uint(&map, 3, first->phase);
-    cbor_pair_uint(&map, 4, first->result);
-    cbor_pair_text(&map, 5, me->full_version);
-    cbor_pair_bytes(&map, 6, me->digest, sizeof me->digest);
-    cbor_pair_text(&map, 7, result_text(first->result));
-
+    struct registration me;
+    link_describe(&me);
     coap_build_path(&builder, "report");
-    coap_build_cbor(&builder, payload, cbor_encoder_finish(&map));
-    update.reporting = coap_request_send(link_endpoint(), &builder, TAG_REPORT, now);
+    maps_put_report(&builder, &me, first->id, first->phase, first->result);
+    update.reporting = coap_request_send(radio_endpoint(), &builder, TAG_REPORT, now);
 }
 
 static void end_report(enum coap_outcome outcome) {
@@ -186,9 +135,7 @@ static void end(enum result result) {
 }
 
 static void fail(enum result result, const char *detail) {
-    for (uint32_t i = 0; i < WINDOW; i++) {
-        coap_request_cancel(link_endpoint(), TAG_FIRST_BLOCK + i);
-    }
+    transfer_end(&update.transfer);
     pool_give(update.area);
     update.area = NULL;
     end(result);
@@ -204,38 +151,6 @@ static void fail(enum result result, const char *detail) {
 
 /* ---- The announcement ---- */
 
-static bool decode_announcement(const struct coap_message *request,
-                                struct announcement *announcement) {
-    enum { ID, KIND, SIZE, FILE_DIGEST, VERSION, IMAGE_DIGEST, IMAGE_SIZE, MEMORY, COUNT };
-    struct cbor_field fields[COUNT] = {
-        [ID] = {.key = 1, .kind = CBOR_UINT, .minimum = 1, .maximum = UINT32_MAX},
-        [KIND] = {.key = 2, .kind = CBOR_UINT, .maximum = UINT32_MAX},
-        [SIZE] = {.key = 3, .kind = CBOR_UINT, .maximum = UINT32_MAX},
-        [FILE_DIGEST] = {.key = 4, .kind = CBOR_BYTES, .minimum = 32, .maximum = 32},
-        [VERSION] = {.key = 5, .kind = CBOR_TEXT, .minimum = 1, .maximum = MAX_VERSION_TEXT},
-        [IMAGE_DIGEST] = {.key = 6, .kind = CBOR_BYTES, .minimum = 32, .maximum = 32},
-        [IMAGE_SIZE] = {.key = 7, .kind = CBOR_UINT, .maximum = UINT32_MAX},
-        [MEMORY] = {.key = 8, .kind = CBOR_UINT, .maximum = UINT32_MAX},
-    };
-    for (size_t i = 0; i < COUNT; i++) {
-        fields[i].required = true;
-    }
-    if (cbor_decode_map(request->payload, request->payload_length, fields, COUNT) != CBOR_OK ||
-        !text_is_printable(fields[VERSION].data, fields[VERSION].length) ||
-        !cbor_copy_text(&fields[VERSION], announcement->version, sizeof announcement->version)) {
-        return false;
-    }
-    identity_shorten_version(announcement->version);
-    announcement->id = (uint32_t)fields[ID].number;
-    announcement->kind = (uint32_t)fields[KIND].number;
-    announcement->size = (uint32_t)fields[SIZE].number;
-    announcement->image_size = (uint32_t)fields[IMAGE_SIZE].number;
-    announcement->working_memory = (uint32_t)fields[MEMORY].number;
-    memcpy(announcement->file_digest, fields[FILE_DIGEST].data, 32);
-    memcpy(announcement->image_digest, fields[IMAGE_DIGEST].data, IMAGE_DIGEST_SIZE);
-    return true;
-}
-
 static enum result judge(const struct announcement *file) {
     if (file->kind != KIND_FULL_IMAGE) {
         return RESULT_UNKNOWN_KIND;
@@ -248,12 +163,8 @@ static enum result judge(const struct announcement *file) {
 
 static void begin_transfer(void) {
     update.phase = UPDATE_TRANSFERRING;
-    memset(update.slots, 0, sizeof update.slots);
-    update.next_block = 0;
-    update.blocks = (update.file.size + BLOCK_SIZE - 1) / BLOCK_SIZE;
-    update.received = 0;
+    transfer_begin(&update.transfer, radio_endpoint(), TAG_FIRST_BLOCK, &update.file, update.area);
     update.tenths = 0;
-    update.silent = false;
     report(update.file.id, UPDATE_TRANSFERRING, RESULT_SUCCESS);
 }
 
@@ -283,10 +194,11 @@ static struct decision decide(const struct announcement *announcement) {
 
 void update_answer_announcement(const struct coap_message *request, struct coap_builder *reply) {
     struct announcement announcement;
-    if (!decode_announcement(request, &announcement)) {
+    if (!maps_get_announcement(request, &announcement)) {
         coap_build_code(reply, COAP_BAD_REQUEST);
         return;
     }
+    identity_shorten_version(announcement.version);
     struct decision decision = decide(&announcement);
     char text[96];
     print_text(text, sizeof text, "%s", result_text(decision.result));
@@ -299,113 +211,27 @@ void update_answer_announcement(const struct coap_message *request, struct coap_
     if (decision.result != RESULT_SUCCESS) {
         console_say("update: refused, %s", text);
     }
-    uint8_t payload[160];
-    struct cbor_encoder map;
-    cbor_encoder_init(&map, payload, sizeof payload);
-    cbor_put_map(&map, 4);
-    cbor_pair_uint(&map, 1, decision.result);
-    cbor_pair_uint(&map, 2, decision.needed);
-    cbor_pair_uint(&map, 3, decision.possible);
-    cbor_pair_text(&map, 4, text);
-    coap_build_code(reply, COAP_CHANGED);
-    coap_build_cbor(reply, payload, cbor_encoder_finish(&map));
+    maps_answer_decision(reply, decision.result, decision.needed, decision.possible, text);
 }
 
 void update_answer_status(const struct coap_message *request, struct coap_builder *reply) {
     (void)request;
     bool idle = update.phase == UPDATE_IDLE;
-    uint8_t payload[48];
-    struct cbor_encoder map;
-    cbor_encoder_init(&map, payload, sizeof payload);
-    cbor_put_map(&map, 4);
-    cbor_pair_uint(&map, 1, update.phase);
-    cbor_pair_uint(&map, 2, idle ? update.last_id : update.file.id);
-    cbor_pair_uint(&map, 3, idle ? 0 : update.received);
-    cbor_pair_uint(&map, 4, idle ? 0 : update.file.size);
-    coap_build_code(reply, COAP_CONTENT);
-    coap_build_cbor(reply, payload, cbor_encoder_finish(&map));
+    maps_answer_status(reply, update.phase, idle ? update.last_id : update.file.id,
+                       idle ? 0 : update.transfer.received, idle ? 0 : update.file.size);
 }
 
 /* ---- The transfer ---- */
 
-static void ask(struct slot *slot, uint64_t now) {
-    slot->state = SLOT_PAUSED;
-    slot->again_at = now;
-    struct coap_builder builder;
-    if (!coap_request_begin(link_endpoint(), &builder, COAP_GET)) {
-        return; /* all exchanges are under way: at the next poll */
-    }
-    char path[16];
-    print_text(path, sizeof path, "file/%u", update.file.id);
-    const struct coap_block block = {.number = slot->block, .more = false, .szx = BLOCK_SZX};
-    coap_build_path(&builder, path);
-    coap_build_block2(&builder, &block);
-    uint32_t tag = TAG_FIRST_BLOCK + (uint32_t)(slot - update.slots);
-    if (coap_request_send(link_endpoint(), &builder, tag, now)) {
-        slot->state = SLOT_ASKED;
-    }
-}
-
-static void ask_next(struct slot *slot, uint64_t now) {
-    if (update.next_block < update.blocks) {
-        slot->block = update.next_block++;
-        ask(slot, now);
-    }
-}
-
-static void pause(struct slot *slot, uint64_t now, uint32_t microseconds) {
-    slot->state = SLOT_PAUSED;
-    slot->again_at = now + microseconds;
-    if (!update.silent) {
-        update.silent = true;
-        update.silent_since = now;
-    }
-}
-
-static bool has_etag(const struct coap_message *response) {
-    struct coap_option etag;
-    return coap_find_option(response, COAP_OPTION_ETAG, &etag) && etag.length == ETAG_LENGTH &&
-           memcmp(etag.value, update.file.file_digest, ETAG_LENGTH) == 0;
-}
-
-/* Whether the response holds exactly the block that was asked for. */
-static bool is_block(const struct coap_message *response, uint32_t number) {
-    uint32_t rest = update.file.size - number * BLOCK_SIZE;
-    struct coap_block block;
-    return coap_block2(response, &block) && block.number == number && block.szx == BLOCK_SZX &&
-           block.more == (rest > BLOCK_SIZE) &&
-           response->payload_length == (rest > BLOCK_SIZE ? BLOCK_SIZE : rest);
-}
-
 static void say_progress(void) {
     uint32_t tenths = update.tenths;
     while (tenths < 10 &&
-           (uint64_t)update.received * 10 >= (uint64_t)update.file.size * (tenths + 1)) {
+           (uint64_t)update.transfer.received * 10 >= (uint64_t)update.file.size * (tenths + 1)) {
         tenths++;
     }
     if (tenths > update.tenths) {
         update.tenths = tenths;
         console_say("update: received %u %%", tenths * 10);
-    }
-}
-
-static void take_block(struct slot *slot, const struct coap_message *response, uint64_t now) {
-    if (COAP_CODE_CLASS(response->code) == 4) {
-        fail(RESULT_TRANSFER_FAILED, response->code == COAP_NOT_FOUND
-                                         ? "the server has cancelled it"
-                                         : "the server refuses a block");
-    } else if (response->code != COAP_CONTENT || !is_block(response, slot->block)) {
-        pause(slot, now, PAUSE_US);
-    } else if (!has_etag(response)) {
-        fail(RESULT_FILE_DIGEST, "the server has another file");
-    } else {
-        memcpy(update.area + slot->block * BLOCK_SIZE, response->payload, response->payload_length);
-        update.received += (uint32_t)response->payload_length;
-        update.silent = false;
-        slot->state = SLOT_FREE;
-        /* First the next request, so that the line stays busy, then words for people. */
-        ask_next(slot, now);
-        say_progress();
     }
 }
 
@@ -415,29 +241,9 @@ void update_take_response(uint32_t tag, enum coap_outcome outcome,
         end_report(outcome);
         return;
     }
-    if (update.phase != UPDATE_TRANSFERRING || tag - TAG_FIRST_BLOCK >= WINDOW) {
-        return;
-    }
-    struct slot *slot = &update.slots[tag - TAG_FIRST_BLOCK];
-    uint64_t now = timer_now();
-    if (outcome == COAP_RESPONSE) {
-        take_block(slot, response, now);
-    } else {
-        pause(slot, now, outcome == COAP_TIMEOUT ? 0 : PAUSE_US);
-    }
-}
-
-static void continue_transfer(uint64_t now) {
-    for (uint32_t i = 0; i < WINDOW; i++) {
-        struct slot *slot = &update.slots[i];
-        if (slot->state == SLOT_FREE) {
-            ask_next(slot, now);
-        } else if (slot->state == SLOT_PAUSED && now >= slot->again_at) {
-            ask(slot, now);
-        }
-    }
-    if (update.silent && now > update.silent_since + SILENCE_US) {
-        fail(RESULT_TRANSFER_FAILED, "no answer");
+    if (update.phase == UPDATE_TRANSFERRING) {
+        transfer_take_response(&update.transfer, tag, outcome, response, timer_now());
+        say_progress();
     }
 }
 
@@ -505,10 +311,12 @@ static void rewrite(void) {
 
 void update_poll(uint64_t now) {
     send_report(now);
-    if (update.phase == UPDATE_TRANSFERRING) {
-        continue_transfer(now);
+    transfer_poll(&update.transfer, now);
+    if (update.transfer.state == TRANSFER_FAILED) {
+        fail(update.transfer.result, update.transfer.detail);
     }
-    if (update.phase == UPDATE_TRANSFERRING && update.received == update.file.size) {
+    if (update.transfer.state == TRANSFER_COMPLETE) {
+        transfer_end(&update.transfer);
         update.phase = UPDATE_RECEIVED;
         report(update.file.id, UPDATE_RECEIVED, RESULT_SUCCESS);
         check();
@@ -527,7 +335,9 @@ void update_start(void) {
     if (state.phase == JOURNAL_TRIAL) {
         state.phase = JOURNAL_IDLE;
         state.starts = 0;
-        state.result = state.source == JOURNAL_WIRE ? RESULT_RESTORED : RESULT_SUCCESS;
+        state.result = state.source == JOURNAL_WIRE   ? RESULT_RESTORED
+                       : state.source == JOURNAL_LINK ? RESULT_RESTORED_BY_LINK
+                                                      : RESULT_SUCCESS;
         if (!BUG(COUNTER_NOT_RAISED)) {
             state.security_counter = security_counter();
         }

@@ -5,16 +5,7 @@
 
 #include "lib/coap.h"
 #include "lib/result.h"
-
-/* Numbered as in docs/protocol.md, "report" and "status". */
-enum update_phase {
-    UPDATE_IDLE = 0,
-    UPDATE_TRANSFERRING = 1,
-    UPDATE_RECEIVED = 2,
-    UPDATE_CHECKED = 3,
-    UPDATE_REWRITING = 4,
-    UPDATE_FINISHED = 5,
-};
+#include "link/maps.h"
 
 struct update_summary {
     enum update_phase phase;

@@ -64,6 +64,7 @@ static _Noreturn void restore(const char *reason, const char *detail) {
         .reason = reason,
         .detail = detail,
         .id = &id,
+        .installed = installed.result == RESULT_SUCCESS ? &installed.image : NULL,
         .journal = &journal,
     });
 }
@@ -137,10 +138,11 @@ static _Noreturn void when_rewriting(void) {
         enter_phase(&state);
         when_trial();
     }
-    if (state.source == JOURNAL_WIRE) {
-        /* What is still there was to be replaced because it failed its trial. */
+    if (state.source != JOURNAL_RADIO) {
+        /* What is still there was to be replaced because it failed its trial. With the link as the
+         * source, the number is of the update that was to replace it, which has not failed so. */
         state.phase = JOURNAL_FAILED;
-        state.result = RESULT_TRIAL_FAILED;
+        state.result = state.source == JOURNAL_LINK ? RESULT_INTERRUPTED : RESULT_TRIAL_FAILED;
         enter_phase(&state);
         when_failed();
     }
@@ -165,7 +167,9 @@ static void open_nor(void) {
 
 _Noreturn void main(void) {
     static uint8_t wire_ring[4096];
-    static uint8_t radio_ring[64]; /* nothing is read from it: boot has no use for the radio */
+    /* Read in the restoration state only. Holds what the window of a transfer can bring while boot
+     * is busy: 4 blocks with their headers, every byte escaped at worst. */
+    static uint8_t radio_ring[16384];
     timer_init();
     uart_init(UART_WIRE, wire_ring, sizeof wire_ring);
     uart_init(UART_RADIO, radio_ring, sizeof radio_ring);

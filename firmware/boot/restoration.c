@@ -6,15 +6,20 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "lib/image.h"
+#include "boot/by_link.h"
+#include "lib/bug.h"
 #include "lib/result.h"
 #include "lib/ymodem.h"
 #include <string.h>
 
 /* The wire falls silent for so long before a person is told something. */
 #define SILENCE_US 200000u
+/* How long the wireless link may be left to itself. */
+#define TICK_US 20000u
 
+/* What comes over the wire lies at the pool's start, what comes over the link at its end. */
 static uint8_t *const pool = (uint8_t *)BOARD_POOL_BASE;
+static struct ymodem ymodem;
 
 static void drain(void *ctx) {
     (void)ctx;
@@ -26,31 +31,47 @@ static void send(void *ctx, const uint8_t *data, size_t length) {
     uart_write(UART_WIRE, data, length);
 }
 
+static int begin(void *ctx, const char *name, bool size_known, uint32_t size) {
+    (void)ctx;
+    (void)name;
+    return size_known && size > BOARD_POOL_SIZE - by_link_held();
+}
+
 static int store(void *ctx, uint32_t offset, const uint8_t *data, size_t length) {
     (void)ctx;
+    if (offset + length > BOARD_POOL_SIZE - by_link_held()) {
+        return 1;
+    }
     memcpy(pool + offset, data, length);
     return 0;
 }
 
-/* Receives one file into the pool; `ymodem` says how it went. */
-static void receive(struct ymodem *ymodem) {
-    static const struct ymodem_callbacks callbacks = {.send = send, .data = store};
-    ymodem_start(ymodem, &callbacks, BOARD_POOL_SIZE, timer_now());
-    while (ymodem->status == YMODEM_RECEIVING) {
-        const uint64_t deadline = ymodem_poll(ymodem, timer_now());
-        uint8_t bytes[64];
-        size_t length = 0;
-        uart_poll(); /* the radio's, too: what waits there would keep us from sleeping */
-        int byte;
-        while (length < sizeof bytes && (byte = uart_get(UART_WIRE)) >= 0) {
-            bytes[length++] = (uint8_t)byte;
-        }
-        if (length > 0) {
-            ymodem_feed(ymodem, bytes, length, timer_now());
-        } else {
-            timer_sleep_until(deadline);
-        }
+static void listen(void) {
+    static const struct ymodem_callbacks callbacks = {.send = send, .begin = begin, .data = store};
+    ymodem_start(&ymodem, &callbacks, BOARD_POOL_SIZE, timer_now());
+}
+
+/* Takes what has come over the wire. Returns whether something has. */
+static bool poll_wire(void) {
+    uint8_t bytes[64];
+    size_t length = 0;
+    int byte;
+    while (length < sizeof bytes && (byte = uart_get(UART_WIRE)) >= 0) {
+        bytes[length++] = (uint8_t)byte;
     }
+    if (BUG(WIRE_FORGOTTEN) && by_link_registered()) {
+        return length > 0;
+    }
+    ymodem_feed(&ymodem, bytes, length, timer_now());
+    return length > 0;
+}
+
+/* What a file that is announced now may take, without touching what the wire may bring. */
+static uint32_t room_for_link(void) {
+    if (!ymodem_has_begun(&ymodem)) {
+        return BOARD_POOL_SIZE;
+    }
+    return ymodem.size_known && ymodem.size < BOARD_POOL_SIZE ? BOARD_POOL_SIZE - ymodem.size : 0;
 }
 
 /* Lets a sender that has not noticed yet that it is over talk to the end. */
@@ -65,28 +86,39 @@ static void await_silence(void) {
     }
 }
 
-/* Says why the file that was received cannot be installed, or returns NULL. */
-static const char *check(const struct restoration *restoration, uint32_t length,
-                         struct image *image) {
+/* Whether the file that was received can be installed; `problem` says in words why not. */
+static enum result check(const struct restoration *restoration, const uint8_t *file,
+                         uint32_t length, struct image *image, const char **problem) {
     const struct verify_rules rules = {
         .hardware_id = restoration->id->hardware_id,
         .minimum_counter = restoration->journal->state.security_counter,
         .partition_size = BOARD_APPLICATION_SIZE,
         .progress = drain,
     };
-    const int error = image_parse(image, pool, length);
+    const int error = image_parse(image, file, length);
     if (error != IMAGE_OK) {
-        return image_error_text(error);
+        *problem = image_error_text(error);
+        return image_error_result(error);
     }
-    const int result = verify_image(pool, length, &rules, image);
-    return result == RESULT_SUCCESS ? NULL : result_text(result);
+    const int result = verify_image(file, length, &rules, image);
+    *problem = result_text(result);
+    return (enum result)result;
 }
 
-static int announce_rewrite(struct journal *journal, const struct image *image) {
-    struct journal_state state = journal->state; /* the update that failed keeps its number */
+static int announce_rewrite(struct journal *journal, const struct image *image,
+                            enum journal_source source, uint32_t update_id) {
+    struct journal_state state = journal->state;
     state.phase = JOURNAL_REWRITING;
     state.starts = 0;
-    state.source = JOURNAL_WIRE;
+    state.source = source;
+    if (source == JOURNAL_LINK) { /* else the update that failed keeps its number */
+        state.update_id = update_id;
+        state.result = RESULT_SUCCESS;
+        if (BUG(DONE_TOO_EARLY)) {
+            state.phase = JOURNAL_IDLE;
+            state.result = RESULT_RESTORED_BY_LINK;
+        }
+    }
     state.target_version = (struct journal_version){
         .major = image->version.major,
         .minor = image->version.minor,
@@ -98,40 +130,83 @@ static int announce_rewrite(struct journal *journal, const struct image *image) 
     return journal_write(journal, &state);
 }
 
+/* Returns why it cannot, or does not return. */
+static const char *install(const struct restoration *restoration, const struct image *image,
+                           enum journal_source source, uint32_t update_id) {
+    const int error = announce_rewrite(restoration->journal, image, source, update_id);
+    if (error) {
+        say("restoration: the journal cannot be written: %s\n", recordlog_error_text(error));
+        return "the journal cannot be written";
+    }
+    char version[IMAGE_VERSION_TEXT_SIZE];
+    image_version_text(&image->version, version);
+    say("restoration: accepted %s\n", version);
+    uart_flush(UART_WIRE);
+    uart_flush(UART_RADIO);
+    AGENT->rewrite(&(struct rewrite_job){
+        .image = image->start,
+        .length = image->total,
+        .offset = BOARD_APPLICATION_OFFSET,
+    });
+}
+
+static void take_from_wire(const struct restoration *restoration) {
+    await_silence();
+    struct image image;
+    const char *problem = ymodem_status_text(ymodem.status);
+    if (ymodem.status == YMODEM_DONE &&
+        check(restoration, pool, ymodem.received, &image, &problem) == RESULT_SUCCESS) {
+        problem = install(restoration, &image, JOURNAL_WIRE, 0);
+    }
+    say("restoration: refused, %s\n", problem);
+}
+
+static void take_from_link(const struct restoration *restoration, const struct by_link_file *file) {
+    struct image image;
+    const char *problem;
+    enum result result = check(restoration, file->data, file->length, &image, &problem);
+    if (BUG(SELF_RESTORATION_UNCHECKED) && image.total == file->length) {
+        result = RESULT_SUCCESS;
+    }
+    if (result == RESULT_SUCCESS && image.total != file->length) {
+        result = RESULT_IMAGE_MALFORMED;
+    }
+    if (result == RESULT_SUCCESS &&
+        memcmp(image.digest, file->image_digest, IMAGE_DIGEST_SIZE) != 0) {
+        result = RESULT_IMAGE_HASH;
+    }
+    if (result == RESULT_SUCCESS) {
+        by_link_retry(install(restoration, &image, JOURNAL_LINK, file->update_id));
+    } else {
+        by_link_refuse(result);
+    }
+}
+
 void restoration(const struct restoration *restoration) {
-    static struct ymodem ymodem;
     const uint32_t counter = restoration->journal->state.security_counter;
     say("restoration: %s%s\n", restoration->reason, restoration->detail);
     say("restoration: serial=%s hardware=%s counter=%u\n", restoration->id->serial,
         restoration->id->hardware_id, (unsigned)counter);
     say("restoration: send the signed image by YMODEM\n");
+    by_link_start(restoration);
+    listen();
     for (;;) {
-        receive(&ymodem);
-        await_silence();
-        if (ymodem.status != YMODEM_DONE) {
-            say("restoration: refused, %s\n", ymodem_status_text(ymodem.status));
-            continue;
+        const uint64_t due = ymodem_poll(&ymodem, timer_now());
+        const bool heard = poll_wire();
+        if (ymodem.status != YMODEM_RECEIVING) {
+            take_from_wire(restoration);
+            listen();
         }
-        struct image image;
-        const char *problem = check(restoration, ymodem.received, &image);
-        if (problem) {
-            say("restoration: refused, %s\n", problem);
-            continue;
+        const bool sending = ymodem_has_begun(&ymodem);
+        by_link_poll(timer_now(), room_for_link(), sending);
+        /* A person who is sending something may end that; it is what this terminal gets then. */
+        const struct by_link_file *file = by_link_file();
+        if (file && !sending) {
+            take_from_link(restoration, file);
         }
-        const int error = announce_rewrite(restoration->journal, &image);
-        if (error) {
-            say("restoration: refused, the journal cannot be written: %s\n",
-                recordlog_error_text(error));
-            continue;
+        const uint64_t tick = timer_now() + TICK_US;
+        if (!heard) {
+            timer_sleep_until(due < tick ? due : tick);
         }
-        char version[IMAGE_VERSION_TEXT_SIZE];
-        image_version_text(&image.version, version);
-        say("restoration: accepted %s\n", version);
-        uart_flush(UART_WIRE);
-        AGENT->rewrite(&(struct rewrite_job){
-            .image = pool,
-            .length = image.total,
-            .offset = BOARD_APPLICATION_OFFSET,
-        });
     }
 }

@@ -12,7 +12,11 @@ enum journal_phase {
     JOURNAL_TRIAL = 2,
     JOURNAL_FAILED = 3
 };
-enum journal_source { JOURNAL_RADIO = 0, JOURNAL_WIRE = 1 };
+enum journal_source {
+    JOURNAL_RADIO = 0, /* an update over the air */
+    JOURNAL_WIRE = 1,  /* a restoration over the wire */
+    JOURNAL_LINK = 2   /* a restoration over the wireless link */
+};
 
 #define JOURNAL_MAX_STARTS 3u
 

@@ -19,6 +19,7 @@ const char *result_text(int result) {
         [RESULT_REWRITE_FAILED] = "rewrite failed, restoration needed",
         [RESULT_TRIAL_FAILED] = "trial failed, restoration needed",
         [RESULT_RESTORED] = "restored over the wire",
+        [RESULT_RESTORED_BY_LINK] = "restored over the wireless link",
     };
     return result >= 0 && result < RESULT_COUNT ? texts[result] : "unknown result";
 }

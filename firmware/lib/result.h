@@ -19,9 +19,10 @@ enum result {
     RESULT_REWRITE_FAILED = 14,
     RESULT_TRIAL_FAILED = 15,
     RESULT_RESTORED = 16,
+    RESULT_RESTORED_BY_LINK = 17,
 };
 
-#define RESULT_COUNT 17
+#define RESULT_COUNT 18
 
 /* The words of docs/protocol.md; "unknown result" for other numbers. */
 const char *result_text(int result);

@@ -299,6 +299,11 @@ uint64_t ymodem_poll(struct ymodem *ymodem, uint64_t now) {
     return ymodem->status == YMODEM_RECEIVING ? ymodem->deadline : YMODEM_NEVER;
 }
 
+bool ymodem_has_begun(const struct ymodem *ymodem) {
+    return ymodem->status == YMODEM_RECEIVING &&
+           (ymodem->phase != WAIT_HEADER || ymodem->filled > 0);
+}
+
 const char *ymodem_status_text(enum ymodem_status status) {
     switch (status) {
     case YMODEM_RECEIVING:

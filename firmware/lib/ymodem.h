@@ -68,4 +68,7 @@ uint64_t ymodem_poll(struct ymodem *ymodem, uint64_t now);
 /* Stop from this side: CAN to the sender, status YMODEM_REFUSED. */
 void ymodem_abort(struct ymodem *ymodem);
 
+/* Whether a sender has been heard: a file is on its way. */
+bool ymodem_has_begun(const struct ymodem *ymodem);
+
 const char *ymodem_status_text(enum ymodem_status status);

@@ -219,13 +219,40 @@ BUGS = (
         "crowded",
         ("data-lost",),
     ),
+    Bug(
+        "SELF_RESTORATION_GIVES_UP",
+        "After a file that cannot be used boot does not ask for another.",
+        "pretender",
+        ("bricked",),
+    ),
+    Bug(
+        "SELF_RESTORATION_UNCHECKED",
+        "What comes over the link is installed without a look at signature, hardware and age.",
+        "pretender",
+        ("forged", "bricked"),
+    ),
+    Bug(
+        "WIRE_FORGOTTEN",
+        "Boot does not listen to the wire once it has registered over the link.",
+        "unstocked",
+        ("bricked",),
+    ),
+    Bug(
+        "DONE_TOO_EARLY",
+        "The journal says that the terminal is restored before its NOR is rewritten.",
+        "fallback",
+        ("untried",),
+        depth=1,
+        torn=False,
+    ),
 )
 
 
 def needed_releases(scenario: Scenario) -> list[str]:
     """The versions of the software that a scenario needs."""
-    named = (scenario.installed, scenario.interrupted_by, scenario.imposter, scenario.rescue)
-    versions = {*scenario.before, *scenario.updates, *named}
+    imposter = (scenario.imposter or "").split(" ")[-1]
+    named = (scenario.installed, scenario.interrupted_by, imposter, scenario.rescue)
+    versions = {*scenario.before, *scenario.updates, *scenario.published, *named}
     known = read_releases(firmware_folder() / "releases.toml")
     return [release.version for release in known if release.version in versions]
 

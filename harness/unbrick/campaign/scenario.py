@@ -27,13 +27,19 @@ class Scenario:
         interrupted_by: a release that takes the place of the first of ``updates`` while that is
             being transferred.
         rescue: release that the restoration apparatus holds.
+        rescue_by: how a terminal in the restoration state can be restored: by ``wire`` (somebody
+            stands by with the apparatus, and the wireless link is dead in that state), by ``link``
+            (nobody ever comes) or by ``both``.
+        published: releases that the server has besides those that the scenario installs over the
+            air.
         before: releases that were installed over the air before the search begins.
         journal_free: so many slots of the journal are free at the beginning, to bring compaction
             near; ``None``: as it comes. Needs ``before``, so that there is a journal.
         phonebook_free: the same for the phonebook. Needs ``saved``.
         imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
             refuse: a release that is too old, ``forged``, an image with a bad signature, or
-            ``damaged``, one that its hash does not fit.
+            ``damaged``, one that its hash does not fit. By the link it is the server that offers
+            it: ``forged 1.3.0`` instead of the genuine one.
         unfit: releases that must not be what runs in the end.
     """
 
@@ -45,6 +51,8 @@ class Scenario:
     updates: tuple[str, ...] = ()
     interrupted_by: str | None = None
     rescue: str = "1.1.0"
+    rescue_by: str = "wire"
+    published: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     journal_free: int | None = None
     phonebook_free: int | None = None
@@ -118,6 +126,53 @@ SCENARIOS = {
             updates=("1.3.0",),
             rescue="1.3.0",
             imposter="1.0.0",
+        ),
+        Scenario(
+            "selfrestore",
+            "a terminal without an application restores itself over the wireless link",
+            installed=None,
+            saved=(),
+            rescue_by="link",
+            published=("1.1.0",),
+        ),
+        Scenario(
+            "alone",
+            "1.0.0 is updated to 1.1.0, and nobody ever comes with the apparatus",
+            updates=("1.1.0",),
+            rescue_by="link",
+            published=("1.0.0",),
+        ),
+        Scenario(
+            "fallback",
+            "1.0.0 is updated to 1.2.0, which fails its trial; the server brings 1.0.0 back",
+            updates=("1.2.0",),
+            rescue_by="link",
+            published=("1.0.0",),
+            unfit=("1.2.0",),
+        ),
+        Scenario(
+            "either",
+            "a terminal without an application can be restored over the wire and over the link",
+            installed=None,
+            saved=(),
+            rescue_by="both",
+            published=("1.0.0",),
+        ),
+        Scenario(
+            "unstocked",
+            "a terminal without an application registers, and the server has nothing for it",
+            installed=None,
+            saved=(),
+            rescue_by="both",
+        ),
+        Scenario(
+            "pretender",
+            "a terminal without an application is announced a forged one first",
+            installed=None,
+            saved=(),
+            imposter="forged 1.3.0",
+            rescue_by="link",
+            published=("1.1.0",),
         ),
     )
 }

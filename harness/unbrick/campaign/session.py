@@ -144,7 +144,7 @@ def run_session(
         raise ToolBrokenError("the NOR is not what the trace of the session says")
     return Outcome(
         violation=violation,
-        route="restored" if story.bystander.restorations else "application",
+        route="restored" if "restoration: accepted" in story.bench.console.text else "application",
         ops=ops,
         marks=recorder.marks,
         downtime=downtime,
@@ -173,6 +173,9 @@ def _check_end(story: Story) -> None:
     if terminal is None or terminal.digest != running.digest:
         known = terminal.version if terminal else "nothing"
         raise Violation("server-lies", f"the server knows {known}, {running.version} runs")
+    unfinished = [u for u in story.store.updates(SERIAL) if u.restoration and not u.state.ended]
+    if unfinished:
+        raise Violation("server-lies", f"update {unfinished[0].id} restores what runs already")
     updates = [u for u in story.store.updates(SERIAL) if u.state is UpdateState.SUCCEEDED]
     if updates and updates[-1].digest != running.digest:
         newest = max(u.version for u in updates)

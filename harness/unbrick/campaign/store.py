@@ -40,7 +40,12 @@ FULL = 2 << 30
 """Bytes of the file from which on outcomes of other firmware are dropped and none are added."""
 
 _READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
-    Terminal: {"digest": bytes.fromhex, "state": TerminalState, "last_result": Result},
+    Terminal: {
+        "digest": bytes.fromhex,
+        "state": TerminalState,
+        "last_result": Result,
+        "confirmed": bytes.fromhex,
+    },
     Update: {
         "digest": bytes.fromhex,
         "from_digest": bytes.fromhex,

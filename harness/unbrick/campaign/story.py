@@ -6,6 +6,7 @@ again what is not saved yet, and somebody stands by with the restoration apparat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -64,10 +65,11 @@ class ServerState:
                 t.last_update_id,
                 t.last_result,
                 t.security_counter,
+                t.confirmed,
             )
             for t in self.terminals
         ]
-        updates = [(u.id, u.version, u.state, u.result) for u in self.updates]
+        updates = [(u.id, u.version, u.state, u.result, u.restoration) for u in self.updates]
         return repr((terminals, updates, self.messages))
 
 
@@ -159,21 +161,26 @@ class Story:
         self.engine, self.releases, self.scenario = engine, releases, scenario
         self.store = Store()
         self.core = ServerCore(self.store, inspect_once)
-        wanted = {*scenario.before, *scenario.updates}
+        wanted = {*scenario.before, *scenario.updates, *scenario.published}
         if scenario.interrupted_by:
             wanted.add(scenario.interrupted_by)
         for version in sorted(wanted):
             self.core.publish(releases.signed[version], 0.0)
+        imposter = _imposter(releases, scenario)
+        if imposter and scenario.rescue_by == "link":
+            self.core.publish(imposter[0], 0.0)
         if server is not None:
             self.store.put_back(server)
             self.core = ServerCore(self.store, inspect_once)
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
         self.link = SimulatedLink(engine.radio, self.core, faults=faults)
-        self.bystander = Bystander(
-            self.bench.console, releases.signed[scenario.rescue], _imposter(releases, scenario)
-        )
-        self.bench.peers += [self.link, self.bystander]
+        self.bystander = Bystander(self.bench.console, releases.signed[scenario.rescue], imposter)
+        if scenario.rescue_by == "wire":
+            self.bench.peers.append(_DeadInRestoration(self.bench.console, self.link))
+        self.bench.peers.append(self.link)
+        if scenario.rescue_by != "link":
+            self.bench.peers.append(self.bystander)
         if link is not None:
             self.bench.peers.append(_Fate(self, link))
         self._held = link.held if link else ()
@@ -287,6 +294,21 @@ class Story:
                 raise Violation("data-lost", f"{name} {number} is gone from the phonebook")
 
 
+class _DeadInRestoration:
+    """Lets nothing through the link while the terminal is in the restoration state."""
+
+    def __init__(self, console: Console, link: SimulatedLink) -> None:
+        self._console, self._link, self._seen = console, link, 0
+
+    def step(self, _now: float) -> None:
+        """Look at what the terminal has said."""
+        text = self._console.text
+        if len(text) != self._seen:
+            self._seen = len(text)
+            waits = text.rfind("restoration: ") > text.rfind("terminal: ")
+            self._link.cut_off(math.inf if waits else 0.0)
+
+
 class _Fate:
     """Makes the link good again after a time, and lets the server die and return."""
 
@@ -315,10 +337,11 @@ def _imposter(releases: Releases, scenario: Scenario) -> tuple[bytes, ImageInfo]
     image = releases.signed.get(scenario.imposter)
     if image is not None:
         return image, inspect_once(image)
-    genuine = releases.signed[scenario.rescue]
+    kind, _, version = scenario.imposter.partition(" ")
+    genuine = releases.signed[version or scenario.rescue]
     changed = bytearray(genuine)
     # The signature is what comes last; the program is in the middle.
-    changed[-1 if scenario.imposter == "forged" else len(changed) // 2] ^= 1
+    changed[-1 if kind == "forged" else len(changed) // 2] ^= 1
     return bytes(changed), inspect_once(genuine)
 
 

@@ -282,14 +282,14 @@ _APPLICATION = BOARD.partition("application")
 _PROGRAMS = {
     "boot": _Link(
         "board/boot.ld",
-        ("boot", *_LIBRARY),
+        ("boot", "link", *_LIBRARY),
         BOARD.map.nor + BOARD.partition("boot").offset,
         BOARD.partition("boot").size,
         BOARD.pool.base - BOARD.sram.base - _STACK,
     ),
     "app": _Link(
         "board/app.ld",
-        ("app", *_LIBRARY),
+        ("app", "link", *_LIBRARY),
         BOARD.map.nor + _APPLICATION.offset + BOARD.image_header_size,
         _APPLICATION.size - BOARD.image_header_size,
         BOARD.pool.base - BOARD.sram.base - _STACK,
@@ -329,7 +329,7 @@ class _Build:
         return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
-        for folder in ("lib", "board", "agent", "boot", "app"):
+        for folder in ("lib", "board", "link", "agent", "boot", "app"):
             for path in (self.source / folder).rglob("*"):
                 if path.suffix in {".c", ".h", ".S", ".ld"}:
                     yield path

@@ -13,11 +13,16 @@ and can be cancelled until the terminal has the whole file. It succeeds only whe
 registers with the digest of the new image: what a terminal merely reports never counts as success.
 A terminal that registers while its update is unfinished may have lost it (power cut); it is asked
 for its status, and the update is announced again when it knows nothing of it.
+
+A terminal that registers as in restoration has no software that may run. An update whose rewrite
+was broken off is then announced to it again; without an unfinished one the server begins one by
+itself, to software that it chooses (``_choose``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -83,6 +88,23 @@ _UNDER_WAY = (
 )
 _CANCELLABLE = (*_WAITING, UpdateState.TRANSFERRING)
 _ORDER = (*_WAITING, *_UNDER_WAY)
+
+_BROKEN_OFF = (Result.INTERRUPTED, Result.REWRITE_FAILED)
+"""Results with which a terminal in restoration can take the same file again."""
+
+_UNUSABLE = frozenset(
+    (
+        Result.TOO_LARGE,
+        Result.UNKNOWN_KIND,
+        Result.MALFORMED_ANNOUNCEMENT,
+        Result.IMAGE_MALFORMED,
+        Result.IMAGE_HASH_WRONG,
+        Result.SIGNATURE_WRONG,
+        Result.OTHER_HARDWARE,
+        Result.OLDER_THAN_COUNTER,
+    )
+)
+"""Results after which a terminal would refuse the same file every time."""
 
 
 class UnknownError(ServerError):
@@ -164,6 +186,7 @@ class ServerCore:
                 endpoint=endpoint,
                 first_seen=before.first_seen if before else now,
                 last_seen=now,
+                confirmed=_confirmed(registration, before),
             )
             self.records.save_terminal(terminal)
             if (
@@ -172,9 +195,12 @@ class ServerCore:
                 or before.state is not terminal.state
             ):
                 state = "" if terminal.state is TerminalState.APPLICATION else ", in restoration"
-                self._note(terminal.serial, f"registered with {terminal.version}{state}", now)
+                version = terminal.version or "no software"
+                self._note(terminal.serial, f"registered with {version}{state}", now)
             for update in self.records.updates(terminal.serial):
                 self._compare(update, terminal, before, now)
+            if terminal.state is TerminalState.RESTORATION:
+                self._restore(terminal, now)
         self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
         return aiocoap.Message(code=aiocoap.CHANGED)
 
@@ -190,12 +216,16 @@ class ServerCore:
         if runs and terminal.digest == update.digest:
             text = f"the terminal runs {terminal.version}"
             result = Result.SUCCESS
-            if terminal.last_result is Result.RESTORED:
-                if late:
-                    return  # It did fail; somebody has put that software there by hand.
-                text += f", {Result.RESTORED.text}"
-                result = Result.RESTORED
+            if terminal.last_result is Result.RESTORED and late:
+                return  # It did fail; somebody has put that software there by hand.
+            if terminal.last_result in (Result.RESTORED, Result.RESTORED_BY_LINK):
+                result = terminal.last_result
+                text += f", {result.text}"
             self._change(update, UpdateState.SUCCEEDED, text, now, result)
+            return
+        if runs and update.restoration and not late:
+            text = f"the terminal runs {terminal.version} without it"
+            self._change(update, UpdateState.CANCELLED, text, now)
             return
         if late or update.state is UpdateState.PENDING or before is None:
             return
@@ -204,6 +234,8 @@ class ServerCore:
         if verdict == (before.last_update_id, before.last_result):
             return
         mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
+        if mine and not runs and terminal.last_result in _BROKEN_OFF:
+            return  # It goes on: what the terminal is to run has not changed.
         restored = update.state is UpdateState.REWRITING and terminal.last_result is Result.RESTORED
         if mine or restored:
             text = terminal.last_result.text
@@ -218,14 +250,57 @@ class ServerCore:
                 for ticket, flight in self._flights.items()
                 if flight.serial != terminal.serial
             }
-        if terminal.state is not TerminalState.APPLICATION:
-            return
         for update in self.records.updates(terminal.serial):
             if not update.state.ended:
                 self._make_due(_ANNOUNCE if update.state in _WAITING else _STATUS, update)
+        if terminal.state is not TerminalState.APPLICATION:
+            return
         for message in self.records.messages(terminal.serial):
             if message.state is MessageState.QUEUED:
                 self._make_due(_TEXT, message)
+
+    def _restore(self, terminal: Terminal, now: float) -> None:
+        """Begin an update to software that can run, unless one is under way."""
+        updates = self.records.updates(terminal.serial)
+        image = self._choose(terminal, updates)
+        if image is None or not all(update.state.ended for update in updates):
+            return
+        text = f"the terminal is to be restored with {image.version}"
+        tried = [update for update in updates if update.digest == image.digest]
+        if tried and tried[-1].result is Result.TRIAL_FAILED:
+            again = replace(tried[-1], restoration=True)
+            self._change(again, UpdateState.PENDING, f"{text}, once more", now)
+        else:
+            self._add_update(terminal.serial, image, terminal, now, restoration=text)
+
+    def _choose(self, terminal: Terminal, updates: list[Update]) -> Image | None:
+        """What a terminal without valid software shall run.
+
+        The software that ran last; when that fails, too, the newest that it has not tried; when
+        all have failed (power cuts in the trial make good software fail) what has run once, else
+        one after the other. Never what the terminal would refuse, nor has refused.
+        """
+        last = {update.digest: update for update in updates if update.state.ended}
+        usable = [
+            image
+            for image in self.records.images()
+            if _unfit(image, terminal) is None
+            and (image.digest not in last or last[image.digest].result not in _UNUSABLE)
+        ]
+        good = [
+            image
+            for image in usable
+            if image.digest not in last or last[image.digest].result is not Result.TRIAL_FAILED
+        ]
+        for images in (good, usable):
+            ran = [image for image in images if image.digest == terminal.confirmed]
+            if ran:
+                return ran[0]
+            if images is good and good:
+                return max(good, key=lambda image: _version_key(image.version))
+        turn = sorted(usable, key=lambda image: last[image.digest].id)
+        later = [image for image in turn if last[image.digest].id > terminal.last_update_id]
+        return next(iter((*later, *turn)), None)
 
     def _report(self, payload: bytes, now: float) -> aiocoap.Message:
         report = Report.decode(payload)
@@ -474,7 +549,9 @@ class ServerCore:
         terminal = self.records.terminal(serial)
         image = self._find_image(full_version(version), terminal)
         for update in self.records.updates(serial):
-            if not update.state.ended:
+            if update.restoration and update.state in _CANCELLABLE:
+                self.cancel_update(update.id, now)  # What a person wants is better than a guess.
+            elif not update.state.ended:
                 raise ConflictError(
                     f"update {update.id} of {serial} is still {update.state.value}",
                     hint=f"wait for it, or `unbrick update cancel {update.id}`",
@@ -482,23 +559,37 @@ class ServerCore:
         if terminal is not None:
             _check_fit(image, terminal)
         with self.records.transaction():
-            update = self.records.add_update(
-                Update(
-                    id=0,
-                    serial=serial,
-                    version=image.version,
-                    digest=image.digest,
-                    from_version=terminal.version if terminal else "",
-                    from_digest=terminal.digest if terminal else b"",
-                    state=UpdateState.PENDING,
-                    result=None,
-                    text="",
-                    created=now,
-                    changed=now,
-                )
-            )
-            self._event(update, now)
+            update = self._add_update(serial, image, terminal, now)
         self._make_due(_ANNOUNCE, update)
+        return update
+
+    def _add_update(
+        self,
+        serial: str,
+        image: Image,
+        terminal: Terminal | None,
+        now: float,
+        *,
+        restoration: str = "",
+    ) -> Update:
+        """A new update; ``restoration`` says in words that the server begins it by itself."""
+        update = self.records.add_update(
+            Update(
+                id=0,
+                serial=serial,
+                version=image.version,
+                digest=image.digest,
+                from_version=terminal.version if terminal else "",
+                from_digest=terminal.digest if terminal else b"",
+                state=UpdateState.PENDING,
+                result=None,
+                text=restoration,
+                created=now,
+                changed=now,
+                restoration=bool(restoration),
+            )
+        )
+        self._event(update, now)
         return update
 
     def cancel_update(self, update_id: int, now: float) -> Update:
@@ -589,6 +680,21 @@ def _post_message(path: str, payload: bytes) -> aiocoap.Message:
     message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
     message.opt.content_format = CBOR_FORMAT
     return message
+
+
+def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
+    """The digest of what ran last: an application registers only after its trial."""
+    if registration.state is TerminalState.APPLICATION:
+        return registration.digest
+    if before is None:
+        return b""
+    ran = before.state is TerminalState.APPLICATION
+    return before.digest if ran else before.confirmed
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    """Versions in their order: ``1.10.0+0`` is newer than ``1.9.0+0``."""
+    return tuple(int(part) for part in re.findall(r"[0-9]+", version))
 
 
 def _unfit(image: Image, terminal: Terminal) -> Result | None:

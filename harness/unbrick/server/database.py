@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Engine,
@@ -22,11 +23,14 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateColumn
 
 from unbrick.errors import SetupError
 from unbrick.server.records import (
@@ -58,6 +62,7 @@ _TERMINALS = Table(
     Column("endpoint", String, nullable=False),
     Column("first_seen", Float, nullable=False),
     Column("last_seen", Float, nullable=False),
+    Column("confirmed", LargeBinary),
 )
 
 _IMAGES = Table(
@@ -98,6 +103,7 @@ _UPDATES = Table(
     Column("text", String, nullable=False),
     Column("created", Float, nullable=False),
     Column("changed", Float, nullable=False),
+    Column("restoration", Boolean),
     sqlite_autoincrement=True,
 )
 
@@ -142,7 +148,19 @@ def _open(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
     _META.create_all(engine)
+    _add_columns(engine)
     return engine
+
+
+def _add_columns(engine: Engine) -> None:
+    """Give a database that an earlier version made the columns that have come since."""
+    for table in _META.sorted_tables:
+        there = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                what = CreateColumn(column).compile(engine)
+                with engine.begin() as connection:
+                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {what}"))
 
 
 class SqlRecords:
@@ -312,6 +330,7 @@ def _terminal(row: Row[Any]) -> Terminal:
     values = dict(row._mapping)
     values["state"] = TerminalState(row.state)
     values["last_result"] = Result(row.last_result)
+    values["confirmed"] = row.confirmed or b""
     return Terminal(**values)
 
 
@@ -333,6 +352,7 @@ def _update(row: Row[Any]) -> Update:
     values = dict(row._mapping)
     values["state"] = UpdateState(row.state)
     values["result"] = None if row.result is None else Result(row.result)
+    values["restoration"] = bool(row.restoration)
     return Update(**values)
 
 

@@ -50,7 +50,11 @@ class MessageState(Enum):
 
 @dataclass(frozen=True)
 class Terminal:
-    """A terminal as it registered last; ``endpoint`` is where it can be reached."""
+    """A terminal as it registered last; ``endpoint`` is where it can be reached.
+
+    ``confirmed`` is the digest of the software that ran last, and so had passed its trial; empty
+    when none is known.
+    """
 
     serial: str
     hardware_id: str
@@ -65,6 +69,7 @@ class Terminal:
     endpoint: str
     first_seen: float
     last_seen: float
+    confirmed: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Update:
-    """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before."""
+    """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before.
+
+    ``restoration``: the server began it by itself, for a terminal without valid software.
+    """
 
     id: int
     serial: str
@@ -98,6 +106,7 @@ class Update:
     text: str
     created: float
     changed: float
+    restoration: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Result(IntEnum):
     REWRITE_FAILED = 14
     TRIAL_FAILED = 15
     RESTORED = 16
+    RESTORED_BY_LINK = 17
 
     @property
     def text(self) -> str:
@@ -71,6 +72,7 @@ _RESULT_TEXTS = {
     Result.REWRITE_FAILED: "rewrite failed, restoration needed",
     Result.TRIAL_FAILED: "trial failed, restoration needed",
     Result.RESTORED: "restored over the wire",
+    Result.RESTORED_BY_LINK: "restored over the wireless link",
 }
 
 

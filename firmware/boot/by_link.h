@@ -1,0 +1,38 @@
+/* The restoration state's minimum link function: registers with the server as in restoration,
+ * answers its status, and takes a full image over the wireless link. */
+#pragma once
+
+#include "boot/restoration.h"
+#include "lib/result.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A whole file, as it was announced; not checked further. */
+struct by_link_file {
+    const uint8_t *data;
+    uint32_t length; /* bytes */
+    uint32_t update_id;
+    const uint8_t *image_digest;
+};
+
+/* Begins; the first registration is sent by the first by_link_poll. */
+void by_link_start(const struct restoration *restoration);
+
+/* Does what is due. `now` in microseconds. `room`: bytes at the pool's end that it may use for a
+ * file that is announced now. `quiet`: nothing may be said on the wire. */
+void by_link_poll(uint64_t now, uint32_t room, bool quiet);
+
+/* Bytes at the pool's end that hold a file, or the part of it that has come. */
+uint32_t by_link_held(void);
+
+/* The file that has come, until one of the two below is called; NULL: there is none yet. */
+const struct by_link_file *by_link_file(void);
+
+/* It will never do, says the server's copy of the reason; another one may be announced. */
+void by_link_refuse(enum result result);
+
+/* It cannot be used now: asks the server again after a pause. */
+void by_link_retry(const char *why);
+
+/* Whether the server has taken the registration. */
+bool by_link_registered(void);

@@ -1,0 +1,58 @@
+/* The transfer of an announced file, block by block (RFC 7959), to one place in SRAM. */
+#pragma once
+
+#include "lib/coap.h"
+#include "lib/result.h"
+#include "link/maps.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Requests under way at the same time: at 115200 baud a block takes 95 ms, so that 4 of them
+   bridge a round trip of 250 ms without a gap. */
+#define TRANSFER_WINDOW 4u
+#define TRANSFER_ETAG 8u
+
+enum transfer_state { TRANSFER_NONE, TRANSFER_RUNNING, TRANSFER_COMPLETE, TRANSFER_FAILED };
+
+enum transfer_slot_state { SLOT_FREE, SLOT_ASKED, SLOT_PAUSED };
+
+/* One of the requests that may be under way, and the block that it is for. */
+struct transfer_slot {
+    enum transfer_slot_state state;
+    uint32_t block;
+    uint64_t again_at; /* when SLOT_PAUSED */
+};
+
+struct transfer {
+    enum transfer_state state;
+    enum result result; /* why it failed, when it has, and in words */
+    const char *detail;
+    uint32_t received; /* bytes */
+
+    struct coap_endpoint *endpoint; /* from here on private */
+    uint32_t first_tag;
+    uint32_t id;
+    uint32_t size;
+    uint8_t etag[TRANSFER_ETAG];
+    uint8_t *area;
+    struct transfer_slot slots[TRANSFER_WINDOW];
+    uint32_t next_block;
+    uint32_t blocks;
+    bool silent; /* a request was given up, and nothing useful came since `silent_since` */
+    uint64_t silent_since;
+};
+
+/* Begins to fetch what was announced into `area`, which has room for all of it. Uses the tags from
+ * `first_tag` on, TRANSFER_WINDOW of them. The first requests are sent by transfer_poll. */
+void transfer_begin(struct transfer *transfer, struct coap_endpoint *endpoint, uint32_t first_tag,
+                    const struct announcement *file, uint8_t *area);
+
+/* Does what is due. `now` in microseconds. */
+void transfer_poll(struct transfer *transfer, uint64_t now);
+
+/* Takes the end of a request with one of its tags; other tags are passed over. */
+void transfer_take_response(struct transfer *transfer, uint32_t tag, enum coap_outcome outcome,
+                            const struct coap_message *response, uint64_t now);
+
+/* Forgets it, and the requests under way. */
+void transfer_end(struct transfer *transfer);
