@@ -26,6 +26,7 @@ from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
 from unbrick.image.factory import factory_image
 from unbrick.image.hexfile import to_hex
+from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,12 +204,16 @@ class HilTest:
         self._stack.callback(server.stop)
         self._coap = server.wait_for(r"coap://(\S+?:\d+)").group(1)
         self._api = server.wait_for(r"http://\S+?:\d+").group()
-        bridge = Process(
+        self._start_bridge()
+        return f"CoAP on {self._coap}, bridge to the modem at {self._modem.address}"
+
+    def _start_bridge(self) -> None:
+        self._bridge = Process(
             self._folder / "bridge.log",
             *("bridge", "--modem", f"tcp:{self._modem.address}", "--server", self._coap),
         )
-        self._stack.callback(bridge.stop)
-        return f"CoAP on {self._coap}, bridge to the modem at {self._modem.address}"
+        self._stack.callback(self._bridge.stop)
+        self._bridge.wait_for("bridge: ready")
 
     def _register(self) -> str:
         self._console.expect("link: registered", 120)
@@ -258,6 +263,7 @@ class HilTest:
         """Cut the power after the first erase. Where the NOR works at once, that is a race: cut too
         early, the old software starts and the server announces the update again; cut too late, the
         new software fails its trial (it is broken on purpose) and the old one is restored first.
+        The wireless link goes with the power, or the terminal would restore itself.
         """
         self._publish("1.2.0")
         update = self._start_update("1.2.0")
@@ -266,6 +272,7 @@ class HilTest:
             self._console.expect("update: checked", 300)
             self._bench.run_until(changes, 60)
             self._bench.cut_power()
+            self._bridge.stop()
             self._engine.power_on()
             match = self._console.expect_pattern(r"restoration: (.*)\r|terminal: .*1\.1\.0", 120)
             self._reason = match.group(1) or ""
@@ -273,6 +280,8 @@ class HilTest:
                 return f"at the {attempt}. attempt" if attempt > 1 else "after the first erase"
             if self._reason:
                 self._restore()
+            self._start_bridge()
+            if self._reason:
                 self._await_end(update)
                 update = self._start_update("1.2.0")
         raise ExpectError(f"the power was never cut in time, in {CUTS} attempts")
@@ -320,9 +329,12 @@ class HilTest:
         return apparatus.output.strip().splitlines()[-1]
 
     def _server_knows(self) -> str:
+        self._start_bridge()
+
         def known() -> bool:
             (terminal,) = self._get("/api/terminals")
-            return bool(terminal["version"].startswith("1.1.0"))
+            restored = terminal["last_result"] == Result.RESTORED
+            return bool(restored and terminal["version"].startswith("1.1.0"))
 
         if not self._bench.run_until(known, 180):
             raise ServerError("the server does not know that 1.1.0 runs again")
