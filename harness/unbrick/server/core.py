@@ -267,7 +267,8 @@ class ServerCore:
             return
         text = f"the terminal is to be restored with {image.version}"
         tried = [update for update in updates if update.digest == image.digest]
-        if tried and tried[-1].result is Result.TRIAL_FAILED:
+        if tried and tried[-1].state in (UpdateState.FAILED, UpdateState.REFUSED):
+            # Under its old number: a terminal that fails for ever must not fill the records.
             again = replace(tried[-1], restoration=True)
             self._change(again, UpdateState.PENDING, f"{text}, once more", now)
         else:
@@ -281,23 +282,18 @@ class ServerCore:
         one after the other. Never what the terminal would refuse, nor has refused.
         """
         last = {update.digest: update for update in updates if update.state.ended}
+        how = {digest: update.result for digest, update in last.items()}
         usable = [
             image
             for image in self.records.images()
-            if _unfit(image, terminal) is None
-            and (image.digest not in last or last[image.digest].result not in _UNUSABLE)
+            if _unfit(image, terminal) is None and how.get(image.digest) not in _UNUSABLE
         ]
-        good = [
-            image
-            for image in usable
-            if image.digest not in last or last[image.digest].result is not Result.TRIAL_FAILED
-        ]
-        for images in (good, usable):
-            ran = [image for image in images if image.digest == terminal.confirmed]
-            if ran:
-                return ran[0]
-            if images is good and good:
-                return max(good, key=lambda image: _version_key(image.version))
+        good = [image for image in usable if how.get(image.digest) is not Result.TRIAL_FAILED]
+        ran = [image for image in good or usable if image.digest == terminal.confirmed]
+        if ran:
+            return ran[0]
+        if good:
+            return max(good, key=lambda image: _version_key(image.version))
         turn = sorted(usable, key=lambda image: last[image.digest].id)
         later = [image for image in turn if last[image.digest].id > terminal.last_update_id]
         return next(iter((*later, *turn)), None)
