@@ -289,6 +289,7 @@ class _Api:
             "from_version": item.from_version,
             "state": item.state.value,
             "ended": item.state.ended,
+            "restoration": item.restoration,
             "result": None if item.result is None else int(item.result),
             "text": item.text,
             "sent": self._core.progress(item.id),
