@@ -175,6 +175,9 @@ def test_a_cut_before_an_operation_stops_before_it(engine: RenodeEngine) -> None
     while not engine.cut_reached and engine.now < deadline:
         engine.advance(1.0)
     assert engine.cut_reached
+    reached = engine.now
+    engine.advance(2.0)  # a terminal without power is waited for, too
+    assert engine.now == pytest.approx(reached + 2.0)
     engine.power_off()
     assert [op.kind for op in engine.ops[before:]] == ["erase"]
     assert engine.read_nor()[VICTIM : VICTIM + 4] == b"\xff" * 4

@@ -83,9 +83,15 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 faultCount++;
                 if(faults.Count < FaultsKept)
                 {
-                    faults.Add(string.Format("{0}\t{1}\t{2}\t{3}", kind, cpu.PC.RawValue, Nanoseconds, text));
+                    faults.Add(Line(kind, cpu.PC.RawValue, Nanoseconds, text));
                 }
             }
+        }
+
+        private static string Line(string kind, ulong pc, ulong time, string text)
+        {
+            var oneLine = string.Join(" ", text.Split('\n', '\r', '\t'));
+            return string.Format("{0}\t{1}\t{2}\t{3}", kind, pc, time, oneLine);
         }
 
         private static void Send(Stream stream, byte[] data)
@@ -168,8 +174,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             case 'F':
                 lock(faults)
                 {
-                    writer.Write(Encoding.UTF8.GetBytes(string.Join("\n", faults.Concat(
-                        nor.FaultList.Select(f => string.Format("{0}\t{1}\t{2}\t{3}", f.Kind, f.Pc, f.Time, f.Text))))));
+                    var all = faults.Concat(nor.FaultList.Select(f => Line(f.Kind, f.Pc, f.Time, f.Text)));
+                    writer.Write(Encoding.UTF8.GetBytes(string.Join("\n", all)));
                 }
                 break;
             case 'B':

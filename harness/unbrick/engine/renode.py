@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WAITING_LIMIT = 1 << 20  # bytes that wait for the terminal; more are lost
 NEVER = (1 << 64) - 1
+LONGEST = 1_000_000_000  # nanoseconds that a request may last
 _STATE = struct.Struct("<QQII?")
 _OPERATION = struct.Struct("<BBIIQQI")
 _KINDS = {1: "word", 2: "buffer", 3: "erase"}
@@ -68,7 +69,9 @@ class RenodeEngine(Engine):
         self._link = RenodeLink()
         self._powered = False
         self._began = self._nanoseconds = 0  # of Renode's time
-        self._dark = 0.0  # seconds without power, in which Renode's time stands still
+        self._dark = (
+            0.0  # seconds without power, or after a cut, in which Renode's time stands still
+        )
         self._generation = -1  # of the NOR's cells
         self._cells = b""
         self._operations = self._fault_count = 0
@@ -146,6 +149,7 @@ class RenodeEngine(Engine):
 
     def _set_power(self, *, on: bool) -> None:
         self._powered = on
+        self._cut_reached = False
         self._generation = -1
         for line in self._lines:
             line.powered = on
@@ -157,21 +161,29 @@ class RenodeEngine(Engine):
         Raises:
             EngineError: Renode ended by itself or does not answer; the power is off then.
         """
-        if not self._powered:
+        if not self._powered or self._cut_reached:
             self._dark += seconds
             return
-        period = max(1, math.ceil(seconds * 1e6)) * 1000
+        left = max(1, math.ceil(seconds * 1e6)) * 1000  # nanoseconds
+        said = False
+        while left > 0 and not said and not self._cut_reached:
+            before = self._nanoseconds
+            try:
+                said = self._run(min(left, LONGEST))
+            except EngineError:
+                self._set_power(on=False)
+                raise
+            left -= self._nanoseconds - before
+
+    def _run(self, period: int) -> bool:
+        """Let ``period`` nanoseconds pass, or fewer; whether the terminal has said something."""
         body = struct.pack("<Q", period)
         for line in self._lines:
             body += struct.pack("<I", len(line.waiting)) + line.waiting
             line.waiting.clear()
-        try:
-            self._take(self._link.ask("R", body))
-        except EngineError:
-            self._set_power(on=False)
-            raise
+        return self._take(self._link.ask("R", body))
 
-    def _take(self, answer: bytes) -> None:
+    def _take(self, answer: bytes) -> bool:
         self._nanoseconds, generation, self._operations, faults, self._cut_reached = (
             _STATE.unpack_from(answer)
         )
@@ -185,6 +197,7 @@ class RenodeEngine(Engine):
         if faults != self._fault_count:
             self._fault_count = faults
             self._faults = self._read_faults()
+        return any(line.received for line in self._lines)
 
     def _read_faults(self) -> list[FirmwareFault]:
         found = []

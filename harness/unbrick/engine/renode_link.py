@@ -34,7 +34,7 @@ PROGRAM = "renode"
 PROGRAM_VARIABLE = "RENODE"
 
 START_TIMEOUT = 120.0  # seconds until Renode has compiled our peripherals
-ANSWER_TIMEOUT = 120.0  # seconds: a request lets at most some seconds of virtual time pass
+ANSWER_TIMEOUT = 120.0  # seconds: a request lets at most one second of virtual time pass
 ANSWER_LIMIT = 1 << 28  # bytes
 LOG_KEPT = 16384  # bytes of what Renode prints
 
@@ -49,7 +49,7 @@ machine ConnectBench {port} "{token}"
 """
 
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
-_FAILED = re.compile(r"error CS\d+|There was an error|Could not|Errors? during|\[ERROR\]")
+_FAILED = re.compile(r"error CS\d+|There was an error|Errors? during|Could not|FATAL UNHANDLED")
 
 
 def find_renode() -> str:
