@@ -75,7 +75,7 @@ def test_a_file_arrives(size: int) -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 def test_on_a_bad_line_long_blocks_make_way_for_short_ones(known: bool) -> None:
-    """One byte of 1,000 is spoiled: of long blocks every third comes through, of short ones most."""
+    """One byte of 1,000 is spoiled: of long blocks a third comes through, of short ones most."""
     rng = random.Random(1)
     lengths: list[int] = []
 
