@@ -10,11 +10,13 @@
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
+#include "lib/delta.h"
 #include "lib/text.h"
 #include "link.h"
 #include "link/transfer.h"
 #include "panic.h"
 #include "pool.h"
+#include "staging.h"
 #include "storage.h"
 #include "tasks.h"
 
@@ -37,7 +39,8 @@ struct report {
 static struct {
     enum update_phase phase;
     struct announcement file;
-    uint8_t *area; /* the staging area */
+    uint8_t *area;            /* the staging area */
+    const uint8_t *new_image; /* in the area, once it is checked */
     struct transfer transfer;
     uint32_t tenths; /* of the file, that were said to be received */
     struct image image;
@@ -104,25 +107,46 @@ static void resume_tasks(void) {
     }
 }
 
-/* Limits only as much as is needed, and secures the staging area. */
-static struct decision secure_area(void) {
-    struct decision decision = {.needed = (uint64_t)update.file.size + update.file.working_memory};
+static struct staging_plan plan_of(const struct announcement *file) {
+    return (struct staging_plan){
+        .differential = file->kind == KIND_DIFFERENTIAL,
+        .file_size = file->size,
+        .image_size = file->image_size,
+        .working_memory = file->working_memory,
+    };
+}
+
+/* Limits only as much as is needed for a free block of `size` bytes; false: it cannot be had. */
+static bool make_room(uint64_t size) {
     const struct task *task;
-    while (pool_largest_free() < decision.needed && (task = tasks_limit_next())) {
+    while (pool_largest_free() < size && (task = tasks_limit_next())) {
         console_say("update: limited %s, %u bytes", task->name, task->bytes);
+    }
+    return pool_largest_free() >= size;
+}
+
+/* Secures the staging area: for all of it at the same time, or else for as much as will do. */
+static struct decision secure_area(void) {
+    const struct staging_plan plan = plan_of(&update.file);
+    struct decision decision = {.needed = staging_whole(&plan)};
+    bool room = make_room(decision.needed);
+    if (!room && staging_least(&plan) < decision.needed) {
+        resume_tasks(); /* not more than this needs is to be limited */
+        decision.needed = staging_least(&plan);
+        room = make_room(decision.needed);
     }
     decision.possible = pool_largest_free();
     if (BUG(STAGED_OVER_LIVE)) {
         update.area = (uint8_t *)tasks_get(0)->buffer; /* as if its task had been limited */
-        return decision;
+    } else {
+        update.area = room ? pool_take("update", (uint32_t)decision.needed) : NULL;
     }
-    update.area =
-        decision.possible < decision.needed ? NULL : pool_take("update", (uint32_t)decision.needed);
     if (!update.area) {
         resume_tasks();
         decision.result = RESULT_NO_MEMORY;
         return decision;
     }
+    staging_begin(&plan, update.area, decision.needed);
     console_say("update: secured %u bytes at 0x%08x", (uint32_t)decision.needed,
                 (uint32_t)(uintptr_t)update.area);
     return decision;
@@ -152,18 +176,28 @@ static void fail(enum result result, const char *detail) {
 /* ---- The announcement ---- */
 
 static enum result judge(const struct announcement *file) {
-    if (file->kind != KIND_FULL_IMAGE) {
+    switch (file->kind) {
+    case KIND_FULL_IMAGE:
+        if (file->size == 0 || file->size != file->image_size) {
+            return RESULT_BAD_ANNOUNCEMENT;
+        }
+        break;
+    case KIND_DIFFERENTIAL:
+        if (file->size < DELTA_HEADER_SIZE || file->image_size == 0 ||
+            file->working_memory > DELTA_MAX_MEMORY) {
+            return RESULT_BAD_ANNOUNCEMENT;
+        }
+        break;
+    default:
         return RESULT_UNKNOWN_KIND;
-    }
-    if (file->size == 0 || file->size != file->image_size) {
-        return RESULT_BAD_ANNOUNCEMENT;
     }
     return file->image_size > BOARD_APPLICATION_SIZE ? RESULT_TOO_LARGE : RESULT_SUCCESS;
 }
 
 static void begin_transfer(void) {
     update.phase = UPDATE_TRANSFERRING;
-    transfer_begin(&update.transfer, radio_endpoint(), TAG_FIRST_BLOCK, &update.file, update.area);
+    transfer_begin(&update.transfer, radio_endpoint(), TAG_FIRST_BLOCK, &update.file,
+                   &staging_sink);
     update.tenths = 0;
     report(update.file.id, UPDATE_TRANSFERRING, RESULT_SUCCESS);
 }
@@ -250,10 +284,9 @@ void update_take_response(uint32_t tag, enum coap_outcome outcome,
 /* ---- The checks and the rewrite ---- */
 
 static void check(void) {
-    uint8_t digest[32];
-    verify_sha256(update.area, update.file.size, digest, drain_uarts, NULL);
-    if (memcmp(digest, update.file.file_digest, sizeof digest) != 0) {
-        fail(RESULT_FILE_DIGEST, NULL);
+    int result = staging_finish(update.file.file_digest, &update.new_image);
+    if (result != RESULT_SUCCESS) {
+        fail((enum result)result, NULL);
         return;
     }
     const struct verify_rules rules = {
@@ -262,7 +295,7 @@ static void check(void) {
         .partition_size = BOARD_APPLICATION_SIZE,
         .progress = drain_uarts,
     };
-    int result = verify_image(update.area, update.file.size, &rules, &update.image);
+    result = verify_image(update.new_image, update.file.image_size, &rules, &update.image);
     if (result != RESULT_SUCCESS) {
         fail((enum result)result, NULL);
     } else if (update.image.total != update.file.image_size) {
@@ -302,7 +335,7 @@ static void rewrite(void) {
     console_stop();
     uart_flush(UART_RADIO);
     const struct rewrite_job job = {
-        .image = update.area,
+        .image = update.new_image,
         .length = update.image.total,
         .offset = BOARD_APPLICATION_OFFSET,
     };

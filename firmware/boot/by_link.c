@@ -64,6 +64,18 @@ static void describe(struct registration *registration) {
     };
 }
 
+/* Where the file is received. */
+static uint8_t *area(void) {
+    return (uint8_t *)BOARD_POOL_BASE + BOARD_POOL_SIZE - link.held;
+}
+
+static int take(uint32_t number, const uint8_t *data, uint32_t length) {
+    memcpy(area() + number * TRANSFER_BLOCK, data, length);
+    return RESULT_SUCCESS;
+}
+
+static const struct transfer_sink sink = {.take = take};
+
 static void forget_file(void) {
     transfer_end(&link.transfer);
     link.file.data = NULL;
@@ -121,7 +133,7 @@ static void answer_announcement(const struct coap_message *request, struct coap_
         link.announcement = file;
         link.held = (file.size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         transfer_begin(&link.transfer, radio_endpoint(), TAG_FIRST_BLOCK, &link.announcement,
-                       (uint8_t *)BOARD_POOL_BASE + BOARD_POOL_SIZE - link.held);
+                       &sink);
         if (!link.quiet) {
             say("link: receiving %s, %u bytes\n", file.version, (unsigned)file.size);
         }
@@ -185,7 +197,7 @@ static void end_transfer(void) {
     if (link.transfer.state == TRANSFER_FAILED) {
         by_link_retry(link.transfer.detail);
     } else if (link.transfer.state == TRANSFER_COMPLETE) {
-        const uint8_t *const data = link.transfer.area;
+        const uint8_t *const data = area();
         uint8_t digest[32];
         verify_sha256(data, link.announcement.size, digest, drain, NULL);
         if (memcmp(digest, link.announcement.file_digest, sizeof digest) != 0) {

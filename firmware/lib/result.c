@@ -20,6 +20,8 @@ const char *result_text(int result) {
         [RESULT_TRIAL_FAILED] = "trial failed, restoration needed",
         [RESULT_RESTORED] = "restored over the wire",
         [RESULT_RESTORED_BY_LINK] = "restored over the wireless link",
+        [RESULT_WRONG_BASE] = "made for other installed software",
+        [RESULT_NOT_REBUILT] = "the differential file makes no image",
     };
     return result >= 0 && result < RESULT_COUNT ? texts[result] : "unknown result";
 }

@@ -20,9 +20,11 @@ enum result {
     RESULT_TRIAL_FAILED = 15,
     RESULT_RESTORED = 16,
     RESULT_RESTORED_BY_LINK = 17,
+    RESULT_WRONG_BASE = 18,
+    RESULT_NOT_REBUILT = 19,
 };
 
-#define RESULT_COUNT 18
+#define RESULT_COUNT 20
 
 /* The words of docs/protocol.md; "unknown result" for other numbers. */
 const char *result_text(int result);

@@ -12,7 +12,7 @@
 #define MAPS_MAX 320u
 
 /* What a file is (announcement, key 2). */
-#define KIND_FULL_IMAGE 0u
+enum file_kind { KIND_FULL_IMAGE = 0, KIND_DIFFERENTIAL = 1 }; /* of an announcement */
 
 enum terminal_state { TERMINAL_RUNS = 0, TERMINAL_IN_RESTORATION = 1 };
 

@@ -9,9 +9,6 @@
 /* How long blocks that were given up are tried afresh without any answer. */
 #define SILENCE_US (60u * SECOND_US)
 
-#define BLOCK_SZX 6u
-#define BLOCK_SIZE COAP_BLOCK_SIZE(BLOCK_SZX)
-
 static void fail(struct transfer *transfer, enum result result, const char *detail) {
     transfer->state = TRANSFER_FAILED;
     transfer->result = result;
@@ -27,7 +24,7 @@ static void ask(struct transfer *transfer, struct transfer_slot *slot, uint64_t 
     }
     char path[16];
     print_text(path, sizeof path, "file/%u", transfer->id);
-    const struct coap_block block = {.number = slot->block, .more = false, .szx = BLOCK_SZX};
+    const struct coap_block block = {.number = slot->block, .more = false, .szx = TRANSFER_SZX};
     coap_build_path(&builder, path);
     coap_build_block2(&builder, &block);
     const uint32_t tag = transfer->first_tag + (uint32_t)(slot - transfer->slots);
@@ -36,9 +33,9 @@ static void ask(struct transfer *transfer, struct transfer_slot *slot, uint64_t 
     }
 }
 
-static void ask_next(struct transfer *transfer, struct transfer_slot *slot, uint64_t now) {
-    if (transfer->next_block < transfer->blocks) {
-        slot->block = transfer->next_block++;
+static void ask_if_due(struct transfer *transfer, struct transfer_slot *slot, uint64_t now) {
+    if (slot->state == SLOT_FREE && slot->block < transfer->blocks &&
+        (!transfer->sink->has_room || transfer->sink->has_room(slot->block))) {
         ask(transfer, slot, now);
     }
 }
@@ -62,11 +59,11 @@ static bool has_etag(const struct transfer *transfer, const struct coap_message 
 /* Whether the response holds exactly the block that was asked for. */
 static bool is_block(const struct transfer *transfer, const struct coap_message *response,
                      uint32_t number) {
-    const uint32_t rest = transfer->size - number * BLOCK_SIZE;
+    const uint32_t rest = transfer->size - number * TRANSFER_BLOCK;
     struct coap_block block;
-    return coap_block2(response, &block) && block.number == number && block.szx == BLOCK_SZX &&
-           block.more == (rest > BLOCK_SIZE) &&
-           response->payload_length == (rest > BLOCK_SIZE ? BLOCK_SIZE : rest);
+    return coap_block2(response, &block) && block.number == number && block.szx == TRANSFER_SZX &&
+           block.more == (rest > TRANSFER_BLOCK) &&
+           response->payload_length == (rest > TRANSFER_BLOCK ? TRANSFER_BLOCK : rest);
 }
 
 static void take_block(struct transfer *transfer, struct transfer_slot *slot,
@@ -80,12 +77,17 @@ static void take_block(struct transfer *transfer, struct transfer_slot *slot,
     } else if (!has_etag(transfer, response)) {
         fail(transfer, RESULT_FILE_DIGEST, "the server has another file");
     } else {
-        memcpy(transfer->area + slot->block * BLOCK_SIZE, response->payload,
-               response->payload_length);
-        transfer->received += (uint32_t)response->payload_length;
+        const uint32_t length = (uint32_t)response->payload_length;
+        const int result = transfer->sink->take(slot->block, response->payload, length);
+        if (result != RESULT_SUCCESS) {
+            fail(transfer, (enum result)result, NULL);
+            return;
+        }
+        transfer->received += length;
         transfer->silent = false;
         slot->state = SLOT_FREE;
-        ask_next(transfer, slot, now);
+        slot->block += TRANSFER_WINDOW;
+        ask_if_due(transfer, slot, now);
         if (transfer->received == transfer->size) {
             transfer->state = TRANSFER_COMPLETE;
         }
@@ -93,17 +95,20 @@ static void take_block(struct transfer *transfer, struct transfer_slot *slot,
 }
 
 void transfer_begin(struct transfer *transfer, struct coap_endpoint *endpoint, uint32_t first_tag,
-                    const struct announcement *file, uint8_t *area) {
+                    const struct announcement *file, const struct transfer_sink *sink) {
     *transfer = (struct transfer){
         .state = TRANSFER_RUNNING,
         .endpoint = endpoint,
         .first_tag = first_tag,
         .id = file->id,
         .size = file->size,
-        .area = area,
-        .blocks = file->size / BLOCK_SIZE + (file->size % BLOCK_SIZE != 0),
+        .sink = sink,
+        .blocks = file->size / TRANSFER_BLOCK + (file->size % TRANSFER_BLOCK != 0),
     };
     memcpy(transfer->etag, file->file_digest, TRANSFER_ETAG);
+    for (uint32_t i = 0; i < TRANSFER_WINDOW; i++) {
+        transfer->slots[i].block = i;
+    }
 }
 
 void transfer_poll(struct transfer *transfer, uint64_t now) {
@@ -112,9 +117,8 @@ void transfer_poll(struct transfer *transfer, uint64_t now) {
     }
     for (uint32_t i = 0; i < TRANSFER_WINDOW; i++) {
         struct transfer_slot *slot = &transfer->slots[i];
-        if (slot->state == SLOT_FREE) {
-            ask_next(transfer, slot, now);
-        } else if (slot->state == SLOT_PAUSED && now >= slot->again_at) {
+        ask_if_due(transfer, slot, now);
+        if (slot->state == SLOT_PAUSED && now >= slot->again_at) {
             ask(transfer, slot, now);
         }
     }

@@ -1,4 +1,4 @@
-/* The transfer of an announced file, block by block (RFC 7959), to one place in SRAM. */
+/* The transfer of an announced file, block by block (RFC 7959). */
 #pragma once
 
 #include "lib/coap.h"
@@ -11,15 +11,26 @@
    bridge a round trip of 250 ms without a gap. */
 #define TRANSFER_WINDOW 4u
 #define TRANSFER_ETAG 8u
+#define TRANSFER_SZX 6u
+#define TRANSFER_BLOCK COAP_BLOCK_SIZE(TRANSFER_SZX)
+
+/* Where the blocks go. All have TRANSFER_BLOCK bytes but the last. */
+struct transfer_sink {
+    /* Whether block `number` may be asked for: there is room for it when it comes. NULL: always. */
+    bool (*has_room)(uint32_t number);
+    /* Takes a block that was not taken before. RESULT_SUCCESS, or why the file is of no use. */
+    int (*take)(uint32_t number, const uint8_t *data, uint32_t length);
+};
 
 enum transfer_state { TRANSFER_NONE, TRANSFER_RUNNING, TRANSFER_COMPLETE, TRANSFER_FAILED };
 
 enum transfer_slot_state { SLOT_FREE, SLOT_ASKED, SLOT_PAUSED };
 
-/* One of the requests that may be under way, and the block that it is for. */
+/* One of the requests that may be under way. Slot n asks for the blocks n, n + TRANSFER_WINDOW, ...
+ */
 struct transfer_slot {
     enum transfer_slot_state state;
-    uint32_t block;
+    uint32_t block;    /* that is asked for, or will be */
     uint64_t again_at; /* when SLOT_PAUSED */
 };
 
@@ -34,18 +45,18 @@ struct transfer {
     uint32_t id;
     uint32_t size;
     uint8_t etag[TRANSFER_ETAG];
-    uint8_t *area;
+    const struct transfer_sink *sink;
     struct transfer_slot slots[TRANSFER_WINDOW];
-    uint32_t next_block;
     uint32_t blocks;
     bool silent; /* a request was given up, and nothing useful came since `silent_since` */
     uint64_t silent_since;
 };
 
-/* Begins to fetch what was announced into `area`, which has room for all of it. Uses the tags from
- * `first_tag` on, TRANSFER_WINDOW of them. The first requests are sent by transfer_poll. */
+/* Begins to fetch what was announced. Blocks come in any order, but never one that is
+ * TRANSFER_WINDOW or more behind the first that is missing and has_room() refused. Uses the tags
+ * from `first_tag` on, TRANSFER_WINDOW of them. The first requests are sent by transfer_poll. */
 void transfer_begin(struct transfer *transfer, struct coap_endpoint *endpoint, uint32_t first_tag,
-                    const struct announcement *file, uint8_t *area);
+                    const struct announcement *file, const struct transfer_sink *sink);
 
 /* Does what is due. `now` in microseconds. */
 void transfer_poll(struct transfer *transfer, uint64_t now);

@@ -45,6 +45,8 @@ class System:
         seed: of everything random on the server's side.
         records: the server's store; in memory by default.
         inspect: what the server knows of an image it publishes.
+        differ: makes differential files (``unbrick.delta.encode``); by default the server sends
+            full images.
 
     Raises:
         NotKnownHereError: the terminal is not what is wanted, and the engine cannot make it so.
@@ -61,6 +63,7 @@ class System:
         seed: int = 0,
         records: Records | None = None,
         inspect: Callable[[bytes], ImageInfo] = inspect,
+        differ: Callable[[bytes, bytes], bytes] | None = None,
     ) -> None:
         self.engine, self.releases, self.serial = engine, releases, serial
         self.bench = Bench(engine)
@@ -70,7 +73,7 @@ class System:
         except NotKnownHereError as error:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()
-        self.server = ServerCore(self.records, inspect)
+        self.server = ServerCore(self.records, inspect, differ)
         self.link = SimulatedLink(engine.radio, self.server, faults=faults, seed=seed)
         self.bench.peers.append(self.link)
 

@@ -41,6 +41,7 @@ class Scenario:
             ``damaged``, one that its hash does not fit. By the link it is the server that offers
             it: ``forged 1.3.0`` instead of the genuine one.
         unfit: releases that must not be what runs in the end.
+        differential: whether the server sends differential files where they help.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Scenario:
     phonebook_free: int | None = None
     imposter: str | None = None
     unfit: tuple[str, ...] = ()
+    differential: bool = False
 
 
 SCENARIOS = {
@@ -69,6 +71,13 @@ SCENARIOS = {
             "1.0.0 is updated to 1.1.0 and then to 1.3.0",
             updates=("1.1.0", "1.3.0"),
             rescue="1.3.0",
+        ),
+        Scenario(
+            "differential",
+            "1.0.0 is updated to 1.1.0 and then to 1.3.0 by differential files",
+            updates=("1.1.0", "1.3.0"),
+            rescue="1.3.0",
+            differential=True,
         ),
         Scenario(
             "overtaken",

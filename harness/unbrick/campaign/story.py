@@ -15,6 +15,7 @@ from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.campaign.links import BAD_FOR
 from unbrick.campaign.verdict import Violation
+from unbrick.delta import encode
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
@@ -69,7 +70,10 @@ class ServerState:
             )
             for t in self.terminals
         ]
-        updates = [(u.id, u.version, u.state, u.result, u.restoration) for u in self.updates]
+        updates = [
+            (u.id, u.version, u.state, u.result, u.restoration, u.kind, u.kind and u.from_digest)
+            for u in self.updates
+        ]
         return repr((terminals, updates, self.messages))
 
 
@@ -96,6 +100,12 @@ class Store(MemoryRecords):
 def inspect_once(image: bytes) -> ImageInfo:
     """What an image is; the same few images are met in every session."""
     return inspect(image)
+
+
+@lru_cache(maxsize=16)
+def differ_once(old: bytes, new: bytes) -> bytes:
+    """The differential file of a pair; the same few pairs are met in every session."""
+    return encode(old, new)
 
 
 class Bystander:
@@ -160,7 +170,7 @@ class Story:
     ) -> None:
         self.engine, self.releases, self.scenario = engine, releases, scenario
         self.store = Store()
-        self.core = ServerCore(self.store, inspect_once)
+        self.core = self.new_server()
         wanted = {*scenario.before, *scenario.updates, *scenario.published}
         if scenario.interrupted_by:
             wanted.add(scenario.interrupted_by)
@@ -171,7 +181,7 @@ class Story:
             self.core.publish(imposter[0], 0.0)
         if server is not None:
             self.store.put_back(server)
-            self.core = ServerCore(self.store, inspect_once)
+            self.core = self.new_server()
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
         self.link = SimulatedLink(engine.radio, self.core, faults=faults)
@@ -186,6 +196,12 @@ class Story:
         self._held = link.held if link else ()
         self.first_prompt: float | None = None
         self._link_is_bad = link is not None
+
+    def new_server(self) -> ServerCore:
+        """A server that goes on from the records."""
+        return ServerCore(
+            self.store, inspect_once, differ_once if self.scenario.differential else None
+        )
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.
@@ -324,7 +340,7 @@ class _Fate:
         if away and link.server_alive:
             link.server_dies()
         elif not away and not link.server_alive:
-            self._story.core = ServerCore(self._story.store, inspect_once)
+            self._story.core = self._story.new_server()
             link.server_returns(self._story.core)
         times = [time for pair in self._away for time in pair] + [BAD_FOR]
         return min((time for time in times if time > now), default=None)

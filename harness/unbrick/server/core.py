@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
+from unbrick.delta import read_header
 from unbrick.errors import LinkError, ServerError
 from unbrick.image.format import ImageInfo
 from unbrick.server.records import (
@@ -86,6 +87,13 @@ _UNDER_WAY = (
     UpdateState.CHECKED,
     UpdateState.REWRITING,
 )
+_FULL_MAY_DO = (
+    Result.NOT_ENOUGH_SRAM,
+    Result.UNKNOWN_KIND,
+    Result.MALFORMED_ANNOUNCEMENT,
+    Result.WRONG_BASE,
+    Result.NOT_REBUILT,
+)
 _CANCELLABLE = (*_WAITING, UpdateState.TRANSFERRING)
 _ORDER = (*_WAITING, *_UNDER_WAY)
 
@@ -133,15 +141,28 @@ def full_version(text: str) -> str:
 
 
 class ServerCore:
-    """The server. Every method that takes ``now`` takes seconds; none of them waits."""
+    """The server. Every method that takes ``now`` takes seconds; none of them waits.
 
-    def __init__(self, records: Records, inspect: Callable[[bytes], ImageInfo]) -> None:
+    Args:
+        records: what it remembers.
+        inspect: what an image file is; raises ImageError.
+        differ: makes the differential file from an installed and a wanted image file; without it
+            only full images are sent.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        inspect: Callable[[bytes], ImageInfo],
+        differ: Callable[[bytes, bytes], bytes] | None = None,
+    ) -> None:
         self.records = records
         self._inspect = inspect
+        self._differ = differ
         self._due: dict[_Errand, None] = {}
         self._flights: dict[int, _Errand] = {}
         self._tickets = 0
-        self._files: dict[bytes, tuple[bytes, bytes]] = {}
+        self._files: dict[tuple[bytes, ...], tuple[bytes, bytes]] = {}
         self._served: dict[int, int] = {}
         # What was under way when an earlier life of this server ended.
         for update in records.unfinished_updates():
@@ -236,6 +257,9 @@ class ServerCore:
         mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
         if mine and not runs and terminal.last_result in _BROKEN_OFF:
             return  # It goes on: what the terminal is to run has not changed.
+        if mine and terminal.last_result in _FULL_MAY_DO:
+            self._give_up_difference(update, terminal.last_result, now)
+            return
         restored = update.state is UpdateState.REWRITING and terminal.last_result is Result.RESTORED
         if mine or restored:
             text = terminal.last_result.text
@@ -315,6 +339,8 @@ class ServerCore:
         if report.phase is Phase.FINISHED:
             if report.result is Result.SUCCESS:
                 self._note(update.serial, "the new software confirmed itself", now, update.id)
+            elif report.result in _FULL_MAY_DO:
+                self._give_up_difference(update, report.result, now)
             elif update.state is not UpdateState.CANCELLED:
                 text = report.text or report.result.text
                 self._change(update, UpdateState.FAILED, text, now, report.result)
@@ -337,7 +363,7 @@ class ServerCore:
         number, exponent = (block[0], block[2]) if block else (0, BLOCK_EXPONENT)
         if exponent > BLOCK_EXPONENT:
             return aiocoap.Message(code=aiocoap.BAD_REQUEST)
-        data, etag = self._image_file(update.digest)
+        data, etag = self._update_file(update)
         size = 1 << (exponent + 4)
         start = number * size
         if start >= len(data):
@@ -354,16 +380,31 @@ class ServerCore:
         response.opt.block2 = (number, end < len(data), exponent)
         return response
 
-    def _image_file(self, digest: bytes) -> tuple[bytes, bytes]:
-        """A published file and its ETag."""
-        held = self._files.pop(digest, None)
+    def _update_file(self, update: Update) -> tuple[bytes, bytes]:
+        """The file of an update that was announced, and its ETag."""
+        key: tuple[bytes, ...] = (update.digest,)
+        if update.kind is Kind.DIFFERENTIAL:
+            key = (update.from_digest, update.digest)
+        held = self._files.pop(key, None)
         if held is None:
-            data = self.records.image_file(digest)
+            data = self.records.difference(*key) if len(key) == 2 else None
+            data = self.records.image_file(update.digest) if data is None else data
             held = data, hashlib.sha256(data).digest()[:8]
-        self._files[digest] = held
+        self._files[key] = held
         if len(self._files) > FILES_HELD:
             self._files.pop(next(iter(self._files)))
         return held
+
+    def _difference(self, base: bytes, image: Image) -> bytes | None:
+        """The differential file from image ``base``, if it helps; made once for each pair."""
+        if self._differ is None or self.records.image(base) is None or base == image.digest:
+            return None
+        file = self.records.difference(base, image.digest)
+        if file is None:
+            full = self.records.image_file(image.digest)
+            file = self._differ(self.records.image_file(base), full)
+            self.records.add_difference(base, image.digest, file)
+        return file if len(file) < image.file_size else None
 
     # Requests to terminals
 
@@ -431,19 +472,20 @@ class ServerCore:
                 text = f"not announced: {wrong.text}"
                 self._change(update, UpdateState.REFUSED, text, now, wrong)
                 return None
+            difference = None
+            if terminal.state is TerminalState.APPLICATION and update.kind is not Kind.FULL_IMAGE:
+                difference = self._difference(terminal.digest, image)
+            update = replace(
+                update,
+                kind=Kind.FULL_IMAGE if difference is None else Kind.DIFFERENTIAL,
+                from_version=terminal.version,
+                from_digest=terminal.digest,
+            )
             if update.state is UpdateState.PENDING:
-                update = replace(update, from_version=terminal.version, from_digest=terminal.digest)
                 self._change(update, UpdateState.ANNOUNCED, "", now)
-        announcement = Announcement(
-            update_id=update.id,
-            kind=Kind.FULL_IMAGE,
-            file_size=image.file_size,
-            file_digest=image.file_digest,
-            version=image.version,
-            image_digest=image.digest,
-            image_size=image.size,
-        )
-        return _post_message("announce", announcement.encode())
+            else:
+                self.records.save_update(update)
+        return _post_message("announce", _announcement(update, image, difference).encode())
 
     def _decided(self, update: Update, response: aiocoap.Message | None, now: float) -> None:
         if response is None or not response.code.is_successful():
@@ -466,11 +508,25 @@ class ServerCore:
                 # Another update that this server has given up, or this one, the answer to an
                 # earlier announcement having been lost: the next registration will tell.
                 self._note(update.serial, decision.result.text, now, update.id)
+            elif update.kind is Kind.DIFFERENTIAL and decision.result in _FULL_MAY_DO:
+                self._give_up_difference(update, decision.result, now)
             else:
                 text = decision.text or decision.result.text
                 if decision.result is Result.NOT_ENOUGH_SRAM:
                     text += f" ({decision.needed} bytes needed, {decision.possible} possible)"
                 self._change(update, UpdateState.REFUSED, text, now, decision.result)
+
+    def _give_up_difference(self, update: Update, result: Result, now: float) -> None:
+        """The differential file will not do: announce the full image.
+
+        A terminal says so twice, in a report and when it registers; of a full image, which is
+        announced by then, it says such things in its decision only.
+        """
+        if update.kind is not Kind.DIFFERENTIAL or update.state.ended:
+            return
+        text = f"the full image is sent, the differential file will not do: {result.text}"
+        update = replace(update, kind=Kind.FULL_IMAGE)
+        self._make_due(_ANNOUNCE, self._change(update, UpdateState.ANNOUNCED, text, now))
 
     def _stands(self, update: Update, response: aiocoap.Message | None, now: float) -> None:
         """A terminal with an update under way said how far it is, or nothing."""
@@ -691,6 +747,23 @@ def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
 def _version_key(version: str) -> tuple[int, ...]:
     """Versions in their order: ``1.10.0+0`` is newer than ``1.9.0+0``."""
     return tuple(int(part) for part in re.findall(r"[0-9]+", version))
+
+
+def _announcement(update: Update, image: Image, difference: bytes | None) -> Announcement:
+    file_size, file_digest, memory = image.file_size, image.file_digest, 0
+    if difference is not None:
+        file_size, file_digest = len(difference), hashlib.sha256(difference).digest()
+        memory = read_header(difference).memory
+    return Announcement(
+        update_id=update.id,
+        kind=Kind.FULL_IMAGE if difference is None else Kind.DIFFERENTIAL,
+        file_size=file_size,
+        file_digest=file_digest,
+        version=image.version,
+        image_digest=image.digest,
+        image_size=image.size,
+        working_memory=memory,
+    )
 
 
 def _unfit(image: Image, terminal: Terminal) -> Result | None:

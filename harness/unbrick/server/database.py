@@ -42,7 +42,7 @@ from unbrick.server.records import (
     Update,
     UpdateState,
 )
-from unbrick.wire.messages import Result, TerminalState
+from unbrick.wire.messages import Kind, Result, TerminalState
 
 _META = MetaData()
 
@@ -88,6 +88,14 @@ _FILES = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+_DIFFERENCES = Table(
+    "differences",
+    _META,
+    Column("base", LargeBinary(32), ForeignKey("images.digest"), primary_key=True),
+    Column("digest", LargeBinary(32), ForeignKey("images.digest"), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
 # sqlite_autoincrement: an id that was given out never comes back, whatever is deleted.
 _UPDATES = Table(
     "updates",
@@ -104,6 +112,7 @@ _UPDATES = Table(
     Column("created", Float, nullable=False),
     Column("changed", Float, nullable=False),
     Column("restoration", Boolean),
+    Column("kind", Integer),
     sqlite_autoincrement=True,
 )
 
@@ -265,6 +274,16 @@ class SqlRecords:
         self._add(_IMAGES, dict(vars(image)))
         self._add(_FILES, {"digest": image.digest, "data": file})
 
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """See ``Records``."""
+        rows = self._rows(_DIFFERENCES, base=base, digest=digest)
+        return bytes(rows[0].data) if rows else None
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """See ``Records``."""
+        if self.difference(base, digest) is None:
+            self._add(_DIFFERENCES, {"base": base, "digest": digest, "data": file})
+
     def update(self, update_id: int) -> Update | None:
         """See ``Records``."""
         rows = self._rows(_UPDATES, id=update_id)
@@ -345,6 +364,7 @@ def _update_values(item: Update) -> dict[str, Any]:
     del values["id"]
     values["state"] = item.state.value
     values["result"] = None if item.result is None else int(item.result)
+    values["kind"] = None if item.kind is None else int(item.kind)
     return values
 
 
@@ -353,6 +373,7 @@ def _update(row: Row[Any]) -> Update:
     values["state"] = UpdateState(row.state)
     values["result"] = None if row.result is None else Result(row.result)
     values["restoration"] = bool(row.restoration)
+    values["kind"] = None if row.kind is None else Kind(row.kind)
     return Update(**values)
 
 

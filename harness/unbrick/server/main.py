@@ -14,6 +14,7 @@ from typing import TextIO
 
 import uvicorn
 
+from unbrick.delta import encode
 from unbrick.errors import ImageError, PortError
 from unbrick.image import format as image_format
 from unbrick.server.coap import CoapServer
@@ -90,7 +91,7 @@ async def serve(
         SetupError: the database cannot be opened.
     """
     records = SqlRecords(settings.database)
-    coap = CoapServer(ServerCore(records, inspect))
+    coap = CoapServer(ServerCore(records, inspect, encode))
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
         sock = stack.enter_context(_bind(settings.host, settings.http_port))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from unbrick.wire.messages import Result, TerminalState
+from unbrick.wire.messages import Kind, Result, TerminalState
 
 
 class UpdateState(Enum):
@@ -92,7 +92,8 @@ class Image:
 class Update:
     """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before.
 
-    ``restoration``: the server began it by itself, for a terminal without valid software.
+    ``restoration``: the server began it by itself, for a terminal without valid software; ``kind``
+    is of the file that was announced last, and None before that.
     """
 
     id: int
@@ -107,6 +108,7 @@ class Update:
     created: float
     changed: float
     restoration: bool = False
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,12 @@ class Records(Protocol):
     def add_image(self, image: Image, file: bytes) -> None:
         """Keep a new image with its file."""
 
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """The differential file that turns image ``base`` into image ``digest``, if one is kept."""
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """Keep a differential file; one that is there already stays."""
+
     def update(self, update_id: int) -> Update | None:
         """The update with this id."""
 
@@ -208,6 +216,7 @@ class MemoryRecords:
         self._terminals: dict[str, Terminal] = {}
         self._images: dict[bytes, Image] = {}
         self._files: dict[bytes, bytes] = {}
+        self._differences: dict[tuple[bytes, bytes], bytes] = {}
         self._updates: dict[int, Update] = {}
         self._events: dict[int, Event] = {}
         self._messages: dict[int, TextMessage] = {}
@@ -250,6 +259,14 @@ class MemoryRecords:
         """See ``Records``."""
         self._images[image.digest] = image
         self._files[image.digest] = file
+
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """See ``Records``."""
+        return self._differences.get((base, digest))
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """See ``Records``."""
+        self._differences.setdefault((base, digest), file)
 
     def update(self, update_id: int) -> Update | None:
         """See ``Records``."""

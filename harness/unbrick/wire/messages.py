@@ -47,6 +47,8 @@ class Result(IntEnum):
     TRIAL_FAILED = 15
     RESTORED = 16
     RESTORED_BY_LINK = 17
+    WRONG_BASE = 18
+    NOT_REBUILT = 19
 
     @property
     def text(self) -> str:
@@ -73,6 +75,8 @@ _RESULT_TEXTS = {
     Result.TRIAL_FAILED: "trial failed, restoration needed",
     Result.RESTORED: "restored over the wire",
     Result.RESTORED_BY_LINK: "restored over the wireless link",
+    Result.WRONG_BASE: "made for other installed software",
+    Result.NOT_REBUILT: "the differential file makes no image",
 }
 
 
@@ -87,6 +91,7 @@ class Kind(IntEnum):
     """What an update file is."""
 
     FULL_IMAGE = 0
+    DIFFERENTIAL = 1
 
 
 class Phase(IntEnum):

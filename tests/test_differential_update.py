@@ -1,0 +1,146 @@
+"""Row A8 on the real ARM binary: the terminal rebuilds the new image from a differential file."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from unbrick.bench.system import System
+from unbrick.board import BOARD
+from unbrick.delta import encode
+from unbrick.image.format import inspect
+from unbrick.image.sign import sign
+from unbrick.server.core import ServerCore
+from unbrick.server.records import UpdateState
+from unbrick.wire.messages import Kind, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+APPLICATION = BOARD.partition("application")
+
+
+def start(make_system: Callable[..., System], engine: str = "inprocess") -> System:
+    """A registered terminal with 1.0.0, and a server that knows 1.0.0 and 1.1.0."""
+    system = make_system(engine=engine, differ=encode)
+    system.power_on()
+    system.wait_registered()
+    system.publish("1.0.0")
+    system.publish("1.1.0")
+    return system
+
+
+def application(system: System) -> bytes:
+    return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
+
+
+@pytest.mark.parametrize("engine", ["inprocess", "qemu"])
+def test_claim_a8_the_new_image_is_rebuilt_from_the_difference_and_the_nor(
+    make_system: Callable[..., System], engine: str
+) -> None:
+    system = start(make_system, engine)
+    update = system.update_to("1.1.0")
+    assert update.state is UpdateState.SUCCEEDED
+    assert update.kind is Kind.DIFFERENTIAL
+    new = system.releases.signed["1.1.0"]
+    assert application(system) == new
+    file = system.records.difference(update.from_digest, update.digest)
+    assert file
+    announced = re.search(r"update: announced 1\.1\.0, (\d+) bytes", system.console.text)
+    assert announced
+    assert int(announced.group(1)) == len(file) < len(new) / 4
+
+
+def test_claim_a8_sram_is_secured_for_file_image_and_working_memory(
+    make_system: Callable[..., System],
+) -> None:
+    system = start(make_system)
+    update = system.update_to("1.1.0")
+    file = system.records.difference(update.from_digest, update.digest)
+    assert file
+    secured = re.search(r"update: secured (\d+) bytes", system.console.text)
+    assert secured
+    assert int(secured.group(1)) >= len(system.releases.signed["1.1.0"]) + len(file)
+
+
+def test_claim_a8_the_full_image_when_the_server_does_not_know_what_is_installed(
+    make_system: Callable[..., System],
+) -> None:
+    system = make_system(differ=encode)
+    system.power_on()
+    system.wait_registered()
+    system.publish("1.1.0")
+    assert system.update_to("1.1.0").kind is Kind.FULL_IMAGE
+
+
+def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(
+    make_system: Callable[..., System],
+) -> None:
+    system = start(make_system)
+    other = system.releases.signed["1.3.0"]
+    system.server = ServerCore(system.records, inspect, lambda _, new: encode(other, new))
+    system.link.server_dies()
+    system.link.server_returns(system.server)
+    update = system.update_to("1.1.0")
+    assert "update: failed, made for other installed software" in system.console.text
+    assert update.state is UpdateState.SUCCEEDED
+    assert update.kind is Kind.FULL_IMAGE
+    assert application(system) == system.releases.signed["1.1.0"]
+
+
+def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
+    make_system: Callable[..., System],
+) -> None:
+    system = start(make_system)
+
+    def damaged(old: bytes, new: bytes) -> bytes:
+        file = bytearray(encode(old, new))
+        file[random.Random(4).randrange(100, len(file))] ^= 0x40
+        return bytes(file)
+
+    system.server = ServerCore(system.records, inspect, damaged)
+    system.link.server_dies()
+    system.link.server_returns(system.server)
+    before = application(system)
+    update = system.start_update("1.1.0")
+    system.console.expect("update: failed, the differential file makes no image", 300)
+    assert application(system) == before
+    system.wait_update(update)
+    assert application(system) == system.releases.signed["1.1.0"]
+    assert system.update(update).result is Result.SUCCESS
+
+
+def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_arrive(
+    make_system: Callable[..., System],
+) -> None:
+    """Three tasks are held; file and image do not fit into what the others give up."""
+    system = make_system(differ=encode)
+    releases = system.releases
+    program = releases.firmware.applications["1.1.0"]
+    assert program.release
+    large = sign(
+        program.binary.read_bytes() + random.Random(6).randbytes(80_000),
+        name=program.release.name,
+        version=program.release.version,
+        build_time=program.release.build_time,
+        hardware_id=BOARD.hardware_id,
+        security_counter=program.release.security_counter,
+        key=releases.key,
+    )
+    system.releases = replace(releases, signed={**releases.signed, "1.1.0": large})
+    system.power_on()
+    system.wait_registered()
+    for task in ("browser", "media", "maps"):
+        system.console.command(f"hold {task}")
+    system.publish("1.0.0")
+    update = system.update_to("1.1.0")
+    assert update.kind is Kind.DIFFERENTIAL
+    file = system.records.difference(update.from_digest, update.digest)
+    assert file
+    secured = re.findall(r"update: secured (\d+) bytes", system.console.text)
+    assert len(large) < int(secured[-1]) < len(large) + len(file)
+    assert application(system) == large
