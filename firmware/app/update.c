@@ -296,6 +296,9 @@ static void check(void) {
         .progress = drain_uarts,
     };
     result = verify_image(update.new_image, update.file.image_size, &rules, &update.image);
+    if (BUG(REBUILT_NOT_VERIFIED) && update.file.kind == KIND_DIFFERENTIAL) {
+        result = RESULT_SUCCESS;
+    }
     if (result != RESULT_SUCCESS) {
         fail((enum result)result, NULL);
     } else if (update.image.total != update.file.image_size) {

@@ -220,6 +220,24 @@ BUGS = (
         ("data-lost",),
     ),
     Bug(
+        "BASE_NOT_CHECKED",
+        "A differential file is decoded without a look at the software that it was made for.",
+        "misfit",
+        ("forged",),
+    ),
+    Bug(
+        "REBUILT_NOT_VERIFIED",
+        "What was rebuilt is trusted for the sake of the file that it was rebuilt from.",
+        "counterfeit",
+        ("forged",),
+    ),
+    Bug(
+        "STAGED_SHORT",
+        "The area is secured for the differential file alone, and the decoder writes past it.",
+        "differential",
+        ("bricked", "silent", "data-lost", "executed-or-programmed-wrongly", "rejected"),
+    ),
+    Bug(
         "SELF_RESTORATION_GIVES_UP",
         "After a file that cannot be used boot does not ask for another.",
         "pretender",

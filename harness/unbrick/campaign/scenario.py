@@ -41,7 +41,9 @@ class Scenario:
             ``damaged``, one that its hash does not fit. By the link it is the server that offers
             it: ``forged 1.3.0`` instead of the genuine one.
         unfit: releases that must not be what runs in the end.
-        differential: whether the server sends differential files where they help.
+        differences: the differential files that the server sends where they help: ``sound`` ones,
+            ``misfit``, made against other software than the terminal registered with, or
+            ``forged``, that become an image with a bad signature; ``None``: it sends full images.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Scenario:
     phonebook_free: int | None = None
     imposter: str | None = None
     unfit: tuple[str, ...] = ()
-    differential: bool = False
+    differences: str | None = None
 
 
 SCENARIOS = {
@@ -77,7 +79,23 @@ SCENARIOS = {
             "1.0.0 is updated to 1.1.0 and then to 1.3.0 by differential files",
             updates=("1.1.0", "1.3.0"),
             rescue="1.3.0",
-            differential=True,
+            published=("1.0.0",),
+            differences="sound",
+        ),
+        Scenario(
+            "misfit",
+            "the differential file to 1.1.0 was made for other software; the full image follows",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            differences="misfit",
+        ),
+        Scenario(
+            "counterfeit",
+            "the differential file to 1.1.0 becomes an image that nobody has signed",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            published=("1.0.0",),
+            differences="forged",
         ),
         Scenario(
             "overtaken",

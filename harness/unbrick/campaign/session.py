@@ -15,6 +15,7 @@ from unbrick.errors import ImageError, ToolBrokenError
 from unbrick.image.factory import factory_image
 from unbrick.nor.cells import Cells
 from unbrick.server.records import UpdateState
+from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from unbrick.campaign.scenario import Scenario
@@ -134,6 +135,7 @@ def run_session(
     try:
         story.run()
         _check_end(story)
+        _check_differences(story)
         _check_need(story, readable, engine.op_count)
     except Violation as found:
         violation = (found.kind, str(found))
@@ -181,6 +183,15 @@ def _check_end(story: Story) -> None:
         newest = max(u.version for u in updates)
         if running.version < newest:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
+
+
+def _check_differences(story: Story) -> None:
+    """A differential file that must be refused is, and as early as it can be."""
+    kind = story.scenario.differences
+    if kind == "misfit" and Result.NOT_REBUILT.text in story.bench.console.text:
+        raise Violation("forged", "a differential file for other software was begun with")
+    if kind == "forged" and "agent: rewriting" in story.bench.console.text:
+        raise Violation("forged", "an image that nobody has signed was rebuilt and written")
 
 
 def _check_need(story: Story, before: Cells, ops: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
@@ -103,9 +103,14 @@ def inspect_once(image: bytes) -> ImageInfo:
 
 
 @lru_cache(maxsize=16)
-def differ_once(old: bytes, new: bytes) -> bytes:
+def differ_once(kind: str, old: bytes, new: bytes) -> bytes:
     """The differential file of a pair; the same few pairs are met in every session."""
-    return encode(old, new)
+    base, wanted = bytearray(old), bytearray(new)
+    if kind == "misfit":
+        base[len(base) // 2] ^= 1
+    elif kind == "forged":
+        wanted[-1] ^= 1  # the signature is what comes last
+    return encode(bytes(base), bytes(wanted))
 
 
 class Bystander:
@@ -199,8 +204,9 @@ class Story:
 
     def new_server(self) -> ServerCore:
         """A server that goes on from the records."""
+        kind = self.scenario.differences
         return ServerCore(
-            self.store, inspect_once, differ_once if self.scenario.differential else None
+            self.store, inspect_once, partial(differ_once, kind) if kind is not None else None
         )
 
     def run(self) -> None:
@@ -271,6 +277,8 @@ class Story:
                 self.core.cancel_update(update, self.engine.now)
         self._wait(f"the update to {version} does not end", lambda: self._state(update).ended)
         ended = self.store.update(update)
+        if self.scenario.differences == "forged":
+            return
         if ended and ended.result in _NOT_OUR_FAULT and not self._link_is_bad:
             raise Violation("rejected", f"the update to {version} ended with {ended.result}")
 
@@ -366,5 +374,7 @@ _NOT_OUR_FAULT = {
     Result.IMAGE_MALFORMED,
     Result.IMAGE_HASH_WRONG,
     Result.SIGNATURE_WRONG,
+    Result.WRONG_BASE,
+    Result.NOT_REBUILT,
 }
 _CANCELLABLE = {UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING}
