@@ -186,3 +186,14 @@ def test_a_name_that_noise_has_hit_keeps_nothing_from_being_restored(image: byte
     assert desk.apparatus.stage is Stage.DONE
     assert desk.apparatus.terminal is not None
     assert desk.apparatus.terminal.hardware_id == terminal.hardware_id
+
+
+def test_what_somebody_else_restores_meanwhile_is_no_reason_to_be_restored(image: bytes) -> None:
+    """Boot takes an image over the wireless link, too, and says so on the wire."""
+    terminal = ScriptedTerminal(application=True)
+    desk = Desk(terminal, image, wait=10.0, console=False)
+    terminal._say("restoration: no application")
+    terminal._say("restoration: accepted 1.0.0+0")
+    assert "nothing that asks to be restored" in desk.run().error
+    assert desk.apparatus.reason == "no application"
+    assert desk.apparatus.accepted == ""

@@ -315,6 +315,8 @@ class Apparatus:
                 self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
         elif words.ANNOUNCES.search(line):
             self._announced = True
+        elif words.ACCEPTED.search(line):
+            pass  # From somebody else: over the air, or before the line was gone.
         elif match := words.REFUSED.search(line):
             self._refusal = match["reason"]  # It broke off the transfer.
             if self.transfers and words.FINAL.search(self._refusal):

@@ -35,10 +35,10 @@ def unfit(info: ImageInfo, found: Terminal | None) -> UnbrickError | None:
 
 def refused(reason: str) -> UnbrickError:
     """The terminal has received the image, and does not want it."""
-    return RestoreError(
-        f"the terminal refused the image: {reason}",
-        hint="give an image that is meant for this terminal: `unbrick image inspect` tells",
-    )
+    hint = "give an image that is meant for this terminal: `unbrick image inspect` tells"
+    if "journal" in reason:
+        hint = "power-cycle it and try again; if that does not help its NOR is worn"
+    return RestoreError(f"the terminal refused the image: {reason}", hint=hint)
 
 
 def broken_off(error: UnbrickError, said: str) -> UnbrickError:

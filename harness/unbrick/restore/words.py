@@ -19,7 +19,9 @@ IDENTITY = re.compile(
 )
 ANNOUNCES = re.compile(r"restoration: send the signed image")
 ACCEPTED = re.compile(r"restoration: accepted (?P<version>\S{1,31})")
-REFUSED = re.compile(r"restoration: refused, (?P<reason>.{1,200})")
+REFUSED = re.compile(
+    r"restoration: (?:refused, |(?=the journal cannot be written))(?P<reason>.{1,200})"
+)
 REASON = re.compile(r"restoration: (?P<reason>.{1,200})")
 RUNS = re.compile(r"terminal: (?P<software>.{1,160}, built .{1,31})")
 CONFIRMED = re.compile(r"update: \S{1,31} confirmed")
