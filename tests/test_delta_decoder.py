@@ -44,6 +44,7 @@ class Job(ctypes.Structure):
         ("memory", ctypes.c_void_p),
         ("memory_size", ctypes.c_uint32),
         ("sha256", SHA256),
+        ("progress", ctypes.c_void_p),
     ]
 
 
@@ -88,6 +89,7 @@ class Decoder:
             ctypes.addressof(work) + start,
             size,
             sha256,
+            None,
         )
         error = ctypes.c_int(1)
         handle = self.library.delta_begin(

@@ -12,6 +12,7 @@ import pytest
 from unbrick.bench.system import System
 from unbrick.board import BOARD
 from unbrick.delta import encode
+from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.core import ServerCore
@@ -75,6 +76,31 @@ def test_claim_a8_the_full_image_when_the_server_does_not_know_what_is_installed
     system.wait_registered()
     system.publish("1.1.0")
     assert system.update_to("1.1.0").kind is Kind.FULL_IMAGE
+
+
+def lost_while_updating(system: System) -> int:
+    """Bytes that the console's receiver loses although the line is never silent."""
+    engine = system.engine
+    assert isinstance(engine, InProcessEngine)
+    update = system.start_update("1.1.0")
+    assert system.bench.run_until(lambda: bool(system.link.fetched), 60)
+    while "update: checked" not in system.console.text:
+        system.console.write(b" ")
+        system.bench.run_for(0.0001)
+    lost = engine.overruns[0]
+    assert system.wait_update(update).state is UpdateState.SUCCEEDED
+    return lost
+
+
+def test_no_more_bytes_are_lost_than_while_a_full_image_is_checked(
+    make_system: Callable[..., System],
+) -> None:
+    full = make_system(engine="inprocess")
+    full.power_on()
+    full.wait_registered()
+    full.publish("1.1.0")
+    rebuilt = start(make_system, "inprocess")
+    assert lost_while_updating(rebuilt) <= lost_while_updating(full)
 
 
 def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(

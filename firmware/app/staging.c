@@ -11,8 +11,6 @@
 #include "lib/delta.h"
 #include "lib/result.h"
 
-/* Bytes of a differential file that are decoded between two looks at the UARTs. */
-#define PIECE 64u
 #define THROUGH_ROOM (TRANSFER_WINDOW * TRANSFER_BLOCK)
 
 static struct {
@@ -93,6 +91,7 @@ static int begin_decoding(const uint8_t *head, uint32_t length) {
         .memory = staging.memory,
         .memory_size = staging.plan.working_memory,
         .sha256 = hash_base,
+        .progress = uart_poll,
     };
     struct delta_header header;
     int error = delta_parse_header(&header, head, length);
@@ -106,12 +105,7 @@ static int begin_decoding(const uint8_t *head, uint32_t length) {
 }
 
 static int decode(const uint8_t *data, uint32_t length) {
-    int error = DELTA_OK;
-    for (uint32_t at = 0; at < length && !error; at += PIECE) {
-        error = delta_feed(staging.decoder, data + at, length - at < PIECE ? length - at : PIECE);
-        uart_poll();
-    }
-    return result_of(error);
+    return result_of(delta_feed(staging.decoder, data, length));
 }
 
 static uint32_t length_of(uint32_t number) {

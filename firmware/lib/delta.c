@@ -6,6 +6,9 @@
 #include "delta_code.h"
 #include "delta_coder.h"
 
+/* Steps of the decoder, a copied unit or a new byte each, between two calls of `progress`. */
+#define STEPS_BETWEEN 8u
+
 enum {
     FIXED_MEMORY = 6144,
     SEGMENT_MEMORY = 11,
@@ -60,6 +63,7 @@ struct delta {
     int error;
     enum state state;
     bool started;
+    uint32_t steps;
     uint32_t read;  /* numbers of the table */
     uint32_t known; /* segments that are in it */
     uint32_t gap;   /* of the segment that is being read */
@@ -895,8 +899,16 @@ static uint32_t new_unit(struct delta *delta, const uint8_t *data, uint32_t p, u
 }
 
 /* Learn from bytes that are known as if they were new. */
+/* Lets the caller look after what cannot wait. */
+static void pace(struct delta *delta) {
+    if (delta->job.progress != NULL && ++delta->steps % STEPS_BETWEEN == 0) {
+        delta->job.progress();
+    }
+}
+
 static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t end) {
     while (p < end) {
+        pace(delta);
         const uint32_t size = new_size(delta, p, end);
         new_unit(delta, data, p, size, true);
         p += size;
@@ -950,6 +962,7 @@ static int step_walk(struct delta *delta) {
 }
 
 static void step(struct delta *delta) {
+    pace(delta);
     if (!delta->started) {
         coder_start(&delta->coder);
         delta->started = true;

@@ -57,6 +57,8 @@ struct delta_job {
     void *memory;        /* working memory, at a multiple of 8 */
     uint32_t memory_size;
     void (*sha256)(uint8_t digest[DELTA_SHA256_SIZE], const uint8_t *data, uint32_t length);
+    void (*progress)(void); /* called every few dozen instructions of the image (drain the UARTs);
+                               may be NULL */
 };
 
 struct delta; /* lies at the start of the working memory */

@@ -24,8 +24,8 @@ static int rebuild(const struct delta_header *header, const uint8_t *base, const
     void *const memory = malloc(header->memory);
     CHECK(memory != NULL);
     memset(memory, 0xA5, header->memory);
-    const struct delta_job job = {base,   header->base_length, image,    header->length,
-                                  memory, header->memory,      no_sha256};
+    const struct delta_job job = {base,   header->base_length, image,     header->length,
+                                  memory, header->memory,      no_sha256, NULL};
     int error;
     struct delta *const delta = delta_begin(&job, file, &error);
     *rebuilt = 0;
