@@ -14,6 +14,8 @@ from unbrick.robot.uart import Uart
 from unbrick.server.core import ServerCore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.engine.base import Engine
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
@@ -29,6 +31,7 @@ class Reference:
         uart: what it says on UART0.
         claims: what the server believes of an image, instead of what is in it.
         factory: the NOR as it left the factory; None when the engine cannot show it.
+        differ: makes the server's differential files; None: it sends full images.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Reference:
     ) -> None:
         self.engine = engine
         self.claims: dict[bytes, ImageInfo] = {}
+        self.differ: Callable[[bytes, bytes], bytes] | None = None
         try:
             self.system = System(
                 engine,
@@ -87,7 +91,7 @@ class Reference:
 
     def new_server(self) -> None:
         """A server made anew from the records of the old one."""
-        self.system.server = ServerCore(self.system.records, self._believe)
+        self.system.server = ServerCore(self.system.records, self._believe, self.differ)
         self.system.link.server_returns(self.system.server)
 
     def radio_log(self) -> str:

@@ -8,6 +8,7 @@ from enum import Enum
 
 from robot.api import logger
 
+from unbrick.delta import encode
 from unbrick.errors import ServerError, UpdateError
 from unbrick.image.format import inspect
 from unbrick.link.faults import Direction, FaultPlan, Faults
@@ -15,7 +16,7 @@ from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.robot.spoil import Spoiled, spoil
 from unbrick.robot.uart import compiled
 from unbrick.server.records import Update, UpdateState
-from unbrick.wire.messages import Result
+from unbrick.wire.messages import Kind, Result
 
 UPDATE_TIME = timedelta(minutes=5)
 REGISTERED = compiled("link: registered", regex=False)
@@ -58,6 +59,34 @@ class UpdateKeywords(Keywords):
     def _spoilt(self, version: str, how: Spoiled) -> bytes:
         self._image(version)
         return spoil(self._releases, version, how)
+
+    @keyword
+    def send_differential_files(self) -> None:
+        """From now on the server sends differential files where they help.
+
+        It must know both images, also the installed one:
+
+        | `Send Differential Files` |       |
+        | `Publish`                 | 1.0.0 |
+        | `Update Terminal`         | 1.1.0 |
+        | ${bytes} =                | `Get Size Of Differential File` |
+        """
+        self._terminal.differ = encode
+        self._terminal.new_server()
+
+    @keyword
+    def get_size_of_differential_file(self) -> int:
+        """Bytes of the differential file that the update sent; fails when it was a full image."""
+        update = self._update()
+        file = self._terminal.system.records.difference(update.from_digest, update.digest)
+        if update.kind is not Kind.DIFFERENTIAL or file is None:
+            raise UpdateError("the update did not send a differential file")
+        return len(file)
+
+    @keyword
+    def update_should_have_sent_full_image(self) -> None:
+        """The update sent the full image, for want of a differential file or after it failed."""
+        expect(self._update().kind is Kind.FULL_IMAGE, "the update did not send the full image")
 
     @keyword
     def start_update(self, version: str) -> int:
