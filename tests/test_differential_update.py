@@ -39,7 +39,7 @@ def application(system: System) -> bytes:
     return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
 
 
-@pytest.mark.parametrize("engine", ["inprocess", "qemu"])
+@pytest.mark.parametrize("engine", ["inprocess", "qemu", "renode"])
 def test_claim_a8_the_new_image_is_rebuilt_from_the_difference_and_the_nor(
     make_system: Callable[..., System], engine: str
 ) -> None:

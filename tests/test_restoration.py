@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 APPLICATION = BOARD.partition("application")
 
 
-@pytest.fixture(params=["inprocess", "qemu"])
+@pytest.fixture(params=["inprocess", "qemu", "renode"])
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine's name."""
     return str(request.param)

@@ -26,7 +26,7 @@ APPLICATION = BOARD.partition("application")
 ENTRY = "Alice                            12345"
 
 
-@pytest.fixture(params=["inprocess", "qemu"])
+@pytest.fixture(params=["inprocess", "qemu", "renode"])
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine's name."""
     return str(request.param)

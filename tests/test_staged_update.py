@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 APPLICATION = BOARD.partition("application")
 
 
-@pytest.fixture(params=["inprocess", "qemu"])
+@pytest.fixture(params=["inprocess", "qemu", "renode"])
 def registered(request: pytest.FixtureRequest, make_system: Callable[..., System]) -> System:
     """A terminal with 1.0.0 that has registered; 1.1.0 is published."""
     system = make_system(engine=request.param)
