@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from unbrick.server.user_memory import MemoryUserRecords
+from unbrick.server.user_records import UserRecords
 from unbrick.wire.messages import Kind, Result, TerminalState
 
 
@@ -135,8 +137,8 @@ class TextMessage:
     changed: float
 
 
-class Records(Protocol):
-    """A store. Ids count from 1 and never come back; listings are in the order of making."""
+class Records(UserRecords, Protocol):
+    """A store. Ids count up from 1 and never come back; listings are in the order of making."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is written inside is kept when the block ends, and nothing when it raises."""
@@ -209,10 +211,11 @@ class Records(Protocol):
         """Keep what has changed of a message."""
 
 
-class MemoryRecords:
+class MemoryRecords(MemoryUserRecords):
     """A store in memory, for simulations and tests."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._terminals: dict[str, Terminal] = {}
         self._images: dict[bytes, Image] = {}
         self._files: dict[bytes, bytes] = {}
@@ -224,7 +227,7 @@ class MemoryRecords:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See ``Records``."""
-        before = {name: dict(table) for name, table in vars(self).items()}
+        before = {name: table.copy() for name, table in vars(self).items()}
         try:
             yield
         except BaseException:

@@ -1,0 +1,127 @@
+"""Opening a database: SQLite by default, PostgreSQL by its URL; its tables are brought up to date.
+
+Of all that write, one writes at a time, on both (``BEGIN IMMEDIATE``, an advisory lock): what a
+transaction has read is still so when it writes. Processes may share a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from unbrick.errors import SetupError
+
+BUSY_TIMEOUT = 30.0
+"""Seconds to wait for another process that writes."""
+
+WRITER_LOCK = 0x756E6272
+"""The key of the advisory lock that a writer holds on PostgreSQL."""
+
+_WRITES = "unbrick_writes"
+_FIRST = "0001"
+
+
+def open_database(url: str) -> Engine:
+    """The database at an SQLAlchemy URL, or in an SQLite file, which is made when it is missing.
+
+    Raises:
+        SetupError: it cannot be opened, or is a later version's.
+    """
+    hint = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
+    try:
+        engine = _engine(_url(url))
+        with writing(engine) as connection:
+            bring_up_to_date(connection)
+    except CommandError as error:
+        raise SetupError(
+            f"the database is not one of this version: {error}",
+            hint="start the version that it was last used with, or a later one",
+        ) from error
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, ImportError) and "psycopg" in reason:
+            hint = "install what is needed for PostgreSQL: pip install 'unbrick[postgresql]'"
+        raise SetupError(f"the database cannot be opened: {reason}", hint=hint) from error
+    return engine
+
+
+def _url(text_: str) -> URL:
+    url = make_url(text_ if "://" in text_ else f"sqlite:///{text_}")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise NoSuchModuleError("it is neither SQLite nor PostgreSQL")
+    # The driver that is maintained, whatever SQLAlchemy's default is.
+    if url.drivername == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+    if url.database in (None, "", ":memory:"):
+        options["poolclass"] = StaticPool
+        options["connect_args"]["check_same_thread"] = False
+    engine = create_engine(url, **options)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # `_begin_sqlite` says when a transaction begins.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    # What is deleted is overwritten: a backup must not be found in free pages.
+    cursor.execute("PRAGMA secure_delete=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # Who reads first and writes later would be refused when another has written in between.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes: kept when the block ends, undone when it raises."""
+    with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+        yield connection
+
+
+def bring_up_to_date(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that are missing; those of a database without any are found out."""
+    config = Config()
+    folder = str(Path(__file__).with_name("migrations"))
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.attributes["connection"] = connection
+    tables = inspect(connection)
+    if not tables.has_table("alembic_version") and tables.has_table("terminals"):
+        command.stamp(config, _FIRST)
+    command.upgrade(config, revision)
+
+
+def wipe_log(engine: Engine) -> bool:
+    """Have what was deleted leave SQLite's log, too; gives whether nobody was in the way."""
+    if engine.dialect.name != "sqlite":
+        return True
+    with engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None  # noqa: S101 - it was connected just now
+        busy, *_ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy

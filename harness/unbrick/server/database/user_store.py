@@ -1,0 +1,278 @@
+"""``UserRecords`` in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import select, update
+
+from unbrick.server.database.models import (
+    AnalysisRow,
+    AuditRow,
+    BackupRow,
+    CallRow,
+    InstallationRow,
+    OwnershipRow,
+    PreparationRow,
+    RangeRow,
+    SessionRow,
+    SoftwareRow,
+    StepRow,
+    SubscriberRow,
+    table,
+)
+from unbrick.server.database.rows import Rows
+from unbrick.server.user_records import (
+    Actor,
+    Analysis,
+    AuditAction,
+    AuditEntry,
+    Backup,
+    Call,
+    Installation,
+    Preparation,
+    PreparationState,
+    Range,
+    RangeKind,
+    Session,
+    SessionState,
+    Step,
+    StepState,
+    Subscriber,
+)
+
+_SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
+
+
+class SqlUserRecords(Rows):
+    """The user database."""
+
+    def subscriber(self, subscriber_id: int) -> Subscriber | None:
+        """See ``UserRecords``."""
+        return self._first(Subscriber, SubscriberRow, id=subscriber_id)
+
+    def subscribers(self) -> list[Subscriber]:
+        """See ``UserRecords``."""
+        return self._find(Subscriber, SubscriberRow)
+
+    def add_subscriber(self, subscriber: Subscriber, actor: Actor) -> Subscriber:
+        """See ``UserRecords``."""
+        with self._together():
+            self._check_phone(subscriber)
+            kept = replace(subscriber, id=self._add(SubscriberRow, dict(vars(subscriber))))
+            self._note(AuditAction.SUBSCRIBER_ADDED, "", kept.id, actor)
+        return kept
+
+    def save_subscriber(self, subscriber: Subscriber, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            self._check_phone(subscriber)
+            if self._save(SubscriberRow, dict(vars(subscriber))):
+                self._note(AuditAction.SUBSCRIBER_CHANGED, "", subscriber.id, actor)
+
+    def _check_phone(self, subscriber: Subscriber) -> None:
+        other = self._first(Subscriber, SubscriberRow, phone=subscriber.phone)
+        if other is not None and other.id != subscriber.id:
+            raise KeyError(subscriber.phone)
+
+    def delete_subscriber(self, subscriber_id: int, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            for serial in self.owned(subscriber_id):
+                self.assign(serial, None, actor)
+            if self._remove_for_good(SubscriberRow, id=subscriber_id):
+                self._note(AuditAction.SUBSCRIBER_DELETED, "", subscriber_id, actor)
+
+    def owner(self, serial: str) -> Subscriber | None:
+        """See ``UserRecords``."""
+        owners = table(OwnershipRow)
+        query = select(owners.c.subscriber_id).where(owners.c.serial == serial)
+        with self._use() as connection:
+            subscriber_id = connection.execute(query).scalar()
+        return None if subscriber_id is None else self.subscriber(subscriber_id)
+
+    def owned(self, subscriber_id: int) -> list[str]:
+        """See ``UserRecords``."""
+        owners = table(OwnershipRow)
+        query = select(owners.c.serial).where(owners.c.subscriber_id == subscriber_id)
+        with self._use() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def assign(self, serial: str, subscriber_id: int | None, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            before = self.owner(serial)
+            if (before.id if before else None) == subscriber_id:
+                return
+            if before is not None:
+                self._remove(OwnershipRow, serial=serial)
+                self._note(AuditAction.TERMINAL_RELEASED, serial, before.id, actor)
+            if subscriber_id is not None:
+                self._add(OwnershipRow, {"serial": serial, "subscriber_id": subscriber_id})
+                self._note(AuditAction.TERMINAL_ASSIGNED, serial, subscriber_id, actor)
+
+    def installations(self, serial: str) -> list[Installation]:
+        """See ``UserRecords``."""
+        rows, software = table(InstallationRow), table(SoftwareRow)
+        columns = [rows.c[name] for name in ("id", "serial", "since", "until")]
+        query = (
+            select(*columns, *(software.c[name] for name in _SOFTWARE))
+            .join_from(rows, software, rows.c.software_id == software.c.id)
+            .where(rows.c.serial == serial)
+            .order_by(rows.c.id)
+        )
+        with self._use() as connection:
+            return [Installation(**row._mapping) for row in connection.execute(query)]
+
+    def add_installation(self, installation: Installation) -> Installation:
+        """See ``UserRecords``."""
+        software = table(SoftwareRow)
+        named = {name: getattr(installation, name) for name in _SOFTWARE}
+        query = select(software.c.id).where(*(software.c[name] == named[name] for name in named))
+        with self._together():
+            with self._use() as connection:
+                software_id = connection.execute(query).scalar()
+            if software_id is None:
+                software_id = self._add(SoftwareRow, named)
+            values = {name: getattr(installation, name) for name in ("serial", "since", "until")}
+            values["software_id"] = software_id
+            return replace(installation, id=self._add(InstallationRow, values))
+
+    def end_installation(self, serial: str, until: float) -> None:
+        """See ``UserRecords``."""
+        rows = table(InstallationRow)
+        last = update(rows).where(rows.c.serial == serial, rows.c.until.is_(None))
+        with self._use() as connection:
+            connection.execute(last.values(until=until))
+
+    def analysis(self, serial: str) -> Analysis | None:
+        """See ``UserRecords``."""
+        return next(reversed(self.analyses(serial)), None)
+
+    def analyses(self, serial: str) -> list[Analysis]:
+        """See ``UserRecords``."""
+        return self._find(Analysis, AnalysisRow, serial=serial)
+
+    def add_analysis(self, analysis: Analysis) -> Analysis:
+        """See ``UserRecords``."""
+        return replace(analysis, id=self._add(AnalysisRow, dict(vars(analysis))))
+
+    def preparation(self, base: bytes, digest: bytes) -> Preparation | None:
+        """See ``UserRecords``."""
+        return self._first(Preparation, PreparationRow, base=base, digest=digest)
+
+    def preparations(self, state: PreparationState | None = None) -> list[Preparation]:
+        """See ``UserRecords``."""
+        found = self._find(Preparation, PreparationRow, state=state)
+        return sorted(found, key=lambda item: (item.created, item.base, item.digest))
+
+    def save_preparation(self, preparation: Preparation) -> None:
+        """See ``UserRecords``."""
+        self._put(PreparationRow, dict(vars(preparation)))
+
+    def ranges(self, base: bytes, digest: bytes, kind: RangeKind | None = None) -> list[Range]:
+        """See ``UserRecords``."""
+        return self._find(Range, RangeRow, base=base, digest=digest, kind=kind)
+
+    def set_ranges(self, base: bytes, digest: bytes, ranges: Sequence[Range]) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            self._remove(RangeRow, base=base, digest=digest)
+            self._add_all(RangeRow, [{"base": base, "digest": digest, **vars(r)} for r in ranges])
+
+    def calls(self, serial: str | None = None) -> list[Call]:
+        """See ``UserRecords``."""
+        return self._find(Call, CallRow, serial=serial)
+
+    def call(self, call_id: int) -> Call | None:
+        """See ``UserRecords``."""
+        return self._first(Call, CallRow, id=call_id)
+
+    def open_calls(self) -> list[Call]:
+        """See ``UserRecords``."""
+        return [call for call in self.calls() if call.ended is None]
+
+    def add_call(self, call: Call) -> Call:
+        """See ``UserRecords``."""
+        return replace(call, id=self._add(CallRow, dict(vars(call))))
+
+    def save_call(self, call: Call) -> None:
+        """See ``UserRecords``."""
+        self._save(CallRow, dict(vars(call)))
+
+    def session(self, session_id: int) -> Session | None:
+        """See ``UserRecords``."""
+        return self._first(Session, SessionRow, id=session_id)
+
+    def sessions(self, serial: str | None = None) -> list[Session]:
+        """See ``UserRecords``."""
+        return self._find(Session, SessionRow, serial=serial)
+
+    def unfinished_sessions(self) -> list[Session]:
+        """See ``UserRecords``."""
+        going = [state for state in SessionState if not state.ended]
+        return self._find(Session, SessionRow, state=going)
+
+    def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
+        """See ``UserRecords``."""
+        with self._together():
+            kept = replace(session, id=self._add(SessionRow, dict(vars(session))))
+            self._add_all(StepRow, [{**vars(step), "session_id": kept.id} for step in steps])
+        return kept
+
+    def save_session(self, session: Session) -> None:
+        """See ``UserRecords``."""
+        self._save(SessionRow, dict(vars(session)))
+
+    def steps(self, session_id: int) -> list[Step]:
+        """See ``UserRecords``."""
+        return self._find(Step, StepRow, session_id=session_id)
+
+    def next_step(self, session_id: int) -> Step | None:
+        """See ``UserRecords``."""
+        going = [state for state in StepState if state is not StepState.DONE]
+        return self._first(Step, StepRow, session_id=session_id, state=going)
+
+    def save_step(self, step: Step) -> None:
+        """See ``UserRecords``."""
+        self._save(StepRow, dict(vars(step)))
+
+    def backups(self, serial: str | None = None) -> list[Backup]:
+        """See ``UserRecords``."""
+        return self._find(Backup, BackupRow, serial=serial)
+
+    def add_backup(self, backup: Backup, data: bytes, actor: Actor) -> Backup:
+        """See ``UserRecords``."""
+        with self._together():
+            if self._first(Backup, BackupRow, session_id=backup.session_id) is not None:
+                raise KeyError(backup.session_id)
+            kept = replace(backup, id=self._add(BackupRow, {**vars(backup), "data": data}))
+            self._note(AuditAction.BACKUP_KEPT, kept.serial, kept.id, actor)
+        return kept
+
+    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
+        """See ``UserRecords``."""
+        with self._together():
+            backup = self._first(Backup, BackupRow, id=backup_id)
+            data = self._data(BackupRow, id=backup_id)
+            if backup is None or data is None:
+                raise KeyError(backup_id)
+            self._note(AuditAction.BACKUP_READ, backup.serial, backup_id, actor)
+        return data
+
+    def delete_backup(self, backup_id: int, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            backup = self._first(Backup, BackupRow, id=backup_id)
+            if backup is not None:
+                self._remove_for_good(BackupRow, id=backup_id)
+                self._note(AuditAction.BACKUP_DELETED, backup.serial, backup_id, actor)
+
+    def audit(self, *, serial: str | None = None, subject: int | None = None) -> list[AuditEntry]:
+        """See ``UserRecords``."""
+        return self._find(AuditEntry, AuditRow, serial=serial, subject=subject)
+
+    def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
+        entry = AuditEntry(0, actor.now, actor.name, action, serial, subject, actor.why)
+        self._add(AuditRow, dict(vars(entry)))

@@ -1,0 +1,260 @@
+"""The user database in memory, for simulations and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unbrick.server.user_records import (
+    Actor,
+    Analysis,
+    AuditAction,
+    AuditEntry,
+    Backup,
+    Call,
+    Installation,
+    Preparation,
+    PreparationState,
+    Range,
+    RangeKind,
+    Session,
+    Step,
+    StepState,
+    Subscriber,
+)
+
+_Pair = tuple[bytes, bytes]
+
+
+class MemoryUserRecords:
+    """``UserRecords``. Every attribute is a table that can be copied, so that all can be undone."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._subscribers: dict[int, Subscriber] = {}
+        self._owners: dict[str, int] = {}
+        self._installations: dict[int, Installation] = {}
+        self._analyses: dict[int, Analysis] = {}
+        self._preparations: dict[_Pair, Preparation] = {}
+        self._ranges: dict[_Pair, list[Range]] = {}
+        self._calls: dict[int, Call] = {}
+        self._sessions: dict[int, Session] = {}
+        self._steps: dict[tuple[int, int], Step] = {}
+        self._backups: dict[int, Backup] = {}
+        self._contents: dict[int, bytes] = {}
+        self._audit: list[AuditEntry] = []
+
+    def _next(self, table: str) -> int:
+        self._counts[table] = self._counts.get(table, 0) + 1
+        return self._counts[table]
+
+    def subscriber(self, subscriber_id: int) -> Subscriber | None:
+        """See ``UserRecords``."""
+        return self._subscribers.get(subscriber_id)
+
+    def subscribers(self) -> list[Subscriber]:
+        """See ``UserRecords``."""
+        return list(self._subscribers.values())
+
+    def add_subscriber(self, subscriber: Subscriber, actor: Actor) -> Subscriber:
+        """See ``UserRecords``."""
+        self._check_phone(subscriber)
+        subscriber = replace(subscriber, id=self._next("subscribers"))
+        self._subscribers[subscriber.id] = subscriber
+        self._note(AuditAction.SUBSCRIBER_ADDED, "", subscriber.id, actor)
+        return subscriber
+
+    def save_subscriber(self, subscriber: Subscriber, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        self._check_phone(subscriber)
+        if subscriber.id in self._subscribers:
+            self._subscribers[subscriber.id] = subscriber
+            self._note(AuditAction.SUBSCRIBER_CHANGED, "", subscriber.id, actor)
+
+    def _check_phone(self, subscriber: Subscriber) -> None:
+        for other in self._subscribers.values():
+            if other.phone == subscriber.phone and other.id != subscriber.id:
+                raise KeyError(subscriber.phone)
+
+    def delete_subscriber(self, subscriber_id: int, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        for serial in self.owned(subscriber_id):
+            self.assign(serial, None, actor)
+        if self._subscribers.pop(subscriber_id, None) is not None:
+            self._note(AuditAction.SUBSCRIBER_DELETED, "", subscriber_id, actor)
+
+    def owner(self, serial: str) -> Subscriber | None:
+        """See ``UserRecords``."""
+        return self._subscribers.get(self._owners.get(serial, 0))
+
+    def owned(self, subscriber_id: int) -> list[str]:
+        """See ``UserRecords``."""
+        return sorted(serial for serial, owner in self._owners.items() if owner == subscriber_id)
+
+    def assign(self, serial: str, subscriber_id: int | None, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        before = self._owners.get(serial)
+        if before == subscriber_id:
+            return
+        if before is not None:
+            del self._owners[serial]
+            self._note(AuditAction.TERMINAL_RELEASED, serial, before, actor)
+        if subscriber_id is not None:
+            self._owners[serial] = subscriber_id
+            self._note(AuditAction.TERMINAL_ASSIGNED, serial, subscriber_id, actor)
+
+    def installations(self, serial: str) -> list[Installation]:
+        """See ``UserRecords``."""
+        return [item for item in self._installations.values() if item.serial == serial]
+
+    def add_installation(self, installation: Installation) -> Installation:
+        """See ``UserRecords``."""
+        installation = replace(installation, id=self._next("installations"))
+        self._installations[installation.id] = installation
+        return installation
+
+    def end_installation(self, serial: str, until: float) -> None:
+        """See ``UserRecords``."""
+        for item in self.installations(serial):
+            if item.until is None:
+                self._installations[item.id] = replace(item, until=until)
+
+    def analysis(self, serial: str) -> Analysis | None:
+        """See ``UserRecords``."""
+        return next(reversed(self.analyses(serial)), None)
+
+    def analyses(self, serial: str) -> list[Analysis]:
+        """See ``UserRecords``."""
+        return [item for item in self._analyses.values() if item.serial == serial]
+
+    def add_analysis(self, analysis: Analysis) -> Analysis:
+        """See ``UserRecords``."""
+        analysis = replace(analysis, id=self._next("analyses"))
+        self._analyses[analysis.id] = analysis
+        return analysis
+
+    def preparation(self, base: bytes, digest: bytes) -> Preparation | None:
+        """See ``UserRecords``."""
+        return self._preparations.get((base, digest))
+
+    def preparations(self, state: PreparationState | None = None) -> list[Preparation]:
+        """See ``UserRecords``."""
+        found = [item for item in self._preparations.values() if state in (None, item.state)]
+        return sorted(found, key=lambda item: (item.created, item.base, item.digest))
+
+    def save_preparation(self, preparation: Preparation) -> None:
+        """See ``UserRecords``."""
+        self._preparations[preparation.base, preparation.digest] = preparation
+
+    def ranges(self, base: bytes, digest: bytes, kind: RangeKind | None = None) -> list[Range]:
+        """See ``UserRecords``."""
+        found = self._ranges.get((base, digest), [])
+        return [item for item in found if kind in (None, item.kind)]
+
+    def set_ranges(self, base: bytes, digest: bytes, ranges: Sequence[Range]) -> None:
+        """See ``UserRecords``."""
+        in_order = sorted(ranges, key=lambda item: (item.kind.value, item.offset))
+        self._ranges[base, digest] = in_order
+
+    def calls(self, serial: str | None = None) -> list[Call]:
+        """See ``UserRecords``."""
+        return [item for item in self._calls.values() if serial in (None, item.serial)]
+
+    def call(self, call_id: int) -> Call | None:
+        """See ``UserRecords``."""
+        return self._calls.get(call_id)
+
+    def open_calls(self) -> list[Call]:
+        """See ``UserRecords``."""
+        return [item for item in self._calls.values() if item.ended is None]
+
+    def add_call(self, call: Call) -> Call:
+        """See ``UserRecords``."""
+        call = replace(call, id=self._next("calls"))
+        self._calls[call.id] = call
+        return call
+
+    def save_call(self, call: Call) -> None:
+        """See ``UserRecords``."""
+        if call.id in self._calls:
+            self._calls[call.id] = call
+
+    def session(self, session_id: int) -> Session | None:
+        """See ``UserRecords``."""
+        return self._sessions.get(session_id)
+
+    def sessions(self, serial: str | None = None) -> list[Session]:
+        """See ``UserRecords``."""
+        return [item for item in self._sessions.values() if serial in (None, item.serial)]
+
+    def unfinished_sessions(self) -> list[Session]:
+        """See ``UserRecords``."""
+        return [item for item in self._sessions.values() if not item.state.ended]
+
+    def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
+        """See ``UserRecords``."""
+        session = replace(session, id=self._next("sessions"))
+        self._sessions[session.id] = session
+        for step in steps:
+            self._steps[session.id, step.number] = replace(step, session_id=session.id)
+        return session
+
+    def save_session(self, session: Session) -> None:
+        """See ``UserRecords``."""
+        if session.id in self._sessions:
+            self._sessions[session.id] = session
+
+    def steps(self, session_id: int) -> list[Step]:
+        """See ``UserRecords``."""
+        found = [step for step in self._steps.values() if step.session_id == session_id]
+        return sorted(found, key=lambda step: step.number)
+
+    def next_step(self, session_id: int) -> Step | None:
+        """See ``UserRecords``."""
+        going = [step for step in self.steps(session_id) if step.state is not StepState.DONE]
+        return next(iter(going), None)
+
+    def save_step(self, step: Step) -> None:
+        """See ``UserRecords``."""
+        if (step.session_id, step.number) in self._steps:
+            self._steps[step.session_id, step.number] = step
+
+    def backups(self, serial: str | None = None) -> list[Backup]:
+        """See ``UserRecords``."""
+        return [item for item in self._backups.values() if serial in (None, item.serial)]
+
+    def add_backup(self, backup: Backup, data: bytes, actor: Actor) -> Backup:
+        """See ``UserRecords``."""
+        if any(item.session_id == backup.session_id for item in self._backups.values()):
+            raise KeyError(backup.session_id)
+        backup = replace(backup, id=self._next("backups"))
+        self._backups[backup.id] = backup
+        self._contents[backup.id] = data
+        self._note(AuditAction.BACKUP_KEPT, backup.serial, backup.id, actor)
+        return backup
+
+    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
+        """See ``UserRecords``."""
+        data = self._contents[backup_id]
+        self._note(AuditAction.BACKUP_READ, self._backups[backup_id].serial, backup_id, actor)
+        return data
+
+    def delete_backup(self, backup_id: int, actor: Actor) -> None:
+        """See ``UserRecords``."""
+        backup = self._backups.pop(backup_id, None)
+        if backup is not None:
+            del self._contents[backup_id]
+            self._note(AuditAction.BACKUP_DELETED, backup.serial, backup_id, actor)
+
+    def audit(self, *, serial: str | None = None, subject: int | None = None) -> list[AuditEntry]:
+        """See ``UserRecords``."""
+        return [
+            item
+            for item in self._audit
+            if serial in (None, item.serial) and subject in (None, item.subject)
+        ]
+
+    def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
+        number = len(self._audit) + 1
+        entry = AuditEntry(number, actor.now, actor.name, action, serial, subject, actor.why)
+        self._audit.append(entry)
