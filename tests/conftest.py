@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 from person import Person
+from postgres_server import NoPostgresError, postgres_server
+from record_stores import STORES, Open, opener
+from sqlalchemy import create_engine
 
 from unbrick.engine.qemu import find_qemu
 from unbrick.engine.renode_link import find_renode
@@ -33,6 +37,42 @@ def qemu() -> str:
         return find_qemu()
     except MissingToolError as error:
         pytest.skip(f"{error} ({error.hint})")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a running PostgreSQL, without a database; skips where none is installed."""
+    try:
+        pytest.importorskip("psycopg", reason="psycopg is missing (pip install 'unbrick[dev]')")
+        with postgres_server() as url:
+            yield url
+    except NoPostgresError as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.db'}"
+    return str(request.getfixturevalue("new_postgresql"))
+
+
+@pytest.fixture
+def new_postgresql(postgresql: str) -> str:
+    """The URL of an empty database on PostgreSQL."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(f"{postgresql.replace('://', '+psycopg://')}/postgres")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return f"{postgresql}/{name}"
+
+
+@pytest.fixture(params=STORES)
+def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a store of the server's records; what it keeps is there when it is opened again."""
+    return opener(request, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from record_stores import Open
 from server_world import SERIAL, inspect, make_image, registration
 from sqlalchemy.exc import IntegrityError
 
@@ -17,17 +16,13 @@ from unbrick.server.database import SqlRecords
 from unbrick.server.records import (
     Event,
     Image,
-    MemoryRecords,
     MessageState,
-    Records,
     Terminal,
     TextMessage,
     Update,
     UpdateState,
 )
 from unbrick.wire.messages import Result, TerminalState
-
-Open = Callable[[], AbstractContextManager[Records]]
 
 TERMINAL = Terminal(
     **vars(registration(last_result=Result.RESTORED, state=TerminalState.RESTORATION)),
@@ -43,25 +38,6 @@ UPDATE = Update(
 )
 EVENT = Event(0, 5.0, SERIAL, None, None, "hello")
 MESSAGE = TextMessage(0, SERIAL, "hi", MessageState.QUEUED, 6.0, 6.0)
-
-
-@pytest.fixture(params=["memory", "file", "sql in memory"])
-def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
-    """Opens the store; stores that last are opened anew each time."""
-    memory: Records = MemoryRecords()
-    if request.param == "sql in memory":
-        memory = SqlRecords("sqlite://")
-
-    @contextmanager
-    def open_() -> Iterator[Records]:
-        if request.param != "file":
-            yield memory
-            return
-        records = SqlRecords(str(tmp_path / "records.db"))
-        yield records
-        records.close()
-
-    return open_
 
 
 def test_an_empty_store_has_nothing(open_records: Open) -> None:
@@ -172,8 +148,8 @@ def test_the_core_does_the_same_on_every_store(open_records: Open) -> None:
         assert [(event.time, event.state) for event in events] == [(2.0, UpdateState.PENDING)]
 
 
-def test_the_database_refuses_what_hangs_in_the_air(tmp_path: Path) -> None:
-    records = SqlRecords(str(tmp_path / "records.db"))
+def test_the_database_refuses_what_hangs_in_the_air(database_url: str) -> None:
+    records = SqlRecords(database_url)
     with pytest.raises(IntegrityError):
         records.add_update(UPDATE)
     with pytest.raises(IntegrityError):
@@ -181,7 +157,16 @@ def test_the_database_refuses_what_hangs_in_the_air(tmp_path: Path) -> None:
     records.close()
 
 
-@pytest.mark.parametrize("url", ["/nowhere/at/all.db", "nothing://x", "sqlite:////"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/nowhere/at/all.db",
+        "nothing://x",
+        "mysql://x/y",
+        "sqlite:////",
+        "postgresql://127.0.0.1:1/x",
+    ],
+)
 def test_a_database_that_cannot_be_opened_says_so_in_one_line(url: str) -> None:
     with pytest.raises(SetupError, match="cannot be opened") as caught:
         SqlRecords(url)

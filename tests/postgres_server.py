@@ -1,0 +1,115 @@
+"""A real PostgreSQL for tests: a folder of its own, a user that is not root, a free port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 60.0
+"""Seconds for PostgreSQL to start."""
+
+
+class NoPostgresError(Exception):
+    """There is no PostgreSQL here that could be started, and why."""
+
+
+def _program(name: str) -> str:
+    """Debian keeps the server's programs where the path does not lead."""
+    newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda p: p.parts[4])
+    found = shutil.which(name) or (str(newest[-1]) if newest else None)
+    if found is None:
+        raise NoPostgresError(f"there is no {name} (apt install postgresql)")
+    return found
+
+
+def _as_somebody() -> dict[str, Any]:
+    """PostgreSQL refuses to be run by root."""
+    if os.geteuid() != 0:
+        return {}
+    # No supplementary groups, and nobody's own.
+    return {"user": "nobody", "group": "nogroup", "extra_groups": []}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(server: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    begin = time.monotonic()
+    status = data / "postmaster.pid"
+    while time.monotonic() - begin < PATIENCE and server.poll() is None:
+        if status.exists() and status.read_text().rstrip().endswith("ready"):
+            return
+        time.sleep(0.05)
+    raise NoPostgresError(f"it does not start: {log.read_text()[-500:]}")
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """An empty folder of the user that PostgreSQL runs as (pytest's own are for one user only)."""
+    folder = Path(tempfile.mkdtemp(prefix="unbrick-postgresql-"))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "nobody", "nogroup")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Runs PostgreSQL; gives its URL, without a database's name.
+
+    Raises:
+        NoPostgresError: it is not installed.
+    """
+    initdb, postgres = _program("initdb"), _program("postgres")
+    with _folder() as folder, _server(folder, initdb, postgres) as url:
+        yield url
+
+
+@contextmanager
+def _server(folder: Path, initdb: str, postgres: str) -> Iterator[str]:
+    somebody = _as_somebody()
+    data, log = folder / "data", folder / "log"
+    options = ["--pgdata", str(data), "--auth", "trust", "--username", "tester", "--no-sync"]
+    done = subprocess.run(
+        [initdb, *options, "--encoding", "UTF8", "--locale", "C"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        **somebody,
+    )
+    if done.returncode:
+        raise NoPostgresError(f"initdb fails: {done.stderr.strip()}")
+    port = _free_port()
+    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
+    # What is lost when the machine dies is lost for good, which no test minds.
+    settings |= {"fsync": "off", "max_connections": 40, "shared_buffers": "16MB"}
+    arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [postgres, "-D", str(data), *arguments],
+            cwd=folder,
+            stdout=stream,
+            stderr=stream,
+            **somebody,
+        )
+    try:
+        _wait(server, data, log)
+        yield f"postgresql://tester@127.0.0.1:{port}"
+    finally:
+        server.send_signal(signal.SIGINT)  # "Fast": whoever is connected is sent away.
+        server.wait(PATIENCE)

@@ -1,0 +1,37 @@
+"""Every store there is, for tests of the one contract that all of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from unbrick.server.database import SqlRecords
+from unbrick.server.records import MemoryRecords, Records
+
+Open = Callable[[], AbstractContextManager[Records]]
+
+STORES = ("memory", "sql in memory", "sqlite", "postgresql")
+
+
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
+    """Opens a store of the kind ``request.param``; stores that last are opened anew each time."""
+    urls = {"sqlite": str(tmp_path / "records.db")}
+    if request.param == "postgresql":
+        urls["postgresql"] = str(request.getfixturevalue("new_postgresql"))
+    memory: Records = (
+        SqlRecords("sqlite://") if request.param == "sql in memory" else MemoryRecords()
+    )
+
+    @contextmanager
+    def open_() -> Iterator[Records]:
+        if request.param not in urls:
+            yield memory
+            return
+        records = SqlRecords(urls[request.param])
+        yield records
+        records.close()
+
+    return open_
