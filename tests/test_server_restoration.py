@@ -228,13 +228,13 @@ def test_whatever_becomes_of_it_no_update_is_begun_without_end(
 
 
 @pytest.mark.parametrize("image", [OLD, GOOD])
-def test_a_database_of_an_earlier_version_is_taken_over(tmp_path: Path, image: bytes) -> None:
+def test_what_an_earlier_version_kept_of_a_terminal_will_do(tmp_path: Path, image: bytes) -> None:
     path = tmp_path / "server.db"
     world = World(OLD, GOOD, records=SqlRecords(str(path)))
     world.runs(image)
     with sqlite3.connect(path) as database:
-        database.execute("ALTER TABLE terminals DROP COLUMN confirmed")
-        database.execute("ALTER TABLE updates DROP COLUMN restoration")
+        database.execute("UPDATE terminals SET confirmed = NULL")
+        database.execute("UPDATE updates SET restoration = NULL")
     database.close()
     world = World(records=SqlRecords(str(path)))
     world.asks()
