@@ -290,37 +290,43 @@ class ServerCore:
         if image is None or not all(update.state.ended for update in updates):
             return
         text = f"the terminal is to be restored with {image.version}"
-        tried = [update for update in updates if update.digest == image.digest]
-        if tried and tried[-1].state in (UpdateState.FAILED, UpdateState.REFUSED):
-            # Under its old number: a terminal that fails for ever must not fill the records.
-            again = replace(tried[-1], restoration=True)
-            self._change(again, UpdateState.PENDING, f"{text}, once more", now)
-        else:
-            self._add_update(terminal.serial, image, terminal, now, restoration=text)
+        # Under a number that it had before, if there is one besides that of the terminal's last
+        # verdict: a terminal that fails for ever must not fill the records.
+        for update in updates:
+            if update.digest == image.digest and update.id != terminal.last_update_id:
+                failed = update.state in (UpdateState.FAILED, UpdateState.REFUSED)
+                if failed or update.restoration:
+                    again = replace(update, restoration=True)
+                    self._change(again, UpdateState.PENDING, f"{text}, once more", now)
+                    return
+        self._add_update(terminal.serial, image, terminal, now, restoration=text)
 
     def _choose(self, terminal: Terminal, updates: list[Update]) -> Image | None:
         """What a terminal without valid software shall run.
 
-        The software that ran last; when that fails, too, the newest that it has not tried; when
-        all have failed (power cuts in the trial make good software fail) what has run once, else
-        one after the other. Never what the terminal would refuse, nor has refused.
+        The software that ran last, unless it is what has just failed its trial; else the newest
+        that has not failed there; when all have failed (power cuts in the trial make good software
+        fail) what ran last, else one after the other. Never what the terminal would refuse, nor
+        what it has refused.
         """
-        last = {update.digest: update for update in updates if update.state.ended}
-        how = {digest: update.result for digest, update in last.items()}
+        ended = [update for update in updates if update.state.ended]
+        refused = {update.digest for update in ended if update.result in _UNUSABLE}
+        failed = [update.digest for update in ended if update.result is Result.TRIAL_FAILED]
+        just = [update.digest for update in ended if update.id == terminal.last_update_id]
+        if terminal.last_result is not Result.TRIAL_FAILED or terminal.confirmed not in just:
+            failed = [digest for digest in failed if digest != terminal.confirmed]
         usable = [
             image
             for image in self.records.images()
-            if _unfit(image, terminal) is None and how.get(image.digest) not in _UNUSABLE
+            if _unfit(image, terminal) is None and image.digest not in refused
         ]
-        good = [image for image in usable if how.get(image.digest) is not Result.TRIAL_FAILED]
+        good = [image for image in usable if image.digest not in failed]
         ran = [image for image in good or usable if image.digest == terminal.confirmed]
-        if ran:
-            return ran[0]
-        if good:
-            return max(good, key=lambda image: _version_key(image.version))
-        turn = sorted(usable, key=lambda image: last[image.digest].id)
-        later = [image for image in turn if last[image.digest].id > terminal.last_update_id]
-        return next(iter((*later, *turn)), None)
+        if ran or good:
+            return ran[0] if ran else max(good, key=lambda image: _version_key(image.version))
+        turn = sorted(usable, key=lambda image: failed.index(image.digest))
+        at = [number for number, image in enumerate(turn, 1) if image.digest in just]
+        return turn[at[0] % len(turn)] if at else next(iter(turn), None)
 
     def _report(self, payload: bytes, now: float) -> aiocoap.Message:
         report = Report.decode(payload)
