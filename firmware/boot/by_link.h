@@ -28,7 +28,7 @@ uint32_t by_link_held(void);
 /* The file that has come, until one of the two below is called; NULL: there is none yet. */
 const struct by_link_file *by_link_file(void);
 
-/* It will never do, says the server's copy of the reason; another one may be announced. */
+/* It will never do: the server is told, and may announce another one. */
 void by_link_refuse(enum result result);
 
 /* It cannot be used now: asks the server again after a pause. */
