@@ -156,16 +156,16 @@ def test_bytes_after_the_end_are_refused(file: bytes) -> None:
 
 def test_another_version_is_refused(file: bytes) -> None:
     with pytest.raises(DeltaError, match="not a differential file"):
-        decode(OLD, b"UBD\x02" + file[4:])
+        decode(OLD, b"UB\x02" + file[3:])
 
 
 @pytest.mark.parametrize(
-    ("at", "value"), [(4, 3), (5, 0x77), (5, 0xDB), (6, 0), (9, 0), (13, 0x7F), (14, 1)]
+    ("at", "value"), [(3, 3), (4, 0x77), (4, 0xDB), (5, 0), (8, 0), (12, 0x7F), (13, 1)]
 )
 def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: int) -> None:
     data = bytearray(file)
     data[at] = value
-    if at in {6, 9}:
+    if at in {5, 8}:
         data[at : at + 3] = bytes(3)
     with pytest.raises(DeltaError, match="malformed"):
         decode(OLD, bytes(data))

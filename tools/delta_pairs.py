@@ -216,7 +216,7 @@ def _sources(folder: Path, source: Source) -> Path:
     if not root.is_dir():
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
-                packed.extractall(folder)
+                packed.extractall(folder)  # noqa: S202  of a pinned archive
         else:
             with tarfile.open(archive) as packed_tar:
                 packed_tar.extractall(folder, filter="data")

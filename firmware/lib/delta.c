@@ -2,15 +2,11 @@
 
 #include <string.h>
 
-#include "bug.h"
 #include "delta_code.h"
 #include "delta_coder.h"
 
-/* Steps of the decoder, a copied unit or a new byte each, between two calls of `progress`. */
-#define STEPS_BETWEEN 8u
-
 enum {
-    FIXED_MEMORY = 6144,
+    FIXED_MEMORY = 6656,
     SEGMENT_MEMORY = 11,
     WINDOW_UNIT = 1 << 16,
     MIN_LOG2 = 8,
@@ -43,10 +39,19 @@ enum kind {
     WORD_WINDOW,
 };
 
-enum { FLAG_NEXT = 672 };
+enum { FLAG_NEXT = 672, FLAG_NUMBER = 820, FLAG_LOCAL = 940, NUMBER_FLAGS = 40 };
 enum { MIX_NUMBER = 13, MIX_WORD = 14, MIX_MISS = 16, MIX_HIGH = 29, MIX_LOW = 30, MIX_BYTE = 31 };
 
-enum state { TABLE, WALK, DONE };
+/* What is read next: the table; whether a segment comes that is not in it, and its three numbers;
+ * bytes of the image. */
+enum state { TABLE, NEXT, LOCAL_GAP, LOCAL_JUMP, LOCAL_LENGTH, SPAN, DONE };
+
+/* A segment while its numbers come, and while it is copied. */
+struct span {
+    uint32_t new;
+    uint32_t old;
+    uint32_t length;
+};
 
 struct segment {
     uint8_t new[3];
@@ -63,15 +68,15 @@ struct delta {
     int error;
     enum state state;
     bool started;
-    uint32_t steps;
-    uint32_t read;  /* numbers of the table */
-    uint32_t known; /* segments that are in it */
-    uint32_t gap;   /* of the segment that is being read */
-    uint32_t table_new;
-    uint32_t table_old;
+    uint32_t read;    /* numbers of the table */
+    uint32_t known;   /* segments that are in it */
+    uint32_t gap;     /* of the segment that is being read */
+    struct span span; /* the segment that is being read or copied */
+    uint32_t limit;   /* where it must end in the new image */
+    bool local;       /* it is not in the table */
     uint32_t digest; /* where the image holds the SHA-256 of its first `hashed` bytes; 0: nowhere */
     uint32_t hashed;
-    uint32_t segment; /* the one that is being copied or comes next */
+    uint32_t segment; /* of the table, the one that is being copied or comes next */
     uint32_t place;   /* in the new image */
     uint32_t source;  /* in the old image; in a gap, the end of the last segment there */
     bool trained;     /* for the gap that `place` is in */
@@ -132,7 +137,7 @@ static uint32_t swapped(const struct delta *delta, uint32_t word) {
 /* ---- The header ---- */
 
 int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length) {
-    static const uint8_t magic[4] = {'U', 'B', 'D', 1};
+    static const uint8_t magic[3] = {'U', 'B', 1};
     memset(header, 0, sizeof *header);
     if (length < DELTA_HEADER_SIZE) {
         return DELTA_TRUNCATED;
@@ -140,17 +145,17 @@ int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t 
     if (memcmp(data, magic, sizeof magic) != 0) {
         return DELTA_BAD_MAGIC;
     }
-    header->isa = data[4];
-    header->slots = data[5] & 15;
-    header->repeats = data[5] >> 4;
-    header->base_length = get24(data + 6);
-    header->length = get24(data + 9);
-    header->segments = (uint16_t)get16(data + 12);
-    header->base_address = get32(data + 14);
-    header->window = get16(data + 18) * WINDOW_UNIT;
-    header->window_size = data[20] * (uint32_t)WINDOW_UNIT;
-    memcpy(header->base_digest, data + 21, DELTA_BASE_DIGEST_SIZE);
-    memcpy(header->digest, data + 37, DELTA_DIGEST_SIZE);
+    header->isa = data[3];
+    header->slots = data[4] & 15;
+    header->repeats = data[4] >> 4;
+    header->base_length = get24(data + 5);
+    header->length = get24(data + 8);
+    header->segments = (uint16_t)get16(data + 11);
+    header->base_address = get32(data + 13);
+    header->window = get16(data + 17) * WINDOW_UNIT;
+    header->window_size = data[19] * (uint32_t)WINDOW_UNIT;
+    memcpy(header->base_digest, data + 20, DELTA_BASE_DIGEST_SIZE);
+    memcpy(header->digest, data + 36, DELTA_DIGEST_SIZE);
     if (header->isa > DELTA_ARM || header->slots < MIN_LOG2 || header->slots > MAX_LOG2 ||
         header->repeats < MIN_LOG2 || header->repeats > MAX_LOG2 || header->base_length == 0 ||
         header->length == 0 || (header->base_address & 3) != 0) {
@@ -168,8 +173,7 @@ static int check_job(const struct delta_header *header, const struct delta_job *
         return DELTA_WRONG_BASE;
     }
     job->sha256(digest, job->base, header->base_length);
-    if (memcmp(digest, header->base_digest, DELTA_BASE_DIGEST_SIZE) != 0 &&
-        !BUG(BASE_NOT_CHECKED)) {
+    if (memcmp(digest, header->base_digest, DELTA_BASE_DIGEST_SIZE) != 0) {
         return DELTA_WRONG_BASE;
     }
     if (job->memory_size < header->memory || job->image_size < header->length ||
@@ -198,7 +202,13 @@ struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELT
     delta->segments = (struct segment *)(void *)(repeats + (1u << parsed.repeats));
     delta->order = (uint8_t *)(delta->segments + parsed.segments);
     coder_init(&delta->coder, slots, parsed.slots, repeats, parsed.repeats);
-    coder_set_flags(&delta->coder, 0, CODER_FLAGS, 1u << 21, 0);
+    struct coder *const coder = &delta->coder;
+    coder_set_flags(coder, 0, FLAG_NEXT, 3984588, 1);                               /* 0.95 */
+    coder_set_flags(coder, FLAG_NEXT, CODER_REPEAT_FLAGS - FLAG_NEXT, 1u << 21, 0); /* 0.5 */
+    coder_set_flags(coder, CODER_REPEAT_FLAGS, FLAG_NUMBER - CODER_REPEAT_FLAGS, 2936012, 0);
+    coder_set_flags(coder, FLAG_NUMBER, FLAG_LOCAL - FLAG_NUMBER, 1u << 21, 0);
+    coder_set_flags(coder, FLAG_LOCAL, 1, 419430, 0); /* 0.1 */
+    delta->limit = parsed.length;
     return delta;
 }
 
@@ -211,7 +221,7 @@ static uint32_t number_flag(struct delta *delta, uint32_t flag) {
 
 /* A number below 2^25: its length in bits, then its bits. */
 static uint32_t get_number(struct delta *delta, uint32_t kind) {
-    const uint32_t context = kind * 128;
+    const uint32_t context = FLAG_NUMBER + kind * NUMBER_FLAGS;
     uint32_t length = 0;
     while (length < NUMBER_BITS && number_flag(delta, context + length) != 0) {
         length++;
@@ -219,20 +229,58 @@ static uint32_t get_number(struct delta *delta, uint32_t kind) {
     if (length == 0) {
         return 0;
     }
-    const uint32_t bits = context + 32 + (length < 7 ? length : 7) * 12;
     uint32_t value = 1;
     for (uint32_t bit = length - 1; bit-- > 0;) {
         uint32_t here;
         if (bit == length - 2) {
-            here = number_flag(delta, bits + (bit < 2 ? bit : 2) * 4);
+            here = number_flag(delta, context + 25 + (bit < 6 ? bit : 6));
         } else if (bit < 2) {
-            here = number_flag(delta, bits + bit * 4 + (value & 3));
+            here = number_flag(delta, context + 32 + bit * 4 + (value & 3));
         } else {
             here = coder_bit(&delta->coder, 1u << 15);
         }
         value = value << 1 | here;
     }
     return value;
+}
+
+/* The numbers of a segment, one a call: how far it is from the end of the last one in the new
+ * image, how far in the old one, its length. */
+static int read_gap(struct delta *delta) {
+    delta->gap = get_number(delta, 0);
+    if (delta->gap > delta->limit - delta->span.new) {
+        return DELTA_MALFORMED;
+    }
+    delta->span.new += delta->gap;
+    return DELTA_OK;
+}
+
+static int read_jump(struct delta *delta) {
+    const uint32_t folded = get_number(delta, 1);
+    const int32_t distance =
+        (folded & 1) != 0 ? (int32_t)((folded + 1) >> 1) : -(int32_t)(folded >> 1);
+    const int32_t old = (int32_t)(delta->span.old + delta->gap) + distance;
+    if (old < 0 || (uint32_t)old > delta->header.base_length) {
+        return DELTA_MALFORMED;
+    }
+    delta->span.old = (uint32_t)old;
+    return DELTA_OK;
+}
+
+static int read_length(struct delta *delta) {
+    delta->span.length = get_number(delta, 2);
+    if (delta->span.length == 0 || delta->span.length > delta->limit - delta->span.new ||
+        delta->span.length > delta->header.base_length - delta->span.old) {
+        return DELTA_MALFORMED;
+    }
+    return DELTA_OK;
+}
+
+/* What follows the segment begins where it ends. */
+static void end_span(struct delta *delta) {
+    delta->span.new += delta->span.length;
+    delta->span.old += delta->span.length;
+    delta->span.length = 0;
 }
 
 static const struct segment *ordered(const struct delta *delta, uint32_t at) {
@@ -250,31 +298,18 @@ static void insert_ordered(struct delta *delta, uint32_t number) {
     put_little(delta->order + 2 * at, 2, number);
 }
 
-static int add_segment(struct delta *delta, uint32_t length) {
-    if (length > delta->header.length - delta->table_new ||
-        length > delta->header.base_length - delta->table_old) {
-        return DELTA_MALFORMED;
+static int add_segment(struct delta *delta) {
+    const int error = read_length(delta);
+    if (error != DELTA_OK) {
+        return error;
     }
     struct segment *const segment = &delta->segments[delta->known];
-    put_little(segment->new, 3, delta->table_new);
-    put_little(segment->length, 3, length);
-    put_little(segment->old, 3, delta->table_old);
+    put_little(segment->new, 3, delta->span.new);
+    put_little(segment->length, 3, delta->span.length);
+    put_little(segment->old, 3, delta->span.old);
     insert_ordered(delta, delta->known);
     delta->known++;
-    delta->table_new += length;
-    delta->table_old += length;
-    return DELTA_OK;
-}
-
-/* How far the source jumps: positive and negative numbers are folded into one. */
-static int jump(struct delta *delta, uint32_t folded) {
-    const int32_t distance =
-        (folded & 1) != 0 ? (int32_t)((folded + 1) >> 1) : -(int32_t)(folded >> 1);
-    const int32_t source = (int32_t)(delta->table_old + delta->gap) + distance;
-    if (source < 0 || (uint32_t)source > delta->header.base_length) {
-        return DELTA_MALFORMED;
-    }
-    delta->table_old = (uint32_t)source;
+    end_span(delta);
     return DELTA_OK;
 }
 
@@ -284,14 +319,6 @@ static int set_digest(struct delta *delta, uint32_t before) {
     }
     delta->hashed = delta->digest - before;
     return DELTA_OK;
-}
-
-static void start_walk(struct delta *delta) {
-    struct coder *const coder = &delta->coder;
-    coder_set_flags(coder, 0, FLAG_NEXT, 3984588, 1);                               /* 0.95 */
-    coder_set_flags(coder, FLAG_NEXT, CODER_REPEAT_FLAGS - FLAG_NEXT, 1u << 21, 0); /* 0.5 */
-    coder_set_flags(coder, CODER_REPEAT_FLAGS, CODER_FLAGS - CODER_REPEAT_FLAGS, 2936012, 0);
-    delta->state = WALK;
 }
 
 /* One number of the table. */
@@ -310,19 +337,15 @@ static int step_table(struct delta *delta) {
     } else if (number == 1) {
         error = set_digest(delta, get_number(delta, 1));
     } else if (number % 3 == 2) {
-        delta->gap = get_number(delta, 0);
-        if (delta->gap > delta->header.length - delta->table_new) {
-            error = DELTA_MALFORMED;
-        } else {
-            delta->table_new += delta->gap;
-        }
+        error = read_gap(delta);
     } else if (number % 3 == 0) {
-        error = jump(delta, get_number(delta, 1));
+        error = read_jump(delta);
     } else {
-        error = add_segment(delta, get_number(delta, 2));
+        error = add_segment(delta);
     }
     if (error == DELTA_OK && delta->read >= 2 && delta->known == delta->header.segments) {
-        start_walk(delta);
+        memset(&delta->span, 0, sizeof delta->span);
+        delta->state = NEXT;
     }
     return error;
 }
@@ -899,16 +922,8 @@ static uint32_t new_unit(struct delta *delta, const uint8_t *data, uint32_t p, u
 }
 
 /* Learn from bytes that are known as if they were new. */
-/* Lets the caller look after what cannot wait. */
-static void pace(struct delta *delta) {
-    if (delta->job.progress != NULL && ++delta->steps % STEPS_BETWEEN == 0) {
-        delta->job.progress();
-    }
-}
-
 static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t end) {
     while (p < end) {
-        pace(delta);
         const uint32_t size = new_size(delta, p, end);
         new_unit(delta, data, p, size, true);
         p += size;
@@ -936,38 +951,84 @@ static int step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
 
 /* ---- Walking ---- */
 
-static int step_walk(struct delta *delta) {
-    if (delta->segment == delta->known) {
-        if (delta->place == delta->header.length) {
-            delta->state = DONE;
-            return DELTA_OK;
+/* Before a segment of the table, or the end, others may come. */
+static void step_next(struct delta *delta) {
+    const bool last = delta->segment == delta->known;
+    struct span next = {delta->header.length, delta->header.base_length, 0};
+    if (!last) {
+        const struct segment *const segment = &delta->segments[delta->segment];
+        next = (struct span){get24(segment->new), get24(segment->old), get24(segment->length)};
+    }
+    delta->limit = next.new;
+    delta->trained = false;
+    delta->local = delta->place < next.new && number_flag(delta, FLAG_LOCAL) != 0;
+    if (delta->local) {
+        delta->state = LOCAL_GAP;
+    } else if (last && delta->place == next.new) {
+        delta->state = DONE;
+    } else {
+        delta->span = next;
+        delta->state = SPAN;
+    }
+}
+
+static int step_span(struct delta *delta) {
+    const uint32_t end = delta->span.new + delta->span.length;
+    int error = DELTA_OK;
+    if (delta->place < delta->span.new) {
+        error = step_gap(delta, delta->span.new, delta->span.old);
+    } else {
+        if (delta->place == delta->span.new) {
+            delta->source = delta->span.old;
         }
-        return step_gap(delta, delta->header.length, delta->header.base_length);
+        if (delta->place < end) {
+            error = step_copy(delta, end);
+        }
     }
-    const struct segment *const segment = &delta->segments[delta->segment];
-    const uint32_t new = get24(segment->new);
-    const uint32_t end = new + get24(segment->length);
-    if (delta->place < new) {
-        return step_gap(delta, new, get24(segment->old));
-    }
-    if (delta->place == new) {
-        delta->source = get24(segment->old);
-    }
-    const int error = delta->place < end ? step_copy(delta, end) : DELTA_OK;
-    if (delta->place == end) {
-        delta->segment++;
-        delta->trained = false;
+    if (error == DELTA_OK && delta->place == end) {
+        end_span(delta);
+        if (!delta->local && delta->segment < delta->known) {
+            delta->segment++;
+        }
+        delta->state = NEXT;
     }
     return error;
 }
 
+static int step_state(struct delta *delta) {
+    int error = DELTA_OK;
+    switch (delta->state) {
+    case TABLE:
+        return step_table(delta);
+    case NEXT:
+        step_next(delta);
+        return DELTA_OK;
+    case LOCAL_GAP:
+        error = read_gap(delta);
+        delta->state = LOCAL_JUMP;
+        return error;
+    case LOCAL_JUMP:
+        error = read_jump(delta);
+        delta->state = LOCAL_LENGTH;
+        return error;
+    case LOCAL_LENGTH:
+        error = read_length(delta);
+        delta->state = SPAN;
+        return error;
+    case SPAN:
+        return step_span(delta);
+    case DONE:
+        break;
+    }
+    return DELTA_OK;
+}
+
 static void step(struct delta *delta) {
-    pace(delta);
     if (!delta->started) {
         coder_start(&delta->coder);
         delta->started = true;
     }
-    const int error = delta->state == TABLE ? step_table(delta) : step_walk(delta);
+    const int error = step_state(delta);
     if (delta->coder.truncated) {
         delta->error = DELTA_TRUNCATED;
     } else if (error != DELTA_OK) {

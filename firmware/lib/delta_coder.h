@@ -9,7 +9,7 @@
 enum {
     CODER_INPUTS = 6,  /* predictions that are mixed at most */
     CODER_REPEATS = 3, /* of those: bytes that were last in some context */
-    CODER_FLAGS = 820,
+    CODER_FLAGS = 941,
     CODER_REPEAT_FLAGS = 772,
     CODER_MIXERS = 32,
     CODER_BUFFER = 256,

@@ -19,11 +19,11 @@ Numbers = npt.NDArray[np.int64]
 
 _ROUNDS = 2
 # What things cost in the file, in bits, about.
-_SEGMENT = 34.0
-_RESUMED = 24.0
-_WRONG_BYTE = 9.0
+_SEGMENT = 60.0
+_RESUMED = 40.0
+_WRONG_BYTE = 10.0
 _WRONG_RUN = 4.0
-_NEW_BYTE = 6.5
+_NEW_BYTE = 5.0
 _STATES = 12
 
 
@@ -45,17 +45,10 @@ def align(old: bytes, new: bytes, place: Place) -> list[Segment]:
     """
     segments = _bsdiff(old, new)
     for _ in range(_ROUNDS if place.isa != DATA else 0):
-        segments = _choose(translated(old, place, segments), new, segments, 1.0)
+        segments = _choose(translated(old, place, segments), new, segments)
         segments = _bsdiff(translated(old, place, segments), new)
-    return thin(old, new, place, segments, 1.0)
-
-
-def thin(
-    old: bytes, new: bytes, place: Place, segments: Sequence[Segment], price: float
-) -> list[Segment]:
-    """Fewer segments: those that are worth ``price`` times what one is thought to cost."""
-    segments = _choose(translated(old, place, segments), new, segments, price)
-    return _choose(translated(old, place, segments), new, segments, price)
+    segments = _choose(translated(old, place, segments), new, segments)
+    return _choose(translated(old, place, segments), new, segments)
 
 
 def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
@@ -70,6 +63,24 @@ def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
         at += copied + extra
         source += copied + seek
     return segments
+
+
+def ranked(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segment]:
+    """The segments, those first to which most addresses of the old image point, then the long."""
+    size = len(old) & ~3
+    words = np.frombuffer(old[:size], "<u4").astype(np.int64)
+    targets = [words[(words >= place.base) & (words < place.base + len(old))] - place.base]
+    if place.isa == THUMB:
+        targets.append(_calls(_halfwords(old))[1])
+    elif place.isa == ARM:
+        targets.append(_arm_branches(words)[1])
+    pointed = np.sort(np.concatenate(targets))
+
+    def worth(segment: Segment) -> tuple[int, int, int]:
+        first, last = np.searchsorted(pointed, (segment.old, segment.old_end))
+        return int(first - last), -segment.length, segment.new
+
+    return sorted(segments, key=worth)
 
 
 def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
@@ -98,9 +109,7 @@ def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
     words = np.frombuffer(old[:size], "<u4").astype(np.int64)
     fresh = np.frombuffer(bytes(out[:size]), "<u4").astype(np.int64)
     if place.isa == ARM:
-        at = np.flatnonzero(words & 0x0E000000 == 0x0A000000)
-        target = at * 4 + 8 + ((words[at] & 0xFFFFFF ^ 0x800000) - 0x800000) * 4
-        at, target = (v[(target >= 0) & (target <= len(old))] for v in (at, target))
+        at, target = _arm_branches(words)
         offset = moved(target) - moved(at * 4) - 8
         fresh[at] = words[at] & 0xFF000000 | offset >> 2 & 0xFFFFFF
     at = np.flatnonzero((words >= place.base) & (words <= place.base + len(old)))
@@ -109,15 +118,33 @@ def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
     return bytes(out)
 
 
-def _move_calls(out: bytearray, moved: Callable[[Numbers], Numbers]) -> None:
-    """BL, BLX and B.W of Thumb."""
-    half = np.frombuffer(bytes(out[: len(out) & ~1]), "<u2").astype(np.int64)
+def _halfwords(data: bytes | bytearray) -> Numbers:
+    return np.frombuffer(bytes(data[: len(data) & ~1]), "<u2").astype(np.int64)
+
+
+def _arm_branches(words: Numbers) -> tuple[Numbers, Numbers]:
+    """Which words are branches within the image, and their targets."""
+    at = np.flatnonzero(words & 0x0E000000 == 0x0A000000)
+    target = at * 4 + 8 + ((words[at] & 0xFFFFFF ^ 0x800000) - 0x800000) * 4
+    good = (target >= 0) & (target <= len(words) * 4)
+    return at[good], target[good]
+
+
+def _calls(half: Numbers) -> tuple[Numbers, Numbers]:
+    """Which halfwords begin BL, BLX or B.W of Thumb within the image, and their targets."""
     at = np.flatnonzero((half[:-1] & 0xF800 == 0xF000) & (half[1:] & 0xD000 == 0xD000))
     s = half[at] >> 10 & 1
     i1, i2 = 1 ^ half[at + 1] >> 13 & 1 ^ s, 1 ^ half[at + 1] >> 11 & 1 ^ s
     fields = (half[at] & 0x3FF) << 12 | (half[at + 1] & 0x7FF) << 1
     target = at * 2 + 4 + (i1 << 23 | i2 << 22 | fields) - (s << 24)
-    at, target = (v[(target >= 0) & (target <= len(out))] for v in (at, target))
+    good = (target >= 0) & (target <= len(half) * 2)
+    return at[good], target[good]
+
+
+def _move_calls(out: bytearray, moved: Callable[[Numbers], Numbers]) -> None:
+    """BL, BLX and B.W of Thumb."""
+    half = _halfwords(out)
+    at, target = _calls(half)
     offset = moved(target) - moved(at * 2) - 4
     s = offset >> 24 & 1
     j1, j2 = 1 ^ offset >> 23 & 1 ^ s, 1 ^ offset >> 22 & 1 ^ s
@@ -137,7 +164,7 @@ class _Way:
     before: _Way | None
 
 
-def _choose(source: bytes, new: bytes, segments: Sequence[Segment], price: float) -> list[Segment]:
+def _choose(source: bytes, new: bytes, segments: Sequence[Segment]) -> list[Segment]:
     """The cheapest way through the pieces that the segments cut the new image into: each goes on
     with what was before, begins with what is near, or is new.
     """
@@ -170,7 +197,7 @@ def _choose(source: bytes, new: bytes, segments: Sequence[Segment], price: float
                     costs[delta] = wrong(start, end, delta)
                 cost = costs[delta]
                 if delta != way.delta:
-                    cost += price * (_RESUMED if delta == last else _SEGMENT)
+                    cost += _RESUMED if delta == last else _SEGMENT
                 offers.append(_Way(way.price + cost, delta, None, way))
             for offer in offers:
                 state = (offer.delta, offer.last)

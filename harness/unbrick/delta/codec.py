@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unbrick.delta.align import Place, align, thin
+from unbrick.delta.align import Place, align, ranked
 from unbrick.delta.coder import RangeDecoder, RangeEncoder
 from unbrick.delta.format import (
     ARM,
@@ -28,16 +28,15 @@ from unbrick.delta.format import (
     new_digest,
     read_header,
 )
-from unbrick.delta.model import DIGEST, MIXERS, NUMBER_FLAGS, REPEAT_FLAGS, Model, Segment
+from unbrick.delta.model import DIGEST, INITIAL_FLAGS, MIXERS, REPEAT_FLAGS, Model, Segment
 from unbrick.errors import DeltaError
 
 _MCUBOOT_MAGIC = 0x96F3B83D
 _DENSE = 400
 """Code has a call in so many bytes, at least."""
-_PRICES = (1.5, 2.5, 5.0, 12.0, 40.0)
-"""What a segment may cost, until their table fits into the working memory."""
-_TABLES = ((11, 11), (10, 10), (9, 9))
-"""Sizes of the decoder's tables, log2; two are tried, from the first that all segments fit by."""
+_TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
+"""Sizes of the decoder's tables, log2; two are tried, up to the first that leaves room for all
+segments."""
 
 
 def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
@@ -77,20 +76,17 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
     )
     digest = _own_digest(new)
     place = Place(isa, base)
-    best = align(old, new, place)
+    whole = _around(align(old, new, place), digest)
+    best = ranked(old, place, whole)
     tables = [replace(header, slots=slots, repeats=repeats) for slots, repeats in _TABLES]
-    whole = _around(best, digest)
     first = next((i for i, t in enumerate(tables) if len(whole) <= _room(t)), len(tables) - 1)
-    made: list[bytes] = []
+    made = []
     for table in tables[max(first - 1, 0) : first + 1]:
-        segments = whole
-        for price in _PRICES:
-            if len(segments) > _room(table):
-                segments = _around(thin(old, new, place, best, price), digest)
-        if len(segments) > _room(table):
-            segments = []
-        sized = replace(table, segments=len(segments))
-        made.append(_encode(old, new, sized, segments, digest))
+        mapped = frozenset(best[: _room(table)])
+        sized = replace(table, segments=len(mapped))
+        encoder = RangeEncoder(INITIAL_FLAGS, REPEAT_FLAGS, table.slots, table.repeats, MIXERS)
+        Model(encoder, old, sized).run(new, whole, mapped, digest)
+        made.append(sized.pack() + encoder.finish())
     return min(made, key=len)
 
 
@@ -116,7 +112,7 @@ def decode(old: bytes, file: bytes) -> bytes:
         )
     payload = file[HEADER_SIZE:]
     decoder = RangeDecoder(
-        payload, NUMBER_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS
+        payload, INITIAL_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS
     )
     new = Model(decoder, old[: header.base_length], header).run()
     if decoder.consumed < len(payload):
@@ -124,18 +120,6 @@ def decode(old: bytes, file: bytes) -> bytes:
     if new_digest(new) != header.digest:
         raise malformed("what it gives is not the image that it names")
     return new
-
-
-def _encode(
-    old: bytes,
-    new: bytes,
-    header: DeltaHeader,
-    segments: Sequence[Segment],
-    digest: tuple[int, int],
-) -> bytes:
-    encoder = RangeEncoder(NUMBER_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS)
-    Model(encoder, old, header).run(new, segments, digest)
-    return header.pack() + encoder.finish()
 
 
 def _isa(old: bytes) -> int:

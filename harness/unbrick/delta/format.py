@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from unbrick.errors import DeltaError
 
-MAGIC = b"UBD\x01"
-_HEADER = struct.Struct("<4sBB3s3sHIHB16s8s")
+MAGIC = b"UB\x01"
+_HEADER = struct.Struct("<3sBB3s3sHIHB16s8s")
 HEADER_SIZE = _HEADER.size
 MAX_LENGTH = (1 << 24) - 1
 MAX_MEMORY = 16384
@@ -18,7 +18,7 @@ MAX_MEMORY = 16384
 DATA, THUMB, ARM = 0, 1, 2
 """What an image is made of: nothing in particular, Thumb-2 code, ARM code."""
 
-FIXED_MEMORY = 6144
+FIXED_MEMORY = 6656
 SEGMENT_MEMORY = 11
 SLOTS = range(8, 13)
 """log2 of the number of slots of two bytes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from unbrick.delta.code import Instructions
@@ -26,8 +26,8 @@ _ADDRESSES = (BRANCH, MOVE, POOL_IMAGE, POOL_WINDOW, WORD_IMAGE, WORD_WINDOW)
 MIXERS = 32
 _MIX_NUMBER, _MIX_MISS, _MIX_WORD, _MIX_HIGH, _MIX_LOW, _MIX_BYTE = 13, 16, 14, 29, 30, 31
 
-_HITS, _NEXT, _REPEAT = 0, 672, 772
-FLAGS = 820
+_HITS, _NEXT, _REPEAT, _NUMBER, _LOCAL = 0, 672, 772, 820, 940
+_NUMBER_KINDS = 40
 
 
 def _counter(p: float, seen: int) -> int:
@@ -38,8 +38,9 @@ INITIAL_FLAGS = (
     [_counter(0.95, 1)] * (_NEXT - _HITS)
     + [_counter(0.5, 0)] * (_REPEAT - _NEXT)
     + [_counter(0.7, 0)] * (16 * REPEATS)
+    + [_counter(0.5, 0)] * (_LOCAL - _NUMBER)
+    + [_counter(0.1, 0)]
 )
-NUMBER_FLAGS = [_counter(0.5, 0)] * FLAGS
 REPEAT_FLAGS = _REPEAT
 
 DICTIONARY = 128
@@ -148,25 +149,35 @@ class Model:
         self,
         want: bytes | None = None,
         segments: Sequence[Segment] = (),
+        mapped: Collection[Segment] = (),
         digest: tuple[int, int] = (0, 0),
     ) -> bytes:
         """Code the image ``want`` with its ``segments``; decode it when that is None.
 
+        ``mapped``: those of the segments that go into the table, as many as the header says.
         ``digest``: where the image holds the SHA-256 of its beginning, and of how many bytes.
 
         Raises:
             DeltaError: the file is malformed.
         """
         self._want = want
-        segments, self._digest = self._table(segments, digest)
-        self._map = AddressMap(segments)
-        self._coder.flags[:] = INITIAL_FLAGS
+        main, self._digest = self._table([s for s in segments if s in mapped], digest)
+        self._map = AddressMap(main)
+        local = [s for s in segments if s not in mapped]
+        end = Segment(self._header.length, 0, len(self._old))
         at = source = 0
-        for segment in segments:
-            self._gap(at, segment.new, source, segment.old)
+        for segment in [*main, end]:
+            while at < segment.new:
+                here = local.pop(0) if local and local[0].new < segment.new else None
+                here = self._local(at, source, segment.new, here)
+                following = here or segment
+                self._gap(at, following.new, source, following.old)
+                at = following.new
+                if here:
+                    self._copy(here)
+                    at, source = here.end, here.old_end
             self._copy(segment)
             at, source = segment.end, segment.old_end
-        self._gap(at, self._header.length, source, len(self._old))
         return bytes(self._out)
 
     # ---- The table ----
@@ -186,25 +197,34 @@ class Model:
         made: list[Segment] = []
         at = source = 0
         for i in range(self._header.segments):
-            segment = segments[i] if segments else Segment(at, 0, source)
-            gap = self._number(0, segment.new - at)
-            jump = segment.old - source - gap
-            folded = self._number(1, abs(jump) * 2 - (jump > 0))
-            jump = folded + 1 >> 1 if folded & 1 else -(folded >> 1)
-            at += gap
-            source += gap + jump
-            size = self._number(2, segment.length)
-            if at + size > length or source < 0 or source + size > len(self._old):
-                raise malformed("a segment lies outside the images")
-            made.append(Segment(at, size, source))
-            at += size
-            source += size
+            made.append(self._segment(at, source, length, segments[i] if segments else None))
+            at, source = made[-1].end, made[-1].old_end
         return made, (place, hashed)
+
+    def _local(self, at: int, source: int, end: int, segment: Segment | None) -> Segment | None:
+        """A segment before ``end`` that is not in the table, if one comes."""
+        if self._coder.flag((_LOCAL,), _MIX_NUMBER, int(segment is not None)):
+            return self._segment(at, source, end, segment)
+        return None
+
+    def _segment(self, at: int, source: int, end: int, segment: Segment | None) -> Segment:
+        """The segment that follows what ended at ``at`` and ``source``; ends before ``end``."""
+        segment = segment or Segment(at, 0, source)
+        gap = self._number(0, segment.new - at)
+        jump = segment.old - source - gap
+        folded = self._number(1, abs(jump) * 2 - (jump > 0))
+        jump = folded + 1 >> 1 if folded & 1 else -(folded >> 1)
+        at += gap
+        source += gap + jump
+        length = self._number(2, segment.length)
+        if not length or at + length > end or source < 0 or source + length > len(self._old):
+            raise malformed("a segment lies outside the images")
+        return Segment(at, length, source)
 
     def _number(self, kind: int, value: int) -> int:
         """A number below 2**25: its length in bits, then its bits."""
         coder = self._coder
-        context = kind * 128
+        context = _NUMBER + kind * _NUMBER_KINDS
         want = value.bit_length()
         length = 0
         while length < NUMBER_BITS + 1 and coder.flag(
@@ -217,10 +237,9 @@ class Model:
         for bit in range(length - 2, -1, -1):
             here = value >> bit & 1
             if bit == length - 2:
-                flag = context + 32 + (min(length, 7) * 3 + min(bit, 2)) * 4
-                here = coder.flag((flag,), _MIX_NUMBER, here)
+                here = coder.flag((context + 25 + min(bit, 6),), _MIX_NUMBER, here)
             elif bit < 2:
-                flag = context + 32 + (min(length, 7) * 3 + bit) * 4 + (made & 3)
+                flag = context + 32 + bit * 4 + (made & 3)
                 here = coder.flag((flag,), _MIX_NUMBER, here)
             else:
                 here = coder.code(1 << 15, here)
