@@ -1,9 +1,10 @@
-/* Rebuilds an image as the terminal does; run by tools/delta_terminal.py on the emulated processor. */
+/* Rebuilds an image as the terminal does; run by tools/delta_terminal.py on the emulated processor.
+ */
 #include "delta.h"
 
 #include <string.h>
 
-enum { PIECE = 1024 }; /* a block of the transfer */
+enum { PIECE = 1024 }; /* bytes; a block of the transfer */
 
 /* The digests that will be asked for, in order: hashing is not what is measured. */
 const uint8_t *digests;

@@ -8,9 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DELTA_HEADER_SIZE                                                                          \
-    45u /* bytes at the start of a file: all that delta_parse_header needs                         \
-         */
+#define DELTA_HEADER_SIZE 44u /* bytes at the start of a file */
 #define DELTA_BASE_DIGEST_SIZE 16u
 #define DELTA_DIGEST_SIZE 8u
 #define DELTA_SHA256_SIZE 32u
