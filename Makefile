@@ -52,8 +52,9 @@ robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for furth
 	@$(BIN)/python -m robot --variable ENGINE:$(ENGINE) --outputdir build/robot/$(ENGINE) \
 	    $(ROBOT) robot_tests
 
-bench: $(STAMP) ## measure, as ratios
+bench: $(STAMP) ## measure, as ratios; writes docs/performance.md
 	@$(BIN)/python tools/bench.py
+	@$(BIN)/python tools/bench_delta.py
 
 run: $(STAMP) ## a terminal in real time, its serial lines as ports
 	@$(BIN)/unbrick run --engine $(ENGINE)

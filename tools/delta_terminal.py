@@ -146,7 +146,15 @@ class TerminalDecoder:
         uc.mem_write(
             job,
             struct.pack(
-                "<7I", areas[OLD], len(old), areas[IMAGE], len(new), areas[WORK], header.memory, 0
+                "<8I",
+                areas[OLD],
+                len(old),
+                areas[IMAGE],
+                len(new),
+                areas[WORK],
+                header.memory,
+                0,
+                0,
             ),
         )
         uc.mem_write(self._symbols["digests"], struct.pack("<I", areas[FILE] + len(file)))

@@ -201,6 +201,7 @@ static uint32_t new_unit(struct delta *delta, const uint8_t *data, uint32_t p, u
 /* Learn from bytes that are known as if they were new. */
 static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t end) {
     while (p < end) {
+        delta_pace(delta);
         const uint32_t size = new_size(delta, p, end);
         new_unit(delta, data, p, size, true);
         p += size;

@@ -69,6 +69,7 @@ struct delta {
     int error;
     enum state state;
     bool started;
+    uint32_t steps;   /* so far */
     uint32_t read;    /* numbers of the table */
     uint32_t known;   /* segments that are in it */
     uint32_t gap;     /* of the segment that is being read */
@@ -152,6 +153,9 @@ static inline uint32_t until(const struct delta *delta, uint32_t p, uint32_t end
 static inline bool at_digest(const struct delta *delta) {
     return delta->digest != 0 && delta->place == delta->digest;
 }
+
+/* delta.c: lets the caller look after what cannot wait. */
+void delta_pace(struct delta *delta);
 
 /* delta_predict.c */
 
