@@ -208,3 +208,17 @@ def test_damaged_files_are_refused_as_the_reference_decoder_does(
             assert decoder.rebuild(OLD, bytes(data))[0] != "no error"
         else:
             assert decoder.rebuild(OLD, bytes(data)) == ("no error", expected)
+
+
+def test_segments_outside_the_installed_image_are_refused(decoder: Decoder) -> None:
+    """A file whose header is right for a shorter image than its segments are."""
+    chance = random.Random(10)
+    whole, new = chance.randbytes(4000), chance.randbytes(50)
+    new += whole[2000:]
+    file = bytearray(encode(whole, new))
+    old = whole[:3000]
+    file[5:8] = len(old).to_bytes(3, "little")
+    file[20:36] = hashlib.sha256(old).digest()[:16]
+    assert decoder.rebuild(old, bytes(file))[0] == "malformed"
+    with pytest.raises(DeltaError, match="segment lies outside"):
+        decode(old, bytes(file))
