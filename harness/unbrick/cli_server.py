@@ -187,8 +187,40 @@ def terminals(server_url: str, *, as_json: bool) -> None:
         "build_time": "built",
         "state": "state",
         "last_seen": "last seen",
+        "upgrade": "upgrade",
     }
+    for row in rows:
+        decision = row["upgrade"]
+        row["upgrade"] = f"{decision['verdict']}: {decision['reason']}" if decision else "?"
     _print_table(rows, columns, "no terminal has registered")
+
+
+@click.command()
+@_url_option
+@_json_option
+def preparations(server_url: str, *, as_json: bool) -> None:
+    """List what is prepared for updates before anybody asks for them."""
+    with ServerClient(server_url) as client:
+        rows = client.preparations()
+    if as_json:
+        _print_json(rows)
+        return
+    columns = {
+        "from_version": "from",
+        "version": "to",
+        "hardware_id": "hardware",
+        "state": "state",
+        "file_size": "file",
+        "full_size": "full image",
+        "erase": "blocks",
+        "write": "written",
+        "text": "",
+    }
+    for row in rows:
+        row["erase"] = row["ranges"]["erase"]["count"]
+        row["write"] = row["ranges"]["write"]["bytes"]
+        row["file_size"] = "" if row["file_size"] is None else row["file_size"]
+    _print_table(rows, columns, "nothing is prepared")
 
 
 @click.command()
@@ -339,6 +371,7 @@ COMMANDS: list[click.Command] = [
     bridge,
     publish,
     terminals,
+    preparations,
     images,
     update,
     message,

@@ -15,6 +15,7 @@ from unbrick.image.factory import factory_image
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
+from unbrick.server.analysis import Analyst
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
 
@@ -64,6 +65,7 @@ class System:
         records: Records | None = None,
         inspect: Callable[[bytes], ImageInfo] = inspect,
         differ: Callable[[bytes, bytes], bytes] | None = None,
+        analyst: Analyst | None = None,
     ) -> None:
         self.engine, self.releases, self.serial = engine, releases, serial
         self.bench = Bench(engine)
@@ -73,7 +75,7 @@ class System:
         except NotKnownHereError as error:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()
-        self.server = ServerCore(self.records, inspect, differ)
+        self.server = ServerCore(self.records, inspect, differ, analyst)
         self.link = SimulatedLink(engine.radio, self.server, faults=faults, seed=seed)
         self.bench.peers.append(self.link)
 

@@ -59,6 +59,10 @@ class ServerClient:
         """Every terminal that registered."""
         return list(self._ask("GET", "/api/terminals"))
 
+    def preparations(self) -> list[dict[str, Any]]:
+        """What is prepared for pairs of images."""
+        return list(self._ask("GET", "/api/preparations"))
+
     def images(self) -> list[dict[str, Any]]:
         """Every published image."""
         return list(self._ask("GET", "/api/images"))

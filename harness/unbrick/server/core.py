@@ -22,7 +22,6 @@ itself, to software that it chooses (``_choose``).
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -32,6 +31,7 @@ from aiocoap.numbers import OptionNumber
 from unbrick.delta import read_header
 from unbrick.errors import LinkError, ServerError
 from unbrick.image.format import ImageInfo
+from unbrick.server.analysis import Analyst, version_key
 from unbrick.server.records import (
     Event,
     Image,
@@ -148,6 +148,8 @@ class ServerCore:
         inspect: what an image file is; raises ImageError.
         differ: makes the differential file from an installed and a wanted image file; without it
             only full images are sent.
+        analyst: what keeps the history of terminals and has differential files prepared; an update
+            that one is prepared for is announced when it is there (``prepared``).
     """
 
     def __init__(
@@ -155,8 +157,10 @@ class ServerCore:
         records: Records,
         inspect: Callable[[bytes], ImageInfo],
         differ: Callable[[bytes, bytes], bytes] | None = None,
+        analyst: Analyst | None = None,
     ) -> None:
         self.records = records
+        self._analyst = analyst
         self._inspect = inspect
         self._differ = differ
         self._due: dict[_Errand, None] = {}
@@ -210,6 +214,8 @@ class ServerCore:
                 confirmed=_confirmed(registration, before),
             )
             self.records.save_terminal(terminal)
+            if self._analyst is not None:
+                self._analyst.registered(terminal, before, now)
             if (
                 before is None
                 or before.digest != terminal.digest
@@ -323,7 +329,7 @@ class ServerCore:
         good = [image for image in usable if image.digest not in failed]
         ran = [image for image in good or usable if image.digest == terminal.confirmed]
         if ran or good:
-            return ran[0] if ran else max(good, key=lambda image: _version_key(image.version))
+            return ran[0] if ran else max(good, key=lambda image: version_key(image.version))
         turn = sorted(usable, key=lambda image: failed.index(image.digest))
         at = [number for number, image in enumerate(turn, 1) if image.digest in just]
         return turn[at[0] % len(turn)] if at else next(iter(turn), None)
@@ -403,10 +409,12 @@ class ServerCore:
 
     def _difference(self, base: bytes, image: Image) -> bytes | None:
         """The differential file from image ``base``, if it helps; made once for each pair."""
-        if self._differ is None or self.records.image(base) is None or base == image.digest:
+        if self.records.image(base) is None or base == image.digest:
             return None
         file = self.records.difference(base, image.digest)
         if file is None:
+            if self._differ is None:
+                return None
             full = self.records.image_file(image.digest)
             file = self._differ(self.records.image_file(base), full)
             self.records.add_difference(base, image.digest, file)
@@ -480,6 +488,9 @@ class ServerCore:
                 return None
             difference = None
             if terminal.state is TerminalState.APPLICATION and update.kind is not Kind.FULL_IMAGE:
+                if self._analyst and not self._analyst.ready(terminal.digest, image, now):
+                    self._note(terminal.serial, "its differential file is made", now, update.id)
+                    return None
                 difference = self._difference(terminal.digest, image)
             update = replace(
                 update,
@@ -590,7 +601,15 @@ class ServerCore:
         )
         with self.records.transaction():
             self.records.add_image(image, data)
+            if self._analyst is not None:
+                self._analyst.published(image, now)
         return image
+
+    def prepared(self, digest: bytes) -> None:
+        """A differential file to image ``digest`` is there, or will not be: announce it."""
+        for update in self.records.unfinished_updates():
+            if update.digest == digest and update.state in _WAITING:
+                self._make_due(_ANNOUNCE, update)
 
     def start_update(self, serial: str, version: str, now: float) -> Update:
         """Have a terminal updated; one that never registered is told when it does.
@@ -748,11 +767,6 @@ def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
         return b""
     ran = before.state is TerminalState.APPLICATION
     return before.digest if ran else before.confirmed
-
-
-def _version_key(version: str) -> tuple[int, ...]:
-    """Versions in their order: ``1.10.0+0`` is newer than ``1.9.0+0``."""
-    return tuple(int(part) for part in re.findall(r"[0-9]+", version))
 
 
 def _announcement(update: Update, image: Image, difference: bytes | None) -> Announcement:

@@ -4,7 +4,9 @@
 method      path                        what it does
 ==========  ==========================  ========================================================
 GET         /api/terminals              every terminal that registered
-GET         /api/terminals/{serial}     one, with its updates and events
+GET         /api/terminals/{serial}     one, with its updates, events, what it has run, and the
+                                        decisions whether it should run other software
+GET         /api/preparations           what is prepared for pairs of images
 GET         /api/images                 every published image
 POST        /api/images                 publishes the signed image that is the body, or the one
                                         file of a multipart form
@@ -39,6 +41,7 @@ from starlette.types import Message
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core import ConflictError, ServerCore, UnknownError
 from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
+from unbrick.server.user_records import Analysis, Installation, Preparation, RangeKind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON = 16 * 1024
@@ -80,6 +83,32 @@ def _terminal(item: Terminal) -> dict[str, Any]:
         "endpoint": item.endpoint,
         "first_seen": _time(item.first_seen),
         "last_seen": _time(item.last_seen),
+    }
+
+
+def _listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]:
+    """A terminal with the last decision about it."""
+    return {**_terminal(item), "upgrade": None if decision is None else _analysis(decision)}
+
+
+def _analysis(item: Analysis) -> dict[str, Any]:
+    return {
+        "time": _time(item.time),
+        "verdict": item.verdict.value,
+        "needed": item.needed,
+        "digest": item.digest.hex(),
+        "reason": item.reason,
+    }
+
+
+def _installation(item: Installation) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "version": item.version,
+        "build_time": item.build_time,
+        "digest": item.digest.hex(),
+        "since": _time(item.since),
+        "until": None if item.until is None else _time(item.until),
     }
 
 
@@ -215,6 +244,7 @@ class _Api:
         return [
             Route("/api/terminals", _guarded(self.terminals)),
             Route("/api/terminals/{serial}", _guarded(self.terminal)),
+            Route("/api/preparations", _guarded(self.preparations)),
             Route("/api/images", _guarded(self.images)),
             Route("/api/images", _guarded(self.publish), methods=["POST"]),
             Route("/api/updates", _guarded(self.updates)),
@@ -225,7 +255,11 @@ class _Api:
         ]
 
     async def terminals(self, _request: Request) -> JSONResponse:
-        return JSONResponse([_terminal(item) for item in self._core.records.terminals()])
+        records = self._core.records
+        decisions = records.decisions()
+        return JSONResponse(
+            [_listed(item, decisions.get(item.serial)) for item in records.terminals()]
+        )
 
     async def terminal(self, request: Request) -> JSONResponse:
         serial = request.path_params["serial"]
@@ -237,12 +271,37 @@ class _Api:
             )
         return JSONResponse(
             {
-                **_terminal(terminal),
+                **_listed(terminal, records.analysis(serial)),
+                "installations": [_installation(item) for item in records.installations(serial)],
+                "analyses": [_analysis(item) for item in records.analyses(serial)],
                 "updates": [self._update(item) for item in records.updates(serial)],
                 "messages": [_message(item) for item in records.messages(serial)],
                 "events": [_event(item) for item in records.events(serial=serial)],
             }
         )
+
+    async def preparations(self, _request: Request) -> JSONResponse:
+        return JSONResponse([self._preparation(item) for item in self._core.records.preparations()])
+
+    def _preparation(self, item: Preparation) -> dict[str, Any]:
+        records = self._core.records
+        base, image = records.image(item.base), records.image(item.digest)
+        ranges = records.ranges(item.base, item.digest)
+        of_kind = {kind: [r for r in ranges if r.kind is kind] for kind in RangeKind}
+        return {
+            "hardware_id": image.hardware_id if image else "",
+            "from_version": base.version if base else "",
+            "version": image.version if image else "",
+            "state": item.state.value,
+            "text": item.text,
+            "file_size": item.file_size,
+            "full_size": image.file_size if image else 0,
+            "ranges": {
+                kind.value: {"count": len(found), "bytes": sum(r.length for r in found)}
+                for kind, found in of_kind.items()
+            },
+            "changed": _time(item.changed),
+        }
 
     async def images(self, _request: Request) -> JSONResponse:
         return JSONResponse([_image(item) for item in self._core.records.images()])

@@ -14,13 +14,15 @@ from typing import TextIO
 
 import uvicorn
 
-from unbrick.delta import encode
 from unbrick.errors import ImageError, PortError
 from unbrick.image import format as image_format
+from unbrick.server.analysis import Analyst
 from unbrick.server.coap import CoapServer
 from unbrick.server.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.http import make_app
+from unbrick.server.user_records import Preparation
+from unbrick.server.worker import Worker
 
 SHUTDOWN_TIMEOUT = 3
 """Seconds that HTTP requests under way get when the server is told to stop."""
@@ -91,7 +93,15 @@ async def serve(
         SetupError: the database cannot be opened.
     """
     records = SqlRecords(settings.database)
-    coap = CoapServer(ServerCore(records, inspect, encode))
+    analyst = Analyst(records)
+    core = ServerCore(records, inspect, analyst=analyst)
+    coap = CoapServer(core)
+
+    def announce(prepared: Preparation) -> None:
+        core.prepared(prepared.digest)
+        coap.pump()
+
+    worker = Worker(analyst, announce)
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
         sock = stack.enter_context(_bind(settings.host, settings.http_port))
@@ -109,11 +119,16 @@ async def serve(
             loop.add_signal_handler(number, _stop, http)
             stack.callback(loop.remove_signal_handler, number)
         ready = asyncio.create_task(_say_ready(http, coap, sock, out or sys.stdout))
+        work = asyncio.create_task(worker.run())
+        work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
         try:
             await http.serve(sockets=[sock])
         finally:
             ready.cancel()
+            work.cancel()
             await coap.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
 
 
 def _stop(http: uvicorn.Server) -> None:

@@ -127,6 +127,10 @@ class MemoryUserRecords:
         """See ``UserRecords``."""
         return [item for item in self._analyses.values() if item.serial == serial]
 
+    def decisions(self) -> dict[str, Analysis]:
+        """See ``UserRecords``."""
+        return {item.serial: item for item in self._analyses.values()}
+
     def add_analysis(self, analysis: Analysis) -> Analysis:
         """See ``UserRecords``."""
         analysis = replace(analysis, id=self._next("analyses"))

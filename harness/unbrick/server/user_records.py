@@ -297,6 +297,9 @@ class UserRecords(Protocol):
     def analyses(self, serial: str) -> list[Analysis]:
         """Every decision about a terminal."""
 
+    def decisions(self) -> dict[str, Analysis]:
+        """The last decision about every terminal, by serial."""
+
     def add_analysis(self, analysis: Analysis) -> Analysis:
         """Keep a decision (the id is passed over); gives it back with its id."""
 

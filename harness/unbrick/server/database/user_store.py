@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from unbrick.server.database.models import (
     AnalysisRow,
@@ -148,11 +148,24 @@ class SqlUserRecords(Rows):
 
     def analysis(self, serial: str) -> Analysis | None:
         """See ``UserRecords``."""
-        return next(reversed(self.analyses(serial)), None)
+        rows = table(AnalysisRow)
+        with self._use() as connection:
+            last = connection.execute(
+                select(func.max(rows.c.id)).where(rows.c.serial == serial)
+            ).scalar()
+        return None if last is None else self._first(Analysis, AnalysisRow, id=last)
 
     def analyses(self, serial: str) -> list[Analysis]:
         """See ``UserRecords``."""
         return self._find(Analysis, AnalysisRow, serial=serial)
+
+    def decisions(self) -> dict[str, Analysis]:
+        """See ``UserRecords``."""
+        rows = table(AnalysisRow)
+        last = select(func.max(rows.c.id)).group_by(rows.c.serial)
+        with self._use() as connection:
+            found = connection.execute(select(rows).where(rows.c.id.in_(last)))
+            return {row.serial: Analysis(**row._mapping) for row in found}
 
     def add_analysis(self, analysis: Analysis) -> Analysis:
         """See ``UserRecords``."""
