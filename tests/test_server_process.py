@@ -275,6 +275,34 @@ def test_a_server_killed_between_any_two_answers_keeps_its_word(
         assert course == ["announced", "transferring", "checked", "rewriting", "succeeded"]
 
 
+def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
+    start_server: Start, tmp_path: Path
+) -> None:
+    images = [make_signed(tmp_path, version).read_bytes() for version in ("1.0.0", "1.1.0")]
+    server = start_server()
+    with ServerClient(server.url) as http, UdpTerminal(server.coap_port) as terminal:
+        said = registration(digest=inspect(images[0]).digest)
+        terminal.ask(post("register", said.encode()))
+        for image in images:
+            http.publish(image)
+        (listed,) = http.terminals()
+        assert listed["upgrade"]["needed"]
+        server.stop(signal.SIGKILL)
+    server = start_server()
+    with ServerClient(server.url) as http:
+        until(lambda: [item["state"] for item in http.preparations()] == ["ready"])
+        (ready,) = http.preparations()
+        assert (ready["from_version"], ready["version"]) == ("1.0.0+0", "1.1.0+0")
+        assert ready["ranges"]["erase"] == {"count": 1, "bytes": BOARD.nor.block_size}
+        shown = invoke("preparations", "--server-url", server.url).output
+        assert "1.0.0+0" in shown
+        assert "ready" in shown
+        assert "upgrade: 1.1.0+0 is newer" in " ".join(
+            invoke("terminals", "--server-url", server.url).output.split()
+        )
+    assert server.stop() == (0, "")
+
+
 def test_a_server_killed_amid_many_registrations_has_all_that_it_acknowledged(
     start_server: Start,
 ) -> None:

@@ -48,6 +48,7 @@ class System:
         inspect: what the server knows of an image it publishes.
         differ: makes differential files (``unbrick.delta.encode``); by default the server sends
             full images.
+        analyst: keeps the history of terminals, and has files prepared before they are asked for.
 
     Raises:
         NotKnownHereError: the terminal is not what is wanted, and the engine cannot make it so.

@@ -16,6 +16,9 @@ from unbrick.server.difference import prepare
 REFUSED = 3
 """The exit code that says that this pair cannot be prepared, with the reason on standard error."""
 
+CUT_SHORT = 2
+"""The exit code when not all of the images came: who sent them was killed meanwhile."""
+
 _SIZES = struct.Struct("<II")
 
 
@@ -28,10 +31,12 @@ def main() -> int:
     """Prepare what is on the standard input; gives the exit code."""
     os.nice(10)  # What terminals wait for comes first.
     data = sys.stdin.buffer.read()
+    if len(data) < _SIZES.size:
+        return CUT_SHORT
     old_size, new_size = _SIZES.unpack_from(data)
     images = data[_SIZES.size :]
     if len(images) != old_size + new_size:
-        return 2  # Who started this was killed meanwhile.
+        return CUT_SHORT
     try:
         prepared = prepare(images[:old_size], images[old_size:])
     except ImageError as error:

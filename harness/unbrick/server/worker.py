@@ -63,11 +63,11 @@ class Worker:
         images = self._analyst.images_of(job)
         try:
             code, output, errors = await asyncio.wait_for(self._prepare(*images), PATIENCE)
+        except asyncio.TimeoutError:  # First: it is an OSError, too.
+            self._analyst.failed(job, f"it took more than {PATIENCE:.0f} s", self._clock())
+            return
         except OSError as error:
             self._analyst.failed(job, f"no process can be started: {error}", self._clock())
-            return
-        except asyncio.TimeoutError:
-            self._analyst.failed(job, f"it took more than {PATIENCE:.0f} s", self._clock())
             return
         if code == REFUSED:
             why = errors.decode(errors="replace").strip()[-500:]
