@@ -39,7 +39,7 @@ def open_database(url: str) -> Engine:
     """
     hint = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
     try:
-        engine = _engine(_url(url))
+        engine = _engine(full_url(url))
         with writing(engine) as connection:
             bring_up_to_date(connection)
     except CommandError as error:
@@ -55,7 +55,8 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _url(text_: str) -> URL:
+def full_url(text_: str) -> URL:
+    """An SQLAlchemy URL of what a person gave: a URL, or the path of an SQLite file."""
     url = make_url(text_ if "://" in text_ else f"sqlite:///{text_}")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise NoSuchModuleError("it is neither SQLite nor PostgreSQL")
