@@ -223,13 +223,30 @@ def test_of_a_deleted_backup_no_byte_is_left_in_the_files(tmp_path: Path, *, ins
     records.close()
 
 
-@pytest.mark.parametrize("what", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
-def test_the_database_itself_keeps_the_audit_as_it_is(database_url: str, what: str) -> None:
+VALUES = "(id, time, actor, action, serial, subject, text) VALUES (1, 0, '', '', '', 0, '')"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "UPDATE audit SET actor = 'nobody'",
+        "DELETE FROM audit",
+        {
+            "sqlite": f"INSERT OR REPLACE INTO audit {VALUES}",
+            "postgresql": f"INSERT INTO audit {VALUES} ON CONFLICT (id) DO UPDATE SET actor = ''",
+        },
+        {"sqlite": "DELETE FROM audit WHERE id > 0", "postgresql": "TRUNCATE audit"},
+    ],
+    ids=["update", "delete", "replace", "truncate"],
+)
+def test_the_database_itself_keeps_the_audit_as_it_is(
+    database_url: str, what: str | dict[str, str]
+) -> None:
     records = SqlRecords(database_url)
     records.add_subscriber(Subscriber(0, "+441632960001", "Alice", 1.0), CLERK)
     engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
     with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
-        connection.exec_driver_sql(what)
+        connection.exec_driver_sql(what if isinstance(what, str) else what[engine.dialect.name])
     engine.dispose()
     assert [entry.actor for entry in records.audit()] == ["clerk"]
     records.close()

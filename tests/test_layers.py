@@ -16,7 +16,7 @@ ROOT = Path(unbrick.__file__).parent
 LAYERS = (
     {
         *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
-        "cli_restore",
+        *("cli_restore", "cli_config"),
         *("pytest_plugin", "robot"),
     },
     {"report"},
@@ -30,6 +30,7 @@ LAYERS = (
 
 # Within a layer, only these.
 SIDEWAYS = {
+    ("cli", "cli_config"),
     ("cli", "cli_run"),
     ("cli", "cli_console"),
     ("cli_console", "cli_run"),

@@ -11,11 +11,13 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from unbrick import __version__
+from unbrick.cli_config import DEFAULT_FILE, default_map
 from unbrick.errors import ToolBrokenError, UnbrickError
 
 if TYPE_CHECKING:
@@ -106,13 +108,23 @@ def _say(message: str, code: int) -> int:
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNBRICK"},
 )
 @click.version_option(__version__, message="unbrick %(version)s")
-def cli() -> None:
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Defaults of all commands' options, TOML.  [default: unbrick.toml, if it is there]",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
     """Over-the-air updates that cannot brick a terminal, and the bench that proves it.
 
     \b
     Exit codes: 0 done, 1 the terminal or an update failed,
     2 the call or the set-up is wrong, 3 unbrick itself is broken.
     """
+    if config is None and DEFAULT_FILE.exists():
+        config = DEFAULT_FILE
+    if config is not None:
+        ctx.default_map = default_map(config, cli, ctx)
 
 
 def main() -> None:

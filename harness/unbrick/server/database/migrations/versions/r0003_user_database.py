@@ -199,9 +199,11 @@ def _sessions() -> None:
 def _append_only(table: str) -> None:
     """Have the database itself refuse to change or to remove rows."""
     if op.get_bind().dialect.name == "sqlite":
-        for what in ("UPDATE", "DELETE"):
+        # A row is replaced (INSERT OR REPLACE) without a word to the triggers of DELETE.
+        there = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id)"  # noqa: S608 - ours
+        for what, when in (("UPDATE", ""), ("DELETE", ""), ("INSERT", there)):
             op.execute(
-                f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table}"
+                f"CREATE TRIGGER {table}_no_{what.lower()} BEFORE {what} ON {table} {when}"
                 f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             )
         return
