@@ -10,26 +10,23 @@ in-process engine can catch is for that engine to catch.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import ctypes
 import json
 import os
 import random
 import re
 import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
 from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.child import die_with_parent, living
 from unbrick.errors import EngineError, MissingToolError, PortError
 
 if TYPE_CHECKING:
@@ -43,7 +40,6 @@ WAITING_LIMIT = 1 << 20  # bytes that wait for a terminal that does not read; mo
 LOG_LINE_LIMIT = 4096  # bytes
 LOG_KEPT = 64  # lines, and as many faults
 
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 # What QEMU logs although the firmware is right, by what it says:
 HARMLESS = (
@@ -91,21 +87,6 @@ def qemu_version() -> tuple[int, int, int]:
     return major, minor, micro
 
 
-_living: weakref.WeakSet[_Process] = weakref.WeakSet()
-
-
-@atexit.register
-def _kill_all() -> None:
-    for process in list(_living):
-        process.kill()
-
-
-def _die_with_parent() -> Any:
-    """For a child: get SIGKILL when the thread that started it is gone, however it went."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    return None if prctl is None else lambda: prctl(_PDEATHSIG, signal.SIGKILL)
-
-
 class _Process:
     """A QEMU that is under way, paused before its first instruction.
 
@@ -136,7 +117,7 @@ class _Process:
                 stderr=self.log.writer,
                 pass_fds=[end.fileno() for end in theirs],
                 start_new_session=True,  # Ctrl-C is for us, who switch the terminal off
-                preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one system call, no locks
+                preexec_fn=die_with_parent(),  # noqa: PLW1509 - one system call, no locks
             )
         except OSError as error:
             self._close_ends()
@@ -145,7 +126,7 @@ class _Process:
             for end in theirs:
                 end.close()
             self.log.close_writer()
-        _living.add(self)
+        living.add(self)
         self._answers = b""
         try:
             self._answer()  # the greeting
@@ -223,7 +204,7 @@ class _Process:
 
     def kill(self) -> None:
         """End it at once. What it has written is in its files; what it has sent can be read."""
-        _living.discard(self)
+        living.discard(self)
         self._child.kill()
         self._child.wait()
         self.log.read()

@@ -6,9 +6,7 @@ and nobody else can reach it. The other side is ``renode/peripherals/BenchLink.c
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import ctypes
 import os
 import re
 import secrets
@@ -20,11 +18,11 @@ import struct
 import subprocess
 import tempfile
 import time
-import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
+from unbrick.engine.child import die_with_parent, living
 from unbrick.errors import EngineError, MissingToolError, SetupError
 
 if TYPE_CHECKING:
@@ -48,7 +46,6 @@ logLevel 2
 machine ConnectBench {port} "{token}"
 """
 
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 _FAILED = re.compile(r"error CS\d+|There was an error|Errors? during|Could not|FATAL UNHANDLED")
 
 
@@ -103,21 +100,6 @@ def renode_folder() -> Path:
     return folder
 
 
-_living: weakref.WeakSet[RenodeLink] = weakref.WeakSet()
-
-
-@atexit.register
-def _kill_all() -> None:
-    for link in list(_living):
-        link.close()
-
-
-def _die_with_parent() -> Any:
-    """For a child: get SIGKILL when the thread that started it is gone, however it went."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    return None if prctl is None else lambda: prctl(_PDEATHSIG, signal.SIGKILL)
-
-
 class RenodeLink:
     """A Renode process with the terminal in it, powered off.
 
@@ -155,7 +137,7 @@ class RenodeLink:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is for us, who switch the terminal off
-                    preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one system call, no locks
+                    preexec_fn=die_with_parent(),  # noqa: PLW1509 - one system call, no locks
                 )
             except OSError as error:
                 os.close(self._output)
@@ -163,7 +145,7 @@ class RenodeLink:
                 raise EngineError(f"{program} does not start: {error.strerror}") from error
             finally:
                 os.close(output)
-            _living.add(self)
+            living.add(self)
             try:
                 self._socket = self._accept(server, token)
             except EngineError:
@@ -250,9 +232,13 @@ class RenodeLink:
             raise EngineError(f"Renode refused: {answer.decode('utf-8', 'replace')}")
         return answer
 
+    def kill(self) -> None:
+        """The same as :meth:`close`."""
+        self.close()
+
     def close(self) -> None:
         """End the process and remove its folder."""
-        _living.discard(self)
+        living.discard(self)
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,0 +1,38 @@
+"""Emulators that are programs of their own: none of them outlives the bench."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import signal
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+class Child(Protocol):
+    """Something with a process behind it."""
+
+    def kill(self) -> None:
+        """End the process at once."""
+
+
+living: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Every :class:`Child` that was not ended; what is left of them ends with Python."""
+
+
+@atexit.register
+def _kill_all() -> None:
+    child: Child
+    for child in list(living):
+        child.kill()
+
+
+def die_with_parent() -> Callable[[], object] | None:
+    """For ``preexec_fn``: the child gets SIGKILL when the thread that started it is gone."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    return None if prctl is None else lambda: prctl(_PDEATHSIG, signal.SIGKILL)
