@@ -1,0 +1,1 @@
+"""The customer center: calls and their menu, text messages, and the operators' page."""
