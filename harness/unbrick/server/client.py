@@ -22,6 +22,10 @@ POLL_INTERVAL = 0.5
 """Seconds between questions when an update is watched."""
 
 
+class SilentError(ServerError):
+    """No server answers; what it was told to do may have been done."""
+
+
 class ServerClient:
     """Talks to the server at ``url``; every method raises ServerError when it cannot or may not.
 
@@ -110,7 +114,7 @@ class ServerClient:
         try:
             response = self._http.request(method, path, **extra)
         except httpx.TransportError as error:
-            raise ServerError(
+            raise SilentError(
                 f"no server answers at {self._url}: {error}",
                 hint="start one with `unbrick server start`, or give its --server-url",
             ) from error

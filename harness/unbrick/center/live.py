@@ -1,0 +1,104 @@
+"""What keeps pages up to date: who looks at what, and whether it has changed (server-sent events)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+KEEP_ALIVE = 15.0
+"""Seconds after which a silent stream says that it is still there."""
+
+MOST = 200
+"""Streams at a time; a page without one shows what was when it was loaded."""
+
+CHANGE = b"event: change\ndata:\n\n"
+
+
+class Hub:
+    """Tells those who look at a topic that it has changed."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[asyncio.Event, str] = {}
+        self.closed = False
+
+    @property
+    def topics(self) -> set[str]:
+        """What is looked at."""
+        return set(self._listeners.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another stream."""
+        return len(self._listeners) >= MOST
+
+    @contextmanager
+    def listen(self, topic: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the topic has changed; to be cleared by the listener."""
+        changed = asyncio.Event()
+        self._listeners[changed] = topic
+        try:
+            yield changed
+        finally:
+            del self._listeners[changed]
+
+    def publish(self, topic: str) -> None:
+        """Something about a topic has changed."""
+        for changed, what in self._listeners.items():
+            if what == topic:
+                changed.set()
+
+    def close(self) -> None:
+        """End every stream."""
+        self.closed = True
+        for changed in self._listeners:
+            changed.set()
+
+
+async def stream(hub: Hub, topic: str, alive: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """The body of an event stream about a topic, while ``alive`` says so.
+
+    The first event comes at once: something may have changed since the page was made.
+    """
+    with hub.listen(topic) as changed:
+        yield b"retry: 2000\n\n" + CHANGE
+        while True:
+            try:
+                await asyncio.wait_for(changed.wait(), KEEP_ALIVE)
+            except asyncio.TimeoutError:
+                words = b":\n\n"
+            else:
+                words = CHANGE
+            changed.clear()
+            if hub.closed or not alive():
+                return
+            yield words
+
+
+class Watcher:
+    """Looks again and again at what somebody looks at, and publishes what has changed.
+
+    Args:
+        hub: who looks at what.
+        state: how a topic is, as a value that differs when it has changed.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, hub: Hub, state: Callable[[str], object], interval: float) -> None:
+        self._hub, self._state, self._interval = hub, state, interval
+        self._seen: dict[str, object] = {}
+
+    def look(self) -> None:
+        """Look once."""
+        topics = self._hub.topics
+        seen = {topic: self._state(topic) for topic in topics}
+        for topic in topics:
+            if topic in self._seen and self._seen[topic] != seen[topic]:
+                self._hub.publish(topic)
+        self._seen = seen
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(self._interval)

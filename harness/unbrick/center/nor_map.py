@@ -1,0 +1,91 @@
+"""The NOR of a terminal as a map of its blocks, as far as the server knows it.
+
+During a staged update the server knows which blocks differ, and when the terminal began to rewrite
+them, but not how far it is; of a commanded one it knows each erase and each write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from unbrick.board import BOARD
+
+KIB = 1024
+
+
+class Mark(Enum):
+    """What happens to a block."""
+
+    DUE = "to be rewritten"
+    REWRITING = "being rewritten"
+    ERASING = "being erased"
+    ERASED = "erased"
+    WRITING = "being written"
+    DONE = "rewritten"
+    FAILED = "failed"
+
+    @property
+    def name_of_style(self) -> str:
+        """Its class in the style sheet."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the NOR.
+
+    Attributes:
+        offset: of its first byte in the NOR.
+        size: bytes.
+        partition: the name of the partition that it belongs to, or ``spare``.
+        filled: per cent that the installed software takes, as far as known.
+        mark: what happens to it.
+    """
+
+    offset: int
+    size: int
+    partition: str
+    filled: int
+    mark: Mark | None
+
+    @property
+    def words(self) -> str:
+        """All of it in words."""
+        parts = [f"{self.partition}, {self.offset // KIB} KiB"]
+        if self.partition == "application":
+            parts.append(f"{self.filled} % used")
+        if self.mark:
+            parts.append(self.mark.value)
+        return ", ".join(parts)
+
+
+def blocks_of(offset: int, length: int) -> range:
+    """The numbers of the blocks that a range of the NOR touches."""
+    size = BOARD.nor.block_size
+    return range(offset // size, -(-(offset + length) // size)) if length > 0 else range(0)
+
+
+def nor_map(used: int, marks: Mapping[int, Mark]) -> list[Block]:
+    """Every block that the engines keep.
+
+    Args:
+        used: bytes of the installed software, from the start of the application's partition.
+        marks: what happens, by number of the block.
+    """
+    size = BOARD.nor.block_size
+    application = BOARD.partition("application")
+    blocks = []
+    for number in range(BOARD.nor.modelled // size):
+        offset = number * size
+        part = next((p.name for p in BOARD.partitions if p.offset <= offset < p.end), "spare")
+        inside = min(max(application.offset + used - offset, 0), size)
+        filled = -(-100 * inside // size) if part == application.name else 0
+        blocks.append(Block(offset, size, part, filled, marks.get(number)))
+    return blocks
+
+
+def same(mark: Mark, numbers: Iterable[int]) -> dict[int, Mark]:
+    """The same mark for several blocks."""
+    return dict.fromkeys(numbers, mark)
