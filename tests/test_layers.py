@@ -16,12 +16,12 @@ ROOT = Path(unbrick.__file__).parent
 LAYERS = (
     {
         *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
-        *("cli_restore", "cli_config"),
+        *("cli_restore", "cli_config", "cli_center"),
         *("pytest_plugin", "robot"),
     },
     {"report"},
     {"campaign"},
-    {"bench", "console"},
+    {"bench", "console", "center"},
     {"engine", "server", "restore", "link"},
     {"wire", "nor", "image", "delta"},
     {"board"},
@@ -38,6 +38,7 @@ SIDEWAYS = {
     ("cli", "cli_restore"),
     ("cli", "cli_server"),
     ("cli", "cli_campaign"),
+    ("cli", "cli_center"),
     ("link", "engine"),
     ("link", "server"),
     ("restore", "engine"),

@@ -33,9 +33,9 @@ from unbrick.center.call import (
     UpgradeStarted,
 )
 from unbrick.center.menu import KEYS, Menu
-from unbrick.center.records import Call, UserData
 from unbrick.errors import ServerError, UnbrickError
 from unbrick.server.client import SilentError
+from unbrick.server.user_records import Call, UserRecords
 
 MOST = 100
 """Calls at a time."""
@@ -95,7 +95,7 @@ class Calls:
     def __init__(
         self,
         menu: Menu,
-        users: UserData,
+        users: UserRecords,
         server: Upgrades,
         clock: Callable[[], float],
         changed: Callable[[Call], None],
@@ -204,7 +204,7 @@ class Calls:
             event: Event = Told(await self._server.situation(live.call.serial))
         except UnbrickError:
             event = ServerSilent()
-        except Exception:  # a caller must not wait for ever
+        except Exception:  # noqa: BLE001 - a caller must not wait for ever
             _LOG.exception("call %d", live.call.id)
             event = ServerSilent()
         self._handle(live, event)
@@ -218,7 +218,7 @@ class Calls:
             event = ServerSilent()
         except ServerError as error:
             event = UpgradeRefused(str(error))
-        except Exception:  # as above
+        except Exception:  # noqa: BLE001 - as above
             _LOG.exception("call %d", live.call.id)
             event = ServerSilent()
         self._write(live, "server", _NOTES[type(event)])

@@ -1,4 +1,4 @@
-"""What keeps pages up to date: who looks at what, and whether it has changed (server-sent events)."""
+"""What keeps pages up to date, by server-sent events: who looks at what, has it changed?"""
 
 from __future__ import annotations
 
@@ -81,11 +81,10 @@ class Watcher:
     Args:
         hub: who looks at what.
         state: how a topic is, as a value that differs when it has changed.
-        interval: seconds between two looks.
     """
 
-    def __init__(self, hub: Hub, state: Callable[[str], object], interval: float) -> None:
-        self._hub, self._state, self._interval = hub, state, interval
+    def __init__(self, hub: Hub, state: Callable[[str], object]) -> None:
+        self._hub, self._state = hub, state
         self._seen: dict[str, object] = {}
 
     def look(self) -> None:
@@ -96,9 +95,3 @@ class Watcher:
             if topic in self._seen and self._seen[topic] != seen[topic]:
                 self._hub.publish(topic)
         self._seen = seen
-
-    async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(self._interval)

@@ -1,6 +1,7 @@
-"""What the customer center remembers: subscribers and their calls, operators and what they did.
+"""What the customer center itself remembers: its operators and what they did.
 
-Times are seconds since 1970. ``database.py`` has the store that lasts.
+Subscribers and calls are in the user database (``server.records``), not here. Times are seconds
+since 1970. ``database.py`` has the store that lasts.
 """
 
 from __future__ import annotations
@@ -8,90 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
-
-
-@dataclass(frozen=True)
-class Subscriber:
-    """Somebody who has a terminal; ``phone`` (E.164, as ``+441632960123``) is theirs alone."""
-
-    id: int
-    phone: str
-    name: str
-    created: float
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call to the customer center, while it lasts (``ended`` None) and afterwards.
-
-    ``caller`` is ``terminal``, or the operator who made the call; ``keys`` are those pressed, in
-    their order; ``text`` is all that was said, a line for each.
-    """
-
-    id: int
-    serial: str
-    caller: str
-    keys: str
-    outcome: str
-    text: str
-    started: float
-    ended: float | None
-
-
-class UserData(Protocol):
-    """The part of the user database that the center needs."""
-
-    def owner(self, serial: str) -> Subscriber | None:
-        """The subscriber whose terminal this is."""
-
-    def calls(self, serial: str | None = None) -> list[Call]:
-        """Every call, or those of a terminal, in the order of making."""
-
-    def call(self, call_id: int) -> Call | None:
-        """The call with this id."""
-
-    def open_calls(self) -> list[Call]:
-        """Every call that has not ended."""
-
-    def add_call(self, call: Call) -> Call:
-        """Keep a new call (its id is passed over); gives it back with its id."""
-
-    def save_call(self, call: Call) -> None:
-        """Keep what has changed of a call."""
-
-
-class MemoryUserData:
-    """``UserData`` that is lost when it ends."""
-
-    def __init__(self) -> None:
-        self.owners: dict[str, Subscriber] = {}
-        self._calls: dict[int, Call] = {}
-
-    def owner(self, serial: str) -> Subscriber | None:
-        """See ``UserData``."""
-        return self.owners.get(serial)
-
-    def calls(self, serial: str | None = None) -> list[Call]:
-        """See ``UserData``."""
-        return [call for call in self._calls.values() if serial in (None, call.serial)]
-
-    def call(self, call_id: int) -> Call | None:
-        """See ``UserData``."""
-        return self._calls.get(call_id)
-
-    def open_calls(self) -> list[Call]:
-        """See ``UserData``."""
-        return [call for call in self._calls.values() if call.ended is None]
-
-    def add_call(self, call: Call) -> Call:
-        """See ``UserData``."""
-        call = replace(call, id=len(self._calls) + 1)
-        self._calls[call.id] = call
-        return call
-
-    def save_call(self, call: Call) -> None:
-        """See ``UserData``."""
-        self._calls[call.id] = call
 
 
 class Role(Enum):

@@ -17,6 +17,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from unbrick.center.records import Operator
+
 COOKIE = "__Host-unbrick-center"
 LIFETIME = 10 * 3600
 """Seconds that a session lasts at most."""
@@ -40,9 +42,14 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Session:
-    """An operator who is signed in. Times are seconds since 1970."""
+    """An operator who is signed in. Times are seconds since 1970.
+
+    Attributes:
+        password: the hash that was right; another one ends the session.
+    """
 
     operator: str
+    password: str
     began: float
     used: float
     looked_at: frozenset[str] = frozenset()
@@ -54,10 +61,10 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
-    def begin(self, operator: str, now: float) -> str:
+    def begin(self, operator: Operator, now: float) -> str:
         """A new session; returns its number."""
         number = secrets.token_urlsafe(32)
-        self._sessions[number] = Session(operator, now, now)
+        self._sessions[number] = Session(operator.name, operator.password, now, now)
         if len(self._sessions) > SESSIONS:
             self._sessions.popitem(last=False)
         return number
@@ -129,5 +136,3 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
-
-

@@ -1,0 +1,163 @@
+"""The customer center without HTTP: who is signed in, what goes on, what was done by whom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from unbrick.center.accounts import Passwords, Throttle
+from unbrick.center.calls import Calls
+from unbrick.center.desk import Desk
+from unbrick.center.live import Hub, Watcher
+from unbrick.center.menu import Menu
+from unbrick.center.records import Accounts, Deed, Entry, Operator
+from unbrick.center.security import Sessions, Tokens
+from unbrick.center.views import Views
+from unbrick.errors import UnbrickError
+from unbrick.server.user_records import Call, Subscriber
+
+INTERVAL = 1.0
+"""Seconds between two looks at what somebody looks at."""
+
+AT_ONCE = 2
+"""Passwords that are compared at a time: each takes 64 MiB."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class SignInError(UnbrickError):
+    """Somebody may not sign in.
+
+    Attributes:
+        status: the HTTP status that says why.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message, hint="try again, or ask who made the account")
+        self.status = status
+
+
+class Center:
+    """All that the page shows and does.
+
+    Args:
+        desk: database and server.
+        accounts: operators and their log.
+        menu: what callers hear.
+        clock: seconds since 1970.
+        passwords: how they are hashed.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        accounts: Accounts,
+        menu: Menu,
+        clock: Callable[[], float],
+        passwords: Passwords | None = None,
+    ) -> None:
+        self.desk, self.accounts, self.menu = desk, accounts, menu
+        self.key = secrets.token_urlsafe(32)
+        self.tokens = Tokens(self.key)
+        self.hub = Hub()
+        self.views = Views(desk)
+        self.calls = Calls(menu, desk.records, desk, clock, self._call_changed)
+        self._clock = clock
+        self._passwords = passwords or Passwords()
+        self._sessions = Sessions()
+        self._watcher = Watcher(self.hub, self.views.fingerprint)
+        self._comparing = asyncio.Semaphore(AT_ONCE)
+        # Guessing at one account from one place, from everywhere, and at all from one place.
+        self._by_both, self._by_name, self._by_address = Throttle(5), Throttle(20), Throttle(50)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps pages up to date meanwhile; ends all calls at the end."""
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self.hub.close()
+            await self.calls.close()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                if self.hub.topics:
+                    await self.desk.refresh()
+                    self._watcher.look()
+            except (UnbrickError, SQLAlchemyError):
+                _LOG.exception("pages cannot be kept up to date")
+            await asyncio.sleep(INTERVAL)
+
+    def _call_changed(self, call: Call) -> None:
+        for topic in (f"call:{call.id}", f"terminal:{call.serial}", "calls", "terminals"):
+            self.hub.publish(topic)
+
+    # Operators
+
+    async def sign_in(self, name: str, password: str, address: str) -> str:
+        """Begin a session; returns its number.
+
+        Raises:
+            SignInError: that is no operator's password, or too many were tried.
+        """
+        now = self._clock()
+        throttles = (
+            (self._by_both, (name, address)),
+            (self._by_name, name),
+            (self._by_address, address),
+        )
+        wait = max(throttle.wait(key, now) for throttle, key in throttles)
+        if wait > 0:
+            minutes = -(-int(wait) // 60)
+            raise SignInError(429, f"too many attempts; try again in {minutes} minutes")
+        operator = self.accounts.operator(name)
+        # Counted before it is known, so that attempts at the same time count, too.
+        for throttle, key in throttles:
+            throttle.failed(key, now)
+        async with self._comparing:
+            fits = await run_in_threadpool(self._passwords.fits, operator, password)
+        if operator is None or not fits:
+            # What was typed for an unknown name may be a password: it is not kept.
+            who = operator.name if operator else "?"
+            self.accounts.log(Entry(0, now, who, Deed.FAILED, "", f"from {address}"))
+            raise SignInError(401, "name and password do not fit together")
+        for throttle, key in throttles:
+            throttle.succeeded(key)
+        renewed = self._passwords.renewed(operator, password)
+        if renewed:
+            self.accounts.save_operator(renewed)
+            operator = renewed
+        self.note(operator, Deed.SIGNED_IN, "", f"from {address}")
+        return self._sessions.begin(operator, now)
+
+    def sign_out(self, number: str, operator: Operator) -> None:
+        """End a session."""
+        self._sessions.end(number)
+        self.note(operator, Deed.SIGNED_OUT)
+
+    def signed_in(self, number: str, *, use: bool = False) -> Operator | None:
+        """Whose session it is; None when it has ended, or the account has."""
+        session = self._sessions.find(number, self._clock(), use=use)
+        operator = self.accounts.operator(session.operator) if session else None
+        same = operator and session and operator.password == session.password
+        return operator if same else None
+
+    def note(self, operator: Operator, deed: Deed, serial: str = "", text: str = "") -> None:
+        """Write into the log what an operator did."""
+        self.accounts.log(Entry(0, self._clock(), operator.name, deed, serial[:40], text))
+
+    def looked_at(self, number: str, operator: Operator, owner: Subscriber, serial: str) -> None:
+        """An operator sees who a terminal belongs to: kept once for each session."""
+        if self._sessions.first_look(number, serial):
+            self.note(operator, Deed.LOOKED, serial, f"subscriber {owner.id}")

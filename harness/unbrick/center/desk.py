@@ -1,0 +1,111 @@
+"""What operators look at and order: the user database on one side, the server on the other.
+
+The center reads the database itself; what is to happen to terminals it has the server do, over its
+HTTP API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from starlette.concurrency import run_in_threadpool
+
+from unbrick.center.call import Situation
+from unbrick.center.offer import situation
+from unbrick.server.client import SilentError
+from unbrick.server.records import Records, UpdateState
+
+
+class Server(Protocol):
+    """The orders that the server takes (``server.client.ServerClient``)."""
+
+    def start(self, serial: str, version: str) -> dict[str, Any]:
+        """Have a terminal updated."""
+
+    def cancel(self, update_id: int) -> dict[str, Any]:
+        """Cancel an update."""
+
+    def send_text(self, serial: str, text: str) -> dict[str, Any]:
+        """Send a text to a terminal's user."""
+
+    def update(self, update_id: int) -> dict[str, Any]:
+        """An update as it is."""
+
+
+class Desk:
+    """Database and server together; to be used on one event loop.
+
+    Args:
+        records: the user database.
+        server: takes the orders; each raises ServerError when it is refused.
+    """
+
+    def __init__(self, records: Records, server: Server) -> None:
+        self.records = records
+        self._server = server
+        self._sent: dict[int, int] = {}
+
+    async def situation(self, serial: str) -> Situation:
+        """How it is with a terminal."""
+        return self.situation_now(serial)
+
+    def situation_now(self, serial: str) -> Situation:
+        """How it is with a terminal."""
+        records = self.records
+        return situation(records.terminal(serial), records.images(), records.updates(serial))
+
+    async def start(self, serial: str, version: str) -> None:
+        """Start an update.
+
+        Raises:
+            SilentError: the server does not answer, and it has not begun.
+            ServerError: the server refuses.
+        """
+        try:
+            await run_in_threadpool(self._server.start, serial, version)
+        except SilentError:
+            # It may have heard, all the same: the database knows.
+            if not self._begun(serial, version):
+                raise
+
+    def _begun(self, serial: str, version: str) -> bool:
+        return any(
+            update.version == version and not update.state.ended
+            for update in self.records.updates(serial)
+        )
+
+    async def cancel(self, update_id: int) -> None:
+        """Cancel an update.
+
+        Raises:
+            ServerError: the server refuses, or does not answer.
+        """
+        await run_in_threadpool(self._server.cancel, update_id)
+
+    async def send(self, serial: str, text: str) -> None:
+        """Send a text to a terminal's user.
+
+        Raises:
+            ServerError: the server refuses, or does not answer.
+        """
+        await run_in_threadpool(self._server.send_text, serial, text)
+
+    def sent(self, update_id: int) -> int:
+        """Bytes of an update's file that were sent, as the server said last."""
+        return self._sent.get(update_id, 0)
+
+    async def refresh(self) -> None:
+        """Ask the server how far the transfers are that are under way; it alone knows."""
+        sent = {}
+        for update in self.records.unfinished_updates():
+            if update.state is UpdateState.TRANSFERRING:
+                sent[update.id] = await self._ask_sent(update.id)
+        self._sent = sent
+
+    async def _ask_sent(self, update_id: int) -> int:
+        try:
+            answer = await run_in_threadpool(self._server.update, update_id)
+        except SilentError:
+            return self.sent(update_id)
+        sent = answer.get("sent")
+        return sent if isinstance(sent, int) else 0

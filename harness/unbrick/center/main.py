@@ -1,0 +1,150 @@
+"""The customer center's process: its page on a TCP port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import uvicorn
+
+from unbrick.center.center import Center
+from unbrick.center.database import SqlAccounts
+from unbrick.center.desk import Desk
+from unbrick.center.menu import DEFAULT, read_menu
+from unbrick.center.web import make_app
+from unbrick.errors import PortError, SetupError
+from unbrick.server.client import ServerClient
+from unbrick.server.database import SqlRecords
+
+SHUTDOWN_TIMEOUT = 3
+"""Seconds that requests under way get when the center is told to stop."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the center listens, and what it works with; port 0 takes a free one.
+
+    Attributes:
+        database: of users, the server's.
+        accounts: database of operators, the center's own.
+        certificate: of TLS, with its ``key``; without it the page is for this machine alone.
+        behind_proxy: a proxy in front does TLS.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    server_url: str = "http://127.0.0.1:8080"
+    database: str = "unbrick-server.db"
+    accounts: str = "unbrick-center.db"
+    menu: Path = DEFAULT
+    certificate: Path | None = None
+    key: Path | None = None
+    behind_proxy: bool = False
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its handling of signals: ours ends with exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _check(settings: Settings) -> None:
+    """Cookies of sessions travel by HTTPS alone, or within this machine."""
+    if settings.certificate or settings.behind_proxy:
+        return
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if not local:
+        raise SetupError(
+            f"nobody could sign in at {settings.host} without HTTPS",
+            hint="give --certificate and --key, or --behind-proxy when a proxy does TLS",
+        )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise PortError(
+            f"TCP port {port} of {host} cannot be used: {error.strerror}",
+            hint="is another center running? give another port, or 0 for a free one",
+        ) from error
+    return sock
+
+
+async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
+    """Run until SIGTERM or SIGINT; says one line on ``out`` when it answers.
+
+    Raises:
+        PortError: the port cannot be used.
+        SetupError: a database or the menu cannot be read, or nobody could sign in.
+    """
+    _check(settings)
+    menu = read_menu(settings.menu)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ServerClient(settings.server_url))
+        accounts = SqlAccounts(settings.accounts)
+        stack.callback(accounts.close)
+        records = SqlRecords(settings.database)
+        stack.callback(records.close)
+        center = Center(Desk(records, server), accounts, menu, time.time)
+        sock = stack.enter_context(_bind(settings.host, settings.port))
+        config = uvicorn.Config(
+            make_app(center),
+            log_level="warning",
+            lifespan="on",
+            ws="none",
+            proxy_headers=settings.behind_proxy,
+            server_header=False,
+            ssl_certfile=settings.certificate,
+            ssl_keyfile=settings.key,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+        )
+        http = _HttpServer(config)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            center.hub.close()
+            http.should_exit = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+            stack.callback(loop.remove_signal_handler, number)
+        words = out or sys.stdout
+        ready = asyncio.create_task(
+            _say_ready(http, sock, settings, words, empty=not accounts.operators())
+        )
+        try:
+            await http.serve(sockets=[sock])
+        finally:
+            ready.cancel()
+
+
+async def _say_ready(
+    http: uvicorn.Server, sock: socket.socket, settings: Settings, out: TextIO, *, empty: bool
+) -> None:
+    while not http.started:  # noqa: ASYNC110 - uvicorn has nothing that could be waited for
+        await asyncio.sleep(0.01)
+    scheme = "https" if settings.certificate else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    out.write(f"center: ready, {scheme}://{host}:{sock.getsockname()[1]}\n")
+    if empty:
+        out.write("center: nobody can sign in yet, see `unbrick center add-operator --help`\n")
+    out.flush()

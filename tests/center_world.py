@@ -1,0 +1,170 @@
+"""What the tests of the customer center share: a center over a server in memory, and a browser."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import argon2
+from server_world import SERIAL, inspect, make_image, post, registration
+
+from unbrick.center.accounts import Passwords, add_operator
+from unbrick.center.center import Center
+from unbrick.center.desk import Desk
+from unbrick.center.menu import read_menu
+from unbrick.center.records import Entry, MemoryAccounts, Role
+from unbrick.center.web import make_app
+from unbrick.errors import ServerError
+from unbrick.server.client import SilentError
+from unbrick.server.core import ServerCore
+from unbrick.server.records import MemoryRecords, Records
+from unbrick.server.user_records import Actor, Subscriber
+
+with warnings.catch_warnings():
+    # Newer test clients want the successor of httpx; the command line has httpx.
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+QUICK = Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+"""Hashes that are worth nothing, made at once."""
+
+PASSWORD = "correct horse battery"  # noqa: S105 - of nobody
+OPERATORS = {"cleo": Role.CLERK, "enno": Role.ENGINEER, "aude": Role.AUDITOR}
+NOW = 1_700_000_000.0
+IMAGE = make_image()
+PHONE = "+441632960123"
+
+
+class DirectServer:
+    """The server's orders, given to a core in this process.
+
+    Attributes:
+        silent: it does not answer; with ``deaf``, it has not heard either.
+    """
+
+    def __init__(self, core: ServerCore, clock: Callable[[], float]) -> None:
+        self.core, self.clock = core, clock
+        self.silent = self.deaf = False
+
+    def _order(self, order: Callable[[], object]) -> dict[str, Any]:
+        if not self.deaf:
+            order()
+        if self.silent:
+            raise SilentError("no server answers")
+        return {}
+
+    def start(self, serial: str, version: str) -> dict[str, Any]:
+        return self._order(lambda: self.core.start_update(serial, version, self.clock()))
+
+    def cancel(self, update_id: int) -> dict[str, Any]:
+        return self._order(lambda: self.core.cancel_update(update_id, self.clock()))
+
+    def send_text(self, serial: str, text: str) -> dict[str, Any]:
+        return self._order(lambda: self.core.send_text(serial, text, self.clock()))
+
+    def update(self, update_id: int) -> dict[str, Any]:
+        self._order(lambda: None)
+        return {"sent": self.core.progress(update_id)}
+
+
+class World:
+    """A server that a terminal has registered with, and a center.
+
+    Attributes:
+        now: the clock, in seconds; tests move it.
+    """
+
+    def __init__(self, records: Records | None = None, core: ServerCore | None = None) -> None:
+        self.now = NOW
+        self.records = records or MemoryRecords()
+        self.core = core or ServerCore(self.records, inspect)
+        self.server = DirectServer(self.core, lambda: self.now)
+        self.accounts = MemoryAccounts()
+        for name, role in OPERATORS.items():
+            add_operator(self.accounts, QUICK, name, role, PASSWORD, NOW)
+        self.center = Center(
+            *(Desk(self.records, self.server), self.accounts, read_menu()), lambda: self.now, QUICK
+        )
+        self.app = make_app(self.center)
+
+    def register(self, serial: str = SERIAL, **changes: Any) -> None:
+        request = post("register", registration(serial=serial, **changes).encode())
+        self.core.handle(f"127.0.0.1:{4000 + len(self.records.terminals())}", request, self.now)
+
+    def publish(self, image: bytes = IMAGE) -> None:
+        self.core.publish(image, self.now)
+
+    def subscribe(self, name: str = "Ada Lovelace", serial: str = SERIAL) -> None:
+        actor = Actor("registrar", self.now)
+        draft = Subscriber(0, PHONE, name, self.now)
+        subscriber = self.records.add_subscriber(draft, actor)
+        self.records.assign(serial, subscriber.id, actor)
+
+    def browser(self, name: str = "") -> Browser:
+        """A browser, in which an operator has signed in if ``name`` is given."""
+        browser = Browser(self)
+        if name:
+            assert browser.sign_in(name).status_code == 200
+        return browser
+
+    @property
+    def deeds(self) -> list[Entry]:
+        """What is in the log, oldest first, but for the making of the operators."""
+        return self.accounts.entries(1000)[::-1][len(OPERATORS) :]
+
+
+class Browser:
+    """Looks at pages and sends the forms that are on them, as a person without JavaScript."""
+
+    def __init__(self, world: World) -> None:
+        self.http = TestClient(
+            world.app, base_url="https://testserver", raise_server_exceptions=False
+        )
+
+    def __enter__(self) -> Browser:
+        """Keep the center running between requests: calls go on."""
+        self.http.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.http.__exit__(kind, error, trace)
+
+    def sign_in(self, name: str, password: str = PASSWORD) -> Any:
+        return self.http.post("/sign-in", data={"name": name, "password": password})
+
+    def get(self, path: str) -> str:
+        response = self.http.get(path)
+        assert response.status_code == 200, response.text
+        return str(response.text)
+
+    def token(self, path: str = "/") -> str:
+        found = re.search(r'name="token" value="([^"]+)"', self.get(path))
+        assert found
+        return found.group(1)
+
+    def post(self, path: str, **fields: str) -> Any:
+        """Send a form with the token of this session."""
+        return self.http.post(path, data={"token": self.token(), **fields})
+
+    def order(self, path: str, **fields: str) -> str:
+        """As ``post``; the page that it leads to."""
+        response = self.post(path, **fields)
+        assert response.status_code == 200, response.text
+        return str(response.text)
+
+
+def words(page: str) -> str:
+    """The text of a page."""
+    text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
+    return " ".join(text.split())
+
+
+__all__ = ["IMAGE", "NOW", "PASSWORD", "PHONE", "SERIAL", "Browser", "ServerError", "World"]
