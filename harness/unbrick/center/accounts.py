@@ -77,7 +77,11 @@ class Passwords:
         known = operator.password if operator else self._nobody
         try:
             self._hasher.verify(known, password[: LONGEST + 1])
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        except (
+            argon2.exceptions.VerificationError,
+            argon2.exceptions.InvalidHashError,
+            UnicodeError,
+        ):
             return False
         return operator is not None
 

@@ -88,10 +88,9 @@ class Watcher:
         self._seen: dict[str, object] = {}
 
     def look(self) -> None:
-        """Look once."""
-        topics = self._hub.topics
-        seen = {topic: self._state(topic) for topic in topics}
-        for topic in topics:
-            if topic in self._seen and self._seen[topic] != seen[topic]:
+        """Look once. A new topic is published, too: nobody knows since when its page is old."""
+        seen = {topic: self._state(topic) for topic in self._hub.topics}
+        for topic, state in seen.items():
+            if topic not in self._seen or self._seen[topic] != state:
                 self._hub.publish(topic)
         self._seen = seen

@@ -146,5 +146,6 @@ async def _say_ready(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     out.write(f"center: ready, {scheme}://{host}:{sock.getsockname()[1]}\n")
     if empty:
-        out.write("center: nobody can sign in yet, see `unbrick center add-operator --help`\n")
+        command = "unbrick center add-operator NAME --role clerk"
+        out.write(f"center: nobody can sign in, `{command} --accounts {settings.accounts}`\n")
     out.flush()

@@ -26,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 
 from unbrick.center import views
 from unbrick.center.accounts import Permission, may
-from unbrick.center.call import short
+from unbrick.center.call import Need, short
 from unbrick.center.center import Center, SignInError
 from unbrick.center.live import stream
 from unbrick.center.menu import fill
@@ -171,7 +171,7 @@ class Pages:
             *(request, "terminal.html", operator),
             topic=f"terminal:{serial}",
             view=view,
-            offer=fill(self._center.menu.message, values) if now.new else "",
+            offer=fill(self._center.menu.message, values) if now.need is Need.NEEDED else "",
         )
 
     async def calls(self, request: Request, operator: Operator) -> Response:

@@ -1,0 +1,304 @@
+"""The customer center's page in a real browser: live, by keyboard, on a phone, light and dark."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from center_world import PASSWORD, SERIAL, World
+from server_world import make_image
+
+from unbrick.server.records import MessageState, UpdateState
+from unbrick.wire.messages import TerminalState
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
+
+# Each text against what is behind it, after WCAG 2.2: what is below 4.5 (3 for large text).
+FAINT = """() => {
+  const parse = (c) => [...c.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+  const light = ([r, g, b]) => {
+    const f = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b);
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c[3] === 1) return c;
+    }
+    return [255, 255, 255, 1];
+  };
+  const faint = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility() || e.closest(".hidden, .skip, noscript")) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(parse(style.color)), light(ground(e))].sort((x, y) => y - x);
+    const large = parseFloat(style.fontSize) >= 24;
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < (large ? 3 : 4.5)) faint.push(`${e.outerHTML}: ${ratio}`);
+  }
+  return faint;
+}"""
+
+NAMELESS = """() => [...document.querySelectorAll("button, a, input, select, textarea, table")]
+  .filter((e) => e.type !== "hidden" && !(e.labels && e.labels.length))
+  .filter((e) => !e.getAttribute("aria-label") && !e.textContent.trim())
+  .map((e) => e.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    path = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+    )
+    if not path:
+        pytest.skip("no browser here (Debian: apt install chromium)")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        # Without its sandbox, which root cannot have: it sees nothing but our own page.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def _complaint(said: ConsoleMessage) -> bool:
+    """Whether it is more than that a request was refused, which browsers tell as an error, too."""
+    return said.type == "error" and not said.text.startswith("Failed to load resource")
+
+
+class Site:
+    """A center that is served on a port."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(self.world.app, log_level="warning", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._ready.wait(60)
+
+    async def _run(self) -> None:
+        task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:  # noqa: ASYNC110 - there is nothing to wait for
+            await asyncio.sleep(0.01)
+        self._ready.set()
+        await task
+
+    def close(self) -> None:
+        self.world.center.hub.close()
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    made = Site()
+    made.world.register()
+    made.world.publish(make_image("1.1.0+0", size=600_000))
+    made.world.subscribe()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sit_down(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """Somebody signs in, in a window of their own; errors of the page fail the test."""
+    errors: list[str] = []
+    contexts = []
+
+    def sit(name: str = "cleo", size: str = "desktop", **options: Any) -> Page:
+        width, height = SIZES[size]
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: _complaint(said) and errors.append(said.text))
+        page.goto(site.url)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Terminals").wait_for()
+        return page
+
+    yield sit
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def test_claim_b4_a_call_played_by_keyboard(sit_down: Callable[..., Page], site: Site) -> None:
+    page = sit_down()
+    page.get_by_role("link", name=SERIAL).press("Enter")
+    page.get_by_role("button", name="Begin a call").press("Enter")
+    said = page.get_by_role("log")
+    said.get_by_text("Version 1.1.0 is ready").wait_for()
+    page.wait_for_load_state()
+    page.keyboard.press("5")
+    said.get_by_text("5 is not one of the choices.").wait_for()
+    page.get_by_role("button", name="1 upgrade").focus()
+    page.keyboard.press("1")
+    said.get_by_text("has been started").wait_for()
+    focused = page.evaluate("document.activeElement.value")
+    assert focused == "1", "the focus stays on the key although the page has changed"
+    page.get_by_role("button", name="Hang up").press("Enter")
+    page.get_by_text("The call is over").wait_for()
+    assert [call.outcome for call in site.world.records.calls()] == ["upgrade started"]
+
+
+def test_an_update_is_followed_live_with_its_steps_and_the_nor(
+    sit_down: Callable[..., Page], site: Site
+) -> None:
+    page = sit_down("enno")
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    page.get_by_label("Version").select_option("1.1.0+0")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("The update is ordered.").wait_for()
+    records = site.world.records
+    (update,) = records.updates(SERIAL)
+    page.evaluate("window.mine = 'the same page'")
+    records.save_update(replace(update, state=UpdateState.TRANSFERRING))
+    site.world.core._served[update.id] = 300_000
+    page.get_by_text("50 % of 600,000 bytes").wait_for()
+    assert page.locator(".nor .due").count() == 3
+    records.save_update(replace(update, state=UpdateState.REWRITING))
+    page.locator("li[aria-current=step]", has_text="being rewritten").wait_for()
+    assert page.locator(".nor .rewriting").count() == 3
+    records.save_update(replace(update, state=UpdateState.SUCCEEDED))
+    page.locator(".nor .done").nth(2).wait_for()
+    assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
+
+
+def test_a_message_is_seen_to_be_delivered_and_what_is_being_typed_stays(
+    sit_down: Callable[..., Page], site: Site
+) -> None:
+    page = sit_down()
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    text = page.get_by_label("at most 160 bytes")
+    text.fill("Please call us.")
+    page.get_by_role("button", name="Send").click()
+    messages = page.get_by_role("region", name="Messages")
+    messages.get_by_text("queued").wait_for()
+    text.fill("Another, half wri")
+    (message,) = site.world.records.messages(SERIAL)
+    site.world.records.save_message(replace(message, state=MessageState.DELIVERED))
+    messages.get_by_text("delivered").wait_for()
+    assert text.input_value() == "Another, half wri"
+    text.fill("ä" * 100)
+    page.get_by_role("button", name="Send").click()
+    page.get_by_role("status").get_by_text("160").wait_for()
+
+
+def test_it_works_without_javascript(sit_down: Callable[..., Page], site: Site) -> None:
+    page = sit_down(java_script_enabled=False)
+    page.get_by_role("link", name=SERIAL).click()
+    page.get_by_role("button", name="Begin a call").click()
+    page.get_by_role("button", name="1 upgrade").click()
+    page.get_by_text("has been started").wait_for()
+    page.get_by_role("button", name="Hang up").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("heading", name="Sign in").wait_for()
+    assert len(site.world.records.updates(SERIAL)) == 1
+
+
+def test_a_page_that_is_left_open_says_when_the_session_or_the_center_is_gone(
+    sit_down: Callable[..., Page], site: Site
+) -> None:
+    page = sit_down()
+    site.world.accounts.remove_operator("cleo")
+    site.world.register("T-0002")
+    page.get_by_role("heading", name="Sign in").wait_for()
+    page = sit_down("enno")
+    site.close()
+    page.get_by_role("status").get_by_text("What is shown may be old").wait_for()
+    page.close()
+
+
+def _fill(world: World) -> None:
+    """Something of everything that pages show."""
+    world.register("T-0002", state=TerminalState.RESTORATION, hardware_id="other")
+    digest = world.records.images()[0].digest
+    world.register("T-0003", version="1.1.0+0", digest=digest)
+    for number, state in enumerate((UpdateState.REWRITING, UpdateState.FAILED), 4):
+        world.register(f"T-000{number}")
+        update = world.core.start_update(f"T-000{number}", "1.1.0", world.now)
+        world.records.save_update(replace(update, state=state))
+    world.core.send_text(SERIAL, "Version 1.1.0 is ready. Call us.", world.now)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_readable_named_and_as_wide_as_the_window(
+    sit_down: Callable[..., Page], site: Site, size: str, scheme: str, tmp_path: Path
+) -> None:
+    _fill(site.world)
+    page = sit_down("cleo", size, color_scheme=scheme, reduced_motion="reduce")
+    seen = []
+
+    def look(name: str) -> None:
+        page.screenshot(path=tmp_path / f"{name}-{size}-{scheme}.png", full_page=True)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= SIZES[size][0], f"{name} must be scrolled sideways"
+        assert page.evaluate(FAINT) == [], name
+        assert page.evaluate(NAMELESS) == [], name
+        assert page.locator("h1").count() == 1, name
+        page.keyboard.press("Tab")
+        seen.append(name)
+
+    look("terminals")
+    for serial in (SERIAL, "T-0003", "T-0004", "T-0005"):
+        page.goto(f"{site.url}/terminals/{serial}")
+        look(serial)
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    page.get_by_role("button", name="Begin a call").click()
+    page.get_by_role("log").get_by_text("Welcome").wait_for()
+    page.wait_for_load_state()
+    page.keyboard.press("5")
+    page.get_by_text("is not one of the choices").wait_for()
+    look("call")
+    page.get_by_role("button", name="Hang up").click()
+    page.get_by_text("The call is over").wait_for()
+    look("call that is over")
+    for address, name in (("calls", "calls"), ("nothing", "error")):
+        errors = page.goto(f"{site.url}/{address}")
+        assert errors
+        look(name)
+    page = sit_down("aude", size, color_scheme=scheme)
+    page.goto(f"{site.url}/log")
+    look("log")
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Name").fill("aude")
+    page.get_by_label("Password").fill("wrong")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").wait_for()
+    look("sign in")
+    assert len(seen) == len(list(tmp_path.glob("*.png")))
+
+
+def test_the_first_key_leads_past_the_navigation(sit_down: Callable[..., Page]) -> None:
+    page = sit_down()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the contents"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "q"
+    # The focus can be seen.
+    page.wait_for_function("getComputedStyle(document.activeElement).outlineStyle === 'solid'")

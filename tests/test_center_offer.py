@@ -1,0 +1,76 @@
+"""What a terminal is offered, and how its NOR is drawn."""
+
+from __future__ import annotations
+
+import pytest
+from center_world import SERIAL, World
+from server_world import make_image
+
+from unbrick.board import BOARD
+from unbrick.center.call import Need
+from unbrick.center.nor_map import Mark, blocks_of, nor_map
+from unbrick.wire.messages import TerminalState
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def need(world: World) -> tuple[Need, str]:
+    now = world.center.desk.situation_now(SERIAL)
+    return now.need, now.new
+
+
+def test_the_newest_release_is_offered_by_number_not_by_letters(world: World) -> None:
+    world.register(version="1.9.0+0")
+    for version in ("1.8.0+0", "1.10.0+0", "1.9.5+2"):
+        world.publish(make_image(version))
+    assert need(world) == (Need.NEEDED, "1.10.0+0")
+
+
+def test_what_is_not_offered(world: World) -> None:
+    assert need(world) == (Need.UNKNOWN, "")
+    world.register(security_counter=5)
+    assert need(world) == (Need.UNNECESSARY, "")
+    world.publish(make_image("2.0.0+0", hardware_id="other"))
+    world.publish(make_image("3.0.0+0", counter=4))
+    assert need(world) == (Need.UNNECESSARY, ""), "for others, and older than it takes"
+    world.publish(make_image("1.0.0+0", counter=5))
+    assert need(world) == (Need.UNNECESSARY, ""), "the same version"
+    world.publish(make_image("1.0.1+0", counter=5))
+    assert need(world) == (Need.NEEDED, "1.0.1+0")
+    world.register(security_counter=9, state=TerminalState.RESTORATION)
+    assert need(world) == (Need.UNNECESSARY, "")
+
+
+def test_what_is_under_way_is_not_offered_again(world: World) -> None:
+    world.register()
+    world.publish()
+    update = world.core.start_update(SERIAL, "1.1.0", 0.0)
+    assert need(world) == (Need.UNDER_WAY, "1.1.0+0")
+    world.core.cancel_update(update.id, 0.0)
+    assert need(world) == (Need.NEEDED, "1.1.0+0")
+
+
+def test_the_map_has_every_block_and_how_much_of_it_the_software_takes() -> None:
+    size = BOARD.nor.block_size
+    application = BOARD.partition("application").offset // size
+    blocks = nor_map(size + size // 2, {application: Mark.ERASING})
+    assert [block.offset for block in blocks] == list(range(0, BOARD.nor.modelled, size))
+    filled = [block.filled for block in blocks[application : application + 4]]
+    assert filled == [100, 50, 0, 0]
+    assert {block.partition for block in blocks} == {
+        *(part.name for part in BOARD.partitions),
+        "spare",
+    }
+    assert blocks[application].words == "application, 1024 KiB, 100 % used, being erased"
+    assert [block for block in blocks if block.mark] == [blocks[application]]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "numbers"),
+    [(0, 0, []), (0, 1, [0]), (0x3FFFF, 2, [0, 1]), (0x40000, 0x40000, [1]), (5, -1, [])],
+)
+def test_the_blocks_that_a_range_touches(offset: int, length: int, numbers: list[int]) -> None:
+    assert list(blocks_of(offset, length)) == numbers

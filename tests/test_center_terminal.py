@@ -1,0 +1,61 @@
+"""Rows B3 and B4 with the real ARM binary: a message is shown to the user, a call upgrades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from center_world import World, words
+
+from unbrick.bench.system import System
+
+SERIAL = "UB-000001"
+
+
+@pytest.fixture
+def system(make_system: Callable[..., System]) -> System:
+    made = make_system(engine="inprocess", serial=SERIAL)
+    made.power_on()
+    made.wait_registered()
+    made.publish("1.1.0")
+    return made
+
+
+def center_of(system: System) -> World:
+    return World(records=system.records, core=system.server)
+
+
+def test_claim_b3_a_text_message_about_an_upgrade_is_shown_to_the_terminals_user(
+    system: System,
+) -> None:
+    browser = center_of(system).browser("cleo")
+    text = "Version 1.1.0 is ready. Call us."
+    page = browser.order(f"/terminals/{SERIAL}/messages", text=text)
+    assert f"queued {text}" in words(page)
+    system.console.expect(f"message: {text}")
+    assert system.bench.run_until(lambda: not system.records.queued_messages(), 60)
+    assert f"delivered {text}" in words(browser.get(f"/terminals/{SERIAL}"))
+
+
+def test_claim_b3_a_message_waits_while_the_terminal_is_out_of_reach(system: System) -> None:
+    system.bench.cut_power()
+    browser = center_of(system).browser("cleo")
+    browser.order(f"/terminals/{SERIAL}/messages", text="Call us.")
+    assert "queued Call us." in words(browser.get(f"/terminals/{SERIAL}"))
+    system.power_on()
+    system.console.expect("message: Call us.")
+
+
+def test_claim_b4_a_call_at_the_center_upgrades_the_terminal(system: System) -> None:
+    with center_of(system).browser("cleo") as browser:
+        browser.order(f"/terminals/{SERIAL}/calls")
+        browser.order("/calls/1/key", key="1")
+        browser.order("/calls/1/hang-up")
+        (update,) = system.records.updates(SERIAL)
+        assert system.wait_update(update.id).state.value == "succeeded"
+        system.console.expect("update: 1.1.0 confirmed")
+        page = words(browser.get(f"/terminals/{SERIAL}"))
+        assert "up to date" in page
+        assert "upgrade started" in page
+        page = words(browser.order(f"/terminals/{SERIAL}/calls"))
+        assert "Your terminal runs 1.1.0, there is nothing newer for it" in page
