@@ -1,17 +1,17 @@
-"""What a terminal is offered: compares what it runs with what is published (row B2)."""
+"""What a terminal is offered: the server's judgment of its software (row B2), and what goes on."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from unbrick.center.call import Need, Situation
+from unbrick.server.analysis import judge
 from unbrick.server.records import Image, Terminal, Update
-from unbrick.wire.messages import TerminalState
+from unbrick.server.user_records import Verdict
 
 
 def situation(
-    terminal: Terminal | None, images: Iterable[Image], updates: Iterable[Update]
+    terminal: Terminal | None, images: list[Image], updates: Iterable[Update]
 ) -> Situation:
     """How it is with a terminal.
 
@@ -26,24 +26,7 @@ def situation(
         if not update.state.ended:
             why = f"update {update.id} is {update.state.value}"
             return Situation(Need.UNDER_WAY, terminal.version, update.version, why)
-    if terminal.state is not TerminalState.APPLICATION:
-        why = "it has no software that may run and waits to be restored"
-        return Situation(Need.UNNECESSARY, terminal.version, why=why)
-    fitting = [
-        image
-        for image in images
-        if image.hardware_id == terminal.hardware_id
-        and image.security_counter >= terminal.security_counter
-    ]
-    latest = max(fitting, key=lambda image: _order(image.version), default=None)
-    if latest is None:
-        return Situation(Need.UNNECESSARY, terminal.version, why="nothing is published for it")
-    if _order(latest.version) <= _order(terminal.version) or latest.digest == terminal.digest:
-        return Situation(Need.UNNECESSARY, terminal.version, why="it runs the latest release")
-    why = f"{latest.version} is the latest release for {terminal.hardware_id}"
-    return Situation(Need.NEEDED, terminal.version, latest.version, why)
-
-
-def _order(version: str) -> tuple[int, ...]:
-    """``1.10.0+2`` as 1, 10, 0, 2."""
-    return tuple(int(number) for number in re.findall(r"[0-9]{1,10}", version))
+    found = judge(terminal, images)
+    if found.verdict is Verdict.UPGRADE and found.latest is not None:
+        return Situation(Need.NEEDED, terminal.version, found.latest.version, found.reason)
+    return Situation(Need.UNNECESSARY, terminal.version, why=found.reason)
