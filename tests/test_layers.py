@@ -16,7 +16,7 @@ ROOT = Path(unbrick.__file__).parent
 LAYERS = (
     {
         *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
-        *("cli_restore", "cli_config", "cli_center"),
+        *("cli_restore", "cli_config", "cli_center", "cli_subscriber"),
         *("pytest_plugin", "robot"),
     },
     {"report"},

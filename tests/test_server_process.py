@@ -297,9 +297,13 @@ def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
         shown = invoke("preparations", "--server-url", server.url).output
         assert "1.0.0+0" in shown
         assert "ready" in shown
-        assert "upgrade: 1.1.0+0 is newer" in " ".join(
-            invoke("terminals", "--server-url", server.url).output.split()
-        )
+        assert "upgrade" in invoke("terminals", "--server-url", server.url).output
+        shown = invoke("terminal", SERIAL, "--server-url", server.url).output
+        assert "runs terminal 1.0.0+0, built 2024-01-01" in shown
+        assert "1.0.0+0, until now" in shown
+        assert "upgrade: 1.1.0+0 is newer than 1.0.0+0" in shown
+        with pytest.raises(ServerError, match="no terminal a/b"):
+            invoke("terminal", "a/b", "--server-url", server.url)
     assert server.stop() == (0, "")
 
 

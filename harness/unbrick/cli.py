@@ -28,6 +28,7 @@ _MODULES = (
     "unbrick.cli_console",
     "unbrick.cli_server",
     "unbrick.cli_center",
+    "unbrick.cli_subscriber",
     "unbrick.cli_image",
     "unbrick.cli_restore",
     "unbrick.cli_campaign",

@@ -190,9 +190,27 @@ def terminals(server_url: str, *, as_json: bool) -> None:
         "upgrade": "upgrade",
     }
     for row in rows:
-        decision = row["upgrade"]
-        row["upgrade"] = f"{decision['verdict']}: {decision['reason']}" if decision else "?"
+        row["upgrade"] = row["upgrade"]["verdict"] if row["upgrade"] else "?"
     _print_table(rows, columns, "no terminal has registered")
+
+
+@click.command()
+@click.argument("serial")
+@_url_option
+@_json_option
+def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
+    """Show what the terminal SERIAL has run, and whether it needs an upgrade."""
+    with ServerClient(server_url) as client:
+        item = client.terminal(serial)
+    if as_json:
+        _print_json(item)
+        return
+    click.echo(f"{serial} runs {item['name']} {item['version']}, built {item['build_time']}")
+    for ran in item["installations"]:
+        until = f"to {ran['until']}" if ran["until"] else "until now"
+        click.echo(f"{ran['since']}  {ran['version']}, {until}")
+    for decision in item["analyses"]:
+        click.echo(f"{decision['time']}  {decision['verdict']}: {decision['reason']}")
 
 
 @click.command()
@@ -371,6 +389,7 @@ COMMANDS: list[click.Command] = [
     bridge,
     publish,
     terminals,
+    terminal,
     preparations,
     images,
     update,

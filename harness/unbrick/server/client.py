@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -62,6 +62,10 @@ class ServerClient:
     def terminals(self) -> list[dict[str, Any]]:
         """Every terminal that registered."""
         return list(self._ask("GET", "/api/terminals"))
+
+    def terminal(self, serial: str) -> dict[str, Any]:
+        """One terminal with its history."""
+        return dict(self._ask("GET", f"/api/terminals/{quote(serial, safe='')}"))
 
     def preparations(self) -> list[dict[str, Any]]:
         """What is prepared for pairs of images."""

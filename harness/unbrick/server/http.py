@@ -243,7 +243,7 @@ class _Api:
     def routes(self) -> list[Route]:
         return [
             Route("/api/terminals", _guarded(self.terminals)),
-            Route("/api/terminals/{serial}", _guarded(self.terminal)),
+            Route("/api/terminals/{serial:path}", _guarded(self.terminal)),
             Route("/api/preparations", _guarded(self.preparations)),
             Route("/api/images", _guarded(self.images)),
             Route("/api/images", _guarded(self.publish), methods=["POST"]),
