@@ -70,7 +70,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 class ServerProcess:
     """A server on free ports, with a database that outlives it."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path | str) -> None:
         self._process = start(
             "server", "start", "--coap-port", "0", "--http-port", "0", "--database", str(database)
         )
@@ -305,6 +305,24 @@ def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
         with pytest.raises(ServerError, match="no terminal a/b"):
             invoke("terminal", "a/b", "--server-url", server.url)
     assert server.stop() == (0, "")
+
+
+def test_a_server_on_postgresql_that_is_killed_goes_on(new_postgresql: str) -> None:
+    server = ServerProcess(new_postgresql)
+    try:
+        with ServerClient(server.url) as http, UdpTerminal(server.coap_port) as terminal:
+            terminal.ask(post("register", registration().encode()))
+            http.send_text(SERIAL, "hello")
+            server.kill()
+        server = ServerProcess(new_postgresql)
+        with ServerClient(server.url) as http, UdpTerminal(server.coap_port) as terminal:
+            assert [item["serial"] for item in http.terminals()] == [SERIAL]
+            terminal.ask(post("register", registration().encode()))
+            while not terminal.texts:
+                terminal.serve()
+        assert server.stop()[0] == 0  # On a busy machine aiocoap says what came twice.
+    finally:
+        server.kill()
 
 
 def test_a_server_killed_amid_many_registrations_has_all_that_it_acknowledged(
