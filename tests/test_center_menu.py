@@ -86,6 +86,8 @@ ENTRY = {"say": "x", "keys": {}}
         (changed(menus__needed__say="{"), "", "say of needed: ", "{new}"),
         (changed(menus__needed__say="a\tb"), "", "no text that can be said", "one line"),
         (changed(phrases__goodbye="x" * 1001), "", "no text that can be said", "1000"),
+        (changed(message="x" * 161), "", "too long for a text message: 161 bytes", "160 bytes"),
+        (changed(message="x" * 140 + "{new}{old}"), "", "172 bytes", "16 for each placeholder"),
         (changed(phrases__goodbye=None), "", "'goodbye' is missing", "add it"),
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 from center_world import World, words
 
 from unbrick.bench.system import System
+from unbrick.center.notify import Notifier
 
 SERIAL = "UB-000001"
 
@@ -59,3 +61,12 @@ def test_claim_b4_a_call_at_the_center_upgrades_the_terminal(system: System) -> 
         assert "upgrade started" in page
         page = words(browser.order(f"/terminals/{SERIAL}/calls"))
         assert "Your terminal runs 1.1.0, there is nothing newer for it" in page
+
+
+def test_claim_b3_the_user_is_told_of_an_upgrade_without_anybody_sending_it(
+    system: System,
+) -> None:
+    world = center_of(system)
+    notifier = Notifier(world.center.desk, world.center.menu, lambda *_: None)
+    asyncio.run(notifier.look())
+    system.console.expect("message: Version 1.1.0 of your terminal's software is ready.")

@@ -112,6 +112,7 @@ def test_a_subscriber_has_terminals_and_each_terminal_one_subscriber(open_record
         assert records.subscriber(bob.id) == bob
         assert records.owner("T-1") == bob
         assert records.owned(alice.id) == ["T-2"]
+        assert records.owners() == {"T-1": bob, "T-2": alice}
         renamed = replace(alice, name="Alice Smith")
         records.save_subscriber(renamed, CLERK)
         assert records.subscriber(alice.id) == renamed

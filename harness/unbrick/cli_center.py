@@ -57,6 +57,12 @@ def center() -> None:
 @click.option("--certificate", type=_FILE, help="Certificate for HTTPS, PEM.")
 @click.option("--key", type=_FILE, help="Its private key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy on this machine does HTTPS.")
+@click.option(
+    "--notify/--no-notify",
+    default=True,
+    show_default=True,
+    help="Tell users by text message that an upgrade is ready.",
+)
 def center_start(
     host: str,
     port: int,
@@ -68,6 +74,7 @@ def center_start(
     key: Path | None,
     *,
     behind_proxy: bool,
+    notify: bool,
 ) -> None:
     """Start the customer center; it runs until SIGTERM or Ctrl-C.
 
@@ -76,7 +83,7 @@ def center_start(
     from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
 
     places = (host, port, server_url, database, accounts, menu, certificate, key)
-    asyncio.run(serve(Settings(*places, behind_proxy=behind_proxy)))
+    asyncio.run(serve(Settings(*places, behind_proxy=behind_proxy, notify=notify)))
 
 
 @center.command("add-operator")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +16,7 @@ from unbrick.center.calls import Calls
 from unbrick.center.desk import Desk
 from unbrick.center.live import Hub, Watcher
 from unbrick.center.menu import Menu
+from unbrick.center.notify import Notifier
 from unbrick.center.records import Accounts, Deed, Entry, Operator
 from unbrick.center.security import Sessions, Tokens
 from unbrick.center.views import Views
@@ -52,6 +53,7 @@ class Center:
         menu: what callers hear.
         clock: seconds since 1970.
         passwords: how they are hashed.
+        notify: users are told by text message what is ready for their terminals.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Center:
         menu: Menu,
         clock: Callable[[], float],
         passwords: Passwords | None = None,
+        *,
+        notify: bool = False,
     ) -> None:
         self.desk, self.accounts, self.menu = desk, accounts, menu
         self.key = secrets.token_urlsafe(32)
@@ -71,6 +75,7 @@ class Center:
         self._clock = clock
         self._passwords = passwords or Passwords()
         self._sessions = Sessions()
+        self._notifier = Notifier(desk, menu, self._notified) if notify else None
         self._watcher = Watcher(self.hub, self.views.fingerprint)
         self._comparing = asyncio.Semaphore(AT_ONCE)
         # Guessing at one account from one place, from everywhere, and at all from one place.
@@ -79,13 +84,15 @@ class Center:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keeps pages up to date meanwhile; ends all calls at the end."""
-        task = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._watch())]
+        if self._notifier:
+            tasks.append(asyncio.create_task(self._notifier.run()))
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.hub.close()
             await self.calls.close()
 
@@ -102,6 +109,10 @@ class Center:
     def _call_changed(self, call: Call) -> None:
         for topic in (f"call:{call.id}", f"terminal:{call.serial}", "calls", "terminals"):
             self.hub.publish(topic)
+
+    def _notified(self, serial: str, version: str) -> None:
+        about = f"about {version}"
+        self.accounts.log(Entry(0, self._clock(), "(center)", Deed.SENT, serial[:40], about))
 
     # Operators
 
@@ -161,3 +172,8 @@ class Center:
         """An operator sees who a terminal belongs to: kept once for each session."""
         if self._sessions.first_look(number, serial):
             self.note(operator, Deed.LOOKED, serial, f"subscriber {owner.id}")
+
+    def looked_at_list(self, number: str, operator: Operator) -> None:
+        """An operator sees who terminals belong to: kept once for each session."""
+        if self._sessions.first_look(number, ""):
+            self.note(operator, Deed.LOOKED, "", "the list of terminals")

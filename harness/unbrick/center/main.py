@@ -38,6 +38,7 @@ class Settings:
         accounts: database of operators, the center's own.
         certificate: of TLS, with its ``key``; without it the page is for this machine alone.
         behind_proxy: a proxy in front does TLS.
+        notify: users are told by text message what is ready for their terminals.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class Settings:
     certificate: Path | None = None
     key: Path | None = None
     behind_proxy: bool = False
+    notify: bool = True
 
 
 class _HttpServer(uvicorn.Server):
@@ -104,7 +106,7 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
         stack.callback(accounts.close)
         records = SqlRecords(settings.database)
         stack.callback(records.close)
-        center = Center(Desk(records, server), accounts, menu, time.time)
+        center = Center(Desk(records, server), accounts, menu, time.time, notify=settings.notify)
         sock = stack.enter_context(_bind(settings.host, settings.port))
         config = uvicorn.Config(
             make_app(center),

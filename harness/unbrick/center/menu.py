@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from unbrick.errors import SetupError
+from unbrick.wire.messages import MAX_TEXT
 
 KEYS = "0123456789*#"
 """What a telephone has."""
@@ -26,6 +27,9 @@ _PHRASES = (
     *("wrong-key", "silence", "moment", "goodbye", "no-choice", "unknown", "no-answer", "refused"),
 )
 _MAX_FILE, _MAX_TEXT, _MAX_SECONDS, _MAX_PATIENCE = 65_536, 1_000, 600, 10
+_FILLED = 16
+"""Bytes that a version or a serial takes in a text message, more often than not less."""
+
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 DEFAULT = Path(__file__).with_name("menu.yaml")
@@ -128,7 +132,7 @@ class _Reader:
                 name: self._text(node, name, PLACEHOLDERS | _MORE.get(name, frozenset()))
                 for name, node in phrases.items()
             },
-            message=self._text(parts["message"], "message", PLACEHOLDERS),
+            message=self._message(parts["message"]),
         )
 
     def _entry(self, name: str, node: yaml.Node, menus: Mapping[str, yaml.Node]) -> Entry:
@@ -185,6 +189,14 @@ class _Reader:
             if name not in names:
                 hint = f"there are only {', '.join(names)}"
                 raise self._wrong(values[name], f"{name!r} means nothing here", hint)
+
+    def _message(self, node: yaml.Node) -> str:
+        text = self._text(node, "message", PLACEHOLDERS)
+        size = len(fill(text, dict.fromkeys(PLACEHOLDERS, "x" * _FILLED)).encode())
+        if size > MAX_TEXT:
+            hint = f"{MAX_TEXT} bytes go into one, with {_FILLED} for each placeholder"
+            raise self._wrong(node, f"message is too long for a text message: {size} bytes", hint)
+        return text
 
     def _number(self, node: yaml.Node, what: str, most: int) -> int:
         text = node.value if isinstance(node, yaml.ScalarNode) else ""

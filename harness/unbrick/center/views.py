@@ -156,12 +156,13 @@ class Views:
         images = self._records.images()
         unfinished = {update.serial: update for update in self._records.unfinished_updates()}
         calls = {call.serial: call for call in self._records.open_calls()}
+        known = self._records.owners() if owners else {}
         rows = []
         for terminal in self._records.terminals():
             update = unfinished.get(terminal.serial)
             row = Row(
                 terminal,
-                self._records.owner(terminal.serial) if owners else None,
+                known.get(terminal.serial),
                 situation(terminal, images, [update] if update else []),
                 self._update(update) if update else None,
                 calls.get(terminal.serial),

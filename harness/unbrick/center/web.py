@@ -29,7 +29,7 @@ from unbrick.center.accounts import Permission, may
 from unbrick.center.call import Need, short
 from unbrick.center.center import Center, SignInError
 from unbrick.center.live import stream
-from unbrick.center.menu import fill
+from unbrick.center.notify import invitation
 from unbrick.center.records import Deed, Operator
 from unbrick.center.security import COOKIE, LIFETIME, SafeHeaders, from_elsewhere
 from unbrick.errors import UnbrickError
@@ -145,6 +145,8 @@ class Pages:
         search = request.query_params.get("q", "")[:64].strip()
         owners = may(operator, Permission.SEE_SUBSCRIBERS)
         rows, count = self._center.views.rows(search, owners=owners)
+        if any(row.owner for row in rows):
+            self._center.looked_at_list(_number(request), operator)
         return self._render(
             *(request, "terminals.html", operator),
             topic="terminals",
@@ -166,12 +168,12 @@ class Pages:
         if view.row.owner:
             self._center.looked_at(_number(request), operator, view.row.owner, serial)
         now = view.row.situation
-        values = {"old": short(now.old), "new": short(now.new), "serial": serial}
+        needed = now.need is Need.NEEDED
         return self._render(
             *(request, "terminal.html", operator),
             topic=f"terminal:{serial}",
             view=view,
-            offer=fill(self._center.menu.message, values) if now.need is Need.NEEDED else "",
+            offer=invitation(self._center.menu, serial, now.old, now.new) if needed else "",
         )
 
     async def calls(self, request: Request, operator: Operator) -> Response:

@@ -87,6 +87,10 @@ class MemoryUserRecords:
         """See ``UserRecords``."""
         return self._subscribers.get(self._owners.get(serial, 0))
 
+    def owners(self) -> dict[str, Subscriber]:
+        """See ``UserRecords``."""
+        return {serial: self._subscribers[owner] for serial, owner in self._owners.items()}
+
     def owned(self, subscriber_id: int) -> list[str]:
         """See ``UserRecords``."""
         return sorted(serial for serial, owner in self._owners.items() if owner == subscriber_id)

@@ -276,6 +276,9 @@ class UserRecords(Protocol):
     def owner(self, serial: str) -> Subscriber | None:
         """The subscriber whose terminal this is."""
 
+    def owners(self) -> dict[str, Subscriber]:
+        """The subscriber of each terminal that has one, by serial."""
+
     def owned(self, subscriber_id: int) -> list[str]:
         """Serials of a subscriber's terminals, in their order."""
 

@@ -92,6 +92,14 @@ class SqlUserRecords(Rows):
             subscriber_id = connection.execute(query).scalar()
         return None if subscriber_id is None else self.subscriber(subscriber_id)
 
+    def owners(self) -> dict[str, Subscriber]:
+        """See ``UserRecords``."""
+        owners = table(OwnershipRow)
+        with self._use() as connection:
+            rows = connection.execute(select(owners.c.serial, owners.c.subscriber_id)).all()
+        known = {subscriber.id: subscriber for subscriber in self.subscribers()}
+        return {serial: known[owner] for serial, owner in rows if owner in known}
+
     def owned(self, subscriber_id: int) -> list[str]:
         """See ``UserRecords``."""
         owners = table(OwnershipRow)
