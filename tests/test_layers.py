@@ -19,6 +19,7 @@ LAYERS = (
         *("cli_restore", "cli_config", "cli_center", "cli_subscriber"),
         *("pytest_plugin", "robot"),
     },
+    {"cli_options"},
     {"report"},
     {"campaign"},
     {"bench", "console", "center"},

@@ -25,6 +25,7 @@ from unbrick.campaign.scenario import SCENARIOS, find_scenario
 from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
 from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
+from unbrick.cli_options import firmware_option
 from unbrick.engine.gdbstub import (
     DebuggedEngine,
     DebuggerGoneError,
@@ -57,14 +58,6 @@ if TYPE_CHECKING:
     from unbrick.report.model import ScenarioReport
 
 INTERRUPTED = "it was interrupted"
-
-_firmware_option = click.option(
-    "--firmware",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/firmware"),
-    show_default=True,
-    help="Where the firmware is built and kept.",
-)
 
 
 class _Bar:
@@ -159,7 +152,7 @@ def _make_folder(out: Path) -> None:
     "session is run anew, in one process.",
 )
 @click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
-@_firmware_option
+@firmware_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
 def campaign(
     scenarios: tuple[str, ...],
@@ -338,7 +331,7 @@ def _debug(
     help="Wait for a debugger on this port of the loopback interface (0: any), and run the case "
     "under it; it stops just before the operation at which power is lost last.",
 )
-@_firmware_option
+@firmware_option
 def replay_command(
     case_id: str,
     *,

@@ -15,6 +15,7 @@ from unbrick.center.accounts import Passwords, Permission, add_operator, may
 from unbrick.center.database import SqlAccounts
 from unbrick.center.menu import DEFAULT
 from unbrick.center.records import Deed, Entry, Role
+from unbrick.cli_options import server_url_option
 from unbrick.errors import SetupError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -38,14 +39,7 @@ def center() -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="TCP; 0: any."
 )
-@click.option(
-    "--server-url",
-    envvar="UNBRICK_SERVER",
-    default="http://127.0.0.1:8080",
-    show_default=True,
-    show_envvar=True,
-    help="HTTP address of the server.",
-)
+@server_url_option
 @click.option(
     "--database",
     default="unbrick-server.db",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from unbrick.cli_options import firmware_option
 from unbrick.cli_run import (
     build_releases,
     engine_option,
-    firmware_option,
     installed_option,
     nor_option,
     open_port,

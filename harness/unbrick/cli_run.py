@@ -19,6 +19,7 @@ from rich.table import Table
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.hil import HilTest
+from unbrick.cli_options import firmware_option
 from unbrick.console.state import read_nor, write_nor
 from unbrick.engine.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.engine.create import ENGINES, create_engine
@@ -58,13 +59,6 @@ def engine_option(command: Callable[..., None]) -> Callable[..., None]:
     return engine(board(command))
 
 
-firmware_option = click.option(
-    "--firmware",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/firmware"),
-    show_default=True,
-    help="Where the firmware is built and kept.",
-)
 nor_option = click.option(
     "--nor",
     "nor_file",

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from unbrick.cli_options import server_url_option
 from unbrick.errors import UpdateError
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
@@ -28,14 +29,6 @@ _PROBABILITY = click.FloatRange(0, 1)
 _FILE_IS_THERE = ("received", "checked", "rewriting", "succeeded")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
-_url_option = click.option(
-    "--server-url",
-    envvar="UNBRICK_SERVER",
-    default="http://127.0.0.1:8080",
-    show_default=True,
-    show_envvar=True,
-    help="HTTP address of the server.",
-)
 
 
 def _print_json(value: object) -> None:
@@ -156,7 +149,7 @@ async def _run_bridge(base_station: Bridge, modem: str, server_address: str) -> 
 
 @click.command()
 @click.argument("file", type=_FILE)
-@_url_option
+@server_url_option
 @_json_option
 def publish(file: Path, server_url: str, *, as_json: bool) -> None:
     """Publish a signed image (.bin or .hex), so that terminals can be updated to it."""
@@ -170,7 +163,7 @@ def publish(file: Path, server_url: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@_url_option
+@server_url_option
 @_json_option
 def terminals(server_url: str, *, as_json: bool) -> None:
     """List the terminals that registered, and what they run."""
@@ -196,7 +189,7 @@ def terminals(server_url: str, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("serial")
-@_url_option
+@server_url_option
 @_json_option
 def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
     """Show what the terminal SERIAL has run, and whether it needs an upgrade."""
@@ -214,7 +207,7 @@ def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@_url_option
+@server_url_option
 @_json_option
 def preparations(server_url: str, *, as_json: bool) -> None:
     """List what is prepared for updates before anybody asks for them."""
@@ -242,7 +235,7 @@ def preparations(server_url: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@_url_option
+@server_url_option
 @_json_option
 def images(server_url: str, *, as_json: bool) -> None:
     """List the published images."""
@@ -272,7 +265,7 @@ def update() -> None:
 @click.argument("serial")
 @click.argument("version")
 @click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
-@_url_option
+@server_url_option
 @_json_option
 def update_start(serial: str, version: str, server_url: str, *, wait: bool, as_json: bool) -> None:
     """Update the terminal SERIAL to the published VERSION."""
@@ -318,7 +311,7 @@ def _judge(ended: dict[str, Any]) -> None:
 
 @update.command("show")
 @click.argument("update_id", metavar="ID", type=click.IntRange(1))
-@_url_option
+@server_url_option
 @_json_option
 def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
     """Show an update and everything that happened."""
@@ -338,7 +331,7 @@ def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
 
 
 @update.command("list")
-@_url_option
+@server_url_option
 @_json_option
 def update_list(server_url: str, *, as_json: bool) -> None:
     """List all updates."""
@@ -361,7 +354,7 @@ def update_list(server_url: str, *, as_json: bool) -> None:
 
 @update.command("cancel")
 @click.argument("update_id", metavar="ID", type=click.IntRange(1))
-@_url_option
+@server_url_option
 def update_cancel(update_id: int, server_url: str) -> None:
     """Cancel an update that the terminal has not wholly received."""
     with ServerClient(server_url) as client:
@@ -372,7 +365,7 @@ def update_cancel(update_id: int, server_url: str) -> None:
 @click.command()
 @click.argument("serial")
 @click.argument("text")
-@_url_option
+@server_url_option
 @_json_option
 def message(serial: str, text: str, server_url: str, *, as_json: bool) -> None:
     """Send TEXT to the user of the terminal SERIAL."""

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -21,9 +20,10 @@ from unbrick.center.database import SqlAccounts
 from unbrick.center.desk import Desk
 from unbrick.center.menu import DEFAULT, read_menu
 from unbrick.center.web import make_app
-from unbrick.errors import PortError, SetupError
+from unbrick.errors import SetupError
 from unbrick.server.client import ServerClient
 from unbrick.server.database import SqlRecords
+from unbrick.server.serving import HttpServer, address, bind, started
 
 SHUTDOWN_TIMEOUT = 3
 """Seconds that requests under way get when the center is told to stop."""
@@ -53,14 +53,6 @@ class Settings:
     notify: bool = True
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its handling of signals: ours ends with exit code 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _check(settings: Settings) -> None:
     """Cookies of sessions travel by HTTPS alone, or within this machine."""
     if settings.certificate or settings.behind_proxy:
@@ -74,21 +66,6 @@ def _check(settings: Settings) -> None:
             f"nobody could sign in at {settings.host} without HTTPS",
             hint="give --certificate and --key, or --behind-proxy when a proxy does TLS",
         )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise PortError(
-            f"TCP port {port} of {host} cannot be used: {error.strerror}",
-            hint="is another center running? give another port, or 0 for a free one",
-        ) from error
-    return sock
 
 
 async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
@@ -107,7 +84,7 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
         records = SqlRecords(settings.database)
         stack.callback(records.close)
         center = Center(Desk(records, server), accounts, menu, time.time, notify=settings.notify)
-        sock = stack.enter_context(_bind(settings.host, settings.port))
+        sock = stack.enter_context(bind(settings.host, settings.port, "center"))
         config = uvicorn.Config(
             make_app(center),
             log_level="warning",
@@ -119,7 +96,7 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
             ssl_keyfile=settings.key,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         )
-        http = _HttpServer(config)
+        http = HttpServer(config)
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -142,11 +119,9 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
 async def _say_ready(
     http: uvicorn.Server, sock: socket.socket, settings: Settings, out: TextIO, *, empty: bool
 ) -> None:
-    while not http.started:  # noqa: ASYNC110 - uvicorn has nothing that could be waited for
-        await asyncio.sleep(0.01)
+    await started(http)
     scheme = "https" if settings.certificate else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    out.write(f"center: ready, {scheme}://{host}:{sock.getsockname()[1]}\n")
+    out.write(f"center: ready, {address(scheme, settings.host, sock.getsockname()[1])}\n")
     if empty:
         command = "unbrick center add-operator NAME --role clerk"
         out.write(f"center: nobody can sign in, `{command} --accounts {settings.accounts}`\n")

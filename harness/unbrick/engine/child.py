@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
+import shutil
 import signal
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
+
+from unbrick.errors import MissingToolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +34,26 @@ def _kill_all() -> None:
     child: Child
     for child in list(living):
         child.kill()
+
+
+def find_program(name: str, variable: str, source: str) -> str:
+    """The path of a program.
+
+    Args:
+        name: what to look for on ``PATH``.
+        variable: of the environment, which may name another program.
+        source: what to do to have it, for the hint.
+
+    Raises:
+        MissingToolError: it is not installed.
+    """
+    wanted = os.environ.get(variable) or name
+    found = shutil.which(wanted)
+    if found is None:
+        raise MissingToolError(
+            f"{wanted} is not installed", hint=f"{source}, or set {variable} to its path"
+        )
+    return found
 
 
 def die_with_parent() -> Callable[[], object] | None:

@@ -16,7 +16,6 @@ import os
 import random
 import re
 import selectors
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -26,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.child import die_with_parent, living
-from unbrick.errors import EngineError, MissingToolError, PortError
+from unbrick.engine.child import die_with_parent, find_program, living
+from unbrick.errors import EngineError, PortError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,14 +55,7 @@ def find_qemu() -> str:
     Raises:
         MissingToolError: it is not installed.
     """
-    wanted = os.environ.get(PROGRAM_VARIABLE) or PROGRAM
-    found = shutil.which(wanted)
-    if found is None:
-        raise MissingToolError(
-            f"{wanted} is not installed",
-            hint=f"run: apt install qemu-system-arm, or set {PROGRAM_VARIABLE} to its path",
-        )
-    return found
+    return find_program(PROGRAM, PROGRAM_VARIABLE, "run: apt install qemu-system-arm")
 
 
 def qemu_version() -> tuple[int, int, int]:

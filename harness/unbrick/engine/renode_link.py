@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import selectors
-import shutil
 import signal
 import socket
 import struct
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
-from unbrick.engine.child import die_with_parent, living
-from unbrick.errors import EngineError, MissingToolError, SetupError
+from unbrick.engine.child import die_with_parent, find_program, living
+from unbrick.errors import EngineError, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,14 +54,7 @@ def find_renode() -> str:
     Raises:
         MissingToolError: it is not installed.
     """
-    wanted = os.environ.get(PROGRAM_VARIABLE) or PROGRAM
-    found = shutil.which(wanted)
-    if found is None:
-        raise MissingToolError(
-            f"{wanted} is not installed",
-            hint=f"get it from renode.io, or set {PROGRAM_VARIABLE} to its path",
-        )
-    return found
+    return find_program(PROGRAM, PROGRAM_VARIABLE, "get it from renode.io")
 
 
 def renode_version() -> str:

@@ -8,19 +8,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
 import uvicorn
 
-from unbrick.errors import ImageError, PortError
+from unbrick.errors import ImageError
 from unbrick.image import format as image_format
 from unbrick.server.analysis import Analyst
 from unbrick.server.coap import CoapServer
 from unbrick.server.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.http import make_app
+from unbrick.server.serving import HttpServer, address, bind, started
 from unbrick.server.user_records import Preparation
 from unbrick.server.worker import Worker
 
@@ -38,14 +39,6 @@ class Settings:
     database: str = "unbrick-server.db"
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its handling of signals: ours ends CoAP too, and with exit code 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def inspect_signed(data: bytes) -> image_format.ImageInfo:
     """What an image says about itself.
 
@@ -59,25 +52,6 @@ def inspect_signed(data: bytes) -> image_format.ImageInfo:
             hint="sign it with `unbrick image sign`",
         )
     return info
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise PortError(
-            f"TCP port {port} of {host} cannot be used: {error.strerror}",
-            hint="is another server running? give another port, or 0 for a free one",
-        ) from error
-    return sock
-
-
-def _url(scheme: str, host: str, port: int) -> str:
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def serve(
@@ -104,7 +78,7 @@ async def serve(
     worker = Worker(analyst, announce)
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
-        sock = stack.enter_context(_bind(settings.host, settings.http_port))
+        sock = stack.enter_context(bind(settings.host, settings.http_port, "server"))
         await coap.start(settings.host, settings.coap_port)
         config = uvicorn.Config(
             make_app(coap.core, coap.pump, time.time),
@@ -113,7 +87,7 @@ async def serve(
             ws="none",
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
         )
-        http = _HttpServer(config)
+        http = HttpServer(config)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, http)
@@ -138,9 +112,8 @@ def _stop(http: uvicorn.Server) -> None:
 async def _say_ready(
     http: uvicorn.Server, coap: CoapServer, sock: socket.socket, out: TextIO
 ) -> None:
-    while not http.started:  # noqa: ASYNC110 - uvicorn has nothing that could be waited for
-        await asyncio.sleep(0.01)
+    await started(http)
     port = sock.getsockname()[1]
-    addresses = _url("coap", coap.host, coap.port), _url("http", coap.host, port)
+    addresses = address("coap", coap.host, coap.port), address("http", coap.host, port)
     out.write(f"server: ready, {addresses[0]} {addresses[1]}\n")
     out.flush()
