@@ -80,7 +80,7 @@ def test_unknown_keys_are_passed_over() -> None:
 
 
 def test_every_result_has_words() -> None:
-    assert [int(result) for result in Result] == list(range(20))
+    assert [int(result) for result in Result] == list(range(28))
     assert all(result.text for result in Result)
 
 
@@ -118,11 +118,11 @@ def changed(key: int, value: object) -> bytes:
         (changed(4, "1.0\x1b[31m"), "key 4 .* printable"),
         (changed(6, bytes(31)), "key 6 .* 32 bytes"),
         (changed(6, "x" * 32), "key 6"),
-        (changed(7, 2), "key 7"),
+        (changed(7, 3), "key 7"),
         (changed(8, -1), "key 8"),
         (changed(8, 1 << 32), "key 8"),
         (changed(8, True), "key 8"),
-        (changed(9, 20), "key 9"),
+        (changed(9, 28), "key 9"),
     ],
 )
 def test_bad_payloads_are_refused(payload: bytes, complaint: str) -> None:

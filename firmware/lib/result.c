@@ -22,6 +22,14 @@ const char *result_text(int result) {
         [RESULT_RESTORED_BY_LINK] = "restored over the wireless link",
         [RESULT_WRONG_BASE] = "made for other installed software",
         [RESULT_NOT_REBUILT] = "the differential file makes no image",
+        [RESULT_USERDATA_CHANGED] = "the user's data has changed since its backup",
+        [RESULT_OUT_OF_TURN] = "out of turn",
+        [RESULT_ERASE_FAILED] = "erase failed",
+        [RESULT_PROGRAM_FAILED] = "program failed",
+        [RESULT_OTHER_CONTENT] = "the NOR holds something else",
+        [RESULT_BACKUP_UNREADABLE] = "the backup cannot be opened",
+        [RESULT_NO_ROOM] = "no room for the user's data",
+        [RESULT_USERDATA_UNREADABLE] = "the user's data cannot be read",
     };
     return result >= 0 && result < RESULT_COUNT ? texts[result] : "unknown result";
 }

@@ -22,9 +22,17 @@ enum result {
     RESULT_RESTORED_BY_LINK = 17,
     RESULT_WRONG_BASE = 18,
     RESULT_NOT_REBUILT = 19,
+    RESULT_USERDATA_CHANGED = 20,
+    RESULT_OUT_OF_TURN = 21,
+    RESULT_ERASE_FAILED = 22,
+    RESULT_PROGRAM_FAILED = 23,
+    RESULT_OTHER_CONTENT = 24,
+    RESULT_BACKUP_UNREADABLE = 25,
+    RESULT_NO_ROOM = 26,
+    RESULT_USERDATA_UNREADABLE = 27,
 };
 
-#define RESULT_COUNT 20
+#define RESULT_COUNT 28
 
 /* The words of docs/protocol.md; "unknown result" for other numbers. */
 const char *result_text(int result);

@@ -14,7 +14,7 @@
 /* What a file is (announcement, key 2). */
 enum file_kind { KIND_FULL_IMAGE = 0, KIND_DIFFERENTIAL = 1 }; /* of an announcement */
 
-enum terminal_state { TERMINAL_RUNS = 0, TERMINAL_IN_RESTORATION = 1 };
+enum terminal_state { TERMINAL_RUNS = 0, TERMINAL_IN_RESTORATION = 1, TERMINAL_COMMANDED = 2 };
 
 /* Numbered as in docs/protocol.md, "report" and "status". */
 enum update_phase {

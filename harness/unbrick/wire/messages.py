@@ -49,6 +49,14 @@ class Result(IntEnum):
     RESTORED_BY_LINK = 17
     WRONG_BASE = 18
     NOT_REBUILT = 19
+    USERDATA_CHANGED = 20
+    OUT_OF_TURN = 21
+    ERASE_FAILED = 22
+    PROGRAM_FAILED = 23
+    OTHER_CONTENT = 24
+    BACKUP_UNREADABLE = 25
+    NO_ROOM = 26
+    USERDATA_UNREADABLE = 27
 
     @property
     def text(self) -> str:
@@ -77,6 +85,14 @@ _RESULT_TEXTS = {
     Result.RESTORED_BY_LINK: "restored over the wireless link",
     Result.WRONG_BASE: "made for other installed software",
     Result.NOT_REBUILT: "the differential file makes no image",
+    Result.USERDATA_CHANGED: "the user's data has changed since its backup",
+    Result.OUT_OF_TURN: "out of turn",
+    Result.ERASE_FAILED: "erase failed",
+    Result.PROGRAM_FAILED: "program failed",
+    Result.OTHER_CONTENT: "the NOR holds something else",
+    Result.BACKUP_UNREADABLE: "the backup cannot be opened",
+    Result.NO_ROOM: "no room for the user's data",
+    Result.USERDATA_UNREADABLE: "the user's data cannot be read",
 }
 
 
@@ -85,6 +101,7 @@ class TerminalState(IntEnum):
 
     APPLICATION = 0
     RESTORATION = 1
+    COMMANDED = 2
 
 
 class Kind(IntEnum):
