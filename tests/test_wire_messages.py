@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -11,6 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
+from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.commands import (
+    MAX_WRITE,
+    PIECE,
+    BackupPiece,
+    BackupRequest,
+    Check,
+    Command,
+    CommandAnswer,
+    CommandResult,
+    Erase,
+    Finish,
+    Leave,
+    RestoreAnswer,
+    RestorePiece,
+    Upgrade,
+    Write,
+    decode_command,
+)
 from unbrick.wire.messages import (
     Announcement,
     Decision,
@@ -41,12 +62,30 @@ DECISION = Decision(Result.NOT_ENOUGH_SRAM, 2_000_000, 1_800_000, "no room")
 REPORT = Report("T-0001", 9, Phase.CHECKED, Result.SUCCESS, "1.0.0+0", b"d" * 32, "")
 STATUS = Status(Phase.TRANSFERRING, 9, 512, 1234)
 TEXT = Text("Grüße an alle")
-ALL: list[Any] = [REGISTRATION, ANNOUNCEMENT, DECISION, REPORT, STATUS, TEXT]
+COMMANDED = replace(REGISTRATION, state=TerminalState.COMMANDED, nonce=0xFFFF_FFFF)
+RESTORE_PIECE = RestorePiece(9, PIECE + 5, b"s" * 32, PIECE, b"piece")
+WRITE = Write(9, 77, 3, 0x100000, b"w" * MAX_WRITE)
+RESULT = CommandResult("T-0001", 9, 77, 3, Result.ERASE_FAILED, b"d" * 32, "SR.5")
+ALL: list[Any] = [
+    *(REGISTRATION, COMMANDED, ANNOUNCEMENT, DECISION, REPORT, STATUS, TEXT),
+    *(BackupRequest(9, 2 * PIECE), BackupPiece(Result.SUCCESS, PIECE + 1, b"s" * 32, b"p")),
+    *(BackupPiece(Result.OUT_OF_TURN), RESTORE_PIECE, RestoreAnswer(Result.SUCCESS, PIECE)),
+    Upgrade(9, "1.1.0+0", b"i" * 32, 1234, b"s" * 64, "unbrick-a9-r1", 3, b"b" * 32),
+    *(Erase(9, 77, 2, 0x100000, 0x40000), WRITE, Check(9, 77, 4, 0x100000, 5000, b"c" * 32)),
+    *(Finish(9, 77, 5), Leave(9, 77, 6), CommandAnswer(Result.OUT_OF_TURN), RESULT),
+    *(Call("T-0001", 1), Key("T-0001", 1, 2, "#"), HangUp("T-0001", 1), Say(1, 3, "Bye", True)),
+]
+
+
+def decode(message: Any, payload: bytes) -> Any:
+    if isinstance(message, Command):
+        return decode_command(message.path, payload)
+    return type(message).decode(payload)
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda message: type(message).__name__)
 def test_what_is_encoded_is_decoded(message: Any) -> None:
-    assert type(message).decode(message.encode()) == message
+    assert decode(message, message.encode()) == message
 
 
 def test_keys_are_those_of_the_protocol() -> None:
@@ -71,6 +110,17 @@ def test_keys_are_those_of_the_protocol() -> None:
     }  # fmt: skip
     assert cbor2.loads(STATUS.encode()) == {1: 1, 2: 9, 3: 512, 4: 1234}
     assert cbor2.loads(TEXT.encode()) == {1: "Grüße an alle"}
+    assert cbor2.loads(COMMANDED.encode())[11] == 0xFFFF_FFFF
+    assert cbor2.loads(RESTORE_PIECE.encode()) == {
+        1: 9, 2: PIECE + 5, 3: b"s" * 32, 4: PIECE, 5: b"piece",
+    }  # fmt: skip
+    assert cbor2.loads(WRITE.encode()) == {
+        1: 9, 2: 77, 3: 3, 4: 0x100000, 5: b"w" * 896, 6: hashlib.sha256(b"w" * 896).digest()[:8],
+    }  # fmt: skip
+    assert cbor2.loads(RESULT.encode()) == {
+        1: "T-0001", 2: 9, 3: 77, 4: 3, 5: 22, 6: b"d" * 32, 7: "SR.5",
+    }  # fmt: skip
+    assert cbor2.loads(Say(1, 3, "Bye", True).encode()) == {1: 1, 2: 3, 3: "Bye", 4: 1}
 
 
 def test_unknown_keys_are_passed_over() -> None:
@@ -144,6 +194,28 @@ def test_special_values_are_refused() -> None:
         Report.decode(cbor2.dumps(values))
 
 
+def test_pieces_and_data_must_be_what_they_claim() -> None:
+    with pytest.raises(LinkError, match="multiple of 768"):
+        BackupRequest.decode(BackupRequest(9, 1).encode())
+    with pytest.raises(LinkError, match="key 4 must be 1 to 3 bytes"):
+        BackupPiece.decode(BackupPiece(Result.SUCCESS, 3, b"s" * 32, b"long").encode())
+    for wrong in (replace(RESTORE_PIECE, data=b"short"[:-1]), replace(RESTORE_PIECE, offset=5)):
+        with pytest.raises(LinkError, match="piece"):
+            RestorePiece.decode(wrong.encode())
+    values = cbor2.loads(WRITE.encode())
+    values[5] = b"other"
+    with pytest.raises(LinkError, match="digest"):
+        decode_command("write", cbor2.dumps(values))
+    with pytest.raises(LinkError, match="no command sleep"):
+        decode_command("sleep", Leave(9, 77, 6).encode())
+    with pytest.raises(LinkError, match="one of"):
+        Key.decode(Key("T-0001", 1, 2, "a").encode())
+    with pytest.raises(LinkError, match="160 bytes"):
+        Say(1, 3, "x" * 161).encode()
+    with pytest.raises(LinkError, match="key 11"):
+        Registration.decode(changed(7, 2))
+
+
 @pytest.mark.parametrize("text", ["", "x" * 161, "ü" * 81, "two\nlines"])
 def test_texts_that_no_terminal_takes_are_not_sent(text: str) -> None:
     with pytest.raises(LinkError, match="160 bytes"):
@@ -158,11 +230,11 @@ def test_mutated_payloads_are_understood_or_refused(message: Any, data: st.DataO
         new = data.draw(st.binary(max_size=3))
         payload[at : at + data.draw(st.integers(0, 3))] = new
     with contextlib.suppress(LinkError):
-        type(message).decode(bytes(payload))
+        decode(message, bytes(payload))
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_understood_or_refused(payload: bytes) -> None:
     for message in ALL:
         with contextlib.suppress(LinkError):
-            type(message).decode(b"\xa8" + payload)
+            decode(message, b"\xa8" + payload)

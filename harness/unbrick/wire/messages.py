@@ -1,29 +1,23 @@
 """The CBOR maps of docs/protocol.md: what terminal and server say to each other.
 
-Sizes are in bytes. Decoding is strict and bounded: definite lengths, no tags, no duplicates, no
-text that is not printable (it ends up on people's screens). Unknown keys are passed over.
+Sizes are in bytes. Decoding is strict and bounded (``unbrick.wire.maps``). What a commanded update
+and the user's data need is in ``unbrick.wire.commands``, calls are in ``unbrick.wire.calls``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
-
-import cbor2
 
 from unbrick.errors import LinkError
+from unbrick.wire.maps import Map, encode_map
 
-MAX_PAYLOAD = 1024
 MAX_SERIAL = 31
 MAX_TEXT = 160
-DIGEST_SIZE = 32
 CBOR_FORMAT = 60
 FILE_FORMAT = 42
 
-_MAX_UINT = 0xFFFF_FFFF
-_MAX_NAME = 63
-_MAX_DEPTH = 4
+MAX_NAME = 63
 
 
 class Result(IntEnum):
@@ -120,97 +114,48 @@ class Phase(IntEnum):
     CHECKED = 3
     REWRITING = 4
     FINISHED = 5
+    COMMANDED = 6
 
 
-def _skip(data: bytes, at: int, depth: int) -> int:
-    """The offset after the CBOR item at ``at``; refuses what the protocol has no use for."""
-    if depth > _MAX_DEPTH:
-        raise LinkError("CBOR is nested too deeply")
-    if at >= len(data):
-        raise LinkError("CBOR ends early")
-    major, info = data[at] >> 5, data[at] & 0x1F
-    at += 1
-    value = info
-    if info >= 24:
-        if info > 27:
-            raise LinkError("CBOR of indefinite length")
-        size = 1 << (info - 24)
-        value = int.from_bytes(data[at : at + size], "big")
-        at += size
-        if at > len(data):
-            raise LinkError("CBOR ends early")
-    if major in (2, 3):
-        at += value
-        if at > len(data):
-            raise LinkError("CBOR ends early")
-    elif major in (4, 5):
-        for _ in range(value * (major - 3)):
-            at = _skip(data, at, depth + 1)
-    elif major == 6:
-        raise LinkError("CBOR with a tag")
-    elif major == 7 and info not in (20, 21, 22):
-        raise LinkError("CBOR with a value that is no number, text, bytes or truth")
-    return at
+def read_result(values: Map, key: int) -> Result:
+    """The result at ``key``.
+
+    Raises:
+        LinkError: there is none.
+    """
+    return Result(values.uint(key, max(Result)))
 
 
-class _Map:
-    """A decoded map, read key by key."""
+def read_serial(values: Map, key: int) -> str:
+    """The serial at ``key``.
 
-    def __init__(self, payload: bytes) -> None:
-        if len(payload) > MAX_PAYLOAD:
-            raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
-        if not payload or payload[0] >> 5 != 5:
-            raise LinkError("payload is no CBOR map")
-        if _skip(payload, 0, 0) != len(payload):
-            raise LinkError("bytes after the CBOR map")
-        # The head of the map has just been checked: the count is in it, or in the bytes after it.
-        info = payload[0] & 0x1F
-        width = 1 << (info - 24) if info >= 24 else 0
-        count = int.from_bytes(payload[1 : 1 + width], "big") if width else info
-        try:
-            values = cbor2.loads(payload)
-        except (cbor2.CBORError, ValueError, TypeError, RecursionError) as error:
-            raise LinkError("payload is not well-formed CBOR") from error
-        if not isinstance(values, dict) or len(values) != count:
-            raise LinkError("a key of the map occurs twice")
-        if not all(type(key) is int and key >= 0 for key in values):
-            raise LinkError("a key of the map is no unsigned number")
-        self._values: dict[int, Any] = values
-
-    def text(self, key: int, limit: int) -> str:
-        value = self._values.get(key)
-        if not isinstance(value, str) or len(value.encode()) > limit:
-            raise LinkError(f"key {key} must be a text of at most {limit} bytes")
-        if not value.isprintable():
-            raise LinkError(f"key {key} must be printable text")
-        return value
-
-    def uint(self, key: int, limit: int = _MAX_UINT) -> int:
-        value = self._values.get(key)
-        if type(value) is not int or not 0 <= value <= limit:
-            raise LinkError(f"key {key} must be a number from 0 to {limit}")
-        return value
-
-    def digest(self, key: int) -> bytes:
-        value = self._values.get(key)
-        if not isinstance(value, bytes) or len(value) != DIGEST_SIZE:
-            raise LinkError(f"key {key} must be {DIGEST_SIZE} bytes")
-        return value
-
-    def result(self, key: int) -> Result:
-        return Result(self.uint(key, max(Result)))
+    Raises:
+        LinkError: there is none.
+    """
+    serial = values.text(key, MAX_SERIAL)
+    if not serial:
+        raise LinkError("the serial is empty")
+    return serial
 
 
-def _encode(*values: int | str | bytes) -> bytes:
-    payload = cbor2.dumps(dict(enumerate(values, start=1)))
-    if len(payload) > MAX_PAYLOAD:
-        raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
-    return bytes(payload)
+def read_update(values: Map, key: int) -> int:
+    """The id of an update at ``key``.
+
+    Raises:
+        LinkError: there is none.
+    """
+    update_id = values.uint(key)
+    if not update_id:
+        raise LinkError("the update id is 0")
+    return update_id
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What a terminal says it is and runs (rows A6, A7, B1)."""
+    """What a terminal says it is and runs (rows A6, A7, B1).
+
+    ``nonce`` is what commands to the resident program must carry, 0 when that does not run.
+    """
 
     serial: str
     hardware_id: str
@@ -222,6 +167,7 @@ class Registration:
     last_update_id: int
     last_result: Result
     security_counter: int
+    nonce: int = 0
 
     def encode(self) -> bytes:
         """The payload of ``POST /register``.
@@ -229,9 +175,11 @@ class Registration:
         Raises:
             LinkError: it does not fit.
         """
-        return _encode(
+        nonce = (self.nonce,) if self.state is TerminalState.COMMANDED else ()
+        return encode_map(
             self.serial, self.hardware_id, self.name, self.version, self.build_time, self.digest,
             int(self.state), self.last_update_id, int(self.last_result), self.security_counter,
+            *nonce,
         )  # fmt: skip
 
     @classmethod
@@ -241,21 +189,20 @@ class Registration:
         Raises:
             LinkError: it is not a registration.
         """
-        values = _Map(payload)
-        serial = values.text(1, MAX_SERIAL)
-        if not serial:
-            raise LinkError("the serial is empty")
+        values = Map(payload)
+        state = TerminalState(values.uint(7, max(TerminalState)))
         return cls(
-            serial=serial,
+            serial=read_serial(values, 1),
             hardware_id=values.text(2, MAX_SERIAL),
-            name=values.text(3, _MAX_NAME),
-            version=values.text(4, _MAX_NAME),
-            build_time=values.text(5, _MAX_NAME),
+            name=values.text(3, MAX_NAME),
+            version=values.text(4, MAX_NAME),
+            build_time=values.text(5, MAX_NAME),
             digest=values.digest(6),
-            state=TerminalState(values.uint(7, max(TerminalState))),
+            state=state,
             last_update_id=values.uint(8),
-            last_result=values.result(9),
+            last_result=read_result(values, 9),
             security_counter=values.uint(10),
+            nonce=values.uint(11) if state is TerminalState.COMMANDED else 0,
         )
 
 
@@ -278,7 +225,7 @@ class Announcement:
         Raises:
             LinkError: it does not fit.
         """
-        return _encode(
+        return encode_map(
             self.update_id, int(self.kind), self.file_size, self.file_digest, self.version,
             self.image_digest, self.image_size, self.working_memory,
         )  # fmt: skip
@@ -290,16 +237,13 @@ class Announcement:
         Raises:
             LinkError: it is not an announcement.
         """
-        values = _Map(payload)
-        update_id = values.uint(1)
-        if not update_id:
-            raise LinkError("the update id is 0")
+        values = Map(payload)
         return cls(
-            update_id=update_id,
+            update_id=read_update(values, 1),
             kind=Kind(values.uint(2, max(Kind))),
             file_size=values.uint(3),
             file_digest=values.digest(4),
-            version=values.text(5, _MAX_NAME),
+            version=values.text(5, MAX_NAME),
             image_digest=values.digest(6),
             image_size=values.uint(7),
             working_memory=values.uint(8),
@@ -321,7 +265,7 @@ class Decision:
         Raises:
             LinkError: it does not fit.
         """
-        return _encode(int(self.result), self.needed, self.possible, self.text)
+        return encode_map(int(self.result), self.needed, self.possible, self.text)
 
     @classmethod
     def decode(cls, payload: bytes) -> Decision:
@@ -330,8 +274,8 @@ class Decision:
         Raises:
             LinkError: it is not a decision.
         """
-        values = _Map(payload)
-        return cls(values.result(1), values.uint(2), values.uint(3), values.text(4, MAX_TEXT))
+        values = Map(payload)
+        return cls(read_result(values, 1), values.uint(2), values.uint(3), values.text(4, MAX_TEXT))
 
 
 @dataclass(frozen=True)
@@ -352,7 +296,7 @@ class Report:
         Raises:
             LinkError: it does not fit.
         """
-        return _encode(
+        return encode_map(
             self.serial, self.update_id, int(self.phase), int(self.result), self.version,
             self.digest, self.text,
         )  # fmt: skip
@@ -364,16 +308,16 @@ class Report:
         Raises:
             LinkError: it is not a report.
         """
-        values = _Map(payload)
+        values = Map(payload)
         phase = Phase(values.uint(3, max(Phase)))
-        if phase is Phase.IDLE:
+        if phase in (Phase.IDLE, Phase.COMMANDED):
             raise LinkError("key 3 must be a number from 1 to 5")
         return cls(
             serial=values.text(1, MAX_SERIAL),
             update_id=values.uint(2),
             phase=phase,
-            result=values.result(4),
-            version=values.text(5, _MAX_NAME),
+            result=read_result(values, 4),
+            version=values.text(5, MAX_NAME),
             digest=values.digest(6),
             text=values.text(7, MAX_TEXT),
         )
@@ -390,7 +334,7 @@ class Status:
 
     def encode(self) -> bytes:
         """The payload of the answer."""
-        return _encode(int(self.phase), self.update_id, self.received, self.file_size)
+        return encode_map(int(self.phase), self.update_id, self.received, self.file_size)
 
     @classmethod
     def decode(cls, payload: bytes) -> Status:
@@ -399,7 +343,7 @@ class Status:
         Raises:
             LinkError: it is not a status.
         """
-        values = _Map(payload)
+        values = Map(payload)
         phase = Phase(values.uint(1, max(Phase)))
         return cls(phase, values.uint(2), values.uint(3), values.uint(4))
 
@@ -421,7 +365,7 @@ class Text:
                 f"a text message is one line of 1 to {MAX_TEXT} bytes",
                 hint="shorten it, and leave out line ends and control characters",
             )
-        return _encode(self.text)
+        return encode_map(self.text)
 
     @classmethod
     def decode(cls, payload: bytes) -> Text:
@@ -430,4 +374,4 @@ class Text:
         Raises:
             LinkError: it is not a text message.
         """
-        return cls(_Map(payload).text(1, MAX_TEXT))
+        return cls(Map(payload).text(1, MAX_TEXT))
