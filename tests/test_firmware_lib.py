@@ -170,7 +170,7 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
     if target == "fuzz_image":
         key = write_key(folder / "key.pem")
         yield signed(key, size=64)
-        yield signed(key, size=200, version="255.0.65535+1")
+        yield signed(key, size=200, version="255.0.65535+1", userdata_format=2)
     for message in _messages(chance, 40):
         encoded = message.encode()
         if len(encoded) > 254:
@@ -403,30 +403,31 @@ def test_slipmux_is_that_of_the_server(library: ctypes.CDLL) -> None:
 
 
 def test_images_are_read_as_the_bench_reads_them(library: ctypes.CDLL, tmp_path: Path) -> None:
-    image = signed(write_key(tmp_path / "key.pem"), size=300)
+    image = signed(write_key(tmp_path / "key.pem"), size=300, userdata_format=7)
     error, out = call(library.shim_image_describe, image + b"\xff" * 7)
     info = inspect(image)
     fields = out.split(b"\0")[0].decode().split("|")
     assert error == 0
-    assert fields[:5] == [
+    assert fields[:6] == [
         info.name,
         info.build_time,
         info.hardware_id,
         info.version,
         str(info.security_counter),
+        str(info.userdata_format),
     ]
     hashed = info.header_size + info.body_size + info.protected_size
-    assert [int(field) for field in fields[5:8]] == [info.size, hashed, info.load_address]
+    assert [int(field) for field in fields[6:9]] == [info.size, hashed, info.load_address]
     body = image[info.header_size :]
     words = [int.from_bytes(body[at : at + 4], "little") for at in (0, 4)]
-    assert [int(field) for field in fields[8:10]] == words
-    assert fields[10:] == [info.digest.hex(), info.key_hash.hex(), info.signature.hex()]
+    assert [int(field) for field in fields[9:11]] == words
+    assert fields[11:] == [info.digest.hex(), info.key_hash.hex(), info.signature.hex()]
 
 
 def test_images_that_the_bench_refuses_are_refused(library: ctypes.CDLL, tmp_path: Path) -> None:
     """Any byte of header and TLVs is changed. The hash is not the parser's business: what it lets
     through must differ in nothing but contents."""
-    image = signed(write_key(tmp_path / "key.pem"), size=64)
+    image = signed(write_key(tmp_path / "key.pem"), size=64, userdata_format=2)
     chance = random.Random(6)
     structural = 0
     for at in [*range(32), *range(0x200 + 64, len(image))]:

@@ -56,6 +56,18 @@ def test_inspect_reads_what_sign_was_given(image: bytes) -> None:
     assert image[info.header_size : info.header_size + info.body_size] == program()
 
 
+def test_an_image_says_in_which_format_its_software_keeps_the_users_data(
+    key: Path, image: bytes
+) -> None:
+    assert fmt.inspect(image).userdata_format == 1
+    assert b"\xa3\0\x04\0" not in image[-300:]  # As images from before there was another one.
+    assert fmt.inspect(signed(key, userdata_format=2)).userdata_format == 2
+    assert fmt.inspect(signed(key, userdata_format=2**32 - 1)).userdata_format == 2**32 - 1
+    for wrong in (0, 2**32):
+        with pytest.raises(ImageError, match="format of the user's data"):
+            signed(key, userdata_format=wrong)
+
+
 def test_signing_is_deterministic_and_never_padded_to_a_slot(key: Path, image: bytes) -> None:
     assert signed(key) == image
     assert len(image) < BOARD.image_header_size + len(program()) + 256

@@ -28,6 +28,7 @@ def test_every_release_is_signed_as_its_list_says(releases: Releases) -> None:
         assert info.version == f"{release.version}+0"
         assert info.build_time == release.build_time
         assert info.security_counter == release.security_counter
+        assert info.userdata_format == release.userdata_format
 
 
 def test_boot_holds_the_public_key(releases: Releases) -> None:

@@ -25,6 +25,11 @@
 #define MEDIA_KIB 512
 #endif
 
+/* The format of the phonebook in the NOR (enum phonebook_format). */
+#ifndef USERDATA_FORMAT
+#define USERDATA_FORMAT 1
+#endif
+
 /* Bytes of generated constant data after the code (a multiple of 4), and what it is generated from:
    tests make images of several NOR blocks with it. */
 #ifndef RESOURCE_BYTES

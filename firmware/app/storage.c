@@ -5,6 +5,7 @@
 #include "board_map.h"
 #include "console.h"
 #include "panic.h"
+#include "release.h"
 
 #define PHONEBOOK_CAPACITY 200u
 
@@ -23,7 +24,7 @@ void storage_start(void) {
         console_say("journal: %s", recordlog_error_text(error));
     }
     error = phonebook_mount(&phonebook, &flash, BOARD_USERDATA_OFFSET, BOARD_USERDATA_SIZE,
-                            phonebook_index, PHONEBOOK_CAPACITY);
+                            USERDATA_FORMAT, phonebook_index, PHONEBOOK_CAPACITY);
     if (error) {
         console_say("phonebook: %s", phonebook_error_text(error));
     }

@@ -29,6 +29,7 @@ enum tlv {
     TLV_HARDWARE_ID = 0xA0,
     TLV_NAME = 0xA1,
     TLV_BUILD_TIME = 0xA2,
+    TLV_USERDATA_FORMAT = 0xA3,
 };
 
 static uint32_t get16(const uint8_t *bytes) {
@@ -67,12 +68,20 @@ static int take_text(struct image_text *field, const uint8_t *value, uint32_t le
     return IMAGE_OK;
 }
 
+/* Numbers of 4 bytes among the protected TLVs; NULL: not there. */
+struct numbers {
+    const uint8_t *counter;
+    const uint8_t *userdata_format;
+};
+
 /* What only counts when the hash covers it. */
 static int take_protected(struct image *image, uint32_t type, const uint8_t *value, uint32_t length,
-                          const uint8_t **counter) {
+                          struct numbers *numbers) {
     switch (type) {
     case TLV_SECURITY_COUNTER:
-        return take_bytes(counter, value, length, 4);
+        return take_bytes(&numbers->counter, value, length, 4);
+    case TLV_USERDATA_FORMAT:
+        return take_bytes(&numbers->userdata_format, value, length, 4);
     case TLV_HARDWARE_ID:
         return take_text(&image->hardware_id, value, length);
     case TLV_NAME:
@@ -105,7 +114,7 @@ static int take_unprotected(struct image *image, uint32_t type, const uint8_t *v
 
 /* Walks the TLVs of the area at `area`, `size` bytes with its head. */
 static int walk(struct image *image, const uint8_t *area, uint32_t size, bool protected_area,
-                const uint8_t **counter) {
+                struct numbers *numbers) {
     uint32_t at = TLV_INFO_SIZE;
     while (at < size) {
         if (size - at < TLV_HEAD_SIZE) {
@@ -117,7 +126,7 @@ static int walk(struct image *image, const uint8_t *area, uint32_t size, bool pr
         if (length > size - at) {
             return IMAGE_BAD_TLV;
         }
-        const int error = protected_area ? take_protected(image, type, area + at, length, counter)
+        const int error = protected_area ? take_protected(image, type, area + at, length, numbers)
                                          : take_unprotected(image, type, area + at, length);
         if (error != IMAGE_OK) {
             return error;
@@ -168,7 +177,7 @@ static int parse_header(struct image *image, const uint8_t *start, size_t availa
     return IMAGE_OK;
 }
 
-static int parse_areas(struct image *image, uint32_t left, const uint8_t **counter) {
+static int parse_areas(struct image *image, uint32_t left, struct numbers *numbers) {
     const uint32_t protected_size = get16(image->start + HEADER_PROTECTED_SIZE);
     const uint8_t *area = image->start + IMAGE_HEADER_SIZE + image->body_size;
     if (protected_size > left) {
@@ -179,7 +188,7 @@ static int parse_areas(struct image *image, uint32_t left, const uint8_t **count
             get16(area + 2) != protected_size) {
             return IMAGE_BAD_PROTECTED;
         }
-        const int error = walk(image, area, protected_size, true, counter);
+        const int error = walk(image, area, protected_size, true, numbers);
         if (error != IMAGE_OK) {
             return error;
         }
@@ -198,7 +207,7 @@ static int parse_areas(struct image *image, uint32_t left, const uint8_t **count
     }
     image->hashed = IMAGE_HEADER_SIZE + image->body_size + protected_size;
     image->total = image->hashed + size;
-    return walk(image, area, size, false, counter);
+    return walk(image, area, size, false, numbers);
 }
 
 int image_parse(struct image *image, const uint8_t *start, size_t available) {
@@ -208,8 +217,8 @@ int image_parse(struct image *image, const uint8_t *start, size_t available) {
     if (error != IMAGE_OK) {
         return error;
     }
-    const uint8_t *counter = NULL;
-    error = parse_areas(image, left, &counter);
+    struct numbers numbers = {0};
+    error = parse_areas(image, left, &numbers);
     if (error != IMAGE_OK) {
         return error;
     }
@@ -219,7 +228,7 @@ int image_parse(struct image *image, const uint8_t *start, size_t available) {
     if (image->signature == NULL || image->key_hash == NULL) {
         return IMAGE_NO_SIGNATURE;
     }
-    if (counter == NULL) {
+    if (numbers.counter == NULL) {
         return IMAGE_NO_COUNTER;
     }
     if (image->hardware_id.text == NULL) {
@@ -231,7 +240,8 @@ int image_parse(struct image *image, const uint8_t *start, size_t available) {
     if (image->build_time.text == NULL) {
         return IMAGE_NO_BUILD_TIME;
     }
-    image->security_counter = get32(counter);
+    image->security_counter = get32(numbers.counter);
+    image->userdata_format = numbers.userdata_format ? get32(numbers.userdata_format) : 1;
     return IMAGE_OK;
 }
 

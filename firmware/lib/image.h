@@ -58,8 +58,9 @@ struct image {
     uint32_t load_address;
     struct image_version version;
     uint32_t security_counter;
-    uint32_t stack;        /* the body's first word: initial SP */
-    uint32_t entry;        /* the second: entry address */
+    uint32_t userdata_format; /* in which this software keeps the user's data */
+    uint32_t stack;           /* the body's first word: initial SP */
+    uint32_t entry;           /* the second: entry address */
     const uint8_t *digest; /* IMAGE_DIGEST_SIZE bytes: SHA-256 of the hashed range, as it claims */
     const uint8_t *key_hash;  /* IMAGE_DIGEST_SIZE bytes: SHA-256 of the public key (DER) */
     const uint8_t *signature; /* IMAGE_SIGNATURE_SIZE bytes: Ed25519 */

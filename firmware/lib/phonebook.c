@@ -10,7 +10,17 @@
 enum record_kind { RECORD_ADD = 1, RECORD_DELETE = 2 };
 
 /* Where the fields are in a record; the ID is little-endian, strings have their length in front. */
-enum { AT_KIND = 0, AT_ID = 2, AT_NAME = 4, AT_NUMBER = 36 };
+enum { AT_KIND = 0, AT_ID = 2, AT_FIRST = 4 };
+
+static uint32_t at_name(const struct phonebook *book) {
+    return book->log.config.format == PHONEBOOK_NAME_FIRST ? AT_FIRST
+                                                           : AT_FIRST + 1 + PHONEBOOK_MAX_NUMBER;
+}
+
+static uint32_t at_number(const struct phonebook *book) {
+    return book->log.config.format == PHONEBOOK_NUMBER_FIRST ? AT_FIRST
+                                                             : AT_FIRST + 1 + PHONEBOOK_MAX_NAME;
+}
 
 static uint16_t record_id(const uint8_t *record) {
     return (uint16_t)(record[AT_ID] | record[AT_ID + 1] << 8);
@@ -34,9 +44,11 @@ static bool is_name(const char *name, size_t length) {
 }
 
 /* Whether a record whose CRC is right also makes sense. */
-static bool is_entry(const uint8_t *record) {
-    return record_id(record) != 0 && is_name((const char *)record + AT_NAME + 1, record[AT_NAME]) &&
-           is_number((const char *)record + AT_NUMBER + 1, record[AT_NUMBER]);
+static bool is_entry(const struct phonebook *book, const uint8_t *record) {
+    const uint8_t *name = record + at_name(book);
+    const uint8_t *number = record + at_number(book);
+    return record_id(record) != 0 && is_name((const char *)name + 1, name[0]) &&
+           is_number((const char *)number + 1, number[0]);
 }
 
 static const uint8_t *record_at(const struct phonebook *book, uint32_t position) {
@@ -61,7 +73,7 @@ static void forget(struct phonebook *book, uint32_t position) {
 /* Applies one record to the index. */
 static int apply(struct phonebook *book, uint32_t offset) {
     const uint8_t *record = recordlog_payload(&book->log, offset);
-    const bool add = record[AT_KIND] == RECORD_ADD && is_entry(record);
+    const bool add = record[AT_KIND] == RECORD_ADD && is_entry(book, record);
     if (!add && record[AT_KIND] != RECORD_DELETE) {
         return PHONEBOOK_OK;
     }
@@ -91,12 +103,13 @@ static int load(struct phonebook *book) {
 }
 
 int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
-                    uint32_t size, uint32_t *index, uint32_t capacity) {
+                    uint32_t size, enum phonebook_format format, uint32_t *index,
+                    uint32_t capacity) {
     const struct recordlog_config config = {
         .offset = offset,
         .size = size,
         .magic = MAGIC,
-        .format = PHONEBOOK_FORMAT,
+        .format = format,
         .payload_size = PAYLOAD_SIZE,
     };
     *book = (struct phonebook){.index = index, .capacity = capacity};
@@ -141,6 +154,16 @@ static uint16_t free_id(const struct phonebook *book) {
     return id;
 }
 
+static void put_text(uint8_t *field, const char *text, size_t length) {
+    field[0] = (uint8_t)length;
+    memcpy(field + 1, text, length);
+}
+
+static void get_text(const uint8_t *field, char *text) {
+    memcpy(text, field + 1, field[0]);
+    text[field[0]] = '\0';
+}
+
 int phonebook_add(struct phonebook *book, const char *name, const char *number) {
     const size_t name_length = strlen(name);
     const size_t number_length = strlen(number);
@@ -162,10 +185,8 @@ int phonebook_add(struct phonebook *book, const char *name, const char *number) 
     const uint16_t id = free_id(book);
     record[AT_ID] = (uint8_t)id;
     record[AT_ID + 1] = (uint8_t)(id >> 8);
-    record[AT_NAME] = (uint8_t)name_length;
-    memcpy(record + AT_NAME + 1, name, name_length);
-    record[AT_NUMBER] = (uint8_t)number_length;
-    memcpy(record + AT_NUMBER + 1, number, number_length);
+    put_text(record + at_name(book), name, name_length);
+    put_text(record + at_number(book), number, number_length);
     const int error = append(book, record);
     return error == PHONEBOOK_OK ? id : error;
 }
@@ -189,10 +210,8 @@ bool phonebook_get(const struct phonebook *book, uint32_t position, struct phone
     }
     const uint8_t *record = record_at(book, position);
     entry->id = record_id(record);
-    memcpy(entry->name, record + AT_NAME + 1, record[AT_NAME]);
-    entry->name[record[AT_NAME]] = '\0';
-    memcpy(entry->number, record + AT_NUMBER + 1, record[AT_NUMBER]);
-    entry->number[record[AT_NUMBER]] = '\0';
+    get_text(record + at_name(book), entry->name);
+    get_text(record + at_number(book), entry->number);
     return true;
 }
 

@@ -1,5 +1,8 @@
 /* The user's phonebook: entries with a number, a name and an ID, kept in a record log. Entries are
- * read from the NOR; RAM holds one offset for each. */
+ * read from the NOR; RAM holds one offset for each.
+ *
+ * There are two formats of the records, told apart by the log's header: 1 has the name first, 2 the
+ * number. Software knows one of them; what is kept in the other one it leaves alone. */
 #pragma once
 
 #include "recordlog.h"
@@ -10,7 +13,6 @@
 
 #define PHONEBOOK_MAX_NAME 31u   /* bytes of UTF-8 */
 #define PHONEBOOK_MAX_NUMBER 23u /* of 0-9 + * # */
-#define PHONEBOOK_FORMAT 1u
 
 enum phonebook_error {
     PHONEBOOK_OK = 0,
@@ -27,6 +29,8 @@ struct phonebook_entry {
     char number[PHONEBOOK_MAX_NUMBER + 1];
 };
 
+enum phonebook_format { PHONEBOOK_NAME_FIRST = 1, PHONEBOOK_NUMBER_FIRST = 2 };
+
 struct phonebook {
     struct recordlog log;
     uint32_t *index; /* offsets of the live entries' records, oldest first */
@@ -38,7 +42,8 @@ struct phonebook {
 /* `index` has room for `capacity` entries and belongs to the phonebook from now on. Writes nothing.
  * Returns 0 or a recordlog_error; the phonebook is then empty and cannot be written. */
 int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
-                    uint32_t size, uint32_t *index, uint32_t capacity);
+                    uint32_t size, enum phonebook_format format, uint32_t *index,
+                    uint32_t capacity);
 
 /* Returns the new entry's ID (positive: the smallest that is free) or an error. The same name and
  * number twice are allowed. */

@@ -202,10 +202,10 @@ int shim_image_describe(const uint8_t *data, size_t length, char *out, size_t si
     say_text(&text, &image.build_time);
     say_text(&text, &image.hardware_id);
     image_version_text(&image.version, version);
-    const size_t used =
-        print_text(text.at, text.left, "%s|%u|%u|%u|%u|%u|%u|", version,
-                   (unsigned)image.security_counter, (unsigned)image.total, (unsigned)image.hashed,
-                   (unsigned)image.load_address, (unsigned)image.stack, (unsigned)image.entry);
+    const size_t used = print_text(
+        text.at, text.left, "%s|%u|%u|%u|%u|%u|%u|%u|", version, (unsigned)image.security_counter,
+        (unsigned)image.userdata_format, (unsigned)image.total, (unsigned)image.hashed,
+        (unsigned)image.load_address, (unsigned)image.stack, (unsigned)image.entry);
     text.at += used;
     text.left -= used;
     say(&text, "", image.digest, IMAGE_DIGEST_SIZE);

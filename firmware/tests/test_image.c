@@ -51,11 +51,9 @@ static void make(int without, uint32_t extra_protected, uint32_t extra_unprotect
         int type;
         const char *value;
         size_t size;
-    } covered[] = {{0x50, "\x05\0\0\0", 4},
-                   {0xA0, "unbrick-a9-r1", 13},
-                   {0xA1, "terminal", 8},
-                   {0xA2, "2024-01-01T00:00:00Z", 20},
-                   {0xBB, "?", 1}};
+    } covered[] = {{0x50, "\x05\0\0\0", 4}, {0xA0, "unbrick-a9-r1", 13},
+                   {0xA1, "terminal", 8},   {0xA2, "2024-01-01T00:00:00Z", 20},
+                   {0xA3, "\x02\0\0\0", 4}, {0xBB, "?", 1}};
     for (size_t i = 0; i < sizeof covered / sizeof covered[0]; i++) {
         if (covered[i].type != without) {
             add_tlv((uint32_t)covered[i].type, covered[i].value, covered[i].size);
@@ -108,6 +106,7 @@ static void test_good(void) {
     CHECK_EQUAL(image.stack, 0x48020000);
     CHECK_EQUAL(image.entry, 0x00100209);
     CHECK_EQUAL(image.security_counter, 5);
+    CHECK_EQUAL(image.userdata_format, 2);
     CHECK(image.digest == bytes + unprotected_at + 8);
     CHECK(image_text_equals(&image.hardware_id, "unbrick-a9-r1"));
     CHECK(!image_text_equals(&image.hardware_id, "unbrick-a9-r"));
@@ -122,6 +121,18 @@ static void test_good(void) {
     CHECK_TEXT(name, "terminal");
     image_text_copy(&image.name, name, 5);
     CHECK_TEXT(name, "term");
+}
+
+static void test_userdata_format(void) {
+    make(0xA3, 0, 0);
+    CHECK_EQUAL(image_parse(&image, bytes, length), IMAGE_OK);
+    CHECK_EQUAL(image.userdata_format, 1);
+    make(0xA3, 0xA3, 0); /* of 32 bytes */
+    CHECK_EQUAL(parse(length), IMAGE_BAD_TLV_LENGTH);
+    make(SKIP_NOTHING, 0xA3, 0);
+    CHECK_EQUAL(parse(length), IMAGE_DUPLICATE_TLV);
+    make(0xA3, 0, 0xA3);
+    CHECK_EQUAL(parse(length), IMAGE_UNEXPECTED_TLV);
 }
 
 static void test_truncated(void) {
@@ -248,6 +259,7 @@ static void test_texts(void) {
 
 int main(void) {
     test_good();
+    test_userdata_format();
     test_truncated();
     test_missing_and_misplaced();
     test_fields();

@@ -22,8 +22,16 @@ struct bench {
     volatile uint32_t step;
 };
 
+/* The format that everything below is played with. */
+static enum phonebook_format format;
+
+static int mount_as(struct bench *bench, enum phonebook_format as) {
+    return phonebook_mount(&bench->book, &bench->nor.flash, OFFSET, SIZE, as, bench->index,
+                           CAPACITY);
+}
+
 static int mount(struct bench *bench) {
-    return phonebook_mount(&bench->book, &bench->nor.flash, OFFSET, SIZE, bench->index, CAPACITY);
+    return mount_as(bench, format);
 }
 
 static bool matches(const struct bench *bench, const struct model *model) {
@@ -193,8 +201,9 @@ static void test_too_many(void) {
         CHECK_EQUAL(phonebook_add(&bench.book, "a", "1"), i);
     }
     const uint32_t operations = bench.nor.operations;
-    CHECK_EQUAL(phonebook_mount(&bench.book, &bench.nor.flash, OFFSET, SIZE, bench.index, 2),
-                PHONEBOOK_NO_ROOM);
+    CHECK_EQUAL(
+        phonebook_mount(&bench.book, &bench.nor.flash, OFFSET, SIZE, format, bench.index, 2),
+        PHONEBOOK_NO_ROOM);
     CHECK_EQUAL(phonebook_delete(&bench.book, 1), PHONEBOOK_NO_ROOM);
     CHECK_EQUAL(bench.nor.operations, operations);
     CHECK_EQUAL(mount(&bench), PHONEBOOK_OK);
@@ -213,10 +222,34 @@ static void test_wear(void) {
     CHECK(bench.nor.operations <= 1000 + compactions * (2 /* erase */ + 1 /* carry */ + 1));
 }
 
+/* What is kept in the other format is left alone, and can be read by whoever knows it. */
+static void test_other_format(void) {
+    static struct bench bench;
+    struct phonebook_entry entry;
+    const enum phonebook_format other =
+        format == PHONEBOOK_NAME_FIRST ? PHONEBOOK_NUMBER_FIRST : PHONEBOOK_NAME_FIRST;
+    begin(&bench, 1);
+    CHECK_EQUAL(phonebook_add(&bench.book, "Alice", "112"), 1);
+    const uint32_t operations = bench.nor.operations;
+    sim_nor_start(&bench.nor);
+    CHECK_EQUAL(mount_as(&bench, other), RECORDLOG_OTHER_FORMAT);
+    CHECK_EQUAL(bench.book.count, 0);
+    CHECK_EQUAL(phonebook_add(&bench.book, "Bob", "7"), RECORDLOG_OTHER_FORMAT);
+    CHECK_EQUAL(phonebook_delete(&bench.book, 1), RECORDLOG_OTHER_FORMAT);
+    CHECK_EQUAL(bench.nor.operations, operations);
+    CHECK_EQUAL(mount(&bench), PHONEBOOK_OK);
+    CHECK(phonebook_get(&bench.book, 0, &entry));
+    CHECK_TEXT(entry.name, "Alice");
+    CHECK_TEXT(entry.number, "112");
+}
+
 int main(void) {
-    test_power_cuts();
-    test_limits();
-    test_too_many();
-    test_wear();
+    for (format = PHONEBOOK_NAME_FIRST; format <= PHONEBOOK_NUMBER_FIRST; format++) {
+        test_power_cuts();
+        test_limits();
+        test_too_many();
+        test_other_format();
+        test_wear();
+    }
     return 0;
 }

@@ -106,6 +106,7 @@ def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
         "build time": info.build_time,
         "hardware": info.hardware_id,
         "security counter": str(info.security_counter),
+        "user data": f"format {info.userdata_format}",
         "size": f"{info.size} bytes",
         "digest": info.digest.hex(),
         "signature": signature,
@@ -123,6 +124,13 @@ def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
 @click.option("--version", required=True, help="1.2.3 or 1.2.3+4.")
 @click.option("--build-time", required=True, help="ISO 8601, UTC: 2026-01-31T12:00:00Z.")
 @click.option("--security-counter", type=click.IntRange(0, 2**32 - 1), required=True)
+@click.option(
+    "--userdata-format",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1,
+    show_default=True,
+    help="Format in which the software keeps the user's data.",
+)
 @click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
 def image_sign(binary: Path, output: Path, **values: Any) -> None:
     """Sign a flat binary that is linked for the application partition."""

@@ -110,6 +110,7 @@ class Release:
         build_time: ISO 8601, UTC.
         security_counter: goes into the image.
         defines: C macros that make this release.
+        userdata_format: in which it keeps the user's data; goes into the image, too.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Release:
     build_time: str
     security_counter: int
     defines: dict[str, str]
+    userdata_format: int = 1
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def read_releases(path: Path) -> list[Release]:
                 build_time=str(entry["build_time"]),
                 security_counter=int(entry["security_counter"]),
                 defines={str(k): str(v) for k, v in entry.get("defines", {}).items()},
+                userdata_format=int(entry.get("userdata_format", 1)),
             )
             for entry in tomllib.loads(text)["release"]
         ]
@@ -471,7 +474,8 @@ def _release_macros(release: Release) -> list[str]:
         "RELEASE_VERSION": release.version,
         "RELEASE_BUILD_TIME": release.build_time,
     }
-    return _macros({**{k: json.dumps(v) for k, v in texts.items()}, **release.defines})
+    quoted = {name: json.dumps(text) for name, text in texts.items()}
+    return _macros({**quoted, "USERDATA_FORMAT": str(release.userdata_format), **release.defines})
 
 
 def _key_header(raw: bytes, der: bytes) -> str:

@@ -32,6 +32,7 @@ TLV_SECURITY_COUNTER = 0x50
 TLV_HARDWARE_ID = 0x00A0
 TLV_NAME = 0x00A1
 TLV_BUILD_TIME = 0x00A2
+TLV_USERDATA_FORMAT = 0x00A3
 
 TEXT_LIMIT = 31
 """Characters of printable ASCII that a text in an image may have."""
@@ -44,9 +45,17 @@ _TLV = struct.Struct("<HH")
 _TLV_INFO_MAGIC = 0x6907
 _TLV_PROTECTED_MAGIC = 0x6908
 _SHORTEST_BODY = 8  # Initial SP and entry address.
-_PROTECTED = frozenset({TLV_SECURITY_COUNTER, TLV_HARDWARE_ID, TLV_NAME, TLV_BUILD_TIME})
+_PROTECTED = frozenset(
+    {TLV_SECURITY_COUNTER, TLV_HARDWARE_ID, TLV_NAME, TLV_BUILD_TIME, TLV_USERDATA_FORMAT}
+)
 _UNPROTECTED = frozenset({TLV_KEY_HASH, TLV_SHA256, TLV_ED25519})
-_FIXED_SIZES = {TLV_KEY_HASH: 32, TLV_SHA256: 32, TLV_ED25519: 64, TLV_SECURITY_COUNTER: 4}
+_FIXED_SIZES = {
+    TLV_KEY_HASH: 32,
+    TLV_SHA256: 32,
+    TLV_ED25519: 64,
+    TLV_SECURITY_COUNTER: 4,
+    TLV_USERDATA_FORMAT: 4,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class ImageInfo:
         load_address: where the image must lie; 0 when the header leaves it open.
         key_hash: SHA-256 of the public key it was signed with; empty without a signature.
         signature: Ed25519 over ``digest``; empty without one.
+        userdata_format: the format in which this software keeps the user's data; 1 when the image
+            does not say.
     """
 
     name: str
@@ -84,6 +95,7 @@ class ImageInfo:
     load_address: int
     key_hash: bytes
     signature: bytes
+    userdata_format: int = 1
 
     @property
     def signed(self) -> bool:
@@ -154,6 +166,7 @@ def inspect(data: bytes, *, trailing: bool = False) -> ImageInfo:
         load_address=load_address,
         key_hash=plain.get(TLV_KEY_HASH, b""),
         signature=plain.get(TLV_ED25519, b""),
+        userdata_format=int.from_bytes(protected.get(TLV_USERDATA_FORMAT, b"\x01\0\0\0"), "little"),
     )
 
 

@@ -78,6 +78,7 @@ def make_releases(
             hardware_id=BOARD.hardware_id,
             security_counter=release.security_counter,
             key=key,
+            userdata_format=release.userdata_format,
         )
         check_board(inspect(image))
         check_entry(image)

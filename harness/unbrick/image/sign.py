@@ -21,6 +21,7 @@ from unbrick.image.format import (
     TLV_BUILD_TIME,
     TLV_HARDWARE_ID,
     TLV_NAME,
+    TLV_USERDATA_FORMAT,
     inspect,
     is_text,
     load_public_key,
@@ -38,6 +39,7 @@ def sign(
     hardware_id: str,
     security_counter: int,
     key: Path,
+    userdata_format: int = 1,
 ) -> bytes:
     """Make a signed image. The same arguments always give the same bytes.
 
@@ -49,6 +51,7 @@ def sign(
         hardware_id: the hardware it is for.
         security_counter: 0 to 2**32 - 1.
         key: PEM file with the private Ed25519 key.
+        userdata_format: the format in which the software keeps the user's data, 1 to 2**32 - 1.
 
     Raises:
         ImageError: an argument has no place in an image.
@@ -66,6 +69,14 @@ def sign(
             f"the security counter {security_counter} does not fit in 32 bits",
             hint="count from 0",
         )
+    if not 1 <= userdata_format < 2**32:
+        raise ImageError(
+            f"the format of the user's data {userdata_format} does not fit in 32 bits",
+            hint="count from 1",
+        )
+    custom = {kind: text.encode() for kind, text in texts.items()}
+    if userdata_format != 1:
+        custom[TLV_USERDATA_FORMAT] = userdata_format.to_bytes(4, "little")
     part = BOARD.partition("application")
     image = Image(
         version=_version(version),
@@ -88,7 +99,7 @@ def sign(
             signer,
             "hash",
             None,
-            custom_tlvs={kind: text.encode() for kind, text in texts.items()},
+            custom_tlvs=custom,
         )
     signed = bytes(image.payload)
     inspect(signed)
