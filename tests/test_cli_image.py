@@ -11,7 +11,7 @@ from image_samples import FIELDS, program, signed, write_key
 
 from unbrick.board.description import BOARD
 from unbrick.cli import cli
-from unbrick.image.factory import factory_image, read_identity
+from unbrick.image.factory import KEY_SIZE, factory_image, read_identity
 from unbrick.image.hexfile import read_image, to_hex
 
 if TYPE_CHECKING:
@@ -96,8 +96,15 @@ def test_factory_and_map(tmp_path: Path, image: Path) -> None:
         "image", "factory", "--boot", boot, "--application", image, "--serial", "T-9", "-o", nor
     )
     assert done.exit_code == 0, done.output
-    assert nor.read_bytes() == factory_image(boot.read_bytes(), image.read_bytes(), "T-9")
-    assert read_identity(nor.read_bytes()).serial == "T-9"
+    made = nor.read_bytes()
+    key = read_identity(made).key
+    assert made == factory_image(boot.read_bytes(), image.read_bytes(), "T-9", key=key)
+    assert read_identity(made).serial == "T-9"
+    assert len(key) == KEY_SIZE
+    assert len(set(key)) > 1
+    again = tmp_path / "again.bin"
+    assert run("image", "factory", "--boot", boot, "--serial", "T-9", "-o", again).exit_code == 0
+    assert read_identity(again.read_bytes()).key != key
     shown = run("image", "map", nor).stdout
     assert "0x100000" in shown
     assert "identity: T-9, unbrick-a9-r1" in shown

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
-from unbrick.image.factory import Identity, factory_image, nor_map, read_identity
+from unbrick.image.factory import (
+    KEY_SIZE,
+    Identity,
+    bench_key,
+    factory_image,
+    nor_map,
+    read_identity,
+)
 
 BOOT = bytes(range(256)) * 100
 APPLICATION = b"application" * 30_000
@@ -43,6 +50,22 @@ def test_claim_a6_everything_is_where_the_firmware_looks_for_it() -> None:
     for name in ("journal", "userdata"):
         blank = BOARD.partition(name)
         assert not nor[blank.offset : blank.end].strip(b"\xff")
+
+
+def test_a_terminal_has_a_key_of_its_own() -> None:
+    key = bytes(range(KEY_SIZE))
+    nor = factory_image(BOOT, APPLICATION, "T-0001", key=key)
+    (length,) = struct.unpack_from("<I", nor, IDENTITY.offset + 8)
+    cbor = nor[IDENTITY.offset + 16 : IDENTITY.offset + 16 + length]
+    assert cbor2.loads(cbor) == {1: "T-0001", 2: BOARD.hardware_id, 3: key}
+    identity = read_identity(nor)
+    assert identity == Identity("T-0001", BOARD.hardware_id, key)
+    assert str(key) not in repr(identity)
+    assert read_identity(factory_image(BOOT, None, "T-0001")).key == b""
+    assert len(bench_key("A")) == KEY_SIZE
+    assert bench_key("A") != bench_key("B")
+    with pytest.raises(ImageError, match="has 31 bytes, not 32"):
+        factory_image(BOOT, None, "T-0001", key=bytes(31))
 
 
 def test_the_map_says_what_is_blank_and_what_is_used() -> None:
@@ -82,6 +105,9 @@ def test_what_does_not_fit_is_refused(
         (sealed(cbor2.dumps([1, 2])), "malformed"),
         (sealed(cbor2.dumps({1: "T1"})), "malformed"),
         (sealed(cbor2.dumps({1: "T1", 2: 3})), "malformed"),
+        (sealed(cbor2.dumps({1: "T1", 2: "hw", 3: "x" * 32})), "malformed"),
+        (sealed(cbor2.dumps({1: "T1", 2: "hw", 3: bytes(31)})), "malformed"),
+        (sealed(cbor2.dumps({1: "T1", 2: "hw", 3: b""})), "malformed"),
         (sealed(cbor2.dumps({1: "T" * 32, 2: "hw"})), "malformed"),
         (sealed(cbor2.dumps({1: "T1", 2: "hw"}) + b"\0"), "malformed"),
         (sealed(b"\x81" * 200), "malformed"),

@@ -137,7 +137,7 @@ size_t coap_build_finish(const struct coap_builder *builder);
 #define COAP_EXCHANGES 6u     /* requests under way at the same time */
 #define COAP_MAX_REQUEST 512u /* bytes, of a request that is sent */
 #define COAP_REPLIES 4u       /* received requests whose reply is remembered */
-#define COAP_MAX_REPLY 320u   /* bytes, of a reply that is sent */
+#define COAP_MAX_REPLY 1024u  /* bytes, of a reply that is sent: one has a piece of 768 bytes */
 #define COAP_ACK_TIMEOUT_US 2000000u
 #define COAP_MAX_RETRANSMIT 4u
 /* How long a message ID counts as the same message, and how long a response is waited for after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
-from unbrick.image.factory import factory_image, nor_map, read_identity
+from unbrick.image.factory import KEY_SIZE, factory_image, nor_map, read_identity
 from unbrick.image.format import (
     ImageInfo,
     check_board,
@@ -159,11 +160,12 @@ def image_convert(source: Path, target: Path) -> None:
 @click.option("--application", type=_FILE, help="Signed image; without it there is none.")
 @click.option("--serial", required=True, help="Serial number of the terminal.")
 def image_factory(output: Path, boot: Path, application: Path | None, serial: str) -> None:
-    """Make the contents of a NOR as the factory programs it."""
+    """Make the contents of a NOR as the factory programs it, with a new key of its own."""
     data = None if application is None else read_image(application)
     if data is not None:
         check_board(inspect(data))
-    _write(output, factory_image(read_bounded(boot), data, serial))
+    key = secrets.token_bytes(KEY_SIZE)
+    _write(output, factory_image(read_bounded(boot), data, serial, key=key))
     click.echo(f"{output}: terminal {serial}, {BOARD.nor.modelled} bytes")
 
 

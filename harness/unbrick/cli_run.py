@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from unbrick.engine.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.engine.create import ENGINES, create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import SetupError, UnbrickError
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import KEY_SIZE, factory_image
 from unbrick.image.release import make_releases
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def terminal(
         if nor_file is not None and nor_file.exists():
             made.load_nor(read_nor(nor_file))
         elif engine != "serial":  # a board is taken as it is
-            made.load_nor(factory_image(releases.boot, releases.signed[installed], serial))
+            key = secrets.token_bytes(KEY_SIZE)
+            image = releases.signed[installed]
+            made.load_nor(factory_image(releases.boot, image, serial, key=key))
         try:
             yield made
         finally:

@@ -24,7 +24,7 @@ from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import bench_key, factory_image
 from unbrick.image.hexfile import to_hex
 from unbrick.wire.messages import Result
 
@@ -174,7 +174,8 @@ class HilTest:
         image = self._releases.signed["1.0.0"]
         as_found = ""
         try:
-            self._engine.load_nor(factory_image(self._releases.boot, image, SERIAL))
+            nor = factory_image(self._releases.boot, image, SERIAL, key=bench_key(SERIAL))
+            self._engine.load_nor(nor)
         except NotKnownHereError:
             as_found = ", as it was found"
         self._engine.power_on()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.errors import NotKnownHereError, RestoreError, UpdateError
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import bench_key, factory_image
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
@@ -72,7 +72,8 @@ class System:
         self.bench = Bench(engine)
         application = None if installed is None else releases.signed[installed]
         try:
-            engine.load_nor(factory_image(releases.boot, application, serial))
+            key = bench_key(serial)
+            engine.load_nor(factory_image(releases.boot, application, serial, key=key))
         except NotKnownHereError as error:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()

@@ -12,7 +12,7 @@ from unbrick.campaign.links import bad_link
 from unbrick.campaign.story import SERIAL, Story, inspect_once
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError, ToolBrokenError
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import bench_key, factory_image
 from unbrick.nor.cells import Cells
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
@@ -217,7 +217,7 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
         ToolBrokenError: the terminal does not come that far without any fault.
     """
     application = None if scenario.installed is None else releases.signed[scenario.installed]
-    cells = Cells.of(factory_image(releases.boot, application, SERIAL))
+    cells = Cells.of(factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)))
     if scenario.installed is None:
         return State(cells, None)
     before = replace(

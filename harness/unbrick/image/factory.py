@@ -6,7 +6,7 @@ import hashlib
 import io
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cbor2
 
@@ -21,14 +21,26 @@ _HEADER = struct.Struct("<8sII")
 _CBOR_LIMIT = 256
 _KEY_SERIAL = 1
 _KEY_HARDWARE_ID = 2
+_KEY_KEY = 3
+
+KEY_SIZE = 32
+"""Bytes of a terminal's own key."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a terminal is, from its identity partition."""
+    """Who a terminal is, from its identity partition.
+
+    Attributes:
+        serial: its number.
+        hardware_id: what it is.
+        key: its own, ``KEY_SIZE`` bytes, which nobody else has and the user's data is sealed with;
+            empty on a terminal from before there was one.
+    """
 
     serial: str
     hardware_id: str
+    key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ def factory_image(
     serial: str,
     *,
     hardware_id: str = BOARD.hardware_id,
+    key: bytes = b"",
 ) -> bytes:
     """A NOR as a terminal leaves the factory: boot, identity and perhaps an application.
 
@@ -64,6 +77,8 @@ def factory_image(
         application: a signed image, or None: the terminal starts in the restoration state.
         serial: the serial number, 1 to 31 characters of printable ASCII.
         hardware_id: the hardware that the terminal says it is.
+        key: the terminal's own, ``KEY_SIZE`` bytes from ``secrets``, or ``bench_key`` where every
+            run is to be the same; without one the user's data cannot be backed up.
 
     Returns:
         ``BOARD.nor.modelled`` bytes.
@@ -74,7 +89,7 @@ def factory_image(
     nor = bytearray([BLANK]) * BOARD.nor.modelled
     parts = {
         "boot": boot,
-        "identity": _identity(serial, hardware_id),
+        "identity": _identity(Identity(serial, hardware_id, key)),
         "application": application or b"",
     }
     for name, data in parts.items():
@@ -86,6 +101,11 @@ def factory_image(
             )
         nor[part.offset : part.offset + len(data)] = data
     return bytes(nor)
+
+
+def bench_key(serial: str) -> bytes:
+    """The key of a terminal on a bench. It protects nothing: anybody can compute it."""
+    return hashlib.sha256(f"unbrick bench key of {serial}".encode()).digest()
 
 
 def read_identity(nor: bytes) -> Identity:
@@ -107,11 +127,16 @@ def read_identity(nor: bytes) -> Identity:
         stream = io.BytesIO(raw)
         values = cbor2.load(stream)
         serial, hardware = values[_KEY_SERIAL], values[_KEY_HARDWARE_ID]
-    except (cbor2.CBORDecodeError, LookupError, TypeError, ValueError, RecursionError):
+        key = values.get(_KEY_KEY)
+    except (
+        *(cbor2.CBORDecodeError, LookupError, TypeError, ValueError),
+        *(AttributeError, RecursionError),
+    ):
         raise ImageError("the identity in the NOR is malformed", hint=hint) from None
-    if stream.tell() != length or not is_text(serial) or not is_text(hardware):
+    known = is_text(serial) and is_text(hardware) and (key is None or _is_key(key))
+    if stream.tell() != length or not known:
         raise ImageError("the identity in the NOR is malformed", hint=hint)
-    return Identity(serial, hardware)
+    return Identity(serial, hardware, key or b"")
 
 
 def nor_map(nor: bytes) -> list[NorBlock]:
@@ -128,12 +153,28 @@ def nor_map(nor: bytes) -> list[NorBlock]:
     return blocks
 
 
-def _identity(serial: str, hardware_id: str) -> bytes:
-    for what, text in (("serial number", serial), ("hardware id", hardware_id)):
+def _is_key(value: object) -> bool:
+    return isinstance(value, bytes) and len(value) == KEY_SIZE
+
+
+def _identity(identity: Identity) -> bytes:
+    texts = (("serial number", identity.serial), ("hardware id", identity.hardware_id))
+    for what, text in texts:
         if not is_text(text):
             raise ImageError(
                 f"the {what} is not a text of 1 to {TEXT_LIMIT} characters: {text!r}",
                 hint="choose a shorter one, in printable ASCII",
             )
-    raw = cbor2.dumps({_KEY_SERIAL: serial, _KEY_HARDWARE_ID: hardware_id})
+    if identity.key and not _is_key(identity.key):
+        raise ImageError(
+            f"the key of the terminal has {len(identity.key)} bytes, not {KEY_SIZE}",
+            hint="take `secrets.token_bytes`",
+        )
+    values: dict[int, str | bytes] = {
+        _KEY_SERIAL: identity.serial,
+        _KEY_HARDWARE_ID: identity.hardware_id,
+    }
+    if identity.key:
+        values[_KEY_KEY] = identity.key
+    raw = cbor2.dumps(values)
     return _HEADER.pack(_MAGIC, len(raw), zlib.crc32(raw)) + raw
