@@ -206,8 +206,9 @@ class ServerCore:
         registration = Registration.decode(payload)
         with self.records.transaction():
             before = self.records.terminal(registration.serial)
+            said = {name: value for name, value in vars(registration).items() if name != "nonce"}
             terminal = Terminal(
-                **vars(registration),
+                **said,
                 endpoint=endpoint,
                 first_seen=before.first_seen if before else now,
                 last_seen=now,
