@@ -42,6 +42,8 @@ class Info:
     security_counter: int
     digest: bytes
     size: int
+    userdata_format: int = 1
+    signature: bytes = bytes(64)
 
 
 def make_image(

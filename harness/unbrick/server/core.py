@@ -599,6 +599,7 @@ class ServerCore:
             file_size=len(data),
             file_digest=hashlib.sha256(data).digest(),
             published=now,
+            userdata_format=info.userdata_format,
         )
         with self.records.transaction():
             self.records.add_image(image, data)

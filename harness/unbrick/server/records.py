@@ -55,7 +55,7 @@ class Terminal:
     """A terminal as it registered last; ``endpoint`` is where it can be reached.
 
     ``confirmed`` is the digest of the software that ran last, and so had passed its trial; empty
-    when none is known.
+    when none is known. ``nonce`` is of the resident program's start, 0 when that does not run.
     """
 
     serial: str
@@ -72,6 +72,7 @@ class Terminal:
     first_seen: float
     last_seen: float
     confirmed: bytes = b""
+    nonce: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Image:
     file_size: int
     file_digest: bytes
     published: float
+    userdata_format: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Update:
     """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before.
 
     ``restoration``: the server began it by itself, for a terminal without valid software; ``kind``
-    is of the file that was announced last, and None before that.
+    is of the file that was announced last, and None before that. ``commanded``: not by a file, but
+    by commands, in a session.
     """
 
     id: int
@@ -111,6 +114,7 @@ class Update:
     changed: float
     restoration: bool = False
     kind: Kind | None = None
+    commanded: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from unbrick.server.user_records import (
     RangeKind,
     Session,
     Step,
-    StepState,
     Subscriber,
 )
 
@@ -195,9 +194,9 @@ class MemoryUserRecords:
         """See ``UserRecords``."""
         return [item for item in self._sessions.values() if serial in (None, item.serial)]
 
-    def unfinished_sessions(self) -> list[Session]:
+    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
         """See ``UserRecords``."""
-        return [item for item in self._sessions.values() if not item.state.ended]
+        return [item for item in self.sessions(serial) if not item.state.ended]
 
     def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
         """See ``UserRecords``."""
@@ -219,7 +218,7 @@ class MemoryUserRecords:
 
     def next_step(self, session_id: int) -> Step | None:
         """See ``UserRecords``."""
-        going = [step for step in self.steps(session_id) if step.state is not StepState.DONE]
+        going = [step for step in self.steps(session_id) if not step.state.over]
         return next(iter(going), None)
 
     def save_step(self, step: Step) -> None:

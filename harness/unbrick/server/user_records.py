@@ -164,11 +164,21 @@ class StepState(Enum):
     SENT = "sent"
     DONE = "done"
     FAILED = "failed"
+    SKIPPED = "skipped"
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self in (StepState.DONE, StepState.SKIPPED)
 
 
 @dataclass(frozen=True)
 class Session:
-    """A commanded update, step by step, of update ``update_id``."""
+    """A commanded update, step by step, of update ``update_id``.
+
+    ``command`` is the number of the last command to the resident program; ``outcome`` says how the
+    session ends once the user's data is back, None while that is open.
+    """
 
     id: int
     update_id: int
@@ -179,6 +189,8 @@ class Session:
     text: str
     created: float
     changed: float
+    command: int = 0
+    outcome: SessionState | None = None
 
 
 @dataclass(frozen=True)
@@ -342,8 +354,8 @@ class UserRecords(Protocol):
     def sessions(self, serial: str | None = None) -> list[Session]:
         """Every session, or those of a terminal."""
 
-    def unfinished_sessions(self) -> list[Session]:
-        """Every session that has not ended."""
+    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
+        """Every session that has not ended, or those of a terminal."""
 
     def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
         """Keep a new session with its plan (ids are passed over); gives it back with its id."""
@@ -355,7 +367,7 @@ class UserRecords(Protocol):
         """The plan of a session, and how far each step is."""
 
     def next_step(self, session_id: int) -> Step | None:
-        """The first step that is not done; None when all are."""
+        """The first step that is not over; None when all are."""
 
     def save_step(self, step: Step) -> None:
         """Keep what has changed of a step."""

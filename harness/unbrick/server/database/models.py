@@ -128,6 +128,7 @@ class TerminalRow(Base):
     first_seen: Mapped[float]
     last_seen: Mapped[float]
     confirmed: Mapped[bytes | None]
+    nonce: Mapped[int]
 
 
 class ImageRow(Base):
@@ -145,6 +146,7 @@ class ImageRow(Base):
     file_size: Mapped[int]
     file_digest: Mapped[bytes]
     published: Mapped[float]
+    userdata_format: Mapped[int]
 
 
 class FileRow(Base):
@@ -182,6 +184,7 @@ class UpdateRow(Base):
     changed: Mapped[float]
     restoration: Mapped[bool | None]
     kind: Mapped[Kind | None]
+    commanded: Mapped[bool]
 
 
 class EventRow(Base):
@@ -325,6 +328,8 @@ class SessionRow(Base):
     text: Mapped[str]
     created: Mapped[float]
     changed: Mapped[float]
+    command: Mapped[int]
+    outcome: Mapped[SessionState | None]
 
 
 class StepRow(Base):

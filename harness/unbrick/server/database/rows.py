@@ -65,9 +65,17 @@ class Rows:
 
     def _find(self, kind: type[T], model: type[Base], /, **where: object) -> list[T]:
         """Records by the order of their keys; None is any value, a list is any of its values."""
+        return self._select(kind, model, where, None)
+
+    def _first(self, kind: type[T], model: type[Base], /, **where: object) -> T | None:
+        return next(iter(self._select(kind, model, where, 1)), None)
+
+    def _select(
+        self, kind: type[T], model: type[Base], where: dict[str, object], limit: int | None
+    ) -> list[T]:
         rows = table(model)
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        query = select(*(rows.c[name] for name in names)).order_by(*rows.primary_key)
+        query = select(*(rows.c[name] for name in names)).order_by(*rows.primary_key).limit(limit)
         for name, value in where.items():
             if isinstance(value, list):
                 query = query.where(rows.c[name].in_(value))
@@ -75,9 +83,6 @@ class Rows:
                 query = query.where(rows.c[name] == value)
         with self._use() as connection:
             return [kind(**row._mapping) for row in connection.execute(query)]
-
-    def _first(self, kind: type[T], model: type[Base], /, **where: object) -> T | None:
-        return next(iter(self._find(kind, model, **where)), None)
 
     def _data(self, model: type[Base], **where: object) -> bytes | None:
         rows = table(model)

@@ -230,10 +230,10 @@ class SqlUserRecords(Rows):
         """See ``UserRecords``."""
         return self._find(Session, SessionRow, serial=serial)
 
-    def unfinished_sessions(self) -> list[Session]:
+    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
         """See ``UserRecords``."""
         going = [state for state in SessionState if not state.ended]
-        return self._find(Session, SessionRow, state=going)
+        return self._find(Session, SessionRow, state=going, serial=serial)
 
     def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
         """See ``UserRecords``."""
@@ -252,7 +252,7 @@ class SqlUserRecords(Rows):
 
     def next_step(self, session_id: int) -> Step | None:
         """See ``UserRecords``."""
-        going = [state for state in StepState if state is not StepState.DONE]
+        going = [state for state in StepState if not state.over]
         return self._first(Step, StepRow, session_id=session_id, state=going)
 
     def save_step(self, step: Step) -> None:
