@@ -17,21 +17,11 @@ from unbrick.errors import PortError
 from unbrick.server import coap
 from unbrick.server.coap import CoapServer
 from unbrick.server.core import ServerCore
-from unbrick.server.records import MemoryRecords, MessageState, UpdateState
+from unbrick.server.records import MemoryRecords, MessageState, Terminal, UpdateState
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Decision, Result
 
 IMAGE = make_image(size=20_000)
-
-
-@pytest.fixture(params=["udp6", "simplesocketserver"])
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both transports that a machine may have."""
-    kind = str(request.param)
-    if kind == "udp6" and coap._transport("127.0.0.1") != "udp6":
-        pytest.skip("this machine has no IPv6")
-    monkeypatch.setattr(coap, "_transport", lambda _host: kind)
-    return kind
 
 
 def with_server(test: Callable[[CoapServer], Awaitable[None]]) -> None:
@@ -67,7 +57,7 @@ def prepare(server: CoapServer) -> None:
     server.core.outcome(outgoing.ticket, None, 0.0)
 
 
-def test_blocks_in_random_order_and_in_parallel(transport: str) -> None:
+def test_blocks_in_random_order_and_in_parallel() -> None:
     async def test(server: CoapServer) -> None:
         prepare(server)
         numbers = list(range(-(-len(IMAGE) // 256)))
@@ -108,17 +98,28 @@ class UdpTerminal(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.answers: list[Any] = []
+        self.deaf = 0
         self._coap = CoapEndpoint(self._handle, random.Random(1))
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def datagram_received(self, data: bytes, _addr: object) -> None:
+        if self.deaf:
+            self.deaf -= 1
+            return
         self._coap.receive(data, 0.0)
+        self.answers += self._coap.take_outcomes()
         self._flush()
 
     def request(self, message: Any) -> None:
         self._coap.request(message, 1, 0.0)
+        self._flush()
+
+    def again(self) -> None:
+        """The time has come to send again what was not answered."""
+        self._coap.poll(3.0)
         self._flush()
 
     def _flush(self) -> None:
@@ -137,7 +138,7 @@ async def udp_terminal(server: CoapServer) -> tuple[Any, UdpTerminal]:
     return await loop.create_datagram_endpoint(UdpTerminal, remote_addr=("127.0.0.1", server.port))
 
 
-def test_a_terminal_is_spoken_to_where_it_registered_from(transport: str) -> None:
+def test_a_terminal_is_spoken_to_where_it_registered_from() -> None:
     async def test(server: CoapServer) -> None:
         records = server.core.records
         server.core.publish(IMAGE, 0.0)
@@ -187,7 +188,7 @@ def test_a_terminal_that_is_gone_is_told_when_it_registers_again() -> None:
     with_server(test)
 
 
-def test_hostile_datagrams_do_not_stop_the_server(transport: str) -> None:
+def test_hostile_datagrams_do_not_stop_the_server() -> None:
     async def test(server: CoapServer) -> None:
         rng = random.Random(5)
         good = bytearray(b"\x40\x02\x00\x01\xb8register\xff" + registration().encode())
@@ -220,6 +221,72 @@ async def _quiet(test: Callable[[CoapServer], Awaitable[None]]) -> None:
         await asyncio.wait_for(test(server), 30)
     finally:
         await server.close()
+
+
+def test_of_what_arrives_together_one_that_fails_does_not_harm_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that is full, say, at one of them: no answer, nothing kept, and it may come again."""
+
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        save, full = MemoryRecords.save_terminal, [True]
+
+        def save_or_fail(records: MemoryRecords, terminal: Terminal) -> None:
+            save(records, terminal)
+            if terminal.serial == "T-2" and full[0]:
+                raise RuntimeError("disk full")
+
+        monkeypatch.setattr(MemoryRecords, "save_terminal", save_or_fail)
+        server.core.publish(IMAGE, 0.0)
+        server.core.start_update("T-1", "1.1.0", 0.0)
+        terminals = [await udp_terminal(server) for _ in range(4)]
+        for number, (_, terminal) in enumerate(terminals):  # The server's turn is after the last.
+            terminal.request(post("register", registration(serial=f"T-{number}").encode()))
+        await until(lambda: terminals[1][1].asked == ["announce"])
+        await until(lambda: len(records.terminals()) == 3)
+        assert records.terminal("T-2") is None
+        assert [len(terminal.answers) for _, terminal in terminals] == [1, 1, 0, 1]
+        full[0] = False
+        terminals[2][1].again()
+        await until(lambda: records.terminal("T-2") is not None)
+        for socket_, _ in terminals:
+            socket_.close()
+
+    with_server(test)
+
+
+def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coap, "MAX_PEERS", 3)
+
+    async def test(server: CoapServer) -> None:
+        sockets = [await udp_terminal(server) for _ in range(6)]
+        for number, (_, terminal) in enumerate(sockets):
+            terminal.request(post("register", registration(serial=f"T-{number}").encode()))
+        await until(lambda: len(server.core.records.terminals()) == 6)
+        assert len(server._peers) == 3
+        server.core.send_text("T-0", "hello", 0.0)
+        server.pump()
+        await until(lambda: sockets[0][1].asked == ["message"])
+        for socket_, _ in sockets:
+            socket_.close()
+
+    with_server(test)
+
+
+def test_a_request_that_is_not_answered_is_sent_again() -> None:
+    async def test(server: CoapServer) -> None:
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: terminal.answers != [])
+        terminal.deaf = 1
+        server.core.send_text(SERIAL, "hello", 0.0)
+        server.pump()
+        await until(lambda: terminal.asked == ["message"])
+        assert terminal.deaf == 0
+        socket_.close()
+
+    with_server(test)
 
 
 def test_a_port_that_is_taken_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from unbrick.server.records import (
     MessageState,
     Terminal,
     TextMessage,
+    UndoneError,
     Update,
     UpdateState,
 )
@@ -133,6 +135,36 @@ def test_a_transaction_that_fails_leaves_nothing(open_records: Open) -> None:
         assert records.events() == []
     with open_records() as records:
         assert records.terminals() == [TERMINAL]
+
+
+def test_a_transaction_inside_another_is_a_part_of_it(open_records: Open) -> None:
+    with open_records() as records:
+        with records.transaction():
+            with records.transaction():
+                records.save_terminal(TERMINAL)
+            records.add_event(EVENT)
+
+        def fail(where: str) -> None:
+            with records.transaction():
+                records.add_event(EVENT)
+                # Somebody takes it for handled.
+                with contextlib.suppress(RuntimeError), records.transaction():
+                    records.add_event(EVENT)
+                    if where == "inside":
+                        raise RuntimeError("power")
+                if where == "outside":
+                    raise RuntimeError("power")
+
+        with pytest.raises(UndoneError):
+            fail("inside")
+        with pytest.raises(RuntimeError, match="power"):
+            fail("outside")
+    with open_records() as records:
+        assert records.terminals() == [TERMINAL]
+        assert len(records.events()) == 1
+        with records.transaction():
+            records.add_event(EVENT)
+        assert len(records.events()) == 2
 
 
 def test_the_core_does_the_same_on_every_store(open_records: Open) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
-from unbrick.wire.coap import CoapEndpoint, decode
+from unbrick.wire.coap import CoapEndpoint, Outcome, decode
 
 Message = aiocoap.Message
 
@@ -72,6 +72,25 @@ def test_a_duplicate_is_answered_but_not_handled_again() -> None:
     assert endpoint.take_datagrams() == [first]
     assert echo.asked == [b"x"]
     assert endpoint.duplicates == 1
+
+
+def test_a_get_is_handled_again_and_not_remembered() -> None:
+    endpoint, echo = make()
+    message = aiocoap.Message(code=aiocoap.GET, uri_path=("file", "1"))
+    message.mtype, message.mid, message.token = aiocoap.CON, 7, b"tok"
+    for _ in range(2):
+        endpoint.receive(message.encode(), 0.0)
+    assert len(echo.asked) == len(endpoint.take_datagrams()) == 2
+    assert not endpoint._remembered
+
+
+def test_requests_that_are_abandoned_end_without_response() -> None:
+    endpoint, _ = make()
+    endpoint.request(ask(), 5, 0.0)
+    endpoint.request(ask(), 6, 0.0)
+    endpoint.abandon()
+    assert endpoint.take_outcomes() == [Outcome(5, None), Outcome(6, None)]
+    assert endpoint.deadline is None
 
 
 def test_a_terminal_that_starts_again_may_use_its_message_ids_again() -> None:

@@ -1,64 +1,78 @@
-"""The server's CoAP on UDP, with ``aiocoap``: carries messages between the network and the core."""
+"""The server's CoAP on UDP: carries messages between the network and the core.
+
+What arrives together is handled together, in one transaction, and answered when that is committed:
+a disk that takes its time to keep something is waited for once (docs/adr/0019-own-udp.md).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import heapq
+import logging
+import random
 import socket
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import aiocoap
-import aiocoap.error
-from aiocoap.message import UndecidedRemote
-from aiocoap.pipe import Pipe
 
 from unbrick.errors import PortError
 from unbrick.server.core import ServerCore
-from unbrick.wire.coap import Outgoing
+from unbrick.wire.coap import CoapEndpoint
 
-RESPONSE_TIMEOUT = 120.0
-"""Seconds after which a terminal that acknowledged a request will not answer it any more."""
+TOGETHER = 16
+"""Datagrams, and requests of ours, of one transaction at most."""
 
-NETWORK_TRIES = 3
-NETWORK_PAUSE = 0.5
-"""Seconds before a request is tried again that the network refused."""
+MAX_PEERS = 16_384
+"""Endpoints whose requests are remembered, so that a duplicate gets the same answer."""
 
+RECEIVE_BUFFER = 4 << 20
+"""Bytes that may wait in the socket; the system may allow less."""
 
-class _Site:
-    """Gives every request to the core: no resource tree, no assembly of blocks by ``aiocoap``."""
+_MAX_DATAGRAM = 2048
 
-    def __init__(self, handle: Callable[[aiocoap.Message], aiocoap.Message]) -> None:
-        self._handle = handle
-
-    async def render_to_pipe(self, pipe: Pipe) -> None:
-        # Nothing is awaited before the answer is there, so it always travels in the
-        # acknowledgement, as the terminal expects.
-        pipe.add_response(self._handle(pipe.request), is_last=True)
+_log = logging.getLogger(__name__)
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port to bind to, known to be free (``aiocoap`` shares ports that are taken)."""
+class _Peer:
+    """An endpoint that is spoken with."""
+
+    def __init__(self, coap: CoapEndpoint, address: tuple[Any, ...]) -> None:
+        self.coap = coap
+        self.address = address
+        self.armed: float | None = None
+
+
+def _socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setblocking(False)
+        sock.bind((host, port))
     except OSError as error:
+        sock.close()
         raise PortError(
             f"UDP port {port} of {host} cannot be used: {error.strerror}",
             hint="is another server running? give another port, or 0 for a free one",
         ) from error
+    return sock
 
 
-def _transport(host: str) -> str:
-    """The UDP transport of ``aiocoap`` that this machine can do; the full one needs IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            probe.bind((host if ":" in host else f"::ffff:{host}", 0))
-    except OSError:
-        return "simplesocketserver"
-    return "udp6"
+def _endpoint(address: tuple[Any, ...]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 class CoapServer:
@@ -72,8 +86,11 @@ class CoapServer:
         self.port = 0
         self.core = core
         self._clock = clock
-        self._context: aiocoap.Context | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._socket: socket.socket | None = None
+        self._rng = random.Random(random.SystemRandom().getrandbits(64))
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._deadlines: list[tuple[float, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Bind to an IP address and a port; 0 takes a free one.
@@ -81,52 +98,140 @@ class CoapServer:
         Raises:
             PortError: the port is taken, or the address is not of this machine.
         """
-        self.host, self.port = host, _free_port(host, port)
-        self._context = await aiocoap.Context.create_server_context(
-            _Site(self._handle), bind=(host, self.port), transports=[_transport(host)]
-        )
+        self._socket = _socket(host, port)
+        self.host, self.port = host, self._socket.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
         self.pump()
 
     async def close(self) -> None:
         """Stop; requests that are under way are given up."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        context, self._context = self._context, None
-        if context is not None:
-            await context.shutdown()
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def pump(self) -> None:
         """Send what the core wants sent."""
-        if self._context is None:
-            return
-        for outgoing in self.core.poll(self._clock()):
-            task = asyncio.get_running_loop().create_task(self._send(outgoing))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._turn(())
 
-    def _handle(self, request: aiocoap.Message) -> aiocoap.Message:
-        response = self.core.handle(request.remote.hostinfo, request, self._clock())
-        # After the answer, so that a terminal that registers is not spoken to before it.
-        asyncio.get_running_loop().call_soon(self.pump)
-        return response
+    def _read(self) -> None:
+        received: list[tuple[bytes, Any]] = []
+        assert self._socket is not None  # noqa: S101 - it is what is read
+        with contextlib.suppress(OSError):
+            while len(received) < TOGETHER:
+                received.append(self._socket.recvfrom(_MAX_DATAGRAM))
+        try:
+            self._turn(received)
+        except Exception:
+            if len(received) == 1:
+                raise
+            # One may be to blame, and the others are not to suffer.
+            for one in received:
+                self._alone(one)
 
-    async def _send(self, outgoing: Outgoing) -> None:
-        if self._context is None:
+    def _alone(self, received: tuple[bytes, Any]) -> None:
+        try:
+            self._turn((received,))
+        except Exception:  # noqa: BLE001 - whatever it is, the next may do.
+            _log.exception("a message of %s is dropped", received[1])
+
+    def _turn(self, received: Sequence[tuple[bytes, Any]]) -> None:
+        """Handle what has arrived and what is due, and commit; then send."""
+        if self._socket is None:
             return
-        response = None
-        for _ in range(NETWORK_TRIES):
-            message = outgoing.message.copy(remote=UndecidedRemote("coap", outgoing.endpoint))
-            request = self._context.request(message, handle_blockwise=False)
-            try:
-                response = await asyncio.wait_for(request.response, RESPONSE_TIMEOUT)
-            except (aiocoap.error.TimeoutError, asyncio.TimeoutError):
-                break  # The terminal is not there: it will be told when it registers.
-            except (aiocoap.error.Error, OSError):
-                # That a port is closed is often told to the next who sends, whoever it is to.
-                await asyncio.sleep(NETWORK_PAUSE)
-            else:
-                break
-        self.core.outcome(outgoing.ticket, response, self._clock())
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        touched: dict[str, _Peer] = {}
+        several = self.core.records.transaction() if len(received) > 1 else contextlib.nullcontext()
+        try:
+            with several:
+                for data, address in received:
+                    self._peer(_endpoint(address), touched, address).receive(data, now)
+                for name in self._expired(now):
+                    self._peer(name, touched).poll(now)
+                for peer in touched.values():
+                    for outcome in peer.coap.take_outcomes():
+                        self.core.outcome(outcome.ticket, outcome.response, self._clock())
+                requests = self.core.poll(self._clock(), most=TOGETHER)
+                for request in requests:
+                    peer_ = self._peer(request.endpoint, touched)
+                    peer_.request(request.message, request.ticket, now)
+        except Exception:
+            # Nothing of this was kept, so nothing of it may be answered or taken for known.
+            for name in touched:
+                self._forget(name)
+            raise
+        for name, peer in touched.items():
+            self._send(peer)
+            self._arm(name, peer)
+        if len(requests) == TOGETHER:
+            loop.call_soon(self.pump)
+
+    def _peer(
+        self, name: str, touched: dict[str, _Peer], address: tuple[Any, ...] | None = None
+    ) -> CoapEndpoint:
+        """The end of the link to an endpoint, from now on among those that are touched."""
+        peer = self._peers.get(name)
+        if peer is None:
+            handle = functools.partial(self._handle, name)
+            peer = _Peer(CoapEndpoint(handle, self._rng), address or _address(name))
+            self._peers[name] = peer
+            while len(self._peers) > MAX_PEERS:
+                self._forget(next(iter(self._peers)))
+        else:
+            self._peers.move_to_end(name)
+        touched[name] = peer
+        return peer.coap
+
+    def _handle(self, name: str, request: aiocoap.Message, _now: float) -> aiocoap.Message:
+        return self.core.handle(name, request, self._clock())
+
+    def _forget(self, name: str) -> None:
+        peer = self._peers.pop(name, None)
+        if peer is None:
+            return
+        peer.coap.abandon()
+        for outcome in peer.coap.take_outcomes():
+            with contextlib.suppress(Exception):
+                self.core.outcome(outcome.ticket, None, self._clock())
+
+    def _send(self, peer: _Peer) -> None:
+        for datagram in peer.coap.take_datagrams():
+            # What the system does not take is lost, as on the way, and is sent again.
+            with contextlib.suppress(OSError):
+                if self._socket is not None:
+                    self._socket.sendto(datagram, peer.address)
+
+    def _arm(self, name: str, peer: _Peer) -> None:
+        """See to it that what is due at an endpoint is done."""
+        deadline = peer.coap.deadline
+        if deadline is None or deadline == peer.armed:
+            return
+        peer.armed = deadline
+        heapq.heappush(self._deadlines, (deadline, name))
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
         self.pump()
+        if self._timer is None and self._deadlines:
+            self._set_timer(self._deadlines[0][0])
+
+    def _expired(self, now: float) -> list[str]:
+        """The endpoints at which something is due."""
+        names: list[str] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(names) < TOGETHER:
+            deadline, name = heapq.heappop(self._deadlines)
+            peer = self._peers.get(name)
+            if peer is not None and peer.armed == deadline:
+                peer.armed = None
+                names.append(name)
+        return names

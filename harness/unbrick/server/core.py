@@ -423,15 +423,22 @@ class ServerCore:
 
     # Requests to terminals
 
-    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
-        """The requests to send now, to every terminal or only to ``endpoint``.
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
+        """The requests to send now, to every terminal or only to ``endpoint``; ``most`` at most.
 
         ``outcome`` must be called once for each of them, whatever comes of it.
         """
-        requests = []
+        requests: list[Outgoing] = []
         for errand in list(self._due):
+            if len(requests) == most:
+                break
             terminal = self.records.terminal(errand.serial)
-            if terminal is None or (endpoint is not None and terminal.endpoint != endpoint):
+            if terminal is None:
+                del self._due[errand]  # It is due when the terminal registers.
+                continue
+            if endpoint is not None and terminal.endpoint != endpoint:
                 continue
             del self._due[errand]
             if any(flight == errand for flight in self._flights.values()):

@@ -12,9 +12,26 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from unbrick.errors import ServerError
 from unbrick.server.user_memory import MemoryUserRecords
 from unbrick.server.user_records import UserRecords
 from unbrick.wire.messages import Kind, Result, TerminalState
+
+
+class UndoneError(ServerError):
+    """A transaction of which a part could not be kept."""
+
+
+def check_whole(*, undone: bool) -> None:
+    """At the end of a transaction: ``undone`` says whether a part of it had raised.
+
+    Raises:
+        UndoneError: it had.
+    """
+    if undone:
+        raise UndoneError(
+            "a part of what belongs together could not be kept", hint="see the server's log"
+        )
 
 
 class UpdateState(Enum):
@@ -145,7 +162,13 @@ class Records(UserRecords, Protocol):
     """A store. Ids count up from 1 and never come back; listings are in the order of making."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All that is written inside is kept when the block ends, and nothing when it raises."""
+        """All that is written inside is kept when the block ends, and nothing when it raises.
+
+        One inside another is a part of it: it is kept when the outer one ends.
+
+        Raises:
+            UndoneError: a part had raised, and somebody in between took that for handled.
+        """
 
     def terminal(self, serial: str) -> Terminal | None:
         """The terminal with this serial."""
@@ -227,16 +250,29 @@ class MemoryRecords(MemoryUserRecords):
         self._updates: dict[int, Update] = {}
         self._events: dict[int, Event] = {}
         self._messages: dict[int, TextMessage] = {}
+        self._undone: bool | None = None  # A part of the transaction that is under way, if one is.
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See ``Records``."""
-        before = {name: table.copy() for name, table in vars(self).items()}
+        if self._undone is not None:
+            try:
+                yield
+            except BaseException:
+                self._undone = True
+                raise
+            return
+        tables = {name: table for name, table in vars(self).items() if name != "_undone"}
+        before = {name: table.copy() for name, table in tables.items()}
+        self._undone = False
         try:
             yield
+            check_whole(undone=self._undone)
         except BaseException:
             vars(self).update(before)
             raise
+        finally:
+            self._undone = None
 
     def terminal(self, serial: str) -> Terminal | None:
         """See ``Records``."""

@@ -141,6 +141,15 @@ class CoapEndpoint:
         self._waiting.append((ticket, message))
         self._start_next(now)
 
+    def abandon(self) -> None:
+        """Give up every request of ours; they end without a response."""
+        tickets = [ticket for ticket, _ in self._waiting]
+        if self._exchange is not None:
+            tickets.insert(0, self._exchange.ticket)
+        self._waiting.clear()
+        self._exchange = None
+        self._outcomes += [Outcome(ticket, None) for ticket in tickets]
+
     def poll(self, now: float) -> None:
         """Do what is due: send again, or give up (RFC 7252 §4.2)."""
         exchange = self._exchange
@@ -202,11 +211,13 @@ class CoapEndpoint:
         else:
             _fill(response, aiocoap.NON, self._next_mid(), request.token)
         answer = response.encode()
+        self._datagrams.append(answer)
         self._remembered.pop(request.mid, None)
+        if request.code == aiocoap.GET:
+            return  # It may be asked twice (§4.5), and its answer may be a large block.
         self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
-        self._datagrams.append(answer)
 
     def _take_response(self, message: aiocoap.Message, now: float) -> None:
         exchange = self._exchange

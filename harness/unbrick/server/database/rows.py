@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from unbrick.server.database.connection import open_database, wipe_log, writing
 from unbrick.server.database.models import Base, table
+from unbrick.server.records import check_whole
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class Rows:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         self._connection: Connection | None = None
+        self._undone = False  # A part of the transaction that is under way.
         self._traces = False  # Of what was deleted for good.
 
     def close(self) -> None:
@@ -37,14 +39,29 @@ class Rows:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """See ``Records``."""
+        if self._connection is not None:
+            with self._part():
+                yield
+            return
+        self._undone = False
         with writing(self._engine) as connection:
             self._connection = connection
             try:
                 yield
             finally:
                 self._connection = None
+            check_whole(undone=self._undone)
         if self._traces:
             self._traces = not wipe_log(self._engine)
+
+    @contextmanager
+    def _part(self) -> Iterator[None]:
+        """A transaction inside another: when it fails, the whole does."""
+        try:
+            yield
+        except BaseException:
+            self._undone = True
+            raise
 
     @contextmanager
     def _together(self) -> Iterator[None]:
