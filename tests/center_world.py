@@ -65,6 +65,15 @@ class DirectServer:
     def send_text(self, serial: str, text: str) -> dict[str, Any]:
         return self._order(lambda: self.core.send_text(serial, text, self.clock()))
 
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        self._order(lambda: self.core.say(call_id, count, text, last=last))
+
+    def center_is_there(self) -> None:
+        self._order(lambda: self.core.lines.center_is_there(self.clock()))
+
+    def center_leaves(self) -> None:
+        self._order(self.core.center_leaves)
+
     def update(self, update_id: int) -> dict[str, Any]:
         self._order(lambda: None)
         return {"sent": self.core.progress(update_id)}

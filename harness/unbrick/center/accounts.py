@@ -15,6 +15,7 @@ import argon2
 
 from unbrick.center.records import Accounts, Deed, Entry, Operator, Role
 from unbrick.errors import SetupError
+from unbrick.server.calls import CALLER
 
 SHORTEST, LONGEST = 12, 256
 """Characters of a password."""
@@ -100,10 +101,10 @@ def add_operator(
     Raises:
         PasswordError: the name or the password will not do.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == CALLER:
         raise PasswordError(
             f"{name!r} cannot be an operator's name",
-            hint="use up to 32 small letters, digits, dots, hyphens; a letter first",
+            hint=f"use up to 32 small letters, digits, dots, hyphens; a letter first, not {CALLER}",
         )
     before = accounts.operator(name)
     operator = Operator(name, role, passwords.hash(password), before.created if before else now)

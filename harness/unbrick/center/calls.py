@@ -34,6 +34,7 @@ from unbrick.center.call import (
 )
 from unbrick.center.menu import KEYS, Menu
 from unbrick.errors import ServerError, UnbrickError
+from unbrick.server.calls import CALLER
 from unbrick.server.client import SilentError
 from unbrick.server.user_records import Call, UserRecords
 
@@ -62,13 +63,20 @@ class Upgrades(Protocol):
             SilentError: the server does not answer.
         """
 
-    async def start(self, serial: str, version: str) -> None:
-        """Start the upgrade.
+    async def start(self, serial: str, version: str) -> str:
+        """Start the upgrade; gives what the record should say of the way, if anything.
 
         Raises:
             SilentError: the server does not answer.
             ServerError: it refuses.
         """
+
+
+class Speak(Protocol):
+    """Brings texts to whoever calls from a terminal."""
+
+    def __call__(self, call_id: int, texts: list[str], *, last: bool) -> None:
+        """Say them; the call ends with them if they are the ``last``."""
 
 
 class _Live:
@@ -78,6 +86,7 @@ class _Live:
         self.call = call
         self.machine = machine
         self.timer: asyncio.TimerHandle | None = None
+        self.held: SetTimer | None = None
         self.question: asyncio.Task[None] | None = None
 
 
@@ -90,6 +99,9 @@ class Calls:
         server: answers and starts upgrades.
         clock: seconds since 1970.
         changed: told of a call that has changed.
+
+    Attributes:
+        speak: told what is said in calls of terminals.
     """
 
     def __init__(
@@ -103,6 +115,7 @@ class Calls:
         self._menu, self._users, self._server = menu, users, server
         self._clock, self._changed = clock, changed
         self._live: dict[int, _Live] = {}
+        self.speak: Speak | None = None
         for call in users.open_calls():
             self._users.save_call(
                 replace(call, outcome=Outcome.BROKEN_OFF.value, ended=self._clock())
@@ -122,10 +135,30 @@ class Calls:
         if len(self._live) >= MOST:
             raise CallError("all lines are busy", hint="try again when a call has ended")
         draft = Call(0, serial, caller, "", "", "", self._clock(), None)
-        live = _Live(self._users.add_call(draft), CallMachine(self._menu, serial))
-        self._live[live.call.id] = live
+        return self._begin(self._users.add_call(draft))
+
+    def pick_up(self, call: Call) -> None:
+        """A terminal's user calls; the server has made the record."""
+        self._begin(call)
+
+    def _begin(self, call: Call) -> Call:
+        live = self._live[call.id] = _Live(call, CallMachine(self._menu, call.serial))
         self._handle(live, Begins())
         return live.call
+
+    def goes_on(self, call_id: int) -> bool:
+        """Whether a call has not ended."""
+        return call_id in self._live
+
+    def listens(self, call_id: int) -> None:
+        """The terminal's user has heard all that was said: now silence counts.
+
+        Raises:
+            CallError: there is no such call.
+        """
+        live = self._find(call_id)
+        if live.held:
+            self._wait(live, live.held)
 
     def press(self, call_id: int, key: str) -> None:
         """The caller presses a key.
@@ -178,19 +211,23 @@ class Calls:
         return live
 
     def _handle(self, live: _Live, event: Event) -> None:
-        for action in live.machine.handle(event):
+        actions = live.machine.handle(event)
+        for action in actions:
             self._carry_out(live, action)
+        said = [action.text for action in actions if isinstance(action, Say)]
+        if said and self.speak and live.call.caller == CALLER:
+            last = any(isinstance(action, EndCall) for action in actions)
+            self.speak(live.call.id, said, last=last)
         self._changed(live.call)
 
     def _carry_out(self, live: _Live, action: Action) -> None:
         match action:
             case Say(text):
                 self._write(live, "center", text)
-            case SetTimer(timer, seconds):
-                if live.timer:
-                    live.timer.cancel()
-                loop = asyncio.get_running_loop()
-                live.timer = loop.call_later(seconds, self._handle, live, TimedOut(timer))
+            case SetTimer() if live.call.caller == CALLER:
+                live.held = action
+            case SetTimer():
+                self._wait(live, action)
             case AskSituation():
                 live.question = asyncio.get_running_loop().create_task(self._ask(live))
             case StartUpgrade(version):
@@ -198,6 +235,13 @@ class Calls:
                 live.question = asyncio.get_running_loop().create_task(self._start(live, version))
             case EndCall(outcome):
                 self._end(live, outcome)
+
+    def _wait(self, live: _Live, action: SetTimer) -> None:
+        if live.timer:
+            live.timer.cancel()
+        loop = asyncio.get_running_loop()
+        event = TimedOut(action.timer)
+        live.held, live.timer = None, loop.call_later(action.seconds, self._handle, live, event)
 
     async def _ask(self, live: _Live) -> None:
         try:
@@ -212,7 +256,9 @@ class Calls:
     async def _start(self, live: _Live, version: str) -> None:
         event: Event
         try:
-            await self._server.start(live.call.serial, version)
+            way = await self._server.start(live.call.serial, version)
+            if way:
+                self._write(live, "server", way)
             event = UpgradeStarted()
         except SilentError:
             event = ServerSilent()

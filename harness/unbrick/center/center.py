@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from unbrick.center.accounts import Passwords, Throttle
 from unbrick.center.calls import Calls
 from unbrick.center.desk import Desk
+from unbrick.center.lines import Lines
 from unbrick.center.live import Hub, Watcher
 from unbrick.center.menu import Menu
 from unbrick.center.notify import Notifier
@@ -72,6 +73,7 @@ class Center:
         self.hub = Hub()
         self.views = Views(desk)
         self.calls = Calls(menu, desk.records, desk, clock, self._call_changed)
+        self._lines = Lines(self.calls, desk.records, desk.server)
         self._clock = clock
         self._passwords = passwords or Passwords()
         self._sessions = Sessions()
@@ -83,8 +85,8 @@ class Center:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keeps pages up to date meanwhile; ends all calls at the end."""
-        tasks = [asyncio.create_task(self._watch())]
+        """Keeps pages up to date and takes calls meanwhile; ends all calls at the end."""
+        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._lines.run())]
         if self._notifier:
             tasks.append(asyncio.create_task(self._notifier.run()))
         try:
@@ -95,6 +97,7 @@ class Center:
             await asyncio.gather(*tasks, return_exceptions=True)
             self.hub.close()
             await self.calls.close()
+            await self._lines.close()
 
     async def _watch(self) -> None:
         while True:

@@ -31,6 +31,15 @@ class Server(Protocol):
     def update(self, update_id: int) -> dict[str, Any]:
         """An update as it is."""
 
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        """See ``Telephone``."""
+
+    def center_is_there(self) -> None:
+        """See ``Telephone``."""
+
+    def center_leaves(self) -> None:
+        """See ``Telephone``."""
+
 
 class Desk:
     """Database and server together; to be used on one event loop.
@@ -42,7 +51,7 @@ class Desk:
 
     def __init__(self, records: Records, server: Server) -> None:
         self.records = records
-        self._server = server
+        self.server = server
         self._sent: dict[int, int] = {}
 
     async def situation(self, serial: str) -> Situation:
@@ -54,19 +63,20 @@ class Desk:
         records = self.records
         return situation(records.terminal(serial), records.images(), records.updates(serial))
 
-    async def start(self, serial: str, version: str) -> None:
-        """Start an update.
+    async def start(self, serial: str, version: str) -> str:
+        """Start an update; gives what is to be said of the way, if anything.
 
         Raises:
             SilentError: the server does not answer, and it has not begun.
             ServerError: the server refuses.
         """
         try:
-            await run_in_threadpool(self._server.start, serial, version)
+            await run_in_threadpool(self.server.start, serial, version)
         except SilentError:
             # It may have heard, all the same: the database knows.
             if not self._begun(serial, version):
                 raise
+        return ""
 
     def _begun(self, serial: str, version: str) -> bool:
         return any(
@@ -80,7 +90,7 @@ class Desk:
         Raises:
             ServerError: the server refuses, or does not answer.
         """
-        await run_in_threadpool(self._server.cancel, update_id)
+        await run_in_threadpool(self.server.cancel, update_id)
 
     async def send(self, serial: str, text: str) -> None:
         """Send a text to a terminal's user.
@@ -88,7 +98,7 @@ class Desk:
         Raises:
             ServerError: the server refuses, or does not answer.
         """
-        await run_in_threadpool(self._server.send_text, serial, text)
+        await run_in_threadpool(self.server.send_text, serial, text)
 
     def sent(self, update_id: int) -> int:
         """Bytes of an update's file that were sent, as the server said last."""
@@ -104,7 +114,7 @@ class Desk:
 
     async def _ask_sent(self, update_id: int) -> int:
         try:
-            answer = await run_in_threadpool(self._server.update, update_id)
+            answer = await run_in_threadpool(self.server.update, update_id)
         except SilentError:
             return self.sent(update_id)
         sent = answer.get("sent")

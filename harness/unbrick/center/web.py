@@ -33,6 +33,7 @@ from unbrick.center.notify import invitation
 from unbrick.center.records import Deed, Operator
 from unbrick.center.security import COOKIE, LIFETIME, SafeHeaders, from_elsewhere
 from unbrick.errors import UnbrickError
+from unbrick.server.calls import CALLER
 
 MAX_FORM, MAX_FIELDS = 8 * 1024, 16
 PATIENCE = 3.0
@@ -217,15 +218,24 @@ class Pages:
         """Press a key."""
         call_id = request.path_params["call_id"]
         form = await self._form(request)
-        self._center.calls.press(call_id, form.get("key", ""))
+        self._center.calls.press(self._clerks(call_id), form.get("key", ""))
         await self._center.calls.settled(call_id, PATIENCE)
         return RedirectResponse(f"/calls/{call_id}", 303)
 
     async def hang_up(self, request: Request, _operator: Operator) -> Response:
         """Hang up."""
         call_id = request.path_params["call_id"]
-        self._center.calls.hang_up(call_id)
+        self._center.calls.hang_up(self._clerks(call_id))
         return RedirectResponse(f"/calls/{call_id}", 303)
+
+    def _clerks(self, call_id: int) -> int:
+        """A call that a clerk makes."""
+        call = self._center.desk.records.call(min(call_id, 2**63 - 1))
+        if call is not None and call.caller == CALLER:
+            raise PageError(
+                409, f"the user of {call.serial} makes this call", hint="the keys are there"
+            )
+        return call_id
 
     async def send(self, request: Request, operator: Operator) -> Response:
         """Send a text message."""

@@ -105,6 +105,19 @@ class ServerClient:
         """Send a text to a terminal's user."""
         return dict(self._ask("POST", "/api/messages", json={"serial": serial, "text": text}))
 
+    def center_is_there(self) -> None:
+        """The customer center says that it takes calls."""
+        self._ask("POST", "/api/center")
+
+    def center_leaves(self) -> None:
+        """The customer center ends, or has just begun."""
+        self._ask("DELETE", "/api/center")
+
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        """Say text ``count`` of a call to the user of the terminal that makes it."""
+        values = {"text": text, "then": "end" if last else "wait"}
+        self._ask("PUT", f"/api/calls/{call_id}/texts/{count}", json=values)
+
     def watch(self, update_id: int) -> Iterator[dict[str, Any]]:
         """An update as it is, again and again until it has ended."""
         while True:

@@ -32,6 +32,7 @@ from unbrick.delta import read_header
 from unbrick.errors import LinkError, ServerError
 from unbrick.image.format import ImageInfo
 from unbrick.server.analysis import Analyst, version_key
+from unbrick.server.calls import CallLines
 from unbrick.server.records import (
     Event,
     Image,
@@ -42,6 +43,7 @@ from unbrick.server.records import (
     Update,
     UpdateState,
 )
+from unbrick.server.user_records import TerminalCall
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.messages import (
     CBOR_FORMAT,
@@ -125,14 +127,14 @@ class ConflictError(ServerError):
 
 @dataclass(frozen=True)
 class _Errand:
-    """Something to tell or ask a terminal: ``subject`` is an update's or a message's id."""
+    """Something to tell or ask a terminal: ``subject`` is an update's, message's or call's id."""
 
     kind: str
     subject: int
     serial: str
 
 
-_ANNOUNCE, _STATUS, _TEXT = "announce", "status", "text"
+_ANNOUNCE, _STATUS, _TEXT, _SAY = "announce", "status", "text", "say"
 
 
 def full_version(text: str) -> str:
@@ -173,6 +175,8 @@ class ServerCore:
             self._make_due(_ANNOUNCE if update.state in _WAITING else _STATUS, update)
         for message in records.queued_messages():
             self._make_due(_TEXT, message)
+        self.lines = CallLines(records)
+        self._say(self.lines.waiting())
 
     # Requests of terminals
 
@@ -186,6 +190,12 @@ class ServerCore:
             return self._post(request, lambda payload: self._register(endpoint, payload, now))
         if path == ("report",):
             return self._post(request, lambda payload: self._report(payload, now))
+        if path == ("call",):
+            return self._post(request, lambda payload: self.lines.call(payload, now))
+        if path == ("key",):
+            return self._post(request, self.lines.key)
+        if path == ("hang-up",):
+            return self._post(request, self.lines.hang_up)
         if len(path) == 2 and path[0] == "file":
             return self._file(request, path[1], now)
         return aiocoap.Message(code=aiocoap.NOT_FOUND)
@@ -289,6 +299,7 @@ class ServerCore:
         for message in self.records.messages(terminal.serial):
             if message.state is MessageState.QUEUED:
                 self._make_due(_TEXT, message)
+        self._say(self.lines.waiting(terminal.serial))
 
     def _restore(self, terminal: Terminal, now: float) -> None:
         """Begin an update to software that can run, unless one is under way."""
@@ -430,6 +441,7 @@ class ServerCore:
 
         ``outcome`` must be called once for each of them, whatever comes of it.
         """
+        self._say(self.lines.look(now))
         requests: list[Outgoing] = []
         for errand in list(self._due):
             if len(requests) == most:
@@ -461,6 +473,10 @@ class ServerCore:
         if errand.kind == _TEXT:
             self._told(errand.subject, response, now)
             return
+        if errand.kind == _SAY:
+            if self.lines.heard(errand.subject, response):
+                self._due[errand] = None
+            return
         update = self.records.update(errand.subject)
         if update is None or update.state.ended:
             return
@@ -472,12 +488,20 @@ class ServerCore:
     def _make_due(self, kind: str, subject: Update | TextMessage) -> None:
         self._due[_Errand(kind, subject.id, subject.serial)] = None
 
+    def _say(self, calls: list[TerminalCall]) -> None:
+        """Something waits to be heard in these calls."""
+        for call in calls:
+            self._due[_Errand(_SAY, call.call_id, call.serial)] = None
+
     def _message(self, errand: _Errand, terminal: Terminal, now: float) -> aiocoap.Message | None:
         if errand.kind == _TEXT:
             message = self.records.message(errand.subject)
             if message is None or message.state is not MessageState.QUEUED:
                 return None
             return _post_message("message", Text(message.text).encode())
+        if errand.kind == _SAY:
+            said = self.lines.message(errand.subject)
+            return None if said is None else _post_message("say", said)
         update = self.records.update(errand.subject)
         if update is None or update.state.ended:
             return None
@@ -714,6 +738,19 @@ class ServerCore:
             message = self.records.add_message(draft)
         self._make_due(_TEXT, message)
         return message
+
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        """Say text ``count`` of a call to the user of the terminal that makes it.
+
+        Raises:
+            CallOverError: nothing can be said any more.
+            LinkError: the text is too long or not printable.
+        """
+        self._say([self.lines.say(call_id, count, text, last=last)])
+
+    def center_leaves(self) -> None:
+        """The customer center ends, or has just begun: its calls are over."""
+        self._say(self.lines.center_leaves())
 
     def progress(self, update_id: int) -> int:
         """Bytes of the file that were sent for an update since this server started."""

@@ -14,6 +14,10 @@ GET, POST   /api/updates                every update; starts one: {serial, versi
 GET         /api/updates/{id}           one, with its events
 DELETE      /api/updates/{id}           cancels it
 POST        /api/messages               sends a text to a terminal's user: {serial, text}
+POST        /api/center                 the customer center is there; calls are taken for 15 s
+DELETE      /api/center                 it is not, or has just begun: its calls are over
+PUT         /api/calls/{id}/texts/{n}   says text n of a terminal's call: {text, then}; then is
+                                        "wait" or "end"
 ==========  ==========================  ========================================================
 
 Errors are {error, hint}: 400 a request that cannot be understood, 403 a page of another site,
@@ -39,6 +43,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
+from unbrick.server.calls import CallOverError
 from unbrick.server.core import ConflictError, ServerCore, UnknownError
 from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
 from unbrick.server.user_records import Analysis, Installation, Preparation, RangeKind
@@ -152,6 +157,7 @@ def _status_of(error: UnbrickError) -> int:
     for kind, status in (
         (UnknownError, 404),
         (ConflictError, 409),
+        (CallOverError, 409),
         (ImageError, 422),
         (LinkError, 400),
     ):
@@ -252,6 +258,11 @@ class _Api:
             Route("/api/updates/{update_id:int}", _guarded(self.update)),
             Route("/api/updates/{update_id:int}", _guarded(self.cancel), methods=["DELETE"]),
             Route("/api/messages", _guarded(self.message), methods=["POST"]),
+            Route("/api/center", _guarded(self.center_is_there), methods=["POST"]),
+            Route("/api/center", _guarded(self.center_leaves), methods=["DELETE"]),
+            Route(
+                "/api/calls/{call_id:int}/texts/{count:int}", _guarded(self.say), methods=["PUT"]
+            ),
         ]
 
     async def terminals(self, _request: Request) -> JSONResponse:
@@ -337,6 +348,26 @@ class _Api:
         message = self._core.send_text(serial, text, self._clock())
         self._pump()
         return JSONResponse(_message(message), 201)
+
+    async def center_is_there(self, _request: Request) -> JSONResponse:
+        self._core.lines.center_is_there(self._clock())
+        return JSONResponse({})
+
+    async def center_leaves(self, _request: Request) -> JSONResponse:
+        self._core.center_leaves()
+        self._pump()
+        return JSONResponse({})
+
+    async def say(self, request: Request) -> JSONResponse:
+        text, then = await _texts(request, "text", "then")
+        if then not in ("wait", "end"):
+            raise RequestError(400, "then is neither wait nor end", hint="say what comes after it")
+        call_id, count = (
+            min(request.path_params[name], 2**63 - 1) for name in ("call_id", "count")
+        )
+        self._core.say(call_id, count, text, last=then == "end")
+        self._pump()
+        return JSONResponse({}, 201)
 
     def _update(self, item: Update) -> dict[str, Any]:
         image = self._core.records.image(item.digest)

@@ -29,6 +29,10 @@ SHUTDOWN_TIMEOUT = 3
 """Seconds that HTTP requests under way get when the server is told to stop."""
 
 
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks at what is due by the clock alone."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where the server listens and where it keeps its records; port 0 takes a free one."""
@@ -95,14 +99,23 @@ async def serve(
         ready = asyncio.create_task(_say_ready(http, coap, sock, out or sys.stdout))
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
+        look = asyncio.create_task(_look(coap))
         try:
             await http.serve(sockets=[sock])
         finally:
             ready.cancel()
             work.cancel()
+            look.cancel()
             await coap.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
+
+
+async def _look(coap: CoapServer) -> None:
+    """Let the core see what time it is, also when nothing happens."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL)
+        coap.pump()
 
 
 def _stop(http: uvicorn.Server) -> None:

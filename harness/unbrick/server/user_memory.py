@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from unbrick.server.user_records import (
     Actor,
@@ -13,16 +14,25 @@ from unbrick.server.user_records import (
     Backup,
     Call,
     Installation,
+    LineState,
     Preparation,
     PreparationState,
     Range,
     RangeKind,
+    Saying,
     Session,
     Step,
     Subscriber,
+    TerminalCall,
 )
 
 _Pair = tuple[bytes, bytes]
+T = TypeVar("T", Call, AuditEntry)
+
+
+def _page(found: list[T], newest: int | None, before: int | None) -> list[T]:
+    found = [item for item in found if before is None or item.id < before]
+    return found if newest is None else found[max(0, len(found) - newest) :]
 
 
 class MemoryUserRecords:
@@ -37,6 +47,8 @@ class MemoryUserRecords:
         self._preparations: dict[_Pair, Preparation] = {}
         self._ranges: dict[_Pair, list[Range]] = {}
         self._calls: dict[int, Call] = {}
+        self._terminal_calls: dict[int, TerminalCall] = {}
+        self._sayings: dict[tuple[int, int], Saying] = {}
         self._sessions: dict[int, Session] = {}
         self._steps: dict[tuple[int, int], Step] = {}
         self._backups: dict[int, Backup] = {}
@@ -163,9 +175,12 @@ class MemoryUserRecords:
         in_order = sorted(ranges, key=lambda item: (item.kind.value, item.offset))
         self._ranges[base, digest] = in_order
 
-    def calls(self, serial: str | None = None) -> list[Call]:
+    def calls(
+        self, serial: str | None = None, *, newest: int | None = None, before: int | None = None
+    ) -> list[Call]:
         """See ``UserRecords``."""
-        return [item for item in self._calls.values() if serial in (None, item.serial)]
+        found = [item for item in self._calls.values() if serial in (None, item.serial)]
+        return _page(found, newest, before)
 
     def call(self, call_id: int) -> Call | None:
         """See ``UserRecords``."""
@@ -185,6 +200,33 @@ class MemoryUserRecords:
         """See ``UserRecords``."""
         if call.id in self._calls:
             self._calls[call.id] = call
+
+    def terminal_call(self, call_id: int) -> TerminalCall | None:
+        """See ``UserRecords``."""
+        return self._terminal_calls.get(call_id)
+
+    def terminal_calls(self) -> list[TerminalCall]:
+        """See ``UserRecords``."""
+        return [item for item in self._terminal_calls.values() if item.state is not LineState.OVER]
+
+    def add_terminal_call(self, call: TerminalCall) -> None:
+        """See ``UserRecords``."""
+        self._terminal_calls[call.call_id] = call
+
+    def save_terminal_call(self, call: TerminalCall) -> None:
+        """See ``UserRecords``."""
+        self._terminal_calls[call.call_id] = call
+        if call.state is LineState.OVER:
+            for saying in self.sayings(call.call_id):
+                del self._sayings[saying.call_id, saying.count]
+
+    def sayings(self, call_id: int) -> list[Saying]:
+        """See ``UserRecords``."""
+        return [item for item in self._sayings.values() if item.call_id == call_id]
+
+    def save_saying(self, saying: Saying) -> None:
+        """See ``UserRecords``."""
+        self._sayings[saying.call_id, saying.count] = saying
 
     def session(self, session_id: int) -> Session | None:
         """See ``UserRecords``."""
@@ -253,13 +295,21 @@ class MemoryUserRecords:
             del self._contents[backup_id]
             self._note(AuditAction.BACKUP_DELETED, backup.serial, backup_id, actor)
 
-    def audit(self, *, serial: str | None = None, subject: int | None = None) -> list[AuditEntry]:
+    def audit(
+        self,
+        *,
+        serial: str | None = None,
+        subject: int | None = None,
+        newest: int | None = None,
+        before: int | None = None,
+    ) -> list[AuditEntry]:
         """See ``UserRecords``."""
-        return [
+        found = [
             item
             for item in self._audit
             if serial in (None, item.serial) and subject in (None, item.subject)
         ]
+        return _page(found, newest, before)
 
     def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
         number = len(self._audit) + 1

@@ -129,6 +129,48 @@ class Call:
     ended: float | None
 
 
+class LineState(Enum):
+    """How it is with the line between a terminal's user and the customer center.
+
+    A line that is closing has lost one of the two; the last text waits until the terminal has it.
+    """
+
+    OPEN = "open"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+@dataclass(frozen=True)
+class TerminalCall:
+    """The terminal's end of call ``call_id``, which its user makes.
+
+    Attributes:
+        number: the terminal's own, which counts up from its last start.
+        keys: those that came, in their order; the center may not have looked at all of them yet.
+    """
+
+    call_id: int
+    serial: str
+    number: int
+    keys: str = ""
+    state: LineState = LineState.OPEN
+
+
+@dataclass(frozen=True)
+class Saying:
+    """Text ``count`` (from 0) of a call that a terminal's user hears; the call ends with ``final``.
+
+    Attributes:
+        heard: the terminal has it.
+    """
+
+    call_id: int
+    count: int
+    text: str
+    final: bool
+    heard: bool = False
+
+
 class SessionState(Enum):
     """How far a commanded update is."""
 
@@ -333,8 +375,10 @@ class UserRecords(Protocol):
     def set_ranges(self, base: bytes, digest: bytes, ranges: Sequence[Range]) -> None:
         """Keep the ranges of a pair of images whose preparation is kept, in place of others."""
 
-    def calls(self, serial: str | None = None) -> list[Call]:
-        """Every call, or those of a terminal."""
+    def calls(
+        self, serial: str | None = None, *, newest: int | None = None, before: int | None = None
+    ) -> list[Call]:
+        """Every call, or those of a terminal; only the ``newest``, or those with lower ids."""
 
     def call(self, call_id: int) -> Call | None:
         """The call with this id."""
@@ -347,6 +391,24 @@ class UserRecords(Protocol):
 
     def save_call(self, call: Call) -> None:
         """Keep what has changed of a call."""
+
+    def terminal_call(self, call_id: int) -> TerminalCall | None:
+        """The terminal's end of a call, if a terminal makes it."""
+
+    def terminal_calls(self) -> list[TerminalCall]:
+        """The terminal's end of every call that is not over there."""
+
+    def add_terminal_call(self, call: TerminalCall) -> None:
+        """Keep the terminal's end of a new call."""
+
+    def save_terminal_call(self, call: TerminalCall) -> None:
+        """Keep what has changed; when it is over, what was to be said is forgotten."""
+
+    def sayings(self, call_id: int) -> list[Saying]:
+        """What is said to a terminal's user, in its order."""
+
+    def save_saying(self, saying: Saying) -> None:
+        """Keep a new text, or what has changed of one."""
 
     def session(self, session_id: int) -> Session | None:
         """The session with this id."""
@@ -392,5 +454,15 @@ class UserRecords(Protocol):
     def delete_backup(self, backup_id: int, actor: Actor) -> None:
         """Remove a backup for good; nothing if there is none."""
 
-    def audit(self, *, serial: str | None = None, subject: int | None = None) -> list[AuditEntry]:
-        """What was done to personal data: all, of a terminal, or to a subject (of any kind)."""
+    def audit(
+        self,
+        *,
+        serial: str | None = None,
+        subject: int | None = None,
+        newest: int | None = None,
+        before: int | None = None,
+    ) -> list[AuditEntry]:
+        """What was done to personal data: all, of a terminal, or to a subject (of any kind).
+
+        Only the ``newest`` entries, or those with ids lower than ``before``.
+        """

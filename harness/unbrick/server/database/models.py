@@ -26,6 +26,7 @@ from sqlalchemy.types import TypeDecorator
 from unbrick.server.records import MessageState, UpdateState
 from unbrick.server.user_records import (
     AuditAction,
+    LineState,
     PreparationState,
     RangeKind,
     SessionState,
@@ -104,6 +105,7 @@ class Base(DeclarativeBase):
         StepKind: Word(StepKind),
         StepState: Word(StepState),
         AuditAction: Word(AuditAction),
+        LineState: Word(LineState),
         TerminalState: Number(TerminalState),
         Result: Number(Result),
         Kind: Number(Kind),
@@ -311,7 +313,29 @@ class CallRow(Base):
     outcome: Mapped[str]
     text: Mapped[str]
     started: Mapped[float]
-    ended: Mapped[float | None]
+    ended: Mapped[float | None] = mapped_column(index=True)
+
+
+class TerminalCallRow(Base):
+    """The terminal's end of a call."""
+
+    __tablename__ = "terminal_calls"
+    call_id: Mapped[int] = mapped_column(ForeignKey("calls.id"), primary_key=True)
+    serial: Mapped[str]
+    number: Mapped[int]
+    keys: Mapped[str]
+    state: Mapped[LineState] = mapped_column(index=True)
+
+
+class SayingRow(Base):
+    """What is to be said to a terminal's user, or was said in a call that goes on."""
+
+    __tablename__ = "sayings"
+    call_id: Mapped[int] = mapped_column(ForeignKey("calls.id"), primary_key=True)
+    count: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    final: Mapped[bool]
+    heard: Mapped[bool]
 
 
 class SessionRow(Base):

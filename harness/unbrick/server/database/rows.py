@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from unbrick.server.database.connection import open_database, wipe_log, writing
 from unbrick.server.database.models import Base, table
@@ -82,22 +82,40 @@ class Rows:
 
     def _find(self, kind: type[T], model: type[Base], /, **where: object) -> list[T]:
         """Records by the order of their keys; None is any value, a list is any of its values."""
-        return self._select(kind, model, where, None)
+        return self._select(kind, self._query(kind, model, where))
 
     def _first(self, kind: type[T], model: type[Base], /, **where: object) -> T | None:
-        return next(iter(self._select(kind, model, where, 1)), None)
+        return next(iter(self._select(kind, self._query(kind, model, where).limit(1))), None)
 
-    def _select(
-        self, kind: type[T], model: type[Base], where: dict[str, object], limit: int | None
+    def _page(
+        self,
+        kind: type[T],
+        model: type[Base],
+        newest: int | None,
+        before: int | None,
+        /,
+        **where: object,
     ) -> list[T]:
+        """As ``_find``, of a table that counts: the ``newest``, those with ids below ``before``."""
+        rows = table(model)
+        query = self._query(kind, model, where)
+        if before is not None:
+            query = query.where(rows.c.id < before)
+        query = query.order_by(None).order_by(rows.c.id.desc()).limit(newest)
+        return self._select(kind, query)[::-1]
+
+    def _query(self, kind: type[T], model: type[Base], where: dict[str, object]) -> Select[Any]:
         rows = table(model)
         names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        query = select(*(rows.c[name] for name in names)).order_by(*rows.primary_key).limit(limit)
+        query = select(*(rows.c[name] for name in names)).order_by(*rows.primary_key)
         for name, value in where.items():
             if isinstance(value, list):
                 query = query.where(rows.c[name].in_(value))
             elif value is not None:
                 query = query.where(rows.c[name] == value)
+        return query
+
+    def _select(self, kind: type[T], query: Select[Any]) -> list[T]:
         with self._use() as connection:
             return [kind(**row._mapping) for row in connection.execute(query)]
 

@@ -16,10 +16,12 @@ from unbrick.server.database.models import (
     OwnershipRow,
     PreparationRow,
     RangeRow,
+    SayingRow,
     SessionRow,
     SoftwareRow,
     StepRow,
     SubscriberRow,
+    TerminalCallRow,
     table,
 )
 from unbrick.server.database.rows import Rows
@@ -31,15 +33,18 @@ from unbrick.server.user_records import (
     Backup,
     Call,
     Installation,
+    LineState,
     Preparation,
     PreparationState,
     Range,
     RangeKind,
+    Saying,
     Session,
     SessionState,
     Step,
     StepState,
     Subscriber,
+    TerminalCall,
 )
 
 _SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
@@ -202,9 +207,11 @@ class SqlUserRecords(Rows):
             self._remove(RangeRow, base=base, digest=digest)
             self._add_all(RangeRow, [{"base": base, "digest": digest, **vars(r)} for r in ranges])
 
-    def calls(self, serial: str | None = None) -> list[Call]:
+    def calls(
+        self, serial: str | None = None, *, newest: int | None = None, before: int | None = None
+    ) -> list[Call]:
         """See ``UserRecords``."""
-        return self._find(Call, CallRow, serial=serial)
+        return self._page(Call, CallRow, newest, before, serial=serial)
 
     def call(self, call_id: int) -> Call | None:
         """See ``UserRecords``."""
@@ -212,7 +219,10 @@ class SqlUserRecords(Rows):
 
     def open_calls(self) -> list[Call]:
         """See ``UserRecords``."""
-        return [call for call in self.calls() if call.ended is None]
+        rows = table(CallRow)
+        query = select(rows).where(rows.c.ended.is_(None)).order_by(rows.c.id)
+        with self._use() as connection:
+            return [Call(**row._mapping) for row in connection.execute(query)]
 
     def add_call(self, call: Call) -> Call:
         """See ``UserRecords``."""
@@ -221,6 +231,34 @@ class SqlUserRecords(Rows):
     def save_call(self, call: Call) -> None:
         """See ``UserRecords``."""
         self._save(CallRow, dict(vars(call)))
+
+    def terminal_call(self, call_id: int) -> TerminalCall | None:
+        """See ``UserRecords``."""
+        return self._first(TerminalCall, TerminalCallRow, call_id=call_id)
+
+    def terminal_calls(self) -> list[TerminalCall]:
+        """See ``UserRecords``."""
+        going = [state for state in LineState if state is not LineState.OVER]
+        return self._find(TerminalCall, TerminalCallRow, state=going)
+
+    def add_terminal_call(self, call: TerminalCall) -> None:
+        """See ``UserRecords``."""
+        self._add(TerminalCallRow, dict(vars(call)))
+
+    def save_terminal_call(self, call: TerminalCall) -> None:
+        """See ``UserRecords``."""
+        with self._together():
+            self._save(TerminalCallRow, dict(vars(call)))
+            if call.state is LineState.OVER:
+                self._remove(SayingRow, call_id=call.call_id)
+
+    def sayings(self, call_id: int) -> list[Saying]:
+        """See ``UserRecords``."""
+        return self._find(Saying, SayingRow, call_id=call_id)
+
+    def save_saying(self, saying: Saying) -> None:
+        """See ``UserRecords``."""
+        self._put(SayingRow, dict(vars(saying)))
 
     def session(self, session_id: int) -> Session | None:
         """See ``UserRecords``."""
@@ -290,9 +328,16 @@ class SqlUserRecords(Rows):
                 self._remove_for_good(BackupRow, id=backup_id)
                 self._note(AuditAction.BACKUP_DELETED, backup.serial, backup_id, actor)
 
-    def audit(self, *, serial: str | None = None, subject: int | None = None) -> list[AuditEntry]:
+    def audit(
+        self,
+        *,
+        serial: str | None = None,
+        subject: int | None = None,
+        newest: int | None = None,
+        before: int | None = None,
+    ) -> list[AuditEntry]:
         """See ``UserRecords``."""
-        return self._find(AuditEntry, AuditRow, serial=serial, subject=subject)
+        return self._page(AuditEntry, AuditRow, newest, before, serial=serial, subject=subject)
 
     def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
         entry = AuditEntry(0, actor.now, actor.name, action, serial, subject, actor.why)
