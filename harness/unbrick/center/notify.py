@@ -13,6 +13,7 @@ from unbrick.center.desk import Desk
 from unbrick.center.menu import Menu, fill
 from unbrick.center.offer import situation
 from unbrick.errors import UnbrickError
+from unbrick.server.records import Records
 
 INTERVAL = 10.0
 """Seconds between two looks at what is ready for whom."""
@@ -26,6 +27,21 @@ _LOG = logging.getLogger(__name__)
 def invitation(menu: Menu, serial: str, old: str, new: str) -> str:
     """The text that invites to call for an upgrade."""
     return fill(menu.message, {"old": short(old), "new": short(new), "serial": serial})
+
+
+def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
+    """Whom to tell: serial, version and text of each invitation that was never sent."""
+    images = records.images()
+    busy = {update.serial for update in records.unfinished_updates()}
+    told = {(message.serial, message.text) for message in records.messages()}
+    found = []
+    for terminal in records.terminals():
+        now = situation(terminal, images, ())
+        if now.need is Need.NEEDED and terminal.serial not in busy:
+            text = invitation(menu, terminal.serial, now.old, now.new)
+            if (terminal.serial, text) not in told:
+                found.append((terminal.serial, now.new, text))
+    return found
 
 
 class Notifier:
@@ -48,23 +64,9 @@ class Notifier:
         Raises:
             ServerError: the server does not take a message.
         """
-        records = self._desk.records
-        images = records.images()
-        busy = {update.serial for update in records.unfinished_updates()}
-        told = {(message.serial, message.text) for message in records.messages()}
-        left = AT_ONCE
-        for terminal in records.terminals():
-            now = situation(terminal, images, ())
-            if now.need is not Need.NEEDED or terminal.serial in busy:
-                continue
-            text = invitation(self._menu, terminal.serial, now.old, now.new)
-            if (terminal.serial, text) in told:
-                continue
-            await self._desk.send(terminal.serial, text)
-            self._sent(terminal.serial, now.new)
-            left -= 1
-            if not left:
-                return
+        for serial, version, text in invitations(self._desk.records, self._menu)[:AT_ONCE]:
+            await self._desk.send(serial, text)
+            self._sent(serial, version)
 
     async def run(self) -> None:
         """Look until cancelled."""

@@ -26,6 +26,9 @@ CALLER = "terminal"
 CENTER_SILENT = 15.0
 """Seconds after which a center that has said nothing is not there any more."""
 
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether anybody calls."""
+
 LINES = 100
 """Calls at a time."""
 
@@ -49,9 +52,10 @@ class CallLines:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._live = {call.serial: call for call in records.terminal_calls()}
         self._there = False
         self._last_word: float | None = None
+        self._looked = -LOOK_INTERVAL
+        self._quiet = 0
 
     # What terminals send
 
@@ -62,8 +66,9 @@ class CallLines:
             LinkError: the payload is malformed.
         """
         asked = Call.decode(payload)
-        live = self._live.get(asked.serial)
-        if not self._is_there(now) or len(self._live) >= LINES:
+        calls = self._live()
+        live = calls.get(asked.serial)
+        if not self._is_there(now) or len(calls) >= LINES:
             return aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE)
         if self._records.terminal(asked.serial) is None:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
@@ -76,7 +81,7 @@ class CallLines:
             draft = CallRecord(0, asked.serial, CALLER, "", "", "", now, None)
             call = TerminalCall(self._records.add_call(draft).id, asked.serial, asked.number)
             self._records.add_terminal_call(call)
-        self._live[asked.serial] = call
+        self._quiet = 0
         return aiocoap.Message(code=aiocoap.CHANGED)
 
     def _is_there(self, now: float) -> bool:
@@ -93,7 +98,7 @@ class CallLines:
             LinkError: the payload is malformed.
         """
         pressed = Key.decode(payload)
-        live = self._live.get(pressed.serial)
+        live = self._live().get(pressed.serial)
         if live is None or live.number != pressed.number or live.state is not LineState.OPEN:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
         if pressed.count > len(live.keys) or pressed.count >= MOST_KEYS:
@@ -109,7 +114,7 @@ class CallLines:
             LinkError: the payload is malformed.
         """
         gone = HangUp.decode(payload)
-        live = self._live.get(gone.serial)
+        live = self._live().get(gone.serial)
         if live and live.number == gone.number:
             self._save(replace(live, state=LineState.OVER))
         return aiocoap.Message(code=aiocoap.CHANGED)
@@ -127,7 +132,7 @@ class CallLines:
             Those in which something is to be said.
         """
         self._there = False
-        open_ = [call for call in self._live.values() if call.state is LineState.OPEN]
+        open_ = [call for call in self._live().values() if call.state is LineState.OPEN]
         if not open_:
             return []
         with self._records.transaction():
@@ -160,7 +165,7 @@ class CallLines:
 
     def waiting(self, serial: str = "") -> list[TerminalCall]:
         """The calls, of all terminals or of one, in which something waits to be heard."""
-        calls = self._live.values()
+        calls = self._live().values()
         found = [call for call in calls if not serial or call.serial == serial]
         return [call for call in found if self._next(call) is not None]
 
@@ -195,10 +200,23 @@ class CallLines:
         # After a start of the server the center gets as long to say that it is there.
         if self._last_word is None:
             self._last_word = now
+        if now >= self._looked + LOOK_INTERVAL:
+            self._looked = now
+            self._quiet = 0 if self._live() else self._quiet + 1
         return self.center_leaves() if now - self._last_word >= CENTER_SILENT else []
 
+    def _live(self) -> dict[str, TerminalCall]:
+        """The calls that are not over, as the records have them: what was written may be undone.
+
+        After two looks that found none, not asked any more until there is one.
+        """
+        if self._quiet > 1:
+            return {}
+        return {call.serial: call for call in self._records.terminal_calls()}
+
     def _find(self, call_id: int) -> TerminalCall | None:
-        return next((call for call in self._live.values() if call.call_id == call_id), None)
+        call = self._records.terminal_call(call_id)
+        return None if call is None or call.state is LineState.OVER else call
 
     def _next(self, call: TerminalCall) -> Saying | None:
         said = self._records.sayings(call.call_id)
@@ -214,8 +232,4 @@ class CallLines:
 
     def _save(self, call: TerminalCall) -> TerminalCall:
         self._records.save_terminal_call(call)
-        if call.state is LineState.OVER:
-            self._live.pop(call.serial, None)
-        else:
-            self._live[call.serial] = call
         return call

@@ -1,0 +1,129 @@
+"""Row B4: a terminal's user calls the customer center, hears the menu and presses keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from server_world import SERIAL, inspect, make_image, post, registration
+
+from unbrick.center.lines import pieces
+from unbrick.center.simulated import SimulatedCenter
+from unbrick.server.core import ServerCore
+from unbrick.server.records import MemoryRecords
+from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.messages import Text
+
+IMAGE = make_image()
+ADDRESS = "192.0.2.1:4000"
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "parts"),
+    [
+        ("one two three", 20, ["one two three"]),
+        ("one two three", 7, ["one two", "three"]),
+        ("  one   two ", 3, ["one", "two"]),
+        ("onetwothree", 4, ["onet", "woth", "ree"]),
+        ("a äöü b", 4, ["a", "äö", "ü b"]),
+        ("", 5, []),
+    ],
+)
+def test_a_long_text_is_said_in_parts(text: str, most: int, parts: list[str]) -> None:
+    assert pieces(text, most) == parts
+
+
+class User:
+    """A terminal and its user, with a simulated center; everything happens at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.records = MemoryRecords()
+        self.core = ServerCore(self.records, inspect)
+        self.sends("register", registration().encode())
+        self.core.publish(IMAGE, self.now)
+        self.center = SimulatedCenter(self.core)
+        self.heard: list[Say] = []
+        self.messages: list[str] = []
+        self.waits()
+
+    def sends(self, path: str, payload: bytes) -> Any:
+        return self.core.handle(ADDRESS, post(path, payload), self.now).code
+
+    def waits(self, seconds: float = 1.0) -> str:
+        """Let time pass; gives what is heard meanwhile."""
+        before = len(self.heard)
+        until = self.now + seconds
+        while self.now < until:
+            self.now += 0.25
+            self.center.step(self.now)
+            while requests := self.core.poll(self.now):
+                for request in requests:
+                    self._answer(request)
+        return " ".join(said.text for said in self.heard[before:])
+
+    def _answer(self, request: Any) -> None:
+        (path,) = request.message.opt.uri_path
+        if path == "say":
+            self.heard.append(Say.decode(request.message.payload))
+        elif path == "message":
+            self.messages.append(Text.decode(request.message.payload).text)
+        self.core.outcome(request.ticket, post("", b"").copy(code=68), self.now)
+
+    def calls(self, number: int = 1) -> str:
+        self.sends("call", Call(SERIAL, number).encode())
+        return self.waits()
+
+    def presses(self, keys: str, number: int = 1) -> str:
+        there = len(self.records.terminal_calls()[0].keys)
+        for count, key in enumerate(keys, there):
+            self.sends("key", Key(SERIAL, number, count, key).encode())
+        return self.waits()
+
+
+def test_claim_b4_the_user_is_invited_calls_and_presses_1() -> None:
+    user = User()
+    (invitation,) = user.messages
+    assert "Version 1.1.0" in invitation
+    menu = user.calls()
+    assert "Version 1.1.0 is ready for your terminal, which runs 1.0.0." in menu
+    assert user.heard[0].number == 1
+    assert [said.count for said in user.heard] == list(range(len(user.heard)))
+    assert "has been started" in user.presses("1")
+    (update,) = user.records.updates(SERIAL)
+    assert update.version == "1.1.0+0"
+    assert "Goodbye" in user.presses("0")
+    assert [said.last for said in user.heard] == [False] * (len(user.heard) - 1) + [True]
+    (call,) = user.records.calls()
+    assert (call.caller, call.keys, call.outcome) == ("terminal", "10", "upgrade started")
+
+
+def test_claim_b4_a_wrong_key_repeating_and_hanging_up_at_the_terminal() -> None:
+    user = User()
+    menu = user.calls()
+    assert user.presses("5") == f"5 is not one of the choices. {menu}"
+    assert user.presses("9") == menu
+    user.sends("hang-up", HangUp(SERIAL, 1).encode())
+    assert user.waits() == ""
+    (call,) = user.records.calls()
+    assert (call.keys, call.outcome) == ("59", "hung up")
+    assert user.records.updates() == []
+
+
+def test_silence_ends_a_call_only_after_the_texts_were_heard() -> None:
+    user = User()
+    user.calls()
+    assert "I have not heard a key" in user.waits(21)
+    assert "Please call again" in user.waits(45)
+    assert user.heard[-1].last
+    assert user.records.calls()[0].outcome == "no choice made"
+
+
+def test_a_new_center_knows_nothing_of_calls_of_another() -> None:
+    user = User()
+    user.calls()
+    user.center = SimulatedCenter(user.core)
+    assert "customer center is not there any more" in user.waits()
+    assert user.heard[-1].last
+    assert user.records.calls()[0].outcome == "broken off"
+    assert "is ready for your terminal" in user.calls(2)
