@@ -5,15 +5,67 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Insert,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from unbrick.server.database.connection import open_database, wipe_log, writing
 from unbrick.server.database.models import Base, table
 from unbrick.server.records import check_whole
 
 T = TypeVar("T")
+
+# Names of parameters that are not those of columns.
+_KEY, _LIMIT, _BELOW = "key_", "limit_", "below_"
+
+
+# To make a statement takes longer than to carry it out, so each is made once.
+
+
+@cache
+def _selecting(
+    kind: type[Any],
+    model: type[Base],
+    where: tuple[str, ...],
+    lists: frozenset[str],
+    extra: tuple[str, ...],
+    backwards: bool,
+) -> Select[Any]:
+    rows = table(model)
+    query = select(*(rows.c[field.name] for field in fields(kind)))
+    for name in where:
+        value: BindParameter[Any] = bindparam(name, expanding=name in lists)
+        query = query.where(rows.c[name].in_(value) if name in lists else rows.c[name] == value)
+    if _BELOW in extra:
+        query = query.where(rows.c.id < bindparam(_BELOW))
+    if _LIMIT in extra:
+        query = query.limit(bindparam(_LIMIT))
+    return query.order_by(*(key.desc() if backwards else key for key in rows.primary_key))
+
+
+@cache
+def _inserting(model: type[Base]) -> Insert:
+    return insert(table(model))
+
+
+@cache
+def _updating(model: type[Base], names: tuple[str, ...]) -> Update:
+    rows = table(model)
+    keys = {column.name for column in rows.primary_key}
+    found = update(rows).where(*(rows.c[name] == bindparam(_KEY + name) for name in sorted(keys)))
+    return found.values({name: bindparam(name) for name in names if name not in keys})
 
 
 class Rows:
@@ -82,10 +134,10 @@ class Rows:
 
     def _find(self, kind: type[T], model: type[Base], /, **where: object) -> list[T]:
         """Records by the order of their keys; None is any value, a list is any of its values."""
-        return self._select(kind, self._query(kind, model, where))
+        return self._select(kind, model, where)
 
     def _first(self, kind: type[T], model: type[Base], /, **where: object) -> T | None:
-        return next(iter(self._select(kind, self._query(kind, model, where).limit(1))), None)
+        return next(iter(self._select(kind, model, where, limit=1)), None)
 
     def _page(
         self,
@@ -97,27 +149,26 @@ class Rows:
         **where: object,
     ) -> list[T]:
         """As ``_find``, of a table that counts: the ``newest``, those with ids below ``before``."""
-        rows = table(model)
-        query = self._query(kind, model, where)
-        if before is not None:
-            query = query.where(rows.c.id < before)
-        query = query.order_by(None).order_by(rows.c.id.desc()).limit(newest)
-        return self._select(kind, query)[::-1]
+        return self._select(kind, model, where, limit=newest, below=before, backwards=True)[::-1]
 
-    def _query(self, kind: type[T], model: type[Base], where: dict[str, object]) -> Select[Any]:
-        rows = table(model)
-        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        query = select(*(rows.c[name] for name in names)).order_by(*rows.primary_key)
-        for name, value in where.items():
-            if isinstance(value, list):
-                query = query.where(rows.c[name].in_(value))
-            elif value is not None:
-                query = query.where(rows.c[name] == value)
-        return query
-
-    def _select(self, kind: type[T], query: Select[Any]) -> list[T]:
+    def _select(
+        self,
+        kind: type[T],
+        model: type[Base],
+        where: dict[str, object],
+        *,
+        limit: int | None = None,
+        below: int | None = None,
+        backwards: bool = False,
+    ) -> list[T]:
+        given = {name: value for name, value in where.items() if value is not None}
+        lists = frozenset(name for name, value in given.items() if isinstance(value, list))
+        extra = {_LIMIT: limit, _BELOW: below}
+        extra = {name: value for name, value in extra.items() if value is not None}
+        key: Any = kind  # mypy 2 takes a type for something that cannot be hashed.
+        query = _selecting(key, model, tuple(given), lists, tuple(extra), backwards)
         with self._use() as connection:
-            return [kind(**row._mapping) for row in connection.execute(query)]
+            return [kind(*row) for row in connection.execute(query, {**given, **extra})]
 
     def _data(self, model: type[Base], **where: object) -> bytes | None:
         rows = table(model)
@@ -128,24 +179,24 @@ class Rows:
 
     def _add(self, model: type[Base], values: dict[str, Any]) -> int:
         """Add a row; gives its id, if its table counts."""
-        rows = table(model)
-        if "id" in rows.c:
+        counts = "id" in table(model).c
+        if counts:
             values.pop("id", None)
         with self._use() as connection:
-            key = connection.execute(insert(rows).values(**values)).inserted_primary_key
-        return int(key[0]) if key is not None and "id" in rows.c else 0
+            key = connection.execute(_inserting(model), values).inserted_primary_key
+        return int(key[0]) if key is not None and counts else 0
 
     def _add_all(self, model: type[Base], values: list[dict[str, Any]]) -> None:
         if values:
             with self._use() as connection:
-                connection.execute(insert(table(model)), values)
+                connection.execute(_inserting(model), values)
 
     def _save(self, model: type[Base], values: dict[str, Any]) -> bool:
         """Change the row with this key; gives whether there is one."""
-        rows = table(model)
-        key = [column == values[column.name] for column in rows.primary_key]
+        keys = {column.name for column in table(model).primary_key}
+        given = {(_KEY + name if name in keys else name): value for name, value in values.items()}
         with self._use() as connection:
-            return bool(connection.execute(update(rows).where(*key).values(**values)).rowcount)
+            return bool(connection.execute(_updating(model, tuple(values)), given).rowcount)
 
     def _put(self, model: type[Base], values: dict[str, Any]) -> None:
         """Change the row with this key, or add it."""

@@ -161,12 +161,7 @@ class SqlUserRecords(Rows):
 
     def analysis(self, serial: str) -> Analysis | None:
         """See ``UserRecords``."""
-        rows = table(AnalysisRow)
-        with self._use() as connection:
-            last = connection.execute(
-                select(func.max(rows.c.id)).where(rows.c.serial == serial)
-            ).scalar()
-        return None if last is None else self._first(Analysis, AnalysisRow, id=last)
+        return next(iter(self._page(Analysis, AnalysisRow, 1, None, serial=serial)), None)
 
     def analyses(self, serial: str) -> list[Analysis]:
         """See ``UserRecords``."""
