@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, Update, bindparam, func, select, update
 
 from unbrick.server.database.models import (
     AnalysisRow,
@@ -48,6 +50,31 @@ from unbrick.server.user_records import (
 )
 
 _SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
+
+
+@cache
+def _installations() -> Select[Any]:
+    rows, software = table(InstallationRow), table(SoftwareRow)
+    columns = [rows.c[name] for name in ("id", "serial", "since", "until")]
+    return (
+        select(*columns, *(software.c[name] for name in _SOFTWARE))
+        .join_from(rows, software, rows.c.software_id == software.c.id)
+        .where(rows.c.serial == bindparam("of"))
+        .order_by(rows.c.id)
+    )
+
+
+@cache
+def _software() -> Select[Any]:
+    rows = table(SoftwareRow)
+    return select(rows.c.id).where(*(rows.c[name] == bindparam(name) for name in _SOFTWARE))
+
+
+@cache
+def _ending() -> Update:
+    rows = table(InstallationRow)
+    now = update(rows).where(rows.c.serial == bindparam("of"), rows.c.until.is_(None))
+    return now.values(until=bindparam("at"))
 
 
 class SqlUserRecords(Rows):
@@ -127,25 +154,16 @@ class SqlUserRecords(Rows):
 
     def installations(self, serial: str) -> list[Installation]:
         """See ``UserRecords``."""
-        rows, software = table(InstallationRow), table(SoftwareRow)
-        columns = [rows.c[name] for name in ("id", "serial", "since", "until")]
-        query = (
-            select(*columns, *(software.c[name] for name in _SOFTWARE))
-            .join_from(rows, software, rows.c.software_id == software.c.id)
-            .where(rows.c.serial == serial)
-            .order_by(rows.c.id)
-        )
         with self._use() as connection:
-            return [Installation(**row._mapping) for row in connection.execute(query)]
+            found = connection.execute(_installations(), {"of": serial})
+            return [Installation(**row._mapping) for row in found]
 
     def add_installation(self, installation: Installation) -> Installation:
         """See ``UserRecords``."""
-        software = table(SoftwareRow)
         named = {name: getattr(installation, name) for name in _SOFTWARE}
-        query = select(software.c.id).where(*(software.c[name] == named[name] for name in named))
         with self._together():
             with self._use() as connection:
-                software_id = connection.execute(query).scalar()
+                software_id = connection.execute(_software(), named).scalar()
             if software_id is None:
                 software_id = self._add(SoftwareRow, named)
             values = {name: getattr(installation, name) for name in ("serial", "since", "until")}
@@ -154,10 +172,8 @@ class SqlUserRecords(Rows):
 
     def end_installation(self, serial: str, until: float) -> None:
         """See ``UserRecords``."""
-        rows = table(InstallationRow)
-        last = update(rows).where(rows.c.serial == serial, rows.c.until.is_(None))
         with self._use() as connection:
-            connection.execute(last.values(until=until))
+            connection.execute(_ending(), {"of": serial, "at": until})
 
     def analysis(self, serial: str) -> Analysis | None:
         """See ``UserRecords``."""
