@@ -185,6 +185,10 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
             yield cbor2.dumps(value)
     if target == "fuzz_delta":
         yield from _deltas(chance)
+    if target == "fuzz_phonebook_pack":
+        for count in (0, 1, 3, 17):
+            entries = [[number, "José" * 2, "+12#"] for number in range(1, count + 1)]
+            yield cbor2.dumps([1, entries])
     if target == "fuzz_ymodem":
         header = b"file.bin\0200 1 2\0"
         packets = [header.ljust(32, b"\0"), bytes(32), bytes(32)]

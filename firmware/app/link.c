@@ -7,6 +7,7 @@
 #include "messages.h"
 #include "storage.h"
 #include "update.h"
+#include "userdata.h"
 
 #define REGISTER_AGAIN_US 60000000u
 
@@ -59,7 +60,9 @@ void link_register_soon(void) {
 void link_start(void) {
     static const struct radio_resource resources[] = {
         {"announce", COAP_POST, update_answer_announcement},
+        {"backup", COAP_POST, userdata_answer_backup},
         {"message", COAP_POST, answer_message},
+        {"restore", COAP_POST, userdata_answer_restore},
         {"status", COAP_GET, update_answer_status},
     };
     static const struct radio_owner owner = {

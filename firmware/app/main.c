@@ -13,6 +13,7 @@
 #include "storage.h"
 #include "tasks.h"
 #include "update.h"
+#include "userdata.h"
 
 #include <stdarg.h>
 
@@ -75,6 +76,7 @@ _Noreturn void main(void) {
     for (;;) {
         radio_poll(timer_now());
         update_poll(timer_now());
+        userdata_poll();
         console_poll();
         if (timer_now() >= next_step) {
             tasks_step();

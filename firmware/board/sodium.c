@@ -1,4 +1,5 @@
-/* What libsodium's hash and signature code expects of the rest of libsodium. */
+/* What libsodium's hash, signature and cipher code expects of the rest of libsodium. */
+#include <sodium/core.h>
 #include <sodium/utils.h>
 #include <stdlib.h>
 
@@ -28,6 +29,11 @@ int sodium_is_zero(const unsigned char *data, const size_t length) {
         any |= bytes[i];
     }
     return any == 0;
+}
+
+/* A function was called with a length that it has no number for: a mistake of ours. */
+void sodium_misuse(void) {
+    abort();
 }
 
 _Noreturn void abort(void) {

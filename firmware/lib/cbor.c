@@ -46,6 +46,10 @@ void cbor_put_map(struct cbor_encoder *encoder, size_t pairs) {
     put_head(encoder, MAP, pairs);
 }
 
+void cbor_put_array(struct cbor_encoder *encoder, size_t items) {
+    put_head(encoder, ARRAY, items);
+}
+
 void cbor_put_uint(struct cbor_encoder *encoder, uint64_t value) {
     put_head(encoder, UINT, value);
 }
@@ -82,11 +86,6 @@ size_t cbor_encoder_finish(const struct cbor_encoder *encoder) {
 
 /* ---- Decoder ---- */
 
-struct reader {
-    const uint8_t *next;
-    size_t left;
-};
-
 struct item {
     enum major major;
     uint64_t value;      /* number, length or count */
@@ -94,7 +93,7 @@ struct item {
 };
 
 /* Reads one head, and a string's bytes with it. */
-static enum cbor_error read_item(struct reader *reader, struct item *item) {
+static enum cbor_error read_item(struct cbor_reader *reader, struct item *item) {
     if (reader->left == 0) {
         return CBOR_TRUNCATED;
     }
@@ -137,8 +136,39 @@ static enum cbor_error read_item(struct reader *reader, struct item *item) {
     return CBOR_OK;
 }
 
+bool cbor_read_array(struct cbor_reader *reader, uint32_t *count) {
+    struct item item;
+    /* An item takes at least a byte. */
+    if (read_item(reader, &item) != CBOR_OK || item.major != ARRAY || item.value > reader->left ||
+        item.value > UINT32_MAX) {
+        return false;
+    }
+    *count = (uint32_t)item.value;
+    return true;
+}
+
+bool cbor_read_uint(struct cbor_reader *reader, uint32_t maximum, uint32_t *value) {
+    struct item item;
+    if (read_item(reader, &item) != CBOR_OK || item.major != UINT || item.value > maximum) {
+        return false;
+    }
+    *value = (uint32_t)item.value;
+    return true;
+}
+
+bool cbor_read_text(struct cbor_reader *reader, char *text, size_t size) {
+    struct item item;
+    if (read_item(reader, &item) != CBOR_OK || item.major != TEXT || item.value >= size ||
+        memchr(item.data, 0, (size_t)item.value) != NULL) {
+        return false;
+    }
+    memcpy(text, item.data, (size_t)item.value);
+    text[item.value] = '\0';
+    return true;
+}
+
 /* Skips what belongs to an item whose head has been read. */
-static enum cbor_error skip_contents(struct reader *reader, struct item item) {
+static enum cbor_error skip_contents(struct cbor_reader *reader, struct item item) {
     uint64_t pending[CBOR_MAX_DEPTH]; /* items still to come at each level */
     size_t depth = 0;
     for (;;) {
@@ -200,7 +230,8 @@ static struct cbor_field *find(struct cbor_field *fields, size_t count, uint64_t
     return NULL;
 }
 
-static enum cbor_error decode_pair(struct reader *reader, struct cbor_field *fields, size_t count) {
+static enum cbor_error decode_pair(struct cbor_reader *reader, struct cbor_field *fields,
+                                   size_t count) {
     struct item item;
     enum cbor_error error = read_item(reader, &item);
     if (error != CBOR_OK) {
@@ -225,7 +256,7 @@ enum cbor_error cbor_decode_map(const uint8_t *data, size_t length, struct cbor_
         fields[i].data = NULL;
         fields[i].length = 0;
     }
-    struct reader reader = {data, length};
+    struct cbor_reader reader = {data, length};
     struct item map;
     enum cbor_error error = read_item(&reader, &map);
     if (error != CBOR_OK) {

@@ -1,5 +1,5 @@
 /* As much of CBOR (RFC 8949) as the protocols use: maps of definite length with unsigned keys and
- * unsigned, text or byte string values. */
+ * unsigned, text or byte string values; arrays of definite length. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,6 +16,7 @@ struct cbor_encoder {
 
 void cbor_encoder_init(struct cbor_encoder *encoder, uint8_t *buffer, size_t size);
 void cbor_put_map(struct cbor_encoder *encoder, size_t pairs);
+void cbor_put_array(struct cbor_encoder *encoder, size_t items);
 void cbor_put_uint(struct cbor_encoder *encoder, uint64_t value);
 void cbor_put_bytes(struct cbor_encoder *encoder, const void *data, size_t length);
 void cbor_put_text(struct cbor_encoder *encoder, const char *text);
@@ -70,3 +71,21 @@ enum cbor_error cbor_decode_map(const uint8_t *data, size_t length, struct cbor_
 /* Copies a text field to a NUL-terminated string. False (and an empty string) when it is absent,
  * does not fit, or holds a NUL. */
 bool cbor_copy_text(const struct cbor_field *field, char *text, size_t size);
+
+/* Reading item by item what must be just so. Begin with all of the input; `left` is 0 at its end.
+ * Never reads outside the input. False: the next item is another one, beyond the bounds, or
+ * malformed; the reader is then of no more use. */
+struct cbor_reader {
+    const uint8_t *next;
+    size_t left; /* bytes */
+};
+
+/* The head of an array; its `count` items follow. There are not more than bytes that are left. */
+bool cbor_read_array(struct cbor_reader *reader, uint32_t *count);
+
+/* A number of at most `maximum`. */
+bool cbor_read_uint(struct cbor_reader *reader, uint32_t maximum, uint32_t *value);
+
+/* A text without a NUL, valid UTF-8, that fits in `size` bytes (at least 1) with a NUL behind it.
+ */
+bool cbor_read_text(struct cbor_reader *reader, char *text, size_t size);

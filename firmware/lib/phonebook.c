@@ -164,7 +164,12 @@ static void get_text(const uint8_t *field, char *text) {
     text[field[0]] = '\0';
 }
 
-int phonebook_add(struct phonebook *book, const char *name, const char *number) {
+static bool is_text(const uint8_t *field, const char *text, size_t length) {
+    return field[0] == length && memcmp(field + 1, text, length) == 0;
+}
+
+/* Adds an entry; `id` 0 stands for any. */
+static int put(struct phonebook *book, uint16_t id, const char *name, const char *number) {
     const size_t name_length = strlen(name);
     const size_t number_length = strlen(number);
     if (book->error != PHONEBOOK_OK) {
@@ -181,14 +186,41 @@ int phonebook_add(struct phonebook *book, const char *name, const char *number) 
         book->count >= UINT16_MAX) {
         return PHONEBOOK_NO_ROOM;
     }
+    if (id == 0 || position_of(book, id) < book->count) {
+        id = free_id(book);
+    }
     uint8_t record[PAYLOAD_SIZE] = {[AT_KIND] = RECORD_ADD};
-    const uint16_t id = free_id(book);
     record[AT_ID] = (uint8_t)id;
     record[AT_ID + 1] = (uint8_t)(id >> 8);
     put_text(record + at_name(book), name, name_length);
     put_text(record + at_number(book), number, number_length);
     const int error = append(book, record);
     return error == PHONEBOOK_OK ? id : error;
+}
+
+int phonebook_add(struct phonebook *book, const char *name, const char *number) {
+    return put(book, 0, name, number);
+}
+
+int phonebook_put(struct phonebook *book, const struct phonebook_entry *entry) {
+    return put(book, entry->id, entry->name, entry->number);
+}
+
+bool phonebook_is_entry(const struct phonebook_entry *entry) {
+    return entry->id != 0 && is_name(entry->name, strlen(entry->name)) &&
+           is_number(entry->number, strlen(entry->number));
+}
+
+uint32_t phonebook_count(const struct phonebook *book, const struct phonebook_entry *entry) {
+    const size_t name_length = strlen(entry->name);
+    const size_t number_length = strlen(entry->number);
+    uint32_t count = 0;
+    for (uint32_t position = 0; position < book->count; position++) {
+        const uint8_t *record = record_at(book, position);
+        count += is_text(record + at_number(book), entry->number, number_length) &&
+                 is_text(record + at_name(book), entry->name, name_length);
+    }
+    return count;
 }
 
 int phonebook_delete(struct phonebook *book, uint16_t id) {

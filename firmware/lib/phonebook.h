@@ -49,6 +49,16 @@ int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t 
  * number twice are allowed. */
 int phonebook_add(struct phonebook *book, const char *name, const char *number);
 
+/* As phonebook_add, for an entry that was in a phonebook before: it keeps its ID when that is free.
+ */
+int phonebook_put(struct phonebook *book, const struct phonebook_entry *entry);
+
+/* Whether there can be such an entry. */
+bool phonebook_is_entry(const struct phonebook_entry *entry);
+
+/* How many entries have the name and the number of this one. */
+uint32_t phonebook_count(const struct phonebook *book, const struct phonebook_entry *entry);
+
 int phonebook_delete(struct phonebook *book, uint16_t id);
 
 /* The entry at `position`, 0 to count - 1, in the order they were added. False: there is none. */

@@ -132,7 +132,42 @@ static void test_encode(void) {
     }
 }
 
+static void test_items(void) {
+    uint8_t buffer[16];
+    char text[4];
+    uint32_t number;
+    struct cbor_encoder encoder;
+    cbor_encoder_init(&encoder, buffer, sizeof buffer);
+    cbor_put_array(&encoder, 3);
+    cbor_put_uint(&encoder, 1000);
+    cbor_put_text(&encoder, "abc");
+    cbor_put_text(&encoder, "");
+    const size_t length = cbor_encoder_finish(&encoder);
+    CHECK_EQUAL(length, 9);
+    struct cbor_reader reader = {buffer, length};
+    CHECK(cbor_read_array(&reader, &number) && number == 3);
+    CHECK(cbor_read_uint(&reader, 1000, &number) && number == 1000);
+    CHECK(cbor_read_text(&reader, text, sizeof text));
+    CHECK_TEXT(text, "abc");
+    CHECK(cbor_read_text(&reader, text, sizeof text));
+    CHECK_TEXT(text, "");
+    CHECK_EQUAL(reader.left, 0);
+    CHECK(!cbor_read_text(&reader, text, sizeof text));
+
+    reader = (struct cbor_reader){buffer + 1, length - 1};
+    CHECK(!cbor_read_uint(&reader, 999, &number));
+    reader = (struct cbor_reader){buffer + 4, length - 4};
+    CHECK(!cbor_read_text(&reader, text, 3)); /* the NUL does not fit */
+    reader = (struct cbor_reader){(const uint8_t *)"\x62\0a", 3};
+    CHECK(!cbor_read_text(&reader, text, sizeof text));
+    reader = (struct cbor_reader){(const uint8_t *)"\x82\0", 2};
+    CHECK(!cbor_read_array(&reader, &number)); /* more items than bytes */
+    reader = (struct cbor_reader){buffer, length};
+    CHECK(!cbor_read_uint(&reader, UINT32_MAX, &number));
+}
+
 int main(void) {
+    test_items();
     test_decode();
     test_refusals();
     test_truncation();

@@ -1,8 +1,8 @@
 """Compiles and links the terminal's firmware with the pinned ``ziglang`` package.
 
 Two builds of the same sources with the same options give the same bytes, wherever they are made.
-Third-party code, libsodium's SHA-256, SHA-512 and Ed25519, is not in the repository: it comes from
-PyNaCl's source distribution, which pip fetches and checks against a pinned hash.
+Third-party code, libsodium's hashes, signature check and cipher, is not in the repository: it comes
+from PyNaCl's source distribution, which pip fetches and checks against a pinned hash.
 """
 
 from __future__ import annotations
@@ -69,14 +69,26 @@ _PYNACL = "PyNaCl-1.5.0"
 _PYNACL_SHA256 = "8ac7448f09ab85811607bdd21ec2464495ac8b7c66d146bf545b0f08fb9220ba"
 _SODIUM = f"{_PYNACL}/src/libsodium/src/libsodium"
 _SODIUM_SOURCES = (
+    "crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305.c",
+    "crypto_auth/hmacsha256/auth_hmacsha256.c",
     "crypto_core/ed25519/ref10/ed25519_ref10.c",
     "crypto_hash/sha256/cp/hash_sha256_cp.c",
     "crypto_hash/sha512/cp/hash_sha512_cp.c",
+    "crypto_onetimeauth/poly1305/donna/poly1305_donna.c",
+    "crypto_onetimeauth/poly1305/onetimeauth_poly1305.c",
     "crypto_sign/ed25519/ref10/open.c",
     "crypto_sign/ed25519/ref10/sign.c",
+    "crypto_stream/chacha20/ref/chacha20_ref.c",
+    "crypto_stream/chacha20/stream_chacha20.c",
     "crypto_verify/sodium/verify.c",
 )
-_SODIUM_HEADERS = ("include/", "crypto_sign/ed25519/ref10/", "crypto_core/ed25519/ref10/")
+_SODIUM_HEADERS = (
+    "include/",
+    "crypto_core/ed25519/ref10/",
+    "crypto_onetimeauth/poly1305/",
+    "crypto_sign/ed25519/ref10/",
+    "crypto_stream/chacha20/",
+)
 
 _STAMP = "firmware.json"
 
