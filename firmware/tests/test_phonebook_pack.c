@@ -169,7 +169,7 @@ static void test_power_cuts(void) {
         }
     }
     printf("%u power cuts\n", (unsigned)cases);
-    CHECK(cases > 6 * SIM_CUTS); /* of the compaction, too */
+    CHECK(cases > 5 * SIM_CUTS); /* of the compaction, too */
 }
 
 static void test_refusals(void) {
