@@ -91,7 +91,12 @@ static int store_missing(struct phonebook *book, const struct phonebook_packed *
 
 int phonebook_restore(struct phonebook *book, const struct phonebook_packed *packed,
                       uint32_t *stored, phonebook_progress_fn *progress, void *ctx) {
-    int error = store_missing(book, packed, stored, progress, ctx);
+    *stored = 0;
+    /* An entry that power was lost on may read as there now and be gone at the next start. */
+    int error = book->error != PHONEBOOK_OK ? book->error : recordlog_affirm(&book->log);
+    if (error == RECORDLOG_OK) {
+        error = store_missing(book, packed, stored, progress, ctx);
+    }
     if (error == PHONEBOOK_OK && *stored > 0) {
         /* What is read back now must be all of it. */
         uint32_t more;
