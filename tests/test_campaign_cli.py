@@ -215,8 +215,8 @@ def test_exhaustive_starts_every_different_nor_once(
     started = []
 
     def noted(scenario: Scenario, state: State, resolution: int) -> Outcome:
-        key = state.key[1]
-        started.append((state.cells, key, resolution))
+        server = state.server.canonical if state.server else ""
+        started.append((state.cells, server, resolution))
         return run(scenario, state, resolution)
 
     result = search(PHONEBOOK, start, noted, Here())

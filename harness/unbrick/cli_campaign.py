@@ -20,7 +20,7 @@ from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.presets import PRESETS
 from unbrick.campaign.replay import debug, reduced, replay, vcd
-from unbrick.campaign.run import pool, run_in, start_in
+from unbrick.campaign.run import images_in, pool, run_in, start_in
 from unbrick.campaign.scenario import SCENARIOS, find_scenario
 from unbrick.campaign.search import search
 from unbrick.campaign.session import initial_state, run_session
@@ -215,6 +215,7 @@ def campaign(
                         bounds,
                         workers=jobs,
                         progress=bar.step,
+                        images=images_in(firmware.resolve()),
                     )
                     if preset == "exhaustive" and result.closed:
                         start_raw_states(result, start, run, executor, jobs, bar.step)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.run import Here
 from unbrick.campaign.scenario import find_scenario
 from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import initial_state, run_session
+from unbrick.campaign.session import images_of, initial_state, run_session
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.build import firmware_folder, read_releases
 from unbrick.image.release import make_releases
@@ -324,7 +324,8 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
     start = initial_state(engine, releases, scenario)
     run = partial(run_session, engine, releases)
     bounds = bug.bounds if seeded else replace(bug.bounds, states=QUICK)
-    return search(scenario, start, run, Here(), bounds, workers=1)
+    images = images_of(releases)
+    return search(scenario, start, run, Here(), bounds, workers=1, images=images)
 
 
 def table(results: Mapping[str, Result]) -> str:

@@ -13,6 +13,15 @@ sound:
   compaction. A half whose header is not valid is erased before it is used: its slots are left out.
 - **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
   all. A valid image counts as its digest, anything else as *damaged*.
+- **Application under command.** Only while the journal says so (phase COMMANDED) is it rewritten
+  step by step over losses of power, and only then does anything else than its validity count; what
+  is not COMMANDED begins again with a valid image and an erase. What the steps ask of the cells:
+  an erase nothing; a write whether its data can be programmed over what is there, and then it
+  programs all of that again; a check and the verdict at the end whether what is there is what is
+  wanted. So the range of a write, and what lies between such ranges, is one of: as wanted (*done*),
+  can become so by programming (*open*; what is blank and what was torn on the way), or neither,
+  which counts cell by cell. Blocks whose erase is still to come do not count. What the steps are
+  the server knows: this part of the form needs its plan.
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
 
 Everything else counts as it is.
@@ -20,20 +29,28 @@ Everything else counts as it is.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect
-from unbrick.nor.cells import BLOCK, RESOLUTIONS, Cells
+from unbrick.nor.cells import BLOCK, RESOLUTIONS, Cells, both
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HEADER = 64
 HEADER_USED = 20
 SLOT = 64
 PLENTY = 12
 IMAGE_MAGIC = 0x96F3B83D
+COMMANDED = 4
+"""The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
 _JOURNAL = BOARD.partition("journal")
 _USERDATA = BOARD.partition("userdata")
@@ -47,12 +64,27 @@ _PLAIN_BLOCKS = [
 ]
 
 
-def _generation(half: bytes) -> int | None:
-    """The generation of a half with a valid header, else None."""
+@dataclass(frozen=True)
+class Plan:
+    """What the server's steps make of the application's partition.
+
+    Attributes:
+        image: that they make.
+        writes: (offset in the NOR, bytes) of each range that they write, in their order.
+        to_erase: offsets of the blocks whose erase is not done for sure.
+    """
+
+    image: bytes
+    writes: tuple[tuple[int, int], ...]
+    to_erase: frozenset[int]
+
+
+def valid_header(half: bytes) -> tuple[int, int] | None:
+    """Generation and format of a half with a valid header, else None."""
     header = half[:HEADER_USED].ljust(HEADER_USED, b"\xff")
-    magic, _, generation, _, crc = struct.unpack("<5I", header)
+    magic, layout, generation, _, crc = struct.unpack("<5I", header)
     valid = crc == zlib.crc32(header[:16]) and magic not in {0, 0xFFFFFFFF}
-    return int(generation) if valid else None
+    return (int(generation), int(layout)) if valid else None
 
 
 def _slot(raw: bytes) -> bytes | str:
@@ -66,7 +98,9 @@ def _slot(raw: bytes) -> bytes | str:
 
 
 @lru_cache(maxsize=4096)
-def _half(half: bytes, *, newest_only: bool) -> tuple[object, ...]:
+def _half(
+    half: bytes, *, newest_only: bool
+) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...]]:
     """The slots of a half with a valid header, up to the first blank one and what may follow it."""
     raw = half + b"\xff" * (-len(half) % SLOT)
     slots = [_slot(raw[at : at + SLOT]) for at in range(HEADER, len(raw), SLOT)]
@@ -82,17 +116,27 @@ def _half(half: bytes, *, newest_only: bool) -> tuple[object, ...]:
 
 def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
     first, second = (cells.blocks[(offset + at) // BLOCK] for at in (0, BLOCK))
-    generations = _generation(first), _generation(second)
+    headers = valid_header(first), valid_header(second)
     forms = [
         ("none", _slot(half[:HEADER].ljust(HEADER, b"\xff")) in {"blank", "zero"})
-        if generation is None
-        else ("log", _half(half, newest_only=newest_only))
-        for half, generation in zip((first, second), generations, strict=True)
+        if header is None
+        else ("log", header[1], _half(half, newest_only=newest_only))
+        for half, header in zip((first, second), headers, strict=True)
     ]
-    swapped = generations[0] is None or (
-        generations[1] is not None and (generations[1] - generations[0]) % 2**32 < 2**31
+    swapped = headers[0] is None or (
+        headers[1] is not None and (headers[1][0] - headers[0][0]) % 2**32 < 2**31
     )
     return tuple(forms[::-1] if swapped else forms)
+
+
+def is_commanded(halves: Iterable[bytes]) -> bool:
+    """Whether the newest record of the journal says so, in either of its halves."""
+    for half in halves:
+        if valid_header(half) is not None:
+            kept = _half(half, newest_only=True)[0]
+            if any(isinstance(slot, bytes) and slot[0] == COMMANDED for slot in kept):
+                return True
+    return False
 
 
 @lru_cache(maxsize=4096)
@@ -111,18 +155,60 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
         return b""
 
 
-def _form(cells: Cells) -> tuple[object, ...]:
+@lru_cache(maxsize=4096)
+def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
+    """How far each range of the image is; what is done besides the ranges named is not named."""
+    forms: list[tuple[str, int, str]] = []
+    end = _APPLICATION.offset + len(plan.image)
+    at = _APPLICATION.offset
+    for offset, length in (*sorted(plan.writes), (end, 0)):
+        for begin, stop in ((at, offset), (offset, min(end, offset + length))):
+            forms += _range(blocks, begin, stop, plan)
+        at = max(at, offset + length)
+    return tuple(dict.fromkeys(forms))
+
+
+def _range(
+    blocks: tuple[bytes, ...], begin: int, end: int, plan: Plan
+) -> list[tuple[str, int, str]]:
+    """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
+    found = []
+    while begin < end:
+        number, start = divmod(begin - _APPLICATION.offset, BLOCK)
+        size = min(end - begin, BLOCK - start)
+        first = begin - _APPLICATION.offset
+        wanted = plan.image[first : first + size]
+        there = blocks[number][start : start + size].ljust(size, b"\xff")
+        if begin - start in plan.to_erase:
+            found.append(("to be erased", number, ""))
+        elif there != wanted and both(there, wanted) == wanted:
+            found.append(("open", begin, ""))
+        elif there != wanted:
+            found.append(("other", begin, hashlib.sha256(there).hexdigest()))
+        begin += size
+    return found
+
+
+def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
     application = tuple(cells.blocks[number] for number in _APPLICATION_BLOCKS)
+    halves = (cells.blocks[(_JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK))
+    commanded = plan is not None and is_commanded(halves)
     return (
         tuple(cells.blocks[number] for number in _PLAIN_BLOCKS),
         _image(application),
         _log(cells, _JOURNAL.offset, newest_only=True),
         _log(cells, _USERDATA.offset, newest_only=False),
+        _under_command(application, plan) if plan is not None and commanded else (),
     )
 
 
-def canonical(cells: Cells) -> tuple[object, ...]:
-    """What two states of the NOR share exactly when they count as one; hashable."""
+def canonical(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
+    """What two states of the NOR share exactly when they count as one; hashable.
+
+    Args:
+        cells: the NOR.
+        plan: of the commanded update that is under way on the server, if there is one.
+    """
     if not cells.weak:
-        return _form(cells)
-    return tuple(_form(cells.readable(resolution)) for resolution in range(RESOLUTIONS))
+        return _form(cells, plan)
+    return tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))

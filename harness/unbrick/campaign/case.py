@@ -4,7 +4,10 @@
 operation 12, which is torn in the way called ``weak``; in the second session weak cells read in way
 1, and power is lost just before operation 5; the third session is the case. A step ``7@3`` loses
 power with 7 operations done, after the server's third change of mind. ``staged~17`` is the scenario
-over the bad link number 17 (``unbrick.campaign.links``).
+over the bad link number 17 (``unbrick.campaign.links``). ``commanded/12!7``: in the session that
+follows, the server dies at its seventh change of mind, before it can say anything of it, and is
+there again at once; with ``!7-said`` just after it has said it; with ``!7-late`` then, too, and it
+stays away for long (``unbrick.campaign.story``). ``commanded!7`` says that of the first session.
 """
 
 from __future__ import annotations
@@ -14,7 +17,28 @@ from dataclasses import dataclass, replace
 
 from unbrick.errors import SetupError
 
-_STEP = re.compile(r"(\d+)(?:-([a-z-]+)|@(\d+))?(?:\+(\d))?")
+_DEATH = r"(?:!(\d+)(?:-(said|late))?)?"
+_FIRST = re.compile(rf"([a-z0-9-]+)(?:~(\d+))?{_DEATH}")
+_STEP = re.compile(rf"(\d+)(?:-([a-z-]+)|@(\d+))?(?:\+(\d))?{_DEATH}")
+
+
+@dataclass(frozen=True)
+class Death:
+    """The server dies at its change of mind number ``change``.
+
+    ``when``: empty, before it has told anybody; ``said``, when it has; ``late``, when it has, and
+    it stays away for long.
+    """
+
+    change: int
+    when: str = ""
+
+    def __str__(self) -> str:
+        return f"!{self.change}" + (f"-{self.when}" if self.when else "")
+
+
+def _death(change: str | None, when: str | None) -> Death | None:
+    return None if change is None else Death(int(change), when or "")
 
 
 @dataclass(frozen=True)
@@ -26,35 +50,60 @@ class Step:
         torn: how the operation is torn; empty: it was not begun.
         change: the server's changes of mind before the cut, when that is what counts; else None.
         resolution: how weak cells read in the session that follows.
+        death: of the server in the session that follows.
     """
 
     op: int
     torn: str = ""
     change: int | None = None
     resolution: int = 0
+    death: Death | None = None
 
     def __str__(self) -> str:
         text = str(self.op)
         text += f"-{self.torn}" if self.torn else ""
         text += f"@{self.change}" if self.change is not None else ""
-        return text + (f"+{self.resolution}" if self.resolution else "")
+        text += f"+{self.resolution}" if self.resolution else ""
+        return text + str(self.death or "")
 
 
 @dataclass(frozen=True)
 class CaseId:
-    """A scenario, perhaps a bad link, and the losses of power that lead to a case."""
+    """A scenario, perhaps a bad link, and the losses of power that lead to a case.
+
+    ``first_death`` is of the server in the first session.
+    """
 
     scenario: str
     steps: tuple[Step, ...] = ()
     link: int | None = None
+    first_death: Death | None = None
 
     def __str__(self) -> str:
         link = "" if self.link is None else f"~{self.link}"
-        return "/".join((self.scenario + link, *map(str, self.steps)))
+        first = f"{self.scenario}{link}{self.first_death or ''}"
+        return "/".join((first, *map(str, self.steps)))
+
+    @property
+    def resolution(self) -> int:
+        """How weak cells read in the case's own session."""
+        return self.steps[-1].resolution if self.steps else 0
+
+    @property
+    def death(self) -> Death | None:
+        """Of the server in the case's own session."""
+        return self.steps[-1].death if self.steps else self.first_death
 
     def then(self, step: Step) -> CaseId:
         """This case and one more loss of power."""
         return replace(self, steps=(*self.steps, step))
+
+    def with_death(self, death: Death | None) -> CaseId:
+        """This case, with another fate of the server in its own session."""
+        if not self.steps:
+            return replace(self, first_death=death)
+        *before, last = self.steps
+        return replace(self, steps=(*before, replace(last, death=death)))
 
     @classmethod
     def parse(cls, text: str) -> CaseId:
@@ -63,10 +112,15 @@ class CaseId:
         Raises:
             SetupError: it names none.
         """
-        scenario, *steps = text.split("/")
-        scenario, tilde, link = scenario.partition("~")
-        if tilde and not link.isdecimal():
-            raise SetupError(f"not a case ID: {text!r}", hint="a link has a number, as staged~17")
+        first, *steps = text.split("/")
+        begins = _FIRST.fullmatch(first)
+        if begins is None:
+            hint = "a link has a number, as staged~17" if "~" in first else ""
+            raise SetupError(
+                f"not a case ID: {text!r}",
+                hint=hint or "copy one from a report, as staged/12-weak+1",
+            )
+        scenario, link, change, when = begins.groups()
         parsed = []
         for step in steps:
             match = _STEP.fullmatch(step)
@@ -74,13 +128,19 @@ class CaseId:
                 raise SetupError(
                     f"not a case ID: {text!r}", hint="copy one from a report, as staged/12-weak+1"
                 )
-            op, torn, change, resolution = match.groups()
+            op, torn, mark, resolution, *death = match.groups()
             parsed.append(
                 Step(
                     int(op),
                     torn or "",
-                    None if change is None else int(change),
+                    None if mark is None else int(mark),
                     int(resolution or 0),
+                    _death(*death),
                 )
             )
-        return cls(scenario, tuple(parsed), int(link) if tilde else None)
+        return cls(
+            scenario,
+            tuple(parsed),
+            None if link is None else int(link),
+            _death(change, when),
+        )

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from unbrick.campaign.case import CaseId
-    from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
     from unbrick.campaign.session import Outcome, State
 
 
 def _raw(state: State) -> bytes:
     """A state cell for cell."""
-    digest = hashlib.sha256(repr((state.cells.weak, state.key[1])).encode())
+    server = state.server.canonical if state.server else ""
+    digest = hashlib.sha256(repr((state.cells.weak, server)).encode())
     for block in state.cells.blocks:
         digest.update(hashlib.sha256(block).digest())
     return digest.digest()
@@ -38,7 +38,7 @@ def _unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
     wanted = {case.id for case in result.cases}
     left: list[tuple[CaseId, State]] = []
     for case in list(result.cases):
-        state = of_case[case.id]
+        state = of_case[case.id.with_death(None)]
         if case.outcome.violation:
             continue
         for next_id, successor in losses(case.id, state, case.outcome, torn=True):
@@ -57,7 +57,7 @@ def _unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
 def start_raw_states(
     result: Result,
     start: State,
-    run: Callable[[Scenario, State, int], Outcome],
+    run: Callable[..., Outcome],
     executor: Executor,
     workers: int = 2,
     progress: Callable[[Result, int], None] | None = None,
@@ -78,8 +78,8 @@ def start_raw_states(
         while waiting or running:
             while waiting and len(running) < 2 * workers:
                 case_id, state = waiting.popleft()
-                resolution = case_id.steps[-1].resolution
-                running.append((case_id, executor.submit(run, result.scenario, state, resolution)))
+                future = executor.submit(run, result.scenario, state, case_id.resolution)
+                running.append((case_id, future))
             case_id, future = running.popleft()
             result.cases.append(Case(case_id, future.result()))
             if progress:

@@ -54,8 +54,7 @@ def _one_link(
     rng = random.Random(f"cuts {number}")
     case_id, cases = CaseId(scenario.name, link=number), []
     for session in range(rng.randint(0, GIVE_UP) + 1):
-        resolution = case_id.steps[-1].resolution if case_id.steps else 0
-        case = Case(case_id, run(scenario, state, resolution, (number, session)))
+        case = Case(case_id, run(scenario, state, case_id.resolution, (number, session)))
         cases.append(case)
         if case.outcome.violation or not case.outcome.ops:
             break

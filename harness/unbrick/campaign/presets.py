@@ -5,7 +5,7 @@ from __future__ import annotations
 from unbrick.campaign.search import Bounds
 
 PRESETS = {
-    "quick": Bounds(depth=1, states=40),
+    "quick": Bounds(depth=1, states=40, deaths=8),
     "full": Bounds(),
     "exhaustive": Bounds(),
 }

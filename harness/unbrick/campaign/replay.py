@@ -23,7 +23,7 @@ from unbrick.wire import coap, slipmux
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from unbrick.campaign.case import CaseId, Step
+    from unbrick.campaign.case import CaseId, Death, Step
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.session import Outcome, State
     from unbrick.engine.base import Line
@@ -225,14 +225,14 @@ def replay(
 
     number = itertools.count()
 
-    def run(state: State, resolution: int) -> Outcome:
+    def run(state: State, resolution: int, death: Death | None) -> Outcome:
         heard.clear()
         link = None if case.link is None else (case.link, next(number))
         lines = engine.wire, engine.radio
         engine.wire = _Listener(engine.wire, engine, 0, heard)
         engine.radio = _Listener(engine.radio, engine, 1, heard)
         try:
-            return run_session(engine, releases, scenario, state, resolution, link)
+            return run_session(engine, releases, scenario, state, resolution, link, death)
         finally:
             engine.wire, engine.radio = lines
 
@@ -270,12 +270,12 @@ def debug(
         DebuggerGoneError: the debugger has killed the terminal.
     """
     number = itertools.count()
-    last: list[tuple[State, int, tuple[int, int] | None]] = []
+    last: list[tuple[State, int, tuple[int, int] | None, Death | None]] = []
 
-    def run(state: State, resolution: int) -> Outcome:
+    def run(state: State, resolution: int, death: Death | None) -> Outcome:
         link = None if case.link is None else (case.link, next(number))
-        last.append((state, resolution, link))
-        return run_session(engine, releases, scenario, state, resolution, link)
+        last.append((state, resolution, link, death))
+        return run_session(engine, releases, scenario, state, resolution, link, death)
 
     for _ in follow(case, start, run):
         pass
@@ -293,7 +293,7 @@ def debug(
 def reduced(
     case: CaseId,
     start: State,
-    run: Callable[[Scenario, State, int, tuple[int, int] | None], Outcome],
+    run: Callable[..., Outcome],
     scenario: Scenario,
 ) -> CaseId | None:
     """The case with the fewest faults that breaks the same invariant; None: this one breaks none.
@@ -301,7 +301,8 @@ def reduced(
     Args:
         case: what to reduce.
         start: where the scenario begins.
-        run: runs a session, over a bad link (its number, and the session's) or a good one.
+        run: runs a session, over a bad link (its number, and the session's) or a good one, with a
+            death of the server or without.
         scenario: that of the case.
 
     Raises:
@@ -311,9 +312,9 @@ def reduced(
     def kind(tried: CaseId) -> str:
         sessions = itertools.count()
 
-        def one(state: State, resolution: int) -> Outcome:
+        def one(state: State, resolution: int, death: Death | None) -> Outcome:
             link = None if tried.link is None else (tried.link, next(sessions))
-            return run(scenario, state, resolution, link)
+            return run(scenario, state, resolution, link, death)
 
         *_, (_, _, outcome) = follow(tried, start, one)
         return outcome.violation[0] if outcome.violation else ""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import initial_state, run_session
+from unbrick.campaign.session import images_of, initial_state, run_session
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.release import make_releases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from unbrick.campaign.case import Death
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
     from unbrick.campaign.session import Outcome, State
@@ -38,9 +39,15 @@ def run_in(
     state: State,
     resolution: int = 0,
     link: tuple[int, int] | None = None,
+    death: Death | None = None,
 ) -> Outcome:
     """Run one session with the firmware in a folder; for any process."""
-    return run_session(*_tools(firmware), scenario, state, resolution, link)
+    return run_session(*_tools(firmware), scenario, state, resolution, link, death)
+
+
+def images_in(firmware: Path) -> dict[bytes, bytes]:
+    """The software in a folder, by digest."""
+    return images_of(_tools(firmware)[1])
 
 
 def start_in(firmware: Path, scenario: Scenario) -> State:
@@ -99,7 +106,16 @@ def run_campaign(
     firmware = Path(firmware).resolve()
     start = start_in(firmware, scenario)
     run = partial(run_in, firmware)
-    return search(scenario, start, run, executor, bounds, workers=workers, progress=progress)
+    return search(
+        scenario,
+        start,
+        run,
+        executor,
+        bounds,
+        workers=workers,
+        progress=progress,
+        images=images_in(firmware),
+    )
 
 
 def run_links(

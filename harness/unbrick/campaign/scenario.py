@@ -44,6 +44,10 @@ class Scenario:
         differences: the differential files that the server sends where they help: ``sound`` ones,
             ``misfit``, made against other software than the terminal registered with, or
             ``forged``, that become an image with a bad signature; ``None``: it sends full images.
+        commanded: the server commands ``updates`` step by step, after the user's data is in its
+            care; it may die whenever it has changed its mind, while the terminal goes on.
+        meddled: ``saves`` are saved just when the data has been backed up.
+        recalled: the update is cancelled when the data has been backed up.
     """
 
     name: str
@@ -62,6 +66,14 @@ class Scenario:
     imposter: str | None = None
     unfit: tuple[str, ...] = ()
     differences: str | None = None
+    commanded: bool = False
+    meddled: bool = False
+    recalled: bool = False
+
+    @property
+    def mortal(self) -> bool:
+        """Whether the server's deaths are searched, too."""
+        return self.commanded
 
 
 SCENARIOS = {

@@ -6,6 +6,11 @@ state in which a cut can leave it, without running them: cells before operation 
 the beginning after k operations. New states are kept once, by their canonical key, and searched in
 their turn, until there are none. Then the statement holds for any number of power cuts in any
 order.
+
+Where the scenario says that the server is mortal, each state in which it changes its mind also
+gives sessions in which it dies there, and goes on from its records, while the terminal keeps its
+power: at once, before and after it has told what it has in mind, or late. What losses of power lead
+to in these is searched, too, but for those with a late return.
 """
 
 from __future__ import annotations
@@ -15,14 +20,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
-from unbrick.campaign.case import CaseId, Step
+from unbrick.campaign.case import CaseId, Death, Step
 from unbrick.campaign.session import State
 from unbrick.errors import SetupError
 from unbrick.nor.cells import RESOLUTIONS
 from unbrick.nor.torn import tear, variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor, Future
 
     from unbrick.campaign.scenario import Scenario
@@ -42,6 +47,8 @@ class Bounds:
         exact: every difference in a cell makes another state: nothing is taken for granted of what
             the firmware can tell apart (``unbrick.campaign.canonical``).
         partition: only power that is lost at operations on this partition; ``None``: on all.
+        deaths: so many deaths of a mortal server at most, all in the session without other faults
+            and spread over it; ``None``: one for each different state.
     """
 
     depth: int | None = None
@@ -50,6 +57,7 @@ class Bounds:
     stop_early: bool = False
     exact: bool = False
     partition: str | None = None
+    deaths: int | None = None
 
     def admit(self, step: Step, ops: Sequence[FlashOp]) -> bool:
         """Whether a loss of power at ``step`` of a session with ``ops`` is within the bounds."""
@@ -85,6 +93,7 @@ class Result:
         transitions: losses of power that lead from one state to another, repetitions included.
         closed: whether no new state was left.
         cut_short: why it ended before that; empty when it did not.
+        images: the software of the scenario, by digest.
     """
 
     scenario: Scenario
@@ -93,6 +102,16 @@ class Result:
     transitions: int = 0
     closed: bool = False
     cut_short: str = ""
+    images: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+
+    def key(self, state: State) -> object:
+        """States with the same key count as one."""
+        return state.key(self.images)
+
+    @property
+    def deaths(self) -> int:
+        """Sessions in which the server died."""
+        return sum(case.id.death is not None for case in self.cases)
 
     @property
     def violations(self) -> list[Case]:
@@ -104,6 +123,8 @@ class Result:
     def statement(self) -> str:
         """The verdict in one sentence."""
         counted = f"{self.states} states, {self.transitions} transitions"
+        if self.deaths:
+            counted += f", {self.deaths} deaths of the server"
         if self.violations:
             worst = self.violations[0]
             kind, text = worst.outcome.violation or ("", "")
@@ -144,7 +165,7 @@ def after_loss(case: CaseId, step: Step, state: State, outcome: Outcome) -> Stat
     Raises:
         SetupError: the session has no such operation or change of mind.
     """
-    wanted = replace(step, resolution=0)
+    wanted = replace(step, resolution=0, death=None)
     for found, successor in losses(case, state, outcome, torn=True):
         if found.steps[-1] == wanted:
             return successor
@@ -155,9 +176,14 @@ def after_loss(case: CaseId, step: Step, state: State, outcome: Outcome) -> Stat
 
 
 def follow(
-    case: CaseId, start: State, run: Callable[[State, int], Outcome]
+    case: CaseId, start: State, run: Callable[[State, int, Death | None], Outcome]
 ) -> Iterator[tuple[CaseId, State, Outcome]]:
     """Run every session that leads to a case, and the case itself.
+
+    Args:
+        case: where to.
+        start: where its scenario begins.
+        run: runs a session: its state, how weak cells read, and the death of the server in it.
 
     Yields:
         The session's case ID, the state it begins with, and its outcome.
@@ -165,13 +191,13 @@ def follow(
     Raises:
         SetupError: the case does not exist.
     """
-    state, resolution, so_far = start, 0, replace(case, steps=())
+    state, so_far = start, replace(case, steps=())
     for step in case.steps:
-        outcome = run(state, resolution)
+        outcome = run(state, so_far.resolution, so_far.death)
         yield so_far, state, outcome
         state = after_loss(so_far, step, state, outcome)
-        so_far, resolution = so_far.then(step), step.resolution
-    yield so_far, state, run(state, resolution)
+        so_far = so_far.then(step)
+    yield so_far, state, run(state, so_far.resolution, so_far.death)
 
 
 class Search:
@@ -183,26 +209,31 @@ class Search:
     Args:
         scenario: what to search.
         start: where it begins.
-        run: runs a session; must be picklable for the executor.
+        run: runs a session (``campaign.session.run_session`` without engine and releases); must be
+            picklable for the executor.
         executor: anything that offers ``concurrent.futures.Executor``.
         bounds: how far to go.
         workers: how many sessions to keep under way.
+        images: the software of the scenario, by digest.
     """
 
     def __init__(
         self,
         scenario: Scenario,
         start: State,
-        run: Callable[[Scenario, State, int], Outcome],
+        run: Callable[..., Outcome],
         executor: Executor,
         bounds: Bounds = Bounds(),
         *,
         workers: int = 2,
+        images: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        self.result = Result(scenario, states=1)
+        self.result = Result(scenario, states=1, images=images or {})
         self._run, self._executor, self._bounds = run, executor, bounds
         self._ahead = 2 * workers
-        self._known = {start.key}
+        self._known = {self.result.key(start)}
+        self._fatal: set[object] = set()
+        self._data: dict[bytes, bytes] = {}
         self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(scenario.name), start)])
         self._running: deque[tuple[CaseId, State, Future[Outcome]]] = deque()
 
@@ -221,7 +252,7 @@ class Search:
                     self.result.cut_short = "it was to end with the first violation"
                     yield case
                     return
-                if not case.outcome.violation and case.depth != self._bounds.depth:
+                if self._goes_on(case):
                     self._follow(case, state)
                 yield case
             if self._bounds.depth is not None and not self.result.cut_short:
@@ -236,21 +267,38 @@ class Search:
     def _next(self) -> tuple[Case, State]:
         while self._queue and len(self._running) < self._ahead:
             case_id, state = self._queue.popleft()
-            resolution = case_id.steps[-1].resolution if case_id.steps else 0
-            future = self._executor.submit(self._run, self.result.scenario, state, resolution)
+            session = self.result.scenario, state, case_id.resolution
+            death = () if case_id.death is None else (None, case_id.death)
+            future = self._executor.submit(self._run, *session, *death)
             self._running.append((case_id, state, future))
         case_id, state, future = self._running.popleft()
-        return Case(case_id, future.result()), state
+        return Case(case_id, self._light(future.result())), state
+
+    def _light(self, outcome: Outcome) -> Outcome:
+        """An outcome without what nobody asks for, and with what it shares with others once:
+        thousands of them are kept.
+        """
+        data = self._data
+        ops = [replace(op, data=data.setdefault(op.data, op.data)) for op in outcome.ops]
+        console = outcome.console if outcome.violation else ""
+        return replace(outcome, ops=ops, console=console, final=None)
+
+    def _goes_on(self, case: Case) -> bool:
+        late = case.id.death is not None and case.id.death.when == "late"
+        return not case.outcome.violation and case.depth != self._bounds.depth and not late
 
     def _follow(self, case: Case, state: State) -> None:
         """Note every new state that a loss of power in this session leads to."""
         result = self.result
         for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
+            change = next_id.steps[-1].change
+            if change and result.scenario.mortal and case.id.death is None:
+                self._let_die(case, state, change, result.key(successor))
             if not self._bounds.admit(next_id.steps[-1], case.outcome.ops):
                 continue
             result.transitions += 1
             case.successors += 1
-            key = successor.exact_key if self._bounds.exact else successor.key
+            key = successor.exact_key if self._bounds.exact else result.key(successor)
             if key in self._known:
                 continue
             if self._bounds.states is not None and result.states >= self._bounds.states:
@@ -259,6 +307,23 @@ class Search:
             self._known.add(key)
             result.states += 1
             self._queue.extend(readings(next_id, successor))
+
+    def _let_die(self, case: Case, state: State, change: int, key: object) -> None:
+        """Have the server die at a change of mind, unless it has in a state that counts as that.
+
+        In every way in the session without other faults; in others before it tells, and once in
+        eight in every way.
+        """
+        most, golden = self._bounds.deaths, not case.id.steps
+        if most is not None:
+            apart = max(1, len(case.outcome.marks) // max(1, most))
+            if not golden or change % apart or len(self._fatal) == most:
+                return
+        if key in self._fatal:
+            return
+        self._fatal.add(key)
+        ways = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
+        self._queue.extend((case.id.with_death(Death(change, way)), state) for way in ways)
 
 
 def readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
@@ -272,12 +337,13 @@ def readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
 def search(
     scenario: Scenario,
     start: State,
-    run: Callable[[Scenario, State, int], Outcome],
+    run: Callable[..., Outcome],
     executor: Executor,
     bounds: Bounds = Bounds(),
     *,
     workers: int = 2,
     progress: Callable[[Result, int], None] | None = None,
+    images: Mapping[bytes, bytes] | None = None,
 ) -> Result:
     """Carry out a search to its end.
 
@@ -289,11 +355,12 @@ def search(
         bounds: how far to go.
         workers: how many sessions to keep under way.
         progress: called after each case with the result so far and the number of cases that wait.
+        images: the software of the scenario, by digest.
 
     Returns:
         The result, also when it was interrupted (KeyboardInterrupt).
     """
-    under_way = Search(scenario, start, run, executor, bounds, workers=workers)
+    under_way = Search(scenario, start, run, executor, bounds, workers=workers, images=images)
     try:
         for _ in under_way.cases():
             if progress:
@@ -321,8 +388,14 @@ def _plainer(case: CaseId) -> Iterator[CaseId]:
     """Cases with one fault less, or with one that is easier to understand."""
     if case.link is not None:
         yield replace(case, link=None)
+    if case.first_death is not None:
+        yield replace(case, first_death=None)
     for i, step in enumerate(case.steps):
         yield replace(case, steps=case.steps[:i] + case.steps[i + 1 :])
-        for other in (replace(step, resolution=0), replace(step, torn="")):
+        for other in (
+            replace(step, resolution=0),
+            replace(step, torn=""),
+            replace(step, death=None),
+        ):
             if other != step:
                 yield replace(case, steps=(*case.steps[:i], other, *case.steps[i + 1 :]))

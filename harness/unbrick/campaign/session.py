@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
 from unbrick.campaign.canonical import canonical
+from unbrick.campaign.judge import Judge, check_nothing_left
 from unbrick.campaign.links import bad_link
 from unbrick.campaign.story import SERIAL, Story, inspect_once
 from unbrick.campaign.verdict import Violation
@@ -18,8 +19,11 @@ from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from unbrick.campaign.case import Death
+    from unbrick.campaign.memory import ServerState
     from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.story import ServerState
     from unbrick.engine.inprocess import InProcessEngine
     from unbrick.image.release import Releases
     from unbrick.nor.ops import FlashOp
@@ -37,10 +41,19 @@ class State:
     cells: Cells
     server: ServerState | None
 
-    @property
-    def key(self) -> tuple[object, str]:
-        """States with the same key count as one."""
-        return canonical(self.cells), self.server.canonical if self.server else ""
+    def key(self, images: Mapping[bytes, bytes]) -> tuple[object, str]:
+        """States with the same key count as one.
+
+        Args:
+            images: the software of the scenario, by digest.
+        """
+        if self.server is None:
+            return canonical(self.cells), ""
+        try:
+            plan = self.server.plan(images)
+        except KeyError:
+            return self.exact_key
+        return canonical(self.cells, plan), self.server.canonical
 
     @property
     def exact_key(self) -> tuple[object, str]:
@@ -83,21 +96,33 @@ class Outcome:
 
 
 class _Recorder:
-    """Notes, with every look at the bench, how far the NOR is and what the server thinks."""
+    """Notes, with every look at the bench, how far the NOR is and what the server thinks.
 
-    def __init__(self, story: Story, engine: InProcessEngine) -> None:
-        self._story, self._engine = story, engine
+    Has the server die, too, if it is to; and judges each thing that it newly thinks.
+    """
+
+    def __init__(self, story: Story, engine: InProcessEngine, death: Death | None) -> None:
+        self._story, self._engine, self._death = story, engine, death
+        self._judge = Judge(story, engine, bench_key(SERIAL))
         self.marks: list[Mark] = []
         self._seen: ServerState | None = None
 
     def step(self, _now: float) -> None:
-        """Note a change. The server changes only between the terminal's turns."""
+        """Note a change. The server changes only between the terminal's turns.
+
+        Raises:
+            Violation: what the server newly thinks is not true, or not right.
+        """
         server = self._story.store.snapshot()
         if server == self._seen:
             return
         self._seen = server
-        if not self.marks or server.canonical != self.marks[-1].server.canonical:
-            self.marks.append(Mark(self._engine.op_count, server))
+        self._judge.look(server)
+        if self.marks and server.canonical == self.marks[-1].server.canonical:
+            return
+        self.marks.append(Mark(self._engine.op_count, server))
+        if self._death is not None and self._death.change == len(self.marks) - 1:
+            self._story.server_dies(self._death.when)
 
 
 def run_session(
@@ -107,6 +132,7 @@ def run_session(
     state: State,
     resolution: int = 0,
     link: tuple[int, int] | None = None,
+    death: Death | None = None,
 ) -> Outcome:
     """Run one session and check the invariants.
 
@@ -117,6 +143,7 @@ def run_session(
         state: where the session begins.
         resolution: how weak cells read.
         link: number of a bad link (``unbrick.campaign.links``) and of the session over it.
+        death: of the server in it.
 
     Raises:
         ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
@@ -128,14 +155,15 @@ def run_session(
     engine.load_nor(readable.image())
     bad = None if link is None else bad_link(*link)
     story = Story(engine, releases, scenario, state.server, link=bad)
-    recorder = _Recorder(story, engine)
+    recorder = _Recorder(story, engine, death)
     story.bench.peers.append(recorder)
     recorder.step(0.0)
     violation = None
     try:
         story.run()
         _check_end(story)
-        _check_differences(story)
+        check_nothing_left(story.store)
+        _check_differences(story, [op for op in engine.ops if _is_of_application(op)])
         _check_need(story, readable, engine.op_count)
     except Violation as found:
         violation = (found.kind, str(found))
@@ -185,13 +213,19 @@ def _check_end(story: Story) -> None:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
 
 
-def _check_differences(story: Story) -> None:
-    """A differential file that must be refused is, and as early as it can be."""
+def _is_of_application(op: FlashOp) -> bool:
+    return APPLICATION.offset <= op.offset < APPLICATION.end
+
+
+def _check_differences(story: Story, ops: list[FlashOp]) -> None:
+    """What must be refused is, and as early as it can be; ``ops`` are on the application."""
     kind = story.scenario.differences
     if kind == "misfit" and Result.NOT_REBUILT.text in story.bench.console.text:
         raise Violation("forged", "a differential file for other software was begun with")
     if kind == "forged" and "agent: rewriting" in story.bench.console.text:
         raise Violation("forged", "an image that nobody has signed was rebuilt and written")
+    if story.scenario.commanded and story.scenario.imposter and ops:
+        raise Violation("forged", "for an image that nobody has signed the NOR was erased")
 
 
 def _check_need(story: Story, before: Cells, ops: int) -> None:
@@ -208,6 +242,11 @@ def _check_need(story: Story, before: Cells, ops: int) -> None:
 
 
 _REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
+
+
+def images_of(releases: Releases) -> dict[bytes, bytes]:
+    """The signed software, by digest."""
+    return {inspect_once(image).digest: image for image in releases.signed.values()}
 
 
 def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:

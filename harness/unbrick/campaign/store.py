@@ -20,19 +20,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick import __version__
+from unbrick.campaign.memory import ServerState
 from unbrick.campaign.session import Mark, Outcome, State
-from unbrick.campaign.story import ServerState
 from unbrick.errors import SetupError
 from unbrick.nor.ops import FlashOp
 from unbrick.server.records import MessageState, Terminal, TextMessage, Update, UpdateState
-from unbrick.wire.messages import Result, TerminalState
+from unbrick.server.user_records import (
+    Backup,
+    Session,
+    SessionState,
+    Step,
+    StepKind,
+    StepState,
+)
+from unbrick.wire.messages import Kind, Result, TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.campaign.case import Death
     from unbrick.campaign.scenario import Scenario
 
-FORMAT = 1
+FORMAT = 2
 LARGEST = 8 << 20
 """Bytes that one outcome may have when it is unpacked."""
 
@@ -51,13 +60,20 @@ _READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
         "from_digest": bytes.fromhex,
         "state": UpdateState,
         "result": lambda value: None if value is None else Result(value),
+        "kind": lambda value: None if value is None else Kind(value),
     },
     TextMessage: {"state": MessageState},
+    Session: {"base": bytes.fromhex, "digest": bytes.fromhex, "state": SessionState},
+    Step: {"kind": StepKind, "state": StepState},
+    Backup: {"checksum": bytes.fromhex},
 }
 _PARTS: tuple[tuple[str, type[Any]], ...] = (
     ("terminals", Terminal),
     ("updates", Update),
     ("messages", TextMessage),
+    ("sessions", Session),
+    ("steps", Step),
+    ("backups", Backup),
 )
 
 
@@ -68,30 +84,47 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def _server_to_json(server: ServerState | None) -> Any:
+class _Rows:
+    """Records as JSON has them, each kept once: a server's states have most of them in common."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self._known: dict[Any, int] = {}
+
+    def number(self, item: Any) -> int:
+        """Of a record."""
+        if item not in self._known:
+            self._known[item] = len(self.rows)
+            self.rows.append([_plain(getattr(item, f.name)) for f in fields(item)])
+        return self._known[item]
+
+
+def _server_to_json(server: ServerState | None, rows: _Rows) -> Any:
     if server is None:
         return None
-    return {
-        part: [
-            [_plain(getattr(item, f.name)) for f in fields(kind)] for item in getattr(server, part)
-        ]
-        for part, kind in _PARTS
+    parts: dict[str, Any] = {
+        part: [rows.number(item) for item in getattr(server, part)] for part, _ in _PARTS
     }
+    parts["contents"] = [[number, data.hex()] for number, data in server.contents]
+    parts["counts"] = [[name, count] for name, count in server.counts]
+    return parts
 
 
-def _server_from_json(data: Any) -> ServerState:
-    parts = {}
+def _server_from_json(data: Any, rows: list[Any], known: dict[int, Any]) -> ServerState:
+    parts: dict[str, Any] = {}
     for part, kind in _PARTS:
         readers, names = _READERS[kind], [f.name for f in fields(kind)]
-        parts[part] = tuple(
-            kind(
-                **{
-                    name: readers.get(name, lambda same: same)(value)
-                    for name, value in zip(names, row, strict=True)
-                }
-            )
-            for row in data[part]
-        )
+        for number in data[part]:
+            if number not in known:
+                known[number] = kind(
+                    **{
+                        name: readers.get(name, lambda same: same)(value)
+                        for name, value in zip(names, rows[number], strict=True)
+                    }
+                )
+        parts[part] = tuple(known[number] for number in data[part])
+    parts["contents"] = tuple((int(key), bytes.fromhex(text)) for key, text in data["contents"])
+    parts["counts"] = tuple((str(name), int(count)) for name, count in data["counts"])
     return ServerState(**parts)
 
 
@@ -102,7 +135,8 @@ def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
         outcome: what to pack; its ``final`` is left out, as it follows from the rest.
         keep: keeps the data of a flash operation and names it.
     """
-    servers: list[Any] = [_server_to_json(mark.server) for mark in outcome.marks]
+    rows = _Rows()
+    servers: list[Any] = [_server_to_json(mark.server, rows) for mark in outcome.marks]
     body = {
         "violation": outcome.violation,
         "route": outcome.route,
@@ -110,6 +144,7 @@ def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
             [op.index, op.kind, op.offset, op.length, op.lanes, op.start, op.end, keep(op.data)]
             for op in outcome.ops
         ],
+        "rows": rows.rows,
         "marks": [[mark.ops, server] for mark, server in zip(outcome.marks, servers, strict=True)],
         "downtime": outcome.downtime,
         "virtual": outcome.virtual,
@@ -140,7 +175,11 @@ def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outc
             FlashOp(index, str(kind), offset, length, lanes, start, end, data_of(name))
             for index, kind, offset, length, lanes, start, end, name in body["ops"]
         ]
-        marks = [Mark(int(count), _server_from_json(server)) for count, server in body["marks"]]
+        known: dict[int, Any] = {}
+        marks = [
+            Mark(int(count), _server_from_json(server, body["rows"], known))
+            for count, server in body["marks"]
+        ]
         violation = None if body["violation"] is None else (*map(str, body["violation"]),)
         return Outcome(
             violation=violation if violation is None else (violation[0], violation[1]),
@@ -218,13 +257,18 @@ class OutcomeStore:
         )
         return pages * size
 
-    def key(self, scenario: Scenario, state: State, resolution: int) -> bytes:
+    def key(
+        self, scenario: Scenario, state: State, resolution: int, death: Death | None = None
+    ) -> bytes:
         """The name of a session: a hash of all that it depends on."""
-        digest = hashlib.sha256(f"{scenario!r}/{resolution}/{state.cells.weak!r}".encode())
+        what = f"{scenario!r}/{resolution}/{death}/{state.cells.weak!r}"
+        digest = hashlib.sha256(what.encode())
         for block in state.cells.blocks:
             digest.update(len(block).to_bytes(8, "little"))
             digest.update(block)
-        digest.update(json.dumps(_server_to_json(state.server)).encode())
+        rows = _Rows()
+        server = _server_to_json(state.server, rows)
+        digest.update(json.dumps([server, rows.rows]).encode())
         return digest.digest()
 
     def get(self, key: bytes, state: State) -> Outcome | None:
@@ -285,11 +329,11 @@ class StoringExecutor(Executor):
         self._inner, self._store = inner, store
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn(scenario, state, resolution)``, or look up what came of it; run the rest."""
-        if len(args) != 3 or not isinstance(args[1], State):  # not one session
+        """Run one session as a search does, or look up what came of it; run everything else."""
+        if len(args) not in (3, 5) or not isinstance(args[1], State):
             return self._inner.submit(fn, *args, **kwargs)
-        scenario, state, resolution = args
-        key = self._store.key(scenario, state, resolution)
+        key = self._store.key(*args[:3], *args[4:])
+        state = args[1]
         kept = self._store.get(key, state)
         if kept is not None:
             done: Future[Any] = Future()

@@ -7,13 +7,14 @@ again what is not saved yet, and somebody stands by with the restoration apparat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.campaign.links import BAD_FOR
+from unbrick.campaign.memory import Store
 from unbrick.campaign.verdict import Violation
 from unbrick.delta import encode
 from unbrick.engine.inprocess import InProcessEngine
@@ -22,8 +23,8 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus, Stage
-from unbrick.server.core import ServerCore
-from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.server.core import ConflictError, ServerCore
+from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
@@ -31,69 +32,24 @@ if TYPE_CHECKING:
 
     from unbrick.bench.console import Console
     from unbrick.campaign.links import BadLink
+    from unbrick.campaign.memory import ServerState
     from unbrick.campaign.scenario import Scenario
     from unbrick.engine.base import Engine
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
-    from unbrick.server.records import Terminal, TextMessage, Update
 
 SERIAL = "UB-000001"
 LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
 QUIET = 0.3  # seconds in which a terminal that is done must not touch its NOR
 
 
+AWAY = 100.0
+"""Seconds that a server stays away that is late: a resident program has long given it up by then.
+"""
+
 MOST_TRANSFERS = 5  # that a terminal needs to be restored, and more
 MOST_STARTS = 40  # that any story needs, and more
 LONG_TEXT = 8000  # characters of a console in which it is worth to look for too many starts
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """What the server remembers, without the images and without the log of events."""
-
-    terminals: tuple[Terminal, ...]
-    updates: tuple[Update, ...]
-    messages: tuple[TextMessage, ...]
-
-    @property
-    def canonical(self) -> str:
-        """What of it can make a difference: no times and no words for people."""
-        terminals = [
-            (
-                t.serial,
-                t.digest,
-                t.state,
-                t.last_update_id,
-                t.last_result,
-                t.security_counter,
-                t.confirmed,
-            )
-            for t in self.terminals
-        ]
-        updates = [
-            (u.id, u.version, u.state, u.result, u.restoration, u.kind, u.kind and u.from_digest)
-            for u in self.updates
-        ]
-        return repr((terminals, updates, self.messages))
-
-
-class Store(MemoryRecords):
-    """The server's records, from which a state can be taken and put back."""
-
-    def snapshot(self) -> ServerState:
-        """What is remembered now."""
-        return ServerState(
-            tuple(self._terminals.values()),
-            tuple(self._updates.values()),
-            tuple(self._messages.values()),
-        )
-
-    def put_back(self, state: ServerState) -> None:
-        """Remember what ``state`` says; images stay."""
-        self._terminals = {item.serial: item for item in state.terminals}
-        self._updates = {item.id: item for item in state.updates}
-        self._messages = {item.id: item for item in state.messages}
-        self._events = {}
 
 
 @lru_cache(maxsize=64)
@@ -179,11 +135,11 @@ class Story:
         wanted = {*scenario.before, *scenario.updates, *scenario.published}
         if scenario.interrupted_by:
             wanted.add(scenario.interrupted_by)
-        for version in sorted(wanted):
-            self.core.publish(releases.signed[version], 0.0)
         imposter = _imposter(releases, scenario)
         if imposter and scenario.rescue_by == "link":
-            self.core.publish(imposter[0], 0.0)
+            self.core.publish(imposter[0], 0.0)  # what it claims to be is known from now on
+        for version in sorted(wanted):
+            self.core.publish(releases.signed[version], 0.0)
         if server is not None:
             self.store.put_back(server)
             self.core = self.new_server()
@@ -198,6 +154,11 @@ class Story:
             self.bench.peers.append(self.bystander)
         if link is not None:
             self.bench.peers.append(_Fate(self, link))
+        self.absence = _Absence(self)
+        if scenario.mortal:
+            self.bench.peers.append(self.absence)
+        if scenario.recalled:
+            self.bench.peers.append(_Recall(self))
         self._held = link.held if link else ()
         self.first_prompt: float | None = None
         self._link_is_bad = link is not None
@@ -208,6 +169,25 @@ class Story:
         return ServerCore(
             self.store, inspect_once, partial(differ_once, kind) if kind is not None else None
         )
+
+    def server_dies(self, when: str) -> None:
+        """The server is killed, and goes on from its records.
+
+        Args:
+            when: empty: before what it has to say has left; ``said``: when it has; ``late``: when
+                it has, and it stays away for ``AWAY`` seconds; if somebody stands by with the
+                apparatus, also until an application runs.
+        """
+        self.link.server_dies(unsent=not when)
+        if when == "late":
+            self.absence.until = self.engine.now + AWAY
+        else:
+            self.server_returns()
+
+    def server_returns(self) -> None:
+        """A server is there again."""
+        self.core = self.new_server()
+        self.link.server_returns(self.core)
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.
@@ -221,7 +201,8 @@ class Story:
             self.first_prompt = self.engine.now
             for task in self._held:
                 self.bench.console.command(f"hold {task}")
-            self._save_entries()
+            if not self.scenario.meddled:
+                self._save_entries()
             for version in self.scenario.updates:
                 self._update(version)
             if self.scenario.interrupted_by:
@@ -267,17 +248,22 @@ class Story:
         terminal = self.store.terminal(SERIAL)
         if not known and terminal is not None and terminal.digest == digest:
             return  # the bystander had to restore the terminal, and had this release with him
+        self._wait("the server does not return", lambda: self.link.server_alive)
         if not known:
-            known = [self.core.start_update(SERIAL, version, self.engine.now)]
+            how = {"commanded": True} if self.scenario.commanded else {}
+            known = [self.core.start_update(SERIAL, version, self.engine.now, **how)]
         update = known[-1].id
+        if self.scenario.meddled:
+            self._wait("the data is not backed up", lambda: self._is_backed_up(update))
+            self._save_entries()
         overtaking = self.scenario.interrupted_by
         if overtaking and version != overtaking:
             self._wait(f"the update to {version} does not begin", lambda: self._began(update))
             if self._state(update) in _CANCELLABLE:
                 self.core.cancel_update(update, self.engine.now)
-        self._wait(f"the update to {version} does not end", lambda: self._state(update).ended)
+        self._wait(f"the update to {version} does not end", lambda: self._has_ended(update))
         ended = self.store.update(update)
-        if self.scenario.differences == "forged":
+        if self.scenario.differences == "forged" or self.scenario.imposter:
             return
         if ended and ended.result in _NOT_OUR_FAULT and not self._link_is_bad:
             raise Violation("rejected", f"the update to {version} ended with {ended.result}")
@@ -287,6 +273,12 @@ class Story:
         if found is None:
             raise Violation("server-lies", f"the server has forgotten update {update}")
         return found.state
+
+    def _has_ended(self, update: int) -> bool:
+        return self._state(update).ended and not self.store.unfinished_sessions(SERIAL)
+
+    def _is_backed_up(self, update: int) -> bool:
+        return bool(self.store.backups(SERIAL)) or self._has_ended(update)
 
     def _began(self, update: int) -> bool:
         return self._state(update) not in {UpdateState.PENDING, UpdateState.ANNOUNCED}
@@ -333,6 +325,41 @@ class _DeadInRestoration:
             self._link.cut_off(math.inf if waits else 0.0)
 
 
+class _Recall:
+    """The operator cancels the update, once in a session, when a backup is there."""
+
+    def __init__(self, story: Story) -> None:
+        self._story, self._tried = story, False
+
+    def step(self, now: float) -> None:
+        """Do what is due."""
+        story = self._story
+        if self._tried or not story.link.server_alive or not story.store.backups(SERIAL):
+            return
+        self._tried = True
+        for session in story.store.unfinished_sessions(SERIAL):
+            with suppress(ConflictError):  # it is too late
+                story.core.cancel_update(session.update_id, now)
+
+
+class _Absence:
+    """Brings back a server that has died; ``until`` is when, at the earliest."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self.until: float | None = None
+
+    def step(self, now: float) -> float | None:
+        """Do what is due; returns when to look again."""
+        if self.until is None or now < self.until:
+            return self.until
+        story = self._story
+        if story.scenario.rescue_by == "link" or story.bench.console.text.endswith("\r\n> "):
+            self.until = None
+            story.server_returns()
+        return None
+
+
 class _Fate:
     """Makes the link good again after a time, and lets the server die and return."""
 
@@ -348,8 +375,7 @@ class _Fate:
         if away and link.server_alive:
             link.server_dies()
         elif not away and not link.server_alive:
-            self._story.core = self._story.new_server()
-            link.server_returns(self._story.core)
+            self._story.server_returns()
         times = [time for pair in self._away for time in pair] + [BAD_FOR]
         return min((time for time in times if time > now), default=None)
 

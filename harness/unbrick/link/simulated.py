@@ -120,9 +120,16 @@ class SimulatedLink:
         """Frames that the terminal's line did not carry well."""
         return self._decoder.dropped
 
-    def server_dies(self) -> None:
-        """From now on nobody answers; what is in the air is lost with the server's sockets."""
+    def server_dies(self, *, unsent: bool = False) -> None:
+        """From now on nobody answers; what is in the air is lost with the server's sockets.
+
+        Args:
+            unsent: it dies before what it had to say just now has left.
+        """
         self._server = None
+        if unsent:
+            up = [flight for flight in self._in_flight if flight[2] is Direction.UP]
+            self._in_flight = sorted(up)
         self._coap = CoapEndpoint(self._handle, self._rng)
         self._asked.clear()
 

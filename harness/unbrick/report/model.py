@@ -276,13 +276,13 @@ def _cuts(result: Result, start: State) -> Iterable[Cut]:
             name = re.sub(r"\+\d$", "", str(case.id))
             if name not in worst or _SEVERITY[came] > _SEVERITY[worst[name][0]]:
                 worst[name] = came, str(case.id)
-    owner: dict[object, tuple[str, str]] = {start.key: ("known", str(first.id))}
+    owner: dict[object, tuple[str, str]] = {result.key(start): ("known", str(first.id))}
     for case_id, state in losses(first.id, start, first.outcome, torn=True):
         came, case_name = worst.get(str(case_id), ("open", ""))
         if case_name:
-            owner[state.key] = came, case_name
+            owner[result.key(state)] = came, case_name
         else:
-            came, case_name = owner.get(state.key, (came, case_name))
+            came, case_name = owner.get(result.key(state), (came, case_name))
         step = case_id.steps[-1]
         if step.change is None:
             yield Cut(step.op, step.torn, came, case_name)

@@ -1,0 +1,189 @@
+"""What must be true of a server that commands an update, whenever it changes its mind (B6 to B10).
+
+It has the user's data in its care, sealed, and writes down step by step what the terminal has done.
+The judge sees what no server sees: the NOR, the key of the terminal, and everything in the records.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD, MAP
+from unbrick.campaign.canonical import HEADER, SLOT, is_commanded, valid_header
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import UnbrickError
+from unbrick.nor.cells import BLOCK
+from unbrick.server.user_records import AuditAction, StepKind, StepState
+from unbrick.wire.userdata import open_backup
+
+if TYPE_CHECKING:
+    from unbrick.campaign.memory import ServerState, Store
+    from unbrick.campaign.story import Story
+    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.server.user_records import Backup, Session, Step
+
+APPLICATION = BOARD.partition("application")
+JOURNAL = BOARD.partition("journal")
+USERDATA = BOARD.partition("userdata")
+
+_OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
+
+
+class Judge:
+    """Looks at everything that a server newly remembers.
+
+    Args:
+        story: the session.
+        engine: its terminal.
+        key: that the terminal seals with.
+    """
+
+    def __init__(self, story: Story, engine: InProcessEngine, key: bytes) -> None:
+        self._store, self._scenario, self._engine = story.store, story.scenario, engine
+        self._key = key
+        self._audited = 0
+        self._kept: set[int] | None = None
+
+    def look(self, server: ServerState) -> None:
+        """Judge what is newly remembered.
+
+        Raises:
+            Violation: it is not true, or not right.
+        """
+        if not server.sessions:
+            return
+        self._check_audit(server)
+        for backup in server.backups:
+            self._check_sealed(backup)
+        self._check_care(server)
+        self._check_steps(server)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return self._engine.read_memory(MAP.nor + offset, length)
+
+    # The user's data
+
+    def _check_audit(self, server: ServerState) -> None:
+        """Every backup was kept, perhaps read, then deleted, and the audit says all of it."""
+        if self._kept is None:
+            self._kept = {backup.id for backup in server.backups}
+        entries = [entry for entry in self._store.audit() if entry.action in _OF_BACKUPS]
+        for entry in entries[self._audited :]:
+            known = entry.subject in self._kept
+            if known is (entry.action is AuditAction.BACKUP_KEPT):
+                raise Violation("unaudited", f"backup {entry.subject}: {entry.action.value}")
+            if entry.action is AuditAction.BACKUP_KEPT:
+                self._kept.add(entry.subject)
+            elif entry.action is AuditAction.BACKUP_DELETED:
+                self._kept.remove(entry.subject)
+        self._audited = len(entries)
+        there = {backup.id for backup in server.backups}
+        if there != self._kept:
+            raise Violation("unaudited", f"backups {there} are there, by the audit {self._kept}")
+
+    def _check_sealed(self, backup: Backup) -> None:
+        """Nobody but the terminal can read a backup, and the terminal can."""
+        session = self._store.session(backup.session_id)
+        if session is None:
+            raise Violation("data-left", f"backup {backup.id} is of no session")
+        sealed = self._store.sealed(backup.id)
+        for words in (*self._scenario.saved, *self._scenario.saves):
+            if any(word.encode() in sealed for word in words):
+                raise Violation("data-read", f"backup {backup.id} can be read")
+        try:
+            opened(sealed, self._key, backup.serial, session.update_id)
+        except UnbrickError as error:
+            raise Violation("data-lost", f"backup {backup.id} cannot be opened: {error}") from error
+
+    def _check_care(self, server: ServerState) -> None:
+        """The user's data is in the NOR or in a backup; and no backup is kept without need."""
+        check_nothing_left(self._store)
+        stored = b"".join(
+            _valid_slots(self._read(USERDATA.offset + at, BLOCK).rstrip(b"\xff"))
+            for at in range(0, USERDATA.size, BLOCK)
+        )
+        for name, number in self._scenario.saved:
+            if name.encode() in stored and number.encode() in stored:
+                continue
+            if not any(self._holds(backup, name, number) for backup in server.backups):
+                raise Violation("data-lost", f"{name} {number} is nowhere: not even in a backup")
+
+    def _holds(self, backup: Backup, name: str, number: str) -> bool:
+        session = self._store.session(backup.session_id)
+        sealed = self._store.sealed(backup.id)
+        entries = opened(sealed, self._key, backup.serial, session.update_id if session else 0)
+        return any(entry[1:] == (name, number) for entry in entries)
+
+    # The steps
+
+    def _check_steps(self, server: ServerState) -> None:
+        """One after the other; and while the terminal is commanded, what is done is done."""
+        for session in server.sessions:
+            if session.state.ended or session.outcome is not None:
+                continue
+            steps = self._store.steps(session.id)
+            open_steps = [step for step in steps if not step.state.over]
+            if any(step.state is StepState.SENT for step in open_steps[1:]):
+                first = open_steps[0]
+                raise Violation("server-lies", f"a step is sent before step {first.number}")
+            if self._is_commanded():
+                self._check_truth(session, [s for s in steps if s.state is StepState.DONE])
+
+    def _is_commanded(self) -> bool:
+        halves = (self._read(JOURNAL.offset + at, BLOCK) for at in range(0, JOURNAL.size, BLOCK))
+        return is_commanded([half.rstrip(b"\xff") for half in halves])
+
+    def _check_truth(self, session: Session, done: list[Step]) -> None:
+        image = self._store.image_file(session.digest)
+        writes = [step for step in self._store.steps(session.id) if step.kind is StepKind.WRITE]
+        begun = [step.offset for step in writes if step.state is not StepState.WAITING]
+        for step in done:
+            if step.kind is StepKind.ERASE:
+                if any(step.offset <= at < step.offset + step.length for at in begun):
+                    continue  # something is being written into the block since
+                expected = b"\xff" * step.length
+            elif step.kind in (StepKind.WRITE, StepKind.CHECK):
+                start = step.offset - APPLICATION.offset
+                expected = image[start : start + step.length].ljust(step.length, b"\xff")
+            else:
+                continue
+            if self._read(step.offset, len(expected)) != expected:
+                text = f"step {step.number}, {step.kind.value}, is not done"
+                raise Violation("server-lies", f"{text} at {step.offset:#x}")
+
+
+def check_nothing_left(store: Store) -> None:
+    """No backup is kept of a session that has ended.
+
+    Raises:
+        Violation: one is.
+    """
+    for backup in store.backups():
+        session = store.session(backup.session_id)
+        if session is None or session.state.ended:
+            raise Violation("data-left", f"backup {backup.id} is left when its session has ended")
+
+
+@lru_cache(maxsize=256)
+def opened(
+    sealed: bytes, key: bytes, serial: str, update_id: int
+) -> tuple[tuple[int, str, str], ...]:
+    """The entries in a backup; the same few backups are met in every session.
+
+    Raises:
+        UnbrickError: it cannot be opened.
+    """
+    return tuple(open_backup(sealed, key, serial, update_id))
+
+
+@lru_cache(maxsize=64)
+def _valid_slots(half: bytes) -> bytes:
+    """The slots of a record log's half whose CRC is right, if its header is."""
+    if valid_header(half) is None:
+        return b""
+    slots = (half[at : at + SLOT].ljust(SLOT, b"\xff") for at in range(HEADER, len(half), SLOT))
+    return b"".join(
+        slot for slot in slots if zlib.crc32(slot[:-4]) == int.from_bytes(slot[-4:], "little")
+    )

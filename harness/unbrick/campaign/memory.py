@@ -1,0 +1,165 @@
+"""The server's half of a state: what it remembers, as it can be taken, put back and compared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from unbrick.board import BOARD
+from unbrick.campaign.canonical import Plan
+from unbrick.nor.cells import BLOCK
+from unbrick.server.records import MemoryRecords
+from unbrick.server.user_records import StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from unbrick.server.records import Terminal, TextMessage, Update
+    from unbrick.server.user_records import Backup, Session, Step
+
+APPLICATION = BOARD.partition("application")
+
+_MAKES_NO_DIFFERENCE = frozenset(("id", "session_id", "created", "changed", "text", "command"))
+"""Fields of sessions, steps and backups that only name, count up, or are for people."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the server remembers, without the images and what follows from them, and without the
+    log of events and the audit, by which it decides nothing.
+
+    ``contents`` are the sealed bytes of the backups, by id; ``counts``: ids given so far.
+    """
+
+    terminals: tuple[Terminal, ...]
+    updates: tuple[Update, ...]
+    messages: tuple[TextMessage, ...]
+    sessions: tuple[Session, ...] = ()
+    steps: tuple[Step, ...] = ()
+    backups: tuple[Backup, ...] = ()
+    contents: tuple[tuple[int, bytes], ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what follows from the rest."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What of it can make a difference: no times, no words for people, no numbers that only
+        count up, and of sessions that have ended only how.
+        """
+        terminals = [
+            (
+                t.serial,
+                t.digest,
+                t.state,
+                t.last_update_id,
+                t.last_result,
+                t.security_counter,
+                t.confirmed,
+            )
+            for t in self.terminals
+        ]
+        updates = [
+            (
+                u.id,
+                u.version,
+                u.state,
+                u.result,
+                u.restoration,
+                u.commanded,
+                u.kind,
+                u.kind and u.from_digest,
+            )
+            for u in self.updates
+        ]
+        going = {session.id for session in self.sessions if not session.state.ended}
+        sessions = [
+            _what_counts(session) if session.id in going else (session.update_id, session.state)
+            for session in self.sessions
+        ]
+        steps = [_what_counts(step) for step in self.steps if step.session_id in going]
+        backups = [_what_counts(backup) for backup in self.backups]
+        return (terminals, updates, self.messages, sessions, steps, backups)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The form as a digest: states of the server with the same one count as one."""
+        return hashlib.sha256(repr(self.form).encode()).hexdigest()
+
+    @cached_property
+    def _ranges(self) -> tuple[bytes, tuple[tuple[int, int], ...], frozenset[int]] | None:
+        for session in self.sessions:
+            if not session.state.ended:
+                steps = [step for step in self.steps if step.session_id == session.id]
+                writes = tuple(
+                    (step.offset, step.length) for step in steps if step.kind is StepKind.WRITE
+                )
+                to_erase = frozenset(
+                    offset
+                    for step in steps
+                    if step.kind is StepKind.ERASE and not step.state.over
+                    for offset in range(step.offset, step.offset + step.length, BLOCK)
+                    if APPLICATION.offset <= offset < APPLICATION.end
+                )
+                return session.digest, writes, to_erase
+        return None
+
+    def plan(self, images: Mapping[bytes, bytes]) -> Plan | None:
+        """What the commanded update that is under way makes of the application, if there is one.
+
+        Args:
+            images: by digest.
+
+        Raises:
+            KeyError: the image that it makes is not among them.
+        """
+        if self._ranges is None:
+            return None
+        digest, writes, to_erase = self._ranges
+        return Plan(images[digest], writes, to_erase)
+
+
+def _what_counts(item: Session | Step | Backup) -> tuple[Any, ...]:
+    return tuple(
+        getattr(item, field.name)
+        for field in fields(item)
+        if field.name not in _MAKES_NO_DIFFERENCE
+    )
+
+
+class Store(MemoryRecords):
+    """The server's records, from which a state can be taken and put back."""
+
+    def snapshot(self) -> ServerState:
+        """What is remembered now."""
+        return ServerState(
+            tuple(self._terminals.values()),
+            tuple(self._updates.values()),
+            tuple(self._messages.values()),
+            tuple(self._sessions.values()),
+            tuple(self._steps.values()),
+            tuple(self._backups.values()),
+            tuple(self._contents.items()),
+            tuple(self._counts.items()),
+        )
+
+    def put_back(self, state: ServerState) -> None:
+        """Remember what ``state`` says; images and what follows from them stay."""
+        self._terminals = {item.serial: item for item in state.terminals}
+        self._updates = {item.id: item for item in state.updates}
+        self._messages = {item.id: item for item in state.messages}
+        self._sessions = {item.id: item for item in state.sessions}
+        self._steps = {(item.session_id, item.number): item for item in state.steps}
+        self._backups = {item.id: item for item in state.backups}
+        self._contents = dict(state.contents)
+        self._counts = dict(state.counts)
+        self._events = {}
+        self._audit = []
+
+    def sealed(self, backup_id: int) -> bytes:
+        """What a backup holds; the looking is not audited, for it is the judge who looks."""
+        return self._contents[backup_id]
