@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from unbrick.errors import SetupError
 from unbrick.server.core import ServerCore
-from unbrick.server.database import SqlRecords
+from unbrick.server.database import SqlRecords, rows
 from unbrick.server.records import (
     Event,
     Image,
@@ -178,6 +178,63 @@ def test_the_core_does_the_same_on_every_store(open_records: Open) -> None:
         assert records.unfinished_updates() == [update]
         events = records.events(update_id=update.id)
         assert [(event.time, event.state) for event in events] == [(2.0, UpdateState.PENDING)]
+
+
+def test_what_another_process_writes_is_seen_in_the_next_transaction(database_url: str) -> None:
+    ours, theirs = SqlRecords(database_url), SqlRecords(database_url)
+    ours.add_image(IMAGE, b"")
+    update = ours.add_update(UPDATE)
+    for records in (ours, theirs):
+        records.save_terminal(TERMINAL)
+    for version in ("2.0.0+0", "3.0.0+0"):
+        for writer, reader in ((ours, theirs), (theirs, ours)):
+            new = replace(TERMINAL, version=version, endpoint=str(writer))
+            state = replace(update, text=f"{version} {writer}")
+            with writer.transaction():
+                writer.save_terminal(new)
+                writer.save_update(state)
+            for records in (reader, writer):
+                assert records.terminal(SERIAL) == new
+                assert records.update(update.id) == state
+                with records.transaction():
+                    assert records.terminal(SERIAL) == new
+                    assert records.update(update.id) == state
+    ours.close()
+    theirs.close()
+
+
+def test_what_was_undone_is_not_remembered(open_records: Open) -> None:
+    with open_records() as records:
+        records.add_image(IMAGE, b"")
+        update = records.add_update(UPDATE)
+        records.save_terminal(TERMINAL)
+
+        def fail() -> None:
+            with records.transaction():
+                assert records.terminal(SERIAL) == TERMINAL
+                records.save_terminal(replace(TERMINAL, version="2.0.0+0"))
+                records.save_update(replace(update, text="new"))
+                assert records.terminal(SERIAL) != TERMINAL
+                raise RuntimeError("power")
+
+        with pytest.raises(RuntimeError, match="power"):
+            fail()
+        with records.transaction():
+            assert records.terminal(SERIAL) == TERMINAL
+            assert records.update(update.id) == update
+
+
+def test_the_memory_of_records_is_bounded(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "REMEMBERED", 3)
+    records = SqlRecords(database_url)
+    with records.transaction():
+        for number in range(10):
+            records.save_terminal(replace(TERMINAL, serial=str(number)))
+        assert len(records._memory) == 3
+        assert [records.terminal(str(number)) is None for number in range(10)] == [False] * 10
+    records.close()
 
 
 def test_the_database_refuses_what_hangs_in_the_air(database_url: str) -> None:

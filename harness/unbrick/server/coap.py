@@ -24,7 +24,7 @@ from unbrick.errors import PortError
 from unbrick.server.core import ServerCore
 from unbrick.wire.coap import CoapEndpoint
 
-TOGETHER = 16
+TOGETHER = 64
 """Datagrams, and requests of ours, of one transaction at most."""
 
 MAX_PEERS = 16_384

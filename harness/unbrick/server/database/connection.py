@@ -117,6 +117,16 @@ def bring_up_to_date(connection: Connection, revision: str = "head") -> None:
     command.upgrade(config, revision)
 
 
+def data_version(connection: Connection) -> object:
+    """Something that stays the same as long as nobody else writes; None when that is not known."""
+    if connection.dialect.name != "sqlite":
+        return None
+    raw = connection.connection.driver_connection
+    assert raw is not None  # noqa: S101 - it is connected
+    # The count is this connection's, so another connection's says nothing.
+    return raw, raw.execute("PRAGMA data_version").fetchone()[0]
+
+
 def wipe_log(engine: Engine) -> bool:
     """Have what was deleted leave SQLite's log, too; gives whether nobody was in the way."""
     if engine.dialect.name != "sqlite":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -21,11 +21,14 @@ from sqlalchemy import (
     update,
 )
 
-from unbrick.server.database.connection import open_database, wipe_log, writing
+from unbrick.server.database.connection import data_version, open_database, wipe_log, writing
 from unbrick.server.database.models import Base, table
 from unbrick.server.records import check_whole
 
 T = TypeVar("T")
+
+REMEMBERED = 10_000
+"""Records kept in memory, so that they need not be read again."""
 
 # Names of parameters that are not those of columns.
 _KEY, _LIMIT, _BELOW = "key_", "limit_", "below_"
@@ -83,6 +86,8 @@ class Rows:
         self._connection: Connection | None = None
         self._undone = False  # A part of the transaction that is under way.
         self._traces = False  # Of what was deleted for good.
+        self._memory: dict[tuple[type, object], Any] = {}
+        self._seen: object = None
 
     def close(self) -> None:
         """Let go of the database."""
@@ -96,15 +101,45 @@ class Rows:
                 yield
             return
         self._undone = False
-        with writing(self._engine) as connection:
-            self._connection = connection
-            try:
-                yield
-            finally:
-                self._connection = None
-            check_whole(undone=self._undone)
+        try:
+            with writing(self._engine) as connection:
+                self._check_memory(connection)
+                self._connection = connection
+                try:
+                    yield
+                finally:
+                    self._connection = None
+                check_whole(undone=self._undone)
+        except BaseException:
+            self._memory.clear()
+            raise
         if self._traces:
             self._traces = not wipe_log(self._engine)
+
+    def _check_memory(self, connection: Connection) -> None:
+        """At the beginning of a transaction: forget what another process may have changed."""
+        version = data_version(connection)
+        if version is None or version != self._seen:
+            self._memory.clear()
+        self._seen = version
+
+    def _known(self, kind: type[T], key: object, read: Callable[[], T | None]) -> T | None:
+        """A record; in a transaction, in which nobody else writes, as it was seen last."""
+        if self._connection is None:
+            return read()
+        found: T | None = self._memory.get((kind, key))
+        if found is None:
+            found = read()
+            if found is not None:
+                self._remember(key, found)
+        return found
+
+    def _remember(self, key: object, record: object) -> None:
+        """Keep in mind what was read or written."""
+        self._memory.pop((type(record), key), None)
+        self._memory[type(record), key] = record
+        if len(self._memory) > REMEMBERED:
+            del self._memory[next(iter(self._memory))]
 
     @contextmanager
     def _part(self) -> Iterator[None]:

@@ -40,7 +40,9 @@ class SqlRecords(SqlUserRecords):
 
     def terminal(self, serial: str) -> Terminal | None:
         """See ``Records``."""
-        return next(iter(self._terminals(serial=serial)), None)
+        return self._known(
+            Terminal, serial, lambda: next(iter(self._terminals(serial=serial)), None)
+        )
 
     def terminals(self) -> list[Terminal]:
         """See ``Records``."""
@@ -54,10 +56,11 @@ class SqlRecords(SqlUserRecords):
     def save_terminal(self, terminal: Terminal) -> None:
         """See ``Records``."""
         self._put(TerminalRow, dict(vars(terminal)))
+        self._remember(terminal.serial, terminal)
 
     def image(self, digest: bytes) -> Image | None:
         """See ``Records``."""
-        return self._first(Image, ImageRow, digest=digest)
+        return self._known(Image, digest, lambda: self._first(Image, ImageRow, digest=digest))
 
     def images(self) -> list[Image]:
         """See ``Records``."""
@@ -88,7 +91,7 @@ class SqlRecords(SqlUserRecords):
 
     def update(self, update_id: int) -> Update | None:
         """See ``Records``."""
-        return next(iter(self._updates(id=update_id)), None)
+        return self._known(Update, update_id, lambda: next(iter(self._updates(id=update_id)), None))
 
     def updates(self, serial: str | None = None) -> list[Update]:
         """See ``Records``."""
@@ -109,7 +112,8 @@ class SqlRecords(SqlUserRecords):
 
     def save_update(self, update: Update) -> None:
         """See ``Records``."""
-        self._save(UpdateRow, dict(vars(update)))
+        if self._save(UpdateRow, dict(vars(update))):
+            self._remember(update.id, update)
 
     def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
         """See ``Records``."""
