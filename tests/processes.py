@@ -76,6 +76,15 @@ class Running:
         assert match, f"never said {pattern!r}, but:\n{''.join(self.output)}"
         return match
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        return self._process.wait(PATIENCE)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to its process group, as Ctrl-C does; returns the exit code."""
         os.killpg(self._process.pid, number)

@@ -16,7 +16,7 @@ ROOT = Path(unbrick.__file__).parent
 LAYERS = (
     {
         *("cli", "cli_run", "cli_console", "cli_image", "cli_server", "cli_campaign"),
-        *("cli_restore", "cli_config", "cli_center", "cli_subscriber"),
+        *("cli_restore", "cli_config", "cli_center", "cli_subscriber", "cli_up"),
         *("pytest_plugin", "robot"),
     },
     {"cli_options"},
@@ -35,6 +35,9 @@ SIDEWAYS = {
     ("cli", "cli_run"),
     ("cli", "cli_console"),
     ("cli_console", "cli_run"),
+    ("cli_up", "cli_run"),
+    ("cli_up", "cli_server"),
+    ("cli_up", "cli_center"),
     ("cli", "cli_image"),
     ("cli", "cli_restore"),
     ("cli", "cli_server"),

@@ -32,6 +32,7 @@ _MODULES = (
     "unbrick.cli_image",
     "unbrick.cli_restore",
     "unbrick.cli_campaign",
+    "unbrick.cli_up",
 )
 _INTERRUPTED = 130
 

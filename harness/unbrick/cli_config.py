@@ -51,7 +51,7 @@ def default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, 
     _check(file, "", values.keys() - shared.keys(), options.keys(), "a command")
     found: dict[str, Any] = {}
     for name, of_command in options.items():
-        own = values.get(name, {})
+        own = {} if name in shared else values.get(name, {})  # `firmware` is an option, too.
         _check(file, f"[{name}] ", own, of_command.keys(), f"an option of `unbrick {name}`")
         wanted = {**{key: shared[key] for key in shared if key in of_command}, **own}
         merged = {of_command[key]: value for key, value in wanted.items()}

@@ -7,10 +7,6 @@ is the command a person would type. Every step checks what it says.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from unbrick.bench.bench import Bench
+from unbrick.bench.process import Process
 from unbrick.bench.tap import Tap
 from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 
 SERIAL = "UB-000001"
 SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
-START = 20.0  # seconds of the clock for a process to be ready
 INTO_ERASE = 0.1  # seconds after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
 ENDED = ("succeeded", "failed", "refused", "cancelled")
@@ -50,53 +46,6 @@ class Step:
     detail: str = ""
     passed: bool | None = None
     seconds: float = 0.0
-
-
-class Process:
-    """A program of the package, run by this Python; its output goes to a file."""
-
-    def __init__(self, log: Path, *arguments: str) -> None:
-        self.log = log
-        self._stream = log.open("wb")
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "unbrick.cli", *arguments],
-            stdout=self._stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-
-    @property
-    def output(self) -> str:
-        """What it has said so far."""
-        return self.log.read_text(errors="replace")
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Wait until its output matches ``pattern``.
-
-        Raises:
-            ServerError: it ended, or said nothing of the kind in time.
-        """
-        deadline = time.monotonic() + START
-        while time.monotonic() < deadline:
-            match = re.search(pattern, self.output)
-            if match:
-                return match
-            if self.popen.poll() is not None:
-                break
-            time.sleep(0.02)
-        raise ServerError(f"{self.log.stem} did not start: {self.output.strip() or 'no output'}")
-
-    def stop(self) -> None:
-        """End it the polite way, then the other."""
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            try:
-                self.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait()
-        self._stream.close()
 
 
 class HilTest:

@@ -56,7 +56,7 @@ def find_program(name: str, variable: str, source: str) -> str:
     return found
 
 
-def die_with_parent() -> Callable[[], object] | None:
-    """For ``preexec_fn``: the child gets SIGKILL when the thread that started it is gone."""
+def die_with_parent(number: int = signal.SIGKILL) -> Callable[[], object] | None:
+    """For ``preexec_fn``: the child gets a signal when the thread that started it is gone."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    return None if prctl is None else lambda: prctl(_PDEATHSIG, signal.SIGKILL)
+    return None if prctl is None else lambda: prctl(_PDEATHSIG, number)

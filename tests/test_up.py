@@ -1,0 +1,217 @@
+"""``unbrick up``: every part as a process of its own, started and ended by one command (B11)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from processes import Running, unbrick
+
+from unbrick.image.factory import read_identity
+from unbrick.server.client import ServerClient
+
+PATIENCE = 120.0
+PARTS = ("server", "terminal", "center", "bridge")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, firmware: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that somebody types in; every port is a free one."""
+    (tmp_path / "unbrick.toml").write_text(
+        f'firmware = "{firmware}"\n'
+        "[server]\ncoap-port = 0\nhttp-port = 0\n[center]\nport = 0\n[run]\nserial = 'T-77'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started and that are alive."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = place.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(place.parent.name))
+    return found
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def part(pid: int, words: str) -> int:
+    """The process of a part, by the words that it is started with."""
+    (found,) = [child for child in children(pid) if words in command_of(child)]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def registered(url: str) -> list[dict[str, Any]]:
+    with ServerClient(url) as client:
+        return client.terminals()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, number: int) -> None:
+    with Running("up", "--demo") as everything:
+        everything.wait_for("up: ready")
+        pids = children(everything.pid)
+        assert len(pids) == len(PARTS)
+        url = everything.wait_for(r"server +(http://\S+), coap://")[1]
+        page = everything.wait_for(r"center +(http://\S+)\n")[1]
+        password = everything.wait_for(r"password (\S+)")[1]
+        (terminal,) = until(lambda: registered(url))
+        assert (terminal["serial"], terminal["version"]) == ("T-77", "1.0.0+0")
+        with closing(httpx.Client(base_url=page, trust_env=False)) as browser:
+            answer = browser.post("/sign-in", data={"name": "clerk", "password": password})
+            assert answer.status_code == 303
+            cookie = answer.headers["set-cookie"].partition(";")[0]
+            seen = browser.get("/", headers={"cookie": cookie}).text
+        assert "Ada Lovelace" in seen
+        assert "T-77" in seen
+        assert (folder / "unbrick-state" / "wire").is_char_device()
+        assert everything.end(number) == 0
+    assert not any(alive(pid) for pid in pids)
+    cells = (folder / "unbrick-state" / "terminal.nor").read_bytes()
+    assert read_identity(cells).serial == "T-77"
+    for name in PARTS:
+        log = (folder / "unbrick-state" / f"{name}.log").read_text()
+        assert "ready" in log
+        assert "Traceback" not in log
+    assert not (folder / "unbrick-state" / "wire").is_symlink()
+
+
+def test_the_second_start_goes_on_with_what_there_is(folder: Path) -> None:
+    for time_ in ("first", "second"):
+        with Running("up", "--demo") as everything:
+            everything.wait_for("up: ready")
+            url = everything.wait_for(r"server +(http://\S+), coap://")[1]
+            assert ("password" in "".join(everything.output)) is (time_ == "first")
+            seen = until(lambda url=url: registered(url))[0]["first_seen"]
+            if time_ == "first":
+                before = seen
+            assert everything.end() == 0
+    assert seen == before
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("server start", "server"), ("bridge --modem", "bridge")]
+)
+def test_when_one_part_ends_so_do_the_others_and_it_is_said_which(
+    folder: Path, words: str, name: str
+) -> None:
+    with Running("up") as everything:
+        everything.wait_for("up: ready")
+        pids = children(everything.pid)
+        os.kill(part(everything.pid, words), signal.SIGKILL)
+        said = everything.wait_for(rf"unbrick: the {name} has ended by signal 9, .*\n")[0]
+        assert "ready" in said, "its last line"
+        assert str(Path("unbrick-state") / f"{name}.log") in said
+        assert everything.wait() == 1
+    assert not any(alive(pid) for pid in pids)
+    assert folder.is_dir()
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = folder / "unbrick.toml"
+        config.write_text(config.read_text().replace("http-port = 0", f"http-port = {port}"))
+        done = unbrick("up")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("unbrick: server did not start: TCP port")
+    assert "in use. is another server running?" in line.lower()
+    assert "server.log" in line
+
+
+def test_a_part_with_a_wrong_option_is_said_in_one_line(folder: Path) -> None:
+    config = folder / "unbrick.toml"
+    config.write_text(config.read_text() + '[bridge]\nserver = "x"\n')
+    with config.open("a") as stream:
+        stream.write("drop = 7.0\n")
+    done = unbrick("up")
+    assert done.returncode == 1
+    assert re.search(r"bridge did not start: .*7.0 is not in the range", done.stderr)
+
+
+def test_two_cannot_have_the_same_state(folder: Path) -> None:
+    with Running("up") as everything:
+        everything.wait_for("up: ready")
+        done = unbrick("up")
+        assert done.returncode == 2
+        assert "another `unbrick up` uses unbrick-state" in done.stderr
+        assert everything.end() == 0
+    assert folder.is_dir()
+
+
+def test_killed_it_leaves_no_part_behind(folder: Path) -> None:
+    with Running("up") as everything:
+        everything.wait_for("up: ready")
+        pids = children(everything.pid)
+        os.kill(everything.pid, signal.SIGKILL)
+        everything.wait()
+        until(lambda: not any(alive(pid) for pid in pids))
+    assert (folder / "unbrick-state" / "terminal.nor").exists(), "even so the NOR is kept"
+
+
+def test_claim_b11_every_part_starts_alone_in_any_order_and_ends_cleanly(
+    tmp_path: Path, firmware: Path
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        coap = free.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free_too:
+        modem = free_too.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free_as_well:
+        http = free_as_well.getsockname()[1]
+    url, database = f"http://127.0.0.1:{http}", tmp_path / "server.db"
+    with (
+        Running("bridge", "--modem", f"tcp:127.0.0.1:{modem}", "--server", f"127.0.0.1:{coap}")
+        as bridge,
+        Running("center", "start", "--port", 0, "--server-url", url, "--database", database,
+                "--accounts", tmp_path / "center.db") as center,
+    ):  # fmt: skip
+        bridge.wait_for("bridge: ready")
+        center.wait_for("center: ready")
+        with Running(
+            *("run", "--firmware", firmware, "--serial", "T-77", "--modem", f"tcp:{modem}")
+        ) as terminal:
+            terminal.wait_for("ready: wire")
+            with Running(
+                *("server", "start", "--coap-port", coap, "--http-port", http),
+                *("--database", database),
+            ) as server:
+                server.wait_for("server: ready")
+                assert until(lambda: registered(url))[0]["serial"] == "T-77"
+                for process in (center, server, bridge, terminal):
+                    assert process.end() == 0
+                    assert "Traceback" not in "".join(process.output)
