@@ -7,15 +7,19 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
 from person import Person
 from postgres_server import NoPostgresError, postgres_server
 from record_stores import STORES, Open, opener
+from scripted_server import World
 from sqlalchemy import create_engine
 
+from unbrick.engine.create import create_engine as create_terminal
 from unbrick.engine.qemu import find_qemu
 from unbrick.engine.renode_link import find_renode
 from unbrick.errors import MissingToolError
@@ -115,6 +119,18 @@ def emulator(request: pytest.FixtureRequest) -> str:
     except MissingToolError as error:
         pytest.skip(f"{error} ({error.hint})")
     return name
+
+
+@pytest.fixture
+def make_world(emulator: str, releases: Releases) -> Iterator[Callable[..., World]]:
+    """Makes terminals with a scripted server on their link, on each engine that emulates."""
+    with ExitStack() as engines:
+
+        def make(**options: Any) -> World:
+            engine = engines.enter_context(create_terminal(emulator, releases.elf_files))
+            return World(engine, releases, **options)
+
+        yield make
 
 
 @pytest.fixture

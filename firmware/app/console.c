@@ -9,6 +9,7 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
+#include "call.h"
 #include "identity.h"
 #include "lib/crc.h"
 #include "lib/text.h"
@@ -219,6 +220,24 @@ static void show_update(char *rest) {
     say("security counter: %u\n", summary.security_counter);
 }
 
+static void begin_call(char *rest) {
+    (void)rest;
+    if (call_start()) {
+        say("calling the customer center: type the keys you press, hang up to end\n");
+    } else {
+        say("a call is on: type hang up to end it\n");
+    }
+}
+
+static void hang_up(char *rest) {
+    const char *word = text_next_word(&rest);
+    if (!word || strcmp(word, "up") != 0) {
+        say("type hang up\n");
+    } else if (!call_hang_up()) {
+        say("no call is on: type call\n");
+    }
+}
+
 static void restart(char *rest) {
     (void)rest;
     system_restart();
@@ -401,6 +420,8 @@ static const struct command {
     {"find", "find TEXT", "search the phonebook for a part of a name", find},
 #endif
     {"messages", "messages", "the last text messages", show_messages},
+    {"call", "call", "call the customer center; lines of 0-9 * # are then keys", begin_call},
+    {"hang", "hang up", "end the call", hang_up},
     {"update", "update", "how the update goes, or went", show_update},
     {"reboot", "reboot", "start again", restart},
 };
@@ -416,6 +437,9 @@ static void help(char *rest) {
 static void run_line(char *line) {
     if (!text_is_printable(line, strlen(line))) {
         say("not readable as UTF-8 text: type it again\n");
+        return;
+    }
+    if (call_press(line)) {
         return;
     }
     const char *name = text_next_word(&line);

@@ -1,5 +1,6 @@
 #include "link.h"
 
+#include "call.h"
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
@@ -53,6 +54,15 @@ static void say_contact(enum radio_contact contact, uint8_t code) {
     }
 }
 
+static void take_response(uint32_t tag, enum coap_outcome outcome,
+                          const struct coap_message *response) {
+    if (tag >= LINK_TAG_CALL) {
+        call_take_response(tag, outcome, response);
+    } else {
+        update_take_response(tag, outcome, response);
+    }
+}
+
 void link_register_soon(void) {
     radio_register(0);
 }
@@ -63,6 +73,7 @@ void link_start(void) {
         {"backup", COAP_POST, userdata_answer_backup},
         {"message", COAP_POST, answer_message},
         {"restore", COAP_POST, userdata_answer_restore},
+        {"say", COAP_POST, call_answer_say},
         {"status", COAP_GET, update_answer_status},
     };
     static const struct radio_owner owner = {
@@ -71,7 +82,7 @@ void link_start(void) {
         .register_again_us = REGISTER_AGAIN_US,
         .describe = link_describe,
         .contact = say_contact,
-        .response = update_take_response,
+        .response = take_response,
     };
     radio_start(&owner, radio_seed(identity()->terminal.serial, storage_journal()->log.next));
 }

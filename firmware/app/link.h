@@ -5,8 +5,9 @@
 #include "link/radio.h"
 #include <stdint.h>
 
-/* Tags of requests from here on belong to update.c. */
+/* Tags of requests: from the first on they belong to update.c, from the second to call.c. */
 #define LINK_TAG_UPDATE RADIO_TAG_OWNER
+#define LINK_TAG_CALL (RADIO_TAG_OWNER + 16u)
 
 /* Begins; the first registration is sent by the first radio_poll. */
 void link_start(void);

@@ -4,6 +4,7 @@
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board_map.h"
+#include "call.h"
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
@@ -77,6 +78,7 @@ _Noreturn void main(void) {
         radio_poll(timer_now());
         update_poll(timer_now());
         userdata_poll();
+        call_poll(timer_now());
         console_poll();
         if (timer_now() >= next_step) {
             tasks_step();

@@ -1,9 +1,9 @@
 #include "messages.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "console.h"
+#include "lib/text.h"
 
 static char texts[MESSAGES_KEPT][MESSAGE_MAX + 1];
 static size_t count;
@@ -17,16 +17,7 @@ void messages_receive(const uint8_t *text, size_t length) {
         count--;
     }
     char *kept = texts[count++];
-    for (size_t i = 0; i < length; i++) {
-        bool control = text[i] < 0x20 || text[i] == 0x7F;
-        /* U+0080 to U+009F: 0xC2 and a byte below 0xA0. */
-        bool control_pair = text[i] == 0xC2 && i + 1 < length && text[i + 1] < 0xA0;
-        kept[i] = control || control_pair ? ' ' : (char)text[i];
-        if (control_pair) {
-            kept[++i] = ' ';
-        }
-    }
-    kept[length] = '\0';
+    text_copy_shown(kept, text, length);
     console_say("message: %s", kept);
 }
 

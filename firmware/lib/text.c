@@ -56,6 +56,19 @@ bool text_is_printable(const void *data, size_t length) {
     return check(data, length, true);
 }
 
+void text_copy_shown(char *to, const uint8_t *text, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        const bool control = text[i] < 0x20 || text[i] == 0x7F;
+        /* U+0080 to U+009F: 0xC2 and a byte below 0xA0. */
+        const bool control_pair = text[i] == 0xC2 && i + 1 < length && text[i + 1] < 0xA0;
+        to[i] = control || control_pair ? ' ' : (char)text[i];
+        if (control_pair) {
+            to[++i] = ' ';
+        }
+    }
+    to[length] = '\0';
+}
+
 bool text_to_uint(const char *text, uint32_t maximum, uint32_t *value) {
     uint64_t number = 0;
     if (*text == '\0') {

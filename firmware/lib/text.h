@@ -11,6 +11,10 @@ bool text_is_utf8(const void *data, size_t length);
 /* Well-formed UTF-8 without control characters (C0, DEL, C1): safe to show on a console. */
 bool text_is_printable(const void *data, size_t length);
 
+/* Copies UTF-8 so that it is safe to show: control characters become blanks, they would be commands
+ * to the user's terminal program. `to` has room for `length` bytes and a NUL. */
+void text_copy_shown(char *to, const uint8_t *text, size_t length);
+
 /* A whole string of decimal digits, at most `maximum`. */
 bool text_to_uint(const char *text, uint32_t maximum, uint32_t *value);
 

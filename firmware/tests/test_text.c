@@ -140,7 +140,17 @@ static void test_line(void) {
     CHECK_TEXT(buffer, "");
 }
 
+static void test_shown(void) {
+    char shown[16];
+    static const char text[] = "a\x1B[2J\xC2\x9B\xC3\xA9\x7F";
+    text_copy_shown(shown, (const uint8_t *)text, sizeof text - 1);
+    CHECK_TEXT(shown, "a [2J  \xC3\xA9 ");
+    text_copy_shown(shown, (const uint8_t *)"\xC2", 1); /* never beyond the end */
+    CHECK_TEXT(shown, "\xC2");
+}
+
 int main(void) {
+    test_shown();
     test_print();
     test_utf8();
     test_numbers_and_words();
