@@ -174,7 +174,7 @@ def test_an_update_is_followed_live_with_its_steps_and_the_nor(
     (update,) = records.updates(SERIAL)
     page.evaluate("window.mine = 'the same page'")
     records.save_update(replace(update, state=UpdateState.TRANSFERRING))
-    site.world.core._served[update.id] = 300_000
+    site.world.core._files._sent[update.id] = 300_000
     page.get_by_text("50 % of 600,000 bytes").wait_for()
     assert page.locator(".nor .due").count() == 3
     records.save_update(replace(update, state=UpdateState.REWRITING))

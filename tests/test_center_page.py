@@ -230,7 +230,7 @@ def test_how_far_a_transfer_is(world: World) -> None:
     (image,) = world.records.images()
     update = world.core.start_update(SERIAL, "1.1.0", 0.0)
     world.records.save_update(replace(update, state=UpdateState.TRANSFERRING))
-    world.core._served[update.id] = image.file_size // 2
+    world.core._files._sent[update.id] = image.file_size // 2
     assert world.center.views.fingerprint("terminals") == world.center.views.fingerprint(
         "terminals"
     )

@@ -15,6 +15,7 @@ from unbrick.delta import encode
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.server.analysis import AtOnce
 from unbrick.server.core import ServerCore
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Kind, Result
@@ -108,7 +109,9 @@ def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(
 ) -> None:
     system = start(make_system)
     other = system.releases.signed["1.3.0"]
-    system.server = ServerCore(system.records, inspect, lambda _, new: encode(other, new))
+    system.server = ServerCore(
+        system.records, inspect, AtOnce(system.records, lambda _, new: encode(other, new))
+    )
     system.link.server_dies()
     system.link.server_returns(system.server)
     update = system.update_to("1.1.0")
@@ -128,7 +131,7 @@ def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
         file[random.Random(4).randrange(100, len(file))] ^= 0x40
         return bytes(file)
 
-    system.server = ServerCore(system.records, inspect, damaged)
+    system.server = ServerCore(system.records, inspect, AtOnce(system.records, damaged))
     system.link.server_dies()
     system.link.server_returns(system.server)
     before = application(system)

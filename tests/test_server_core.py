@@ -21,7 +21,8 @@ from server_world import (
 )
 
 from unbrick.errors import ImageError, LinkError, ServerError
-from unbrick.server.core import ConflictError, ServerCore, UnknownError
+from unbrick.server.core import ServerCore
+from unbrick.server.orders import ConflictError, UnknownError
 from unbrick.server.records import MemoryRecords, MessageState, Update, UpdateState
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.messages import (

@@ -9,6 +9,7 @@ import pytest
 from server_world import SERIAL, get_block, inspect, make_image, post, registration
 
 from unbrick.delta import decode, encode, read_header
+from unbrick.server.analysis import AtOnce
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records, Update, UpdateState
 from unbrick.wire.messages import Announcement, Decision, Kind, Phase, Report, Result
@@ -24,7 +25,7 @@ class World:
     def __init__(self, records: Records | None = None) -> None:
         self.records = MemoryRecords() if records is None else records
         self.made: list[tuple[bytes, bytes]] = []
-        self.core = ServerCore(self.records, inspect, self.differ)
+        self.core = ServerCore(self.records, inspect, AtOnce(self.records, self.differ))
         self.now = 0.0
 
     def differ(self, old: bytes, new: bytes) -> bytes:
@@ -90,7 +91,7 @@ def test_claim_a8_made_once_for_each_pair_and_kept() -> None:
     world.begin()
     world.decide(Result.SUCCESS)
     world.file()
-    world.core = ServerCore(world.records, inspect, world.differ)
+    world.core = ServerCore(world.records, inspect, AtOnce(world.records, world.differ))
     world.register(serial="T-0002")
     world.core.start_update("T-0002", "1.1.0", world.now)
     world.core.poll(world.now)
@@ -112,7 +113,7 @@ def test_claim_a8_the_full_image_when_the_difference_is_not_smaller() -> None:
     def large(old: bytes, new: bytes) -> bytes:
         return encode(old, new).ljust(len(new), b"\0")
 
-    world.core = ServerCore(world.records, inspect, large)
+    world.core = ServerCore(world.records, inspect, AtOnce(world.records, large))
     assert world.begin().kind is Kind.FULL_IMAGE
     world.decide(Result.SUCCESS)
     assert world.file() == NEW

@@ -15,7 +15,7 @@ from unbrick.image.factory import bench_key, factory_image
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
-from unbrick.server.analysis import Analyst
+from unbrick.server.analysis import Analyst, AtOnce
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
 
@@ -48,7 +48,8 @@ class System:
         inspect: what the server knows of an image it publishes.
         differ: makes differential files (``unbrick.delta.encode``); by default the server sends
             full images.
-        analyst: keeps the history of terminals, and has files prepared before they are asked for.
+        analyst: keeps the history of terminals, and has files prepared before they are asked for;
+            by default they are prepared when they are.
 
     Raises:
         NotKnownHereError: the terminal is not what is wanted, and the engine cannot make it so.
@@ -77,7 +78,7 @@ class System:
         except NotKnownHereError as error:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()
-        self.server = ServerCore(self.records, inspect, differ, analyst)
+        self.server = ServerCore(self.records, inspect, analyst or AtOnce(self.records, differ))
         self.link = SimulatedLink(engine.radio, self.server, faults=faults, seed=seed)
         self.bench.peers.append(self.link)
 

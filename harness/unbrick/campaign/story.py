@@ -23,7 +23,9 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus, Stage
-from unbrick.server.core import ConflictError, ServerCore
+from unbrick.server.analysis import AtOnce
+from unbrick.server.core import ServerCore
+from unbrick.server.orders import ConflictError
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
@@ -167,7 +169,9 @@ class Story:
         """A server that goes on from the records."""
         kind = self.scenario.differences
         return ServerCore(
-            self.store, inspect_once, partial(differ_once, kind) if kind is not None else None
+            self.store,
+            inspect_once,
+            AtOnce(self.store, partial(differ_once, kind) if kind is not None else None),
         )
 
     def server_dies(self, when: str) -> None:

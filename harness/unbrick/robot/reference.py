@@ -11,6 +11,7 @@ from unbrick.errors import UnbrickError
 from unbrick.image.format import inspect
 from unbrick.robot.picture import nor_picture
 from unbrick.robot.uart import Uart
+from unbrick.server.analysis import AtOnce
 from unbrick.server.core import ServerCore
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Reference:
 
     def new_server(self) -> None:
         """A server made anew from the records of the old one."""
-        self.system.server = ServerCore(self.system.records, self._believe, self.differ)
+        self.system.server = ServerCore(
+            self.system.records, self._believe, AtOnce(self.system.records, self.differ)
+        )
         self.system.link.server_returns(self.system.server)
 
     def radio_log(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from unbrick.board.description import BOARD
-from unbrick.server.difference import Prepared
+from unbrick.server.difference import Prepared, ranges_between
 from unbrick.server.records import Image, Records, Terminal
 from unbrick.server.user_records import (
     Analysis,
@@ -105,7 +105,8 @@ class Analyst:
         if before is not None and known and _same(before, terminal):
             return
         self._keep_history(terminal, now)
-        self._decide(terminal, self.records.images(), now)
+        if terminal.state is not TerminalState.COMMANDED:  # Being changed, it is nothing to judge.
+            self._decide(terminal, self.records.images(), now)
 
     def published(self, image: Image, now: float) -> None:
         """An image was published: is it for any of the terminals? In a transaction."""
@@ -140,7 +141,7 @@ class Analyst:
         found = judge(terminal, images)
         reason = found.reason
         if found.verdict is Verdict.UPGRADE and found.latest is not None:
-            if not self._can_prepare(terminal.digest, found.latest):
+            if not self.can_prepare(terminal.digest, found.latest):
                 reason += "; what it runs is not published here, so nothing is prepared"
             else:
                 self._queue(terminal.digest, found.latest.digest, now)
@@ -152,7 +153,8 @@ class Analyst:
 
     # What is prepared before anybody asks
 
-    def _can_prepare(self, base: bytes, image: Image) -> bool:
+    def can_prepare(self, base: bytes, image: Image) -> bool:
+        """Whether both images are known, and the board's layout is."""
         if base == image.digest or image.hardware_id != BOARD.hardware_id:
             return False
         return self.records.image(base) is not None
@@ -169,7 +171,7 @@ class Analyst:
 
     def ready(self, base: bytes, image: Image, now: float) -> bool:
         """Whether all is prepared that can be; if not, it will be. In a transaction."""
-        if not self._can_prepare(base, image):
+        if not self.can_prepare(base, image):
             return True
         return self._queue(base, image.digest, now).state is not PreparationState.QUEUED
 
@@ -185,19 +187,23 @@ class Analyst:
     def done(self, job: Preparation, prepared: Prepared, now: float) -> None:
         """Keep what was prepared."""
         with self.records.transaction():
-            size = None if prepared.file is None else len(prepared.file)
-            ready = replace(
-                job,
-                state=PreparationState.READY,
-                tries=job.tries + 1,
-                file_size=size,
-                text=prepared.text,
-                changed=now,
-            )
-            self.records.save_preparation(ready)
-            self.records.set_ranges(job.base, job.digest, prepared.ranges)
-            if prepared.file is not None:
-                self.records.add_difference(job.base, job.digest, prepared.file)
+            self._keep(job, prepared, now)
+
+    def _keep(self, job: Preparation, prepared: Prepared, now: float) -> Preparation:
+        size = None if prepared.file is None else len(prepared.file)
+        ready = replace(
+            job,
+            state=PreparationState.READY,
+            tries=job.tries + 1,
+            file_size=size,
+            text=prepared.text,
+            changed=now,
+        )
+        self.records.save_preparation(ready)
+        self.records.set_ranges(job.base, job.digest, prepared.ranges)
+        if prepared.file is not None:
+            self.records.add_difference(job.base, job.digest, prepared.file)
+        return ready
 
     def failed(self, job: Preparation, why: str, now: float, *, final: bool = False) -> None:
         """It could not be prepared; ``final``: it never can. Otherwise it is tried again."""
@@ -205,6 +211,36 @@ class Analyst:
         given_up = final or tries >= MAX_TRIES
         state = PreparationState.FAILED if given_up else PreparationState.QUEUED
         self.records.save_preparation(replace(job, state=state, tries=tries, text=why, changed=now))
+
+
+class AtOnce(Analyst):
+    """For simulations: keeps no history, and prepares when it is asked whether it has.
+
+    Args:
+        records: what the server remembers.
+        differ: makes the differential file from an installed and a wanted image file; without it
+            only full images are sent.
+    """
+
+    def __init__(
+        self, records: Records, differ: Callable[[bytes, bytes], bytes] | None = None
+    ) -> None:
+        super().__init__(records)
+        self._differ = differ
+
+    def registered(self, terminal: Terminal, before: Terminal | None, now: float) -> None:
+        """Nothing is kept."""
+
+    def published(self, image: Image, now: float) -> None:
+        """Nothing is prepared yet."""
+
+    def _queue(self, base: bytes, digest: bytes, now: float) -> Preparation:
+        queued = super()._queue(base, digest, now)
+        if queued.state is not PreparationState.QUEUED:
+            return queued
+        old, new = self.images_of(queued)
+        file = self._differ(old, new) if self._differ else None
+        return self._keep(queued, Prepared(ranges_between(old, new), file, ""), now)
 
 
 def _same(before: Terminal, terminal: Terminal) -> bool:

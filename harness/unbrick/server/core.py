@@ -3,20 +3,10 @@
 It takes messages and gives messages; everything it knows is in ``Records`` and is committed before
 a message that says so leaves, so that its word stays true when it is killed at any point.
 
-An update goes ::
-
-    pending → announced → transferring → received → checked → rewriting → succeeded
-                  ↓             ↓            ↓          ↓          ↓
-               refused          └────────────┴──── failed ─────────┘
-
-and can be cancelled until the terminal has the whole file. It succeeds only when the terminal
-registers with the digest of the new image: what a terminal merely reports never counts as success.
-A terminal that registers while its update is unfinished may have lost it (power cut); it is asked
-for its status, and the update is announced again when it knows nothing of it.
-
-A terminal that registers as in restoration has no software that may run. An update whose rewrite
-was broken off is then announced to it again; without an unfinished one the server begins one by
-itself, to software that it chooses (``_choose``).
+What comes from terminals, what goes to them and what people order meets here. How an update goes
+is said in ``server.staged`` (by a file) and ``server.commanded`` (by commands). A terminal that
+registers as in restoration has no software that may run; the server then begins an update by
+itself, to software that ``server.restoring`` chooses.
 """
 
 from __future__ import annotations
@@ -28,13 +18,22 @@ from dataclasses import dataclass, replace
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
-from unbrick.delta import read_header
-from unbrick.errors import LinkError, ServerError
+from unbrick.errors import LinkError
 from unbrick.image.format import ImageInfo
-from unbrick.server.analysis import Analyst, version_key
+from unbrick.server.analysis import Analyst, AtOnce
 from unbrick.server.calls import CallLines
+from unbrick.server.commanded import Commander
+from unbrick.server.files import Files
+from unbrick.server.orders import (
+    ConflictError,
+    UnknownError,
+    check_commanded,
+    check_fit,
+    check_formats,
+    check_serial,
+    find_image,
+)
 from unbrick.server.records import (
-    Event,
     Image,
     MessageState,
     Records,
@@ -43,29 +42,12 @@ from unbrick.server.records import (
     Update,
     UpdateState,
 )
+from unbrick.server.restoring import choose
+from unbrick.server.staged import CANCELLABLE, WAITING, Stager
+from unbrick.server.update_log import UpdateLog
 from unbrick.server.user_records import TerminalCall
 from unbrick.wire.coap import Outgoing
-from unbrick.wire.messages import (
-    CBOR_FORMAT,
-    FILE_FORMAT,
-    MAX_SERIAL,
-    Announcement,
-    Decision,
-    Kind,
-    Phase,
-    Registration,
-    Report,
-    Result,
-    Status,
-    TerminalState,
-    Text,
-)
-
-BLOCK_EXPONENT = 6
-"""1,024-byte blocks, unless a request asks for others (RFC 7959 §2.2)."""
-
-FILES_HELD = 4
-"""Update files kept in memory between the blocks of a transfer."""
+from unbrick.wire.messages import CBOR_FORMAT, Registration, TerminalState, Text
 
 _KNOWN_CRITICAL = frozenset(
     (
@@ -75,54 +57,6 @@ _KNOWN_CRITICAL = frozenset(
         OptionNumber.BLOCK2,
     )
 )
-
-_STATE_OF_PHASE = {
-    Phase.TRANSFERRING: UpdateState.TRANSFERRING,
-    Phase.RECEIVED: UpdateState.RECEIVED,
-    Phase.CHECKED: UpdateState.CHECKED,
-    Phase.REWRITING: UpdateState.REWRITING,
-}
-_WAITING = (UpdateState.PENDING, UpdateState.ANNOUNCED)
-_UNDER_WAY = (
-    UpdateState.TRANSFERRING,
-    UpdateState.RECEIVED,
-    UpdateState.CHECKED,
-    UpdateState.REWRITING,
-)
-_FULL_MAY_DO = (
-    Result.NOT_ENOUGH_SRAM,
-    Result.UNKNOWN_KIND,
-    Result.MALFORMED_ANNOUNCEMENT,
-    Result.WRONG_BASE,
-    Result.NOT_REBUILT,
-)
-_CANCELLABLE = (*_WAITING, UpdateState.TRANSFERRING)
-_ORDER = (*_WAITING, *_UNDER_WAY)
-
-_BROKEN_OFF = (Result.INTERRUPTED, Result.REWRITE_FAILED)
-"""Results with which a terminal in restoration can take the same file again."""
-
-_UNUSABLE = frozenset(
-    (
-        Result.TOO_LARGE,
-        Result.UNKNOWN_KIND,
-        Result.MALFORMED_ANNOUNCEMENT,
-        Result.IMAGE_MALFORMED,
-        Result.IMAGE_HASH_WRONG,
-        Result.SIGNATURE_WRONG,
-        Result.OTHER_HARDWARE,
-        Result.OLDER_THAN_COUNTER,
-    )
-)
-"""Results after which a terminal would refuse the same file every time."""
-
-
-class UnknownError(ServerError):
-    """There is no such terminal, image or update."""
-
-
-class ConflictError(ServerError):
-    """What is asked for is against the rules, or against what is going on."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +68,14 @@ class _Errand:
     serial: str
 
 
-_ANNOUNCE, _STATUS, _TEXT, _SAY = "announce", "status", "text", "say"
+_ANNOUNCE, _STATUS, _COMMAND = "announce", "status", "command"
+_TEXT, _SAY = "text", "say"
 
-
-def full_version(text: str) -> str:
-    """``1.1.0`` as ``1.1.0+0``, the way images say it."""
-    return text if "+" in text else f"{text}+0"
+_PLACE = {
+    TerminalState.APPLICATION: "",
+    TerminalState.RESTORATION: ", in restoration",
+    TerminalState.COMMANDED: ", in the resident program",
+}
 
 
 class ServerCore:
@@ -148,31 +84,32 @@ class ServerCore:
     Args:
         records: what it remembers.
         inspect: what an image file is; raises ImageError.
-        differ: makes the differential file from an installed and a wanted image file; without it
-            only full images are sent.
-        analyst: what keeps the history of terminals and has differential files prepared; an update
-            that one is prepared for is announced when it is there (``prepared``).
+        analyst: what keeps the history of terminals and has prepared what turns one image into
+            another; an update waits until it is there (``prepared``). Without one only full images
+            are sent.
     """
 
     def __init__(
         self,
         records: Records,
         inspect: Callable[[bytes], ImageInfo],
-        differ: Callable[[bytes, bytes], bytes] | None = None,
         analyst: Analyst | None = None,
     ) -> None:
         self.records = records
-        self._analyst = analyst
+        self._analyst = analyst or AtOnce(records)
         self._inspect = inspect
-        self._differ = differ
+        self._log = UpdateLog(records)
+        self._files = Files(records)
+        self._stager = Stager(records, self._analyst, self._files, self._log, self._go_on)
+        self._commander = Commander(
+            records, self._analyst, self._files, self._log, inspect, self._go_on
+        )
         self._due: dict[_Errand, None] = {}
         self._flights: dict[int, _Errand] = {}
         self._tickets = 0
-        self._files: dict[tuple[bytes, ...], tuple[bytes, bytes]] = {}
-        self._served: dict[int, int] = {}
         # What was under way when an earlier life of this server ended.
-        for update in records.unfinished_updates():
-            self._make_due(_ANNOUNCE if update.state in _WAITING else _STATUS, update)
+        for update in (*records.unfinished_updates(), *self._commander.open_updates()):
+            self._go_on(update)
         for message in records.queued_messages():
             self._make_due(_TEXT, message)
         self.lines = CallLines(records)
@@ -189,7 +126,9 @@ class ServerCore:
         if path == ("register",):
             return self._post(request, lambda payload: self._register(endpoint, payload, now))
         if path == ("report",):
-            return self._post(request, lambda payload: self._report(payload, now))
+            return self._post(request, lambda payload: self._stager.report(payload, now))
+        if path == ("result",):
+            return self._post(request, lambda payload: self._commander.result(payload, now))
         if path == ("call",):
             return self._post(request, lambda payload: self.lines.call(payload, now))
         if path == ("key",):
@@ -197,7 +136,7 @@ class ServerCore:
         if path == ("hang-up",):
             return self._post(request, self.lines.hang_up)
         if len(path) == 2 and path[0] == "file":
-            return self._file(request, path[1], now)
+            return self._stager.file(request, path[1], now)
         return aiocoap.Message(code=aiocoap.NOT_FOUND)
 
     def _post(
@@ -216,71 +155,30 @@ class ServerCore:
         registration = Registration.decode(payload)
         with self.records.transaction():
             before = self.records.terminal(registration.serial)
-            said = {name: value for name, value in vars(registration).items() if name != "nonce"}
             terminal = Terminal(
-                **said,
+                **vars(registration),
                 endpoint=endpoint,
                 first_seen=before.first_seen if before else now,
                 last_seen=now,
                 confirmed=_confirmed(registration, before),
             )
             self.records.save_terminal(terminal)
-            if self._analyst is not None:
-                self._analyst.registered(terminal, before, now)
+            self._analyst.registered(terminal, before, now)
             if (
                 before is None
                 or before.digest != terminal.digest
                 or before.state is not terminal.state
             ):
-                state = "" if terminal.state is TerminalState.APPLICATION else ", in restoration"
-                version = terminal.version or "no software"
-                self._note(terminal.serial, f"registered with {version}{state}", now)
+                text = f"registered with {terminal.version or 'no software'}"
+                self._log.note(terminal.serial, text + _PLACE[terminal.state], now)
             for update in self.records.updates(terminal.serial):
-                self._compare(update, terminal, before, now)
-            if terminal.state is TerminalState.RESTORATION:
+                self._stager.compare(update, terminal, before, now)
+            self._commander.registered(terminal, now)
+            runs = terminal.state is TerminalState.APPLICATION
+            if not runs and not self._commander.commands(terminal):
                 self._restore(terminal, now)
         self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
         return aiocoap.Message(code=aiocoap.CHANGED)
-
-    def _compare(
-        self, update: Update, terminal: Terminal, before: Terminal | None, now: float
-    ) -> None:
-        """What a registration says about an update."""
-        # An update that was given up here may have gone on there.
-        late = update.state.ended and terminal.last_update_id == update.id
-        if update.state is UpdateState.SUCCEEDED or (update.state.ended and not late):
-            return
-        runs = terminal.state is TerminalState.APPLICATION
-        if runs and terminal.digest == update.digest:
-            text = f"the terminal runs {terminal.version}"
-            result = Result.SUCCESS
-            if terminal.last_result is Result.RESTORED and late:
-                return  # It did fail; somebody has put that software there by hand.
-            if terminal.last_result in (Result.RESTORED, Result.RESTORED_BY_LINK):
-                result = terminal.last_result
-                text += f", {result.text}"
-            self._change(update, UpdateState.SUCCEEDED, text, now, result)
-            return
-        if runs and update.restoration and not late:
-            text = f"the terminal runs {terminal.version} without it"
-            self._change(update, UpdateState.CANCELLED, text, now)
-            return
-        if late or update.state is UpdateState.PENDING or before is None:
-            return
-        # A verdict that the terminal had told before this update is about an earlier one.
-        verdict = (terminal.last_update_id, terminal.last_result)
-        if verdict == (before.last_update_id, before.last_result):
-            return
-        mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
-        if mine and not runs and terminal.last_result in _BROKEN_OFF:
-            return  # It goes on: what the terminal is to run has not changed.
-        if mine and terminal.last_result in _FULL_MAY_DO:
-            self._give_up_difference(update, terminal.last_result, now)
-            return
-        restored = update.state is UpdateState.REWRITING and terminal.last_result is Result.RESTORED
-        if mine or restored:
-            text = terminal.last_result.text
-            self._change(update, UpdateState.FAILED, text, now, terminal.last_result)
 
     def _reconsider(self, terminal: Terminal, *, moved: bool) -> None:
         """Make due what this terminal is to be told or asked, now that it can be reached."""
@@ -293,7 +191,7 @@ class ServerCore:
             }
         for update in self.records.updates(terminal.serial):
             if not update.state.ended:
-                self._make_due(_ANNOUNCE if update.state in _WAITING else _STATUS, update)
+                self._go_on(update)
         if terminal.state is not TerminalState.APPLICATION:
             return
         for message in self.records.messages(terminal.serial):
@@ -304,133 +202,22 @@ class ServerCore:
     def _restore(self, terminal: Terminal, now: float) -> None:
         """Begin an update to software that can run, unless one is under way."""
         updates = self.records.updates(terminal.serial)
-        image = self._choose(terminal, updates)
+        image = choose(terminal, updates, self.records.images())
         if image is None or not all(update.state.ended for update in updates):
             return
         text = f"the terminal is to be restored with {image.version}"
         # Under a number that it had before, if there is one besides that of the terminal's last
         # verdict: a terminal that fails for ever must not fill the records.
         for update in updates:
-            if update.digest == image.digest and update.id != terminal.last_update_id:
+            if update.commanded or update.id == terminal.last_update_id:
+                continue
+            if update.digest == image.digest:
                 failed = update.state in (UpdateState.FAILED, UpdateState.REFUSED)
                 if failed or update.restoration:
                     again = replace(update, restoration=True)
-                    self._change(again, UpdateState.PENDING, f"{text}, once more", now)
+                    self._log.change(again, UpdateState.PENDING, f"{text}, once more", now)
                     return
         self._add_update(terminal.serial, image, terminal, now, restoration=text)
-
-    def _choose(self, terminal: Terminal, updates: list[Update]) -> Image | None:
-        """What a terminal without valid software shall run.
-
-        The software that ran last, unless it is what has just failed its trial; else the newest
-        that has not failed there; when all have failed (power cuts in the trial make good software
-        fail) what ran last, else one after the other. Never what the terminal would refuse, nor
-        what it has refused.
-        """
-        ended = [update for update in updates if update.state.ended]
-        refused = {update.digest for update in ended if update.result in _UNUSABLE}
-        failed = [update.digest for update in ended if update.result is Result.TRIAL_FAILED]
-        just = [update.digest for update in ended if update.id == terminal.last_update_id]
-        if terminal.last_result is not Result.TRIAL_FAILED or terminal.confirmed not in just:
-            failed = [digest for digest in failed if digest != terminal.confirmed]
-        usable = [
-            image
-            for image in self.records.images()
-            if _unfit(image, terminal) is None and image.digest not in refused
-        ]
-        good = [image for image in usable if image.digest not in failed]
-        ran = [image for image in good or usable if image.digest == terminal.confirmed]
-        if ran or good:
-            return ran[0] if ran else max(good, key=lambda image: version_key(image.version))
-        turn = sorted(usable, key=lambda image: failed.index(image.digest))
-        at = [number for number, image in enumerate(turn, 1) if image.digest in just]
-        return turn[at[0] % len(turn)] if at else next(iter(turn), None)
-
-    def _report(self, payload: bytes, now: float) -> aiocoap.Message:
-        report = Report.decode(payload)
-        with self.records.transaction():
-            update = self.records.update(report.update_id)
-            if update is None or update.serial != report.serial:
-                return aiocoap.Message(code=aiocoap.NOT_FOUND)
-            self._advance(update, report, now)
-        return aiocoap.Message(code=aiocoap.CHANGED)
-
-    def _advance(self, update: Update, report: Report, now: float) -> None:
-        if update.state is UpdateState.PENDING:
-            return  # Never announced: this is about an update of another server.
-        if update.state.ended and update.state is not UpdateState.CANCELLED:
-            return
-        if report.phase is Phase.FINISHED:
-            if report.result is Result.SUCCESS:
-                self._note(update.serial, "the new software confirmed itself", now, update.id)
-            elif report.result in _FULL_MAY_DO:
-                self._give_up_difference(update, report.result, now)
-            elif update.state is not UpdateState.CANCELLED:
-                text = report.text or report.result.text
-                self._change(update, UpdateState.FAILED, text, now, report.result)
-            return
-        state = _STATE_OF_PHASE[report.phase]
-        if update.state is UpdateState.CANCELLED:
-            if state is not UpdateState.TRANSFERRING:
-                self._change(update, state, "the cancellation came too late", now)
-        elif _ORDER.index(state) > _ORDER.index(update.state):
-            self._change(update, state, report.text, now)
-
-    def _file(self, request: aiocoap.Message, name: str, now: float) -> aiocoap.Message:
-        if request.code != aiocoap.GET:
-            return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
-        update_id = int(name) if name.isascii() and name.isdigit() and len(name) <= 10 else 0
-        update = self.records.update(update_id)
-        if update is None or update.state.ended or update.state is UpdateState.PENDING:
-            return aiocoap.Message(code=aiocoap.NOT_FOUND)
-        block = request.opt.block2
-        number, exponent = (block[0], block[2]) if block else (0, BLOCK_EXPONENT)
-        if exponent > BLOCK_EXPONENT:
-            return aiocoap.Message(code=aiocoap.BAD_REQUEST)
-        data, etag = self._update_file(update)
-        size = 1 << (exponent + 4)
-        start = number * size
-        if start >= len(data):
-            return aiocoap.Message(code=aiocoap.BAD_OPTION)
-        if update.state is UpdateState.ANNOUNCED:
-            with self.records.transaction():
-                self._change(update, UpdateState.TRANSFERRING, "", now)
-        part = data[start : start + size]
-        end = start + len(part)
-        self._served[update.id] = max(end, self._served.get(update.id, 0))
-        response = aiocoap.Message(code=aiocoap.CONTENT, payload=part)
-        response.opt.etag = etag
-        response.opt.content_format = FILE_FORMAT
-        response.opt.block2 = (number, end < len(data), exponent)
-        return response
-
-    def _update_file(self, update: Update) -> tuple[bytes, bytes]:
-        """The file of an update that was announced, and its ETag."""
-        key: tuple[bytes, ...] = (update.digest,)
-        if update.kind is Kind.DIFFERENTIAL:
-            key = (update.from_digest, update.digest)
-        held = self._files.pop(key, None)
-        if held is None:
-            data = self.records.difference(*key) if len(key) == 2 else None
-            data = self.records.image_file(update.digest) if data is None else data
-            held = data, hashlib.sha256(data).digest()[:8]
-        self._files[key] = held
-        if len(self._files) > FILES_HELD:
-            self._files.pop(next(iter(self._files)))
-        return held
-
-    def _difference(self, base: bytes, image: Image) -> bytes | None:
-        """The differential file from image ``base``, if it helps; made once for each pair."""
-        if self.records.image(base) is None or base == image.digest:
-            return None
-        file = self.records.difference(base, image.digest)
-        if file is None:
-            if self._differ is None:
-                return None
-            full = self.records.image_file(image.digest)
-            file = self._differ(self.records.image_file(base), full)
-            self.records.add_difference(base, image.digest, file)
-        return file if len(file) < image.file_size else None
 
     # Requests to terminals
 
@@ -478,12 +265,23 @@ class ServerCore:
                 self._due[errand] = None
             return
         update = self.records.update(errand.subject)
-        if update is None or update.state.ended:
+        if update is None:
             return
-        if errand.kind == _ANNOUNCE:
-            self._decided(update, response, now)
+        if errand.kind == _COMMAND:
+            self._commander.outcome(update, response, now)
+        elif update.state.ended:
+            return
+        elif errand.kind == _ANNOUNCE:
+            self._stager.decided(update, response, now)
         else:
-            self._stands(update, response, now)
+            self._stager.stands(update, response, now)
+
+    def _go_on(self, update: Update) -> None:
+        """The terminal of an update is to be told, or asked, whatever is next."""
+        if update.commanded:
+            self._make_due(_COMMAND, update)
+        else:
+            self._make_due(_ANNOUNCE if update.state in WAITING else _STATUS, update)
 
     def _make_due(self, kind: str, subject: Update | TextMessage) -> None:
         self._due[_Errand(kind, subject.id, subject.serial)] = None
@@ -503,93 +301,16 @@ class ServerCore:
             said = self.lines.message(errand.subject)
             return None if said is None else _post_message("say", said)
         update = self.records.update(errand.subject)
-        if update is None or update.state.ended:
+        if update is None:
+            return None
+        if errand.kind == _COMMAND:
+            return self._commander.message(update, terminal, now)
+        if update.state.ended:
             return None
         if errand.kind == _STATUS:
             return aiocoap.Message(code=aiocoap.GET, uri_path=("status",))
-        if update.state not in _WAITING:
-            return None
-        image = self.records.image(update.digest)
-        if image is None:
-            return None
-        with self.records.transaction():
-            wrong = _unfit(image, terminal)
-            if wrong is not None:
-                text = f"not announced: {wrong.text}"
-                self._change(update, UpdateState.REFUSED, text, now, wrong)
-                return None
-            difference = None
-            if terminal.state is TerminalState.APPLICATION and update.kind is not Kind.FULL_IMAGE:
-                if self._analyst and not self._analyst.ready(terminal.digest, image, now):
-                    self._note(terminal.serial, "its differential file is made", now, update.id)
-                    return None
-                difference = self._difference(terminal.digest, image)
-            update = replace(
-                update,
-                kind=Kind.FULL_IMAGE if difference is None else Kind.DIFFERENTIAL,
-                from_version=terminal.version,
-                from_digest=terminal.digest,
-            )
-            if update.state is UpdateState.PENDING:
-                self._change(update, UpdateState.ANNOUNCED, "", now)
-            else:
-                self.records.save_update(update)
-        return _post_message("announce", _announcement(update, image, difference).encode())
-
-    def _decided(self, update: Update, response: aiocoap.Message | None, now: float) -> None:
-        if response is None or not response.code.is_successful():
-            why = "was not answered" if response is None else f"was answered {response.code}"
-            with self.records.transaction():
-                self._note(update.serial, f"the announcement {why}", now, update.id)
-            return
-        try:
-            decision = Decision.decode(response.payload)
-        except LinkError as error:
-            with self.records.transaction():
-                self._note(update.serial, f"the decision is malformed: {error}", now, update.id)
-            return
-        if update.state not in _WAITING:
-            return
-        with self.records.transaction():
-            if decision.result is Result.SUCCESS:
-                self._change(update, UpdateState.TRANSFERRING, decision.text, now)
-            elif decision.result is Result.BUSY:
-                # Another update that this server has given up, or this one, the answer to an
-                # earlier announcement having been lost: the next registration will tell.
-                self._note(update.serial, decision.result.text, now, update.id)
-            elif update.kind is Kind.DIFFERENTIAL and decision.result in _FULL_MAY_DO:
-                self._give_up_difference(update, decision.result, now)
-            else:
-                text = decision.text or decision.result.text
-                if decision.result is Result.NOT_ENOUGH_SRAM:
-                    text += f" ({decision.needed} bytes needed, {decision.possible} possible)"
-                self._change(update, UpdateState.REFUSED, text, now, decision.result)
-
-    def _give_up_difference(self, update: Update, result: Result, now: float) -> None:
-        """The differential file will not do: announce the full image.
-
-        A terminal says so twice, in a report and when it registers; of a full image, which is
-        announced by then, it says such things in its decision only.
-        """
-        if update.kind is not Kind.DIFFERENTIAL or update.state.ended:
-            return
-        text = f"the full image is sent, the differential file will not do: {result.text}"
-        update = replace(update, kind=Kind.FULL_IMAGE)
-        self._make_due(_ANNOUNCE, self._change(update, UpdateState.ANNOUNCED, text, now))
-
-    def _stands(self, update: Update, response: aiocoap.Message | None, now: float) -> None:
-        """A terminal with an update under way said how far it is, or nothing."""
-        if response is None or not response.code.is_successful():
-            return
-        try:
-            status = Status.decode(response.payload)
-        except LinkError:
-            return
-        if status.phase is Phase.IDLE or status.update_id != update.id:
-            with self.records.transaction():
-                text = "to be announced again, the terminal does not know of it"
-                update = self._change(update, UpdateState.ANNOUNCED, text, now)
-            self._make_due(_ANNOUNCE, update)
+        announcement = self._stager.announcement(update, terminal, now)
+        return None if announcement is None else _post_message("announce", announcement.encode())
 
     def _told(self, message_id: int, response: aiocoap.Message | None, now: float) -> None:
         message = self.records.message(message_id)
@@ -598,7 +319,7 @@ class ServerCore:
         state = MessageState.DELIVERED if response.code.is_successful() else MessageState.REFUSED
         with self.records.transaction():
             self.records.save_message(replace(message, state=state, changed=now))
-            self._note(message.serial, f"text message {message_id} {state.value}", now)
+            self._log.note(message.serial, f"text message {message_id} {state.value}", now)
 
     # Orders of people
 
@@ -634,44 +355,78 @@ class ServerCore:
         )
         with self.records.transaction():
             self.records.add_image(image, data)
-            if self._analyst is not None:
-                self._analyst.published(image, now)
+            self._analyst.published(image, now)
         return image
 
     def prepared(self, digest: bytes) -> None:
-        """A differential file to image ``digest`` is there, or will not be: announce it."""
+        """What turns others into image ``digest`` is there, or will not be: updates go on."""
         for update in self.records.unfinished_updates():
-            if update.digest == digest and update.state in _WAITING:
-                self._make_due(_ANNOUNCE, update)
+            if update.digest == digest and update.state in WAITING:
+                self._go_on(update)
 
-    def start_update(self, serial: str, version: str, now: float) -> Update:
+    def start_update(
+        self, serial: str, version: str, now: float, *, commanded: bool = False
+    ) -> Update:
         """Have a terminal updated; one that never registered is told when it does.
+
+        Args:
+            serial: of the terminal.
+            version: of a published image.
+            now: seconds.
+            commanded: not by a file but by commands, with a backup of the user's data.
 
         Raises:
             UnknownError: there is no such image.
-            ConflictError: the terminal would refuse it, runs it already, or is being updated.
+            ConflictError: the terminal would refuse it, runs it already, cannot be updated so, or
+                is being updated.
         """
-        if not serial or not serial.isprintable() or len(serial.encode()) > MAX_SERIAL:
-            raise ConflictError(
-                "this is no serial of a terminal",
-                hint="`unbrick terminals` lists the terminals that registered",
-            )
+        check_serial(serial)
         terminal = self.records.terminal(serial)
-        image = self._find_image(full_version(version), terminal)
+        image = find_image(self.records.images(), version, terminal)
+        if terminal is not None:
+            check_fit(image, terminal)
+        self._check_way(image, serial, terminal, commanded=commanded)
+        self._check_free(serial, now)
+        with self.records.transaction():
+            update = self._add_update(serial, image, terminal, now, commanded=commanded)
+            if commanded and terminal is not None:
+                self._commander.begin(update, terminal, now)
+        self._go_on(update)
+        return update
+
+    def _check_way(
+        self, image: Image, serial: str, terminal: Terminal | None, *, commanded: bool
+    ) -> None:
+        base = self.records.image(terminal.digest) if terminal is not None else None
+        runs = terminal is not None and terminal.state is TerminalState.APPLICATION
+        if not commanded:
+            if runs:
+                check_formats(image, base, serial)
+            return
+        if not runs:
+            raise ConflictError(
+                f"{serial} has not registered with software that runs, so it cannot be commanded",
+                hint="wait until it has, or leave out --commanded",
+            )
+        prepared = base is not None and self._analyst.can_prepare(base.digest, image)
+        check_commanded(image, base, serial, prepared=prepared)
+
+    def _check_free(self, serial: str, now: float) -> None:
+        """Whether nothing else is going on with a terminal; a restoration does not count."""
         for update in self.records.updates(serial):
-            if update.restoration and update.state in _CANCELLABLE:
+            if update.restoration and update.state in CANCELLABLE:
                 self.cancel_update(update.id, now)  # What a person wants is better than a guess.
             elif not update.state.ended:
                 raise ConflictError(
                     f"update {update.id} of {serial} is still {update.state.value}",
                     hint=f"wait for it, or `unbrick update cancel {update.id}`",
                 )
-        if terminal is not None:
-            _check_fit(image, terminal)
-        with self.records.transaction():
-            update = self._add_update(serial, image, terminal, now)
-        self._make_due(_ANNOUNCE, update)
-        return update
+        session = self._commander.live(serial)
+        if session is not None:
+            raise ConflictError(
+                f"update {session.update_id} of {serial} is over, but not in its last step",
+                hint=f"wait for it; `unbrick update show {session.update_id}` says which",
+            )
 
     def _add_update(
         self,
@@ -681,6 +436,7 @@ class ServerCore:
         now: float,
         *,
         restoration: str = "",
+        commanded: bool = False,
     ) -> Update:
         """A new update; ``restoration`` says in words that the server begins it by itself."""
         update = self.records.add_update(
@@ -697,13 +453,14 @@ class ServerCore:
                 created=now,
                 changed=now,
                 restoration=bool(restoration),
+                commanded=commanded,
             )
         )
-        self._event(update, now)
+        self._log.event(update, now)
         return update
 
     def cancel_update(self, update_id: int, now: float) -> Update:
-        """Cancel an update that the terminal has not wholly received.
+        """Cancel an update: until the terminal has the whole file, or until the first erase.
 
         Raises:
             UnknownError: there is no such update.
@@ -712,13 +469,17 @@ class ServerCore:
         update = self.records.update(update_id)
         if update is None:
             raise UnknownError(f"there is no update {update_id}", hint="see `unbrick update list`")
-        if update.state not in _CANCELLABLE:
+        can = self._commander.can_cancel(update)
+        if not (can if update.commanded else update.state in CANCELLABLE):
             raise ConflictError(
                 f"update {update_id} is {update.state.value}, which cannot be cancelled",
                 hint=f"see `unbrick update show {update_id}`",
             )
         with self.records.transaction():
-            return self._change(update, UpdateState.CANCELLED, "", now)
+            cancelled = self._log.change(update, UpdateState.CANCELLED, "", now)
+            if update.commanded:
+                self._commander.cancelled(cancelled, now)
+        return cancelled
 
     def send_text(self, serial: str, text: str, now: float) -> TextMessage:
         """Send a text to a terminal's user; it is queued until it is delivered.
@@ -754,49 +515,7 @@ class ServerCore:
 
     def progress(self, update_id: int) -> int:
         """Bytes of the file that were sent for an update since this server started."""
-        return self._served.get(update_id, 0)
-
-    def _find_image(self, version: str, terminal: Terminal | None) -> Image:
-        images = [image for image in self.records.images() if image.version == version]
-        if not images:
-            raise UnknownError(
-                f"there is no image {version}",
-                hint="publish it with `unbrick publish`; `unbrick images` lists what there is",
-            )
-        if terminal is None and len(images) > 1:
-            raise ConflictError(
-                f"there is {version} for several kinds of hardware",
-                hint="start the update when the terminal has registered",
-            )
-        fitting = [
-            image for image in images if terminal and image.hardware_id == terminal.hardware_id
-        ]
-        return (fitting or images)[0]
-
-    # Records
-
-    def _change(
-        self,
-        update: Update,
-        state: UpdateState,
-        text: str,
-        now: float,
-        result: Result | None = None,
-    ) -> Update:
-        update = replace(update, state=state, text=text, result=result, changed=now)
-        self.records.save_update(update)
-        self._event(update, now)
-        return update
-
-    def _event(self, update: Update, now: float) -> None:
-        self.records.add_event(Event(0, now, update.serial, update.id, update.state, update.text))
-
-    def _note(self, serial: str, text: str, now: float, update_id: int | None = None) -> None:
-        if update_id is not None:
-            last = self.records.events(update_id=update_id)[-1:]
-            if last and last[0].text == text:
-                return  # A terminal that does not answer is asked every minute.
-        self.records.add_event(Event(0, now, serial, update_id, None, text))
+        return self._files.sent(update_id)
 
 
 def _post_message(path: str, payload: bytes) -> aiocoap.Message:
@@ -813,49 +532,3 @@ def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
         return b""
     ran = before.state is TerminalState.APPLICATION
     return before.digest if ran else before.confirmed
-
-
-def _announcement(update: Update, image: Image, difference: bytes | None) -> Announcement:
-    file_size, file_digest, memory = image.file_size, image.file_digest, 0
-    if difference is not None:
-        file_size, file_digest = len(difference), hashlib.sha256(difference).digest()
-        memory = read_header(difference).memory
-    return Announcement(
-        update_id=update.id,
-        kind=Kind.FULL_IMAGE if difference is None else Kind.DIFFERENTIAL,
-        file_size=file_size,
-        file_digest=file_digest,
-        version=image.version,
-        image_digest=image.digest,
-        image_size=image.size,
-        working_memory=memory,
-    )
-
-
-def _unfit(image: Image, terminal: Terminal) -> Result | None:
-    """Why a terminal would refuse an image, as far as the server can know."""
-    if image.hardware_id != terminal.hardware_id:
-        return Result.OTHER_HARDWARE
-    if image.security_counter < terminal.security_counter:
-        return Result.OLDER_THAN_COUNTER
-    return None
-
-
-def _check_fit(image: Image, terminal: Terminal) -> None:
-    wrong = _unfit(image, terminal)
-    if wrong is Result.OTHER_HARDWARE:
-        raise ConflictError(
-            f"{image.version} is for {image.hardware_id}, {terminal.serial} is a"
-            f" {terminal.hardware_id}",
-            hint="publish a build for that hardware",
-        )
-    if wrong is Result.OLDER_THAN_COUNTER:
-        raise ConflictError(
-            f"{image.version} has security counter {image.security_counter}, {terminal.serial}"
-            f" takes nothing below {terminal.security_counter}",
-            hint="release it again with a counter that is not lower",
-        )
-    if image.digest == terminal.digest and terminal.state is TerminalState.APPLICATION:
-        raise ConflictError(
-            f"{terminal.serial} runs {image.version} already", hint="there is nothing to do"
-        )

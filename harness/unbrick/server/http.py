@@ -44,7 +44,8 @@ from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.calls import CallOverError
-from unbrick.server.core import ConflictError, ServerCore, UnknownError
+from unbrick.server.core import ServerCore
+from unbrick.server.orders import ConflictError, UnknownError
 from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
 from unbrick.server.user_records import Analysis, Installation, Preparation, RangeKind
 

@@ -1,0 +1,82 @@
+"""Update files, and the blocks of them that terminals ask for (RFC 7959)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import aiocoap
+
+from unbrick.server.records import Records, Update
+from unbrick.wire.messages import FILE_FORMAT, Kind
+
+BLOCK_EXPONENT = 6
+"""1,024-byte blocks, unless a request asks for others (RFC 7959 §2.2)."""
+
+HELD = 4
+"""Files kept in memory between the blocks of a transfer, and between the commands of a session."""
+
+
+class Files:
+    """What is sent of images and differential files; sizes are in bytes.
+
+    Args:
+        records: where they are kept.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._held: dict[tuple[bytes, ...], tuple[bytes, bytes]] = {}
+        self._sent: dict[int, int] = {}
+
+    def sent(self, update_id: int) -> int:
+        """Bytes of its file that were sent for an update since this server started."""
+        return self._sent.get(update_id, 0)
+
+    def image(self, digest: bytes) -> bytes:
+        """The file of a published image.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._file(digest)[0]
+
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """The differential file between two images, if there is one that helps."""
+        wanted = self._records.image(digest)
+        if self._records.image(base) is None or wanted is None:
+            return None
+        file = self._records.difference(base, digest)
+        return file if file is not None and len(file) < wanted.file_size else None
+
+    def _file(self, *key: bytes) -> tuple[bytes, bytes]:
+        """An image, or the difference of two, and its ETag."""
+        held = self._held.pop(key, None)
+        if held is None:
+            data = self._records.difference(*key) if len(key) == 2 else None
+            data = self._records.image_file(key[-1]) if data is None else data
+            held = data, hashlib.sha256(data).digest()[:8]
+        self._held[key] = held
+        if len(self._held) > HELD:
+            self._held.pop(next(iter(self._held)))
+        return held
+
+    def block(self, update: Update, request: aiocoap.Message) -> aiocoap.Message:
+        """The answer to a request for a block of the file that was announced for an update."""
+        option = request.opt.block2
+        number, exponent = (option[0], option[2]) if option else (0, BLOCK_EXPONENT)
+        if exponent > BLOCK_EXPONENT:
+            return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+        differential = update.kind is Kind.DIFFERENTIAL
+        base = (update.from_digest,) if differential else ()
+        data, etag = self._file(*base, update.digest)
+        start = number << (exponent + 4)
+        if start >= len(data):
+            return aiocoap.Message(code=aiocoap.BAD_OPTION)
+        part = data[start : start + (1 << (exponent + 4))]
+        end = start + len(part)
+        self._sent[update.id] = max(end, self.sent(update.id))
+        response = aiocoap.Message(code=aiocoap.CONTENT, payload=part)
+        response.opt.etag = etag
+        response.opt.content_format = FILE_FORMAT
+        response.opt.block2 = (number, end < len(data), exponent)
+        return response

@@ -1,0 +1,157 @@
+"""The plan of a commanded update: its steps, and what becomes of them (row B8). All of it is pure.
+
+Offsets count from the start of the NOR; offsets and lengths are in bytes.
+
+    back up → prepare → erase, write …, erase, write … → check → restart → give back → delete backup
+
+When the new software keeps the user's data in another format, the blocks of the user's data are
+erased before everything else: whatever application then runs, before the restart or after it,
+finds no data that it cannot read, and gets its own back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from unbrick.board.description import BOARD, Board
+from unbrick.server.user_records import Range, RangeKind, Step, StepKind, StepState
+from unbrick.wire.commands import MAX_WRITE
+from unbrick.wire.messages import Result
+
+MAX_TRIES = 3
+"""Times that a command may fail on the terminal before the session is given up."""
+
+MAX_STARTS = 8
+"""Times that a terminal may leave by itself, or have changed data, until a session is given up."""
+
+COMMANDS = (StepKind.ERASE, StepKind.WRITE, StepKind.CHECK, StepKind.RESTART)
+REWRITING = (StepKind.PREPARE, *COMMANDS)
+
+
+def plan(
+    ranges: Iterable[Range], image_size: int, *, new_format: bool, board: Board = BOARD
+) -> list[Step]:
+    """The steps of a session, all of them waiting.
+
+    Args:
+        ranges: what was prepared for the pair of images.
+        image_size: of the new image, with header and TLVs.
+        new_format: the new software has another format of the user's data.
+        board: where things lie.
+    """
+    ranges = list(ranges)
+    steps: list[tuple[StepKind, int, int]] = [(StepKind.BACK_UP, 0, 0), (StepKind.PREPARE, 0, 0)]
+    block = board.nor.block_size
+    if new_format:
+        data = board.partition("userdata")
+        steps += [(StepKind.ERASE, at, block) for at in range(data.offset, data.end, block)]
+    writes = [item for item in ranges if item.kind is RangeKind.WRITE]
+    for erase in (item for item in ranges if item.kind is RangeKind.ERASE):
+        steps.append((StepKind.ERASE, erase.offset, erase.length))
+        for item in writes:
+            if erase.offset <= item.offset < erase.offset + erase.length:
+                steps += [(StepKind.WRITE, *piece) for piece in _pieces(item)]
+    steps.append((StepKind.CHECK, board.partition("application").offset, image_size))
+    steps += [(kind, 0, 0) for kind in (StepKind.RESTART, StepKind.GIVE_BACK)]
+    steps.append((StepKind.DELETE_BACKUP, 0, 0))
+    return [Step(0, number, *step) for number, step in enumerate(steps)]
+
+
+def _pieces(item: Range) -> list[tuple[int, int]]:
+    end = item.offset + item.length
+    return [(at, min(MAX_WRITE, end - at)) for at in range(item.offset, end, MAX_WRITE)]
+
+
+def begun(step: Step) -> bool:
+    """Whether a step has ever been sent; what was sent may have been carried out."""
+    return step.tries > 0 or step.state in (StepState.SENT, StepState.DONE, StepState.FAILED)
+
+
+def touched(steps: Iterable[Step]) -> bool:
+    """Whether anything may have been erased on the terminal."""
+    return any(step.kind in COMMANDS and begun(step) for step in steps)
+
+
+def written(step: Step, image: bytes, board: Board = BOARD) -> bytes:
+    """What a step writes; what lies behind the end of the image is blank."""
+    at = step.offset - board.partition("application").offset
+    return image[at : at + step.length].ljust(step.length, b"\xff")
+
+
+def of(kind: StepKind, steps: Iterable[Step]) -> Step:
+    """The step of a kind that every plan has once."""
+    return next(step for step in steps if step.kind is kind)
+
+
+def skipped(steps: Iterable[Step], now: float, kinds: Iterable[StepKind]) -> list[Step]:
+    """The steps of these kinds that are not over, as they are when they shall not be done.
+
+    Of one that was sent it stays to be seen, in ``tries``.
+    """
+    return [
+        replace(
+            step,
+            state=StepState.SKIPPED,
+            tries=step.tries + (step.state is StepState.SENT),
+            changed=now,
+        )
+        for step in steps
+        if step.kind in kinds and not step.state.over
+    ]
+
+
+def again(steps: Iterable[Step], now: float) -> list[Step]:
+    """Steps as they are before they are done for another time; ``tries`` stays."""
+    return [
+        replace(step, state=StepState.WAITING, result=None, text="", changed=now) for step in steps
+    ]
+
+
+def from_the_beginning(steps: Iterable[Step], now: float) -> list[Step]:
+    """A whole plan, to be carried out anew when the user's data is back in its place.
+
+    Only how often it came to nothing before is remembered.
+    """
+    return [
+        step if step.kind is StepKind.PREPARE else replace(step, tries=0)
+        for step in again(steps, now)
+    ]
+
+
+def repeated(steps: list[Step], failed: Step, now: float) -> list[Step] | None:
+    """What is done again after a command failed; None when that will not help.
+
+    What was not written well is erased first, with all of its block. When the check of the whole
+    fails, every block of the application is.
+    """
+    if failed.tries >= MAX_TRIES or failed.kind is StepKind.RESTART:
+        return None
+    if failed.kind is StepKind.ERASE:
+        return again([failed], now)
+    application = BOARD.partition("application")
+    erases = [
+        step
+        for step in steps
+        if step.kind is StepKind.ERASE and application.offset <= step.offset < application.end
+    ]
+    if failed.kind is StepKind.WRITE:
+        erases = [
+            step for step in erases if step.offset <= failed.offset < step.offset + step.length
+        ]
+    first, last = erases[0].number, failed.number
+    return again((step for step in steps if first <= step.number <= last), now)
+
+
+LASTING = frozenset(
+    (
+        Result.MALFORMED_ANNOUNCEMENT,
+        Result.TOO_LARGE,
+        Result.IMAGE_MALFORMED,
+        Result.IMAGE_HASH_WRONG,
+        Result.SIGNATURE_WRONG,
+        Result.OTHER_HARDWARE,
+        Result.OLDER_THAN_COUNTER,
+    )
+)
+"""Results of a command that it would have every time."""
