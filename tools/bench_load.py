@@ -17,21 +17,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiocoap
 from aiocoap.pipe import Pipe
 
-from unbrick.bench.fleet import Fleet, identity
+from unbrick.bench.fleet import COURSE, Fleet, courses, identity, order
 from unbrick.board import BOARD
 from unbrick.errors import ToolBrokenError
 from unbrick.image.build import firmware_folder
 from unbrick.image.sign import sign
-from unbrick.server.client import ServerClient
 from unbrick.server.database import SqlRecords
-from unbrick.server.records import UpdateState
 from unbrick.wire.messages import CBOR_FORMAT, FILE_FORMAT, Announcement, Kind, Registration
 
 VERSION = "1.1.0"
@@ -238,54 +236,25 @@ def run_bare(count: int, at_once: int, file: Path) -> Run:
 
 
 def run_ours(count: int, at_once: int, file: Path, database: str) -> Run:
-    command = (
-        sys.executable,
-        "-m",
-        "unbrick.cli",
-        "server",
-        "start",
-        "--coap-port",
-        "0",
-        "--http-port",
-        "0",
-        "--database",
-        database,
-    )
-    with process(*command) as (running, line):
-        found = re.search(r"coap://[^ ]*:(\d+) (http://\S+)", line)
+    """The server, on a database of its own, that has the updates ordered already."""
+    serials = [serial(number) for number in range(count)]
+    with closing(SqlRecords(database)) as records:
+        order(records, file.read_bytes(), serials)
+    options = ["--coap-port", "0", "--http-port", "0", "--database", database]
+    with process(sys.executable, "-m", "unbrick.cli", "server", "start", *options) as (
+        running,
+        line,
+    ):
+        found = re.search(r"coap://[^ ]*:(\d+)", line)
         if found is None:
             raise ToolBrokenError("the server does not start")
-        with ServerClient(found[2]) as client:
-            client.publish(file.read_bytes())
-            for number in range(count):
-                client.start(serial(number), VERSION)
         result = load(int(found[1]), count, at_once, running.pid)
-    check(database, count)
-    return result
-
-
-COURSE = ["pending", "announced", "transferring", "received", "checked", "rewriting", "succeeded"]
-
-
-def check(database: str, count: int) -> None:
-    """The records say of every terminal what it did, once and in its order."""
-    records = SqlRecords(database)
-    try:
-        terminals = records.terminals()
-        updates = {update.serial: update for update in records.updates()}
-        courses: dict[str, list[str]] = {item.serial: [] for item in terminals}
-        for event in records.events():
-            if event.state is not None:
-                courses.setdefault(event.serial, []).append(event.state.value)
-    finally:
-        records.close()
-    wrong = [
-        name
-        for name in map(serial, range(count))
-        if courses.get(name) != COURSE or updates[name].state is not UpdateState.SUCCEEDED
-    ]
-    if len(terminals) != count or len(updates) != count or wrong:
+    with closing(SqlRecords(database)) as records:
+        told = courses(records)
+    wrong = [name for name in serials if told.get(name) != COURSE]
+    if wrong or len(told) != count:
         raise ToolBrokenError(f"the records are wrong about {len(wrong)} terminals: {wrong[:3]}")
+    return result
 
 
 def main() -> int:

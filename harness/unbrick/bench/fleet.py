@@ -20,6 +20,9 @@ import aiocoap
 
 from unbrick.board import BOARD
 from unbrick.errors import LinkError, ToolBrokenError
+from unbrick.image.format import inspect
+from unbrick.server.core import ServerCore
+from unbrick.server.records import Records
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import (
     CBOR_FORMAT,
@@ -184,6 +187,28 @@ class FleetTerminal:
         result = Result.SUCCESS if same and self._phase is Phase.IDLE else Result.BUSY
         decision = Decision(result, announced.file_size, announced.file_size, "")
         return aiocoap.Message(code=aiocoap.CHANGED, payload=decision.encode())
+
+
+COURSE = ["pending", "announced", "transferring", "received", "checked", "rewriting", "succeeded"]
+"""What the records say of an update of such a terminal, if nothing was lost."""
+
+
+def order(records: Records, image: bytes, serials: Iterable[str]) -> None:
+    """Have a server on these records update terminals that it does not know yet."""
+    core = ServerCore(records, inspect)
+    published = core.publish(image, time.time())
+    with records.transaction():
+        for serial in serials:
+            core.start_update(serial, published.version, time.time())
+
+
+def courses(records: Records) -> dict[str, list[str]]:
+    """Of every terminal that registered: the states of its update, in their order."""
+    found: dict[str, list[str]] = {terminal.serial: [] for terminal in records.terminals()}
+    for event in records.events():
+        if event.state is not None:
+            found.setdefault(event.serial, []).append(event.state.value)
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""Hundreds of terminals at once, on real sockets, against one server process: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+from processes import Running
+
+from unbrick.bench.fleet import COURSE, Fleet, courses, identity, order
+from unbrick.board import BOARD
+from unbrick.image.build import firmware_folder
+from unbrick.image.sign import sign
+from unbrick.server.database import SqlRecords
+from unbrick.wire.messages import TerminalState
+
+COUNT = 300
+SERIALS = [f"T-{number:04}" for number in range(COUNT)]
+VERSION = "1.1.0"
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    """A signed image that is no program."""
+    start = BOARD.partition("application").offset + BOARD.image_header_size
+    head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    return sign(
+        head + bytes(3000),
+        name="terminal",
+        version=VERSION,
+        build_time="2024-05-01T12:00:00Z",
+        hardware_id=BOARD.hardware_id,
+        security_counter=1,
+        key=firmware_folder() / "keys" / "development.pem",
+    )
+
+
+@contextmanager
+def server(database: str, port: int = 0) -> Iterator[tuple[Running, int]]:
+    """A server process, and its UDP port."""
+    options = ("--coap-port", port, "--http-port", 0, "--database", database)
+    with Running("server", "start", *options) as process:
+        yield process, int(process.wait_for(r"ready, coap://127\.0\.0\.1:(\d+)")[1])
+
+
+def prepare(database: str, image: bytes) -> None:
+    with closing(SqlRecords(database)) as records:
+        order(records, image, SERIALS)
+
+
+def check(database: str, image: bytes, *, disturbed: bool = False) -> None:
+    """Every terminal is known as it is, with one update, one past and one present."""
+    with closing(SqlRecords(database)) as records:
+        told = courses(records)
+        assert sorted(told) == SERIALS
+        for course in told.values():
+            # A server that starts again may have to announce again.
+            assert (list(dict.fromkeys(course)) if disturbed else course) == COURSE
+            assert course.count("succeeded") == 1
+        assert [update.serial for update in records.updates()] == SERIALS
+        for terminal in records.terminals():
+            assert terminal.version == f"{VERSION}+0"
+            assert terminal.state is TerminalState.APPLICATION
+            ran = [item.version for item in records.installations(terminal.serial)]
+            assert ran == [identity("").version, terminal.version]
+
+
+def test_hundreds_of_terminals_are_updated_at_once(database_url: str, image: bytes) -> None:
+    prepare(database_url, image)
+    with server(database_url) as (process, port):
+        fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT)
+        result = asyncio.run(fleet.run())
+        assert result.done == COUNT
+        assert len(result.requests) >= COUNT * (7 + len(image) // 1024)
+        assert process.end() == 0
+        assert len(process.output) == 1
+    check(database_url, image)
+
+
+def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
+    database_url: str, image: bytes
+) -> None:
+    prepare(database_url, image)
+    with server(database_url) as (first, port):
+        fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT // 3, patience=5.0)
+
+        async def run() -> int:
+            updating = asyncio.create_task(fleet.run())
+            while fleet.done < COUNT // 4:  # noqa: ASYNC110 - nobody could say it
+                await asyncio.sleep(0.01)
+            first.end(signal.SIGKILL)
+            assert fleet.done < COUNT
+            with server(database_url, port):
+                return (await updating).done
+
+        assert asyncio.run(run()) == COUNT
+    check(database_url, image, disturbed=True)
