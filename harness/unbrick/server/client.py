@@ -10,7 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from unbrick.errors import ImageError, ServerError, SetupError
+from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
+from unbrick.server.orders import NotCommandedError
 
 TIMEOUT = 10.0
 """Seconds that the server may take for an answer."""
@@ -143,7 +144,11 @@ class ServerClient:
             return answer
         if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
             raise _no_api(self._url)
-        kind = ImageError if response.status_code == NO_IMAGE else ServerError
+        kind: type[UnbrickError] = ServerError
+        if response.status_code == NO_IMAGE:
+            kind = ImageError
+        elif answer.get("code") == NotCommandedError.code:
+            kind = NotCommandedError
         raise kind(answer["error"], hint=str(answer.get("hint", "")))
 
 

@@ -26,6 +26,7 @@ from unbrick.server.commanded import Commander
 from unbrick.server.files import Files
 from unbrick.server.orders import (
     ConflictError,
+    NotCommandedError,
     UnknownError,
     check_commanded,
     check_fit,
@@ -404,7 +405,7 @@ class ServerCore:
                 check_formats(image, base, serial)
             return
         if not runs:
-            raise ConflictError(
+            raise NotCommandedError(
                 f"{serial} has not registered with software that runs, so it cannot be commanded",
                 hint="wait until it has, or leave out --commanded",
             )

@@ -45,7 +45,7 @@ from starlette.types import Message
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.calls import CallOverError
 from unbrick.server.core import ServerCore
-from unbrick.server.orders import ConflictError, UnknownError
+from unbrick.server.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
 from unbrick.server.user_records import Analysis, Installation, Preparation, RangeKind
 
@@ -173,7 +173,10 @@ async def _say_error(_request: Request, error: Exception) -> JSONResponse:
         return JSONResponse(body, error.status_code, headers=error.headers)
     if not isinstance(error, UnbrickError):
         raise error
-    return JSONResponse({"error": str(error), "hint": error.hint}, _status_of(error))
+    body = {"error": str(error), "hint": error.hint}
+    if isinstance(error, NotCommandedError):
+        body["code"] = error.code
+    return JSONResponse(body, _status_of(error))
 
 
 def _content_type(request: Request) -> str:

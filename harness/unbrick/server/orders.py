@@ -16,6 +16,16 @@ class ConflictError(ServerError):
     """What is asked for is against the rules, or against what is going on."""
 
 
+class NotCommandedError(ConflictError):
+    """A terminal cannot be updated by commands; by a file it may be.
+
+    Attributes:
+        code: what says so to programs, beside the words for people.
+    """
+
+    code = "not commanded"
+
+
 def full_version(text: str) -> str:
     """``1.1.0`` as ``1.1.0+0``, the way images say it."""
     return text if "+" in text else f"{text}+0"
@@ -98,15 +108,15 @@ def check_commanded(image: Image, base: Image | None, serial: str, *, prepared: 
     """Whether a terminal where ``base`` runs can be commanded; ``prepared``: its ranges can be.
 
     Raises:
-        ConflictError: it cannot.
+        NotCommandedError: it cannot.
     """
     if base is None:
-        raise ConflictError(
+        raise NotCommandedError(
             f"what {serial} runs is not published here, so it is not known what differs",
             hint="publish that software, or leave out --commanded",
         )
     if not prepared:
-        raise ConflictError(
+        raise NotCommandedError(
             f"where {image.version} differs cannot be prepared for {image.hardware_id}",
             hint="leave out --commanded",
         )
