@@ -118,9 +118,9 @@ def test_the_agent_needs_nothing_outside_its_own_memory(releases: Releases) -> N
             assert symbol["st_shndx"] != "SHN_UNDEF", symbol.name
             if symbol["st_info"]["type"] in {"STT_FUNC", "STT_OBJECT"}:
                 assert agent.base <= symbol["st_value"] < agent.end, symbol.name
-        table = text.data()[:32]
-    words = [int.from_bytes(table[i : i + 4], "little") for i in range(0, 32, 4)]
-    assert words[:2] == [0x544E4741, 1]
+        table = text.data()[:36]
+    words = [int.from_bytes(table[i : i + 4], "little") for i in range(0, 36, 4)]
+    assert words[:2] == [0x544E4741, 2]
     assert all(agent.base < word < agent.end and word & 1 for word in words[2:])
 
 

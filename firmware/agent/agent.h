@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #define AGENT_MAGIC 0x544e4741u /* "AGNT" */
-#define AGENT_VERSION 1u
+#define AGENT_VERSION 2u
 
 /* What the CFI query says about the pair of chips, in bytes. */
 struct nor_geometry {
@@ -56,6 +56,9 @@ struct agent_api {
     int (*program)(uint32_t offset, const void *data, uint32_t length);
     /* Every block that the range touches stays locked until the next power-up. */
     int (*lock_down)(uint32_t offset, uint32_t length);
+    /* Calls `hook` (NULL: nothing) again and again while the chips are busy, until the next init:
+     * it must not touch the NOR, nor need it, nor call the agent. The rewrite does without. */
+    void (*on_wait)(void (*hook)(void));
     /* Brings the NOR to the image, block by block, and starts boot again. */
     void (*rewrite)(const struct rewrite_job *job) __attribute__((noreturn));
 };

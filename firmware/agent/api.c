@@ -11,5 +11,6 @@ __attribute__((section(".api"), used)) static const struct agent_api api = {
     .erase = nor_erase,
     .program = nor_program,
     .lock_down = nor_lock_down,
+    .on_wait = nor_on_wait,
     .rewrite = rewrite,
 };

@@ -59,6 +59,7 @@ enum cfi {
 static volatile uint32_t *const window = (volatile uint32_t *)BOARD_NOR_WINDOW;
 static struct nor_geometry geometry;
 static struct uart_ring *rings[2];
+static void (*waiting)(void);
 /* The data of one operation. It is fetched before the operation begins: the caller may keep it in
  * the NOR, and a fault in the middle of one would leave the chips waiting for data. */
 static uint32_t buffer[WRITE_BUFFER_MAX / WORD];
@@ -85,12 +86,16 @@ static uint32_t wait_ready(uint32_t offset, uint32_t pause) {
         if ((status & BOTH(SR_READY)) == BOTH(SR_READY) || BUG(READY_NOT_AWAITED)) {
             return (status | status >> 16) & SR_ERRORS;
         }
+        if (waiting) {
+            waiting();
+        }
         sleep_microseconds(pause);
     }
 }
 
 void nor_show_array(void) {
     rings[0] = rings[1] = NULL; /* they may be what is broken */
+    waiting = NULL;
     command(0, READ_STATUS);
     (void)wait_ready(0, PAUSE_WORD);
     command(0, READ_ARRAY);
@@ -164,6 +169,7 @@ static bool read_geometry(void) {
 int nor_open(struct uart_ring *uart0, struct uart_ring *uart1) {
     rings[0] = uart0;
     rings[1] = uart1;
+    waiting = NULL;
     vectors_enter();
     command(0, READ_ARRAY);
     command(CFI_ADDRESS * WORD, QUERY);
@@ -256,6 +262,10 @@ int nor_program(uint32_t offset, const void *data, uint32_t length) {
         length -= chunk;
     }
     return AGENT_OK;
+}
+
+void nor_on_wait(void (*hook)(void)) {
+    waiting = hook;
 }
 
 int nor_lock_down(uint32_t offset, uint32_t length) {

@@ -68,6 +68,7 @@ static bool rewrite_blocks(const struct rewrite_job *job, uint32_t blocks, uint3
 void rewrite(const struct rewrite_job *job) {
     /* The caller's code is about to vanish: nothing goes back to it, not even an exception. */
     vectors_enter();
+    nor_on_wait(NULL);
     const uint32_t size = nor_geometry()->block_size;
     const uint32_t room = nor_geometry()->size;
     uint32_t failed = job->offset;

@@ -1,6 +1,7 @@
 #include "link.h"
 
 #include "call.h"
+#include "commanded.h"
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
@@ -75,6 +76,7 @@ void link_start(void) {
         {"restore", COAP_POST, userdata_answer_restore},
         {"say", COAP_POST, call_answer_say},
         {"status", COAP_GET, update_answer_status},
+        {"upgrade", COAP_POST, commanded_answer_upgrade},
     };
     static const struct radio_owner owner = {
         .resources = resources,

@@ -5,6 +5,7 @@
 #include "board/uart.h"
 #include "board_map.h"
 #include "call.h"
+#include "commanded.h"
 #include "console.h"
 #include "identity.h"
 #include "lib/bug.h"
@@ -79,6 +80,7 @@ _Noreturn void main(void) {
         update_poll(timer_now());
         userdata_poll();
         call_poll(timer_now());
+        commanded_poll();
         console_poll();
         if (timer_now() >= next_step) {
             tasks_step();

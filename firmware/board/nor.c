@@ -27,8 +27,7 @@ static int erase(void *ctx, uint32_t offset) {
     return AGENT->erase(offset);
 }
 
-int nor_init(struct flash *flash) {
-    agent_load();
+int nor_attach(struct flash *flash) {
     const int status = AGENT->init(uart_ring(UART_WIRE), uart_ring(UART_RADIO));
     if (status != AGENT_OK) {
         return status;
@@ -40,4 +39,9 @@ int nor_init(struct flash *flash) {
         .erase = erase,
     };
     return AGENT_OK;
+}
+
+int nor_init(struct flash *flash) {
+    agent_load();
+    return nor_attach(flash);
 }

@@ -1,4 +1,4 @@
-/* Register access that boot, application and agent share, without any state. Everything here is
+/* Register access that all programs share, without any state. Everything here is
  * inlined, so that the agent has no code outside its own memory.
  *
  * Sources: Arm DDI 0183 (PL011), DDI 0271 (SP804), DUI 0447 (motherboard registers). */

@@ -1,8 +1,8 @@
-/* Start-up and exception vectors of boot and application. Exceptions are taken in ARM state; the
+/* Start-up and exception vectors of boot, resident program and application. Exceptions are taken in ARM state; the
  * vectors are therefore ARM code, all the rest is Thumb. */
     .syntax unified
 
-/* The first two words of the application; boot has none. */
+/* The first two words of resident program and application; boot has none. */
     .section .start_vector, "a", %progbits
     .word stack_top
     .word system_start

@@ -29,6 +29,10 @@ void verify_sha256(const uint8_t *data, uint32_t length, uint8_t digest[32],
     crypto_hash_sha256_final(&state, digest);
 }
 
+bool verify_signature(const uint8_t digest[32], const uint8_t signature[64]) {
+    return crypto_sign_ed25519_verify_detached(signature, digest, 32, trusted_key) == 0;
+}
+
 /* Whether the program can run at all where it will lie. */
 static bool fits_the_board(const struct image *image) {
     const uint32_t start = BOARD_NOR + BOARD_APPLICATION_OFFSET;
@@ -63,8 +67,7 @@ int verify_image(const uint8_t *data, uint32_t available, const struct verify_ru
         return RESULT_SUCCESS;
     }
     if (memcmp(image->key_hash, trusted_key_hash, sizeof trusted_key_hash) != 0 ||
-        crypto_sign_ed25519_verify_detached(image->signature, digest, sizeof digest, trusted_key) !=
-            0) {
+        !verify_signature(digest, image->signature)) {
         return RESULT_SIGNATURE;
     }
     if (!image_text_equals(&image->hardware_id, rules->hardware_id)) {

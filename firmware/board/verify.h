@@ -3,6 +3,7 @@
  * The cryptography is libsodium's (see harness/unbrick/image/build.py for where it comes from). */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct image; /* lib/image.h */
@@ -21,6 +22,9 @@ struct verify_rules {
  * got; its contents may be believed only when the result is 0. */
 int verify_image(const uint8_t *data, uint32_t available, const struct verify_rules *rules,
                  struct image *image);
+
+/* Whether the key that images must be signed with has signed this digest. */
+bool verify_signature(const uint8_t digest[32], const uint8_t signature[64]);
 
 /* SHA-256 of a range, in pieces, calling `progress` in between (may be NULL). */
 void verify_sha256(const uint8_t *data, uint32_t length, uint8_t digest[32],

@@ -9,7 +9,7 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "boot/restoration.h"
+#include "boot/resident_load.h"
 #include "lib/bug.h"
 #include "lib/image.h"
 #include "lib/journal.h"
@@ -59,14 +59,33 @@ static void check_installed(void) {
     installed.problem = error == IMAGE_OK ? result_text(installed.result) : image_error_text(error);
 }
 
+/* No software but boot may change these, whatever it tries. */
+static void lock_down(void) {
+    if (AGENT->lock_down(BOARD_BOOT_OFFSET, BOARD_BOOT_SIZE) != AGENT_OK ||
+        AGENT->lock_down(BOARD_IDENTITY_OFFSET, BOARD_IDENTITY_SIZE) != AGENT_OK) {
+        say("boot: the chips were not locked down\n");
+    }
+}
+
+static _Noreturn void start_resident(bool commanded, const char *reason, const char *detail) {
+    struct resident_start start = {
+        .commanded = commanded,
+        .installed = installed.result == RESULT_SUCCESS,
+        .journal_affirmed = journal.log.affirmed,
+    };
+    print_text(start.reason, sizeof start.reason, "%s", reason);
+    print_text(start.detail, sizeof start.detail, "%s", detail);
+    const uint32_t length = resident_load(&start);
+    if (commanded) {
+        say("boot: resident program loaded, %u bytes\n", (unsigned)length);
+    }
+    lock_down();
+    uart_flush(UART_WIRE);
+    resident_run();
+}
+
 static _Noreturn void restore(const char *reason, const char *detail) {
-    restoration(&(struct restoration){
-        .reason = reason,
-        .detail = detail,
-        .id = &id,
-        .installed = installed.result == RESULT_SUCCESS ? &installed.image : NULL,
-        .journal = &journal,
-    });
+    start_resident(false, reason, detail);
 }
 
 /* The state must be in the journal before what it says is done. */
@@ -78,11 +97,7 @@ static void enter_phase(const struct journal_state *state) {
 }
 
 static _Noreturn void start_application(void) {
-    /* No software but boot may change these, whatever it tries. */
-    if (AGENT->lock_down(BOARD_BOOT_OFFSET, BOARD_BOOT_SIZE) != AGENT_OK ||
-        AGENT->lock_down(BOARD_IDENTITY_OFFSET, BOARD_IDENTITY_SIZE) != AGENT_OK) {
-        say("boot: the chips were not locked down\n");
-    }
+    lock_down();
     uart_flush(UART_WIRE);
     system_start_program((const uint32_t *)(const void *)system_nor(BOARD_APPLICATION_OFFSET +
                                                                     BOARD_IMAGE_HEADER_SIZE));
@@ -166,10 +181,9 @@ static void open_nor(void) {
 }
 
 _Noreturn void main(void) {
-    static uint8_t wire_ring[4096];
-    /* Read in the restoration state only. Holds what the window of a transfer can bring while boot
-     * is busy: 4 blocks with their headers, every byte escaped at worst. */
-    static uint8_t radio_ring[16384];
+    /* Boot listens to nobody; the agent wants somewhere to put what arrives. */
+    static uint8_t wire_ring[64];
+    static uint8_t radio_ring[64];
     timer_init();
     uart_init(UART_WIRE, wire_ring, sizeof wire_ring);
     uart_init(UART_RADIO, radio_ring, sizeof radio_ring);
@@ -192,6 +206,11 @@ _Noreturn void main(void) {
         when_trial();
     case JOURNAL_FAILED:
         when_failed();
+    case JOURNAL_COMMANDED:
+        if (!BUG(COMMANDED_FORGOTTEN)) {
+            start_resident(true, "", "");
+        }
+        when_idle();
     default:
         when_idle();
     }

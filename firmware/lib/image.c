@@ -310,6 +310,37 @@ void image_version_text(const struct image_version *version, char text[IMAGE_VER
                (unsigned)version->minor, (unsigned)version->revision, (unsigned)version->build);
 }
 
+/* A decimal number at *text, which is moved behind it. */
+static bool parse_number(const char **text, uint32_t maximum, uint32_t *value) {
+    const char *at = *text;
+    uint64_t sum = 0;
+    while (*at >= '0' && *at <= '9' && sum <= maximum) {
+        sum = sum * 10 + (uint32_t)(*at++ - '0');
+    }
+    const bool good = at != *text && sum <= maximum;
+    *text = at;
+    *value = good ? (uint32_t)sum : 0;
+    return good;
+}
+
+bool image_version_parse(const char *text, struct image_version *version) {
+    static const uint32_t maxima[] = {UINT8_MAX, UINT8_MAX, UINT16_MAX, UINT32_MAX};
+    uint32_t numbers[4] = {0};
+    for (size_t i = 0; i < 4 && !(i == 3 && *text == '\0'); i++) {
+        if ((i > 0 && *text++ != (i == 3 ? '+' : '.')) ||
+            !parse_number(&text, maxima[i], &numbers[i])) {
+            return false;
+        }
+    }
+    *version = (struct image_version){
+        .major = (uint8_t)numbers[0],
+        .minor = (uint8_t)numbers[1],
+        .revision = (uint16_t)numbers[2],
+        .build = numbers[3],
+    };
+    return *text == '\0';
+}
+
 bool image_text_equals(const struct image_text *field, const char *text) {
     return strlen(text) == field->length && memcmp(field->text, text, field->length) == 0;
 }

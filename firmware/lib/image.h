@@ -82,6 +82,9 @@ int image_error_result(int error);
 /* "1.1.0+0". */
 void image_version_text(const struct image_version *version, char text[IMAGE_VERSION_TEXT_SIZE]);
 
+/* The reverse, with or without the build number. False: it is no version. */
+bool image_version_parse(const char *text, struct image_version *version);
+
 bool image_text_equals(const struct image_text *field, const char *text);
 
 /* Copies to a NUL-terminated string, cut to fit. */

@@ -10,7 +10,8 @@ enum journal_phase {
     JOURNAL_IDLE = 0,
     JOURNAL_REWRITING = 1,
     JOURNAL_TRIAL = 2,
-    JOURNAL_FAILED = 3
+    JOURNAL_FAILED = 3,
+    JOURNAL_COMMANDED = 4
 };
 enum journal_source {
     JOURNAL_RADIO = 0, /* an update over the air */

@@ -8,7 +8,8 @@ void maps_put_registration(struct coap_builder *request, const struct registrati
     uint8_t payload[MAPS_MAX];
     struct cbor_encoder map;
     cbor_encoder_init(&map, payload, sizeof payload);
-    cbor_put_map(&map, 10);
+    const bool commanded = registration->state == TERMINAL_COMMANDED;
+    cbor_put_map(&map, commanded ? 11 : 10);
     cbor_pair_text(&map, 1, registration->serial);
     cbor_pair_text(&map, 2, registration->hardware_id);
     cbor_pair_text(&map, 3, registration->name);
@@ -19,6 +20,9 @@ void maps_put_registration(struct coap_builder *request, const struct registrati
     cbor_pair_uint(&map, 8, registration->last_id);
     cbor_pair_uint(&map, 9, registration->last_result);
     cbor_pair_uint(&map, 10, registration->security_counter);
+    if (commanded) {
+        cbor_pair_uint(&map, 11, registration->nonce);
+    }
     coap_build_cbor(request, payload, cbor_encoder_finish(&map));
 }
 
@@ -65,6 +69,37 @@ bool maps_get_announcement(const struct coap_message *request, struct announceme
     announcement->working_memory = (uint32_t)fields[MEMORY].number;
     memcpy(announcement->file_digest, fields[FILE_DIGEST].data, 32);
     memcpy(announcement->image_digest, fields[IMAGE_DIGEST].data, IMAGE_DIGEST_SIZE);
+    return true;
+}
+
+bool maps_get_upgrade(const struct coap_message *request, struct upgrade *upgrade) {
+    enum { ID, VERSION, DIGEST, SIZE, SIGNATURE, HARDWARE, COUNTER, BACKUP, COUNT };
+    struct cbor_field fields[COUNT] = {
+        [ID] = {.key = 1, .kind = CBOR_UINT, .minimum = 1, .maximum = UINT32_MAX},
+        [VERSION] = {.key = 2, .kind = CBOR_TEXT, .minimum = 1, .maximum = MAPS_VERSION_SIZE - 1},
+        [DIGEST] = {.key = 3, .kind = CBOR_BYTES, .minimum = 32, .maximum = 32},
+        [SIZE] = {.key = 4, .kind = CBOR_UINT, .maximum = UINT32_MAX},
+        [SIGNATURE] = {.key = 5, .kind = CBOR_BYTES, .minimum = 64, .maximum = 64},
+        [HARDWARE] = {.key = 6, .kind = CBOR_TEXT, .minimum = 1, .maximum = IMAGE_MAX_TEXT},
+        [COUNTER] = {.key = 7, .kind = CBOR_UINT, .maximum = UINT32_MAX},
+        [BACKUP] = {.key = 8, .kind = CBOR_BYTES, .minimum = 32, .maximum = 32},
+    };
+    char version[MAPS_VERSION_SIZE];
+    for (size_t i = 0; i < COUNT; i++) {
+        fields[i].required = true;
+    }
+    if (cbor_decode_map(request->payload, request->payload_length, fields, COUNT) != CBOR_OK ||
+        !cbor_copy_text(&fields[VERSION], version, sizeof version) ||
+        !image_version_parse(version, &upgrade->version) ||
+        !cbor_copy_text(&fields[HARDWARE], upgrade->hardware_id, sizeof upgrade->hardware_id)) {
+        return false;
+    }
+    upgrade->id = (uint32_t)fields[ID].number;
+    upgrade->size = (uint32_t)fields[SIZE].number;
+    upgrade->security_counter = (uint32_t)fields[COUNTER].number;
+    memcpy(upgrade->digest, fields[DIGEST].data, sizeof upgrade->digest);
+    memcpy(upgrade->signature, fields[SIGNATURE].data, sizeof upgrade->signature);
+    memcpy(upgrade->backup, fields[BACKUP].data, sizeof upgrade->backup);
     return true;
 }
 

@@ -1,4 +1,5 @@
-/* The CBOR maps of docs/protocol.md, as boot and application exchange them with the server. */
+/* The CBOR maps of docs/protocol.md, as resident program and application exchange them with the
+ * server. */
 #pragma once
 
 #include "lib/coap.h"
@@ -24,6 +25,7 @@ enum update_phase {
     UPDATE_CHECKED = 3,
     UPDATE_REWRITING = 4,
     UPDATE_FINISHED = 5,
+    UPDATE_COMMANDED = 6, /* only in a status */
 };
 
 /* What a terminal is and runs: the first six are said in registrations and reports alike. Texts are
@@ -39,6 +41,7 @@ struct registration {
     uint32_t last_id;
     uint32_t last_result; /* enum result */
     uint32_t security_counter;
+    uint32_t nonce; /* only with TERMINAL_COMMANDED */
 };
 
 struct announcement {
@@ -52,6 +55,18 @@ struct announcement {
     uint32_t working_memory;
 };
 
+/* The start of a commanded update. */
+struct upgrade {
+    uint32_t id;
+    struct image_version version;
+    uint8_t digest[IMAGE_DIGEST_SIZE]; /* of the image it becomes */
+    uint32_t size;                     /* bytes of it */
+    uint8_t signature[IMAGE_SIGNATURE_SIZE];
+    char hardware_id[IMAGE_MAX_TEXT + 1];
+    uint32_t security_counter;
+    uint8_t backup[32]; /* SHA-256 of the sealed backup */
+};
+
 /* Adds a registration to a request, as its payload. */
 void maps_put_registration(struct coap_builder *request, const struct registration *registration);
 
@@ -61,6 +76,9 @@ void maps_put_report(struct coap_builder *request, const struct registration *me
 
 /* False: the payload is no announcement. */
 bool maps_get_announcement(const struct coap_message *request, struct announcement *announcement);
+
+/* False: the payload starts no commanded update. */
+bool maps_get_upgrade(const struct coap_message *request, struct upgrade *upgrade);
 
 /* Answers an announcement. Sizes in bytes; `text` is for a person. */
 void maps_answer_decision(struct coap_builder *reply, enum result result, uint64_t needed,

@@ -23,6 +23,7 @@ static struct {
     bool again;       /* and says something that has changed since */
     uint64_t register_at;
     uint32_t backoff;
+    uint64_t heard;
 } radio;
 
 /* ---- Requests of the server ---- */
@@ -149,6 +150,7 @@ void radio_poll(uint64_t now) {
         ring->data[(ring->tail - 1) & ring->mask] = 0;
         struct slipmux_frame frame;
         if (slipmux_feed(&radio.receiver, (uint8_t)byte, &frame) && frame.type == SLIPMUX_COAP) {
+            radio.heard = now;
             coap_endpoint_receive(&radio.endpoint, frame.data, frame.length, now);
         }
     }
@@ -160,6 +162,10 @@ void radio_poll(uint64_t now) {
 
 enum radio_contact radio_contact(void) {
     return radio.contact;
+}
+
+uint64_t radio_heard(void) {
+    return radio.heard;
 }
 
 struct coap_endpoint *radio_endpoint(void) {

@@ -1,5 +1,6 @@
-/* The wireless link, for boot and application: CoAP over slipmux on UART1, the registration with
- * the server, and what the server may ask for. There is one, and one owner of it. */
+/* The wireless link, for resident program and application: CoAP over slipmux on UART1, the
+ * registration with the server, and what the server may ask for. There is one, and one owner of it.
+ */
 #pragma once
 
 #include "lib/coap.h"
@@ -45,6 +46,9 @@ void radio_poll(uint64_t now);
 void radio_register(uint64_t at);
 
 enum radio_contact radio_contact(void);
+
+/* When the last message arrived, in microseconds; 0: none has. */
+uint64_t radio_heard(void);
 
 /* For requests of the owner: coap_request_begin, options, coap_request_send. */
 struct coap_endpoint *radio_endpoint(void);

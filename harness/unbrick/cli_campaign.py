@@ -293,7 +293,7 @@ def _debug(
 
     def ready(port: int) -> None:
         status.print("waiting for a debugger; start one with:")
-        status.print(gdb_command(releases.elf_files[:2], port), soft_wrap=True)
+        status.print(gdb_command(releases.common_elf_files, port), soft_wrap=True)
 
     with closing(DebuggedEngine(releases.elf_files)) as engine:
         try:

@@ -142,8 +142,8 @@ def console(
 
 
 def symbol_files(releases: Releases, installed: str) -> list[Path]:
-    """The ELF files of boot, agent and the release that is installed."""
-    return [*releases.elf_files[:2], releases.firmware.applications[installed].elf]
+    """The ELF files of what every terminal has and of the release that is installed."""
+    return [*releases.common_elf_files, releases.firmware.applications[installed].elf]
 
 
 COMMANDS: list[click.Command] = [console]

@@ -80,6 +80,7 @@ class Board:
     sram: Region
     agent: Region
     pool: Region
+    resident: Region
     image_header_size: int = 0x200
     uart_clock_hz: int = 24_000_000
     baud: int = 115_200
@@ -112,17 +113,20 @@ BOARD = Board(
         Partition("userdata", 0x200000, 0x080000),
     ),
     sram=Region(MAP.sram, 2 * MIB),
-    # The program's own data and stacks come first, then the pool, then the agent.
+    # The program's own data and stacks come first, then the pool, then the agent. While the
+    # resident program runs, its code takes the end of the pool.
     pool=Region(MAP.sram + 128 * KIB, (2048 - 128 - 64) * KIB),
+    resident=Region(MAP.sram + (2048 - 64 - 128) * KIB, 128 * KIB),
     agent=Region(MAP.sram + (2048 - 64) * KIB, 64 * KIB),
 )
 
 
 def _values(board: Board) -> dict[str, int]:
     values = {f"BOARD_{f.name.upper()}": getattr(board.map, f.name) for f in fields(board.map)}
-    for name, region in (("SRAM", board.sram), ("POOL", board.pool), ("AGENT", board.agent)):
-        values[f"BOARD_{name}_BASE"] = region.base
-        values[f"BOARD_{name}_SIZE"] = region.size
+    for name in ("sram", "pool", "resident", "agent"):
+        region: Region = getattr(board, name)
+        values[f"BOARD_{name.upper()}_BASE"] = region.base
+        values[f"BOARD_{name.upper()}_SIZE"] = region.size
     for part in board.partitions:
         values[f"BOARD_{part.name.upper()}_OFFSET"] = part.offset
         values[f"BOARD_{part.name.upper()}_SIZE"] = part.size

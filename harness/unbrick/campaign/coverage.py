@@ -1,4 +1,4 @@
-"""Which source lines of boot and of the agent run without faults, and which only after a cut.
+"""Which source lines of boot, resident program and agent run without faults, which after a cut.
 
 The application is left out: during an update two releases of it run at the same addresses.
 """
@@ -56,8 +56,7 @@ class CoverageRun:
     def __init__(self, releases: Releases) -> None:
         self._releases = releases
         self.engine = InProcessEngine(releases.elf_files)
-        firmware = releases.firmware
-        programs = firmware.boot.elf, firmware.agent.elf
+        programs = releases.common_elf_files
         self._table = LineTable(line for elf in programs for line in source_lines(elf))
         self._golden: Lines = set()
         self._all: Lines = set()

@@ -138,12 +138,12 @@ class Program:
     """One program of the firmware.
 
     Attributes:
-        name: ``boot``, ``agent`` or ``app-<version>``.
+        name: ``boot``, ``agent``, ``resident`` or ``app-<version>``.
         elf: with symbols and DWARF.
         binary: flat, from the program's first byte on.
         map: of the linker.
         sizes: and their limits.
-        release: what the program was made from; None for boot and agent.
+        release: what the program was made from; None for the others than applications.
     """
 
     name: str
@@ -160,12 +160,18 @@ class Firmware:
 
     boot: Program
     agent: Program
+    resident: Program
     applications: dict[str, Program]
 
     @property
+    def common(self) -> list[Program]:
+        """What every terminal has, whatever its application: boot, agent, resident program."""
+        return [self.boot, self.agent, self.resident]
+
+    @property
     def programs(self) -> list[Program]:
-        """Boot, agent and all applications."""
-        return [self.boot, self.agent, *self.applications.values()]
+        """All of them; boot is the first."""
+        return [*self.common, *self.applications.values()]
 
 
 def build_firmware(
@@ -175,7 +181,7 @@ def build_firmware(
     defines: Mapping[str, str] | None = None,
     releases: Path | None = None,
 ) -> Firmware:
-    """Build boot, agent and one application a release into the folder ``out``.
+    """Build all programs, one application a release, into the folder ``out``.
 
     Does nothing when ``out`` holds just that already. Safe when several processes build at once.
 
@@ -183,7 +189,7 @@ def build_firmware(
         out: is made, or replaced.
         key: PEM file with the Ed25519 key, private or public, whose signature the terminal trusts;
             ``firmware/keys/development.pem`` by default.
-        defines: further C macros for boot, agent and applications.
+        defines: further C macros for all programs.
         releases: instead of ``firmware/releases.toml``.
 
     Raises:
@@ -297,7 +303,7 @@ _APPLICATION = BOARD.partition("application")
 _PROGRAMS = {
     "boot": _Link(
         "board/boot.ld",
-        ("boot", "link", *_LIBRARY),
+        ("boot", *_LIBRARY),
         BOARD.map.nor + BOARD.partition("boot").offset,
         BOARD.partition("boot").size,
         BOARD.pool.base - BOARD.sram.base - _STACK,
@@ -307,6 +313,13 @@ _PROGRAMS = {
         ("app", "link", *_LIBRARY),
         BOARD.map.nor + _APPLICATION.offset + BOARD.image_header_size,
         _APPLICATION.size - BOARD.image_header_size,
+        BOARD.pool.base - BOARD.sram.base - _STACK,
+    ),
+    "resident": _Link(
+        "resident/resident.ld",
+        ("resident", "link", *_LIBRARY),
+        BOARD.resident.base,
+        BOARD.resident.size,
         BOARD.pool.base - BOARD.sram.base - _STACK,
     ),
     "agent": _Link(
@@ -344,7 +357,7 @@ class _Build:
         return digest.hexdigest()
 
     def _files(self) -> Iterator[Path]:
-        for folder in ("lib", "board", "link", "agent", "boot", "app"):
+        for folder in ("lib", "board", "link", "agent", "resident", "boot", "app"):
             for path in (self.source / folder).rglob("*"):
                 if path.suffix in {".c", ".h", ".S", ".ld"}:
                     yield path
@@ -375,8 +388,8 @@ class _Build:
                 parts = sorted(objects) + (third_party if name != "agent" else [])
                 compiler.link(name, link, parts)
 
-            program("agent", _PROGRAMS["agent"])
-            program("boot", _PROGRAMS["boot"])
+            for name in ("agent", "resident", "boot"):  # each is embedded in those after it
+                program(name, _PROGRAMS[name])
             for release in self.releases:
                 program(f"app-{release.version}", _PROGRAMS["app"], _release_macros(release))
         shutil.rmtree(out / "objects")
@@ -392,6 +405,7 @@ class _Build:
         return Firmware(
             program("boot", _PROGRAMS["boot"]),
             program("agent", _PROGRAMS["agent"]),
+            program("resident", _PROGRAMS["resident"]),
             {r.version: program(f"app-{r.version}", _PROGRAMS["app"], r) for r in self.releases},
         )
 
@@ -425,10 +439,11 @@ class _Compiler:
             options += ["-std=c11", *_WARNINGS]
         if source.parts[:2] == ("board", "libc"):
             options.append("-fno-builtin")
-        if source.name == "agent_blob.S":
+        if source.stem.endswith("_blob"):
             # The compiler's cache does not know what .incbin reads.
-            digest = hashlib.sha256((self.out / "agent.bin").read_bytes()).hexdigest()
-            options += ["-I.", f"-DAGENT_SHA256={digest}"]
+            embedded = self.out / f"{source.stem.removesuffix('_blob')}.bin"
+            digest = hashlib.sha256(embedded.read_bytes()).hexdigest()
+            options += ["-I.", f"-DEMBEDDED_SHA256={digest}"]
         return self._compile(self.source / source, name, options)
 
     def _compile(self, source: Path, name: str, options: Sequence[str]) -> str:

@@ -35,6 +35,11 @@ class Releases:
     key: Path
 
     @property
+    def common_elf_files(self) -> list[Path]:
+        """The ELF files of what every terminal has, whatever its application; boot's is first."""
+        return [program.elf for program in self.firmware.common]
+
+    @property
     def elf_files(self) -> list[Path]:
         """The ELF files of all programs, for debuggers and for messages with source lines."""
         return [program.elf for program in self.firmware.programs]
@@ -53,7 +58,7 @@ def make_releases(
         out: folder for what the compiler makes; nothing is compiled when it is there already.
         key: PEM file with the private key to sign with, whose public half goes into boot; by
             default the development key, which protects nothing.
-        defines: further C macros for boot, agent and applications.
+        defines: further C macros for all programs.
         releases: what to build, instead of ``firmware/releases.toml``.
 
     Raises:

@@ -1,4 +1,4 @@
-#include "boot/by_link.h"
+#include "resident/by_link.h"
 
 #include "board/say.h"
 #include "board/timer.h"
@@ -9,6 +9,7 @@
 #include "lib/image.h"
 #include "link/radio.h"
 #include "link/transfer.h"
+#include "resident/resident.h"
 #include <string.h>
 
 #define SECOND_US 1000000u
@@ -18,11 +19,12 @@
 #define RETRY_US (5u * SECOND_US)
 #define ALIGNMENT 16u
 
-#define TAG_REPORT RADIO_TAG_OWNER
-#define TAG_FIRST_BLOCK (RADIO_TAG_OWNER + 1u)
+#define TAG_REPORT (BY_LINK_TAG_RESULT + 1u)
+#define TAG_FIRST_BLOCK (BY_LINK_TAG_RESULT + 2u)
 
 static struct {
-    const struct restoration *restoration;
+    const struct terminal *terminal;
+    const struct by_link_commands *commands; /* or NULL */
     struct announcement announcement;
     struct transfer transfer;
     struct by_link_file file; /* when it has come */
@@ -32,9 +34,6 @@ static struct {
     bool given_up; /* BUG(SELF_RESTORATION_GIVES_UP) only */
     uint32_t room;
     bool quiet;
-    char name[IMAGE_MAX_TEXT + 1];
-    char version[IMAGE_VERSION_TEXT_SIZE];
-    char build_time[IMAGE_MAX_TEXT + 1];
 } link;
 
 static void drain(void *ctx) {
@@ -43,30 +42,30 @@ static void drain(void *ctx) {
 }
 
 static void describe(struct registration *registration) {
-    static const uint8_t unknown[IMAGE_DIGEST_SIZE];
-    const struct terminal_id *id = link.restoration->id;
-    const struct image *installed = link.restoration->installed;
-    const struct journal_state *state = &link.restoration->journal->state;
+    const struct terminal_id *id = &link.terminal->id;
+    const struct installed *installed = &link.terminal->installed;
+    const struct journal_state *state = &link.terminal->journal.state;
     /* The journal says what was to be done; that it was not is why we are here. */
     const bool broken_off =
         state->phase == JOURNAL_REWRITING && state->result != RESULT_TRIAL_FAILED;
     *registration = (struct registration){
         .serial = id->serial,
         .hardware_id = id->hardware_id,
-        .name = link.name,
-        .version = link.version,
-        .build_time = link.build_time,
-        .digest = installed ? installed->digest : unknown,
-        .state = TERMINAL_IN_RESTORATION,
+        .name = installed->name,
+        .version = installed->version,
+        .build_time = installed->build_time,
+        .digest = installed->digest,
+        .state = link.commands ? TERMINAL_COMMANDED : TERMINAL_IN_RESTORATION,
         .last_id = state->update_id,
         .last_result = broken_off ? RESULT_REWRITE_FAILED : state->result,
         .security_counter = state->security_counter,
+        .nonce = link.commands ? link.commands->nonce : 0,
     };
 }
 
 /* Where the file is received. */
 static uint8_t *area(void) {
-    return (uint8_t *)BOARD_POOL_BASE + BOARD_POOL_SIZE - link.held;
+    return (uint8_t *)BOARD_POOL_BASE + RESIDENT_POOL_SIZE - link.held;
 }
 
 static int take(uint32_t number, const uint8_t *data, uint32_t length) {
@@ -145,6 +144,10 @@ static void answer_announcement(const struct coap_message *request, struct coap_
 static void answer_status(const struct coap_message *request, struct coap_builder *reply) {
     (void)request;
     const bool idle = link.held == 0;
+    if (idle && link.commands) {
+        link.commands->status(reply);
+        return;
+    }
     const enum update_phase phase = idle             ? UPDATE_IDLE
                                     : link.file.data ? UPDATE_RECEIVED
                                                      : UPDATE_TRANSFERRING;
@@ -159,7 +162,7 @@ static void say_contact(enum radio_contact contact, uint8_t code) {
         return;
     }
     if (contact == RADIO_REGISTERED) {
-        say("link: registered as in restoration\n");
+        say("link: registered as %s\n", link.commands ? "commanded" : "in restoration");
     } else if (contact == RADIO_REFUSED) {
         say("link: the server refuses to register this terminal, code %u.%02u\n",
             (unsigned)COAP_CODE_CLASS(code), (unsigned)COAP_CODE_DETAIL(code));
@@ -183,7 +186,9 @@ static void report_refusal(uint64_t now) {
 
 static void take_response(uint32_t tag, enum coap_outcome outcome,
                           const struct coap_message *response) {
-    if (tag == TAG_REPORT) {
+    if (tag == BY_LINK_TAG_RESULT && link.commands) {
+        link.commands->response(outcome, response);
+    } else if (tag == TAG_REPORT) {
         /* Only a server that knows has something better to announce. */
         link.reporting = false;
         link.refused = RESULT_SUCCESS;
@@ -216,27 +221,29 @@ static void end_transfer(void) {
 
 /* ---- For the restoration state ---- */
 
-void by_link_start(const struct restoration *restoration) {
-    static const struct radio_resource resources[] = {
+void by_link_start(const struct terminal *terminal, const struct by_link_commands *commands) {
+    static struct radio_resource resources[2 + BY_LINK_COMMANDS] = {
         {"announce", COAP_POST, answer_announcement},
         {"status", COAP_GET, answer_status},
     };
-    static const struct radio_owner owner = {
+    static struct radio_owner owner = {
         .resources = resources,
-        .resource_count = sizeof resources / sizeof resources[0],
+        .resource_count = 2,
         .register_again_us = REGISTER_AGAIN_US,
         .describe = describe,
         .contact = say_contact,
         .response = take_response,
     };
-    link.restoration = restoration;
-    if (restoration->installed) {
-        image_text_copy(&restoration->installed->name, link.name, sizeof link.name);
-        image_text_copy(&restoration->installed->build_time, link.build_time,
-                        sizeof link.build_time);
-        image_version_text(&restoration->installed->version, link.version);
+    link.terminal = terminal;
+    link.commands = commands;
+    for (size_t i = 0; commands && i < commands->resource_count; i++) {
+        resources[owner.resource_count++] = commands->resources[i];
     }
-    radio_start(&owner, radio_seed(restoration->id->serial, restoration->journal->log.next));
+    radio_start(&owner, radio_seed(terminal->id.serial, terminal->journal.log.next));
+}
+
+void by_link_tick(void) {
+    radio_poll(timer_now());
 }
 
 void by_link_poll(uint64_t now, uint32_t room, bool quiet) {

@@ -1,4 +1,4 @@
-#include "boot/restoration.h"
+#include "resident/restoration.h"
 
 #include "agent/agent.h"
 #include "board/say.h"
@@ -6,10 +6,11 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "boot/by_link.h"
 #include "lib/bug.h"
 #include "lib/result.h"
 #include "lib/ymodem.h"
+#include "resident/by_link.h"
+#include "resident/resident.h"
 #include <string.h>
 
 /* The wire falls silent for so long before a person is told something. */
@@ -20,6 +21,7 @@
 /* What comes over the wire lies at the pool's start, what comes over the link at its end. */
 static uint8_t *const pool = (uint8_t *)BOARD_POOL_BASE;
 static struct ymodem ymodem;
+static bool open; /* the wire is listened to */
 
 static void drain(void *ctx) {
     (void)ctx;
@@ -34,12 +36,12 @@ static void send(void *ctx, const uint8_t *data, size_t length) {
 static int begin(void *ctx, const char *name, bool size_known, uint32_t size) {
     (void)ctx;
     (void)name;
-    return size_known && size > BOARD_POOL_SIZE - by_link_held();
+    return size_known && size > RESIDENT_POOL_SIZE - by_link_held();
 }
 
 static int store(void *ctx, uint32_t offset, const uint8_t *data, size_t length) {
     (void)ctx;
-    if (offset + length > BOARD_POOL_SIZE - by_link_held()) {
+    if (offset + length > RESIDENT_POOL_SIZE - by_link_held()) {
         return 1;
     }
     memcpy(pool + offset, data, length);
@@ -48,7 +50,7 @@ static int store(void *ctx, uint32_t offset, const uint8_t *data, size_t length)
 
 static void listen(void) {
     static const struct ymodem_callbacks callbacks = {.send = send, .begin = begin, .data = store};
-    ymodem_start(&ymodem, &callbacks, BOARD_POOL_SIZE, timer_now());
+    ymodem_start(&ymodem, &callbacks, RESIDENT_POOL_SIZE, timer_now());
 }
 
 /* Takes what has come over the wire. Returns whether something has. */
@@ -68,10 +70,11 @@ static bool poll_wire(void) {
 
 /* What a file that is announced now may take, without touching what the wire may bring. */
 static uint32_t room_for_link(void) {
-    if (!ymodem_has_begun(&ymodem)) {
-        return BOARD_POOL_SIZE;
+    if (!restoration_is_receiving()) {
+        return RESIDENT_POOL_SIZE;
     }
-    return ymodem.size_known && ymodem.size < BOARD_POOL_SIZE ? BOARD_POOL_SIZE - ymodem.size : 0;
+    return ymodem.size_known && ymodem.size < RESIDENT_POOL_SIZE ? RESIDENT_POOL_SIZE - ymodem.size
+                                                                 : 0;
 }
 
 /* Lets a sender that has not noticed yet that it is over talk to the end. */
@@ -87,11 +90,11 @@ static void await_silence(void) {
 }
 
 /* Whether the file that was received can be installed; `problem` says in words why not. */
-static enum result check(const struct restoration *restoration, const uint8_t *file,
-                         uint32_t length, struct image *image, const char **problem) {
+static enum result check(const struct terminal *terminal, const uint8_t *file, uint32_t length,
+                         struct image *image, const char **problem) {
     const struct verify_rules rules = {
-        .hardware_id = restoration->id->hardware_id,
-        .minimum_counter = restoration->journal->state.security_counter,
+        .hardware_id = terminal->id.hardware_id,
+        .minimum_counter = terminal->journal.state.security_counter,
         .partition_size = BOARD_APPLICATION_SIZE,
         .progress = drain,
     };
@@ -131,9 +134,9 @@ static int announce_rewrite(struct journal *journal, const struct image *image,
 }
 
 /* Returns why it cannot, or does not return. */
-static const char *install(const struct restoration *restoration, const struct image *image,
+static const char *install(struct terminal *terminal, const struct image *image,
                            enum journal_source source, uint32_t update_id) {
-    const int error = announce_rewrite(restoration->journal, image, source, update_id);
+    const int error = announce_rewrite(&terminal->journal, image, source, update_id);
     if (error) {
         say("restoration: the journal cannot be written: %s\n", recordlog_error_text(error));
         return "the journal cannot be written";
@@ -150,21 +153,21 @@ static const char *install(const struct restoration *restoration, const struct i
     });
 }
 
-static void take_from_wire(const struct restoration *restoration) {
+static void take_from_wire(struct terminal *terminal) {
     await_silence();
     struct image image;
     const char *problem = ymodem_status_text(ymodem.status);
     if (ymodem.status == YMODEM_DONE &&
-        check(restoration, pool, ymodem.received, &image, &problem) == RESULT_SUCCESS) {
-        problem = install(restoration, &image, JOURNAL_WIRE, 0);
+        check(terminal, pool, ymodem.received, &image, &problem) == RESULT_SUCCESS) {
+        problem = install(terminal, &image, JOURNAL_WIRE, 0);
     }
     say("restoration: refused, %s\n", problem);
 }
 
-static void take_from_link(const struct restoration *restoration, const struct by_link_file *file) {
+static void take_from_link(struct terminal *terminal, const struct by_link_file *file) {
     struct image image;
     const char *problem;
-    enum result result = check(restoration, file->data, file->length, &image, &problem);
+    enum result result = check(terminal, file->data, file->length, &image, &problem);
     if (BUG(SELF_RESTORATION_UNCHECKED) && image.total == file->length) {
         result = RESULT_SUCCESS;
     }
@@ -176,37 +179,62 @@ static void take_from_link(const struct restoration *restoration, const struct b
         result = RESULT_IMAGE_HASH;
     }
     if (result == RESULT_SUCCESS) {
-        by_link_retry(install(restoration, &image, JOURNAL_LINK, file->update_id));
+        by_link_retry(install(terminal, &image, JOURNAL_LINK, file->update_id));
     } else {
         by_link_refuse(result);
     }
 }
 
-void restoration(const struct restoration *restoration) {
-    const uint32_t counter = restoration->journal->state.security_counter;
+void restoration_open_wire(const struct restoration *restoration) {
+    const struct terminal *terminal = restoration->terminal;
     say("restoration: %s%s\n", restoration->reason, restoration->detail);
-    say("restoration: serial=%s hardware=%s counter=%u\n", restoration->id->serial,
-        restoration->id->hardware_id, (unsigned)counter);
+    say("restoration: serial=%s hardware=%s counter=%u\n", terminal->id.serial,
+        terminal->id.hardware_id, (unsigned)terminal->journal.state.security_counter);
     say("restoration: send the signed image by YMODEM\n");
-    by_link_start(restoration);
     listen();
+    open = true;
+}
+
+bool restoration_is_receiving(void) {
+    return open && ymodem_has_begun(&ymodem);
+}
+
+/* Returns when the wire wants its next turn. */
+static uint64_t serve_wire(struct terminal *terminal, bool *heard) {
+    if (!open) {
+        while (uart_get(UART_WIRE) >= 0) {
+        }
+        return TIMER_NEVER;
+    }
+    const uint64_t due = ymodem_poll(&ymodem, timer_now());
+    *heard = poll_wire();
+    if (ymodem.status != YMODEM_RECEIVING) {
+        take_from_wire(terminal);
+        listen();
+    }
+    return due;
+}
+
+void restoration_serve(struct terminal *terminal) {
+    bool heard = false;
+    const uint64_t due = serve_wire(terminal, &heard);
+    const bool sending = restoration_is_receiving();
+    by_link_poll(timer_now(), room_for_link(), sending);
+    /* A person who is sending something may end that; it is what this terminal gets then. */
+    const struct by_link_file *file = by_link_file();
+    if (file && !sending) {
+        take_from_link(terminal, file);
+    }
+    const uint64_t tick = timer_now() + TICK_US;
+    if (!heard) {
+        timer_sleep_until(due < tick ? due : tick);
+    }
+}
+
+void restoration(const struct restoration *restoration) {
+    restoration_open_wire(restoration);
+    by_link_start(restoration->terminal, NULL);
     for (;;) {
-        const uint64_t due = ymodem_poll(&ymodem, timer_now());
-        const bool heard = poll_wire();
-        if (ymodem.status != YMODEM_RECEIVING) {
-            take_from_wire(restoration);
-            listen();
-        }
-        const bool sending = ymodem_has_begun(&ymodem);
-        by_link_poll(timer_now(), room_for_link(), sending);
-        /* A person who is sending something may end that; it is what this terminal gets then. */
-        const struct by_link_file *file = by_link_file();
-        if (file && !sending) {
-            take_from_link(restoration, file);
-        }
-        const uint64_t tick = timer_now() + TICK_US;
-        if (!heard) {
-            timer_sleep_until(due < tick ? due : tick);
-        }
+        restoration_serve(restoration->terminal);
     }
 }

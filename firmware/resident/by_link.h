@@ -1,9 +1,10 @@
-/* The restoration state's minimum link function: registers with the server as in restoration,
- * answers its status, and takes a full image over the wireless link. */
+/* The resident program's side of the wireless link: registers with the server, answers its status,
+ * and takes a full image. */
 #pragma once
 
-#include "boot/restoration.h"
 #include "lib/result.h"
+#include "link/radio.h"
+#include "resident/terminal.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,8 +16,25 @@ struct by_link_file {
     const uint8_t *image_digest;
 };
 
-/* Begins; the first registration is sent by the first by_link_poll. */
-void by_link_start(const struct restoration *restoration);
+/* What a commanded update adds. */
+struct by_link_commands {
+    const struct radio_resource *resources; /* BY_LINK_COMMANDS at most */
+    size_t resource_count;
+    uint32_t nonce; /* registered */
+    void (*status)(struct coap_builder *reply);
+    /* A request with the tag BY_LINK_TAG_RESULT has ended. */
+    void (*response)(enum coap_outcome outcome, const struct coap_message *response);
+};
+
+#define BY_LINK_COMMANDS 6u
+#define BY_LINK_TAG_RESULT RADIO_TAG_OWNER
+
+/* Begins; the first registration is sent by the first by_link_poll. `commands` is NULL in the
+ * restoration state, else it outlives the call. */
+void by_link_start(const struct terminal *terminal, const struct by_link_commands *commands);
+
+/* Receives and sends, and begins nothing: for while the NOR is busy, or being hashed. */
+void by_link_tick(void);
 
 /* Does what is due. `now` in microseconds. `room`: bytes at the pool's end that it may use for a
  * file that is announced now. `quiet`: nothing may be said on the wire. */

@@ -1,0 +1,24 @@
+/* The restoration state: a new application comes over the wire by YMODEM or over the wireless link,
+ * whichever is whole first. */
+#pragma once
+
+#include "resident/terminal.h"
+#include <stdbool.h>
+
+struct restoration {
+    const char *reason; /* why, for a person: two parts of one sentence */
+    const char *detail;
+    struct terminal *terminal;
+};
+
+/* Ends only by a rewrite, after which boot starts again. */
+_Noreturn void restoration(const struct restoration *restoration);
+
+/* Says why there is nothing to start, and listens on the wire from now on. */
+void restoration_open_wire(const struct restoration *restoration);
+
+/* Serves the link, and the wire if that is open. Sleeps when there is nothing to do. */
+void restoration_serve(struct terminal *terminal);
+
+/* Whether something is on its way over the wire: then nothing may be said there. */
+bool restoration_is_receiving(void);
