@@ -11,6 +11,7 @@ import aiocoap
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.system import PROMPT
+from unbrick.board.description import BOARD
 from unbrick.image.factory import bench_key, factory_image
 from unbrick.link.simulated import SimulatedLink
 from unbrick.wire.coap import Outgoing
@@ -19,10 +20,13 @@ from unbrick.wire.messages import Registration, Result
 from unbrick.wire.userdata import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.engine.base import Engine
     from unbrick.image.release import Releases
 
 SERIAL = "UB-000007"
+USERDATA = slice(BOARD.partition("userdata").offset, BOARD.partition("userdata").end)
 
 
 @dataclass
@@ -105,6 +109,26 @@ class World:
         self.engine.radio.read()
         self.start()
 
+    def erase_userdata(self) -> None:
+        """Take the power, erase the user's data, and give the power back."""
+        self.change_nor(lambda nor: nor.__setitem__(USERDATA, b"\xff" * len(nor[USERDATA])))
+
+    def install(self, version: str) -> None:
+        """Take the power, put another release into the NOR, and give the power back."""
+        image = self.releases.signed[version]
+        part = BOARD.partition("application")
+        padded = image.ljust(part.size, b"\xff")
+        self.change_nor(lambda nor: nor.__setitem__(slice(part.offset, part.end), padded))
+
+    def change_nor(self, change: Callable[[bytearray], None]) -> None:
+        """Take the power, change what is in the NOR, and give the power back."""
+        self.bench.cut_power()
+        self.engine.radio.read()
+        nor = bytearray(self.engine.read_nor())
+        change(nor)
+        self.engine.load_nor(bytes(nor))
+        self.start()
+
     def ask(self, path: str, payload: bytes) -> aiocoap.Message:
         """Ask the terminal something and wait for its answer."""
         ticket = self.server.ask(path, payload)
@@ -147,12 +171,24 @@ class World:
         assert hashlib.sha256(sealed).digest() == first.checksum
         return sealed
 
-    def restore_piece(self, update_id: int, sealed: bytes, offset: int) -> RestoreAnswer:
+    def restore_request(
+        self, update_id: int, sealed: bytes, offset: int, checksum: bytes | None = None
+    ) -> bytes:
+        """The payload that gives one piece back."""
+        return RestorePiece(
+            update_id,
+            len(sealed),
+            checksum or hashlib.sha256(sealed).digest(),
+            offset,
+            sealed[offset : offset + PIECE],
+        ).encode()
+
+    def restore_piece(
+        self, update_id: int, sealed: bytes, offset: int, checksum: bytes | None = None
+    ) -> RestoreAnswer:
         """Give one piece back."""
-        checksum = hashlib.sha256(sealed).digest()
-        data = sealed[offset : offset + PIECE]
-        piece = RestorePiece(update_id, len(sealed), checksum, offset, data)
-        response = self.ask("restore", piece.encode())
+        payload = self.restore_request(update_id, sealed, offset, checksum)
+        response = self.ask("restore", payload)
         assert response.code == aiocoap.CHANGED
         return RestoreAnswer.decode(response.payload)
 
