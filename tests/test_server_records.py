@@ -189,16 +189,23 @@ def test_what_another_process_writes_is_seen_in_the_next_transaction(database_ur
     for version in ("2.0.0+0", "3.0.0+0"):
         for writer, reader in ((ours, theirs), (theirs, ours)):
             new = replace(TERMINAL, version=version, endpoint=str(writer))
-            state = replace(update, text=f"{version} {writer}")
+            text = f"{version} {writer}"
+            state = replace(update, text=text)
             with writer.transaction():
                 writer.save_terminal(new)
                 writer.save_update(state)
+                writer.add_message(replace(MESSAGE, text=version))
+                other = writer.add_update(replace(UPDATE, text=version))
+                writer.add_image(replace(IMAGE, digest=text.encode(), version=text), b"")
             for records in (reader, writer):
                 assert records.terminal(SERIAL) == new
                 assert records.update(update.id) == state
                 with records.transaction():
                     assert records.terminal(SERIAL) == new
                     assert records.update(update.id) == state
+                    assert records.updates(SERIAL)[-1] == other
+                    assert records.messages(SERIAL)[-1].text == version
+                    assert records.images()[-1].version == text
     ours.close()
     theirs.close()
 

@@ -27,6 +27,7 @@ BUSY_TIMEOUT = 30.0
 WRITER_LOCK = 0x756E6272
 """The key of the advisory lock that a writer holds on PostgreSQL."""
 
+_COUNT_UP = text("SELECT nextval('writers')")
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
 
@@ -117,10 +118,14 @@ def bring_up_to_date(connection: Connection, revision: str = "head") -> None:
     command.upgrade(config, revision)
 
 
-def data_version(connection: Connection) -> object:
-    """Something that stays the same as long as nobody else writes; None when that is not known."""
+def data_version(connection: Connection, transactions: int) -> object:
+    """Something that stays the same as long as nobody else writes; asked for in a transaction.
+
+    ``transactions`` says how often it was asked for in this process.
+    """
     if connection.dialect.name != "sqlite":
-        return None
+        # Whoever writes counts up, so that what others have added is a difference.
+        return connection.execute(_COUNT_UP).scalar_one() - transactions
     raw = connection.connection.driver_connection
     assert raw is not None  # noqa: S101 - it is connected
     # The count is this connection's, so another connection's says nothing.

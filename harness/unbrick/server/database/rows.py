@@ -27,8 +27,8 @@ from unbrick.server.records import check_whole
 
 T = TypeVar("T")
 
-REMEMBERED = 10_000
-"""Records kept in memory, so that they need not be read again."""
+REMEMBERED = 50_000
+"""Answers kept in memory, so that they need not be read again."""
 
 # Names of parameters that are not those of columns.
 _KEY, _LIMIT, _BELOW = "key_", "limit_", "below_"
@@ -86,8 +86,9 @@ class Rows:
         self._connection: Connection | None = None
         self._undone = False  # A part of the transaction that is under way.
         self._traces = False  # Of what was deleted for good.
-        self._memory: dict[tuple[type, object], Any] = {}
+        self._memory: dict[tuple[object, object], Any] = {}
         self._seen: object = None
+        self._transactions = 0
 
     def close(self) -> None:
         """Let go of the database."""
@@ -118,28 +119,33 @@ class Rows:
 
     def _check_memory(self, connection: Connection) -> None:
         """At the beginning of a transaction: forget what another process may have changed."""
-        version = data_version(connection)
-        if version is None or version != self._seen:
+        self._transactions += 1
+        version = data_version(connection, self._transactions)
+        if version != self._seen:
             self._memory.clear()
         self._seen = version
 
-    def _known(self, kind: type[T], key: object, read: Callable[[], T | None]) -> T | None:
-        """A record; in a transaction, in which nobody else writes, as it was seen last."""
+    def _known(self, what: object, key: object, read: Callable[[], T | None]) -> T | None:
+        """What is kept under a key; in a transaction, in which nobody else writes, from memory."""
         if self._connection is None:
             return read()
-        found: T | None = self._memory.get((kind, key))
+        found: T | None = self._memory.get((what, key))
         if found is None:
             found = read()
             if found is not None:
-                self._remember(key, found)
+                self._remember(what, key, found)
         return found
 
-    def _remember(self, key: object, record: object) -> None:
+    def _remember(self, what: object, key: object, value: object) -> None:
         """Keep in mind what was read or written."""
-        self._memory.pop((type(record), key), None)
-        self._memory[type(record), key] = record
+        self._forget(what, key)
+        self._memory[what, key] = value
         if len(self._memory) > REMEMBERED:
             del self._memory[next(iter(self._memory))]
+
+    def _forget(self, what: object, key: object) -> None:
+        """Something is written, and what was remembered is no longer so."""
+        self._memory.pop((what, key), None)
 
     @contextmanager
     def _part(self) -> Iterator[None]:
@@ -165,6 +171,14 @@ class Rows:
             yield self._connection
         else:
             with self._engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        if self._connection is not None:
+            yield self._connection
+        else:
+            with self.transaction(), self._use() as connection:
                 yield connection
 
     def _find(self, kind: type[T], model: type[Base], /, **where: object) -> list[T]:
@@ -217,20 +231,20 @@ class Rows:
         counts = "id" in table(model).c
         if counts:
             values.pop("id", None)
-        with self._use() as connection:
+        with self._writing() as connection:
             key = connection.execute(_inserting(model), values).inserted_primary_key
         return int(key[0]) if key is not None and counts else 0
 
     def _add_all(self, model: type[Base], values: list[dict[str, Any]]) -> None:
         if values:
-            with self._use() as connection:
+            with self._writing() as connection:
                 connection.execute(_inserting(model), values)
 
     def _save(self, model: type[Base], values: dict[str, Any]) -> bool:
         """Change the row with this key; gives whether there is one."""
         keys = {column.name for column in table(model).primary_key}
         given = {(_KEY + name if name in keys else name): value for name, value in values.items()}
-        with self._use() as connection:
+        with self._writing() as connection:
             return bool(connection.execute(_updating(model, tuple(values)), given).rowcount)
 
     def _put(self, model: type[Base], values: dict[str, Any]) -> None:
@@ -243,7 +257,7 @@ class Rows:
         """Remove rows; gives whether there were any."""
         rows = table(model)
         statement = delete(rows).where(*(rows.c[name] == where[name] for name in where))
-        with self._use() as connection:
+        with self._writing() as connection:
             return bool(connection.execute(statement).rowcount)
 
     def _remove_for_good(self, model: type[Base], **where: object) -> bool:

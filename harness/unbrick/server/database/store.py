@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from unbrick.server.database.models import (
     DifferenceRow,
@@ -51,12 +52,14 @@ class SqlRecords(SqlUserRecords):
     def _terminals(self, **where: object) -> list[Terminal]:
         found = self._find(Terminal, TerminalRow, **where)
         # An earlier version's row has no such thing.
-        return [replace(item, confirmed=item.confirmed or b"") for item in found]
+        return [
+            item if item.confirmed is not None else replace(item, confirmed=b"") for item in found
+        ]
 
     def save_terminal(self, terminal: Terminal) -> None:
         """See ``Records``."""
         self._put(TerminalRow, dict(vars(terminal)))
-        self._remember(terminal.serial, terminal)
+        self._remember(Terminal, terminal.serial, terminal)
 
     def image(self, digest: bytes) -> Image | None:
         """See ``Records``."""
@@ -64,7 +67,7 @@ class SqlRecords(SqlUserRecords):
 
     def images(self) -> list[Image]:
         """See ``Records``."""
-        return self._find(Image, ImageRow)
+        return list(self._known("images", None, lambda: self._find(Image, ImageRow)) or ())
 
     def image_file(self, digest: bytes) -> bytes:
         """See ``Records``."""
@@ -75,6 +78,7 @@ class SqlRecords(SqlUserRecords):
 
     def add_image(self, image: Image, file: bytes) -> None:
         """See ``Records``."""
+        self._forget("images", None)
         with self._together():
             self._add(ImageRow, dict(vars(image)))
             self._add(FileRow, {"digest": image.digest, "data": file})
@@ -95,7 +99,17 @@ class SqlRecords(SqlUserRecords):
 
     def updates(self, serial: str | None = None) -> list[Update]:
         """See ``Records``."""
-        return self._updates(serial=serial)
+        if serial is None:
+            return self._updates()
+        ids = self._known("updates", serial, lambda: self._ids(serial))
+        found = [self.update(update_id) for update_id in ids or ()]
+        return [update for update in found if update is not None]
+
+    def _ids(self, serial: str) -> list[int]:
+        found = self._updates(serial=serial)
+        for update in found:
+            self._remember(Update, update.id, update)
+        return [update.id for update in found]
 
     def unfinished_updates(self) -> list[Update]:
         """See ``Records``."""
@@ -104,16 +118,21 @@ class SqlRecords(SqlUserRecords):
 
     def _updates(self, **where: object) -> list[Update]:
         found = self._find(Update, UpdateRow, **where)
-        return [replace(item, restoration=bool(item.restoration)) for item in found]
+        # An earlier version's row has no such thing.
+        return [
+            item if item.restoration is not None else replace(item, restoration=False)
+            for item in found
+        ]
 
     def add_update(self, update: Update) -> Update:
         """See ``Records``."""
+        self._forget("updates", update.serial)
         return replace(update, id=self._add(UpdateRow, dict(vars(update))))
 
     def save_update(self, update: Update) -> None:
         """See ``Records``."""
         if self._save(UpdateRow, dict(vars(update))):
-            self._remember(update.id, update)
+            self._remember(Update, update.id, update)
 
     def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
         """See ``Records``."""
@@ -125,7 +144,10 @@ class SqlRecords(SqlUserRecords):
 
     def messages(self, serial: str | None = None) -> list[TextMessage]:
         """See ``Records``."""
-        return self._find(TextMessage, MessageRow, serial=serial)
+        if serial is None:
+            return self._find(TextMessage, MessageRow)
+        read = partial(self._find, TextMessage, MessageRow, serial=serial)
+        return list(self._known("messages", serial, read) or ())
 
     def message(self, message_id: int) -> TextMessage | None:
         """See ``Records``."""
@@ -137,8 +159,10 @@ class SqlRecords(SqlUserRecords):
 
     def add_message(self, message: TextMessage) -> TextMessage:
         """See ``Records``."""
+        self._forget("messages", message.serial)
         return replace(message, id=self._add(MessageRow, dict(vars(message))))
 
     def save_message(self, message: TextMessage) -> None:
         """See ``Records``."""
+        self._forget("messages", message.serial)
         self._save(MessageRow, dict(vars(message)))

@@ -162,21 +162,27 @@ class SqlUserRecords(Rows):
         """See ``UserRecords``."""
         named = {name: getattr(installation, name) for name in _SOFTWARE}
         with self._together():
-            with self._use() as connection:
-                software_id = connection.execute(_software(), named).scalar()
-            if software_id is None:
-                software_id = self._add(SoftwareRow, named)
             values = {name: getattr(installation, name) for name in ("serial", "since", "until")}
-            values["software_id"] = software_id
+            values["software_id"] = self._known(
+                "software", tuple(named.values()), lambda: self._software(named)
+            )
             return replace(installation, id=self._add(InstallationRow, values))
+
+    def _software(self, named: dict[str, Any]) -> int:
+        with self._use() as connection:
+            found: int | None = connection.execute(_software(), named).scalar()
+        return self._add(SoftwareRow, dict(named)) if found is None else found
 
     def end_installation(self, serial: str, until: float) -> None:
         """See ``UserRecords``."""
-        with self._use() as connection:
+        with self._writing() as connection:
             connection.execute(_ending(), {"of": serial, "at": until})
 
     def analysis(self, serial: str) -> Analysis | None:
         """See ``UserRecords``."""
+        return self._known(Analysis, serial, lambda: self._last_analysis(serial))
+
+    def _last_analysis(self, serial: str) -> Analysis | None:
         return next(iter(self._page(Analysis, AnalysisRow, 1, None, serial=serial)), None)
 
     def analyses(self, serial: str) -> list[Analysis]:
@@ -193,7 +199,9 @@ class SqlUserRecords(Rows):
 
     def add_analysis(self, analysis: Analysis) -> Analysis:
         """See ``UserRecords``."""
-        return replace(analysis, id=self._add(AnalysisRow, dict(vars(analysis))))
+        kept = replace(analysis, id=self._add(AnalysisRow, dict(vars(analysis))))
+        self._remember(Analysis, kept.serial, kept)
+        return kept
 
     def preparation(self, base: bytes, digest: bytes) -> Preparation | None:
         """See ``UserRecords``."""
