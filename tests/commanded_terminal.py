@@ -179,6 +179,7 @@ class CommandedTerminal:
         self._fetched = b""
         self._announced: Announcement | None = None
         self._restart: float | None = None
+        self._after_result: Command | None = None
         self._register_at = now
         self._heard = now
         journal = self.journal
@@ -402,13 +403,10 @@ class CommandedTerminal:
         if asked.kind == "register":
             self._register_at = now + (60.0 if self.program is TerminalState.APPLICATION else 15.0)
         elif asked.kind == "result":
-            self._result = None
             if self._after_result is not None:
                 self._restart, self._after_result = now + 0.1, None
         elif asked.kind == "block":
             self._block(response, now)
-
-    _after_result: Command | None = None
 
     def _block(self, response: Any, now: float) -> None:
         announced = self._announced
@@ -463,8 +461,10 @@ class CommandedTerminal:
         self._ask_result(now)
 
     def _ask_result(self, now: float) -> None:
-        if self._result is not None and not any(a.kind == "result" for a in self._open.values()):
-            self._ask(post("result", self._result.encode()), "result", now)
+        """Send the last result, in place of an earlier one that has no answer yet."""
+        assert self._result is not None
+        self._open = {t: asked for t, asked in self._open.items() if asked.kind != "result"}
+        self._ask(post("result", self._result.encode()), "result", now)
 
     def _leave(self) -> None:
         valid = self.running() is not None
