@@ -155,7 +155,7 @@ class CommandedTerminal:
             kept = json.loads(area.partition(b"\n")[0])
             entries: list[str] = kept["entries"]
         except ValueError:
-            return None
+            return []  # What an erase that was broken off has left.
         return entries if kept["format"] == self.format() else None
 
     def store(self, entries: list[str]) -> None:

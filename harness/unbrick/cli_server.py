@@ -13,7 +13,14 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from unbrick.cli_options import server_url_option
@@ -264,13 +271,20 @@ def update() -> None:
 @update.command("start")
 @click.argument("serial")
 @click.argument("version")
+@click.option(
+    "--commanded",
+    is_flag=True,
+    help="Not by a file, but by commands, with the user's data backed up and given back.",
+)
 @click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
 @server_url_option
 @_json_option
-def update_start(serial: str, version: str, server_url: str, *, wait: bool, as_json: bool) -> None:
+def update_start(
+    serial: str, version: str, server_url: str, *, commanded: bool, wait: bool, as_json: bool
+) -> None:
     """Update the terminal SERIAL to the published VERSION."""
     with ServerClient(server_url) as client:
-        started = client.start(serial, version)
+        started = client.start(serial, version, "commanded" if commanded else "staged")
         if wait:
             started = _watch(client, started)
         elif not as_json:
@@ -283,16 +297,23 @@ def update_start(serial: str, version: str, server_url: str, *, wait: bool, as_j
 
 
 def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
+    counted = MofNCompleteColumn() if started["commanded"] else DownloadColumn()
     columns = (
-        TextColumn("{task.description:12}"),
+        TextColumn("{task.description:13}"),
         BarColumn(),
-        DownloadColumn(),
+        counted,
         TimeElapsedColumn(),
     )
     latest = started
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(started["state"], total=started["size"])
         for latest in client.watch(started["id"]):
+            session = latest["session"]
+            if session is not None:
+                now = session["current"]["kind"] if session["current"] else latest["state"]
+                done, steps = session["done"], session["steps"]
+                progress.update(task, description=now, completed=done, total=steps)
+                continue
             # The server forgets what it sent when it starts anew; what is checked was all sent.
             done = latest["state"] in _FILE_IS_THERE
             sent = latest["size"] if done else latest["sent"]
@@ -324,10 +345,26 @@ def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
         f"update {item['id']} of {item['serial']}, {item['from_version'] or '?'} to"
         f" {item['version']}: {item['state']}"
     )
-    click.echo(f"sent {item['sent']} of {item['size']} bytes")
+    if item["session"] is None:
+        click.echo(f"sent {item['sent']} of {item['size']} bytes")
+    else:
+        _show_session(item["session"])
     for event in item["events"]:
         words = ", ".join(part for part in (event["state"], event["text"]) if part)
         click.echo(f"{event['time']}  {words}")
+
+
+def _show_session(session: dict[str, Any]) -> None:
+    """How far a commanded update is, in a line or two."""
+    line = f"session {session['id']} {session['state']}, {session['done']} of {session['steps']}"
+    click.echo(f"{line} steps done, {session['repeats']} repeated")
+    step = session["current"]
+    if step is not None:
+        where = f" {step['length']} bytes at {step['offset']:#x}" if step["length"] else ""
+        said = f": {step['text']}" if step["text"] else ""
+        click.echo(f"now: {step['kind']}{where}, {step['state']}{said}")
+    if session["backup"] is not None:
+        click.echo(f"the user's data is kept: {session['backup']['size']} bytes, sealed")
 
 
 @update.command("list")
@@ -356,7 +393,7 @@ def update_list(server_url: str, *, as_json: bool) -> None:
 @click.argument("update_id", metavar="ID", type=click.IntRange(1))
 @server_url_option
 def update_cancel(update_id: int, server_url: str) -> None:
-    """Cancel an update that the terminal has not wholly received."""
+    """Cancel an update: until the terminal has the whole file, or until the first erase."""
     with ServerClient(server_url) as client:
         client.cancel(update_id)
     click.echo(f"update {update_id} is cancelled")

@@ -93,10 +93,18 @@ class ServerClient:
         """One update with its events."""
         return dict(self._ask("GET", f"/api/updates/{update_id}"))
 
-    def start(self, serial: str, version: str) -> dict[str, Any]:
-        """Have a terminal updated."""
-        values = {"serial": serial, "version": version}
+    def start(self, serial: str, version: str, way: str = "staged") -> dict[str, Any]:
+        """Have a terminal updated; ``way`` is ``staged`` or ``commanded``.
+
+        Raises:
+            NotCommandedError: that terminal cannot be commanded.
+        """
+        values = {"serial": serial, "version": version, "way": way}
         return dict(self._ask("POST", "/api/updates", json=values))
+
+    def session(self, session_id: int) -> dict[str, Any]:
+        """The session of a commanded update, with its plan."""
+        return dict(self._ask("GET", f"/api/sessions/{session_id}"))
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         """Cancel an update."""
@@ -120,11 +128,12 @@ class ServerClient:
         self._ask("PUT", f"/api/calls/{call_id}/texts/{count}", json=values)
 
     def watch(self, update_id: int) -> Iterator[dict[str, Any]]:
-        """An update as it is, again and again until it has ended."""
+        """An update as it is, again and again until it, and its session if any, has ended."""
         while True:
             update = self.update(update_id)
             yield update
-            if update["ended"]:
+            session = update["session"]
+            if update["ended"] and (session is None or session["ended"]):
                 return
             time.sleep(POLL_INTERVAL)
 

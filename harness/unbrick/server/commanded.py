@@ -63,6 +63,9 @@ ACTOR = "server"
 MISSES = 3
 """Answers that lead nowhere until the server waits for the terminal's next registration."""
 
+LAST_COMMAND = 0xFFFF_FFFF
+"""A number of a command that nothing can follow."""
+
 Request = BackupRequest | Upgrade | Command | RestorePiece
 
 
@@ -99,6 +102,13 @@ def path_of(request: Request) -> str:
     if isinstance(request, Command):
         return request.path
     return {BackupRequest: "backup", Upgrade: "upgrade", RestorePiece: "restore"}[type(request)]
+
+
+def _message(request: Request) -> aiocoap.Message:
+    payload = request.encode()
+    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path_of(request),))
+    message.opt.content_format = CBOR_FORMAT
+    return message
 
 
 class Commander:
@@ -193,6 +203,12 @@ class Commander:
             and session is not None
             and session.update_id == terminal.last_update_id
         )
+
+    def send_away(self, terminal: Terminal) -> aiocoap.Message | None:
+        """What a terminal is told in whose resident program nothing is to be done, if it is."""
+        if terminal.state is not TerminalState.COMMANDED or self.commands(terminal):
+            return None
+        return _message(Leave(terminal.last_update_id, terminal.nonce, LAST_COMMAND))
 
     def can_cancel(self, update: Update) -> bool:
         """Whether nothing has been erased yet."""
@@ -302,10 +318,7 @@ class Commander:
         if request is None:
             return None
         self._asked[update.id] = _Asked(request, now)
-        payload = request.encode()
-        message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path_of(request),))
-        message.opt.content_format = CBOR_FORMAT
-        return message
+        return _message(request)
 
     def _next(
         self, session: Session, update: Update, terminal: Terminal, now: float
@@ -607,7 +620,8 @@ class Commander:
         if result not in plan.LASTING:
             repeat = plan.repeated(self._records.steps(session.id), step, now)
         if repeat is None:
-            self._fail(session, update, said, now, result)
+            # A command that makes no sense there says nothing of the image.
+            self._fail(session, update, said, now, None if result in plan.SENSELESS else result)
         else:
             self._save(repeat)
 

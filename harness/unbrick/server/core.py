@@ -69,7 +69,7 @@ class _Errand:
     serial: str
 
 
-_ANNOUNCE, _STATUS, _COMMAND = "announce", "status", "command"
+_ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
 _TEXT, _SAY = "text", "say"
 
 _PLACE = {
@@ -175,8 +175,7 @@ class ServerCore:
             for update in self.records.updates(terminal.serial):
                 self._stager.compare(update, terminal, before, now)
             self._commander.registered(terminal, now)
-            runs = terminal.state is TerminalState.APPLICATION
-            if not runs and not self._commander.commands(terminal):
+            if terminal.state is TerminalState.RESTORATION:
                 self._restore(terminal, now)
         self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
         return aiocoap.Message(code=aiocoap.CHANGED)
@@ -193,6 +192,8 @@ class ServerCore:
         for update in self.records.updates(terminal.serial):
             if not update.state.ended:
                 self._go_on(update)
+        if terminal.state is TerminalState.COMMANDED and not self._commander.commands(terminal):
+            self._due[_Errand(_SEND_AWAY, terminal.last_update_id, terminal.serial)] = None
         if terminal.state is not TerminalState.APPLICATION:
             return
         for message in self.records.messages(terminal.serial):
@@ -266,7 +267,7 @@ class ServerCore:
                 self._due[errand] = None
             return
         update = self.records.update(errand.subject)
-        if update is None:
+        if update is None or errand.kind == _SEND_AWAY:
             return
         if errand.kind == _COMMAND:
             self._commander.outcome(update, response, now)
@@ -301,6 +302,8 @@ class ServerCore:
         if errand.kind == _SAY:
             said = self.lines.message(errand.subject)
             return None if said is None else _post_message("say", said)
+        if errand.kind == _SEND_AWAY:
+            return self._commander.send_away(terminal)
         update = self.records.update(errand.subject)
         if update is None:
             return None

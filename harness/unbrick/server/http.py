@@ -10,9 +10,11 @@ GET         /api/preparations           what is prepared for pairs of images
 GET         /api/images                 every published image
 POST        /api/images                 publishes the signed image that is the body, or the one
                                         file of a multipart form
-GET, POST   /api/updates                every update; starts one: {serial, version}
-GET         /api/updates/{id}           one, with its events
+GET, POST   /api/updates                every update; starts one: {serial, version}, and way, which
+                                        is "staged" (what it is without) or "commanded"
+GET         /api/updates/{id}           one, with its events, and its session if it is commanded
 DELETE      /api/updates/{id}           cancels it
+GET         /api/sessions/{id}          the session of a commanded update, with its plan
 POST        /api/messages               sends a text to a terminal's user: {serial, text}
 POST        /api/center                 the customer center is there; calls are taken for 15 s
 DELETE      /api/center                 it is not, or has just begun: its calls are over
@@ -29,7 +31,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,11 +44,12 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
+from unbrick.server import shapes
 from unbrick.server.calls import CallOverError
 from unbrick.server.core import ServerCore
 from unbrick.server.orders import ConflictError, NotCommandedError, UnknownError
-from unbrick.server.records import Event, Image, Terminal, TextMessage, Update
-from unbrick.server.user_records import Analysis, Installation, Preparation, RangeKind
+from unbrick.server.records import Update
+from unbrick.server.user_records import Preparation, RangeKind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON = 16 * 1024
@@ -66,90 +68,6 @@ class RequestError(UnbrickError):
     def __init__(self, status: int, message: str, *, hint: str) -> None:
         super().__init__(message, hint=hint)
         self.status = status
-
-
-def _time(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _terminal(item: Terminal) -> dict[str, Any]:
-    return {
-        "serial": item.serial,
-        "hardware_id": item.hardware_id,
-        "name": item.name,
-        "version": item.version,
-        "build_time": item.build_time,
-        "digest": item.digest.hex(),
-        "state": item.state.name.lower(),
-        "last_update_id": item.last_update_id,
-        "last_result": int(item.last_result),
-        "last_result_text": item.last_result.text,
-        "security_counter": item.security_counter,
-        "endpoint": item.endpoint,
-        "first_seen": _time(item.first_seen),
-        "last_seen": _time(item.last_seen),
-    }
-
-
-def _listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]:
-    """A terminal with the last decision about it."""
-    return {**_terminal(item), "upgrade": None if decision is None else _analysis(decision)}
-
-
-def _analysis(item: Analysis) -> dict[str, Any]:
-    return {
-        "time": _time(item.time),
-        "verdict": item.verdict.value,
-        "needed": item.needed,
-        "digest": item.digest.hex(),
-        "reason": item.reason,
-    }
-
-
-def _installation(item: Installation) -> dict[str, Any]:
-    return {
-        "name": item.name,
-        "version": item.version,
-        "build_time": item.build_time,
-        "digest": item.digest.hex(),
-        "since": _time(item.since),
-        "until": None if item.until is None else _time(item.until),
-    }
-
-
-def _image(item: Image) -> dict[str, Any]:
-    return {
-        "version": item.version,
-        "hardware_id": item.hardware_id,
-        "name": item.name,
-        "build_time": item.build_time,
-        "security_counter": item.security_counter,
-        "digest": item.digest.hex(),
-        "size": item.size,
-        "published": _time(item.published),
-    }
-
-
-def _event(item: Event) -> dict[str, Any]:
-    return {
-        "time": _time(item.time),
-        "serial": item.serial,
-        "update_id": item.update_id,
-        "state": item.state.value if item.state else None,
-        "text": item.text,
-    }
-
-
-def _message(item: TextMessage) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "serial": item.serial,
-        "text": item.text,
-        "state": item.state.value,
-        "created": _time(item.created),
-        "changed": _time(item.changed),
-    }
 
 
 def _status_of(error: UnbrickError) -> int:
@@ -195,8 +113,11 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _texts(request: Request, *names: str) -> list[str]:
-    """The texts with these names from a JSON body that has nothing else."""
+async def _texts(request: Request, *names: str, **more: str) -> list[str]:
+    """The texts with these names from a JSON body that has nothing else.
+
+    ``more`` are texts that may be left out, and what they are then.
+    """
     # A type that pages of other sites cannot send without being asked first.
     if _content_type(request) != "application/json":
         raise RequestError(415, "the body is not JSON", hint="send it as application/json")
@@ -207,11 +128,11 @@ async def _texts(request: Request, *names: str) -> list[str]:
         raise RequestError(400, "the body is not JSON", hint=hint) from error
     if (
         not isinstance(values, dict)
-        or set(values) != set(names)
+        or not set(names) <= set(values) <= {*names, *more}
         or not all(isinstance(value, str) for value in values.values())
     ):
         raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
-    return [values[name] for name in names]
+    return [{**more, **values}[name] for name in (*names, *more)]
 
 
 async def _upload(request: Request) -> bytes:
@@ -261,6 +182,7 @@ class _Api:
             Route("/api/updates", _guarded(self.start), methods=["POST"]),
             Route("/api/updates/{update_id:int}", _guarded(self.update)),
             Route("/api/updates/{update_id:int}", _guarded(self.cancel), methods=["DELETE"]),
+            Route("/api/sessions/{session_id:int}", _guarded(self.session)),
             Route("/api/messages", _guarded(self.message), methods=["POST"]),
             Route("/api/center", _guarded(self.center_is_there), methods=["POST"]),
             Route("/api/center", _guarded(self.center_leaves), methods=["DELETE"]),
@@ -273,7 +195,7 @@ class _Api:
         records = self._core.records
         decisions = records.decisions()
         return JSONResponse(
-            [_listed(item, decisions.get(item.serial)) for item in records.terminals()]
+            [shapes.listed(item, decisions.get(item.serial)) for item in records.terminals()]
         )
 
     async def terminal(self, request: Request) -> JSONResponse:
@@ -286,12 +208,14 @@ class _Api:
             )
         return JSONResponse(
             {
-                **_listed(terminal, records.analysis(serial)),
-                "installations": [_installation(item) for item in records.installations(serial)],
-                "analyses": [_analysis(item) for item in records.analyses(serial)],
+                **shapes.listed(terminal, records.analysis(serial)),
+                "installations": [
+                    shapes.installation(item) for item in records.installations(serial)
+                ],
+                "analyses": [shapes.analysis(item) for item in records.analyses(serial)],
                 "updates": [self._update(item) for item in records.updates(serial)],
-                "messages": [_message(item) for item in records.messages(serial)],
-                "events": [_event(item) for item in records.events(serial=serial)],
+                "messages": [shapes.message(item) for item in records.messages(serial)],
+                "events": [shapes.event(item) for item in records.events(serial=serial)],
             }
         )
 
@@ -315,22 +239,25 @@ class _Api:
                 kind.value: {"count": len(found), "bytes": sum(r.length for r in found)}
                 for kind, found in of_kind.items()
             },
-            "changed": _time(item.changed),
+            "changed": shapes.when(item.changed),
         }
 
     async def images(self, _request: Request) -> JSONResponse:
-        return JSONResponse([_image(item) for item in self._core.records.images()])
+        return JSONResponse([shapes.image(item) for item in self._core.records.images()])
 
     async def publish(self, request: Request) -> JSONResponse:
         image = self._core.publish(await _upload(request), self._clock())
-        return JSONResponse(_image(image), 201)
+        return JSONResponse(shapes.image(image), 201)
 
     async def updates(self, _request: Request) -> JSONResponse:
         return JSONResponse([self._update(item) for item in self._core.records.updates()])
 
     async def start(self, request: Request) -> JSONResponse:
-        serial, version = await _texts(request, "serial", "version")
-        update = self._core.start_update(serial, version, self._clock())
+        serial, version, way = await _texts(request, "serial", "version", way="staged")
+        if way not in ("staged", "commanded"):
+            raise RequestError(400, f"no update goes the way {way}", hint="staged or commanded")
+        commanded = way == "commanded"
+        update = self._core.start_update(serial, version, self._clock(), commanded=commanded)
         self._pump()
         return JSONResponse(self._update(update), 201)
 
@@ -340,18 +267,30 @@ class _Api:
         update = self._core.records.update(update_id)
         if update is None:
             raise UnknownError(f"there is no update {update_id}", hint="see GET /api/updates")
-        events = self._core.records.events(update_id=update_id)
-        return JSONResponse({**self._update(update), "events": [_event(item) for item in events]})
+        records = self._core.records
+        events = [shapes.event(item) for item in records.events(update_id=update_id)]
+        sessions = [s for s in records.sessions(update.serial) if s.update_id == update.id]
+        session = shapes.session(sessions[-1], records) if sessions else None
+        return JSONResponse({**self._update(update), "session": session, "events": events})
+
+    async def session(self, request: Request) -> JSONResponse:
+        session_id = min(request.path_params["session_id"], 2**63 - 1)
+        session = self._core.records.session(session_id)
+        if session is None:
+            raise UnknownError(f"there is no session {session_id}", hint="see GET /api/updates")
+        return JSONResponse(shapes.session(session, self._core.records, plan=True))
 
     async def cancel(self, request: Request) -> JSONResponse:
         update_id = min(request.path_params["update_id"], 2**63 - 1)
-        return JSONResponse(self._update(self._core.cancel_update(update_id, self._clock())))
+        update = self._core.cancel_update(update_id, self._clock())
+        self._pump()
+        return JSONResponse(self._update(update))
 
     async def message(self, request: Request) -> JSONResponse:
         serial, text = await _texts(request, "serial", "text")
         message = self._core.send_text(serial, text, self._clock())
         self._pump()
-        return JSONResponse(_message(message), 201)
+        return JSONResponse(shapes.message(message), 201)
 
     async def center_is_there(self, _request: Request) -> JSONResponse:
         self._core.lines.center_is_there(self._clock())
@@ -384,12 +323,13 @@ class _Api:
             "state": item.state.value,
             "ended": item.state.ended,
             "restoration": item.restoration,
+            "commanded": item.commanded,
             "result": None if item.result is None else int(item.result),
             "text": item.text,
             "sent": self._core.progress(item.id),
             "size": image.file_size if image else 0,
-            "created": _time(item.created),
-            "changed": _time(item.changed),
+            "created": shapes.when(item.created),
+            "changed": shapes.when(item.changed),
         }
 
 

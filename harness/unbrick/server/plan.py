@@ -143,9 +143,11 @@ def repeated(steps: list[Step], failed: Step, now: float) -> list[Step] | None:
     return again((step for step in steps if first <= step.number <= last), now)
 
 
-LASTING = frozenset(
+SENSELESS = frozenset((Result.MALFORMED_ANNOUNCEMENT, Result.OUT_OF_TURN))
+"""Results of a command that was none for that terminal."""
+
+LASTING = SENSELESS | frozenset(
     (
-        Result.MALFORMED_ANNOUNCEMENT,
         Result.TOO_LARGE,
         Result.IMAGE_MALFORMED,
         Result.IMAGE_HASH_WRONG,
