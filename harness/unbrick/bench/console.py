@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Console:
     def __init__(self, line: Line, run: Callable[[Callable[[], bool], float], bool]) -> None:
         self._line, self._run = line, run
         self._seen = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.text = ""
         self.listeners: list[Callable[[bytes], None]] = []
 
@@ -37,7 +39,8 @@ class Console:
         """Take what the terminal has said."""
         data = self._line.read()
         if data:
-            self.text += data.decode("utf-8", errors="replace")
+            # A character may come in two pieces.
+            self.text += self._decoder.decode(data)
             for listener in self.listeners:
                 listener(data)
 
