@@ -7,13 +7,16 @@ import hashlib
 import random
 from typing import TYPE_CHECKING
 
+import aiocoap
 import pytest
 from scripted_server import SERIAL, USERDATA, World
 
+from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import LinkError
-from unbrick.wire.commands import PIECE, RestoreAnswer
-from unbrick.wire.messages import Result
+from unbrick.image.format import inspect
+from unbrick.wire.commands import PIECE, RestoreAnswer, Upgrade
+from unbrick.wire.messages import Decision, Result
 from unbrick.wire.userdata import Entry, open_backup, seal, seal_backup
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 UPDATE = 5
 PEOPLE = (("Alice", "+441632960123"), ("José Núñez", "112"), ("Bob the builder", "*100#"))
 CAPACITY = 200
+JOURNAL = slice(BOARD.partition("journal").offset, BOARD.partition("journal").end)
 
 
 @pytest.fixture
@@ -156,6 +160,68 @@ def test_an_empty_phonebook_is_backed_up_too(engine: InProcessEngine, releases: 
     sealed = world.back_up(UPDATE)
     assert open_backup(sealed, world.key, SERIAL, UPDATE) == []
     assert world.give_back(UPDATE, sealed) == RestoreAnswer(Result.SUCCESS, len(sealed))
+
+
+# ---- The start of a commanded update ----
+
+
+def upgrade(world: World, sealed: bytes, update_id: int = UPDATE) -> Result:
+    """What the terminal says to a start message with this backup."""
+    image = world.releases.signed["2.0.0"]
+    info = inspect(image)
+    message = Upgrade(
+        update_id,
+        info.version,
+        info.digest,
+        len(image),
+        info.signature,
+        info.hardware_id,
+        info.security_counter,
+        hashlib.sha256(sealed).digest(),
+    )
+    answer = world.ask("upgrade", message.encode())
+    assert answer.code == aiocoap.CHANGED
+    return Decision.decode(answer.payload).result
+
+
+def test_claim_b6_an_upgrade_is_refused_when_the_users_data_has_changed_since_its_backup(
+    world: World,
+) -> None:
+    sealed = world.back_up(UPDATE)
+    journal = world.engine.read_nor()[JOURNAL]
+    assert upgrade(world, sealed, UPDATE + 1) is Result.USERDATA_CHANGED
+    world.add(("Dora", "9"))
+    assert upgrade(world, sealed) is Result.USERDATA_CHANGED
+    world.console.expect("update: refused, the user's data has changed since its backup\r\n")
+    world.console.command("pb del 4")
+    world.console.command("pb del 2")
+    assert upgrade(world, sealed) is Result.USERDATA_CHANGED
+    assert world.engine.read_nor()[JOURNAL] == journal
+    sealed = world.back_up(UPDATE)
+    world.restart()  # Nothing of the backup is in the terminal's memory any more.
+    assert upgrade(world, sealed) is Result.SUCCESS
+    world.console.expect("update: commanded to 2.0.0\r\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "result"),
+    [("1.0.0", b"", Result.BACKUP_UNREADABLE), ("2.0.0", None, Result.USERDATA_UNREADABLE)],
+)
+def test_an_upgrade_without_a_backup_is_refused(
+    engine: InProcessEngine,
+    releases: Releases,
+    version: str,
+    key: bytes | None,
+    result: Result,
+) -> None:
+    world = World(engine, releases, key=key)
+    world.start()
+    world.add(*PEOPLE)
+    world.install(version)
+    sealed = seal_backup(world.entries(), bytes(32), SERIAL, UPDATE)
+    journal = engine.read_nor()[JOURNAL]
+    assert upgrade(world, sealed) is result
+    assert engine.read_nor()[JOURNAL] == journal
 
 
 # ---- Given back ----
