@@ -11,7 +11,7 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +23,11 @@ from image_samples import signed, write_key
 
 from unbrick.delta import encode
 from unbrick.errors import ImageError
+from unbrick.image import build as firmware_build
 from unbrick.image.format import inspect
 from unbrick.wire import slipmux
 from unbrick.wire.messages import Result
+from unbrick.wire.userdata import Entry, seal_backup
 
 ROOT = Path(__file__).parents[1]
 LIB = ROOT / "firmware" / "lib"
@@ -34,6 +36,13 @@ LIBC = ROOT / "firmware" / "board" / "libc"
 
 PROGRAMS = sorted(path.stem for path in TESTS.glob("test_*.c"))
 TARGETS = sorted(path.stem for path in TESTS.glob("fuzz_*.c") if path.stem != "fuzz_driver")
+
+SEALING = [
+    source
+    for source in firmware_build._SODIUM_SOURCES
+    if not source.startswith(("crypto_core/ed25519", "crypto_hash/sha512", "crypto_sign"))
+]
+"""What board/seal.c needs of libsodium."""
 
 FLAGS = ["-std=c11", "-g", "-Wall", "-Wextra", "-Werror", f"-I{LIB}", f"-I{TESTS}"]
 ASAN = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -99,10 +108,10 @@ def build(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Cal
     compile_c([*flags, "-c", *map(str, sorted(LIB.glob("*.c")))], cwd=folder)
     objects = sorted(folder.glob("*.o"))
 
-    def link(name: str, *sources: str) -> Path:
-        program = folder / name
+    def link(name: str, *sources: str, more: Sequence[str] = ()) -> Path:
+        program = folder / Path(name).name
         files = [str(TESTS / f"{source}.c") for source in (name, *sources)]
-        compile_c([*flags, "-o", str(program), *files, *map(str, objects)], cwd=folder)
+        compile_c([*flags, "-o", str(program), *files, *more, *map(str, objects)], cwd=folder)
         return program
 
     return link
@@ -219,6 +228,26 @@ def test_fuzz(target: str, build: Callable[..., Path], tmp_path: Path) -> None:
     done = run([str(build(target, "fuzz_driver")), str(runs), "1", *files])
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{runs + len(files)} inputs\n"
+
+
+def test_claim_b6_hostile_bytes_do_not_open(
+    toolchain: Toolchain, build: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Sealing with libsodium as on the terminal, under sanitizers."""
+    sodium = firmware_build._libsodium()
+    flags = [*toolchain.command, "-std=c11", "-g", "-O1", *toolchain.sanitizers]
+    # CONFIGURED is what libsodium's build system would say; its warnings are not ours to heed.
+    flags += ["-w", "-DCONFIGURED=1", f"-I{sodium}/include/sodium", f"-I{sodium}/include"]
+    files = [*(sodium / source for source in SEALING), LIB.parent / "board" / "sodium.c"]
+    compile_c([*flags, "-c", *map(str, files)], cwd=tmp_path)
+    more = [f"-I{sodium}/include", f"-I{LIB.parent}", str(LIB.parent / "board" / "seal.c")]
+    program = build("board/fuzz_seal", "fuzz_driver", more=[*more, *map(str, tmp_path.glob("*.o"))])
+    seed = tmp_path / "seed"
+    key = bytes((1, 2, 3)).ljust(32, b"\0")
+    seed.write_bytes(seal_backup([Entry(1, "Alice", "112")], key, "UB-000001", 7))
+    done = run([str(program), "20000", "1", str(seed)])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "20001 inputs\n"
 
 
 # ---- For the target ----
