@@ -56,8 +56,10 @@ class DirectServer:
             raise SilentError("no server answers")
         return {}
 
-    def start(self, serial: str, version: str) -> dict[str, Any]:
-        return self._order(lambda: self.core.start_update(serial, version, self.clock()))
+    def start(self, serial: str, version: str, *, way: str) -> dict[str, Any]:
+        commanded = way == "commanded"
+        start = self.core.start_update
+        return self._order(lambda: start(serial, version, self.clock(), commanded=commanded))
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         return self._order(lambda: self.core.cancel_update(update_id, self.clock()))

@@ -56,7 +56,7 @@ def test_what_is_under_way_is_not_offered_again(world: World) -> None:
 def test_the_map_has_every_block_and_how_much_of_it_the_software_takes() -> None:
     size = BOARD.nor.block_size
     application = BOARD.partition("application").offset // size
-    blocks = nor_map(size + size // 2, {application: Mark.ERASING})
+    blocks = nor_map(size + size // 2, {application: (Mark.ERASING, 0)})
     assert [block.offset for block in blocks] == list(range(0, BOARD.nor.modelled, size))
     filled = [block.filled for block in blocks[application : application + 4]]
     assert filled == [100, 50, 0, 0]

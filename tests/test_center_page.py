@@ -7,11 +7,18 @@ from dataclasses import replace
 
 import pytest
 from center_world import IMAGE, PASSWORD, PHONE, SERIAL, Browser, World, words
-from server_world import make_image, registration
+from server_world import inspect, make_image
 
 from unbrick.center.records import Deed
 from unbrick.server.records import MessageState, UpdateState
-from unbrick.server.user_records import Session, SessionState, Step, StepKind, StepState
+from unbrick.server.user_records import (
+    Actor,
+    Backup,
+    SessionState,
+    Step,
+    StepKind,
+    StepState,
+)
 from unbrick.wire.messages import TerminalState
 
 
@@ -108,9 +115,45 @@ def test_claim_b4_a_clerk_plays_a_call_and_the_caller_presses_1(world: World) ->
     (call,) = world.records.calls()
     assert (call.caller, call.keys, call.outcome) == ("cleo", "10", "upgrade started")
     assert call.text.startswith("center: Welcome.")
-    assert "server: told to upgrade to 1.1.0+0\nserver: has begun\n" in call.text
+    assert re.search(
+        r"server: told to upgrade to 1.1.0\+0\n"
+        r"server: not by commands, but by a file: what T-0001 runs is not published here.*\n"
+        r"server: has begun\n",
+        call.text,
+    )
     deeds = [entry.deed for entry in world.deeds]
     assert deeds == [Deed.SIGNED_IN, Deed.LOOKED, Deed.CALLED]
+
+
+@pytest.mark.parametrize(("way", "commanded"), [("commanded", True), ("staged", False)])
+def test_claim_b4_a_call_starts_a_commanded_update_where_that_is_wanted_and_can_be(
+    world: World, way: str, *, commanded: bool
+) -> None:
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(digest=inspect(base).digest)
+    world.center.desk.way = way
+    with world.browser("cleo") as browser:
+        browser.order(f"/terminals/{SERIAL}/calls")
+        assert "has been started" in browser.order("/calls/1/key", key="1")
+    (update,) = world.records.updates(SERIAL)
+    assert update.commanded is commanded
+    assert ("server: by commands\n" in world.records.calls()[0].text) is commanded
+
+
+def test_an_engineer_chooses_the_way(world: World) -> None:
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(digest=inspect(base).digest)
+    browser = world.browser("enno")
+    assert re.search(r'value="commanded" selected', browser.get(f"/terminals/{SERIAL}"))
+    start = f"/terminals/{SERIAL}/updates"
+    assert browser.post(start, version="1.1.0", way="flying").status_code == 400
+    browser.order(start, version="1.1.0", way="commanded")
+    browser.order("/updates/1/cancel")
+    browser.order(start, version="1.1.0", way="staged")
+    assert [update.commanded for update in world.records.updates()] == [True, False]
+    assert world.deeds[1].text == "to 1.1.0, commanded"
 
 
 def test_a_wrong_key_and_hanging_up(world: World) -> None:
@@ -262,29 +305,125 @@ def test_what_the_server_refuses_is_said(world: World) -> None:
     assert Deed.STARTED not in [entry.deed for entry in world.deeds]
 
 
-def test_a_commanded_update_step_by_step(world: World) -> None:
-    update = world.core.start_update(SERIAL, "1.1.0", 0.0)
-    draft = Session(
-        *(0, update.id, SERIAL, registration().digest, update.digest, SessionState.RUNNING),
-        *("", 0.0, 0.0),
-    )
-    steps = [
-        Step(0, 0, StepKind.BACK_UP, 0, 0, StepState.DONE),
-        Step(0, 1, StepKind.ERASE, 0x100000, 0x40000, StepState.DONE),
-        Step(0, 2, StepKind.WRITE, 0x100000, 0x40000, StepState.SENT),
-        Step(0, 3, StepKind.ERASE, 0x140000, 0x40000),
+def begin_session(world: World) -> list[Step]:
+    """A commanded update as the server would have planned it; returns its steps."""
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(digest=inspect(base).digest)
+    world.core.start_update(SERIAL, "1.1.0", world.now, commanded=True)
+    session = world.records.sessions(SERIAL)[-1]
+    kinds = [
+        (StepKind.BACK_UP, 0, 0),
+        (StepKind.PREPARE, 0, 0),
+        (StepKind.ERASE, 0x100000, 0x40000),
+        *((StepKind.WRITE, 0x100000 + at, 896) for at in range(0, 4 * 896, 896)),
+        (StepKind.ERASE, 0x140000, 0x40000),
+        (StepKind.WRITE, 0x140000, 896),
+        (StepKind.CHECK, 0x100000, 5000),
+        (StepKind.RESTART, 0, 0),
+        (StepKind.GIVE_BACK, 0, 0),
+        (StepKind.DELETE_BACKUP, 0, 0),
     ]
-    session = world.records.add_session(draft, steps)
-    browser = world.browser("enno")
-    page = browser.get(f"/terminals/{SERIAL}")
-    assert "erase 0x100000, 262,144 bytes: done" in words(page)
-    assert re.search(r'class="application writing" title="application, 1024 KiB', page)
-    assert re.search(r'class="application due" title="application, 1280 KiB', page)
+    steps = [Step(0, number, *kind) for number, kind in enumerate(kinds)]
+    kept = world.records.add_session(replace(session, state=SessionState.RUNNING), steps)
+    return world.records.steps(kept.id)
+
+
+def change(world: World, steps: list[Step], done: int, now: int | None = None) -> str:
+    """The page of the terminal when so many steps are done, and one is under way."""
+    for step in steps:
+        state = StepState.DONE if step.number < done else StepState.WAITING
+        world.records.save_step(
+            replace(step, state=StepState.SENT if step.number == now else state)
+        )
+    return world.browser("enno").get(f"/terminals/{SERIAL}")
+
+
+def stages(page: str) -> list[str]:
+    """The classes of the stages on a page, but for those to come."""
+    block = re.search(r'<ol class="stages">(.*?)</ol>', page, re.DOTALL)
+    assert block
+    return [name for name in re.findall(r'<li class="(\w+)"', block.group(1)) if name != "later"]
+
+
+def test_a_commanded_update_step_by_step(world: World) -> None:
+    steps = begin_session(world)
     topic = f"terminal:{SERIAL}"
     before = world.center.views.fingerprint(topic)
-    world.records.save_step(replace(steps[2], session_id=session.id, state=StepState.DONE))
+    page = change(world, steps, 0, 0)
     assert world.center.views.fingerprint(topic) != before
-    assert re.search(r'class="application done"', browser.get(f"/terminals/{SERIAL}"))
+    assert stages(page) == ["now"]
+    assert "0 of 13 steps, now: back up" in words(page)
+    assert page.count('class="application due"') == 2
+    page = change(world, steps, 2, 2)
+    assert stages(page) == ["done", "done", "now"]
+    assert "now: erase 0x100000, 262,144 bytes" in words(page)
+    assert re.search(r'class="application erasing" title="application, 1024 KiB', page)
+    page = change(world, steps, 3)
+    assert re.search(r'class="application erased" title="application, 1024 KiB', page)
+    page = change(world, steps, 4, 4)
+    assert "write 0x100000, 3,584 bytes, 1 of 4 commands: sent" in words(page)
+    assert re.search(
+        r'application writing" title="application, 1024 KiB.*being written, 25 %"', page
+    )
+    assert re.search(r'class="application due" title="application, 1280 KiB', page)
+    page = change(world, steps, 7)
+    assert re.search(r'class="application done" title="application, 1024 KiB', page)
+    assert stages(change(world, steps, 10, 10)) == ["done"] * 4 + ["now"]
+    page = change(world, steps, 13)
+    assert stages(page) == ["done"] * 7
+    assert page.count('class="application done"') == 2
+
+
+def test_a_step_that_failed_and_what_was_left_out(world: World) -> None:
+    steps = begin_session(world)
+    change(world, steps, 3)
+    world.records.save_step(
+        replace(
+            steps[3], session_id=steps[0].session_id, state=StepState.WAITING, tries=2, result=23
+        )
+    )
+    page = world.browser("enno").get(f"/terminals/{SERIAL}")
+    assert "(tried again 2 times, program failed)" in words(page)
+    session = world.records.session(steps[0].session_id)
+    assert session
+    failed = replace(session, state=SessionState.FAILED, text="program failed")
+    world.records.save_session(failed)
+    for step in steps[3:]:
+        world.records.save_step(replace(step, state=StepState.SKIPPED))
+    page = world.browser("enno").get(f"/terminals/{SERIAL}")
+    assert stages(page) == ["done", "done", "done", *["skipped"] * 4]
+    assert 'class="badge bad">failed' in page
+    assert 'class="application done"' not in page
+    assert "Cancel the update" not in page
+
+
+def test_where_the_users_data_is_and_never_what_it_says(world: World) -> None:
+    steps = begin_session(world)
+    session_id = steps[0].session_id
+    page = words(change(world, steps, 0))
+    assert "on the terminal alone" in page
+    secret = b"sealed phonebook of Ada"
+    backup = Backup(0, session_id, SERIAL, len(secret), b"c" * 32, world.now)
+    actor = Actor("server", world.now, "before the first erase")
+    topic = f"terminal:{SERIAL}"
+    before = world.center.views.fingerprint(topic)
+    kept = world.records.add_backup(backup, secret, actor)
+    assert world.center.views.fingerprint(topic) != before
+    for name in ("cleo", "enno", "aude"):
+        page = world.browser(name).get(f"/terminals/{SERIAL}")
+        assert "23 bytes, which only the terminal can read" in words(page)
+        assert "backed up, sealed by the terminal" in page
+        assert "sealed phonebook" not in page
+        assert "63" * 32 not in page
+    world.records.read_backup(kept.id, Actor("server", world.now))
+    world.records.delete_backup(kept.id, Actor("server", world.now))
+    page = words(world.browser("enno").get(f"/terminals/{SERIAL}"))
+    assert "on the terminal alone" in page
+    told = ["backed up", "on its way back", "deleted from the database"]
+    assert sorted(told, key=page.index) == told
+    log = words(world.browser("aude").get("/log"))
+    assert "server backup deleted" in log
 
 
 def test_the_log_shows_what_operators_did_and_what_was_done_to_personal_data(world: World) -> None:

@@ -57,6 +57,14 @@ def center() -> None:
     show_default=True,
     help="Tell users by text message that an upgrade is ready.",
 )
+@click.option(
+    "--upgrade",
+    type=click.Choice(["commanded", "staged"]),
+    default="commanded",
+    show_default=True,
+    help="How a call upgrades: by commands, with a backup of the user's data, where that can be; "
+    "or by a file that the terminal rewrites itself.",
+)
 def center_start(
     host: str,
     port: int,
@@ -69,6 +77,7 @@ def center_start(
     *,
     behind_proxy: bool,
     notify: bool,
+    upgrade: str,
 ) -> None:
     """Start the customer center; it runs until SIGTERM or Ctrl-C.
 
@@ -77,7 +86,8 @@ def center_start(
     from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
 
     places = (host, port, server_url, database, accounts, menu, certificate, key)
-    asyncio.run(serve(Settings(*places, behind_proxy=behind_proxy, notify=notify)))
+    settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
+    asyncio.run(serve(settings))
 
 
 @center.command("add-operator")

@@ -63,7 +63,7 @@ class Upgrades(Protocol):
             SilentError: the server does not answer.
         """
 
-    async def start(self, serial: str, version: str) -> str:
+    async def upgrade(self, serial: str, version: str) -> str:
         """Start the upgrade; gives what the record should say of the way, if anything.
 
         Raises:
@@ -256,7 +256,7 @@ class Calls:
     async def _start(self, live: _Live, version: str) -> None:
         event: Event
         try:
-            way = await self._server.start(live.call.serial, version)
+            way = await self._server.upgrade(live.call.serial, version)
             if way:
                 self._write(live, "server", way)
             event = UpgradeStarted()

@@ -13,14 +13,19 @@ from starlette.concurrency import run_in_threadpool
 from unbrick.center.call import Situation
 from unbrick.center.offer import situation
 from unbrick.server.client import SilentError
-from unbrick.server.records import Records, UpdateState
+from unbrick.server.orders import NotCommandedError
+from unbrick.server.records import Records, Terminal, UpdateState
+
+COMMANDED, STAGED = "commanded", "staged"
+WAYS = (COMMANDED, STAGED)
+"""How a terminal is updated: by commands of the server, or by a file that it rewrites itself."""
 
 
 class Server(Protocol):
     """The orders that the server takes (``server.client.ServerClient``)."""
 
-    def start(self, serial: str, version: str) -> dict[str, Any]:
-        """Have a terminal updated."""
+    def start(self, serial: str, version: str, *, way: str) -> dict[str, Any]:
+        """Have a terminal updated, in one of ``WAYS``."""
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         """Cancel an update."""
@@ -47,10 +52,11 @@ class Desk:
     Args:
         records: the user database.
         server: takes the orders; each raises ServerError when it is refused.
+        way: in which a call upgrades, if it can be; one of ``WAYS``.
     """
 
-    def __init__(self, records: Records, server: Server) -> None:
-        self.records = records
+    def __init__(self, records: Records, server: Server, way: str = COMMANDED) -> None:
+        self.records, self.way = records, way
         self.server = server
         self._sent: dict[int, int] = {}
 
@@ -63,20 +69,41 @@ class Desk:
         records = self.records
         return situation(records.terminal(serial), records.images(), records.updates(serial))
 
-    async def start(self, serial: str, version: str) -> str:
-        """Start an update; gives what is to be said of the way, if anything.
+    def way_for(self, terminal: Terminal) -> str:
+        """The way in which a call would upgrade a terminal, as far as the center knows."""
+        return self.way if self.records.image(terminal.digest) else STAGED
+
+    async def upgrade(self, serial: str, version: str) -> str:
+        """Start an upgrade for a caller; gives what the call's record should say of the way.
 
         Raises:
             SilentError: the server does not answer, and it has not begun.
             ServerError: the server refuses.
         """
+        if self.way == COMMANDED:
+            try:
+                await self.start(serial, version, COMMANDED)
+            except NotCommandedError as error:
+                await self.start(serial, version, STAGED)
+                return f"not by commands, but by a file: {error}"
+            return "by commands"
+        await self.start(serial, version, STAGED)
+        return ""
+
+    async def start(self, serial: str, version: str, way: str) -> None:
+        """Start an update.
+
+        Raises:
+            SilentError: the server does not answer, and it has not begun.
+            NotCommandedError: the server refuses to do it in that way.
+            ServerError: the server refuses.
+        """
         try:
-            await run_in_threadpool(self.server.start, serial, version)
+            await run_in_threadpool(self.server.start, serial, version, way=way)
         except SilentError:
             # It may have heard, all the same: the database knows.
             if not self._begun(serial, version):
                 raise
-        return ""
 
     def _begun(self, serial: str, version: str) -> bool:
         return any(

@@ -17,7 +17,7 @@ import uvicorn
 
 from unbrick.center.center import Center
 from unbrick.center.database import SqlAccounts
-from unbrick.center.desk import Desk
+from unbrick.center.desk import COMMANDED, Desk
 from unbrick.center.menu import DEFAULT, read_menu
 from unbrick.center.web import make_app
 from unbrick.errors import SetupError
@@ -39,6 +39,7 @@ class Settings:
         certificate: of TLS, with its ``key``; without it the page is for this machine alone.
         behind_proxy: a proxy in front does TLS.
         notify: users are told by text message what is ready for their terminals.
+        upgrade: how a call upgrades a terminal, if it can be so; one of ``WAYS``.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +52,7 @@ class Settings:
     key: Path | None = None
     behind_proxy: bool = False
     notify: bool = True
+    upgrade: str = COMMANDED
 
 
 def _check(settings: Settings) -> None:
@@ -83,7 +85,8 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
         stack.callback(accounts.close)
         records = SqlRecords(settings.database)
         stack.callback(records.close)
-        center = Center(Desk(records, server), accounts, menu, time.time, notify=settings.notify)
+        desk = Desk(records, server, settings.upgrade)
+        center = Center(desk, accounts, menu, time.time, notify=settings.notify)
         sock = stack.enter_context(bind(settings.host, settings.port, "center"))
         config = uvicorn.Config(
             make_app(center),

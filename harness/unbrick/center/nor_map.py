@@ -6,7 +6,7 @@ them, but not how far it is; of a commanded one it knows each erase and each wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,6 +42,7 @@ class Block:
         partition: the name of the partition that it belongs to, or ``spare``.
         filled: per cent that the installed software takes, as far as known.
         mark: what happens to it.
+        written: per cent of what is to be written into it that is there.
     """
 
     offset: int
@@ -49,6 +50,12 @@ class Block:
     partition: str
     filled: int
     mark: Mark | None
+    written: int = 0
+
+    @property
+    def bar(self) -> int:
+        """Per cent that are drawn: what is written while it is, else what is used."""
+        return self.written if self.mark is Mark.WRITING else self.filled
 
     @property
     def words(self) -> str:
@@ -58,6 +65,8 @@ class Block:
             parts.append(f"{self.filled} % used")
         if self.mark:
             parts.append(self.mark.value)
+        if self.mark is Mark.WRITING:
+            parts.append(f"{self.written} %")
         return ", ".join(parts)
 
 
@@ -67,12 +76,12 @@ def blocks_of(offset: int, length: int) -> range:
     return range(offset // size, -(-(offset + length) // size)) if length > 0 else range(0)
 
 
-def nor_map(used: int, marks: Mapping[int, Mark]) -> list[Block]:
+def nor_map(used: int, marks: Mapping[int, tuple[Mark, int]]) -> list[Block]:
     """Every block that the engines keep.
 
     Args:
         used: bytes of the installed software, from the start of the application's partition.
-        marks: what happens, by number of the block.
+        marks: what happens, by number of the block, and how much is written in per cent.
     """
     size = BOARD.nor.block_size
     application = BOARD.partition("application")
@@ -82,10 +91,5 @@ def nor_map(used: int, marks: Mapping[int, Mark]) -> list[Block]:
         part = next((p.name for p in BOARD.partitions if p.offset <= offset < p.end), "spare")
         inside = min(max(application.offset + used - offset, 0), size)
         filled = -(-100 * inside // size) if part == application.name else 0
-        blocks.append(Block(offset, size, part, filled, marks.get(number)))
+        blocks.append(Block(offset, size, part, filled, *marks.get(number, (None, 0))))
     return blocks
-
-
-def same(mark: Mark, numbers: Iterable[int]) -> dict[int, Mark]:
-    """The same mark for several blocks."""
-    return dict.fromkeys(numbers, mark)

@@ -32,6 +32,7 @@ from unbrick.center.notify import invitations
 from unbrick.center.offer import situation
 from unbrick.errors import ServerError
 from unbrick.server.core import ServerCore
+from unbrick.server.orders import NotCommandedError
 from unbrick.server.user_records import Call, LineState
 
 LOOK_INTERVAL = 0.25
@@ -141,8 +142,14 @@ class SimulatedCenter:
         return None
 
     def _start(self, line: _Line, version: str, now: float) -> Event:
+        start, serial = self._core.start_update, line.call.serial
         try:
-            self._core.start_update(line.call.serial, version, now)
+            try:
+                start(serial, version, now, commanded=True)
+                self._write(line, "server", "by commands")
+            except NotCommandedError as error:
+                start(serial, version, now)
+                self._write(line, "server", f"not by commands, but by a file: {error}")
         except ServerError as error:
             self._write(line, "server", "refuses")
             return UpgradeRefused(str(error))

@@ -8,18 +8,11 @@ from datetime import datetime, timezone
 from unbrick.board import BOARD
 from unbrick.center.call import Need, Situation, short
 from unbrick.center.desk import Desk
-from unbrick.center.nor_map import Block, Mark, blocks_of, nor_map, same
+from unbrick.center.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.offer import situation
+from unbrick.center.sessions import SessionView, Stage, data_of, marks
 from unbrick.server.records import Image, Terminal, TextMessage, Update, UpdateState
-from unbrick.server.user_records import (
-    Call,
-    RangeKind,
-    Session,
-    Step,
-    StepKind,
-    StepState,
-    Subscriber,
-)
+from unbrick.server.user_records import Call, RangeKind, Subscriber
 from unbrick.wire.messages import TerminalState
 
 MOST_ROWS = 200
@@ -51,26 +44,21 @@ def machine_time(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One of the steps of an update; ``state`` is ``done``, ``now``, ``failed`` or ``later``."""
-
-    words: str
-    state: str
-
-
-@dataclass(frozen=True)
 class UpdateView:
-    """An update, its steps and how far its transfer is, in per cent."""
+    """An update, its stages and how far its transfer is, in per cent; ``session``: commanded."""
 
     update: Update
     stages: list[Stage]
     percent: int
     sent: int
     size: int
+    session: SessionView | None = None
 
     @property
     def cancellable(self) -> bool:
         """Whether the server would still cancel it."""
+        if self.session:
+            return self.session.cancellable and not self.update.state.ended
         return self.update.state in (
             *(UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING),
         )
@@ -104,8 +92,6 @@ class TerminalView:
     row: Row
     nor: list[Block]
     update: UpdateView | None
-    session: Session | None
-    steps: list[Step]
     messages: list[TextMessage]
     calls: list[Call]
     history: list[tuple[float, str]]
@@ -190,17 +176,13 @@ class Views:
             update if update and not update.update.state.ended else None,
             call,
         )
-        session = next(iter(records.sessions(serial)[-1:]), None)
-        steps = records.steps(session.id) if session and not session.state.ended else []
         installed = records.image(terminal.digest)
         return TerminalView(
             row,
-            nor_map(installed.size if installed else 0, self._marks(updates[-1:], steps)),
+            nor_map(installed.size if installed else 0, self._marks(update)),
             update,
-            session,
-            steps,
             records.messages(serial)[: -MOST_LINES - 1 : -1],
-            records.calls(serial)[: -MOST_LINES - 1 : -1],
+            records.calls(serial, newest=MOST_LINES)[::-1],
             self._history(serial),
             [image for image in images if image.hardware_id == terminal.hardware_id],
         )
@@ -231,13 +213,31 @@ class Views:
                 tuple(records.messages(serial)),
                 len(records.events(serial=serial)),
                 tuple(sessions),
+                tuple(records.backups(serial)),
                 tuple(step for item in sessions for step in records.steps(item.id)),
             )
         )
 
+    def _session(self, update: Update) -> SessionView | None:
+        """The session of a commanded update."""
+        records = self._records
+        found = [item for item in records.sessions(update.serial) if item.update_id == update.id]
+        if not found:
+            return None
+        session = found[-1]
+        kept = [item for item in records.backups(update.serial) if item.session_id == session.id]
+        entries = records.audit(serial=update.serial, newest=MOST_LINES)
+        since = [entry for entry in entries if entry.time >= session.created]
+        steps = records.steps(session.id)
+        return SessionView(session, steps, data_of(since), next(iter(kept), None))
+
     def _update(self, update: Update) -> UpdateView:
         image = self._records.image(update.digest)
         size = image.file_size if image else 0
+        session = self._session(update) if update.commanded else None
+        if session:
+            percent = 100 * session.done // len(session.steps) if session.steps else 0
+            return UpdateView(update, session.stages, percent, 0, size, session)
         sent = self._desk.sent(update.id)
         states = [state for state, _ in _STAGES]
         reached = self._reached(update, states)
@@ -262,21 +262,23 @@ class Views:
         been = [states.index(event.state) for event in events if event.state in states]
         return been[-1] if been else 0
 
-    def _marks(self, updates: list[Update], steps: list[Step]) -> dict[int, Mark]:
-        if steps:
-            return _marks_of_steps(steps)
-        for update in updates:
-            image = self._records.image(update.digest)
-            if image is None or update.state in (UpdateState.REFUSED, UpdateState.CANCELLED):
-                return {}
-            numbers = self._differing(update, image)
-            if update.state is UpdateState.SUCCEEDED:
-                return same(Mark.DONE, numbers)
-            if update.state is UpdateState.FAILED:
-                return {}
-            rewriting = update.state is UpdateState.REWRITING
-            return same(Mark.REWRITING if rewriting else Mark.DUE, numbers)
-        return {}
+    def _marks(self, view: UpdateView | None) -> dict[int, tuple[Mark, int]]:
+        if view is None:
+            return {}
+        if view.session:
+            return marks(view.session.steps)
+        update = view.update
+        image = self._records.image(update.digest)
+        mark = {
+            UpdateState.REFUSED: None,
+            UpdateState.CANCELLED: None,
+            UpdateState.FAILED: None,
+            UpdateState.SUCCEEDED: Mark.DONE,
+            UpdateState.REWRITING: Mark.REWRITING,
+        }.get(update.state, Mark.DUE)
+        if image is None or mark is None:
+            return {}
+        return dict.fromkeys(self._differing(update, image), (mark, 0))
 
     def _differing(self, update: Update, image: Image) -> list[int]:
         """The blocks that an update changes: as prepared, otherwise all that the image lies in."""
@@ -301,23 +303,3 @@ def _found(row: Row, search: str) -> bool:
     if row.owner:
         texts += [row.owner.name, row.owner.phone]
     return any(search in text.casefold() for text in texts)
-
-
-def _marks_of_steps(steps: list[Step]) -> dict[int, Mark]:
-    """What the steps of a commanded update do to blocks; a later step overrides an earlier one."""
-    due = {
-        (StepKind.ERASE, StepState.WAITING): Mark.DUE,
-        (StepKind.ERASE, StepState.SENT): Mark.ERASING,
-        (StepKind.ERASE, StepState.DONE): Mark.ERASED,
-        (StepKind.WRITE, StepState.SENT): Mark.WRITING,
-        (StepKind.WRITE, StepState.DONE): Mark.DONE,
-    }
-    marks: dict[int, Mark] = {}
-    for step in steps:
-        if step.kind not in (StepKind.ERASE, StepKind.WRITE):
-            continue
-        failed = step.state is StepState.FAILED
-        mark = Mark.FAILED if failed else due.get((step.kind, step.state))
-        if mark:
-            marks.update(same(mark, blocks_of(step.offset, step.length)))
-    return marks

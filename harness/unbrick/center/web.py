@@ -28,6 +28,7 @@ from unbrick.center import views
 from unbrick.center.accounts import Permission, may
 from unbrick.center.call import Need, short
 from unbrick.center.center import Center, SignInError
+from unbrick.center.desk import STAGED, WAYS
 from unbrick.center.live import stream
 from unbrick.center.notify import invitation
 from unbrick.center.records import Deed, Operator
@@ -175,6 +176,7 @@ class Pages:
             topic=f"terminal:{serial}",
             view=view,
             offer=invitation(self._center.menu, serial, now.old, now.new) if needed else "",
+            way=self._center.desk.way_for(view.row.terminal),
         )
 
     async def calls(self, request: Request, operator: Operator) -> Response:
@@ -248,9 +250,12 @@ class Pages:
     async def start(self, request: Request, operator: Operator) -> Response:
         """Start an update without a call."""
         serial = _serial(request)
-        version = (await self._form(request)).get("version", "")
-        await self._center.desk.start(serial, version)
-        self._center.note(operator, Deed.STARTED, serial, f"to {version[:40]}")
+        form = await self._form(request)
+        version, way = form.get("version", ""), form.get("way", STAGED)
+        if way not in WAYS:
+            raise PageError(400, "there is no such way to update", hint="load the page anew")
+        await self._center.desk.start(serial, version, way)
+        self._center.note(operator, Deed.STARTED, serial, f"to {version[:40]}, {way}")
         return RedirectResponse(f"/terminals/{_in_path(serial)}", 303)
 
     async def cancel(self, request: Request, operator: Operator) -> Response:
