@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -17,11 +18,17 @@ from unbrick.center.desk import Desk
 from unbrick.center.menu import read_menu
 from unbrick.center.records import Entry, MemoryAccounts, Role
 from unbrick.center.web import make_app
-from unbrick.errors import ServerError
 from unbrick.server.client import SilentError
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records
-from unbrick.server.user_records import Actor, Subscriber
+from unbrick.server.user_records import (
+    Actor,
+    SessionState,
+    Step,
+    StepKind,
+    StepState,
+    Subscriber,
+)
 
 with warnings.catch_warnings():
     # Newer test clients want the successor of httpx; the command line has httpx.
@@ -172,10 +179,39 @@ class Browser:
         return str(response.text)
 
 
+def begin_session(world: World, serial: str = SERIAL) -> list[Step]:
+    """A commanded update as the server would have planned it; returns its steps."""
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(serial, digest=inspect(base).digest)
+    world.core.start_update(serial, "1.1.0", world.now, commanded=True)
+    session = world.records.sessions(serial)[-1]
+    kinds = [
+        (StepKind.BACK_UP, 0, 0),
+        (StepKind.PREPARE, 0, 0),
+        (StepKind.ERASE, 0x100000, 0x40000),
+        *((StepKind.WRITE, 0x100000 + at, 896) for at in range(0, 4 * 896, 896)),
+        (StepKind.ERASE, 0x140000, 0x40000),
+        (StepKind.WRITE, 0x140000, 896),
+        (StepKind.CHECK, 0x100000, 5000),
+        (StepKind.RESTART, 0, 0),
+        (StepKind.GIVE_BACK, 0, 0),
+        (StepKind.DELETE_BACKUP, 0, 0),
+    ]
+    steps = [Step(0, number, *kind) for number, kind in enumerate(kinds)]
+    kept = world.records.add_session(replace(session, state=SessionState.RUNNING), steps)
+    return world.records.steps(kept.id)
+
+
+def carry_out(world: World, steps: list[Step], done: int, now: int | None = None) -> None:
+    """So many steps are done, and one is under way."""
+    for step in steps:
+        state = StepState.DONE if step.number < done else StepState.WAITING
+        state = StepState.SENT if step.number == now else state
+        world.records.save_step(replace(step, state=state))
+
+
 def words(page: str) -> str:
     """The text of a page."""
     text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
     return " ".join(text.split())
-
-
-__all__ = ["IMAGE", "NOW", "PASSWORD", "PHONE", "SERIAL", "Browser", "ServerError", "World"]

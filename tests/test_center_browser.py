@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
-from center_world import PASSWORD, SERIAL, World
-from server_world import make_image
+from center_world import PASSWORD, SERIAL, World, begin_session, carry_out
+from server_world import make_image, post
 
 from unbrick.server.records import MessageState, UpdateState
+from unbrick.server.user_records import Actor, Backup
+from unbrick.wire.calls import Call, Key
 from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
@@ -185,6 +187,50 @@ def test_an_update_is_followed_live_with_its_steps_and_the_nor(
     assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
 
 
+def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site: Site) -> None:
+    steps = begin_session(site.world)
+    records = site.world.records
+    page = sit_down("enno")
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    page.evaluate("window.mine = 'the same page'")
+    current = page.locator(".stages li[aria-current=step]")
+    current.get_by_text("backed up").wait_for()
+    session_id = steps[0].session_id
+    actor = Actor("server", site.world.now)
+    sealed = Backup(0, session_id, SERIAL, 77, b"c" * 32, site.world.now)
+    kept = records.add_backup(sealed, b"s" * 77, actor)
+    page.get_by_text("77 bytes, which only the terminal can read").wait_for()
+    carry_out(site.world, steps, 2, 2)
+    page.locator(".nor .erasing").wait_for()
+    carry_out(site.world, steps, 4, 4)
+    page.locator(".nor .writing", has_text="being written").wait_for()
+    assert page.locator(".nor .writing rect").get_attribute("width") == "25"
+    page.get_by_text("4 of 13 steps, now: write 0x100380, 896 bytes").wait_for()
+    commands = page.get_by_role("list", name="Commands")
+    assert commands.locator("[aria-current=step]").inner_text().startswith("write 0x100000")
+    commands.focus()
+    carry_out(site.world, steps, 11, 11)
+    current.get_by_text("given back").wait_for()
+    assert page.locator(".nor .done").count() == 2
+    records.delete_backup(kept.id, actor)
+    page.get_by_text("on the terminal alone").wait_for()
+    assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
+
+
+def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Site) -> None:
+    page = sit_down()
+    world = site.world
+    world.core.lines.center_is_there(world.now)
+    world.core.handle("127.0.0.1:4000", post("call", Call(SERIAL, 1).encode()), world.now)
+    page.get_by_role("link", name="call in progress").click()
+    page.get_by_role("log").get_by_text("Version 1.1.0 is ready").wait_for()
+    page.get_by_text("user makes this call").wait_for()
+    assert page.get_by_role("button", name="Hang up").count() == 0
+    world.core.handle("127.0.0.1:4000", post("key", Key(SERIAL, 1, 0, "1").encode()), world.now)
+    page.get_by_role("log").get_by_text("has been started").wait_for()
+    assert len(world.records.updates(SERIAL)) == 1
+
+
 def test_a_message_is_seen_to_be_delivered_and_what_is_being_typed_stays(
     sit_down: Callable[..., Page], site: Site
 ) -> None:
@@ -239,6 +285,7 @@ def _fill(world: World) -> None:
         world.register(f"T-000{number}")
         update = world.core.start_update(f"T-000{number}", "1.1.0", world.now)
         world.records.save_update(replace(update, state=state))
+    carry_out(world, begin_session(world, "T-0006"), 5, 5)
     world.core.send_text(SERIAL, "Version 1.1.0 is ready. Call us.", world.now)
 
 
@@ -262,7 +309,7 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
         seen.append(name)
 
     look("terminals")
-    for serial in (SERIAL, "T-0003", "T-0004", "T-0005"):
+    for serial in (SERIAL, "T-0003", "T-0004", "T-0005", "T-0006"):
         page.goto(f"{site.url}/terminals/{serial}")
         look(serial)
     page.goto(f"{site.url}/terminals/{SERIAL}")

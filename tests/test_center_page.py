@@ -6,7 +6,17 @@ import re
 from dataclasses import replace
 
 import pytest
-from center_world import IMAGE, PASSWORD, PHONE, SERIAL, Browser, World, words
+from center_world import (
+    IMAGE,
+    PASSWORD,
+    PHONE,
+    SERIAL,
+    Browser,
+    World,
+    begin_session,
+    carry_out,
+    words,
+)
 from server_world import inspect, make_image
 
 from unbrick.center.records import Deed
@@ -16,7 +26,6 @@ from unbrick.server.user_records import (
     Backup,
     SessionState,
     Step,
-    StepKind,
     StepState,
 )
 from unbrick.wire.messages import TerminalState
@@ -305,37 +314,9 @@ def test_what_the_server_refuses_is_said(world: World) -> None:
     assert Deed.STARTED not in [entry.deed for entry in world.deeds]
 
 
-def begin_session(world: World) -> list[Step]:
-    """A commanded update as the server would have planned it; returns its steps."""
-    base = make_image("1.0.0+0")
-    world.publish(base)
-    world.register(digest=inspect(base).digest)
-    world.core.start_update(SERIAL, "1.1.0", world.now, commanded=True)
-    session = world.records.sessions(SERIAL)[-1]
-    kinds = [
-        (StepKind.BACK_UP, 0, 0),
-        (StepKind.PREPARE, 0, 0),
-        (StepKind.ERASE, 0x100000, 0x40000),
-        *((StepKind.WRITE, 0x100000 + at, 896) for at in range(0, 4 * 896, 896)),
-        (StepKind.ERASE, 0x140000, 0x40000),
-        (StepKind.WRITE, 0x140000, 896),
-        (StepKind.CHECK, 0x100000, 5000),
-        (StepKind.RESTART, 0, 0),
-        (StepKind.GIVE_BACK, 0, 0),
-        (StepKind.DELETE_BACKUP, 0, 0),
-    ]
-    steps = [Step(0, number, *kind) for number, kind in enumerate(kinds)]
-    kept = world.records.add_session(replace(session, state=SessionState.RUNNING), steps)
-    return world.records.steps(kept.id)
-
-
 def change(world: World, steps: list[Step], done: int, now: int | None = None) -> str:
     """The page of the terminal when so many steps are done, and one is under way."""
-    for step in steps:
-        state = StepState.DONE if step.number < done else StepState.WAITING
-        world.records.save_step(
-            replace(step, state=StepState.SENT if step.number == now else state)
-        )
+    carry_out(world, steps, done, now)
     return world.browser("enno").get(f"/terminals/{SERIAL}")
 
 
