@@ -24,6 +24,7 @@ from unbrick.server.records import MessageState, UpdateState
 from unbrick.server.user_records import (
     Actor,
     Backup,
+    Call,
     SessionState,
     Step,
     StepState,
@@ -405,6 +406,31 @@ def test_where_the_users_data_is_and_never_what_it_says(world: World) -> None:
     assert sorted(told, key=page.index) == told
     log = words(world.browser("aude").get("/log"))
     assert "server backup deleted" in log
+
+
+def test_calls_and_the_log_are_read_page_by_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbrick.center.views.MOST_ROWS", 3)
+    for number in range(1, 8):
+        world.records.add_call(Call(0, SERIAL, "cleo", "", "hung up", "", number, number))
+    browser = world.browser("aude")
+    for _ in range(5):
+        browser.http.get(f"/terminals/{SERIAL}")
+    seen = []
+    address = "/calls"
+    while address:
+        page = browser.get(address)
+        seen += re.findall(r">Call (\d+)</a>", page)
+        older = re.search(r'href="(/calls\?before=\d+)"', page)
+        address = older.group(1) if older else ""
+    assert seen == list("7654321")
+    for name, entries in (("data", world.records.audit()), ("deeds", world.deeds)):
+        assert len(entries) < 3 or re.search(rf'href="/log\?{name}=\d+#', browser.get("/log"))
+        page = browser.get(f"/log?{name}={2**70}&{name}=x")
+        assert "Log" in page
+    assert browser.get("/log?deeds=2").count('data-label="Operator"') == 1
+    assert len(world.accounts.entries(100, before=3)) == 2
 
 
 def test_the_log_shows_what_operators_did_and_what_was_done_to_personal_data(world: World) -> None:

@@ -115,9 +115,11 @@ class SqlAccounts:
         with self._engine.begin() as connection:
             connection.execute(insert(_LOG).values(values))
 
-    def entries(self, limit: int) -> list[Entry]:
+    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
         """See ``Accounts``."""
         query = select(_LOG).order_by(_LOG.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(_LOG.c.id < before)
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [Entry(**{**row._mapping, "deed": Deed(row.deed)}) for row in rows]

@@ -76,8 +76,8 @@ class Accounts(Protocol):
     def log(self, entry: Entry) -> None:
         """Add to the log (the id is passed over)."""
 
-    def entries(self, limit: int) -> list[Entry]:
-        """The last entries, newest first."""
+    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
+        """The last entries, newest first; only those with ids lower than ``before``."""
 
 
 class MemoryAccounts:
@@ -107,6 +107,7 @@ class MemoryAccounts:
         """See ``Accounts``."""
         self._entries.append(replace(entry, id=len(self._entries) + 1))
 
-    def entries(self, limit: int) -> list[Entry]:
+    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
         """See ``Accounts``."""
-        return self._entries[: -limit - 1 : -1]
+        older = [entry for entry in self._entries if before is None or entry.id < before]
+        return older[: -limit - 1 : -1]

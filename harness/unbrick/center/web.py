@@ -181,8 +181,14 @@ class Pages:
 
     async def calls(self, request: Request, operator: Operator) -> Response:
         """The latest calls."""
-        calls = self._center.desk.records.calls()[: -views.MOST_ROWS - 1 : -1]
-        return self._render(request, "calls.html", operator, topic="calls", calls=calls)
+        page = {"newest": views.MOST_ROWS, "before": _number_in(request, "before")}
+        calls = self._center.desk.records.calls(**page)[::-1]
+        return self._render(
+            *(request, "calls.html", operator),
+            topic="calls",
+            calls=calls,
+            older=calls[-1].id if len(calls) == views.MOST_ROWS else 0,
+        )
 
     async def one_call(self, request: Request, operator: Operator) -> Response:
         """A call, with its keys while it lasts."""
@@ -202,9 +208,17 @@ class Pages:
 
     async def log(self, request: Request, operator: Operator) -> Response:
         """What operators did, and what was done to personal data."""
-        entries = self._center.accounts.entries(views.MOST_ROWS)
-        audit = self._center.desk.records.audit()[: -views.MOST_ROWS - 1 : -1]
-        return self._render(request, "log.html", operator, topic="", entries=entries, audit=audit)
+        most = views.MOST_ROWS
+        deeds, data = _number_in(request, "deeds"), _number_in(request, "data")
+        entries = self._center.accounts.entries(most, deeds)
+        audit = self._center.desk.records.audit(newest=most, before=data)[::-1]
+        return self._render(
+            *(request, "log.html", operator),
+            entries=entries,
+            audit=audit,
+            older_entries=entries[-1].id if len(entries) == most else 0,
+            older_audit=audit[-1].id if len(audit) == most else 0,
+        )
 
     # Orders
 
@@ -390,6 +404,12 @@ class Pages:
 def _number(request: Request) -> str:
     number = request.session.get("number", "")
     return number if isinstance(number, str) else ""
+
+
+def _number_in(request: Request, name: str) -> int | None:
+    """A number of the query, if it is there and one; databases count to 2^63."""
+    text = request.query_params.get(name, "")
+    return min(int(text), 2**63 - 1) if re.fullmatch("[0-9]{1,19}", text) else None
 
 
 def _in_path(text: str) -> str:
