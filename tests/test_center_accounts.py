@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from center_world import PASSWORD, QUICK
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from unbrick.center.accounts import (
     LONGEST,
@@ -21,10 +24,12 @@ from unbrick.center.accounts import (
     add_operator,
     may,
 )
-from unbrick.center.database import SqlAccounts
+from unbrick.center.database import META, SqlAccounts
 from unbrick.center.records import Accounts, Deed, Entry, MemoryAccounts, Operator, Role
 from unbrick.cli_center import COMMANDS
 from unbrick.errors import SetupError
+from unbrick.server.database import SqlRecords
+from unbrick.server.database.connection import open_database
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -75,6 +80,37 @@ def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="accounts cannot be opened") as caught:
         SqlAccounts(str(tmp_path / "none" / "center.db"))
     assert "path of a file" in caught.value.hint
+
+
+def test_the_migrations_end_as_the_tables_say_beside_the_user_database(database_url: str) -> None:
+    users = SqlRecords(database_url)
+    SqlAccounts(database_url).close()
+    SqlAccounts(database_url).close()
+    engine = open_database(database_url)
+    with engine.connect() as connection:
+        options = {"compare_type": True, "version_table": "alembic_version_center"}
+        context = MigrationContext.configure(connection, opts=options)
+        found = [
+            difference
+            for difference in compare_metadata(context, META)
+            if not (difference[0].startswith("remove_") and "operator" not in str(difference[1]))
+        ]
+        assert context.get_current_revision() == "0001"
+    engine.dispose()
+    users.close()
+    assert found == []
+
+
+def test_a_database_from_before_the_migrations_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "center.db"
+    engine = create_engine(f"sqlite:///{path}")
+    META.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO operators VALUES ('zoe', 'clerk', 'hash', 1.5)")
+    engine.dispose()
+    store = SqlAccounts(str(path))
+    assert store.operators() == [Operator("zoe", Role.CLERK, "hash", 1.5)]
+    store.close()
 
 
 def test_every_role_may_do_something_of_its_own() -> None:

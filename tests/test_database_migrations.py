@@ -127,8 +127,8 @@ def test_a_migration_that_is_broken_off_leaves_the_database_as_it_was(
     connection.executescript(FIRST)
     before = connection.execute("SELECT name, sql FROM sqlite_master").fetchall()
 
-    def then_die(*args: object) -> None:
-        bring_up_to_date(*args)  # type: ignore[arg-type]
+    def then_die(*args: object, **more: object) -> None:
+        bring_up_to_date(*args, **more)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     bring_up_to_date = opening.bring_up_to_date

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Column,
-    Engine,
     Float,
     Integer,
     MetaData,
     Row,
     String,
     Table,
-    create_engine,
     delete,
     insert,
     select,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from unbrick.center.records import Deed, Entry, Operator, Role
 from unbrick.errors import SetupError
+from unbrick.server.database.connection import open_database
 
-_META = MetaData()
+META = MetaData()
+"""The tables; whoever changes them writes a migration."""
 
 _OPERATORS = Table(
     "operators",
-    _META,
+    META,
     Column("name", String(32), primary_key=True),
     Column("role", String, nullable=False),
     Column("password", String, nullable=False),
@@ -38,7 +38,7 @@ _OPERATORS = Table(
 # sqlite_autoincrement: an id never comes back, so that a gap shows what is missing.
 _LOG = Table(
     "operator_log",
-    _META,
+    META,
     Column("id", Integer, primary_key=True),
     Column("time", Float, nullable=False),
     Column("operator", String, nullable=False),
@@ -47,12 +47,6 @@ _LOG = Table(
     Column("text", String, nullable=False),
     sqlite_autoincrement=True,
 )
-
-
-def _open(url: str) -> Engine:
-    engine = create_engine(url)
-    _META.create_all(engine)
-    return engine
 
 
 class SqlAccounts:
@@ -66,15 +60,12 @@ class SqlAccounts:
     """
 
     def __init__(self, url: str) -> None:
-        if "://" not in url:
-            url = f"sqlite:///{url}"
         try:
-            self._engine = _open(url)
-        except (SQLAlchemyError, ImportError) as error:
-            reason = str(error).splitlines()[0]
+            self._engine = open_database(url, Path(__file__).with_name("migrations"))
+        except SetupError as error:
+            words = str(error).replace("the database", "the center's accounts", 1)
             raise SetupError(
-                f"the center's accounts cannot be opened: {reason}",
-                hint="give the path of a file that can be written, or an SQLAlchemy URL",
+                words.replace("accounts is", "accounts are"), hint=error.hint
             ) from error
 
     def close(self) -> None:

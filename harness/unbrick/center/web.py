@@ -181,8 +181,8 @@ class Pages:
 
     async def calls(self, request: Request, operator: Operator) -> Response:
         """The latest calls."""
-        page = {"newest": views.MOST_ROWS, "before": _number_in(request, "before")}
-        calls = self._center.desk.records.calls(**page)[::-1]
+        before = _number_in(request, "before")
+        calls = self._center.desk.records.calls(newest=views.MOST_ROWS, before=before)[::-1]
         return self._render(
             *(request, "calls.html", operator),
             topic="calls",

@@ -27,13 +27,20 @@ BUSY_TIMEOUT = 30.0
 WRITER_LOCK = 0x756E6272
 """The key of the advisory lock that a writer holds on PostgreSQL."""
 
+MIGRATIONS = Path(__file__).with_name("migrations")
+"""Those of the user database."""
+
 _COUNT_UP = text("SELECT nextval('writers')")
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     """The database at an SQLAlchemy URL, or in an SQLite file, which is made when it is missing.
+
+    Args:
+        url: of the database.
+        migrations: the folder of those that bring it up to date.
 
     Raises:
         SetupError: it cannot be opened, or is a later version's.
@@ -42,7 +49,7 @@ def open_database(url: str) -> Engine:
     try:
         engine = _engine(full_url(url))
         with writing(engine) as connection:
-            bring_up_to_date(connection)
+            bring_up_to_date(connection, migrations=migrations)
     except CommandError as error:
         raise SetupError(
             f"the database is not one of this version: {error}",
@@ -106,14 +113,16 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def bring_up_to_date(connection: Connection, revision: str = "head") -> None:
+def bring_up_to_date(
+    connection: Connection, revision: str = "head", *, migrations: Path = MIGRATIONS
+) -> None:
     """Run the migrations that are missing; those of a database without any are found out."""
     config = Config()
-    folder = str(Path(__file__).with_name("migrations"))
-    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.attributes["connection"] = connection
     tables = inspect(connection)
-    if not tables.has_table("alembic_version") and tables.has_table("terminals"):
+    ours = migrations == MIGRATIONS
+    if ours and not tables.has_table("alembic_version") and tables.has_table("terminals"):
         command.stamp(config, _FIRST)
     command.upgrade(config, revision)
 
