@@ -116,6 +116,8 @@ def test_listings_are_in_order_and_can_be_narrowed(open_records: Open) -> None:
         assert [item.id for item in records.unfinished_updates()] == [2, 3]
         assert [item.id for item in records.events(serial="a")] == [1, 3, 4]
         assert [item.id for item in records.events(update_id=2)] == [2]
+        assert [item.id for item in records.events(serial="a", newest=2)] == [3, 4]
+        assert [item.id for item in records.events(newest=9)] == [1, 2, 3, 4]
         assert [item.id for item in records.messages("b")] == [2]
 
 

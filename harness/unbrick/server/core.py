@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import aiocoap
 from aiocoap.numbers import OptionNumber
@@ -23,6 +23,7 @@ from unbrick.image.format import ImageInfo
 from unbrick.server.analysis import Analyst, AtOnce
 from unbrick.server.calls import CallLines
 from unbrick.server.commanded import Commander
+from unbrick.server.errands import Errand, Errands
 from unbrick.server.files import Files
 from unbrick.server.orders import (
     ConflictError,
@@ -58,15 +59,6 @@ _KNOWN_CRITICAL = frozenset(
         OptionNumber.BLOCK2,
     )
 )
-
-
-@dataclass(frozen=True)
-class _Errand:
-    """Something to tell or ask a terminal: ``subject`` is an update's, message's or call's id."""
-
-    kind: str
-    subject: int
-    serial: str
 
 
 _ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
@@ -105,9 +97,7 @@ class ServerCore:
         self._commander = Commander(
             records, self._analyst, self._files, self._log, inspect, self._go_on
         )
-        self._due: dict[_Errand, None] = {}
-        self._flights: dict[int, _Errand] = {}
-        self._tickets = 0
+        self._errands = Errands()
         # What was under way when an earlier life of this server ended.
         for update in (*records.unfinished_updates(), *self._commander.open_updates()):
             self._go_on(update)
@@ -184,16 +174,12 @@ class ServerCore:
         """Make due what this terminal is to be told or asked, now that it can be reached."""
         if moved:
             # What is under way goes to where the terminal is no longer.
-            self._flights = {
-                ticket: flight
-                for ticket, flight in self._flights.items()
-                if flight.serial != terminal.serial
-            }
+            self._errands.give_up(terminal.serial)
         for update in self.records.updates(terminal.serial):
             if not update.state.ended:
                 self._go_on(update)
         if terminal.state is TerminalState.COMMANDED and not self._commander.commands(terminal):
-            self._due[_Errand(_SEND_AWAY, terminal.last_update_id, terminal.serial)] = None
+            self._errands.add(Errand(_SEND_AWAY, terminal.last_update_id, terminal.serial))
         if terminal.state is not TerminalState.APPLICATION:
             return
         for message in self.records.messages(terminal.serial):
@@ -232,23 +218,27 @@ class ServerCore:
         """
         self._say(self.lines.look(now))
         requests: list[Outgoing] = []
-        for errand in list(self._due):
-            if len(requests) == most:
-                break
-            terminal = self.records.terminal(errand.serial)
-            if terminal is None:
-                del self._due[errand]  # It is due when the terminal registers.
-                continue
-            if endpoint is not None and terminal.endpoint != endpoint:
-                continue
-            del self._due[errand]
-            if any(flight == errand for flight in self._flights.values()):
-                continue
-            message = self._message(errand, terminal, now)
-            if message is not None:
-                self._tickets += 1
-                self._flights[self._tickets] = errand
-                requests.append(Outgoing(terminal.endpoint, message, self._tickets))
+        try:
+            for errand in self._errands.due():
+                if len(requests) == most:
+                    break
+                terminal = self.records.terminal(errand.serial)
+                if terminal is not None and endpoint not in (None, terminal.endpoint):
+                    continue
+                self._errands.drop(errand)
+                if terminal is None or self._errands.is_under_way(errand):
+                    continue  # It will be due when the terminal registers.
+                message = self._message(errand, terminal, now)
+                if message is not None:
+                    ticket = self._errands.start(errand)
+                    requests.append(Outgoing(terminal.endpoint, message, ticket))
+        except BaseException:
+            # These are not sent, since nobody gets to know them.
+            for request in requests:
+                lost = self._errands.end(request.ticket)
+                if lost is not None:
+                    self._errands.add(lost)
+            raise
         return requests
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
@@ -256,7 +246,7 @@ class ServerCore:
 
         A request without response is made again when the terminal registers.
         """
-        errand = self._flights.pop(ticket, None)
+        errand = self._errands.end(ticket)
         if errand is None:
             return
         if errand.kind == _TEXT:
@@ -264,7 +254,7 @@ class ServerCore:
             return
         if errand.kind == _SAY:
             if self.lines.heard(errand.subject, response):
-                self._due[errand] = None
+                self._errands.add(errand)
             return
         update = self.records.update(errand.subject)
         if update is None or errand.kind == _SEND_AWAY:
@@ -286,14 +276,14 @@ class ServerCore:
             self._make_due(_ANNOUNCE if update.state in WAITING else _STATUS, update)
 
     def _make_due(self, kind: str, subject: Update | TextMessage) -> None:
-        self._due[_Errand(kind, subject.id, subject.serial)] = None
+        self._errands.add(Errand(kind, subject.id, subject.serial))
 
     def _say(self, calls: list[TerminalCall]) -> None:
         """Something waits to be heard in these calls."""
         for call in calls:
-            self._due[_Errand(_SAY, call.call_id, call.serial)] = None
+            self._errands.add(Errand(_SAY, call.call_id, call.serial))
 
-    def _message(self, errand: _Errand, terminal: Terminal, now: float) -> aiocoap.Message | None:
+    def _message(self, errand: Errand, terminal: Terminal, now: float) -> aiocoap.Message | None:
         if errand.kind == _TEXT:
             message = self.records.message(errand.subject)
             if message is None or message.state is not MessageState.QUEUED:

@@ -216,8 +216,14 @@ class Records(UserRecords, Protocol):
     def save_update(self, update: Update) -> None:
         """Keep what has changed of an update."""
 
-    def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
-        """Every event, or those of a terminal or of an update."""
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
+        """Every event, or those of a terminal or of an update; only the ``newest``."""
 
     def add_event(self, event: Event) -> Event:
         """Keep a new event (its id is passed over); gives it back with its id."""
@@ -333,13 +339,20 @@ class MemoryRecords(MemoryUserRecords):
         """See ``Records``."""
         self._updates[update.id] = update
 
-    def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
         """See ``Records``."""
-        return [
+        found = [
             item
             for item in self._events.values()
             if serial in (None, item.serial) and update_id in (None, item.update_id)
         ]
+        return found if newest is None else found[max(0, len(found) - newest) :]
 
     def add_event(self, event: Event) -> Event:
         """See ``Records``."""

@@ -40,7 +40,7 @@ class UpdateLog:
     def note(self, serial: str, text: str, now: float, update_id: int | None = None) -> None:
         """Keep that something happened, unless it is what happened last."""
         if update_id is not None:
-            last = self._records.events(update_id=update_id)[-1:]
+            last = self._records.events(update_id=update_id, newest=1)
             if last and last[0].text == text:
                 return  # A terminal that does not answer is asked every minute.
         self._records.add_event(Event(0, now, serial, update_id, None, text))

@@ -134,9 +134,15 @@ class SqlRecords(SqlUserRecords):
         if self._save(UpdateRow, dict(vars(update))):
             self._remember(Update, update.id, update)
 
-    def events(self, *, serial: str | None = None, update_id: int | None = None) -> list[Event]:
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
         """See ``Records``."""
-        return self._find(Event, EventRow, serial=serial, update_id=update_id)
+        return self._page(Event, EventRow, newest, None, serial=serial, update_id=update_id)
 
     def add_event(self, event: Event) -> Event:
         """See ``Records``."""
