@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from server_world import SERIAL, inspect, make_image, post, registration
 
+from unbrick.bench.system import System
 from unbrick.center.lines import pieces
 from unbrick.center.simulated import SimulatedCenter
 from unbrick.server.core import ServerCore
-from unbrick.server.records import MemoryRecords
+from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.wire.calls import Call, HangUp, Key, Say
 from unbrick.wire.messages import Text
 
@@ -27,6 +29,8 @@ ADDRESS = "192.0.2.1:4000"
         ("onetwothree", 4, ["onet", "woth", "ree"]),
         ("a äöü b", 4, ["a", "äö", "ü b"]),
         ("", 5, []),
+        ("Hello. Press 1. Or 2!", 16, ["Hello. Press 1.", "Or 2!"]),
+        ("Hello there. a", 9, ["Hello", "there. a"]),
     ],
 )
 def test_a_long_text_is_said_in_parts(text: str, most: int, parts: list[str]) -> None:
@@ -127,3 +131,49 @@ def test_a_new_center_knows_nothing_of_calls_of_another() -> None:
     assert user.heard[-1].last
     assert user.records.calls()[0].outcome == "broken off"
     assert "is ready for your terminal" in user.calls(2)
+
+
+# With the real ARM binary
+
+
+@pytest.fixture
+def system(make_system: Callable[..., System]) -> System:
+    made = make_system(engine="inprocess", serial="UB-000001")
+    made.power_on()
+    made.wait_registered()
+    for version in ("1.0.0", "1.1.0"):
+        made.publish(version)
+    made.bench.peers.append(SimulatedCenter(made.server))
+    return made
+
+
+def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(system: System) -> None:
+    console = system.console
+    console.expect("message: Version 1.1.0 of your terminal's software is ready.")
+    console.command("pb add Alice 112")
+    console.type("call")
+    console.expect("call: Welcome. Version 1.1.0 is ready for your terminal, which runs 1.0.0.")
+    console.expect("0 to end.")
+    console.type("1")
+    console.expect("has been started")
+    (update,) = system.records.updates(system.serial)
+    assert update.commanded
+    assert system.wait_update(update.id).state is UpdateState.SUCCEEDED
+    console.expect("update: 1.1.0 confirmed")
+    assert system.bench.run_until(lambda: not system.records.unfinished_sessions(), 120)
+    assert "Alice" in console.command("pb list")
+    assert system.records.backups() == []
+    (call,) = system.records.calls()
+    assert (call.caller, call.keys, call.outcome) == ("terminal", "1", "upgrade started")
+    assert "server: by commands\n" in call.text
+
+
+def test_claim_b4_at_the_console_the_center_goes_away_in_mid_call(system: System) -> None:
+    console = system.console
+    console.type("call")
+    console.expect("0 to end.")
+    system.bench.peers.pop()
+    console.expect("call: The customer center is not there any more.")
+    console.type("call")
+    console.expect("call: nobody takes calls")
+    assert system.records.updates() == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections import deque
 from typing import Protocol
 
@@ -47,24 +48,35 @@ class Telephone(Protocol):
 
 
 def pieces(text: str, most: int = MAX_TEXT) -> list[str]:
-    """A text in parts of at most ``most`` bytes, between words where that can be."""
+    """A text in parts of at most ``most`` bytes: whole sentences, or words, where that can be."""
+    units: list[str] = []
+    for sentence in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
+        fits = len(sentence.encode()) <= most
+        units += [sentence] if fits else _packed(_chunks(sentence, most), most)
+    return [part for part in _packed(units, most) if part]
+
+
+def _packed(units: list[str], most: int) -> list[str]:
+    """Neighbours together, as many as fit."""
     parts = [""]
-    for word in text.split():
-        for part in _chunks(word, most):
-            longer = f"{parts[-1]} {part}".strip()
-            if len(longer.encode()) > most:
-                parts.append(part)
-            else:
-                parts[-1] = longer
-    return [part for part in parts if part]
+    for unit in units:
+        longer = f"{parts[-1]} {unit}".strip()
+        if len(longer.encode()) > most:
+            parts.append(unit)
+        else:
+            parts[-1] = longer
+    return parts
 
 
-def _chunks(word: str, most: int) -> list[str]:
-    chunks = [""]
-    for letter in word:
-        if len((chunks[-1] + letter).encode()) > most:
-            chunks.append("")
-        chunks[-1] += letter
+def _chunks(sentence: str, most: int) -> list[str]:
+    """Words, and of a word that is too long its parts."""
+    chunks = []
+    for word in sentence.split():
+        chunks.append("")
+        for letter in word:
+            if len((chunks[-1] + letter).encode()) > most:
+                chunks.append("")
+            chunks[-1] += letter
     return chunks
 
 
