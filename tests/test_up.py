@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pexpect import fdpexpect
 from processes import Running, unbrick
 
 from unbrick.image.factory import read_identity
@@ -107,6 +108,37 @@ def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, num
         assert "ready" in log
         assert "Traceback" not in log
     assert not (folder / "unbrick-state" / "wire").is_symlink()
+
+
+def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) -> None:
+    with Running("up", "--demo") as everything:
+        everything.wait_for("up: ready")
+        url = everything.wait_for(r"server +(http://\S+), coap://")[1]
+        port = os.open(folder / "unbrick-state" / "wire", os.O_RDWR | os.O_NOCTTY)
+        with closing(fdpexpect.fdspawn(port, timeout=PATIENCE, encoding="utf-8")) as user:
+            user.expect_exact("message: Version 2.0.0 of your terminal's software is ready.")
+            user.send("pb add Alice 112\r")
+            user.expect_exact("added 1")
+            user.send("call\r")
+            user.expect_exact("call: Welcome. Version 2.0.0 is ready for your terminal")
+            user.expect_exact("0 to end.")
+            user.send("1\r")
+            user.expect_exact("has been started")
+            user.expect_exact("update: 2.0.0 confirmed")
+            user.expect_exact("user's data given back")
+            user.send("pb list\r")
+            user.expect_exact("Alice")
+
+            def ended() -> dict[str, Any] | None:
+                with ServerClient(url) as client:
+                    (update,) = client.updates()
+                    session = client.update(update["id"])["session"]
+                    return session if session["state"] != "running" else None
+
+            session = until(ended)
+        assert session["state"] == "succeeded"
+        assert session["backup"] is None
+        assert everything.end() == 0
 
 
 def test_the_second_start_goes_on_with_what_there_is(folder: Path) -> None:

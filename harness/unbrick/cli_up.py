@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 POLL = 0.2
 """Seconds between two looks whether every part is there still."""
 
-DEMO_RELEASES = ("1.0.0", "1.1.0", "1.3.0")
+DEMO_RELEASES = ("1.0.0", "1.1.0", "1.3.0", "2.0.0")
 """What --demo publishes: none that is broken on purpose."""
 
 WIRE = "wire"
