@@ -17,11 +17,13 @@ sound:
   step by step over losses of power, and only then does anything else than its validity count; what
   is not COMMANDED begins again with a valid image and an erase. What the steps ask of the cells:
   an erase nothing; a write whether its data can be programmed over what is there, and then it
-  programs all of that again; a check and the verdict at the end whether what is there is what is
-  wanted. So the range of a write, and what lies between such ranges, is one of: as wanted (*done*),
-  can become so by programming (*open*; what is blank and what was torn on the way), or neither,
-  which counts cell by cell. Blocks whose erase is still to come do not count. What the steps are
-  the server knows: this part of the form needs its plan.
+  programs all of that, also what is there already; a check and the verdict at the end whether what
+  is there is what is wanted. A step whose result the server does not know is given again. So the
+  range of a write that is not over is *open* as long as its data can be programmed: blank, torn on
+  the way or all there. What was written, and what lies between, is *done* when it is as wanted.
+  All else counts cell by cell. Blocks whose erase is still to come do not count. What the steps
+  are the server knows: this part of the form needs its plan. When weak cells make no difference
+  here in any way of reading, they are none: the write that is to come makes them sure.
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
 
 Everything else counts as it is.
@@ -70,12 +72,12 @@ class Plan:
 
     Attributes:
         image: that they make.
-        writes: (offset in the NOR, bytes) of each range that they write, in their order.
+        writes: (offset in the NOR, bytes, whether it is over) of each range that they write.
         to_erase: offsets of the blocks whose erase is not done for sure.
     """
 
     image: bytes
-    writes: tuple[tuple[int, int], ...]
+    writes: tuple[tuple[int, int, bool], ...]
     to_erase: frozenset[int]
 
 
@@ -161,15 +163,15 @@ def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     forms: list[tuple[str, int, str]] = []
     end = _APPLICATION.offset + len(plan.image)
     at = _APPLICATION.offset
-    for offset, length in (*sorted(plan.writes), (end, 0)):
-        for begin, stop in ((at, offset), (offset, min(end, offset + length))):
-            forms += _range(blocks, begin, stop, plan)
+    for offset, length, over in (*sorted(plan.writes), (end, 0, True)):
+        forms += _range(blocks, at, offset, plan, over=True)
+        forms += _range(blocks, offset, min(end, offset + length), plan, over=over)
         at = max(at, offset + length)
     return tuple(dict.fromkeys(forms))
 
 
 def _range(
-    blocks: tuple[bytes, ...], begin: int, end: int, plan: Plan
+    blocks: tuple[bytes, ...], begin: int, end: int, plan: Plan, *, over: bool
 ) -> list[tuple[str, int, str]]:
     """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
     found = []
@@ -181,7 +183,7 @@ def _range(
         there = blocks[number][start : start + size].ljust(size, b"\xff")
         if begin - start in plan.to_erase:
             found.append(("to be erased", number, ""))
-        elif there != wanted and both(there, wanted) == wanted:
+        elif not over and both(there, wanted) == wanted:
             found.append(("open", begin, ""))
         elif there != wanted:
             found.append(("other", begin, hashlib.sha256(there).hexdigest()))
@@ -211,4 +213,8 @@ def canonical(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     """
     if not cells.weak:
         return _form(cells, plan)
-    return tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
+    forms = tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
+    here = all(_APPLICATION.offset <= offset < _APPLICATION.end for offset, _ in cells.weak)
+    if here and forms[0][-1] and len(set(forms)) == 1:
+        return forms[0]
+    return forms

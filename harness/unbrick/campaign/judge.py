@@ -19,14 +19,18 @@ from unbrick.server.user_records import AuditAction, StepKind, StepState
 from unbrick.wire.userdata import open_backup
 
 if TYPE_CHECKING:
+    from unbrick.board.description import Partition
     from unbrick.campaign.memory import ServerState, Store
     from unbrick.campaign.story import Story
     from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.server.user_records import Backup, Session, Step
+    from unbrick.server.user_records import AuditEntry, Backup, Session, Step
 
 APPLICATION = BOARD.partition("application")
 JOURNAL = BOARD.partition("journal")
 USERDATA = BOARD.partition("userdata")
+
+_BLANK = b"\xff" * 2 * SLOT
+"""More than a valid record or header ends with."""
 
 _OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
 
@@ -43,8 +47,8 @@ class Judge:
     def __init__(self, story: Story, engine: InProcessEngine, key: bytes) -> None:
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
         self._key = key
-        self._audited = 0
-        self._kept: set[int] | None = None
+        self._kept = {backup.id for backup in self._store.backups()}
+        self._audited = len(self._entries())
 
     def look(self, server: ServerState) -> None:
         """Judge what is newly remembered.
@@ -63,13 +67,19 @@ class Judge:
     def _read(self, offset: int, length: int) -> bytes:
         return self._engine.read_memory(MAP.nor + offset, length)
 
+    def _halves(self, log: Partition) -> list[bytes]:
+        """The halves of a record log, each to where it is blank."""
+        halves = (self._read(log.offset + at, BLOCK) for at in range(0, log.size, BLOCK))
+        return [half[: half.find(_BLANK)] for half in halves]
+
     # The user's data
+
+    def _entries(self) -> list[AuditEntry]:
+        return [entry for entry in self._store.audit() if entry.action in _OF_BACKUPS]
 
     def _check_audit(self, server: ServerState) -> None:
         """Every backup was kept, perhaps read, then deleted, and the audit says all of it."""
-        if self._kept is None:
-            self._kept = {backup.id for backup in server.backups}
-        entries = [entry for entry in self._store.audit() if entry.action in _OF_BACKUPS]
+        entries = self._entries()
         for entry in entries[self._audited :]:
             known = entry.subject in self._kept
             if known is (entry.action is AuditAction.BACKUP_KEPT):
@@ -100,10 +110,7 @@ class Judge:
     def _check_care(self, server: ServerState) -> None:
         """The user's data is in the NOR or in a backup; and no backup is kept without need."""
         check_nothing_left(self._store)
-        stored = b"".join(
-            _valid_slots(self._read(USERDATA.offset + at, BLOCK).rstrip(b"\xff"))
-            for at in range(0, USERDATA.size, BLOCK)
-        )
+        stored = b"".join(map(_valid_slots, self._halves(USERDATA)))
         for name, number in self._scenario.saved:
             if name.encode() in stored and number.encode() in stored:
                 continue
@@ -132,8 +139,7 @@ class Judge:
                 self._check_truth(session, [s for s in steps if s.state is StepState.DONE])
 
     def _is_commanded(self) -> bool:
-        halves = (self._read(JOURNAL.offset + at, BLOCK) for at in range(0, JOURNAL.size, BLOCK))
-        return is_commanded([half.rstrip(b"\xff") for half in halves])
+        return is_commanded(self._halves(JOURNAL))
 
     def _check_truth(self, session: Session, done: list[Step]) -> None:
         image = self._store.image_file(session.digest)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
 from unbrick.campaign.canonical import Plan
 from unbrick.nor.cells import BLOCK
 from unbrick.server.records import MemoryRecords
-from unbrick.server.user_records import StepKind
+from unbrick.server.user_records import Backup, Session, Step, StepKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from unbrick.server.records import Terminal, TextMessage, Update
-    from unbrick.server.user_records import Backup, Session, Step
 
 APPLICATION = BOARD.partition("application")
 
@@ -91,12 +91,14 @@ class ServerState:
         return hashlib.sha256(repr(self.form).encode()).hexdigest()
 
     @cached_property
-    def _ranges(self) -> tuple[bytes, tuple[tuple[int, int], ...], frozenset[int]] | None:
+    def _ranges(self) -> tuple[bytes, tuple[tuple[int, int, bool], ...], frozenset[int]] | None:
         for session in self.sessions:
             if not session.state.ended:
                 steps = [step for step in self.steps if step.session_id == session.id]
                 writes = tuple(
-                    (step.offset, step.length) for step in steps if step.kind is StepKind.WRITE
+                    (step.offset, step.length, step.state.over)
+                    for step in steps
+                    if step.kind is StepKind.WRITE
                 )
                 to_erase = frozenset(
                     offset
@@ -124,11 +126,15 @@ class ServerState:
 
 
 def _what_counts(item: Session | Step | Backup) -> tuple[Any, ...]:
-    return tuple(
-        getattr(item, field.name)
-        for field in fields(item)
-        if field.name not in _MAKES_NO_DIFFERENCE
+    return tuple(_GETTERS[type(item)](item))
+
+
+_GETTERS: dict[type[Any], Callable[[Any], Iterable[Any]]] = {
+    kind: attrgetter(
+        *(field.name for field in fields(kind) if field.name not in _MAKES_NO_DIFFERENCE)
     )
+    for kind in (Session, Step, Backup)
+}
 
 
 class Store(MemoryRecords):

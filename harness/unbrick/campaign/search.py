@@ -252,6 +252,8 @@ class Search:
                     self.result.cut_short = "it was to end with the first violation"
                     yield case
                     return
+                if self.result.scenario.mortal and not case.outcome.violation:
+                    self._let_die(case, state)
                 if self._goes_on(case):
                     self._follow(case, state)
                 yield case
@@ -291,9 +293,6 @@ class Search:
         """Note every new state that a loss of power in this session leads to."""
         result = self.result
         for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
-            change = next_id.steps[-1].change
-            if change and result.scenario.mortal and case.id.death is None:
-                self._let_die(case, state, change, result.key(successor))
             if not self._bounds.admit(next_id.steps[-1], case.outcome.ops):
                 continue
             result.transitions += 1
@@ -308,22 +307,25 @@ class Search:
             result.states += 1
             self._queue.extend(readings(next_id, successor))
 
-    def _let_die(self, case: Case, state: State, change: int, key: object) -> None:
-        """Have the server die at a change of mind, unless it has in a state that counts as that.
+    def _let_die(self, case: Case, state: State) -> None:
+        """Have the server die at its changes of mind, but once only in states that count as one.
 
         In every way in the session without other faults; in others before it tells, and once in
         eight in every way.
         """
         most, golden = self._bounds.deaths, not case.id.steps
-        if most is not None:
-            apart = max(1, len(case.outcome.marks) // max(1, most))
-            if not golden or change % apart or len(self._fatal) == most:
-                return
-        if key in self._fatal:
+        if case.id.death is not None or (most is not None and not golden):
             return
-        self._fatal.add(key)
-        ways = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
-        self._queue.extend((case.id.with_death(Death(change, way)), state) for way in ways)
+        apart = 1 if most is None else max(1, (len(case.outcome.marks) - 1) // max(1, most))
+        for found, successor in losses(case.id, state, case.outcome, torn=False):
+            change = found.steps[-1].change
+            if not change or change % apart or len(self._fatal) == most:
+                continue
+            key = self.result.key(successor)
+            if key not in self._fatal:
+                self._fatal.add(key)
+                ways = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
+                self._queue.extend((case.id.with_death(Death(change, way)), state) for way in ways)
 
 
 def readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:

@@ -260,7 +260,14 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     if scenario.installed is None:
         return State(cells, None)
     before = replace(
-        scenario, saves=scenario.saved, updates=scenario.before, interrupted_by=None, saved=()
+        scenario,
+        saves=scenario.saved,
+        updates=scenario.before,
+        interrupted_by=None,
+        saved=(),
+        commanded=False,
+        meddled=False,
+        recalled=False,
     )
     outcome = run_session(engine, releases, before, State(cells, None))
     if outcome.violation or outcome.final is None:

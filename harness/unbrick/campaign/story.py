@@ -254,12 +254,12 @@ class Story:
             return  # the bystander had to restore the terminal, and had this release with him
         self._wait("the server does not return", lambda: self.link.server_alive)
         if not known:
-            how = {"commanded": True} if self.scenario.commanded else {}
-            known = [self.core.start_update(SERIAL, version, self.engine.now, **how)]
+            commanded = self.scenario.commanded
+            now = self.engine.now
+            known = [self.core.start_update(SERIAL, version, now, commanded=commanded)]
         update = known[-1].id
         if self.scenario.meddled:
-            self._wait("the data is not backed up", lambda: self._is_backed_up(update))
-            self._save_entries()
+            self._meddle(update)
         overtaking = self.scenario.interrupted_by
         if overtaking and version != overtaking:
             self._wait(f"the update to {version} does not begin", lambda: self._began(update))
@@ -281,8 +281,19 @@ class Story:
     def _has_ended(self, update: int) -> bool:
         return self._state(update).ended and not self.store.unfinished_sessions(SERIAL)
 
-    def _is_backed_up(self, update: int) -> bool:
-        return bool(self.store.backups(SERIAL)) or self._has_ended(update)
+    def _meddle(self, update: int) -> None:
+        """Save entries just when a backup has been made, or when it is too late for that.
+
+        A backup that was there before is no occasion: the terminal may be starting again already.
+        """
+        old = self.store.backups(SERIAL)
+
+        def is_time() -> bool:
+            new = not old and self.store.backups(SERIAL)
+            return bool(new) or self._has_ended(update)
+
+        self._wait("the data is not backed up", is_time)
+        self._save_entries()
 
     def _began(self, update: int) -> bool:
         return self._state(update) not in {UpdateState.PENDING, UpdateState.ANNOUNCED}

@@ -1,0 +1,345 @@
+"""Commanded updates in the campaign: what counts of the NOR, what the judge sees, deaths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unbrick.board import BOARD, MAP
+from unbrick.campaign.canonical import Plan, canonical
+from unbrick.campaign.case import CaseId, Death, Step
+from unbrick.campaign.judge import Judge, check_nothing_left
+from unbrick.campaign.memory import ServerState, Store
+from unbrick.campaign.run import Here
+from unbrick.campaign.scenario import Scenario
+from unbrick.campaign.search import Bounds, search
+from unbrick.campaign.session import Mark, Outcome, State
+from unbrick.campaign.store import pack, unpack
+from unbrick.campaign.verdict import Violation
+from unbrick.image.factory import bench_key
+from unbrick.nor.cells import BLOCK, Cells
+from unbrick.nor.ops import FlashOp
+from unbrick.nor.torn import tear, variants
+from unbrick.server.records import Image, Update, UpdateState
+from unbrick.server.user_records import (
+    Actor,
+    Backup,
+    Session,
+    SessionState,
+    StepKind,
+    StepState,
+)
+from unbrick.server.user_records import Step as PlanStep
+from unbrick.wire.userdata import Entry, seal_backup
+
+SERIAL = "UB-000001"
+KEY = bench_key(SERIAL)
+APPLICATION = BOARD.partition("application").offset
+USERDATA = BOARD.partition("userdata").offset
+JOURNAL = BOARD.partition("journal").offset
+IMAGE = hashlib.shake_128(b"an image").digest(5000)
+DIGEST = hashlib.sha256(IMAGE).digest()
+WRITES = tuple((APPLICATION + at, min(896, len(IMAGE) - at)) for at in range(0, len(IMAGE), 896))
+
+
+def log(*payloads: bytes, layout: int = 1, magic: int = 0x4C4E524A) -> bytes:
+    """A half of a record log."""
+    header = struct.pack("<4I", magic, layout, 1, 60)
+    half = (header + struct.pack("<I", zlib.crc32(header))).ljust(64, b"\xff")
+    for payload in payloads:
+        record = payload.ljust(60, b"\0")
+        half += record + struct.pack("<I", zlib.crc32(record))
+    return half
+
+
+def nor(application: bytes = b"", *, phase: int = 4, saved: tuple[str, ...] = ()) -> Cells:
+    """A NOR whose journal is in a phase, with an application and saved words."""
+    cells = Cells.of(b"").with_range(JOURNAL, log(bytes([phase])))
+    if saved:
+        cells = cells.with_range(USERDATA, log(*(word.encode() for word in saved)))
+    return cells.with_range(APPLICATION, application) if application else cells
+
+
+def program(at: int, data: bytes) -> FlashOp:
+    return FlashOp(0, "buffer", at, len(data), 3, 0.0, 0.0, data)
+
+
+def plan(written: int, *to_erase: int) -> Plan:
+    """The plan when so many of its writes are over."""
+    writes = ((*write, number < written) for number, write in enumerate(WRITES))
+    return Plan(IMAGE, tuple(writes), frozenset(to_erase))
+
+
+PLAN = plan(0)
+
+# What counts --------------------------------------------------------------------------------------
+
+
+def test_a_write_that_was_torn_counts_as_one_that_is_to_come() -> None:
+    before = nor(IMAGE[: 2 * 896])
+    op = program(WRITES[2][0], IMAGE[2 * 896 : 3 * 896])
+    after = before.after([op])
+    one = canonical(before, plan(2))
+    assert {canonical(tear(before, op, variant), plan(2)) for variant in variants(op)} == {one}
+    assert canonical(after, plan(2)) == one, "it is given again when its result is not known"
+    assert canonical(after, plan(3)) not in {one, canonical(before, plan(3))}
+
+
+def test_what_is_over_must_be_sure() -> None:
+    before = nor(IMAGE[: 2 * 896])
+    op = program(WRITES[2][0], IMAGE[2 * 896 : 3 * 896])
+    after = canonical(before.after([op]), plan(3))
+    assert after not in {canonical(tear(before, op, way), plan(3)) for way in variants(op)}
+
+
+def test_what_cannot_be_made_right_by_programming_counts_cell_by_cell() -> None:
+    wrong = nor(IMAGE[:896] + bytes(896))
+    also = nor(IMAGE[:896] + b"\x01" + bytes(895))
+    assert len({canonical(cells, plan(1)) for cells in (nor(IMAGE[:896]), wrong, also)}) == 3
+
+
+def test_what_is_still_to_be_erased_does_not_count() -> None:
+    erasing = plan(0, APPLICATION)
+    assert canonical(nor(bytes(999)), erasing) == canonical(nor(b"\x01" * 999), erasing)
+    assert canonical(nor(bytes(999)), PLAN) != canonical(nor(b"\x01" * 999), PLAN)
+
+
+@pytest.mark.parametrize("phase", [0, 1, 2, 3])
+def test_without_a_command_only_validity_counts(phase: int) -> None:
+    assert canonical(nor(IMAGE[:896], phase=phase), PLAN) == canonical(nor(phase=phase), PLAN)
+    assert canonical(nor(IMAGE[:896]), None) == canonical(nor(), None)
+
+
+def test_a_record_log_of_another_format_is_another() -> None:
+    one, two = (nor().with_range(USERDATA, log(b"Alice", layout=layout)) for layout in (1, 2))
+    assert canonical(one) != canonical(two)
+
+
+# What a server remembers --------------------------------------------------------------------------
+
+
+def session(**changes: Any) -> Session:
+    made = Session(1, 1, SERIAL, b"b" * 32, DIGEST, SessionState.RUNNING, "", 1.0, 2.0)
+    return replace(made, **changes)
+
+
+def plan_steps(*states: StepState) -> list[PlanStep]:
+    """A whole plan; the first steps have ``states``, the others wait."""
+    kinds: list[tuple[StepKind, int, int]] = [(StepKind.BACK_UP, 0, 0), (StepKind.PREPARE, 0, 0)]
+    kinds += [(StepKind.ERASE, APPLICATION, BLOCK)]
+    kinds += [(StepKind.WRITE, *write) for write in WRITES]
+    kinds += [(StepKind.CHECK, APPLICATION, len(IMAGE)), (StepKind.RESTART, 0, 0)]
+    kinds += [(StepKind.GIVE_BACK, 0, 0), (StepKind.DELETE_BACKUP, 0, 0)]
+    steps = [PlanStep(1, number, *kind) for number, kind in enumerate(kinds)]
+    for number, state in enumerate(states):
+        steps[number] = replace(steps[number], state=state)
+    return steps
+
+
+DONE, SENT = StepState.DONE, StepState.SENT
+ENTRIES = [Entry(1, "Alice", "12345")]
+SEALED = seal_backup(ENTRIES, KEY, SERIAL, 1)
+
+
+def backup() -> Backup:
+    return Backup(0, 1, SERIAL, len(SEALED), hashlib.sha256(SEALED).digest(), 3.0)
+
+
+def records(*states: StepState, sealed: bytes | None = SEALED, **changes: Any) -> Store:
+    """A server with a commanded update under way."""
+    store = Store()
+    image = Image(DIGEST, "1.1.0+0", "hw", "n", "t", 1, len(IMAGE), len(IMAGE), DIGEST, 0.0)
+    store.add_image(image, IMAGE)
+    update = Update(
+        0, SERIAL, "1.1.0+0", DIGEST, "", b"", UpdateState.REWRITING, None, "", 1.0, 2.0
+    )
+    store.add_update(replace(update, commanded=True))
+    store.add_session(session(**changes), plan_steps(*states))
+    if sealed is not None:
+        store.add_backup(backup(), sealed, Actor("server", 3.0))
+    return store
+
+
+def test_what_a_server_remembers_can_be_taken_and_put_back() -> None:
+    state = records(DONE, DONE, SENT).snapshot()
+    other = Store()
+    other.put_back(state)
+    assert other.snapshot() == state
+    assert other.sealed(1) == SEALED
+    other.delete_backup(1, Actor("server", 4.0))
+    again = other.add_backup(backup(), SEALED, Actor("server", 5.0))
+    assert again.id == 2, "ids never come back"
+    assert other.snapshot().canonical == state.canonical
+
+
+def test_an_outcome_with_a_session_is_read_as_it_was_written() -> None:
+    states = [records(DONE, DONE, *[DONE] * count, SENT).snapshot() for count in range(6)]
+    cells = nor()
+    marks = [Mark(number, state) for number, state in enumerate(states)]
+    final = State(cells, states[-1])
+    outcome = Outcome(None, "application", [], marks, 1.0, 2.0, 3.0, "text", final)
+    packed = pack(outcome, lambda data: data.hex())
+    assert unpack(packed, State(cells, states[0]), bytes.fromhex) == outcome
+    plain = zlib.decompress(packed)
+    assert len(json.loads(plain)["rows"]) < 40, "records that are the same are kept once"
+
+
+def test_what_makes_a_difference_is_told_apart() -> None:
+    here = records(DONE, DONE, SENT).snapshot()
+    others = [
+        records(DONE, DONE, DONE).snapshot(),
+        records(DONE, DONE, SENT, outcome=SessionState.FAILED).snapshot(),
+        records(DONE, DONE, SENT, sealed=None).snapshot(),
+        records(DONE, DONE, SENT, state=SessionState.CANCELLED).snapshot(),
+    ]
+    assert here.canonical not in {other.canonical for other in others}
+    late = [replace(step, changed=99.0, text="x") for step in here.steps]
+    same = replace(here, steps=tuple(late), sessions=(session(changed=99.0, command=7),))
+    assert same.canonical == here.canonical
+
+
+def test_the_plan_is_that_of_the_session_under_way() -> None:
+    images = {DIGEST: IMAGE}
+    assert records(DONE, DONE, DONE).snapshot().plan(images) == PLAN
+    assert records(DONE, DONE, DONE, DONE, SENT).snapshot().plan(images) == plan(1)
+    assert records(DONE, DONE, SENT).snapshot().plan(images) == plan(0, APPLICATION)
+    assert records(state=SessionState.SUCCEEDED).snapshot().plan(images) is None
+    with pytest.raises(KeyError):
+        records().snapshot().plan({})
+    unknown = State(nor(), records().snapshot())
+    assert unknown.key({}) == unknown.exact_key, "what cannot be judged counts cell by cell"
+
+
+# The judge ----------------------------------------------------------------------------------------
+
+SCENARIO = Scenario("test", "", saved=(("Alice", "12345"),), updates=("1.1.0",), commanded=True)
+SAVED = ("Alice 12345",)
+
+
+def judge(store: Store, cells: Cells) -> Judge:
+    image = cells.image()
+    engine = SimpleNamespace(
+        read_memory=lambda address, length: image[address - MAP.nor :][:length]
+    )
+    story = SimpleNamespace(store=store, scenario=SCENARIO)
+    return Judge(cast("Any", story), cast("Any", engine), KEY)
+
+
+def looks(store: Store, cells: Cells) -> None:
+    judge(store, cells).look(store.snapshot())
+
+
+def test_a_good_server_is_passed() -> None:
+    looks(records(DONE, SENT), nor(saved=SAVED))
+    looks(records(DONE, DONE, DONE), nor())
+    looks(records(DONE, DONE, DONE, DONE, SENT), nor(IMAGE[:900]))
+    looks(records(*[DONE] * (3 + len(WRITES))), nor(IMAGE))
+    # Once it is decided, or not commanded any more, the steps are history.
+    looks(records(DONE, DONE, DONE, DONE, outcome=SessionState.FAILED), nor())
+    looks(records(DONE, DONE, DONE, DONE), nor(phase=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "store", "cells"),
+    [
+        ("server-lies", records(DONE, DONE, DONE), nor(IMAGE)),
+        ("server-lies", records(DONE, DONE, DONE, DONE), nor(IMAGE[:895])),
+        ("server-lies", records(DONE, DONE, DONE, DONE, DONE), nor(IMAGE[:1700])),
+        ("server-lies", records(DONE, DONE, SENT, SENT), nor()),
+        ("data-lost", records(DONE, SENT, sealed=None), nor()),
+        ("data-lost", records(DONE, SENT, sealed=None), nor(saved=("Alice",))),
+        ("data-lost", records(sealed=seal_backup([], KEY, SERIAL, 1)), nor()),
+        ("data-lost", records(sealed=seal_backup(ENTRIES, KEY, SERIAL, 2)), nor(saved=SAVED)),
+        ("data-lost", records(sealed=seal_backup(ENTRIES, b"k" * 32, SERIAL, 1)), nor(saved=SAVED)),
+        ("data-read", records(sealed=b"Alice" + SEALED), nor(saved=SAVED)),
+        ("data-read", records(sealed=b"12345" + SEALED), nor(saved=SAVED)),
+        ("data-left", records(state=SessionState.SUCCEEDED), nor(saved=SAVED)),
+    ],
+)
+def test_the_judge_sees(kind: str, store: Store, cells: Cells) -> None:
+    if kind == "data-lost" and not store.backups():
+        looks(store, nor(saved=SAVED))
+    with pytest.raises(Violation) as seen:
+        looks(store, cells)
+    assert seen.value.kind == kind
+
+
+def test_the_judge_reads_the_audit() -> None:
+    store = records(DONE, SENT)
+    sees = judge(store, nor(saved=SAVED))
+    sees.look(store.snapshot())
+    store.read_backup(1, Actor("server", 4.0))
+    store.delete_backup(1, Actor("server", 5.0))
+    sees.look(store.snapshot())
+    store._audit.append(replace(store._audit[-1], id=99))
+    with pytest.raises(Violation, match="backup deleted") as seen:
+        sees.look(replace(store.snapshot(), messages=()))
+    assert seen.value.kind == "unaudited"
+
+
+def test_the_judge_misses_what_is_not_in_the_audit() -> None:
+    store = records(DONE, SENT)
+    sees = judge(store, nor(saved=SAVED))
+    sees.look(store.snapshot())
+    del store._backups[1]
+    with pytest.raises(Violation, match="by the audit") as seen:
+        sees.look(store.snapshot())
+    assert seen.value.kind == "unaudited"
+
+
+def test_nothing_may_be_left() -> None:
+    check_nothing_left(records())
+    with pytest.raises(Violation, match="is left"):
+        check_nothing_left(records(state=SessionState.CANCELLED))
+
+
+# Deaths of the server -----------------------------------------------------------------------------
+
+deaths = st.none() | st.builds(Death, st.integers(0, 300), st.sampled_from(["", "said", "late"]))
+
+
+@given(deaths, deaths, st.none() | st.integers(0, 99))
+def test_a_case_id_says_when_the_server_dies(
+    first: Death | None, then: Death | None, link: int | None
+) -> None:
+    case = CaseId("commanded", (Step(3, "weak", None, 1, then),), link, first)
+    assert CaseId.parse(str(case)) == case
+    assert case.death == then
+    assert case.with_death(None).death is None
+    assert replace(case, steps=()).death == first
+
+
+def invented(scenario: Scenario, state: State, resolution: int, *more: object) -> Outcome:
+    """A session that changes the server's mind three times and writes twice, whatever happens."""
+    del scenario, resolution
+    assert state.server is not None
+    marks = [
+        Mark(count // 2, replace(state.server, messages=(cast("Any", (count, more)),)))
+        for count in range(4)
+    ]
+    ops = [program(APPLICATION, b"\0" * 4), program(APPLICATION + 8, b"\0" * 4)]
+    return Outcome(None, "application", ops, marks, None, 1.0, 0.0)
+
+
+def test_the_server_dies_at_each_change_of_its_mind() -> None:
+    start = State(nor(), ServerState((), (), ()))
+    result = search(SCENARIO, start, invented, Here(), Bounds(depth=0, torn=False))
+    assert {str(case.id) for case in result.cases} == {
+        "test",
+        *(f"test!{change}{when}" for change in (1, 2, 3) for when in ("", "-said", "-late")),
+    }
+    assert result.deaths == 9
+    assert "9 deaths of the server" in result.statement
+    some = search(SCENARIO, start, invented, Here(), Bounds(depth=0, torn=False, deaths=1))
+    assert some.deaths == 3
+    immortal = replace(SCENARIO, commanded=False)
+    assert search(immortal, start, invented, Here(), Bounds(depth=0, torn=False)).deaths == 0
