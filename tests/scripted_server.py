@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SERIAL = "UB-000007"
 USERDATA = slice(BOARD.partition("userdata").offset, BOARD.partition("userdata").end)
+Code = aiocoap.numbers.codes.Code
 
 
 @dataclass
@@ -38,7 +39,7 @@ class ScriptedServer:
         requests: what came, in order: path and payload.
     """
 
-    answers: dict[str, aiocoap.numbers.codes.Code] = field(default_factory=dict)
+    answers: dict[str, Code] = field(default_factory=dict)
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
     waiting: list[Outgoing] = field(default_factory=list)
@@ -62,10 +63,10 @@ class ScriptedServer:
         """An answer has come, or none."""
         self.responses[ticket] = response
 
-    def ask(self, path: str, payload: bytes) -> int:
+    def ask(self, path: str, payload: bytes, code: Code = aiocoap.POST) -> int:
         """Ask the terminal at the next opportunity; returns the ticket of the answer."""
         self._tickets += 1
-        message = aiocoap.Message(code=aiocoap.POST, payload=payload, content_format=60)
+        message = aiocoap.Message(code=code, payload=payload, content_format=60)
         message.opt.uri_path = tuple(path.split("/"))
         self.waiting.append(Outgoing("radio", message, self._tickets))
         return self._tickets

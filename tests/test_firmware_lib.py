@@ -192,8 +192,8 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
     if target == "fuzz_cbor":
         for value in _maps(chance, 20):
             yield cbor2.dumps(value)
-    if target == "fuzz_delta":
-        yield from _deltas(chance)
+    if target in _MADE:
+        yield from _MADE[target](chance)
     if target == "fuzz_phonebook_pack":
         for count in (0, 1, 3, 17):
             entries = [[number, "José" * 2, "+12#"] for number in range(1, count + 1)]
@@ -205,6 +205,27 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
         yield b"\x40" * 20 + b"what\x61\x61" + b"\x00name\0" + bytes(27) + b"\x41\x00" * 9
 
 
+def _conversations(chance: random.Random) -> Iterator[bytes]:
+    """Commands as fuzz_commands.c frames them; their digest is the sum of the data."""
+    erase, write, check, finish = range(4)
+    for _ in range(10):
+        made = bytearray()
+        for step in range(1, 5):
+            data = chance.randbytes(chance.randrange(1, 40))
+            words: dict[int, int | bytes] = {1: 7, 2: 9, 3: step + chance.randrange(-1, 2)}
+            kind = chance.choice((erase, write, check, finish))
+            if kind != finish:
+                words |= {4: chance.choice((1024, 1280, 4096, 4000)), 5: 256}
+            if kind == write:
+                words |= {5: data, 6: bytes((sum(data) & 255,)).ljust(8, b"\0")}
+            if kind == check:
+                words[6] = bytes(32)
+            payload = cbor2.dumps(words)
+            made += bytes((kind | chance.choice((0, 128)),))
+            made += len(payload).to_bytes(2, "little") + payload
+        yield bytes(made)
+
+
 def _deltas(chance: random.Random) -> Iterator[bytes]:
     """Installed images and differential files against them."""
     pairs = [(chance.randbytes(300), chance.randbytes(200))]
@@ -214,6 +235,9 @@ def _deltas(chance: random.Random) -> Iterator[bytes]:
     pairs += [(thumb(code, 20), thumb(random.Random(1), 20, shift=8, edits=9))]
     for old, new in pairs:
         yield len(old).to_bytes(2, "little") + old + encode(old, new, base_address=BASE)
+
+
+_MADE = {"fuzz_commands": _conversations, "fuzz_delta": _deltas}
 
 
 @pytest.mark.parametrize("target", TARGETS)

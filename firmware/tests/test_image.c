@@ -257,7 +257,30 @@ static void test_texts(void) {
     CHECK_EQUAL(image_error_result(IMAGE_BLANK), RESULT_IMAGE_MALFORMED);
 }
 
+static void test_versions(void) {
+    static const char *const good[] = {"0.0.0+0", "1.2.3+4", "255.255.65535+4294967295"};
+    static const char *const bad[] = {
+        "",       "1",       "1.1",     "1.1.",    "1.1.1+",    "1.1.1 ",
+        "1.1.1-", "1.1.1.1", "256.0.0", "0.256.0", "0.0.65536", "0.0.0+4294967296",
+        "a.b.c",  "-1.0.0",  "+1.0.0",  "1..1",    "1.1.1+1 ",  "99999999999999999999.0.0",
+    };
+    struct image_version version;
+    char text[IMAGE_VERSION_TEXT_SIZE];
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        CHECK(image_version_parse(good[i], &version));
+        image_version_text(&version, text);
+        CHECK_TEXT(text, good[i]);
+    }
+    CHECK(image_version_parse("1.2.3", &version));
+    image_version_text(&version, text);
+    CHECK_TEXT(text, "1.2.3+0");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK(!image_version_parse(bad[i], &version));
+    }
+}
+
 int main(void) {
+    test_versions();
     test_good();
     test_userdata_format();
     test_truncated();

@@ -1,17 +1,15 @@
-"""A server that is a script: it says what a test tells it to, and keeps what a terminal says."""
+"""Who commands an update: a scripted server at a terminal of the bench."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiocoap
+from scripted_server import Code, ScriptedServer
 
 from unbrick.board import BOARD
 from unbrick.image.format import inspect
-from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -26,10 +24,8 @@ from unbrick.wire.commands import (
     Write,
 )
 from unbrick.wire.messages import (
-    CBOR_FORMAT,
     Decision,
     Registration,
-    Report,
     Result,
     Status,
     TerminalState,
@@ -45,65 +41,8 @@ BLOCK = BOARD.nor.block_size
 MAX_WRITE = 896
 
 
-@dataclass
-class ScriptedServer:
-    """The server's end of the simulated link (``unbrick.link.simulated.Server``).
-
-    Attributes:
-        registrations, results, reports: what the terminal has said, in order.
-        takes_results: answers results; else it says that it cannot (5.03).
-    """
-
-    registrations: list[Registration] = field(default_factory=list)
-    results: list[CommandResult] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
-    takes_results: bool = True
-    _queue: deque[Outgoing] = field(default_factory=deque)
-    _answers: dict[int, aiocoap.Message | None] = field(default_factory=dict)
-    _tickets: int = 0
-
-    def handle(self, _endpoint: str, request: aiocoap.Message, _now: float) -> aiocoap.Message:
-        path = "/".join(request.opt.uri_path)
-        if path == "register":
-            self.registrations.append(Registration.decode(request.payload))
-        elif path == "report":
-            self.reports.append(Report.decode(request.payload))
-        elif path == "result":
-            self.results.append(CommandResult.decode(request.payload))
-            if not self.takes_results:
-                return aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE)
-        else:
-            return aiocoap.Message(code=aiocoap.NOT_FOUND)
-        return aiocoap.Message(code=aiocoap.CHANGED)
-
-    def poll(self, _now: float, _endpoint: str | None = None) -> list[Outgoing]:
-        sent = list(self._queue)
-        self._queue.clear()
-        return sent
-
-    def outcome(self, ticket: int, response: aiocoap.Message | None, _now: float) -> None:
-        self._answers[ticket] = response
-
-    def send(self, code: Any, path: str, payload: bytes = b"") -> int:
-        """Have a request sent; the number that its answer has."""
-        message = aiocoap.Message(code=code, payload=payload, uri_path=(path,))
-        if payload:
-            message.opt.content_format = CBOR_FORMAT
-        self._tickets += 1
-        self._queue.append(Outgoing("radio", message, self._tickets))
-        return self._tickets
-
-    def answered(self, ticket: int) -> bool:
-        """Whether a request has come to its end."""
-        return ticket in self._answers
-
-    def answer(self, ticket: int) -> aiocoap.Message | None:
-        """The answer to a request; None: nobody answered."""
-        return self._answers[ticket]
-
-
 class Commander:
-    """Whoever commands an update: the scripted server, at a terminal of the bench."""
+    """Says what a test tells it to, and keeps what comes of it."""
 
     def __init__(self, system: System, update_id: int = 7) -> None:
         self.system = system
@@ -115,21 +54,26 @@ class Commander:
 
     # ---- Asking ----
 
-    def ask(self, code: Any, path: str, payload: bytes = b"", timeout: float = 60.0) -> Any:
+    def ask(self, path: str, payload: bytes, code: Code = aiocoap.POST) -> aiocoap.Message:
         """Send a request and wait for its answer."""
-        ticket = self.server.send(code, path, payload)
-        done = self.system.bench.run_until(lambda: self.server.answered(ticket), timeout)
-        answer = self.server.answer(ticket) if done else None
+        ticket = self.server.ask(path, payload, code)
+        self.system.bench.run_until(lambda: ticket in self.server.responses, 60)
+        answer = self.server.responses.get(ticket)
         assert answer is not None, f"no answer to {path}:\n{self.system.console.text[-1000:]}"
         return answer
 
+    @property
+    def results(self) -> list[CommandResult]:
+        """What came of the commands so far, repetitions included."""
+        return [CommandResult.decode(payload) for payload in self.server.asked("result")]
+
     def status(self) -> Status:
         """What the terminal says of its status."""
-        return Status.decode(self.ask(aiocoap.GET, "status").payload)
+        return Status.decode(self.ask("status", b"", aiocoap.GET).payload)
 
-    def said(self, command: Command, timeout: float = 60.0) -> Result:
+    def said(self, command: Command) -> Result:
         """Send a command; what the terminal says to it at once."""
-        answer = self.ask(aiocoap.POST, command.path, command.encode(), timeout)
+        answer = self.ask(command.path, command.encode())
         assert answer.code == aiocoap.CHANGED, answer.code
         return CommandAnswer.decode(answer.payload).result
 
@@ -137,7 +81,7 @@ class Commander:
         """Wait for the result of a step."""
 
         def found() -> list[CommandResult]:
-            return [r for r in self.server.results if (r.step, r.nonce) == (step, self.nonce)]
+            return [r for r in self.results if (r.step, r.nonce) == (step, self.nonce)]
 
         assert self.system.bench.run_until(lambda: bool(found()), timeout), (
             f"no result of step {step}:\n{self.system.console.text[-1000:]}"
@@ -194,9 +138,7 @@ class Commander:
     def backup(self) -> bytes:
         """Have the user's data sealed; the SHA-256 of what came of it."""
         request = BackupRequest(self.update_id, 0)
-        answer = self.ask(aiocoap.POST, "backup", request.encode())
-        if answer.code == aiocoap.NOT_FOUND:
-            return bytes(32)
+        answer = self.ask("backup", request.encode())
         piece = BackupPiece.decode(answer.payload)
         assert piece.result is Result.SUCCESS
         return piece.checksum
@@ -219,7 +161,7 @@ class Commander:
 
     def decide(self, upgrade: Upgrade) -> Decision:
         """Send the start message; what the terminal decides."""
-        answer = self.ask(aiocoap.POST, "upgrade", upgrade.encode())
+        answer = self.ask("upgrade", upgrade.encode())
         assert answer.code == aiocoap.CHANGED, answer.code
         return Decision.decode(answer.payload)
 
