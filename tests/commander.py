@@ -185,7 +185,8 @@ class Commander:
         """Power on, if that is off, and bring the terminal to the resident program."""
         if not self.system.engine.powered:
             self.system.power_on()
-        self.system.wait_registered()
+        if not self.server.registrations:
+            self.system.wait_registered()
         upgrade = self.upgrade_to(version, backup=self.backup())
         assert self.decide(upgrade).result is Result.SUCCESS
         return self.wait_commanded()

@@ -111,6 +111,19 @@ def test_claim_b10_a_bad_start_message_is_refused(
     assert commander.system.engine.read_nor() == before
 
 
+def test_claim_b7_b10_what_was_stored_since_the_backup_is_not_put_at_risk(
+    commander: Commander,
+) -> None:
+    system = commander.system
+    system.power_on()
+    system.wait_registered()
+    before = commander.backup()
+    system.console.command("pb add Alice 12345")
+    decision = commander.decide(commander.upgrade_to("1.1.0", backup=before))
+    assert decision.result is Result.USERDATA_CHANGED
+    commander.start()  # with a backup of what there is now
+
+
 @pytest.mark.parametrize("text", ["", "1.1", "1.1.0.0", "256.0.0", "1.1.0+", "1.1.0+0x", "a.b.c"])
 def test_claim_b10_a_start_message_without_a_version_is_malformed(
     commander: Commander, text: str

@@ -406,7 +406,8 @@ _Noreturn void commanded(struct terminal *terminal) {
     by_link_start(terminal, &link);
     AGENT->on_wait(tick_while_busy);
     for (;;) {
+        const uint64_t due = restoration_serve(terminal);
         poll(timer_now());
-        restoration_serve(terminal);
+        timer_sleep_until(due);
     }
 }

@@ -215,7 +215,7 @@ static uint64_t serve_wire(struct terminal *terminal, bool *heard) {
     return due;
 }
 
-void restoration_serve(struct terminal *terminal) {
+uint64_t restoration_serve(struct terminal *terminal) {
     bool heard = false;
     const uint64_t due = serve_wire(terminal, &heard);
     const bool sending = restoration_is_receiving();
@@ -225,16 +225,15 @@ void restoration_serve(struct terminal *terminal) {
     if (file && !sending) {
         take_from_link(terminal, file);
     }
-    const uint64_t tick = timer_now() + TICK_US;
-    if (!heard) {
-        timer_sleep_until(due < tick ? due : tick);
-    }
+    const uint64_t now = timer_now();
+    const uint64_t tick = now + TICK_US;
+    return heard ? now : due < tick ? due : tick;
 }
 
 void restoration(const struct restoration *restoration) {
     restoration_open_wire(restoration);
     by_link_start(restoration->terminal, NULL);
     for (;;) {
-        restoration_serve(restoration->terminal);
+        timer_sleep_until(restoration_serve(restoration->terminal));
     }
 }

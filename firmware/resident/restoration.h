@@ -4,6 +4,7 @@
 
 #include "resident/terminal.h"
 #include <stdbool.h>
+#include <stdint.h>
 
 struct restoration {
     const char *reason; /* why, for a person: two parts of one sentence */
@@ -17,8 +18,9 @@ _Noreturn void restoration(const struct restoration *restoration);
 /* Says why there is nothing to start, and listens on the wire from now on. */
 void restoration_open_wire(const struct restoration *restoration);
 
-/* Serves the link, and the wire if that is open. Sleeps when there is nothing to do. */
-void restoration_serve(struct terminal *terminal);
+/* Serves the link, and the wire if that is open. Returns until when nothing is to be done, unless
+ * something arrives. */
+uint64_t restoration_serve(struct terminal *terminal);
 
 /* Whether something is on its way over the wire: then nothing may be said there. */
 bool restoration_is_receiving(void);

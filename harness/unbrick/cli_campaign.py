@@ -148,8 +148,8 @@ def _make_folder(out: Path) -> None:
 @click.option(
     "--coverage",
     is_flag=True,
-    help="Also note which source lines of boot and agent run only after a loss of power; every "
-    "session is run anew, in one process.",
+    help="Also note which source lines of boot, resident program and agent run only after a loss "
+    "of power; every session is run anew, in one process.",
 )
 @click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
 @firmware_option

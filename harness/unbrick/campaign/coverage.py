@@ -1,4 +1,4 @@
-"""Which source lines of boot, resident program and agent run without faults, which after a cut.
+"""Source lines of boot, resident program and agent that run without faults, or only after a cut.
 
 The application is left out: during an update two releases of it run at the same addresses.
 """
