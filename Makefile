@@ -54,6 +54,7 @@ robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for furth
 
 bench: $(STAMP) ## measure, as ratios; writes docs/performance.md
 	@$(BIN)/python tools/bench.py
+	@$(BIN)/python tools/bench_load.py
 	@$(BIN)/python tools/bench_delta.py
 
 run: $(STAMP) ## a terminal in real time, its serial lines as ports

@@ -68,19 +68,22 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
+def postgres_server(*, durable: bool = False) -> Iterator[str]:
     """Runs PostgreSQL; gives its URL, without a database's name.
+
+    Args:
+        durable: PostgreSQL waits for the disk, as it does outside of tests.
 
     Raises:
         NoPostgresError: it is not installed.
     """
     initdb, postgres = _program("initdb"), _program("postgres")
-    with _folder() as folder, _server(folder, initdb, postgres) as url:
+    with _folder() as folder, _server(folder, initdb, postgres, durable=durable) as url:
         yield url
 
 
 @contextmanager
-def _server(folder: Path, initdb: str, postgres: str) -> Iterator[str]:
+def _server(folder: Path, initdb: str, postgres: str, *, durable: bool) -> Iterator[str]:
     somebody = _as_somebody()
     data, log = folder / "data", folder / "log"
     options = ["--pgdata", str(data), "--auth", "trust", "--username", "tester", "--no-sync"]
@@ -97,7 +100,8 @@ def _server(folder: Path, initdb: str, postgres: str) -> Iterator[str]:
     port = _free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
     # What is lost when the machine dies is lost for good, which no test minds.
-    settings |= {"fsync": "off", "max_connections": 40, "shared_buffers": "16MB"}
+    settings |= {"fsync": "on" if durable else "off", "max_connections": 40}
+    settings |= {"shared_buffers": "16MB"}
     arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with log.open("wb") as stream:
         server = subprocess.Popen(

@@ -17,6 +17,7 @@ from unicorn.arm_const import UC_ARM_REG_PC, UC_CPU_ARM_CORTEX_A9
 from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PROT_ALL
 from unicorn.unicorn_py3.unicorn import Uc
 
+from performance_page import machine, write_section
 from unbrick.bench.system import System
 from unbrick.board import BOARD, MAP
 from unbrick.campaign.run import Here
@@ -206,18 +207,17 @@ def campaign_figures(releases: Releases) -> tuple[float, float, str]:
 def main() -> None:
     """Measure and print."""
     releases = make_releases(Path("build/firmware"))
-    table = Table(title="Unbrick bench", title_justify="left")
-    table.add_column("what")
-    table.add_column("ratio", justify="right")
-    table.add_column("figures of this machine")
+    rows: list[tuple[str, str, str]] = []
 
     nor = hashing_nor(releases, HASHED)
     ours, theirs = best(lambda: in_process_seconds(nor)), best(lambda: bare_seconds(nor))
     count = instructions(releases)
-    table.add_row(
-        "instructions per second, in-process engine to bare Unicorn (SHA-256 of 1 MiB, XIP)",
-        f"{theirs / ours:.2f}",
-        f"{count / ours / 1e6:.0f} and {count / theirs / 1e6:.0f} million a second",
+    rows.append(
+        (
+            "instructions per second, in-process engine to bare Unicorn (SHA-256 of 1 MiB, XIP)",
+            f"{theirs / ours:.2f}",
+            f"{count / ours / 1e6:.0f} and {count / theirs / 1e6:.0f} million a second",
+        )
     )
     ours = best(lambda: update_seconds("inprocess", releases))
     try:
@@ -225,20 +225,37 @@ def main() -> None:
         ratio, figures = f"{theirs / ours:.1f}", f"{ours:.2f} s and {theirs:.2f} s"
     except MissingToolError as error:
         ratio, figures = "skipped", f"{ours:.2f} s; {error}"
-    table.add_row("full update, time on QEMU to time in process", ratio, figures)
-    for latency in (0.0, 0.05, 0.15):
-        table.add_row(
-            f"transfer, share of 115200 baud used by the file, {2000 * latency:.0f} ms round trip",
-            f"{line_use(releases, latency):.2f}",
+    rows.append(("full update, time on QEMU to time in process", ratio, figures))
+    rows += [
+        (
+            f"transfer, share of 115200 baud used by the file, {2000 * wait:.0f} ms round trip",
+            f"{line_use(releases, wait):.2f}",
             f"{len(releases.signed['1.1.0'])} bytes",
         )
+        for wait in (0.0, 0.05, 0.15)
+    ]
     sessions, cases, text = campaign_figures(releases)
-    table.add_row(
-        "campaign, full update and recovery: cases judged to one session run",
-        f"{cases / sessions:.0f}",
-        f"{cases:.0f} cases and {sessions:.1f} sessions a second and core; {text}",
+    rows.append(
+        (
+            "campaign, full update and recovery: cases judged to one session run",
+            f"{cases / sessions:.0f}",
+            f"{cases:.0f} cases and {sessions:.1f} sessions a second and core; {text}",
+        )
     )
+    report(rows)
+
+
+def report(rows: list[tuple[str, str, str]]) -> None:
+    """Print a table, and write it to the page."""
+    names = ("what", "ratio", "figures of this machine")
+    table = Table(*names, title="Unbrick bench", title_justify="left")
+    lines = [f"| {' | '.join(names)} |", "|---|--:|---|"]
+    for row in rows:
+        table.add_row(*row)
+        lines.append(f"| {' | '.join(row)} |")
     Console(width=120).print(table)
+    lines += ["", machine("unicorn")]
+    write_section("Engines, transfer, campaign", "\n".join(lines))
 
 
 if __name__ == "__main__":

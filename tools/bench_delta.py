@@ -6,14 +6,11 @@ from __future__ import annotations
 
 import io
 import lzma
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import bsdiff4
@@ -22,27 +19,21 @@ import zstandard
 
 from delta_pairs import Pair, pairs
 from delta_terminal import Run, TerminalDecoder
+from performance_page import ROOT, machine, write_section
 from unbrick.delta import encode
 from unbrick.errors import ToolBrokenError
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "delta-pairs"
-PAGE = ROOT / "docs" / "performance.md"
 SEGMENT = 4096
 """Bytes of a segment of an in-place patch."""
 
-INTRODUCTION = """# Performance
-
-Written by `make bench`; do not edit.
-
-## Differential files
-
+INTRODUCTION = """\
 Bytes of the file that updates one image to another. *Small*: a release or an option of the same
-sources; *large*: two versions of a project. `tools/delta_pairs.py` says how the pairs are made; the
-Unbrick images are those in the NOR, with header, digest and a 64-byte signature that no tool can
-shorten. Our file carries digests of both images (24 bytes); the others carry none, or a short one.
-*Best of the others*: bsdiff4; detools sequential with LZMA, CRLE, heatshrink and Zstandard, its
-hdiffpatch with LZMA, in place with CRLE; Zstandard -19 with the old image as dictionary
+sources; *large*: two versions of a project. `tools/delta_pairs.py` says how the pairs are made;
+the Unbrick images are those in the NOR, with header, digest and a 64-byte signature that no tool
+can shorten. Our file carries digests of both images (24 bytes); the others carry none, or a short
+one. *Best of the others*: bsdiff4; detools sequential with LZMA, CRLE, heatshrink and Zstandard,
+its hdiffpatch with LZMA, in place with CRLE; Zstandard -19 with the old image as dictionary
 (`--patch-from` without its checksum).
 """
 
@@ -160,23 +151,10 @@ def table(rows: list[Row], code_size: int) -> str:
             "the emulated decoder can touch no more."
         ),
         "",
-        (
-            f"Machine: {processor()}, {platform.system()} {platform.machine()}, "
-            f"Python {platform.python_version()}. {', '.join(f'{n} {version(n)}' for n in names)}."
-        ),
+        machine(*names),
         "",
     ]
     return "\n".join(lines)
-
-
-def processor() -> str:
-    """As the system names it."""
-    done = subprocess.run(["lscpu"], capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "Model name":
-            return value.strip()
-    return platform.processor() or "unknown processor"
 
 
 def main() -> int:
@@ -187,8 +165,7 @@ def main() -> int:
         rows.append(measure(pair, decoder))
         name, best = rows[-1].best
         print(f"{pair.name} ({pair.isa}): {rows[-1].ours:,}; {name} {best:,}", flush=True)
-    PAGE.write_text(table(rows, decoder.code_size), encoding="utf-8")
-    print(f"written: {PAGE.relative_to(ROOT)}")
+    write_section("Differential files", table(rows, decoder.code_size))
     return 0
 
 

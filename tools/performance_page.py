@@ -1,0 +1,51 @@
+"""docs/performance.md: each benchmark writes its own section and leaves the others."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+
+_HEAD = """# Performance
+
+Written by `make bench`; do not edit. Ratios are of one run on one machine; the figures beside them
+are that machine's.
+"""
+
+
+def write_section(title: str, text: str) -> None:
+    """Put a section where its predecessor was, or at the end."""
+    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    sections = {}
+    for part in re.split(r"^## ", old, flags=re.MULTILINE)[1:]:
+        name, _, body = part.partition("\n")
+        sections[name] = body.strip()
+    sections[title] = text.strip()
+    parts = [_HEAD, *(f"## {name}\n\n{body}\n" for name, body in sections.items())]
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    print(f"written: {PAGE.relative_to(ROOT)}, {title}")
+
+
+def machine(*packages: str) -> str:
+    """A line about the machine, with the versions of what was measured."""
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.machine()}, Python {platform.python_version()}. {versions}."
+    )
+
+
+def _processor() -> str:
+    """As the system names it."""
+    done = subprocess.run(["lscpu"], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "Model name":
+            return value.strip()
+    return platform.processor() or "unknown processor"
