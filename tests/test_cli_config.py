@@ -84,7 +84,19 @@ def test_claim_b11_one_file_sets_the_options_of_every_part() -> None:
         "server_address": "127.0.0.1:7000",
         "cut": ((1.0, 2.0), (3.0, 4.0)),
     }
-    assert said("server", "stop") == {"database": "none"}, "the section is of `start`"
+    assert said("server", "stop") == {"database": "all.db"}
+
+
+def test_a_section_is_for_all_commands_of_its_group_that_have_the_option() -> None:
+    write('database = "all.db"\n[server]\ncoap-port = 7000\ndatabase = "servers.db"')
+    assert said("server", "start")["database"] == "servers.db"
+    assert said("server", "stop") == {"database": "servers.db"}
+
+
+def test_an_option_may_be_called_like_a_group() -> None:
+    write('server = "127.0.0.1:7"')
+    assert said("bridge")["server_address"] == "127.0.0.1:7"
+    assert said("server", "start")["coap_port"] == 5683
 
 
 def test_the_command_line_comes_first_then_the_environment_then_the_file() -> None:

@@ -1,8 +1,9 @@
 """The configuration file: defaults of commands' options, for all parts of the system in one place.
 
-TOML. A section has the name of a command (``[server]`` is ``unbrick server start``) and sets its
-options; what stands before the first section is for every command that has such an option. The
-command line and the environment come first, the file next, the options' own defaults last.
+TOML. A section has the name of a command and sets its options; that of a group (``[center]``) sets
+those of all its commands that have them. What stands before the first section is for every command
+that has such an option. The command line and the environment come first, the file next, the
+options' own defaults last.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ DEFAULT_FILE = Path("unbrick.toml")
 """What is read when it is there and no other is named."""
 
 _LIMIT = 64 * 1024
-_MAIN = "start"
-"""The command of a group that its section is for."""
 
 
 def default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, Any]:
@@ -38,25 +37,33 @@ def default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, 
     """
     values = _read(file)
     shared = {name: value for name, value in values.items() if not isinstance(value, dict)}
-    groups = {}
-    options: dict[str, dict[str, str]] = {}
-    for name in root.list_commands(ctx):
-        command = root.get_command(ctx, name)
-        groups[name] = isinstance(command, click.Group)
-        if isinstance(command, click.Group):
-            command = command.get_command(ctx, _MAIN)
-        options[name] = {} if command is None else _options(command)
+    commands = {name: _of(root, name, ctx) for name in root.list_commands(ctx)}
+    options = {
+        name: {option for command in of_name.values() for option in command}
+        for name, of_name in commands.items()
+    }
     known = {option for of_command in options.values() for option in of_command}
     _check(file, "", shared, known, "an option of any command")
     _check(file, "", values.keys() - shared.keys(), options.keys(), "a command")
     found: dict[str, Any] = {}
-    for name, of_command in options.items():
+    for name, of_name in commands.items():
         own = {} if name in shared else values.get(name, {})  # `firmware` is an option, too.
-        _check(file, f"[{name}] ", own, of_command.keys(), f"an option of `unbrick {name}`")
-        wanted = {**{key: shared[key] for key in shared if key in of_command}, **own}
-        merged = {of_command[key]: value for key, value in wanted.items()}
-        found[name] = {_MAIN: merged} if groups[name] else merged
+        _check(file, f"[{name}] ", own, options[name], f"an option of `unbrick {name}`")
+        wanted = {**shared, **own}
+        maps = {
+            command: {parameter: wanted[key] for key, parameter in keys.items() if key in wanted}
+            for command, keys in of_name.items()
+        }
+        found[name] = maps.get("", maps)
     return found
+
+
+def _of(root: click.Group, name: str, ctx: click.Context) -> dict[str, dict[str, str]]:
+    """The options of a command, under an empty name, or of each command of a group."""
+    command = root.get_command(ctx, name)
+    if isinstance(command, click.Group):
+        return {each: _options(found) for each, found in command.commands.items()}
+    return {} if command is None else {"": _options(command)}
 
 
 def _read(file: Path) -> dict[str, Any]:
