@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import aiocoap
@@ -10,7 +11,14 @@ from record_stores import Open
 from server_world import SERIAL, inspect, post, registration
 
 from unbrick.errors import LinkError
-from unbrick.server.calls import BROKEN_OFF, CENTER_SILENT, LINES, LOST, CallOverError
+from unbrick.server.calls import (
+    BROKEN_OFF,
+    CENTER_SILENT,
+    LINES,
+    LOOK_INTERVAL,
+    LOST,
+    CallOverError,
+)
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records
 from unbrick.server.user_records import LineState
@@ -260,17 +268,33 @@ def test_claim_b4_when_the_center_is_gone_the_terminals_user_hears_so(how: str) 
     if how == "says so":
         line.core.center_leaves()
     elif how == "is silent":
-        line.now += CENTER_SILENT - 0.1
+        line.now += CENTER_SILENT - LOOK_INTERVAL
         assert line.hears() == []
-        line.now += 0.1
+        line.now += LOOK_INTERVAL
     else:
         line.now += CENTER_SILENT / 2
         line.start()
         assert line.hears() == []
-        line.now += CENTER_SILENT - 0.1
+        line.now += CENTER_SILENT - LOOK_INTERVAL
         assert line.hears() == [], "it gets time to say that it is there"
-        line.now += 0.1
+        line.now += LOOK_INTERVAL
     assert line.hears() == [Say(1, 1, BROKEN_OFF, last=True)]
+    assert line.state() is LineState.OVER
+
+
+def test_a_call_that_the_center_has_ended_without_a_last_word_is_over_for_the_user() -> None:
+    line = Line()
+    line.calls()
+    line.core.say(1, 0, "hello", last=False)
+    line.hears()
+    (call,) = line.records.calls()
+    line.records.save_call(replace(call, ended=line.now))
+    heard = []
+    for _ in range(16):
+        line.core.lines.center_is_there(line.now)
+        heard += line.hears()
+        line.now += 1.0
+    assert heard == [Say(1, 1, LOST, last=True)]
     assert line.state() is LineState.OVER
 
 

@@ -196,14 +196,30 @@ class CallLines:
         return self._next(call) is not None
 
     def look(self, now: float) -> list[TerminalCall]:
-        """End the calls of a center that is silent; gives those where something is to be said."""
+        """End what a center has left without a last word; gives where something is to be said."""
         # After a start of the server the center gets as long to say that it is there.
         if self._last_word is None:
             self._last_word = now
-        if now >= self._looked + LOOK_INTERVAL:
-            self._looked = now
-            self._quiet = 0 if self._live() else self._quiet + 1
-        return self.center_leaves() if now - self._last_word >= CENTER_SILENT else []
+        if now < self._looked + LOOK_INTERVAL:
+            return []
+        self._looked = now
+        live = self._live()
+        self._quiet = 0 if live else self._quiet + 1
+        if now - self._last_word >= CENTER_SILENT:
+            return self.center_leaves()
+        left = [call for call in live.values() if self._is_left(call, now)]
+        if not left:
+            return []
+        with self._records.transaction():
+            return [self._close(call, LOST) for call in left]
+
+    def _is_left(self, call: TerminalCall, now: float) -> bool:
+        """Whether the center has ended a call, some time ago, and could not say so here."""
+        if call.state is not LineState.OPEN or self._next(call) is not None:
+            return False
+        record = self._records.call(call.call_id)
+        ended = record.ended if record else None
+        return ended is not None and now - ended >= CENTER_SILENT
 
     def _live(self) -> dict[str, TerminalCall]:
         """The calls that are not over, as the records have them: what was written may be undone.
