@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,7 @@ class CommandedTerminal:
 
     Attributes:
         images: files of the images there are; one at the start of the partition is valid.
+        inspect: what an image is.
         entries: what the user has stored, to begin with.
         failing: digests of the images that fail their trial.
         refuse: what the application says to ``upgrade``, or to ``backup``, when not success.
@@ -108,6 +110,7 @@ class CommandedTerminal:
     images: list[bytes]
     entries: list[str]
     serial: str = SERIAL
+    inspect: Callable[[bytes], Any] = inspect
     failing: set[bytes] = field(default_factory=set)
     refuse: dict[str, list[Result]] = field(default_factory=dict)
     bad: dict[type[Command], list[Result]] = field(default_factory=dict)
@@ -139,12 +142,12 @@ class CommandedTerminal:
     def digest(self) -> bytes:
         """Of the valid image in the NOR."""
         image = self.running()
-        return inspect(image).digest if image else bytes(32)
+        return bytes(self.inspect(image).digest) if image else bytes(32)
 
     def format(self) -> int:
         """Of the user's data, as the software that runs has it."""
         image = self.running()
-        return inspect(image).userdata_format if image else 0
+        return int(self.inspect(image).userdata_format) if image else 0
 
     def read(self) -> list[str] | None:
         """What the application finds of the user's; None when it cannot read it."""
@@ -378,7 +381,7 @@ class CommandedTerminal:
         """What it says of itself."""
         assert self.program is not None
         image = self.running()
-        info = inspect(image) if image else None
+        info = self.inspect(image) if image else None
         commanded = self.program is TerminalState.COMMANDED
         return Registration(
             serial=self.serial,
@@ -474,3 +477,12 @@ class CommandedTerminal:
         self.journal = Journal("idle" if valid else "failed", self.journal.update_id)
         self.journal.last_id = self.journal.update_id
         self.journal.last_result = Result.INTERRUPTED if valid else Result.REWRITE_FAILED
+
+
+def in_nor(terminal: CommandedTerminal) -> set[str]:
+    """What lies in the NOR of the user's, whoever can read it."""
+    line = bytes(terminal.nor[USERDATA.offset : USERDATA.end]).partition(b"\n")[0]
+    try:
+        return set(json.loads(line)["entries"])
+    except ValueError:
+        return set()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from dataclasses import replace
 from typing import Any
 
 import aiocoap
 import pytest
-from commanded_terminal import APPLICATION, BLOCK, USERDATA, CommandedTerminal, seal, unseal
+from commanded_terminal import (
+    APPLICATION,
+    BLOCK,
+    USERDATA,
+    CommandedTerminal,
+    in_nor,
+    seal,
+    unseal,
+)
 from commanded_world import ENTRIES, MIGRATED, NEW, OLD, Chances, World, with_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,15 +54,6 @@ def world(target: bytes = NEW, *, seed: int = 0, **changes: Any) -> World:
 
 def version_of(target: bytes) -> str:
     return str(inspect(target).version)
-
-
-def in_nor(terminal: CommandedTerminal) -> set[str]:
-    """What lies in the NOR of the user's, whoever can read it."""
-    line = bytes(terminal.nor[USERDATA.offset : USERDATA.end]).partition(b"\n")[0]
-    try:
-        return set(json.loads(line)["entries"])
-    except ValueError:
-        return set()
 
 
 def check_nothing_is_lost(world: World) -> None:

@@ -1,0 +1,253 @@
+"""A server killed (SIGKILL) at every step of a commanded update goes on from its database."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commanded_terminal import CommandedTerminal, in_nor, seal
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from server_world import SERIAL
+from test_server_process import ServerProcess
+
+from unbrick.board.description import BOARD
+from unbrick.image.format import inspect
+from unbrick.image.sign import sign
+from unbrick.server.client import ServerClient
+from unbrick.server.database import SqlRecords
+from unbrick.wire.coap import CoapEndpoint
+
+ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
+SPEED = 8.0
+"""Seconds of the terminal in a second: it waits for nobody as long as a real one."""
+
+PATIENCE = 60.0
+"""Seconds until a session that has not ended is taken to hang."""
+
+
+def make_signed(folder: Path, version: str, userdata_format: int) -> bytes:
+    key = folder / "key.pem"
+    if not key.exists():
+        private = Ed25519PrivateKey.from_private_bytes(bytes(32))
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        key.write_bytes(private.private_bytes(encoding, form, serialization.NoEncryption()))
+    start = BOARD.partition("application").offset + BOARD.image_header_size
+    head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    return sign(
+        head + random.Random(version).randbytes(2500),
+        name="terminal",
+        version=version,
+        build_time="2024-05-01T12:00:00Z",
+        hardware_id=BOARD.hardware_id,
+        security_counter=1,
+        key=key,
+        userdata_format=userdata_format,
+    )
+
+
+class UdpTerminal:
+    """The modelled terminal on a UDP socket.
+
+    Attributes:
+        on_event: called for each request of the server, before its answer, and for each result of
+            a command, when it has been sent.
+    """
+
+    def __init__(self, model: CommandedTerminal) -> None:
+        self.model = model
+        self.port = 0
+        self.on_event: Callable[[], None] = lambda: None
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(0.005)
+        self._begin = time.monotonic()
+        self._coap = CoapEndpoint(self._handle, random.Random(1))
+        self._sent_result = False
+        model.power_on(self.now)
+
+    @property
+    def now(self) -> float:
+        return (time.monotonic() - self._begin) * SPEED
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def serve(self) -> None:
+        """Do what is due, for a few milliseconds."""
+        for ticket, message in self.model.step(self.now):
+            self._sent_result |= message.opt.uri_path == ("result",)
+            self._coap.request(message, ticket, self.now)
+        self._coap.poll(self.now)
+        self._flush()
+        with suppress(TimeoutError, ConnectionError):
+            self._coap.receive(self._socket.recv(2048), self.now)
+        for outcome in self._coap.take_outcomes():
+            if outcome.response is not None:
+                self.model.answered(outcome.ticket, outcome.response, self.now)
+        self._flush()
+        if self._sent_result:
+            self._sent_result = False
+            self.on_event()
+
+    def _flush(self) -> None:
+        for datagram in self._coap.take_datagrams():
+            with suppress(ConnectionError):
+                self._socket.sendto(datagram, ("127.0.0.1", self.port))
+
+    def _handle(self, request: Any, _now: float) -> Any:
+        self.on_event()
+        return self.model.handle(request, self.now)
+
+
+class Bench:
+    """The server's process, its database, and the terminal."""
+
+    def __init__(self, database: str, images: list[bytes]) -> None:
+        self.database = database
+        self.terminal = UdpTerminal(CommandedTerminal(images, list(ENTRIES), inspect=inspect))
+        self.server = self.start()
+        with ServerClient(self.server.url) as client:
+            for image in images:
+                client.publish(image)
+
+    def start(self) -> ServerProcess:
+        server = ServerProcess(self.database)
+        self.terminal.port = server.coap_port
+        return server
+
+    def kill(self) -> None:
+        """SIGKILL; then another one begins with its database."""
+        self.server.kill()
+        self.server = self.start()
+
+    def close(self) -> None:
+        self.server.kill()
+        self.terminal.close()
+
+    def wait(self, until: Callable[[ServerClient], bool]) -> None:
+        """Serve until something is so, which is looked at from time to time."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            url = self.server.url
+            with ServerClient(url) as client:
+                while self.server.url == url:
+                    for _ in range(5):
+                        self.terminal.serve()
+                    if self.server.url == url and until(client):
+                        return
+                    assert time.monotonic() < end, self.terminal.model.journal
+
+    def update(self, version: str) -> dict[str, Any]:
+        """Have the terminal updated until the session has ended; the update as it is then."""
+        with ServerClient(self.server.url) as client:
+            started = client.start(SERIAL, version, "commanded")["id"]
+
+        def over(client: ServerClient) -> bool:
+            found = client.update(started)
+            return bool(found["session"] and found["session"]["ended"])
+
+        self.wait(over)
+        self.terminal.on_event = lambda: None
+        with ServerClient(self.server.url) as client:
+            return client.update(started)
+
+    def data_is_somewhere(self) -> bool:
+        """The user's data is in the NOR, or the database has a backup of it."""
+        if in_nor(self.terminal.model) >= set(ENTRIES):
+            return True
+        records = SqlRecords(self.database)
+        try:
+            kept = records.backups(SERIAL)
+            sums = {
+                hashlib.sha256(seal(ENTRIES, update.id)).digest() for update in records.updates()
+            }
+            return any(backup.checksum in sums for backup in kept)
+        finally:
+            records.close()
+
+
+@pytest.fixture
+def bench(database_url: str, tmp_path: Path) -> Iterator[Bench]:
+    images = [make_signed(tmp_path, "1.0.0", 1), make_signed(tmp_path, "2.0.0", 2)]
+    bench = Bench(database_url, images)
+    yield bench
+    bench.close()
+
+
+def check(bench: Bench, update: dict[str, Any], version: str) -> None:
+    """It has succeeded, the data is back, and nothing of it is left; the audit says so."""
+    model = bench.terminal.model
+    assert (update["state"], update["session"]["state"]) == ("succeeded", "succeeded")
+    assert model.running() == model.images[0 if version == "1.0.0" else 1]
+    assert set(model.read() or ()) == set(ENTRIES)
+    assert update["session"]["backup"] is None
+    records = SqlRecords(bench.database)
+    try:
+        assert records.backups() == []
+        of_each: dict[int, list[str]] = {}
+        for entry in records.audit(serial=SERIAL):
+            of_each.setdefault(entry.subject, []).append(entry.action.value)
+        assert len(of_each) == update["id"]
+        for actions in of_each.values():
+            assert actions[0] == "backup kept"
+            assert actions[-1] == "backup deleted"
+            # A server that went on after another one has read it again.
+            assert set(actions[1:-1]) == {"backup read"}
+    finally:
+        records.close()
+
+
+def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_nothing(
+    bench: Bench,
+) -> None:
+    """In a session for each of them: as a message of the server arrives, as a result has left."""
+    bench.wait(lambda client: bool(client.terminals()))
+    moment = 0
+    while True:
+        version = ("2.0.0", "1.0.0")[moment % 2]
+        count = iter(range(10_000))
+        killed = False
+
+        def kill(moment: int = moment, count: Iterator[int] = count) -> None:
+            nonlocal killed
+            if next(count) == moment:
+                killed = True
+                assert bench.data_is_somewhere()
+                bench.kill()
+                assert bench.data_is_somewhere()
+
+        bench.terminal.on_event = kill
+        update = bench.update(version)
+        check(bench, update, version)
+        if not killed:
+            break
+        moment += 1
+    # Two formats, so there are three erases beside writes, check, restart, and the data's pieces.
+    assert moment >= 25
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_server_that_is_killed_at_each_step_of_the_same_session_goes_on(bench: Bench) -> None:
+    bench.wait(lambda client: bool(client.terminals()))
+    seen: set[tuple[int, str]] = set()
+
+    def kill() -> None:
+        """After what is new: of a step, its request or its result, once."""
+        model = bench.terminal.model
+        moment = len(model.done), model.journal.phase
+        if moment not in seen:
+            seen.add(moment)
+            bench.kill()
+
+    bench.terminal.on_event = kill
+    update = bench.update("2.0.0")
+    check(bench, update, "2.0.0")
+    assert len(seen) >= 10
