@@ -25,6 +25,7 @@ static struct {
     uint32_t size; /* bytes, of all that is sealed */
     uint8_t digest[32];
     uint32_t next; /* offset of the piece that is wanted; `size`: all is stored */
+    bool rebuilt;  /* since this start: what is in the NOR was written anew */
     uint8_t sealed[SEALED_MAX];
 } userdata;
 
@@ -73,8 +74,11 @@ enum result userdata_unchanged(uint32_t update_id, const uint8_t digest[32]) {
     if (result != RESULT_SUCCESS) {
         return result;
     }
-    return memcmp(userdata.digest, digest, sizeof userdata.digest) == 0 ? RESULT_SUCCESS
-                                                                        : RESULT_USERDATA_CHANGED;
+    if (memcmp(userdata.digest, digest, sizeof userdata.digest) != 0) {
+        return RESULT_USERDATA_CHANGED;
+    }
+    const int error = recordlog_drop_older(&storage_phonebook()->log);
+    return error == RECORDLOG_OK ? RESULT_SUCCESS : RESULT_PROGRAM_FAILED;
 }
 
 static void put_result(struct cbor_encoder *map, size_t pairs, enum result result) {
@@ -157,6 +161,15 @@ static enum result result_of(int error) {
     }
 }
 
+/* Whether what is in the NOR can be weak: the update did not end well, power may have been lost
+   while the user's data was being erased for it. Once it has been written anew it is sure. */
+static bool is_doubtful(void) {
+    const struct journal_state *state = &storage_journal()->state;
+    const bool ended_well = state->phase == JOURNAL_IDLE && state->result == RESULT_SUCCESS &&
+                            state->update_id == userdata.update_id;
+    return !ended_well && !userdata.rebuilt;
+}
+
 /* All pieces are there. The buffer holds nothing of it afterwards. */
 static enum result store(void) {
     struct phonebook *book = storage_phonebook();
@@ -176,7 +189,9 @@ static enum result store(void) {
     } else if (book->error != PHONEBOOK_OK) {
         result = RESULT_USERDATA_UNREADABLE;
     } else {
-        result = result_of(phonebook_restore(book, &packed, &stored, drain, NULL));
+        const bool doubtful = is_doubtful();
+        result = result_of(phonebook_restore(book, &packed, doubtful, &stored, drain, NULL));
+        userdata.rebuilt = userdata.rebuilt || (doubtful && result == RESULT_SUCCESS);
     }
     seal_wipe(userdata.sealed, userdata.size);
     if (result == RESULT_SUCCESS) {

@@ -131,14 +131,20 @@ static bool is_live(void *ctx, const struct recordlog *log, uint32_t offset) {
     return false;
 }
 
+int phonebook_rebuild(struct phonebook *book) {
+    if (book->error != PHONEBOOK_OK) {
+        return book->error;
+    }
+    const int error =
+        book->log.half != RECORDLOG_NONE ? recordlog_compact(&book->log, is_live, book) : 0;
+    return error == RECORDLOG_OK ? load(book) : error;
+}
+
 /* Appends a record, after a compaction when there is no room, and applies it to the index. */
 static int append(struct phonebook *book, const uint8_t *record) {
     int error = recordlog_append(&book->log, record);
     if (error == RECORDLOG_FULL) {
-        error = recordlog_compact(&book->log, is_live, book);
-        if (error == RECORDLOG_OK) {
-            error = load(book);
-        }
+        error = phonebook_rebuild(book);
         if (error == RECORDLOG_OK) {
             error = recordlog_append(&book->log, record);
         }

@@ -61,6 +61,10 @@ uint32_t phonebook_count(const struct phonebook *book, const struct phonebook_en
 
 int phonebook_delete(struct phonebook *book, uint16_t id);
 
+/* Writes all entries anew, into the other half: then they are there for sure, however weak the
+ * cells are that they were read from. */
+int phonebook_rebuild(struct phonebook *book);
+
 /* The entry at `position`, 0 to count - 1, in the order they were added. False: there is none. */
 bool phonebook_get(const struct phonebook *book, uint32_t position, struct phonebook_entry *entry);
 

@@ -89,11 +89,14 @@ static int store_missing(struct phonebook *book, const struct phonebook_packed *
     return PHONEBOOK_OK;
 }
 
-int phonebook_restore(struct phonebook *book, const struct phonebook_packed *packed,
+int phonebook_restore(struct phonebook *book, const struct phonebook_packed *packed, bool doubtful,
                       uint32_t *stored, phonebook_progress_fn *progress, void *ctx) {
     *stored = 0;
     /* An entry that power was lost on may read as there now and be gone at the next start. */
     int error = book->error != PHONEBOOK_OK ? book->error : recordlog_affirm(&book->log);
+    if (error == RECORDLOG_OK && doubtful) {
+        error = phonebook_rebuild(book);
+    }
     if (error == RECORDLOG_OK) {
         error = store_missing(book, packed, stored, progress, ctx);
     }

@@ -26,7 +26,8 @@ bool phonebook_unpack(struct phonebook_packed *packed, const uint8_t *data, size
 
 /* Stores the entries that are not in the phonebook, and reads them all back. An entry that was
  * packed twice is to be there twice; those that are there besides stay. Doing it again, also after
- * it was interrupted, comes to the same. `*stored`: how many were stored now. Returns 0 or an
- * error. */
-int phonebook_restore(struct phonebook *book, const struct phonebook_packed *packed,
+ * it was interrupted, comes to the same. `doubtful`: power may have been lost in an erase of what
+ * is there, which can read well now and not the next time. `*stored`: how many were stored now.
+ * Returns 0 or an error. */
+int phonebook_restore(struct phonebook *book, const struct phonebook_packed *packed, bool doubtful,
                       uint32_t *stored, phonebook_progress_fn *progress, void *ctx);

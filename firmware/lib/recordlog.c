@@ -314,6 +314,19 @@ int recordlog_compact(struct recordlog *log, recordlog_keep_fn *keep, void *ctx)
     return error;
 }
 
+int recordlog_drop_older(struct recordlog *log) {
+    if (log->error != RECORDLOG_OK || log->half == RECORDLOG_NONE) {
+        return log->error;
+    }
+    const uint32_t other = other_half(log);
+    struct header header;
+    if (is_filled(at(log, other), HEADER_USED, 0xFF)) {
+        return RECORDLOG_OK;
+    }
+    clear(log, other, HEADER_USED);
+    return read_header(log, other, &header) ? RECORDLOG_WRITE : RECORDLOG_OK;
+}
+
 int recordlog_append(struct recordlog *log, const void *payload) {
     uint8_t slot[MAX_SLOT];
     if (log->error != RECORDLOG_OK) {

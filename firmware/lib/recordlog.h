@@ -73,6 +73,11 @@ typedef bool recordlog_keep_fn(void *ctx, const struct recordlog *log, uint32_t 
  * other ones after it. */
 int recordlog_compact(struct recordlog *log, recordlog_keep_fn *keep, void *ctx);
 
+/* The half that a compaction has left behind begins to count again when the other one is erased.
+ * After this it does not: whoever lets somebody else erase the partition, block by block, calls it
+ * before. */
+int recordlog_drop_older(struct recordlog *log);
+
 /* Erase everything and begin anew, whatever was there: the person's data is lost. */
 int recordlog_format(struct recordlog *log, const struct flash *flash,
                      const struct recordlog_config *config);

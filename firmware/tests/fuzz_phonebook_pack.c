@@ -38,12 +38,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(packed.entries >= data && packed.entries + packed.size == data + size);
     memset(cells, 0xFF, sizeof cells);
     CHECK(phonebook_mount(&book, &flash, 0, SIZE, PHONEBOOK_NUMBER_FIRST, index, CAPACITY) == 0);
-    const int error = phonebook_restore(&book, &packed, &stored, NULL, NULL);
+    const int error = phonebook_restore(&book, &packed, packed.count % 2, &stored, NULL, NULL);
     CHECK(stored == book.count && stored <= packed.count);
     CHECK(error == (packed.count > CAPACITY ? PHONEBOOK_NO_ROOM : PHONEBOOK_OK));
     if (error == PHONEBOOK_OK) {
         CHECK(stored == packed.count);
-        CHECK(phonebook_restore(&book, &packed, &stored, NULL, NULL) == 0 && stored == 0);
+        CHECK(phonebook_restore(&book, &packed, packed.count % 2, &stored, NULL, NULL) == 0 &&
+              stored == 0);
     }
     const size_t length = phonebook_pack(&book, again, sizeof again, NULL, NULL);
     CHECK(length > 0 && phonebook_unpack(&packed, again, length) && packed.count == book.count);

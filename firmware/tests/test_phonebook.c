@@ -243,6 +243,34 @@ static void test_other_format(void) {
     CHECK_TEXT(entry.number, "112");
 }
 
+/* What was deleted before a compaction does not come back when the half that counts is erased. */
+static void test_dropping_what_is_older(void) {
+    static struct bench bench;
+    for (int dropped = 0; dropped < 2; dropped++) {
+        begin(&bench, 1);
+        CHECK_EQUAL(phonebook_add(&bench.book, "deleted", "1"), 1);
+        CHECK_EQUAL(phonebook_add(&bench.book, "Alice", "112"), 2);
+        CHECK_EQUAL(recordlog_drop_older(&bench.book.log), RECORDLOG_OK);
+        CHECK_EQUAL(phonebook_rebuild(&bench.book), PHONEBOOK_OK);
+        CHECK_EQUAL(phonebook_delete(&bench.book, 1), PHONEBOOK_OK);
+        if (dropped) {
+            CHECK_EQUAL(recordlog_drop_older(&bench.book.log), RECORDLOG_OK);
+        }
+        CHECK_EQUAL(bench.nor.flash.erase(bench.nor.flash.ctx, bench.book.log.half), 0);
+        sim_nor_start(&bench.nor);
+        CHECK_EQUAL(mount(&bench), PHONEBOOK_OK);
+        CHECK_EQUAL(bench.book.count, dropped ? 0 : 2);
+        CHECK_EQUAL(recordlog_drop_older(&bench.book.log), RECORDLOG_OK);
+        CHECK_EQUAL(phonebook_add(&bench.book, "Bob", "7"), dropped ? 1 : 3);
+    }
+    begin(&bench, 1);
+    CHECK_EQUAL(recordlog_drop_older(&bench.book.log), RECORDLOG_OK);
+    CHECK_EQUAL(phonebook_add(&bench.book, "Alice", "112"), 1);
+    CHECK_EQUAL(phonebook_rebuild(&bench.book), PHONEBOOK_OK);
+    bench.nor.stuck = true;
+    CHECK_EQUAL(recordlog_drop_older(&bench.book.log), RECORDLOG_WRITE);
+}
+
 int main(void) {
     for (format = PHONEBOOK_NAME_FIRST; format <= PHONEBOOK_NUMBER_FIRST; format++) {
         test_power_cuts();
@@ -250,6 +278,7 @@ int main(void) {
         test_too_many();
         test_other_format();
         test_wear();
+        test_dropping_what_is_older();
     }
     return 0;
 }
