@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,11 +11,14 @@ from contextlib import closing, contextmanager
 import pytest
 from processes import Running
 
-from unbrick.bench.fleet import COURSE, Fleet, courses, identity, order
+from unbrick.bench.fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from unbrick.bench.fleet_terminal import identity
 from unbrick.board import BOARD
 from unbrick.image.build import firmware_folder
+from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords
+from unbrick.server.user_records import AuditAction
 from unbrick.wire.messages import TerminalState
 
 COUNT = 300
@@ -22,20 +26,29 @@ SERIALS = [f"T-{number:04}" for number in range(COUNT)]
 VERSION = "1.1.0"
 
 
-@pytest.fixture(scope="module")
-def image() -> bytes:
+def make(version: str) -> bytes:
     """A signed image that is no program."""
     start = BOARD.partition("application").offset + BOARD.image_header_size
     head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
     return sign(
-        head + bytes(3000),
+        head + random.Random(version).randbytes(3000),
         name="terminal",
-        version=VERSION,
+        version=version,
         build_time="2024-05-01T12:00:00Z",
         hardware_id=BOARD.hardware_id,
         security_counter=1,
         key=firmware_folder() / "keys" / "development.pem",
     )
+
+
+@pytest.fixture(scope="module")
+def image() -> bytes:
+    return make(VERSION)
+
+
+@pytest.fixture(scope="module")
+def old_image() -> bytes:
+    return make("1.0.0")
 
 
 @contextmanager
@@ -46,19 +59,19 @@ def server(database: str, port: int = 0) -> Iterator[tuple[Running, int]]:
         yield process, int(process.wait_for(r"ready, coap://127\.0\.0\.1:(\d+)")[1])
 
 
-def prepare(database: str, image: bytes) -> None:
+def prepare(database: str, *images: bytes) -> None:
     with closing(SqlRecords(database)) as records:
-        order(records, image, SERIALS)
+        order(records, images, SERIALS)
 
 
-def check(database: str, image: bytes, *, disturbed: bool = False) -> None:
+def check(database: str, expected: list[str], *, disturbed: bool = False) -> None:
     """Every terminal is known as it is, with one update, one past and one present."""
     with closing(SqlRecords(database)) as records:
         told = courses(records)
         assert sorted(told) == SERIALS
         for course in told.values():
             # A server that starts again may have to announce again.
-            assert (list(dict.fromkeys(course)) if disturbed else course) == COURSE
+            assert (list(dict.fromkeys(course)) if disturbed else course) == expected
             assert course.count("succeeded") == 1
         assert [update.serial for update in records.updates()] == SERIALS
         for terminal in records.terminals():
@@ -77,7 +90,36 @@ def test_hundreds_of_terminals_are_updated_at_once(database_url: str, image: byt
         assert len(result.requests) >= COUNT * (7 + len(image) // 1024)
         assert process.end() == 0
         assert len(process.output) == 1
-    check(database_url, image)
+    check(database_url, COURSE)
+
+
+def check_nothing_personal(database: str) -> None:
+    """Every backup was kept, read and deleted, and none is left."""
+    with closing(SqlRecords(database)) as records:
+        assert records.backups() == []
+        assert records.unfinished_sessions() == []
+        done: dict[str, list[AuditAction]] = {}
+        for entry in records.audit():
+            done.setdefault(entry.serial, []).append(entry.action)
+    assert sorted(done) == SERIALS
+    for actions in done.values():
+        assert actions[0] is AuditAction.BACKUP_KEPT
+        assert set(actions[1:-1]) == {AuditAction.BACKUP_READ}
+        assert actions[-1] is AuditAction.BACKUP_DELETED
+
+
+def test_hundreds_of_terminals_are_commanded_at_once(
+    database_url: str, old_image: bytes, image: bytes
+) -> None:
+    prepare(database_url, old_image, image)
+    with server(database_url) as (process, port):
+        digest = inspect(old_image).digest
+        fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT, digest=digest)
+        assert asyncio.run(fleet.run()).done == COUNT
+        assert process.end() == 0
+        assert len(process.output) == 1
+    check(database_url, COMMANDED_COURSE)
+    check_nothing_personal(database_url)
 
 
 def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
@@ -97,4 +139,4 @@ def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
                 return (await updating).done
 
         assert asyncio.run(run()) == COUNT
-    check(database_url, image, disturbed=True)
+    check(database_url, COURSE, disturbed=True)

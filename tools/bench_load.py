@@ -199,7 +199,7 @@ def run_ours(count: int, at_once: int, file: Path, database: str) -> Run:
     """The server, on a database of its own, that has the updates ordered already."""
     serials = [serial(number) for number in range(count)]
     with closing(SqlRecords(database)) as records:
-        order(records, file.read_bytes(), serials)
+        order(records, [file.read_bytes()], serials)
     options = ["--coap-port", "0", "--http-port", "0", "--database", database]
     with process(sys.executable, "-m", "unbrick.cli", "server", "start", *options) as (
         running,
