@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 
@@ -378,6 +379,27 @@ def test_a_step_that_failed_and_what_was_left_out(world: World) -> None:
     assert 'class="badge bad">failed' in page
     assert 'class="application done"' not in page
     assert "Cancel the update" not in page
+
+
+def test_an_update_is_under_way_until_the_users_data_is_back(world: World) -> None:
+    steps = begin_session(world)
+    (image, _) = world.records.images()
+    world.register(version=image.version, digest=image.digest)
+    (update,) = world.records.updates()
+    assert update.state is UpdateState.SUCCEEDED
+    browser = world.browser("cleo")
+    assert "gets its user's data back" in html.unescape(browser.get("/"))
+    topics = ("terminals", f"terminal:{SERIAL}")
+    before = [world.center.views.fingerprint(topic) for topic in topics]
+    session = world.records.session(steps[0].session_id)
+    assert session
+    for open_ in world.records.unfinished_sessions():
+        world.records.save_session(replace(open_, state=SessionState.SUCCEEDED))
+    assert "up to date" in browser.get("/")
+    after = [world.center.views.fingerprint(topic) for topic in topics]
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    world.register(state=TerminalState.COMMANDED)
+    assert "runs its resident program" in browser.get("/")
 
 
 def test_where_the_users_data_is_and_never_what_it_says(world: World) -> None:

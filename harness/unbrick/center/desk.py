@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from starlette.concurrency import run_in_threadpool
 
 from unbrick.center.call import Situation
-from unbrick.center.offer import situation
+from unbrick.center.offer import situation_of
 from unbrick.server.client import SilentError
 from unbrick.server.orders import NotCommandedError
 from unbrick.server.records import Records, Terminal, UpdateState
@@ -66,8 +66,7 @@ class Desk:
 
     def situation_now(self, serial: str) -> Situation:
         """How it is with a terminal."""
-        records = self.records
-        return situation(records.terminal(serial), records.images(), records.updates(serial))
+        return situation_of(self.records, serial)
 
     def way_for(self, terminal: Terminal) -> str:
         """The way in which a call would upgrade a terminal, as far as the center knows."""

@@ -33,10 +33,11 @@ def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
     """Whom to tell: serial, version and text of each invitation that was never sent."""
     images = records.images()
     busy = {update.serial for update in records.unfinished_updates()}
+    busy |= {session.serial for session in records.unfinished_sessions()}
     told = {(message.serial, message.text) for message in records.messages()}
     found = []
     for terminal in records.terminals():
-        now = situation(terminal, images, ())
+        now = situation(terminal, images, (), ())
         if now.need is Need.NEEDED and terminal.serial not in busy:
             text = invitation(menu, terminal.serial, now.old, now.new)
             if (terminal.serial, text) not in told:

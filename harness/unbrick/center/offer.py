@@ -6,12 +6,21 @@ from collections.abc import Iterable
 
 from unbrick.center.call import Need, Situation
 from unbrick.server.analysis import judge
-from unbrick.server.records import Image, Terminal, Update
-from unbrick.server.user_records import Verdict
+from unbrick.server.records import Image, Records, Terminal, Update
+from unbrick.server.user_records import Session, Verdict
+
+
+def situation_of(records: Records, serial: str) -> Situation:
+    """How it is with a terminal, as the database has it."""
+    going = records.updates(serial), records.unfinished_sessions(serial)
+    return situation(records.terminal(serial), records.images(), *going)
 
 
 def situation(
-    terminal: Terminal | None, images: list[Image], updates: Iterable[Update]
+    terminal: Terminal | None,
+    images: list[Image],
+    updates: Iterable[Update],
+    sessions: Iterable[Session],
 ) -> Situation:
     """How it is with a terminal.
 
@@ -19,6 +28,7 @@ def situation(
         terminal: as it registered last.
         images: everything that is published.
         updates: those of this terminal; what has ended is passed over.
+        sessions: those of this terminal that have not ended: its user's data is given back still.
     """
     if terminal is None:
         return Situation(Need.UNKNOWN, why="it has never registered")
@@ -26,6 +36,9 @@ def situation(
         if not update.state.ended:
             why = f"update {update.id} is {update.state.value}"
             return Situation(Need.UNDER_WAY, terminal.version, update.version, why)
+    for session in sessions:
+        why = f"session {session.id} is {session.state.value}"
+        return Situation(Need.UNDER_WAY, terminal.version, terminal.version, why)
     found = judge(terminal, images)
     if found.verdict is Verdict.UPGRADE and found.latest is not None:
         return Situation(Need.NEEDED, terminal.version, found.latest.version, found.reason)

@@ -29,7 +29,7 @@ from unbrick.center.call import (
 from unbrick.center.lines import pieces
 from unbrick.center.menu import Menu, read_menu
 from unbrick.center.notify import invitations
-from unbrick.center.offer import situation
+from unbrick.center.offer import situation_of
 from unbrick.errors import ServerError
 from unbrick.server.core import ServerCore
 from unbrick.server.orders import NotCommandedError
@@ -130,9 +130,7 @@ class SimulatedCenter:
             case SetTimer():
                 line.held = action
             case AskSituation():
-                records = self._records
-                asked = records.terminal(serial), records.images(), records.updates(serial)
-                return Told(situation(*asked))
+                return Told(situation_of(self._records, serial))
             case StartUpgrade(version):
                 self._write(line, "server", f"told to upgrade to {version}")
                 return self._start(line, version, now)

@@ -12,7 +12,7 @@ from unbrick.center.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.offer import situation
 from unbrick.center.sessions import SessionView, Stage, data_of, marks
 from unbrick.server.records import Image, Terminal, TextMessage, Update, UpdateState
-from unbrick.server.user_records import Call, RangeKind, Subscriber
+from unbrick.server.user_records import Call, RangeKind, Session, Subscriber
 from unbrick.wire.messages import TerminalState
 
 MOST_ROWS = 200
@@ -100,11 +100,15 @@ class TerminalView:
 
 def status_words(terminal: Terminal, now: Situation) -> str:
     """How it is with a terminal, in words."""
-    restoration = terminal.state is not TerminalState.APPLICATION
+    restoration = terminal.state is TerminalState.RESTORATION
     if now.need is Need.UNDER_WAY:
+        if now.new == terminal.version and not restoration:
+            return "gets its user's data back"
         return f"being {'restored with' if restoration else 'updated to'} {short(now.new)}"
     if restoration:
         return "waits to be restored"
+    if terminal.state is TerminalState.COMMANDED:
+        return "runs its resident program"
     if now.need is Need.NEEDED:
         return f"{short(now.new)} is ready for it"
     return "up to date"
@@ -141,6 +145,7 @@ class Views:
         """
         images = self._records.images()
         unfinished = {update.serial: update for update in self._records.unfinished_updates()}
+        sessions = {item.serial: [item] for item in self._records.unfinished_sessions()}
         calls = {call.serial: call for call in self._records.open_calls()}
         known = self._records.owners() if owners else {}
         rows = []
@@ -149,7 +154,10 @@ class Views:
             row = Row(
                 terminal,
                 known.get(terminal.serial),
-                situation(terminal, images, [update] if update else []),
+                situation(
+                    *(terminal, images, [update] if update else []),
+                    sessions.get(terminal.serial, []),
+                ),
                 self._update(update) if update else None,
                 calls.get(terminal.serial),
             )
@@ -172,7 +180,7 @@ class Views:
         row = Row(
             terminal,
             records.owner(serial) if owners else None,
-            situation(terminal, images, updates),
+            situation(terminal, images, updates, records.unfinished_sessions(serial)),
             update if update and not update.update.state.ended else None,
             call,
         )
@@ -194,7 +202,10 @@ class Views:
         in it: whoever carries out the call tells.
         """
         records = self._records
-        under_way = [(item, self._desk.sent(item.id)) for item in records.unfinished_updates()]
+        under_way: list[tuple[Update | Session, int]] = [
+            (item, self._desk.sent(item.id)) for item in records.unfinished_updates()
+        ]
+        under_way += [(item, 0) for item in records.unfinished_sessions()]
         kind, _, serial = topic.partition(":")
         if kind == "terminals":
             return hash((tuple(records.terminals()), tuple(under_way), len(records.images())))
