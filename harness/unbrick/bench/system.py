@@ -124,6 +124,11 @@ class System:
         """Tell the server to update the terminal; returns the update's id."""
         return self.server.start_update(self.serial, version, self.engine.now).id
 
+    def start_commanded_update(self, version: str) -> int:
+        """Tell the server to command the terminal to a release; returns the update's id."""
+        now = self.engine.now
+        return self.server.start_update(self.serial, version, now, commanded=True).id
+
     def update(self, update_id: int) -> Update:
         """The server's record of an update.
 

@@ -14,12 +14,20 @@ from unbrick import __version__
 from unbrick.robot.campaign import CampaignKeywords
 from unbrick.robot.lines import UartKeywords
 from unbrick.robot.nor import NorKeywords
+from unbrick.robot.provider import ProviderKeywords
 from unbrick.robot.reference import Reference, attachment
 from unbrick.robot.terminal import TerminalKeywords
 from unbrick.robot.update import UpdateKeywords
 
 
-class UnbrickLibrary(TerminalKeywords, UartKeywords, UpdateKeywords, NorKeywords, CampaignKeywords):
+class UnbrickLibrary(
+    TerminalKeywords,
+    UartKeywords,
+    UpdateKeywords,
+    ProviderKeywords,
+    NorKeywords,
+    CampaignKeywords,
+):
     """Keywords for a terminal that is updated over the air, and must never be bricked.
 
     %TOC%

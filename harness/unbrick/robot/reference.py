@@ -33,6 +33,8 @@ class Reference:
         claims: what the server believes of an image, instead of what is in it.
         factory: the NOR as it left the factory; None when the engine cannot show it.
         differ: makes the server's differential files; None: it sends full images.
+        foresees: the server prepares upgrades before they are asked for.
+        entries: what the user has saved, name and number.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Reference:
         self.engine = engine
         self.claims: dict[bytes, ImageInfo] = {}
         self.differ: Callable[[bytes, bytes], bytes] | None = None
+        self.foresees = False
+        self.entries: list[tuple[str, str]] = []
         try:
             self.system = System(
                 engine,
@@ -93,7 +97,9 @@ class Reference:
     def new_server(self) -> None:
         """A server made anew from the records of the old one."""
         self.system.server = ServerCore(
-            self.system.records, self._believe, AtOnce(self.system.records, self.differ)
+            self.system.records,
+            self._believe,
+            AtOnce(self.system.records, self.differ, foresees=self.foresees),
         )
         self.system.link.server_returns(self.system.server)
 

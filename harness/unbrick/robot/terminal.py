@@ -182,6 +182,7 @@ class TerminalKeywords(Keywords):
         """The user saves a name, without blanks, and a number."""
         answer = self._command(f"pb add {name} {number}")
         expect(answer.startswith("added"), f"{name} was not saved: {answer}")
+        self._terminal.entries.append((name, number))
 
     @keyword
     def phonebook_should_contain(self, *names: str) -> None:

@@ -214,25 +214,35 @@ class Analyst:
 
 
 class AtOnce(Analyst):
-    """For simulations: keeps no history, and prepares when it is asked whether it has.
+    """For simulations: what is to be prepared is prepared at once, by nobody else.
 
     Args:
         records: what the server remembers.
         differ: makes the differential file from an installed and a wanted image file; without it
             only full images are sent.
+        foresees: keeps the history of terminals, decides and prepares before anybody asks, as a
+            real server does; otherwise it prepares when it is asked whether it has.
     """
 
     def __init__(
-        self, records: Records, differ: Callable[[bytes, bytes], bytes] | None = None
+        self,
+        records: Records,
+        differ: Callable[[bytes, bytes], bytes] | None = None,
+        *,
+        foresees: bool = False,
     ) -> None:
         super().__init__(records)
-        self._differ = differ
+        self._differ, self._foresees = differ, foresees
 
     def registered(self, terminal: Terminal, before: Terminal | None, now: float) -> None:
-        """Nothing is kept."""
+        """See ``Analyst``."""
+        if self._foresees:
+            super().registered(terminal, before, now)
 
     def published(self, image: Image, now: float) -> None:
-        """Nothing is prepared yet."""
+        """See ``Analyst``."""
+        if self._foresees:
+            super().published(image, now)
 
     def _queue(self, base: bytes, digest: bytes, now: float) -> Preparation:
         queued = super()._queue(base, digest, now)
