@@ -78,12 +78,26 @@ def broken_release_and_restoration(system: System) -> None:
     system.console.command("update")
 
 
+def commanded_update(system: System) -> None:
+    """To software that keeps the user's data in another format, erase by erase, write by write."""
+    system.power_on()
+    system.wait_registered()
+    system.console.command("pb add Alice 12345")
+    system.publish("1.0.0")
+    system.publish("2.0.0")
+    system.start_commanded_update("2.0.0")
+    system.console.expect("update: user's data given back", 300)
+    system.console.expect("\r\n> ")
+    system.console.command("pb list")
+
+
 SCENARIOS = (
     start_and_look_around,
     use_the_phonebook,
     update_over_the_air,
     update_refused,
     broken_release_and_restoration,
+    commanded_update,
 )
 
 
