@@ -318,8 +318,10 @@ static void carry_out_command(void) {
     const struct command *const command = &update.commands.command;
     coap_request_cancel(radio_endpoint(), BY_LINK_TAG_RESULT); /* the server has gone on */
     update.report.wanted = false;
-    if (BUG(RESULT_TOO_EARLY) && command->kind == COMMAND_WRITE) {
-        sha256(command->data, command->length, update.report.digest);
+    if (BUG(RESULT_TOO_EARLY) && command->kind == COMMAND_ERASE) {
+        /* What lies behind the user data is blank. */
+        sha256(system_nor(BOARD_USERDATA_OFFSET + BOARD_USERDATA_SIZE), command->length,
+               update.report.digest);
         report(RESULT_SUCCESS);
         send_report(timer_now());
         (void)carry_out(command);
