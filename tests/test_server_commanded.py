@@ -337,12 +337,18 @@ def test_an_image_that_is_right_after_all_is_a_success() -> None:
     check_end(w)
 
 
-@pytest.mark.parametrize("kind", [Erase, Write])
-def test_claim_b10_a_result_is_only_believed_with_the_right_contents(kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "course"),
+    [(Erase, [Erase] * plan.MAX_TRIES), (Write, [Erase, Write] * plan.MAX_TRIES)],
+)
+def test_claim_b10_a_result_is_only_believed_with_the_right_contents(
+    kind: Any, course: list[Any]
+) -> None:
     w = world(lies={kind})
     w.start()
     w.run(lambda: settled(w))
     assert w.update().state is UpdateState.FAILED
+    assert [type(command) for command in w.terminal.done] == [*course, Leave]
     check_end(w)
 
 
@@ -380,6 +386,29 @@ def test_results_that_nobody_waits_for_change_nothing() -> None:
     assert w.records.steps(session.id) == before
     w.core.handle("radio", post("result", good.encode()), w.now)
     assert w.steps(StepKind.WRITE)[1].state is StepState.DONE
+
+
+def test_a_result_may_be_here_before_the_answer_to_its_command() -> None:
+    w = world()
+    w.start()
+    w.run(lambda: len(w.terminal.done) == 2)
+    while not (outgoing := w.core.poll(w.now)):
+        w.now += 0.05
+        for ticket, message in w.terminal.step(w.now):
+            w.terminal.answered(ticket, w.core.handle("radio", message, w.now), w.now)
+    (command,) = outgoing
+    answer = w.terminal.handle(command.message, w.now)
+    w.now += 1.0
+    ((ticket, result),) = w.terminal.step(w.now)
+    assert result.opt.uri_path == ("result",)
+    w.terminal.answered(ticket, w.core.handle("radio", result, w.now), w.now)
+    assert w.core.poll(w.now) == []
+    w.core.outcome(command.ticket, answer, w.now)
+    (following,) = w.core.poll(w.now)
+    assert following.message.payload != command.message.payload
+    w.core.outcome(following.ticket, w.terminal.handle(following.message, w.now), w.now)
+    w.run(lambda: settled(w))
+    check_end(w)
 
 
 # Power cuts
@@ -570,6 +599,17 @@ def test_a_terminal_that_has_left_in_a_silence_begins_again(target: bytes) -> No
     check_end(w)
 
 
+def test_an_erase_without_a_known_result_counts_as_carried_out() -> None:
+    w = world(MIGRATED)
+    w.start("2.0.0")
+    w.run(lambda: w.terminal._busy is not None)
+    silence(w, 100)
+    assert w.terminal.read() == []
+    w.run(lambda: settled(w))
+    assert w.update().state is UpdateState.SUCCEEDED
+    check_end(w)
+
+
 def test_a_terminal_that_has_left_untouched_is_started_again() -> None:
     w = world()
     w.start()
@@ -625,6 +665,22 @@ def test_a_terminal_that_is_restored_over_the_wire_gets_its_data_back(by: str) -
     # With the old software it begins again.
     expected = UpdateState.FAILED if by == "other" else UpdateState.SUCCEEDED
     assert w.update().state is expected
+    check_end(w)
+
+
+def test_an_erase_that_nobody_heard_of_is_not_forgotten_when_it_is_restored() -> None:
+    w = world(MIGRATED)
+    other = make_image("1.0.5+0", size=6000)
+    w.terminal.images.append(other)
+    w.start("2.0.0")
+    w.run(lambda: w.terminal._busy is not None)
+    w.chances = Chances(lose=1.0, until=1e9)
+    w.run(lambda: len(w.terminal.done) == 1)
+    rescue(w, other)
+    w.chances = Chances()
+    assert w.terminal.read() == []
+    w.run(lambda: settled(w))
+    assert w.update().state is UpdateState.FAILED
     check_end(w)
 
 

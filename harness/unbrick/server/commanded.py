@@ -89,12 +89,13 @@ class _Given:
     misses: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Asked:
-    """The one request of a session that is under way."""
+    """The one request of a session that is under way; ``overtaken``: what came of it is known."""
 
     request: Request
     time: float
+    overtaken: bool = False
 
 
 def path_of(request: Request) -> str:
@@ -417,7 +418,7 @@ class Commander:
                 text = f"the answer to {path_of(asked.request)} is malformed: {error}"
                 self._log.note(update.serial, text, now, update.id)
                 return
-        if more:
+        if more or asked.overtaken:
             self._make_due(update)
 
     def _unanswered(
@@ -430,7 +431,7 @@ class Commander:
     ) -> None:
         """It is sent again when the terminal registers, or at once when it has meanwhile."""
         terminal = self._records.terminal(session.serial)
-        if terminal is not None and terminal.last_seen > asked.time:
+        if asked.overtaken or (terminal is not None and terminal.last_seen > asked.time):
             self._make_due(update)
             return
         if response is not None and isinstance(asked.request, BackupRequest):
@@ -587,6 +588,9 @@ class Commander:
             return
         else:
             self._done(step, now)
+        asked = self._asked.get(update.id)
+        if asked is not None:
+            asked.overtaken = True
         self._make_due(update)
 
     def _is_so(self, session: Session, step: Step, digest: bytes) -> bool:
