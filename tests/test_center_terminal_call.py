@@ -11,6 +11,7 @@ from server_world import SERIAL, inspect, make_image, post, registration
 from unbrick.bench.system import System
 from unbrick.center.lines import pieces
 from unbrick.center.simulated import SimulatedCenter
+from unbrick.server.calls import HEARING
 from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.wire.calls import Call, HangUp, Key, Say
@@ -156,6 +157,7 @@ def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(syste
     console.expect("0 to end.")
     console.type("1")
     console.expect("has been started")
+    console.expect("0 to end.")
     (update,) = system.records.updates(system.serial)
     assert update.commanded
     assert system.wait_update(update.id).state is UpdateState.SUCCEEDED
@@ -166,6 +168,22 @@ def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(syste
     (call,) = system.records.calls()
     assert (call.caller, call.keys, call.outcome) == ("terminal", "1", "upgrade started")
     assert "server: by commands\n" in call.text
+
+
+def test_the_user_may_hang_up_and_the_upgrade_begins_at_once(system: System) -> None:
+    console = system.console
+    console.type("call")
+    console.expect("0 to end.")
+    console.type("1")
+    console.expect("has been started")
+    console.expect("0 to end.")
+    before = system.engine.now
+    console.type("hang up")
+    (update,) = system.records.updates(system.serial)
+    begun = lambda: system.update(update.id).state is UpdateState.REWRITING  # noqa: E731
+    assert system.bench.run_until(begun, HEARING)
+    assert system.engine.now < before + HEARING / 2
+    assert system.records.calls()[0].outcome == "upgrade started"
 
 
 def test_claim_b4_at_the_console_the_center_goes_away_in_mid_call(system: System) -> None:

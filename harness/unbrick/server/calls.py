@@ -29,6 +29,10 @@ CENTER_SILENT = 15.0
 LOOK_INTERVAL = 1.0
 """Seconds between two looks whether anybody calls."""
 
+HEARING = 10.0
+"""Seconds that a commanded update waits for its user to hear that it has been started: once the
+resident program runs, nobody hears anything."""
+
 LINES = 100
 """Calls at a time."""
 
@@ -168,6 +172,10 @@ class CallLines:
         calls = self._live().values()
         found = [call for call in calls if not serial or call.serial == serial]
         return [call for call in found if self._next(call) is not None]
+
+    def keeps(self, serial: str, since: float, now: float) -> bool:
+        """Whether an update that was ordered at ``since`` has to wait for the user's call."""
+        return now - since < HEARING and serial in self._live()
 
     def message(self, call_id: int) -> bytes | None:
         """The payload of ``POST /say`` with what is to be heard next in a call, if anything is."""

@@ -98,6 +98,7 @@ class ServerCore:
             records, self._analyst, self._files, self._log, inspect, self._go_on
         )
         self._errands = Errands()
+        self._kept: list[Errand] = []
         # What was under way when an earlier life of this server ended.
         for update in (*records.unfinished_updates(), *self._commander.open_updates()):
             self._go_on(update)
@@ -217,6 +218,9 @@ class ServerCore:
         ``outcome`` must be called once for each of them, whatever comes of it.
         """
         self._say(self.lines.look(now))
+        kept, self._kept = self._kept, []
+        for errand in kept:
+            self._errands.add(errand)
         requests: list[Outgoing] = []
         try:
             for errand in self._errands.due():
@@ -298,6 +302,9 @@ class ServerCore:
         if update is None:
             return None
         if errand.kind == _COMMAND:
+            if self.lines.keeps(update.serial, update.created, now):
+                self._kept.append(errand)
+                return None
             return self._commander.message(update, terminal, now)
         if update.state.ended:
             return None
