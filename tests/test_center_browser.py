@@ -188,11 +188,11 @@ def test_an_update_is_followed_live_with_its_steps_and_the_nor(
 
 
 def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site: Site) -> None:
-    steps = begin_session(site.world)
     records = site.world.records
     page = sit_down("enno")
     page.goto(f"{site.url}/terminals/{SERIAL}")
     page.evaluate("window.mine = 'the same page'")
+    steps = begin_session(site.world)
     current = page.locator(".stages li[aria-current=step]")
     current.get_by_text("backed up").wait_for()
     session_id = steps[0].session_id

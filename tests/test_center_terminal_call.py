@@ -170,19 +170,26 @@ def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(syste
     assert "server: by commands\n" in call.text
 
 
-def test_the_user_may_hang_up_and_the_upgrade_begins_at_once(system: System) -> None:
+@pytest.mark.parametrize("hangs_up", [False, True], ids=["stays", "hangs up"])
+def test_the_upgrade_begins_when_the_user_has_heard_of_it(
+    system: System, *, hangs_up: bool
+) -> None:
     console = system.console
     console.type("call")
     console.expect("0 to end.")
+    system.bench.run_for(2)
     console.type("1")
     console.expect("has been started")
-    console.expect("0 to end.")
-    before = system.engine.now
-    console.type("hang up")
     (update,) = system.records.updates(system.serial)
+    assert system.update(update.id).state is UpdateState.PENDING, "nothing goes before these words"
+    console.expect("0 to end.")
+    if hangs_up:
+        console.type("hang up")
     begun = lambda: system.update(update.id).state is UpdateState.REWRITING  # noqa: E731
     assert system.bench.run_until(begun, HEARING)
-    assert system.engine.now < before + HEARING / 2
+    assert system.engine.now < update.created + HEARING / 2
+    done = lambda: system.records.calls()[0].ended is not None  # noqa: E731
+    assert system.bench.run_until(done, 120)
     assert system.records.calls()[0].outcome == "upgrade started"
 
 

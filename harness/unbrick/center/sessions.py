@@ -198,7 +198,10 @@ def _mark(steps: list[Step]) -> Mark | None:
     if all(state is StepState.SKIPPED for state in states):
         return None
     if all(state.over for state in states):
-        return Mark.DONE if StepState.SKIPPED not in states else None
+        if StepState.SKIPPED in states:
+            return None
+        writes = any(step.kind is StepKind.WRITE for step in steps)
+        return Mark.DONE if writes else Mark.ERASED
     erases = [step for step in steps if step.kind is StepKind.ERASE]
     if any(step.state is StepState.SENT for step in erases):
         return Mark.ERASING

@@ -33,6 +33,9 @@ HEARING = 10.0
 """Seconds that a commanded update waits for its user to hear that it has been started: once the
 resident program runs, nobody hears anything."""
 
+MOMENT = 1.0
+"""Seconds after a text in which another may follow."""
+
 LINES = 100
 """Calls at a time."""
 
@@ -60,6 +63,7 @@ class CallLines:
         self._last_word: float | None = None
         self._looked = -LOOK_INTERVAL
         self._quiet = 0
+        self._heard_at: dict[str, float] = {}
 
     # What terminals send
 
@@ -82,6 +86,7 @@ class CallLines:
         with self._records.transaction():
             if live:
                 self._records.save_terminal_call(replace(live, state=LineState.OVER))
+            self._heard_at.pop(asked.serial, None)
             draft = CallRecord(0, asked.serial, CALLER, "", "", "", now, None)
             call = TerminalCall(self._records.add_call(draft).id, asked.serial, asked.number)
             self._records.add_terminal_call(call)
@@ -174,8 +179,19 @@ class CallLines:
         return [call for call in found if self._next(call) is not None]
 
     def keeps(self, serial: str, since: float, now: float) -> bool:
-        """Whether an update that was ordered at ``since`` has to wait for the user's call."""
-        return now - since < HEARING and serial in self._live()
+        """Whether an update that was ordered at ``since`` has to wait for the user's call.
+
+        It has not any more when the user has heard something since then, and a moment has passed
+        in which there was nothing more to hear.
+        """
+        call = self._live().get(serial) if now - since < HEARING else None
+        if call is None:
+            self._heard_at.pop(serial, None)
+            return False
+        heard_at = self._heard_at.get(serial)
+        if heard_at is None or heard_at < since or now - heard_at < MOMENT:
+            return True
+        return self._next(call) is not None
 
     def message(self, call_id: int) -> bytes | None:
         """The payload of ``POST /say`` with what is to be heard next in a call, if anything is."""
@@ -185,7 +201,7 @@ class CallLines:
             return None
         return Say(call.number, saying.count, saying.text, saying.final).encode()
 
-    def heard(self, call_id: int, response: aiocoap.Message | None) -> bool:
+    def heard(self, call_id: int, response: aiocoap.Message | None, now: float) -> bool:
         """What came of the last ``message``; gives whether there is more to say now."""
         call = self._find(call_id)
         saying = self._next(call) if call else None
@@ -201,6 +217,7 @@ class CallLines:
             self._save(replace(call, state=LineState.OVER))
             return False
         self._records.save_saying(replace(saying, heard=True))
+        self._heard_at[call.serial] = now
         return self._next(call) is not None
 
     def look(self, now: float) -> list[TerminalCall]:

@@ -257,7 +257,7 @@ class ServerCore:
             self._told(errand.subject, response, now)
             return
         if errand.kind == _SAY:
-            if self.lines.heard(errand.subject, response):
+            if self.lines.heard(errand.subject, response, now):
                 self._errands.add(errand)
             return
         update = self.records.update(errand.subject)
