@@ -156,7 +156,7 @@ def test_claim_b4_a_call_played_by_keyboard(sit_down: Callable[..., Page], site:
     said.get_by_text("5 is not one of the choices.").wait_for()
     page.get_by_role("button", name="1 upgrade").focus()
     page.keyboard.press("1")
-    said.get_by_text("has been started").wait_for()
+    said.get_by_text("begins when this call has ended").wait_for()
     focused = page.evaluate("document.activeElement.value")
     assert focused == "1", "the focus stays on the key although the page has changed"
     page.get_by_role("button", name="Hang up").press("Enter")
@@ -227,7 +227,7 @@ def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Si
     page.get_by_text("user makes this call").wait_for()
     assert page.get_by_role("button", name="Hang up").count() == 0
     world.core.handle("127.0.0.1:4000", post("key", Key(SERIAL, 1, 0, "1").encode()), world.now)
-    page.get_by_role("log").get_by_text("has been started").wait_for()
+    page.get_by_role("log").get_by_text("begins when this call has ended").wait_for()
     assert len(world.records.updates(SERIAL)) == 1
 
 
@@ -256,7 +256,7 @@ def test_it_works_without_javascript(sit_down: Callable[..., Page], site: Site) 
     page.get_by_role("link", name=SERIAL).click()
     page.get_by_role("button", name="Begin a call").click()
     page.get_by_role("button", name="1 upgrade").click()
-    page.get_by_text("has been started").wait_for()
+    page.get_by_text("begins when this call has ended").wait_for()
     page.get_by_role("button", name="Hang up").click()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("heading", name="Sign in").wait_for()

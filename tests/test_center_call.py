@@ -91,7 +91,7 @@ def test_claim_b4_press_1_to_upgrade() -> None:
     caller.keys("1")
     assert caller.done[1:] == [StartUpgrade("1.1.0+0")]
     caller.play(UpgradeStarted())
-    assert "The upgrade to 1.1.0 has been started" in caller.said[-1]
+    assert "The upgrade to 1.1.0 begins when this call has ended" in caller.said[-1]
     caller.keys("0")
     assert caller.outcome is Outcome.STARTED
     assert caller.said[-1] == MENU.phrases["goodbye"]

@@ -118,7 +118,7 @@ def test_claim_b4_a_clerk_plays_a_call_and_the_caller_presses_1(world: World) ->
         assert "Version 1.1.0 is ready for your terminal, which runs 1.0.0" in page
         assert "call in progress" in browser.get("/")
         page = words(browser.order("/calls/1/key", key="1"))
-        assert "The upgrade to 1.1.0 has been started" in page
+        assert "The upgrade to 1.1.0 begins when this call has ended" in page
         (update,) = world.records.updates(SERIAL)
         assert (update.version, update.state) == ("1.1.0+0", UpdateState.PENDING)
         page = words(browser.order("/calls/1/key", key="0"))
@@ -146,7 +146,7 @@ def test_claim_b4_a_call_starts_a_commanded_update_where_that_is_wanted_and_can_
     world.center.desk.way = way
     with world.browser("cleo") as browser:
         browser.order(f"/terminals/{SERIAL}/calls")
-        assert "has been started" in browser.order("/calls/1/key", key="1")
+        assert "begins when this call has ended" in browser.order("/calls/1/key", key="1")
     (update,) = world.records.updates(SERIAL)
     assert update.commanded is commanded
     assert ("server: by commands\n" in world.records.calls()[0].text) is commanded
@@ -224,7 +224,7 @@ def test_a_server_that_heard_but_did_not_answer_has_begun(world: World) -> None:
     with world.browser("cleo") as browser:
         browser.order(f"/terminals/{SERIAL}/calls")
         page = words(browser.order("/calls/1/key", key="1"))
-    assert "The upgrade to 1.1.0 has been started" in page
+    assert "The upgrade to 1.1.0 begins when this call has ended" in page
 
 
 def test_a_call_that_the_center_did_not_survive(world: World) -> None:

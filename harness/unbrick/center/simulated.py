@@ -77,7 +77,8 @@ class SimulatedCenter:
                 self._core.send_text(serial, text, now)
         for end in self._records.terminal_calls():
             call = self._records.call(end.call_id)
-            if end.call_id not in self._lines and end.state is LineState.OPEN and call:
+            new = end.call_id not in self._lines and end.state is LineState.OPEN
+            if new and call and call.ended is None:
                 machine = CallMachine(self._menu, call.serial)
                 line = self._lines[call.id] = _Line(call, machine)
                 self._handle(line, Begins(), now)

@@ -29,13 +29,6 @@ CENTER_SILENT = 15.0
 LOOK_INTERVAL = 1.0
 """Seconds between two looks whether anybody calls."""
 
-HEARING = 10.0
-"""Seconds that a commanded update waits for its user to hear that it has been started: once the
-resident program runs, nobody hears anything."""
-
-MOMENT = 1.0
-"""Seconds after a text in which another may follow."""
-
 LINES = 100
 """Calls at a time."""
 
@@ -63,7 +56,6 @@ class CallLines:
         self._last_word: float | None = None
         self._looked = -LOOK_INTERVAL
         self._quiet = 0
-        self._heard_at: dict[str, float] = {}
 
     # What terminals send
 
@@ -86,7 +78,6 @@ class CallLines:
         with self._records.transaction():
             if live:
                 self._records.save_terminal_call(replace(live, state=LineState.OVER))
-            self._heard_at.pop(asked.serial, None)
             draft = CallRecord(0, asked.serial, CALLER, "", "", "", now, None)
             call = TerminalCall(self._records.add_call(draft).id, asked.serial, asked.number)
             self._records.add_terminal_call(call)
@@ -178,20 +169,16 @@ class CallLines:
         found = [call for call in calls if not serial or call.serial == serial]
         return [call for call in found if self._next(call) is not None]
 
-    def keeps(self, serial: str, since: float, now: float) -> bool:
-        """Whether an update that was ordered at ``since`` has to wait for the user's call.
+    def keeps(self, serial: str, now: float) -> bool:
+        """Whether an update has to wait for the end of a call about this terminal.
 
-        It has not any more when the user has heard something since then, and a moment has passed
-        in which there was nothing more to hear.
+        When it has begun, the terminal starts anew, and its user hears nothing any more.
         """
-        call = self._live().get(serial) if now - since < HEARING else None
-        if call is None:
-            self._heard_at.pop(serial, None)
-            return False
-        heard_at = self._heard_at.get(serial)
-        if heard_at is None or heard_at < since or now - heard_at < MOMENT:
+        line = self._live().get(serial)
+        if line is not None and line.state is LineState.OPEN:
             return True
-        return self._next(call) is not None
+        calls = self._records.open_calls() if self._is_there(now) else []
+        return any(call.serial == serial for call in calls)
 
     def message(self, call_id: int) -> bytes | None:
         """The payload of ``POST /say`` with what is to be heard next in a call, if anything is."""
@@ -201,7 +188,7 @@ class CallLines:
             return None
         return Say(call.number, saying.count, saying.text, saying.final).encode()
 
-    def heard(self, call_id: int, response: aiocoap.Message | None, now: float) -> bool:
+    def heard(self, call_id: int, response: aiocoap.Message | None) -> bool:
         """What came of the last ``message``; gives whether there is more to say now."""
         call = self._find(call_id)
         saying = self._next(call) if call else None
@@ -217,7 +204,6 @@ class CallLines:
             self._save(replace(call, state=LineState.OVER))
             return False
         self._records.save_saying(replace(saying, heard=True))
-        self._heard_at[call.serial] = now
         return self._next(call) is not None
 
     def look(self, now: float) -> list[TerminalCall]:

@@ -257,7 +257,7 @@ class ServerCore:
             self._told(errand.subject, response, now)
             return
         if errand.kind == _SAY:
-            if self.lines.heard(errand.subject, response, now):
+            if self.lines.heard(errand.subject, response):
                 self._errands.add(errand)
             return
         update = self.records.update(errand.subject)
@@ -301,10 +301,10 @@ class ServerCore:
         update = self.records.update(errand.subject)
         if update is None:
             return None
+        if errand.kind != _STATUS and self._is_kept(update, now):
+            self._kept.append(errand)
+            return None
         if errand.kind == _COMMAND:
-            if self.lines.keeps(update.serial, update.created, now):
-                self._kept.append(errand)
-                return None
             return self._commander.message(update, terminal, now)
         if update.state.ended:
             return None
@@ -312,6 +312,12 @@ class ServerCore:
             return aiocoap.Message(code=aiocoap.GET, uri_path=("status",))
         announcement = self._stager.announcement(update, terminal, now)
         return None if announcement is None else _post_message("announce", announcement.encode())
+
+    def _is_kept(self, update: Update, now: float) -> bool:
+        """Whether an update waits for the end of a call; a restoration has nobody to wait for."""
+        if update.state not in WAITING or update.restoration:
+            return False
+        return self.lines.keeps(update.serial, now)
 
     def _told(self, message_id: int, response: aiocoap.Message | None, now: float) -> None:
         message = self.records.message(message_id)
