@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from center_world import SERIAL, World
-from server_world import make_image
+from server_world import inspect, make_image
 
 from unbrick.board import BOARD
 from unbrick.center.call import Need
 from unbrick.center.nor_map import Mark, blocks_of, nor_map
-from unbrick.wire.messages import TerminalState
+from unbrick.wire.messages import Result, TerminalState
 
 
 @pytest.fixture
@@ -51,6 +51,26 @@ def test_what_is_under_way_is_not_offered_again(world: World) -> None:
     assert need(world) == (Need.UNDER_WAY, "1.1.0+0")
     world.core.cancel_update(update.id, 0.0)
     assert need(world) == (Need.NEEDED, "1.1.0+0")
+
+
+def test_what_has_failed_its_trial_there_is_not_offered_again(world: World) -> None:
+    base = make_image("1.0.0+0")
+    runs = inspect(base).digest
+    world.publish(base)
+    world.publish()
+    world.register(digest=runs)
+    update = world.core.start_update(SERIAL, "1.1.0", 0.0).id
+    world.core.poll(0.0)
+    verdict = {"last_update_id": update, "last_result": Result.TRIAL_FAILED}
+    world.register(digest=bytes(32), state=TerminalState.RESTORATION, **verdict)
+    restoration = world.core.records.updates(SERIAL)[-1]
+    assert restoration.restoration
+    verdict = {"last_update_id": restoration.id, "last_result": Result.RESTORED_BY_LINK}
+    world.register(digest=runs, **verdict)
+    assert need(world) == (Need.UNNECESSARY, "")
+    assert "1.1.0+0 has failed its trial there" in world.center.desk.situation_now(SERIAL).why
+    world.publish(make_image("1.1.1+0"))
+    assert need(world) == (Need.NEEDED, "1.1.1+0")
 
 
 def test_the_map_has_every_block_and_how_much_of_it_the_software_takes() -> None:

@@ -18,12 +18,12 @@ from unbrick.board.description import BOARD, Board, NorGeometry, Partition
 from unbrick.delta import decode
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect as inspect_image
-from unbrick.server.analysis import MAX_TRIES, Analyst
+from unbrick.server.analysis import MAX_TRIES, Analyst, judge
 from unbrick.server.core import ServerCore
 from unbrick.server.difference import WORD, Prepared, prepare, ranges_between
 from unbrick.server.records import MemoryRecords, Records, UpdateState
 from unbrick.server.user_records import PreparationState, Range, RangeKind, Verdict
-from unbrick.wire.messages import Announcement, Kind, TerminalState
+from unbrick.wire.messages import Announcement, Kind, Result, TerminalState
 
 ENGINES = ["inprocess", "qemu", "renode"]
 APPLICATION = BOARD.partition("application")
@@ -195,6 +195,29 @@ def test_claim_b2_the_decision_and_its_reason_are_kept(open_records: Open) -> No
         assert kept[2].digest == inspect(NEW).digest
         assert kept[2].reason == "1.1.0+0 is newer than 1.0.0+0"
         assert records.decisions() == {SERIAL: kept[-1]}
+
+
+def test_what_has_failed_its_trial_there_is_passed_over() -> None:
+    world = World()
+    world.publish(OLD, NEW)
+    world.runs(OLD)
+    update = world.core.start_update(SERIAL, "1.1.0", world.now).id
+    world.core.cancel_update(update, world.now)
+    record = world.records.update(update)
+    assert record is not None
+    failed = replace(record, state=UpdateState.FAILED, result=Result.TRIAL_FAILED)
+    world.records.save_update(failed)
+    world.publish(make_image("0.5.0+0"))
+    decision = world.records.analysis(SERIAL)
+    assert decision is not None
+    assert decision.verdict is Verdict.CURRENT
+    assert decision.reason == "it runs 1.0.0+0, the latest; 1.1.0+0 has failed its trial there"
+    world.records.save_update(replace(failed, state=UpdateState.SUCCEEDED, result=Result.SUCCESS))
+    world.publish(make_image("0.5.1+0"))
+    assert world.verdicts[-1] is Verdict.UPGRADE
+    (terminal,) = world.records.terminals()
+    alone = judge(terminal, [world.records.images()[1]], [failed])
+    assert alone.verdict is Verdict.NOT_TAKEN
 
 
 BUILT = inspect(NEW).build_time

@@ -27,11 +27,12 @@ def situation(
     Args:
         terminal: as it registered last.
         images: everything that is published.
-        updates: those of this terminal; what has ended is passed over.
+        updates: those of this terminal, in their order.
         sessions: those of this terminal that have not ended: its user's data is given back still.
     """
     if terminal is None:
         return Situation(Need.UNKNOWN, why="it has never registered")
+    updates = list(updates)
     for update in updates:
         if not update.state.ended:
             why = f"update {update.id} is {update.state.value}"
@@ -39,7 +40,7 @@ def situation(
     for session in sessions:
         why = f"session {session.id} is {session.state.value}"
         return Situation(Need.UNDER_WAY, terminal.version, terminal.version, why)
-    found = judge(terminal, images)
+    found = judge(terminal, images, updates)
     if found.verdict is Verdict.UPGRADE and found.latest is not None:
         return Situation(Need.NEEDED, terminal.version, found.latest.version, found.reason)
     return Situation(Need.UNNECESSARY, terminal.version, why=found.reason)

@@ -7,13 +7,13 @@ else (``server.worker``) does it. Times are in the server's seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from unbrick.board.description import BOARD
 from unbrick.server.difference import Prepared, ranges_between
-from unbrick.server.records import Image, Records, Terminal
+from unbrick.server.records import Image, Records, Terminal, Update
 from unbrick.server.user_records import (
     Analysis,
     Installation,
@@ -21,7 +21,7 @@ from unbrick.server.user_records import (
     PreparationState,
     Verdict,
 )
-from unbrick.wire.messages import TerminalState
+from unbrick.wire.messages import Result, TerminalState
 
 MAX_TRIES = 3
 """Times that the worker may die of a pair of images before it is given up."""
@@ -57,8 +57,21 @@ class Judgment:
     reason: str
 
 
-def judge(terminal: Terminal, images: list[Image]) -> Judgment:
-    """Compare what a terminal runs with the latest release for its hardware."""
+def failed_trials(updates: Iterable[Update]) -> frozenset[bytes]:
+    """Digests of the software that failed its trial, the last time that a terminal was given it."""
+    last = {update.digest: update.result for update in updates if update.result is not None}
+    return frozenset(digest for digest, result in last.items() if result is Result.TRIAL_FAILED)
+
+
+def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = ()) -> Judgment:
+    """Compare what a terminal runs with the latest release for its hardware.
+
+    Args:
+        terminal: as it registered last.
+        images: everything that is published.
+        updates: those of this terminal, in their order; software that has failed its trial there
+            is passed over.
+    """
     if terminal.state is TerminalState.RESTORATION:
         return Judgment(Verdict.RESTORATION, None, "it has no software that may run")
     for_it = [
@@ -70,10 +83,20 @@ def judge(terminal: Terminal, images: list[Image]) -> Judgment:
         what = f"{terminal.name} for {terminal.hardware_id}"
         return Judgment(Verdict.NOTHING_PUBLISHED, None, f"no {what} is published")
     taken = [image for image in for_it if image.security_counter >= terminal.security_counter]
-    latest = max(taken or for_it, key=_age)
     if not taken:
         reason = f"it takes nothing below security counter {terminal.security_counter}"
-        return Judgment(Verdict.NOT_TAKEN, latest, reason)
+        return Judgment(Verdict.NOT_TAKEN, max(for_it, key=_age), reason)
+    failed = failed_trials(updates) - {terminal.digest}
+    good = [image for image in taken if image.digest not in failed]
+    newest = max(taken, key=_age)
+    besides = f"{newest.version} has failed its trial there" if newest.digest in failed else ""
+    if not good:
+        return Judgment(Verdict.NOT_TAKEN, newest, besides)
+    found = _compare(terminal, max(good, key=_age))
+    return replace(found, reason="; ".join(part for part in (found.reason, besides) if part))
+
+
+def _compare(terminal: Terminal, latest: Image) -> Judgment:
     if latest.digest == terminal.digest:
         return Judgment(Verdict.CURRENT, latest, f"it runs {latest.version}, the latest")
     if _age(terminal) > _age(latest):
@@ -138,7 +161,7 @@ class Analyst:
             self.records.add_installation(now_runs)
 
     def _decide(self, terminal: Terminal, images: list[Image], now: float) -> None:
-        found = judge(terminal, images)
+        found = judge(terminal, images, self.records.updates(terminal.serial))
         reason = found.reason
         if found.verdict is Verdict.UPGRADE and found.latest is not None:
             if not self.can_prepare(terminal.digest, found.latest):

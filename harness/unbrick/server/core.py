@@ -155,7 +155,6 @@ class ServerCore:
                 confirmed=_confirmed(registration, before),
             )
             self.records.save_terminal(terminal)
-            self._analyst.registered(terminal, before, now)
             if (
                 before is None
                 or before.digest != terminal.digest
@@ -166,6 +165,7 @@ class ServerCore:
             for update in self.records.updates(terminal.serial):
                 self._stager.compare(update, terminal, before, now)
             self._commander.registered(terminal, now)
+            self._analyst.registered(terminal, before, now)
             if terminal.state is TerminalState.RESTORATION:
                 self._restore(terminal, now)
         self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
