@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.unbrick-installed
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware test lint format hil-test robot bench run console docs/traceability clean
+.PHONY: help setup firmware test lint format hil-test robot bench run up console docs/traceability clean
 
 help: ## this list
 	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -59,6 +59,9 @@ bench: $(STAMP) ## measure, as ratios; writes docs/performance.md
 
 run: $(STAMP) ## a terminal in real time, its serial lines as ports
 	@$(BIN)/unbrick run --engine $(ENGINE)
+
+up: $(STAMP) ## the whole system for people: terminal, server, bridge and customer center
+	@$(BIN)/unbrick up --demo
 
 console: $(STAMP) ## sit at a terminal's console
 	@$(BIN)/unbrick console --engine $(ENGINE)

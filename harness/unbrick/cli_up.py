@@ -58,8 +58,9 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
     """Start everything: server, terminal, customer center and bridge, until Ctrl-C or SIGTERM.
 
     Each is a process of its own with its options from the configuration file (see --config), as if
-    it were started by itself. What they say goes to logs in the state folder. When one of them
-    ends, so do the others, and this says which it was and why.
+    it were started by itself; where one needs the port of another, it is told. What they say goes
+    to logs in the state folder. When one of them ends, so do the others, and this says which it was
+    and why.
     """
     plan = _Plan(ctx, state)
     status = Console(stderr=True, highlight=False)
@@ -163,7 +164,8 @@ class _Parts:
         plan = self.plan
         serving = self._start("server", "server", "start")
         nor = plan.run["nor_file"] or plan.state / "terminal.nor"
-        terminal = self._start("terminal", "run", "--nor", str(nor))
+        kept = () if plan.run["engine"] == "serial" else ("--nor", str(nor))  # A board keeps it.
+        terminal = self._start("terminal", "run", *kept)
         ready = serving.wait_for(r"server: ready, coap://(\S+) (\S+)\n", self.given_up)
         self.coap, self.url = ready.groups()
         page = self._start(
