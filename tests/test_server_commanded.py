@@ -26,7 +26,7 @@ from server_world import SERIAL, inspect, make_image, post, registration
 from unbrick.server import plan
 from unbrick.server.core import ServerCore
 from unbrick.server.difference import ranges_between
-from unbrick.server.orders import ConflictError, NotCommandedError
+from unbrick.server.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.server.restoring import choose
 from unbrick.server.user_records import Range, RangeKind, SessionState, Step, StepKind, StepState
@@ -733,6 +733,29 @@ def test_claim_b6_an_update_that_is_cancelled_leaves_nothing_behind() -> None:
     else:
         pytest.fail("it never ended")
     assert moment > 20
+
+
+def test_a_terminal_that_is_gone_can_be_given_up() -> None:
+    w = world(MIGRATED)
+    update = w.start("2.0.0")
+    w.run(lambda: len(w.terminal.done) == 4)
+    with pytest.raises(ConflictError):
+        w.core.cancel_update(update, w.now)
+    w.core.abandon_update(update, w.now)
+    assert w.session().state is SessionState.FAILED
+    assert w.records.backups() == []
+    last = w.records.audit(serial=SERIAL)[-1]
+    assert (last.actor, last.text) == ("operator", "given up by a person")
+    with pytest.raises(ConflictError, match="nothing of it goes on"):
+        w.core.abandon_update(update, w.now)
+    with pytest.raises(UnknownError):
+        w.core.abandon_update(99, w.now)
+    # It does come back, is sent away, and restored; what its user had is lost.
+    w.run(lambda: said(w) and all(u.state.ended for u in w.records.updates(SERIAL)))
+    assert isinstance(w.terminal.done[-1], Leave)
+    assert w.update().state is UpdateState.FAILED
+    assert w.terminal.running() == OLD
+    assert w.terminal.read() == []
 
 
 # Starting

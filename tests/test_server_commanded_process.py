@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from commanded_terminal import CommandedTerminal, in_nor, seal
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server_world import SERIAL
-from test_server_process import ServerProcess
+from test_server_process import ServerProcess, start
 
 from unbrick.board.description import BOARD
 from unbrick.image.format import inspect
@@ -232,6 +233,23 @@ def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_no
         moment += 1
     # Two formats, so there are three erases beside writes, check, restart, and the data's pieces.
     assert moment >= 25
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_commanded_update_from_the_command_line(bench: Bench) -> None:
+    bench.wait(lambda client: bool(client.terminals()))
+    where = ("--server-url", bench.server.url)
+    waiting = start("update", "start", SERIAL, "2.0.0", "--commanded", "--wait", *where)
+    while waiting.poll() is None:
+        bench.terminal.serve()
+    said = waiting.communicate()
+    assert waiting.returncode == 0, said
+    shown = start("update", "show", "1", *where).communicate()[0]
+    assert "update 1 of T-0001, 1.0.0+0 to 2.0.0+0: succeeded" in shown
+    assert re.search(r"session 1 succeeded, (\d+) of \1 steps done, 0 repeated\n", shown)
+    assert "sealed" not in shown
+    abandoned = start("update", "abandon", "1", "--yes", *where)
+    assert "nothing of it goes on" in abandoned.communicate()[1]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

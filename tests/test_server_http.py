@@ -12,6 +12,7 @@ from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.client import ServerClient
 from unbrick.server.core import ServerCore
 from unbrick.server.http import MAX_IMAGE, MAX_JSON, make_app
+from unbrick.server.orders import NotCommandedError
 from unbrick.server.records import MemoryRecords
 
 with warnings.catch_warnings():
@@ -133,6 +134,11 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
         ("POST", "/api/updates", {"json": {"serial": SERIAL, "version": 1}}, 400),
         ("POST", "/api/updates", {"json": {"serial": SERIAL, "version": "9.9.9"}}, 404),
         ("POST", "/api/updates", {"content": b"{}"}, 415),
+        ("POST", "/api/updates", {"json": {"serial": "x", "version": "1", "way": "by post"}}, 400),
+        ("POST", "/api/updates", {"json": {"serial": "x", "version": "1", "when": "now"}}, 400),
+        ("DELETE", "/api/updates/1/backup", {}, 404),
+        ("GET", "/api/sessions/1", {}, 404),
+        ("GET", f"/api/sessions/{10**30}", {}, 404),
         ("POST", "/api/messages", {"json": {"serial": "nobody", "text": "x"}}, 404),
         ("POST", "/api/messages", {"json": {"serial": SERIAL, "text": "x" * 161}}, 400),
         ("GET", "/api/updates", {"headers": {"origin": "http://elsewhere"}}, 403),
@@ -157,6 +163,41 @@ def test_conflicts(api: Api) -> None:
     response = api.http.post("/api/updates", json={"serial": SERIAL, "version": "1.1.0"})
     assert response.status_code == 409
     assert "takes nothing below 9" in response.json()["error"]
+
+
+def test_that_a_terminal_cannot_be_commanded_is_told_to_programs(
+    api: Api, client: ServerClient
+) -> None:
+    api.core.publish(IMAGE, 0.0)
+    api.register()
+    with pytest.raises(NotCommandedError, match="is not published here"):
+        client.start(SERIAL, "1.1.0", "commanded")
+
+
+def test_the_session_of_a_commanded_update(api: Api, client: ServerClient) -> None:
+    old = make_image("1.0.0+0")
+    for image in (old, IMAGE):
+        api.core.publish(image, 0.0)
+    api.register(digest=inspect(old).digest)
+    assert client.start(SERIAL, "1.1.0", "commanded")["commanded"]
+    assert api.pumped == 1
+    session = client.update(1)["session"]
+    assert (session["state"], session["outcome"], session["done"]) == ("planned", None, 0)
+    assert session["current"]["kind"] == "back up"
+    assert session["backup"] is None
+    with_plan = client.session(session["id"])
+    assert with_plan == {**session, "plan": with_plan["plan"]}
+    kinds = [step["kind"] for step in with_plan["plan"]]
+    assert len(kinds) == session["steps"]
+    assert kinds[:3] == ["back up", "prepare", "erase"]
+    assert kinds[-4:] == ["check", "restart", "give back", "delete backup"]
+    assert client.cancel(1)["state"] == "cancelled"
+    assert api.pumped == 2
+    ended = client.update(1)["session"]
+    assert (ended["state"], ended["current"]) == ("cancelled", None)
+    with pytest.raises(ServerError, match="nothing of it goes on"):
+        client.abandon(1)
+    assert [item["state"] for item in client.watch(1)] == ["cancelled"]
 
 
 # The client that the command line uses

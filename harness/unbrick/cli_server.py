@@ -399,6 +399,22 @@ def update_cancel(update_id: int, server_url: str) -> None:
     click.echo(f"update {update_id} is cancelled")
 
 
+@update.command("abandon")
+@click.argument("update_id", metavar="ID", type=click.IntRange(1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@server_url_option
+def update_abandon(update_id: int, server_url: str, *, yes: bool) -> None:
+    """Give up a commanded update whose terminal will not come back.
+
+    The backup of its user's data is deleted. When nothing was erased yet, cancel it instead.
+    """
+    if not yes:
+        click.confirm("The user's data may be nowhere else. Delete its backup?", abort=True)
+    with ServerClient(server_url) as client:
+        client.abandon(update_id)
+    click.echo(f"update {update_id} is given up, no backup is left")
+
+
 @click.command()
 @click.argument("serial")
 @click.argument("text")

@@ -110,6 +110,10 @@ class ServerClient:
         """Cancel an update."""
         return dict(self._ask("DELETE", f"/api/updates/{update_id}"))
 
+    def abandon(self, update_id: int) -> dict[str, Any]:
+        """Give up a commanded update whose terminal will not come back; deletes its backup."""
+        return dict(self._ask("DELETE", f"/api/updates/{update_id}/backup"))
+
     def send_text(self, serial: str, text: str) -> dict[str, Any]:
         """Send a text to a terminal's user."""
         return dict(self._ask("POST", "/api/messages", json={"serial": serial, "text": text}))

@@ -12,7 +12,7 @@ runs then. When it is back and nothing was decided (the terminal had left by its
 again.
 
 The backup is deleted when the terminal has confirmed that it has stored it, or when nothing was
-ever erased. Until then it is kept, whatever happens.
+ever erased. Until then it is kept, whatever happens, unless a person gives the terminal up.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ from unbrick.wire.commands import (
 )
 from unbrick.wire.messages import CBOR_FORMAT, Decision, Result, TerminalState
 
-ACTOR = "server"
-"""Who touches backups, in the audit."""
+ACTOR, PERSON = "server", "operator"
+"""Who touches backups, in the audit: the server by itself, or because it was told to."""
 
 MISSES = 3
 """Answers that lead nowhere until the server waits for the terminal's next registration."""
@@ -230,6 +230,21 @@ class Commander:
         if not plan.begun(plan.of(StepKind.PREPARE, self._records.steps(session.id))):
             self._end(session, now)
         self._make_due(update)  # The terminal may have to leave.
+
+    def abandoned(self, update: Update, now: float) -> bool:
+        """A person gives a terminal up: its backup is deleted, wherever its user's data is.
+
+        In a transaction. Gives whether there was a session to give up.
+        """
+        session = self._session(update)
+        if session is None:
+            return False
+        text = "given up by a person"
+        if session.outcome is None:
+            session = self._fail(session, update, text, now)
+        self._delete_backup(session, text, now, PERSON)
+        self._end(session, now)
+        return True
 
     # What the terminal says by registering
 
@@ -716,11 +731,11 @@ class Commander:
         found = self._records.backups(session.serial)
         return next((item for item in found if item.session_id == session.id), None)
 
-    def _delete_backup(self, session: Session, why: str, now: float) -> None:
+    def _delete_backup(self, session: Session, why: str, now: float, actor: str = ACTOR) -> None:
         backup = self._backup(session)
         if backup is None:
             return
-        self._records.delete_backup(backup.id, Actor(ACTOR, now, why))
+        self._records.delete_backup(backup.id, Actor(actor, now, why))
         self._done(plan.of(StepKind.DELETE_BACKUP, self._records.steps(session.id)), now)
 
     def _done(self, step: Step, now: float) -> None:

@@ -473,9 +473,7 @@ class ServerCore:
             UnknownError: there is no such update.
             ConflictError: it is too late.
         """
-        update = self.records.update(update_id)
-        if update is None:
-            raise UnknownError(f"there is no update {update_id}", hint="see `unbrick update list`")
+        update = self._known(update_id)
         can = self._commander.can_cancel(update)
         if not (can if update.commanded else update.state in CANCELLABLE):
             raise ConflictError(
@@ -487,6 +485,28 @@ class ServerCore:
             if update.commanded:
                 self._commander.cancelled(cancelled, now)
         return cancelled
+
+    def abandon_update(self, update_id: int, now: float) -> Update:
+        """Give up a commanded update whose terminal will not come back, and delete its backup.
+
+        Raises:
+            UnknownError: there is no such update.
+            ConflictError: nothing of it goes on.
+        """
+        update = self._known(update_id)
+        with self.records.transaction():
+            if not self._commander.abandoned(update, now):
+                raise ConflictError(
+                    f"update {update_id} is {update.state.value}, and nothing of it goes on",
+                    hint=f"see `unbrick update show {update_id}`",
+                )
+        return self._known(update_id)
+
+    def _known(self, update_id: int) -> Update:
+        update = self.records.update(update_id)
+        if update is None:
+            raise UnknownError(f"there is no update {update_id}", hint="see `unbrick update list`")
+        return update
 
     def send_text(self, serial: str, text: str, now: float) -> TextMessage:
         """Send a text to a terminal's user; it is queued until it is delivered.

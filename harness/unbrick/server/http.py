@@ -14,6 +14,8 @@ GET, POST   /api/updates                every update; starts one: {serial, versi
                                         is "staged" (what it is without) or "commanded"
 GET         /api/updates/{id}           one, with its events, and its session if it is commanded
 DELETE      /api/updates/{id}           cancels it
+DELETE      /api/updates/{id}/backup    gives up a commanded update whose terminal will not come
+                                        back, and deletes the backup of its user's data
 GET         /api/sessions/{id}          the session of a commanded update, with its plan
 POST        /api/messages               sends a text to a terminal's user: {serial, text}
 POST        /api/center                 the customer center is there; calls are taken for 15 s
@@ -182,6 +184,9 @@ class _Api:
             Route("/api/updates", _guarded(self.start), methods=["POST"]),
             Route("/api/updates/{update_id:int}", _guarded(self.update)),
             Route("/api/updates/{update_id:int}", _guarded(self.cancel), methods=["DELETE"]),
+            Route(
+                "/api/updates/{update_id:int}/backup", _guarded(self.abandon), methods=["DELETE"]
+            ),
             Route("/api/sessions/{session_id:int}", _guarded(self.session)),
             Route("/api/messages", _guarded(self.message), methods=["POST"]),
             Route("/api/center", _guarded(self.center_is_there), methods=["POST"]),
@@ -284,6 +289,11 @@ class _Api:
         update_id = min(request.path_params["update_id"], 2**63 - 1)
         update = self._core.cancel_update(update_id, self._clock())
         self._pump()
+        return JSONResponse(self._update(update))
+
+    async def abandon(self, request: Request) -> JSONResponse:
+        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        update = self._core.abandon_update(update_id, self._clock())
         return JSONResponse(self._update(update))
 
     async def message(self, request: Request) -> JSONResponse:
