@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import aiocoap
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
 from unbrick.bench.system import System
@@ -131,6 +134,129 @@ def test_a_new_center_knows_nothing_of_calls_of_another() -> None:
     assert user.heard[-1].last
     assert user.records.calls()[0].outcome == "broken off"
     assert "is ready for your terminal" in user.calls(2)
+
+
+# Whatever goes wrong
+
+EVENTS = st.one_of(
+    st.sampled_from(["call", "call again", "hang up", "key again", "terminal starts anew"]),
+    st.sampled_from(["server starts anew", "center starts anew", "center is gone", "registers"]),
+    st.sampled_from("0129#").map("press {}".format),
+    st.integers(1, 4).map("lose {} answers".format),
+    st.sampled_from([1, 8, 25]).map("wait {}".format),
+)
+
+
+class Unlucky(User):
+    """Things go wrong for this user: texts arrive whose answers are lost, and parts start anew."""
+
+    def __init__(self) -> None:
+        self.lost = self.number = self.pressed = 0
+        self.on = False
+        self.there = True
+        super().__init__()
+
+    def _answer(self, request: Any) -> None:
+        (path,) = request.message.opt.uri_path
+        if path != "say":
+            super()._answer(request)
+            return
+        said = Say.decode(request.message.payload)
+        code = aiocoap.CHANGED
+        if not self.on or said.number != self.number:
+            code = aiocoap.NOT_FOUND
+        elif said.count >= len(self.heard):
+            assert said.count == len(self.heard), "no text is left out"
+            self.heard.append(said)
+            self.on = not said.last
+        elif said == self.heard[-1] and said.last:
+            pass
+        else:
+            assert said == self.heard[said.count], "what was said is not changed"
+        self.lost -= 1
+        response = None if self.lost >= 0 else aiocoap.Message(code=code)
+        self.core.outcome(request.ticket, response, self.now)
+
+    def waits(self, seconds: float = 1.0) -> str:
+        if self.there:
+            return super().waits(seconds)
+        center, self.center = self.center, Nobody()
+        try:
+            return super().waits(seconds)
+        finally:
+            self.center = center
+
+    def meets(self, event: str) -> None:
+        match event.split():
+            case ["call"] if not self.on:
+                self.number += 1
+                self._call()
+            case ["call", "again"] if self.on:
+                self.sends("call", Call(SERIAL, self.number).encode())
+            case ["hang", "up"]:
+                self.on = False
+                self.sends("hang-up", HangUp(SERIAL, self.number).encode())
+            case ["press", key] if self.on:
+                code = self.sends("key", Key(SERIAL, self.number, self.pressed, key).encode())
+                self.pressed += code.is_successful()
+            case ["key", "again"] if self.on and self.pressed:
+                self.sends("key", Key(SERIAL, self.number, self.pressed - 1, "1").encode())
+            case ["terminal", *_]:
+                self.number, self.on = 0, False
+                self.sends("register", registration().encode())
+            case _:
+                self._else(event)
+
+    def _else(self, event: str) -> None:
+        match event.split():
+            case ["server", *_]:
+                self.core = ServerCore(self.records, inspect)
+                self.center._core = self.core
+            case ["center", "starts", _]:
+                self.center, self.there = SimulatedCenter(self.core), True
+            case ["center", *_]:
+                self.there = False
+            case ["registers"]:
+                self.sends("register", registration().encode())
+            case ["lose", count, _]:
+                self.lost = int(count)
+            case ["wait", seconds]:
+                self.waits(float(seconds))
+
+    def _call(self) -> None:
+        code = self.sends("call", Call(SERIAL, self.number).encode())
+        if code.is_successful():
+            self.on, self.pressed, self.heard = True, 0, []
+
+
+class Nobody:
+    """Where a center was."""
+
+    def step(self, now: float) -> None:
+        """Do nothing."""
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(EVENTS, max_size=14))
+def test_claim_b4_whatever_happens_texts_come_in_their_order_and_every_call_ends(
+    events: list[str],
+) -> None:
+    user = Unlucky()
+    for event in events:
+        user.meets(event)
+        user.waits(0.5)
+    user.lost = 0
+    for _ in range(4):  # It registers every minute.
+        user.meets("registers")
+        user.waits(30)
+    assert not user.on, "the user is not left on a line that nobody holds"
+    assert user.records.terminal_calls() == []
+    going = [update for update in user.records.updates() if not update.state.ended]
+    assert len(going) <= 1
+    user.meets("center starts anew")
+    user.waits()
+    assert user.records.open_calls() == []
+    assert all("1" in call.keys for call in user.records.calls() if "told to" in call.text)
 
 
 # With the real ARM binary
