@@ -32,6 +32,12 @@ STEPS = [
     "the apparatus restores it over the wire",
     "the user's data has survived it all",
     "the server knows what runs",
+    "an upgrade to 1.3.0 is prepared before anybody asks",
+    "the user is told by text message",
+    "the user calls the customer center and presses 1",
+    "1.1.0 is upgraded to 1.3.0 by commands, step by step",
+    "the phonebook has survived that, too",
+    "nothing personal is left in the database",
 ]
 
 
@@ -52,6 +58,9 @@ def test_claim_c5_the_hil_test_runs_the_whole_system(
     assert seen[STEPS[4]].startswith("update 1 succeeded")
     assert "was interrupted" in seen[STEPS[7]]
     assert seen[STEPS[10]] == "UB-000001 runs 1.1.0"
+    assert "1.3.0+0 is newer than 1.1.0+0" in seen[STEPS[11]]
+    assert "steps" in seen[STEPS[14]]
+    assert seen[STEPS[16]] == "backup kept, backup read, backup deleted"
     console = (kept / "console.log").read_text()
     for said in ("1.1.0 confirmed", "agent: rewriting", "restoration: accepted 1.1.0"):
         assert said in console
@@ -120,7 +129,7 @@ def test_a_user_whose_data_is_lost_is_noticed(
 def test_a_server_that_does_not_start_says_why(
     monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
 ) -> None:
-    (tmp_path / "server.sqlite").write_text("this is no database, and was there before")
+    (tmp_path / "server.sqlite").mkdir()
     code, output, _ = run_broken(monkeypatch, releases, tmp_path, "--json")
     assert code == 1
     last = json.loads(output)[-1]

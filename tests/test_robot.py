@@ -100,6 +100,7 @@ def test_claim_c6_the_suites_pass_on_qemu(qemu: str, releases: Releases, tmp_pat
         "Power Is Lost In The Middle Of The Rewrite",
         "Power Is Lost While The Rebuilt Software Is Written",
         "Power Is Lost While The User Saves An Entry",
+        "S104: What Was Not Transmitted Well Is Transmitted Again",
         "S201: What Is Received Twice Is Carried Out Once",
         "S201: What Was Received Badly Is Not Carried Out",
         "The Server Is Gone For Good",

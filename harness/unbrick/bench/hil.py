@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,12 +23,14 @@ from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
 from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
+from unbrick.server.database import SqlRecords
+from unbrick.server.user_records import PreparationState, RangeKind, StepState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from unbrick.image.release import Releases
 
@@ -35,6 +38,7 @@ SERIAL = "UB-000001"
 SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
 INTO_ERASE = 0.1  # seconds after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
+SERVER_DATABASE, CENTER_DATABASE = "server.sqlite", "center.sqlite"
 ENDED = ("succeeded", "failed", "refused", "cancelled")
 
 
@@ -66,6 +70,9 @@ class HilTest:
         echo: Callable[[bytes], None] | None = None,
     ) -> None:
         self._releases, self._folder = releases, folder
+        for name in (SERVER_DATABASE, CENTER_DATABASE):  # of an earlier run
+            for old in filter(Path.is_file, folder.glob(f"{name}*")):
+                old.unlink()
         self._stack = ExitStack()
         self._engine = create_engine(engine, releases.elf_files, speed=SPEED)
         self._stack.callback(self._engine.close)
@@ -103,6 +110,12 @@ class HilTest:
             ("the apparatus restores it over the wire", self._restore),
             ("the user's data has survived it all", self._phonebook_kept),
             ("the server knows what runs", self._server_knows),
+            ("an upgrade to 1.3.0 is prepared before anybody asks", self._prepared),
+            ("the user is told by text message", self._told),
+            ("the user calls the customer center and presses 1", self._call),
+            ("1.1.0 is upgraded to 1.3.0 by commands, step by step", self._commanded),
+            ("the phonebook has survived that, too", self._phonebook_kept),
+            ("nothing personal is left in the database", self._nothing_left),
         )
         with self._stack:
             for name, action in steps:
@@ -149,11 +162,13 @@ class HilTest:
         server = Process(
             self._folder / "server.log",
             *("server", "start", "--coap-port", "0", "--http-port", "0"),
-            *("--database", str(self._folder / "server.sqlite")),
+            *("--database", str(self._folder / SERVER_DATABASE)),
         )
         self._stack.callback(server.stop)
         self._coap = server.wait_for(r"coap://(\S+?:\d+)").group(1)
         self._api = server.wait_for(r"http://\S+?:\d+").group()
+        self._records = SqlRecords(str(self._folder / SERVER_DATABASE))
+        self._stack.callback(self._records.close)
         self._start_bridge()
         return f"CoAP on {self._coap}, bridge to the modem at {self._modem.address}"
 
@@ -289,6 +304,72 @@ class HilTest:
         if not self._bench.run_until(known, 180):
             raise ServerError("the server does not know that 1.1.0 runs again")
         return f"{self._serial} runs 1.1.0"
+
+    def _prepared(self) -> str:
+        self._publish("1.3.0")
+        self._start_center()
+        terminal = self._records.terminal(self._serial)
+        pair = terminal.digest if terminal else b"", inspect(self._releases.signed["1.3.0"]).digest
+
+        def ready() -> bool:
+            prepared = self._records.preparation(*pair)
+            return prepared is not None and prepared.state is PreparationState.READY
+
+        if not self._bench.run_until(ready, 120):
+            raise ServerError("the server has not prepared an upgrade to 1.3.0")
+        erases, writes = (
+            sum(item.length for item in self._records.ranges(*pair, kind))
+            for kind in (RangeKind.ERASE, RangeKind.WRITE)
+        )
+        found = self._records.analysis(self._serial)
+        return f"{found.reason if found else ''}: {erases} bytes to erase, {writes} to write"
+
+    def _start_center(self) -> None:
+        center = Process(
+            self._folder / "center.log",
+            *("center", "start", "--port", "0", "--server-url", self._api),
+            *("--database", str(self._folder / SERVER_DATABASE)),
+            *("--accounts", str(self._folder / CENTER_DATABASE)),
+        )
+        self._stack.callback(center.stop)
+        center.wait_for("center: ready")
+
+    def _told(self) -> str:
+        return self._console.expect_pattern(r"message: Version 1\.3\.0.*(?=\r)", 120).group()
+
+    def _call(self) -> str:
+        self._console.type("call")
+        self._console.expect("Press 1 to upgrade", 60)
+        self._console.type("1")
+        self._console.expect("begins when this call has ended", 60)
+        self._console.type("hang up")
+        return "call, 1, hang up"
+
+    def _commanded(self) -> str:
+        self._expect_or_restoration("resident: commanded update", 120)
+        self._expect_or_restoration(r"1\.3\.0 confirmed", 300)
+        (session,) = self._records.sessions(self._serial)
+
+        def ended() -> bool:
+            (now,) = self._records.sessions(self._serial)
+            return now.state.ended
+
+        if not self._bench.run_until(ended, 120):
+            raise ServerError("the server has not come to the end of the commanded update")
+        state = self._await_end(session.update_id)
+        if state != "succeeded":
+            raise ServerError(f"the server says that the update {state}")
+        steps = self._records.steps(session.id)
+        not_done = [step for step in steps if step.state is not StepState.DONE]
+        if not_done:
+            raise ServerError(f"step {not_done[0].number} is {not_done[0].state.value}")
+        return f"update {session.update_id} {state}, {len(steps)} steps"
+
+    def _nothing_left(self) -> str:
+        left = self._records.backups(self._serial)
+        if left:
+            raise ServerError(f"{len(left)} backups of the user's data are left")
+        return ", ".join(entry.action.value for entry in self._records.audit(serial=self._serial))
 
     def _get(self, path: str) -> Any:
         return self._request("GET", path)
