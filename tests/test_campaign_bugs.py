@@ -1,4 +1,4 @@
-"""The campaign finds bugs that are built into the firmware, and none where there is none."""
+"""The campaign finds bugs of the firmware and of the server, and none where there is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unbrick.campaign.bugs import BUGS, Bug, look_for
+from unbrick.campaign.bugs import BUGS, SERVER_BUGS, Bug, look_for
 from unbrick.campaign.scenario import SCENARIOS
 from unbrick.campaign.verdict import INVARIANTS
 from unbrick.image.build import firmware_folder
@@ -17,13 +17,14 @@ BUILDS = ROOT / "build" / "firmware-bugs"
 PAGE = ROOT / "docs" / "bugs.md"
 
 # One search of the good firmware for each different search that finds a bug, the deepest of them.
+ALL = (*BUGS, *SERVER_BUGS)
 SEARCHES = {
-    (bug.scenario, bug.torn, bug.exact, bug.partition): bug
-    for bug in sorted(BUGS, key=lambda bug: bug.depth)
+    (bug.scenario, bug.torn, bug.exact, bug.partition, bug.deaths): bug
+    for bug in sorted(ALL, key=lambda bug: bug.depth)
 }
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.folder)
+@pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.folder)
 def test_the_campaign_finds(bug: Bug) -> None:
     result = look_for(bug, BUILDS)
     assert result.violations, f"{bug.name} was not found: {result.statement}"
@@ -51,10 +52,11 @@ def test_every_bug_that_can_be_built_in_is_looked_for() -> None:
 
 
 def test_every_invariant_has_a_bug_that_breaks_it() -> None:
-    broken = {INVARIANTS[kind].partition(":")[0] for bug in BUGS for kind in bug.kinds}
+    broken = {INVARIANTS[kind].partition(":")[0] for bug in ALL for kind in bug.kinds}
     assert broken == {"1", "2", "3", "4", "5"}
 
 
 def test_every_bug_is_looked_for_where_there_is_something_to_find() -> None:
-    assert {bug.scenario for bug in BUGS} <= set(SCENARIOS)
-    assert {kind for bug in BUGS for kind in bug.kinds} <= set(INVARIANTS)
+    assert {bug.scenario for bug in ALL} <= set(SCENARIOS)
+    assert {kind for bug in ALL for kind in bug.kinds} <= set(INVARIANTS)
+    assert len({bug.folder for bug in ALL}) == len(ALL)

@@ -252,6 +252,7 @@ def test_a_good_server_is_passed() -> None:
     ("kind", "store", "cells"),
     [
         ("server-lies", records(DONE, DONE, DONE), nor(IMAGE)),
+        ("server-lies", records(DONE, DONE, DONE, SENT), nor(IMAGE[:897])),
         ("server-lies", records(DONE, DONE, DONE, DONE), nor(IMAGE[:895])),
         ("server-lies", records(DONE, DONE, DONE, DONE, DONE), nor(IMAGE[:1700])),
         ("server-lies", records(DONE, DONE, SENT, SENT), nor()),

@@ -1,7 +1,8 @@
-"""Bugs that can be built into the firmware, and the search that finds each of them.
+"""Bugs of the firmware and of the server, and the search that finds each of them.
 
 They are the campaign's own test: a search that misses one of them proves nothing about the firmware
-that it passes. ``firmware/lib/bug.h`` says how they are built in, ``docs/bugs.md`` what finds them.
+that it passes. ``firmware/lib/bug.h`` says how they are built in, ``campaign.server_bugs`` what the
+server does, ``docs/bugs.md`` what finds them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unbrick.campaign import server_bugs
 from unbrick.campaign.run import Here
 from unbrick.campaign.scenario import find_scenario
 from unbrick.campaign.search import Bounds, search
@@ -23,7 +27,7 @@ from unbrick.image.build import firmware_folder, read_releases
 from unbrick.image.release import make_releases
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
@@ -38,8 +42,8 @@ class Bug:
     """One bug.
 
     Attributes:
-        name: as in ``firmware/lib/bug.h``, without ``BUG_``.
-        about: what the firmware does, in one sentence.
+        name: of the firmware's as in ``firmware/lib/bug.h``, without ``BUG_``.
+        about: what the firmware, or the server, does, in one sentence.
         scenario: the scenario that finds it.
         kinds: of the violation that it must be found by, keys of
             :data:`unbrick.campaign.verdict.INVARIANTS`.
@@ -47,6 +51,8 @@ class Bug:
         torn: whether operations must be torn to find it.
         exact: whether it hides behind what the canonical form takes for granted of the firmware.
         partition: where to look for it; None: everywhere.
+        deaths: whether the server must die to find it.
+        server: a context in which the server has the bug; None: the firmware has it.
     """
 
     name: str
@@ -57,6 +63,8 @@ class Bug:
     torn: bool = True
     exact: bool = False
     partition: str | None = None
+    deaths: bool = False
+    server: Callable[[], AbstractContextManager[None]] | None = None
 
     @property
     def folder(self) -> str:
@@ -66,7 +74,7 @@ class Bug:
     @property
     def defines(self) -> dict[str, str]:
         """The build switch: macros for :func:`unbrick.image.release.make_releases`."""
-        return {"BUG_SEEDED": f"BUG_{self.name}"}
+        return {} if self.server else {"BUG_SEEDED": f"BUG_{self.name}"}
 
     @property
     def bounds(self) -> Bounds:
@@ -76,6 +84,7 @@ class Bug:
             torn=self.torn,
             exact=self.exact,
             partition=self.partition,
+            deaths=None if self.deaths else 0,
             stop_early=True,
         )
 
@@ -263,7 +272,148 @@ BUGS = (
         depth=1,
         torn=False,
     ),
+    Bug("BACKUP_NOT_SEALED", "The backup is not sealed.", "commanded", ("data-read",)),
+    Bug(
+        "CHANGES_NOT_SEEN",
+        "The commanded update begins although the user's data has changed since its backup.",
+        "meddled",
+        ("data-lost",),
+    ),
+    Bug(
+        "RESTORE_UNSTORED",
+        "The terminal confirms that it has the user's data back before it has stored it.",
+        "hasty",
+        ("data-lost",),
+    ),
+    Bug(
+        "RESTORE_UNAUTHENTICATED",
+        "A backup is opened without a look at whether it was changed.",
+        "tampered",
+        ("data-lost",),
+    ),
+    Bug(
+        "ERASE_REPEATED",
+        "A repeated command to erase is carried out again.",
+        "commanded",
+        ("restless",),
+        deaths=True,
+    ),
+    Bug(
+        "RESULT_TOO_EARLY",
+        "The result of an erase is sent before the erase has begun.",
+        "commanded",
+        ("server-lies",),
+    ),
+    Bug(
+        "START_UNSIGNED",
+        "A commanded update begins without a look at the signature.",
+        "commandedforged",
+        ("forged",),
+    ),
+    Bug(
+        "FINISH_UNVERIFIED",
+        "What was commanded is put on trial without a look at it.",
+        "commandeddamaged",
+        ("forged",),
+    ),
+    Bug(
+        "NONCE_NOT_CHECKED",
+        "A command from before the terminal's last start is obeyed.",
+        "echoed",
+        ("restless", "server-lies"),
+        depth=1,
+        torn=False,
+        partition="application",
+    ),
+    Bug(
+        "COMMANDED_FORGOTTEN",
+        "Boot starts the application in the midst of a commanded update.",
+        "commanded",
+        ("rejected",),
+    ),
+    Bug(
+        "GIVES_UP_WITHOUT_WIRE",
+        "The resident program does not listen to the wire when the server has gone.",
+        "abandoned",
+        ("bricked",),
+        deaths=True,
+    ),
 )
+
+SERVER_BUGS = (
+    Bug(
+        "BACKUP_DELETED_WHEN_SENT",
+        "The backup is deleted when it was sent, and not when the terminal has confirmed it.",
+        "migrated",
+        ("data-lost",),
+        server=server_bugs.deleted_when_sent,
+    ),
+    Bug(
+        "BACKUP_LEFT",
+        "The backup of an update that comes to nothing is left.",
+        "commandedforged",
+        ("data-left",),
+        server=server_bugs.backup_left,
+    ),
+    Bug(
+        "BACKUP_DELETED_WITH_FAILURE",
+        "The backup of an update that fails is deleted, whatever was erased.",
+        "commandeddamaged",
+        ("data-lost",),
+        server=server_bugs.failed_and_deleted,
+    ),
+    Bug(
+        "CANCELLED_TOO_LATE",
+        "An update can be cancelled when the user's data is erased already.",
+        "recalledlate",
+        ("data-lost",),
+        server=server_bugs.cancelled_too_late,
+    ),
+    Bug(
+        "OLD_BACKUP_KEPT",
+        "The old backup is kept when the user's data has changed since.",
+        "meddled",
+        ("bricked", "rejected", "data-lost"),
+        server=server_bugs.old_backup_kept,
+    ),
+    Bug(
+        "DELETED_IN_SILENCE",
+        "The audit does not say that a backup was deleted.",
+        "commanded",
+        ("unaudited",),
+        server=server_bugs.deleted_in_silence,
+    ),
+    Bug(
+        "DONE_WHEN_SENT",
+        "A step is done when it is sent.",
+        "commanded",
+        ("server-lies",),
+        server=server_bugs.done_when_sent,
+    ),
+    Bug(
+        "SENT_IS_DONE",
+        "After its restart the server goes on behind the step that it had sent.",
+        "commanded",
+        ("server-lies",),
+        deaths=True,
+        server=server_bugs.sent_is_done_after_a_restart,
+    ),
+    Bug(
+        "OLD_RESULT_BELIEVED",
+        "The result of a command from before the terminal's last start counts.",
+        "echoed",
+        ("server-lies",),
+        server=server_bugs.old_result_believed,
+    ),
+    Bug(
+        "SUCCESS_WHEN_TOLD",
+        "An update has succeeded when the resident program says that it is finished.",
+        "commandedfailing",
+        ("server-lies",),
+        server=server_bugs.success_when_told,
+    ),
+)
+"""Bugs of the server."""
 
 
 def needed_releases(scenario: Scenario) -> list[str]:
@@ -316,7 +466,7 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
         ToolBrokenError: the scenario cannot even begin.
     """
     scenario = find_scenario(bug.scenario)
-    if seeded:
+    if seeded and bug.server is None:
         releases = build(bug.defines, scenario, folder / bug.folder)
     else:
         releases = build({}, scenario, folder / f"good-{scenario.name}")
@@ -325,13 +475,14 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
     run = partial(run_session, engine, releases)
     bounds = bug.bounds if seeded else replace(bug.bounds, states=QUICK)
     images = images_of(releases)
-    return search(scenario, start, run, Here(), bounds, workers=1, images=images)
+    with bug.server() if seeded and bug.server else nullcontext():
+        return search(scenario, start, run, Here(), bounds, workers=1, images=images)
 
 
-def table(results: Mapping[str, Result]) -> str:
-    """The table of ``docs/bugs.md``: every bug, and the case that shows it."""
-    rows = ["| bug | what the firmware does | found as | case |", "|---|---|---|---|"]
-    for bug in BUGS:
+def table(bugs: Iterable[Bug], who: str, results: Mapping[str, Result]) -> str:
+    """A table of ``docs/bugs.md``: every bug, and the case that shows it; ``who`` has the bugs."""
+    rows = [f"| bug | what the {who} does | found as | case |", "|---|---|---|---|"]
+    for bug in bugs:
         found = results[bug.name].violations
         shown = f"`{found[0].id}`" if found else "none"
         kind = found[0].outcome.violation[0] if found and found[0].outcome.violation else "-"
@@ -341,4 +492,6 @@ def table(results: Mapping[str, Result]) -> str:
 
 if __name__ == "__main__":
     place = firmware_folder().parent / "build" / "firmware-bugs"
-    sys.stdout.write(table({bug.name: look_for(bug, place) for bug in BUGS}) + "\n")
+    for some, has_it in ((BUGS, "firmware"), (SERVER_BUGS, "server")):
+        found = {bug.name: look_for(bug, place) for bug in some}
+        sys.stdout.write(table(some, has_it, found) + "\n\n")

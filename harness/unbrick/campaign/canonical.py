@@ -24,6 +24,11 @@ sound:
   All else counts cell by cell. Blocks whose erase is still to come do not count. What the steps
   are the server knows: this part of the form needs its plan. When weak cells make no difference
   here in any way of reading, they are none: the write that is to come makes them sure.
+- **Journal under command.** At every start boot writes the journal's state once more before
+  anything else is looked at, and how it does that depends on nothing else. So for a journal that
+  says COMMANDED in every way of reading, and has torn or weak slots besides, it is left out how far
+  the steps are (``repaired_first``): what it is like when boot has repaired it is a state of its
+  own, which was met before, for it is the one in which boot had begun to write.
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
 
 Everything else counts as it is.
@@ -189,6 +194,23 @@ def _range(
             found.append(("other", begin, hashlib.sha256(there).hexdigest()))
         begin += size
     return found
+
+
+def repaired_first(cells: Cells) -> bool:
+    """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
+    in_doubt = any(_JOURNAL.offset <= offset < _JOURNAL.end for offset, _ in cells.weak)
+    for resolution in range(RESOLUTIONS if cells.weak else 1):
+        readable = cells.readable(resolution)
+        halves = [readable.blocks[(_JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK)]
+        if not is_commanded(halves):
+            return False
+        for half in halves:
+            if valid_header(half) is None:
+                in_doubt |= bool(half.strip(b"\xff"))
+            else:
+                kept, _, beyond = _half(half, newest_only=True)
+                in_doubt |= "torn" in kept or any(slot != "blank" for slot in beyond)
+    return in_doubt
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:

@@ -3,7 +3,8 @@
 ``staged/12-weak+1/5`` reads: scenario ``staged``; in its first session power is lost in flash
 operation 12, which is torn in the way called ``weak``; in the second session weak cells read in way
 1, and power is lost just before operation 5; the third session is the case. A step ``7@3`` loses
-power with 7 operations done, after the server's third change of mind. ``staged~17`` is the scenario
+power with 7 operations done, after the server's third change of mind; ``7-half@3`` in the midst of
+operation 7, after it. ``staged~17`` is the scenario
 over the bad link number 17 (``unbrick.campaign.links``). ``commanded/12!7``: in the session that
 follows, the server dies at its seventh change of mind, before it can say anything of it, and is
 there again at once; with ``!7-said`` just after it has said it; with ``!7-late`` then, too, and it
@@ -19,7 +20,7 @@ from unbrick.errors import SetupError
 
 _DEATH = r"(?:!(\d+)(?:-(said|late))?)?"
 _FIRST = re.compile(rf"([a-z0-9-]+)(?:~(\d+))?{_DEATH}")
-_STEP = re.compile(rf"(\d+)(?:-([a-z-]+)|@(\d+))?(?:\+(\d))?{_DEATH}")
+_STEP = re.compile(rf"(\d+)(?:-([a-z-]+))?(?:@(\d+))?(?:\+(\d))?{_DEATH}")
 
 
 @dataclass(frozen=True)

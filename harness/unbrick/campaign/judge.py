@@ -15,10 +15,14 @@ from unbrick.campaign.canonical import HEADER, SLOT, is_commanded, valid_header
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.nor.cells import BLOCK
+from unbrick.server.records import UpdateState
 from unbrick.server.user_records import AuditAction, StepKind, StepState
+from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unbrick.board.description import Partition
     from unbrick.campaign.memory import ServerState, Store
     from unbrick.campaign.story import Story
@@ -49,6 +53,9 @@ class Judge:
         self._key = key
         self._kept = {backup.id for backup in self._store.backups()}
         self._audited = len(self._entries())
+        self._succeeded = {
+            update.id for update in self._store.updates() if update.state is UpdateState.SUCCEEDED
+        }
 
     def look(self, server: ServerState) -> None:
         """Judge what is newly remembered.
@@ -58,6 +65,7 @@ class Judge:
         """
         if not server.sessions:
             return
+        self._check_success(server)
         self._check_audit(server)
         for backup in server.backups:
             self._check_sealed(backup)
@@ -71,6 +79,22 @@ class Judge:
         """The halves of a record log, each to where it is blank."""
         halves = (self._read(log.offset + at, BLOCK) for at in range(0, log.size, BLOCK))
         return [half[: half.find(_BLANK)] for half in halves]
+
+    def _check_success(self, server: ServerState) -> None:
+        """An update succeeds by a registration with the new digest, and by nothing else."""
+        runs = {
+            terminal.digest
+            for terminal in server.terminals
+            if terminal.state is TerminalState.APPLICATION
+        }
+        succeeded = {
+            update.id: update for update in server.updates if update.state is UpdateState.SUCCEEDED
+        }
+        for number, update in succeeded.items():
+            if number not in self._succeeded and update.digest not in runs:
+                text = f"update {number} succeeded, and {update.version} has not registered"
+                raise Violation("server-lies", text)
+        self._succeeded = set(succeeded)
 
     # The user's data
 
@@ -144,20 +168,28 @@ class Judge:
     def _check_truth(self, session: Session, done: list[Step]) -> None:
         image = self._store.image_file(session.digest)
         writes = [step for step in self._store.steps(session.id) if step.kind is StepKind.WRITE]
-        begun = [step.offset for step in writes if step.state is not StepState.WAITING]
+        begun = [step for step in writes if step.state is not StepState.WAITING]
         for step in done:
+            expected: list[tuple[int, bytes]] = []
             if step.kind is StepKind.ERASE:
-                if any(step.offset <= at < step.offset + step.length for at in begun):
-                    continue  # something is being written into the block since
-                expected = b"\xff" * step.length
+                expected = [(at, b"\xff" * size) for at, size in _left_out(step, begun)]
             elif step.kind in (StepKind.WRITE, StepKind.CHECK):
                 start = step.offset - APPLICATION.offset
-                expected = image[start : start + step.length].ljust(step.length, b"\xff")
-            else:
-                continue
-            if self._read(step.offset, len(expected)) != expected:
+                data = image[start : start + step.length].ljust(step.length, b"\xff")
+                expected = [(step.offset, data)]
+            if any(self._read(at, len(data)) != data for at, data in expected):
                 text = f"step {step.number}, {step.kind.value}, is not done"
                 raise Violation("server-lies", f"{text} at {step.offset:#x}")
+
+
+def _left_out(erase: Step, writes: list[Step]) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what an erase has erased and no write has begun with."""
+    at, end = erase.offset, erase.offset + erase.length
+    for write in sorted(writes, key=lambda step: step.offset):
+        if at <= write.offset < end:
+            yield at, write.offset - at
+            at = write.offset + write.length
+    yield at, max(0, end - at)
 
 
 def check_nothing_left(store: Store) -> None:

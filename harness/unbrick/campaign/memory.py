@@ -13,6 +13,7 @@ from unbrick.campaign.canonical import Plan
 from unbrick.nor.cells import BLOCK
 from unbrick.server.records import MemoryRecords
 from unbrick.server.user_records import Backup, Session, Step, StepKind
+from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,15 +47,18 @@ class ServerState:
         """Without what follows from the rest."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @property
-    def form(self) -> tuple[object, ...]:
+    def form(self, *, steps: bool = True) -> tuple[object, ...]:
         """What of it can make a difference: no times, no words for people, no numbers that only
-        count up, and of sessions that have ended only how.
+        count up; of sessions that have ended only how; and of a terminal that is commanded not what
+        it runs: nothing is decided by that before it is an application, or in restoration, again.
+
+        Args:
+            steps: whether it counts how far the steps are.
         """
         terminals = [
             (
                 t.serial,
-                t.digest,
+                t.state is not TerminalState.COMMANDED and t.digest,
                 t.state,
                 t.last_update_id,
                 t.last_result,
@@ -81,14 +85,21 @@ class ServerState:
             _what_counts(session) if session.id in going else (session.update_id, session.state)
             for session in self.sessions
         ]
-        steps = [_what_counts(step) for step in self.steps if step.session_id in going]
+        going_steps = [
+            _what_counts(step) for step in self.steps if steps and step.session_id in going
+        ]
         backups = [_what_counts(backup) for backup in self.backups]
-        return (terminals, updates, self.messages, sessions, steps, backups)
+        return (terminals, updates, self.messages, sessions, going_steps, backups)
 
     @cached_property
     def canonical(self) -> str:
         """The form as a digest: states of the server with the same one count as one."""
-        return hashlib.sha256(repr(self.form).encode()).hexdigest()
+        return hashlib.sha256(repr(self.form()).encode()).hexdigest()
+
+    @cached_property
+    def canonical_without_steps(self) -> str:
+        """The same without how far the steps are."""
+        return hashlib.sha256(repr(self.form(steps=False)).encode()).hexdigest()
 
     @cached_property
     def _ranges(self) -> tuple[bytes, tuple[tuple[int, int, bool], ...], frozenset[int]] | None:
@@ -165,6 +176,10 @@ class Store(MemoryRecords):
         self._counts = dict(state.counts)
         self._events = {}
         self._audit = []
+
+    def spoil_file(self, digest: bytes, file: bytes) -> None:
+        """Make another file of a published image."""
+        self._files[digest] = file
 
     def sealed(self, backup_id: int) -> bytes:
         """What a backup holds; the looking is not audited, for it is the judge who looks."""

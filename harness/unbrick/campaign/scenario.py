@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unbrick.errors import SetupError
+from unbrick.link.simulated import LATENCY
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ class Scenario:
         commanded: the server commands ``updates`` step by step, after the user's data is in its
             care; it may die whenever it has changed its mind, while the terminal goes on.
         meddled: ``saves`` are saved just when the data has been backed up.
-        recalled: the update is cancelled when the data has been backed up.
+        recalled: an operator cancels the update when the data is ``backed up``, or tries to when
+            the application is being ``erased``.
+        echoed: what was said in an earlier start of the resident program comes once more.
+        tampered: when the data is given back, it is changed on its way, the first time.
+        latency: seconds that a message takes over the wireless link, one way.
     """
 
     name: str
@@ -68,7 +73,10 @@ class Scenario:
     differences: str | None = None
     commanded: bool = False
     meddled: bool = False
-    recalled: bool = False
+    recalled: str = ""
+    echoed: bool = False
+    tampered: bool = False
+    latency: float = LATENCY
 
     @property
     def mortal(self) -> bool:
@@ -275,7 +283,56 @@ SCENARIOS = {
             rescue_by="link",
             published=("1.0.0",),
             commanded=True,
-            recalled=True,
+            recalled="backed up",
+        ),
+        Scenario(
+            "recalledlate",
+            "somebody tries to cancel the commanded update to 2.0.0 while it erases",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            commanded=True,
+            recalled="erased",
+        ),
+        Scenario(
+            "commandeddamaged",
+            "what the server commands becomes an image that is damaged: 1.0.0 is restored",
+            updates=("2.0.0",),
+            rescue="1.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            imposter="damaged 2.0.0",
+            commanded=True,
+        ),
+        Scenario(
+            "hasty",
+            "as migrated, over a link without any delay",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            commanded=True,
+            latency=0.0,
+        ),
+        Scenario(
+            "echoed",
+            "as commanded, and what was said in an earlier start comes once more",
+            updates=("1.1.0",),
+            rescue_by="link",
+            published=("1.0.0",),
+            commanded=True,
+            echoed=True,
+        ),
+        Scenario(
+            "tampered",
+            "as migrated, and the user's data is changed when it is given back first",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            commanded=True,
+            tampered=True,
         ),
     )
 }

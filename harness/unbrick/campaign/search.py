@@ -64,7 +64,8 @@ class Bounds:
         if self.partition is None:
             return True
         part = BOARD.partition(self.partition)
-        at = ops[step.op].offset if step.op < len(ops) and step.change is None else -1
+        inside = step.op < len(ops) and (step.change is None or step.torn)
+        at = ops[step.op].offset if inside else -1
         return part.offset <= at < part.end
 
 
@@ -141,13 +142,18 @@ def losses(
 
     The new case's weak cells read in way 0; the search adds the other ways.
     """
-    cells = state.cells
+    before = cells = state.cells
     marks = deque(enumerate(outcome.marks))
     server = outcome.marks[0].server
     for index in range(len(outcome.ops) + 1):
         while marks and marks[0][1].ops <= index:
             number, mark = marks.popleft()
             server = mark.server
+            begun = outcome.ops[index - 1] if index else None
+            if torn and begun is not None and mark.time < begun.end:
+                for variant in variants(begun):
+                    step = Step(index - 1, variant, change=number)
+                    yield case.then(step), State(tear(before, begun, variant), server)
             yield case.then(Step(index, change=number)), State(cells, server)
         yield case.then(Step(index)), State(cells, server)
         if index == len(outcome.ops):
@@ -156,7 +162,7 @@ def losses(
         if torn:
             for variant in variants(op):
                 yield case.then(Step(index, variant)), State(tear(cells, op, variant), server)
-        cells = cells.after([op])
+        before, cells = cells, cells.after([op])
 
 
 def after_loss(case: CaseId, step: Step, state: State, outcome: Outcome) -> State:

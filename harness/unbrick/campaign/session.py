@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
-from unbrick.campaign.canonical import canonical
+from unbrick.campaign.canonical import canonical, repaired_first
 from unbrick.campaign.judge import Judge, check_nothing_left
 from unbrick.campaign.links import bad_link
 from unbrick.campaign.story import SERIAL, Story, inspect_once
@@ -53,6 +54,8 @@ class State:
             plan = self.server.plan(images)
         except KeyError:
             return self.exact_key
+        if plan is not None and repaired_first(self.cells):
+            return canonical(self.cells), self.server.canonical_without_steps
         return canonical(self.cells, plan), self.server.canonical
 
     @property
@@ -63,10 +66,14 @@ class State:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment at which the server had changed its mind: so many operations had been begun."""
+    """A moment at which the server had changed its mind: so many operations had been begun.
+
+    ``time`` is in virtual seconds of the session.
+    """
 
     ops: int
     server: ServerState
+    time: float = 0.0
 
 
 @dataclass
@@ -117,10 +124,12 @@ class _Recorder:
         if server == self._seen:
             return
         self._seen = server
+        same = self.marks and server.canonical == self.marks[-1].server.canonical
+        if not same:
+            self.marks.append(Mark(self._engine.op_count, server, self._engine.now))
         self._judge.look(server)
-        if self.marks and server.canonical == self.marks[-1].server.canonical:
+        if same:
             return
-        self.marks.append(Mark(self._engine.op_count, server))
         if self._death is not None and self._death.change == len(self.marks) - 1:
             self._story.server_dies(self._death.when)
 
@@ -157,13 +166,16 @@ def run_session(
     story = Story(engine, releases, scenario, state.server, link=bad)
     recorder = _Recorder(story, engine, death)
     story.bench.peers.append(recorder)
-    recorder.step(0.0)
     violation = None
     try:
+        recorder.step(0.0)
         story.run()
         _check_end(story)
         check_nothing_left(story.store)
-        _check_differences(story, [op for op in engine.ops if _is_of_application(op)])
+        ops = [op for op in engine.ops if _is_of_application(op)]
+        _check_differences(story, ops)
+        if scenario.commanded:
+            _check_erases(ops)
         _check_need(story, readable, engine.op_count)
     except Violation as found:
         violation = (found.kind, str(found))
@@ -224,8 +236,21 @@ def _check_differences(story: Story, ops: list[FlashOp]) -> None:
         raise Violation("forged", "a differential file for other software was begun with")
     if kind == "forged" and "agent: rewriting" in story.bench.console.text:
         raise Violation("forged", "an image that nobody has signed was rebuilt and written")
-    if story.scenario.commanded and story.scenario.imposter and ops:
+    imposter = (story.scenario.imposter or "") if story.scenario.commanded else ""
+    if imposter.startswith("forged") and ops:
         raise Violation("forged", "for an image that nobody has signed the NOR was erased")
+    failed = [update.result for update in story.store.updates(SERIAL) if update.commanded]
+    if imposter and Result.TRIAL_FAILED in failed:
+        raise Violation("forged", "what must be refused was put on trial")
+
+
+def _check_erases(ops: list[FlashOp]) -> None:
+    """One command erases a block once."""
+    last: dict[int, str] = {}
+    for op in ops:
+        if op.kind == last.get(op.offset // BOARD.nor.block_size) == "erase":
+            raise Violation("restless", f"the block at {op.offset:#x} was erased twice")
+        last[op.offset // BOARD.nor.block_size] = op.kind
 
 
 def _check_need(story: Story, before: Cells, ops: int) -> None:
@@ -233,7 +258,7 @@ def _check_need(story: Story, before: Cells, ops: int) -> None:
     scenario = story.scenario
     if scenario.installed and not (scenario.saves or scenario.updates) and ops:
         raise Violation("restless", "a healthy terminal writes its NOR when it starts")
-    untouched = story.bench.console.text.partition("agent: rewriting")[0]
+    untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
     if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
         return
     nor = before.image()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
@@ -267,7 +292,9 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
         saved=(),
         commanded=False,
         meddled=False,
-        recalled=False,
+        recalled="",
+        echoed=False,
+        tampered=False,
     )
     outcome = run_session(engine, releases, before, State(cells, None))
     if outcome.violation or outcome.final is None:

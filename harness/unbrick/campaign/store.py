@@ -145,7 +145,10 @@ def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
             for op in outcome.ops
         ],
         "rows": rows.rows,
-        "marks": [[mark.ops, server] for mark, server in zip(outcome.marks, servers, strict=True)],
+        "marks": [
+            [mark.ops, server, mark.time]
+            for mark, server in zip(outcome.marks, servers, strict=True)
+        ],
         "downtime": outcome.downtime,
         "virtual": outcome.virtual,
         "seconds": outcome.seconds,
@@ -177,8 +180,8 @@ def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outc
         ]
         known: dict[int, Any] = {}
         marks = [
-            Mark(int(count), _server_from_json(server, body["rows"], known))
-            for count, server in body["marks"]
+            Mark(int(count), _server_from_json(server, body["rows"], known), float(time))
+            for count, server, time in body["marks"]
         ]
         violation = None if body["violation"] is None else (*map(str, body["violation"]),)
         return Outcome(

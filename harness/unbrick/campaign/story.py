@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
+from unbrick.campaign.adversary import Echo, TamperedStore
 from unbrick.campaign.links import BAD_FOR
 from unbrick.campaign.memory import Store
 from unbrick.campaign.verdict import Violation
@@ -27,6 +29,7 @@ from unbrick.server.analysis import AtOnce
 from unbrick.server.core import ServerCore
 from unbrick.server.orders import ConflictError
 from unbrick.server.records import UpdateState
+from unbrick.server.user_records import StepKind, StepState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from unbrick.engine.base import Engine
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
+    from unbrick.link.simulated import Server
+    from unbrick.server.records import Update
 
 SERIAL = "UB-000001"
 LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
@@ -49,6 +54,9 @@ AWAY = 100.0
 """Seconds that a server stays away that is late: a resident program has long given it up by then.
 """
 
+SIGNATURE_SIZE = 64
+"""Bytes of an Ed25519 signature, which is what comes last in an image."""
+
 MOST_TRANSFERS = 5  # that a terminal needs to be restored, and more
 MOST_STARTS = 40  # that any story needs, and more
 LONG_TEXT = 8000  # characters of a console in which it is worth to look for too many starts
@@ -58,6 +66,12 @@ LONG_TEXT = 8000  # characters of a console in which it is worth to look for too
 def inspect_once(image: bytes) -> ImageInfo:
     """What an image is; the same few images are met in every session."""
     return inspect(image)
+
+
+@lru_cache(maxsize=16)
+def inspect_as_claimed(image: bytes, genuine: ImageInfo) -> ImageInfo:
+    """What an imposter claims to be, with the signature that it has."""
+    return replace(genuine, signature=image[-SIGNATURE_SIZE:])
 
 
 @lru_cache(maxsize=16)
@@ -132,23 +146,29 @@ class Story:
         link: BadLink | None = None,
     ) -> None:
         self.engine, self.releases, self.scenario = engine, releases, scenario
-        self.store = Store()
+        self.store = TamperedStore() if scenario.tampered else Store()
+        self._imposter = _imposter(releases, scenario)
         self.core = self.new_server()
         wanted = {*scenario.before, *scenario.updates, *scenario.published}
         if scenario.interrupted_by:
             wanted.add(scenario.interrupted_by)
-        imposter = _imposter(releases, scenario)
-        if imposter and scenario.rescue_by == "link":
-            self.core.publish(imposter[0], 0.0)  # what it claims to be is known from now on
         for version in sorted(wanted):
             self.core.publish(releases.signed[version], 0.0)
+        if self._imposter and scenario.commanded:
+            self.store.spoil_file(self._imposter[1].digest, self._imposter[0])
+        elif self._imposter and scenario.rescue_by == "link":
+            self.core.publish(self._imposter[0], 0.0)
         if server is not None:
             self.store.put_back(server)
             self.core = self.new_server()
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
-        self.link = SimulatedLink(engine.radio, self.core, faults=faults)
-        self.bystander = Bystander(self.bench.console, releases.signed[scenario.rescue], imposter)
+        self.link = SimulatedLink(
+            engine.radio, self._as_seen(self.core), faults=faults, latency=scenario.latency
+        )
+        self.bystander = Bystander(
+            self.bench.console, releases.signed[scenario.rescue], self._imposter
+        )
         if scenario.rescue_by == "wire":
             self.bench.peers.append(_DeadInRestoration(self.bench.console, self.link))
         self.bench.peers.append(self.link)
@@ -161,6 +181,8 @@ class Story:
             self.bench.peers.append(self.absence)
         if scenario.recalled:
             self.bench.peers.append(_Recall(self))
+        if scenario.tampered:
+            self.bench.peers.append(_Repentance(self))
         self._held = link.held if link else ()
         self.first_prompt: float | None = None
         self._link_is_bad = link is not None
@@ -170,9 +192,19 @@ class Story:
         kind = self.scenario.differences
         return ServerCore(
             self.store,
-            inspect_once,
+            self._inspect,
             AtOnce(self.store, partial(differ_once, kind) if kind is not None else None),
         )
+
+    def _inspect(self, image: bytes) -> ImageInfo:
+        """What an image is, or claims to be."""
+        if self._imposter is not None and image == self._imposter[0]:
+            return inspect_as_claimed(*self._imposter)
+        return inspect_once(image)
+
+    def _as_seen(self, core: ServerCore) -> Server:
+        """The server as the terminal sees it."""
+        return Echo(core, SERIAL) if self.scenario.echoed else core
 
     def server_dies(self, when: str) -> None:
         """The server is killed, and goes on from its records.
@@ -191,7 +223,7 @@ class Story:
     def server_returns(self) -> None:
         """A server is there again."""
         self.core = self.new_server()
-        self.link.server_returns(self.core)
+        self.link.server_returns(self._as_seen(self.core))
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.
@@ -269,7 +301,7 @@ class Story:
         ended = self.store.update(update)
         if self.scenario.differences == "forged" or self.scenario.imposter:
             return
-        if ended and ended.result in _NOT_OUR_FAULT and not self._link_is_bad:
+        if ended and self._is_unfounded(ended) and not self._link_is_bad:
             raise Violation("rejected", f"the update to {version} ended with {ended.result}")
 
     def _state(self, update: int) -> UpdateState:
@@ -277,6 +309,12 @@ class Story:
         if found is None:
             raise Violation("server-lies", f"the server has forgotten update {update}")
         return found.state
+
+    def _is_unfounded(self, ended: Update) -> bool:
+        """Whether an update has failed for a reason that it cannot have had."""
+        if ended.result in _NOT_OUR_FAULT:
+            return True
+        return ended.commanded and ended.state is UpdateState.FAILED and ended.result in _NO_REASON
 
     def _has_ended(self, update: int) -> bool:
         return self._state(update).ended and not self.store.unfinished_sessions(SERIAL)
@@ -341,7 +379,7 @@ class _DeadInRestoration:
 
 
 class _Recall:
-    """The operator cancels the update, once in a session, when a backup is there."""
+    """The operator cancels the update, once in a session, when it is as far as that."""
 
     def __init__(self, story: Story) -> None:
         self._story, self._tried = story, False
@@ -349,12 +387,38 @@ class _Recall:
     def step(self, now: float) -> None:
         """Do what is due."""
         story = self._story
-        if self._tried or not story.link.server_alive or not story.store.backups(SERIAL):
+        if self._tried or not story.link.server_alive:
             return
-        self._tried = True
         for session in story.store.unfinished_sessions(SERIAL):
-            with suppress(ConflictError):  # it is too late
-                story.core.cancel_update(session.update_id, now)
+            if self._is_time(session.id):
+                self._tried = True
+                with suppress(ConflictError):  # it is too late
+                    story.core.cancel_update(session.update_id, now)
+
+    def _is_time(self, session_id: int) -> bool:
+        store = self._story.store
+        if self._story.scenario.recalled == "backed up":
+            return bool(store.backups(SERIAL))
+        erases = [step for step in store.steps(session_id) if step.kind is StepKind.ERASE]
+        return erases[-1].state is StepState.SENT
+
+
+class _Repentance:
+    """Whoever has changed the user's data on its way back does so no more, once it was refused."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+
+    def step(self, _now: float) -> None:
+        """Do what is due."""
+        store = self._story.store
+        if not isinstance(store, TamperedStore) or not store.tampered:
+            return
+        for session in store.unfinished_sessions(SERIAL):
+            steps = store.steps(session.id)
+            if any(step.result == Result.BACKUP_UNREADABLE for step in steps):
+                store.repent()
+                self._story.server_dies("")
 
 
 class _Absence:
@@ -410,6 +474,7 @@ def _imposter(releases: Releases, scenario: Scenario) -> tuple[bytes, ImageInfo]
     return bytes(changed), inspect_once(genuine)
 
 
+_NO_REASON = {None, Result.SUCCESS, Result.INTERRUPTED}
 _NOT_OUR_FAULT = {
     Result.FILE_DIGEST_WRONG,
     Result.IMAGE_MALFORMED,
@@ -417,5 +482,10 @@ _NOT_OUR_FAULT = {
     Result.SIGNATURE_WRONG,
     Result.WRONG_BASE,
     Result.NOT_REBUILT,
+    Result.USERDATA_CHANGED,
+    Result.OUT_OF_TURN,
+    Result.ERASE_FAILED,
+    Result.PROGRAM_FAILED,
+    Result.OTHER_CONTENT,
 }
 _CANCELLABLE = {UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING}

@@ -1,0 +1,130 @@
+"""Bugs that can be put into the server for as long as a search lasts; see ``campaign.bugs``.
+
+The product knows nothing of them: methods are replaced here, in this process.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from unbrick.campaign.memory import Store
+from unbrick.server import plan
+from unbrick.server.commanded import Commander
+from unbrick.server.records import UpdateState
+from unbrick.server.user_records import StepKind, StepState
+from unbrick.wire.commands import CommandResult
+from unbrick.wire.messages import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def _replaced(owner: type[Any], name: str) -> Callable[[Callable[..., Any]], Callable[[], Any]]:
+    """Makes of a function, which gets the genuine method first, a context that replaces it."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[[], Any]:
+        @contextmanager
+        def context() -> Iterator[None]:
+            genuine = getattr(owner, name)
+
+            def bad(*args: Any, **kwargs: Any) -> Any:
+                return function(genuine, *args, **kwargs)
+
+            with patch.object(owner, name, bad):
+                yield
+
+        return context
+
+    return decorate
+
+
+@_replaced(Commander, "_piece_back")
+def deleted_when_sent(
+    genuine: Any, self: Any, session: Any, step: Any, update: Any, now: float
+) -> Any:
+    """The backup is deleted when the last of it has been sent."""
+    piece = genuine(self, session, step, update, now)
+    if piece is not None and piece.offset + len(piece.data) == piece.size:
+        self._delete_backup(session, "it was sent", now)
+    return piece
+
+
+@_replaced(Commander, "_settle")
+def backup_left(_genuine: Any, self: Any, session: Any, now: float) -> None:
+    """A session that comes to nothing ends without a thought of the backup."""
+    self._end(session, now)
+
+
+@_replaced(Commander, "_sent")
+def done_when_sent(genuine: Any, self: Any, step: Any, now: float) -> None:
+    """A command is done when it is sent."""
+    if step.kind in (StepKind.ERASE, StepKind.WRITE, StepKind.CHECK):
+        self._done(step, now)
+    else:
+        genuine(self, step, now)
+
+
+@_replaced(Commander, "__init__")
+def sent_is_done_after_a_restart(genuine: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """After its restart the server goes on behind what it had sent."""
+    genuine(self, *args, **kwargs)
+    for session in self._records.unfinished_sessions():
+        for step in self._records.steps(session.id):
+            if step.kind in plan.COMMANDS and step.state is StepState.SENT:
+                self._done(step, 0.0)
+
+
+@_replaced(Commander, "result")
+def old_result_believed(genuine: Any, self: Any, payload: bytes, now: float) -> Any:
+    """The result of another start of the terminal counts, too."""
+    found = CommandResult.decode(payload)
+    terminal = self._records.terminal(found.serial)
+    if terminal is not None:
+        payload = replace(found, nonce=terminal.nonce).encode()
+    return genuine(self, payload, now)
+
+
+@_replaced(Commander, "_carried_out")
+def success_when_told(
+    genuine: Any, self: Any, session: Any, update: Any, step: Any, found: Any, now: float
+) -> None:
+    """The update has succeeded when the resident program says that it is finished."""
+    genuine(self, session, update, step, found, now)
+    if step.kind is StepKind.RESTART and found.result is Result.SUCCESS:
+        self._log.change(update, UpdateState.SUCCEEDED, "finished", now, Result.SUCCESS)
+
+
+@_replaced(Commander, "can_cancel")
+def cancelled_too_late(_genuine: Any, _self: Any, update: Any) -> bool:
+    """An update can be cancelled until it has ended."""
+    return not update.state.ended
+
+
+@_replaced(Commander, "_fail")
+def failed_and_deleted(
+    genuine: Any, self: Any, session: Any, update: Any, text: str, now: float, result: Any = None
+) -> Any:
+    """When an update fails its backup is deleted."""
+    self._delete_backup(session, text, now)
+    return genuine(self, session, update, text, now, result)
+
+
+@_replaced(Commander, "_upgrading")
+def old_backup_kept(
+    genuine: Any, self: Any, session: Any, update: Any, decision: Any, now: float
+) -> Any:
+    """When the user's data has changed since its backup, the backup is kept as it is."""
+    if decision.result is not Result.USERDATA_CHANGED:
+        return genuine(self, session, update, decision, now)
+    return False
+
+
+@_replaced(Store, "delete_backup")
+def deleted_in_silence(genuine: Any, self: Any, backup_id: int, actor: Any) -> None:
+    """The audit does not say that a backup was deleted."""
+    entries = list(self._audit)
+    genuine(self, backup_id, actor)
+    self._audit = entries
