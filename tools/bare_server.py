@@ -1,6 +1,7 @@
 """A bare ``aiocoap`` server to compare ours with: it answers from memory and keeps nothing.
 
-Arguments: the UDP port, and the file that every terminal is to have.
+Arguments: the UDP port, the file that every terminal is to have, and ``commanded`` when it is to be
+written there by commands.
 """
 
 from __future__ import annotations
@@ -8,77 +9,151 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiocoap
 from aiocoap.pipe import Pipe
 
-from unbrick.wire.messages import CBOR_FORMAT, FILE_FORMAT, Announcement, Kind, Registration
+from unbrick.board import BOARD
+from unbrick.wire.commands import (
+    BackupPiece,
+    BackupRequest,
+    Check,
+    Command,
+    CommandResult,
+    Erase,
+    Finish,
+    RestorePiece,
+    Upgrade,
+    Write,
+)
+from unbrick.wire.messages import (
+    CBOR_FORMAT,
+    FILE_FORMAT,
+    Announcement,
+    Kind,
+    Registration,
+    TerminalState,
+)
 
 HOST = "127.0.0.1"
 VERSION = "1.1.0+0"
+WRITE = 896  # bytes
 
 
 class BareSite:
-    """Answers from memory what the server answers from its records, and announces as it does."""
+    """Answers from memory what the server answers from its records, and asks what it asks."""
 
-    def __init__(self, file: bytes) -> None:
+    def __init__(self, file: bytes, *, commanded: bool) -> None:
         self.context: aiocoap.Context | None = None
         self._file = file
         self._digest = hashlib.sha256(file).digest()
+        self._commanded = commanded
         self._ids: dict[str, int] = {}
+        self._commands: dict[str, Iterator[Command]] = {}
+        self._backups: dict[str, BackupPiece] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         """Answer a request."""
         request = pipe.request
-        path = request.opt.uri_path
-        if path[0] == "file":
-            number, _, exponent = request.opt.block2
-            start = number << (exponent + 4)
-            end = start + (1 << (exponent + 4))
-            response = aiocoap.Message(code=aiocoap.CONTENT, payload=self._file[start:end])
-            response.opt.etag = self._digest[:8]
-            response.opt.content_format = FILE_FORMAT
-            response.opt.block2 = (number, end < len(self._file), exponent)
-            pipe.add_response(response, is_last=True)
+        path = request.opt.uri_path[0]
+        if path == "file":
+            pipe.add_response(self._block(*request.opt.block2), is_last=True)
             return
         pipe.add_response(aiocoap.Message(code=aiocoap.CHANGED), is_last=True)
-        if path[0] == "register":
+        if path == "register":
             said = Registration.decode(request.payload)
-            if said.version != VERSION:
-                task = asyncio.get_running_loop().create_task(self._announce(said, request.remote))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            update_id = self._ids.setdefault(said.serial, len(self._ids) + 1)
+            if said.state is TerminalState.COMMANDED:
+                self._commands[said.serial] = self._all_commands(update_id, said.nonce)
+                self._begin(self._command(said.serial, request.remote))
+            elif said.version != VERSION:
+                begin = self._prepare if self._commanded else self._announce
+                self._begin(begin(said, update_id, request.remote))
+            elif self._commanded:
+                self._begin(self._give_back(said.serial, update_id, request.remote))
+        elif path == "result":
+            result = CommandResult.decode(request.payload)
+            self._begin(self._command(result.serial, request.remote))
 
-    async def _announce(self, said: Registration, remote: object) -> None:
-        update_id = self._ids.setdefault(said.serial, len(self._ids) + 1)
-        announcement = Announcement(
-            update_id,
-            Kind.FULL_IMAGE,
-            len(self._file),
-            self._digest,
-            VERSION,
-            self._digest,
-            len(self._file),
-            0,
-        )
-        message = aiocoap.Message(
-            code=aiocoap.POST, payload=announcement.encode(), uri_path=("announce",)
-        )
+    def _block(self, number: int, _more: bool, exponent: int) -> aiocoap.Message:
+        start = number << (exponent + 4)
+        end = start + (1 << (exponent + 4))
+        response = aiocoap.Message(code=aiocoap.CONTENT, payload=self._file[start:end])
+        response.opt.etag = self._digest[:8]
+        response.opt.content_format = FILE_FORMAT
+        response.opt.block2 = (number, end < len(self._file), exponent)
+        return response
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, remote: object, path: str, payload: bytes) -> bytes:
+        message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
         message.opt.content_format = CBOR_FORMAT
         message.remote = remote
         assert self.context is not None  # noqa: S101 - set before the first request
-        await self.context.request(message, handle_blockwise=False).response
+        response = await self.context.request(message, handle_blockwise=False).response
+        return bytes(response.payload)
+
+    async def _announce(self, _said: Registration, update_id: int, remote: object) -> None:
+        size = len(self._file)
+        announcement = Announcement(
+            update_id, Kind.FULL_IMAGE, size, self._digest, VERSION, self._digest, size, 0
+        )
+        await self._ask(remote, "announce", announcement.encode())
+
+    async def _prepare(self, said: Registration, update_id: int, remote: object) -> None:
+        asked = BackupRequest(update_id, 0).encode()
+        backup = BackupPiece.decode(await self._ask(remote, "backup", asked))
+        self._backups[said.serial] = backup
+        upgrade = Upgrade(
+            update_id,
+            VERSION,
+            self._digest,
+            len(self._file),
+            bytes(64),
+            said.hardware_id,
+            said.security_counter,
+            backup.checksum,
+        )
+        await self._ask(remote, "upgrade", upgrade.encode())
+
+    def _all_commands(self, update_id: int, nonce: int) -> Iterator[Command]:
+        start, file = BOARD.partition("application").offset, self._file
+        pieces = [(at, file[at : at + WRITE]) for at in range(0, len(file), WRITE)]
+        last = len(pieces) + 2
+        yield Erase(update_id, nonce, 1, start, BOARD.nor.block_size)
+        for number, (at, piece) in enumerate(pieces, 2):
+            yield Write(update_id, nonce, number, start + at, piece)
+        yield Check(update_id, nonce, last, start, len(file), self._digest)
+        yield Finish(update_id, nonce, last + 1)
+
+    async def _command(self, serial: str, remote: object) -> None:
+        command = next(self._commands[serial], None)
+        if command is not None:
+            await self._ask(remote, command.path, command.encode())
+
+    async def _give_back(self, serial: str, update_id: int, remote: object) -> None:
+        backup = self._backups[serial]
+        piece = RestorePiece(update_id, backup.size, backup.checksum, 0, backup.data)
+        await self._ask(remote, "restore", piece.encode())
 
 
-async def bare(file: bytes, port: int) -> None:
+async def bare(port: int, file: bytes, *, commanded: bool) -> None:
     """Serve for ever."""
-    site = BareSite(file)
+    site = BareSite(file, commanded=commanded)
     site.context = await aiocoap.Context.create_server_context(site, bind=(HOST, port))
     print("ready", flush=True)
     await asyncio.get_running_loop().create_future()
 
 
 if __name__ == "__main__":
-    asyncio.run(bare(Path(sys.argv[2]).read_bytes(), int(sys.argv[1])))
+    asyncio.run(
+        bare(int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), commanded="commanded" in sys.argv)
+    )

@@ -25,10 +25,12 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 
 from performance_page import ROOT, machine, write_section
-from unbrick.bench.fleet import COURSE, Fleet, courses, order
+from unbrick.bench.fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from unbrick.bench.fleet_terminal import UNPUBLISHED
 from unbrick.board import BOARD
 from unbrick.errors import ToolBrokenError
 from unbrick.image.build import firmware_folder
+from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import full_url
@@ -54,16 +56,7 @@ length of the queue.
 """
 
 
-def serial(number: int) -> str:
-    """Of the terminal with this number."""
-    return f"LOAD-{number:05}"
-
-
 # Processes
-
-
-def _me(*arguments: str) -> list[str]:
-    return [sys.executable, __file__, *arguments]
 
 
 @contextmanager
@@ -140,21 +133,46 @@ class Run:
         )
 
 
-def load(port: int, count: int, at_once: int, pid: int) -> Run:
-    """Run the fleet, in a process of its own, against a port."""
+@dataclass(frozen=True)
+class Load:
+    """What terminals do to a server."""
+
+    count: int
+    at_once: int
+    commanded: bool = False
+
+    def __str__(self) -> str:
+        way = "commanded" if self.commanded else "staged"
+        return f"{self.at_once} of {self.count}, {way}"
+
+    @property
+    def serials(self) -> list[str]:
+        """Of the terminals."""
+        return [f"LOAD-{number:05}" for number in range(self.count)]
+
+    @property
+    def images(self) -> list[bytes]:
+        """What is published, the wanted one last."""
+        wanted = small_image(VERSION)
+        return [small_image("1.0.0"), wanted] if self.commanded else [wanted]
+
+
+def run(what: Load, port: int, pid: int) -> Run:
+    """Run the fleet, in a process of its own, against a server."""
     before = usage(pid)
+    numbers = (what.count, what.at_once, int(what.commanded))
     done = subprocess.run(
-        _me("fleet", str(port), str(count), str(at_once)),
+        [sys.executable, __file__, "fleet", str(port), *map(str, numbers)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     after = usage(pid)
     said = json.loads(done.stdout)
-    if said["done"] != count:
-        raise ToolBrokenError(f"{count - said['done']} of {count} terminals were lost")
+    if said["done"] != what.count:
+        raise ToolBrokenError(f"{what.count - said['done']} of {what.count} terminals were lost")
     return Run(
-        count=count,
+        count=what.count,
         seconds=said["seconds"],
         requests=said["requests"],
         retransmissions=said["retransmissions"],
@@ -163,23 +181,24 @@ def load(port: int, count: int, at_once: int, pid: int) -> Run:
     )
 
 
-def fleet(port: int, count: int, at_once: int) -> None:
+def fleet(what: Load, port: int) -> None:
     """The process with the terminals: says what came of them."""
-    terminals = Fleet((serial(n) for n in range(count)), (HOST, port), at_once=at_once)
+    digest = inspect(what.images[0]).digest if what.commanded else UNPUBLISHED
+    terminals = Fleet(what.serials, (HOST, port), at_once=what.at_once, digest=digest)
     result = asyncio.run(terminals.run())
     used = resource.getrusage(resource.RUSAGE_SELF)
     said = {**vars(result), "cpu": used.ru_utime + used.ru_stime}
     json.dump(said, sys.stdout)
 
 
-def small_image() -> bytes:
+def small_image(release: str) -> bytes:
     """A signed image that is no program."""
     start = BOARD.partition("application").offset + BOARD.image_header_size
     head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
     return sign(
-        head + random.Random(VERSION).randbytes(IMAGE - len(head)),
+        head + random.Random(release).randbytes(IMAGE - len(head)),
         name="terminal",
-        version=VERSION,
+        version=release,
         build_time="2024-05-01T12:00:00Z",
         hardware_id=BOARD.hardware_id,
         security_counter=1,
@@ -187,33 +206,38 @@ def small_image() -> bytes:
     )
 
 
-def run_bare(count: int, at_once: int, file: Path) -> Run:
+def run_bare(what: Load, folder: Path) -> Run:
+    """The bare server."""
+    file = folder / "image.bin"
+    file.write_bytes(what.images[-1])
     port = free_port()
-    with process(sys.executable, str(BARE_PROGRAM), str(port), str(file)) as (running, line):
+    way = "commanded" if what.commanded else "staged"
+    with process(sys.executable, str(BARE_PROGRAM), str(port), str(file), way) as (running, line):
         if line != "ready\n":
             raise ToolBrokenError("the bare server does not start")
-        return load(port, count, at_once, running.pid)
+        return run(what, port, running.pid)
 
 
-def run_ours(count: int, at_once: int, file: Path, database: str) -> Run:
+def run_ours(what: Load, database: str) -> Run:
     """The server, on a database of its own, that has the updates ordered already."""
-    serials = [serial(number) for number in range(count)]
     with closing(SqlRecords(database)) as records:
-        order(records, [file.read_bytes()], serials)
+        order(records, what.images, what.serials)
     options = ["--coap-port", "0", "--http-port", "0", "--database", database]
-    with process(sys.executable, "-m", "unbrick.cli", "server", "start", *options) as (
-        running,
-        line,
-    ):
+    command = [sys.executable, "-m", "unbrick.cli", "server", "start", *options]
+    with process(*command) as (running, line):
         found = re.search(r"coap://[^ ]*:(\d+)", line)
         if found is None:
             raise ToolBrokenError("the server does not start")
-        result = load(int(found[1]), count, at_once, running.pid)
+        result = run(what, int(found[1]), running.pid)
     with closing(SqlRecords(database)) as records:
         told = courses(records)
-    wrong = [name for name in serials if told.get(name) != COURSE]
-    if wrong or len(told) != count:
-        raise ToolBrokenError(f"the records are wrong about {len(wrong)} terminals: {wrong[:3]}")
+        left = len(records.backups())
+    expected = COMMANDED_COURSE if what.commanded else COURSE
+    wrong = [name for name in what.serials if told.get(name) != expected]
+    if wrong or left or len(told) != what.count:
+        raise ToolBrokenError(
+            f"the records are wrong about {len(wrong)} terminals, {left} backups are left"
+        )
     return result
 
 
@@ -244,27 +268,26 @@ def postgresql() -> Iterator[Callable[[], str] | None]:
         yield make
 
 
-def measure(count: int, at_once: int, rounds: int) -> dict[str, Run]:
+def measure(what: Load, rounds: int) -> dict[str, Run]:
     """The best run of each server. They take turns, so that the machine's moods hit all."""
     best: dict[str, Run] = {}
-    with tempfile.TemporaryDirectory() as folder, postgresql() as make_database:
-        file = Path(folder) / "image.bin"
-        file.write_bytes(small_image())
+    with tempfile.TemporaryDirectory() as name, postgresql() as make_database:
+        folder = Path(name)
         for turn in range(rounds):
             runs = {
-                BARE: run_bare(count, at_once, file),
-                "Unbrick, SQLite": run_ours(count, at_once, file, f"{folder}/{turn}.db"),
+                BARE: run_bare(what, folder),
+                "Unbrick, SQLite": run_ours(what, str(folder / f"{turn}.db")),
             }
             if make_database is not None:
-                runs["Unbrick, PostgreSQL"] = run_ours(count, at_once, file, make_database())
-            for name, run in runs.items():
-                print(f"{at_once} at once, {name}: {run}", flush=True)
-                if name not in best or run.seconds < best[name].seconds:
-                    best[name] = run
+                runs["Unbrick, PostgreSQL"] = run_ours(what, make_database())
+            for server, result in runs.items():
+                print(f"{what}, {server}: {result}", flush=True)
+                if server not in best or result.seconds < best[server].seconds:
+                    best[server] = result
     return best
 
 
-def table(results: dict[int, dict[str, Run]]) -> str:
+def table(results: dict[Load, dict[str, Run]]) -> str:
     """The section of the page."""
     lines = [INTRODUCTION]
     lines.append(
@@ -273,22 +296,22 @@ def table(results: dict[int, dict[str, Run]]) -> str:
         "| sent again | memory at most, MB |"
     )
     lines.append("|--:|---|" + "--:|" * 9)
-    for at_once, runs in results.items():
-        bare_run = runs[BARE]
-        for name, run in runs.items():
+    for what, runs in results.items():
+        least = runs[BARE]
+        for server, one in runs.items():
             figures = (
-                f"{run.rate:.0f}",
-                f"{run.rate / bare_run.rate:.2f}",
-                f"{len(run.requests) / run.seconds:.0f}",
-                f"{run.cost * 1000:.1f}",
-                f"{run.cost / bare_run.cost:.2f}",
-                f"{run.median * 1000:.1f}",
-                f"{run.worst * 1000:.1f}",
-                f"{run.retransmissions}",
-                f"{run.server.peak / 1e6:.0f}",
+                f"{one.rate:.0f}",
+                f"{one.rate / least.rate:.2f}",
+                f"{len(one.requests) / one.seconds:.0f}",
+                f"{one.cost * 1000:.1f}",
+                f"{one.cost / least.cost:.2f}",
+                f"{one.median * 1000:.1f}",
+                f"{one.worst * 1000:.1f}",
+                f"{one.retransmissions}",
+                f"{one.server.peak / 1e6:.0f}",
             )
-            lines.append(f"| {at_once} of {run.count} | {name} | {' | '.join(figures)} |")
-    fleets = [run.fleet_cpu / run.seconds for runs in results.values() for run in runs.values()]
+            lines.append(f"| {what} | {server} | {' | '.join(figures)} |")
+    fleets = [one.fleet_cpu / one.seconds for runs in results.values() for one in runs.values()]
     lines += [
         "",
         f"The process with the terminals used {100 * max(fleets):.0f} % of a core at most.",
@@ -298,16 +321,25 @@ def table(results: dict[int, dict[str, Run]]) -> str:
     return "\n".join(lines)
 
 
+LOADS = {
+    Load(500, 50): 3,
+    Load(2000, 2000): 1,
+    Load(500, 50, commanded=True): 3,
+    Load(2000, 2000, commanded=True): 1,
+}
+"""What is measured, and how often."""
+
+
 def main() -> int:
     """Measure, or be one of the processes."""
     match sys.argv[1:]:
-        case ["fleet", *numbers]:
-            fleet(*map(int, numbers))
+        case ["fleet", port, count, at_once, commanded]:
+            fleet(Load(int(count), int(at_once), bool(int(commanded))), int(port))
         case []:
-            results = {50: measure(500, 50, 3), 2000: measure(2000, 2000, 1)}
+            results = {what: measure(what, rounds) for what, rounds in LOADS.items()}
             write_section("Many terminals at once", table(results))
-        case [count, at_once]:  # To look at while working on it.
-            measure(int(count), int(at_once), 1)
+        case [count, at_once, *way]:  # To look at while working on it.
+            measure(Load(int(count), int(at_once), way == ["commanded"]), 1)
     return 0
 
 

@@ -222,7 +222,7 @@ class FleetTerminal:
             update_id = self._announced.update_id if self._announced else 0
             status = Status(self._phase, update_id, self._received, 0)
             return aiocoap.Message(code=aiocoap.CONTENT, payload=status.encode())
-        self._told = True
+        self._told |= path != "backup"  # After which there is nothing new to do.
         try:
             if path == "announce":
                 answer: bytes | None = self._decide(Announcement.decode(request.payload))
