@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +16,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from unbrick.server.database import SqlRecords
-from unbrick.server.records import Image, Records, Terminal, Update, UpdateState
+from unbrick.server.records import Image, MemoryRecords, Records, Terminal, Update, UpdateState
 from unbrick.server.user_records import (
     Actor,
     Analysis,
@@ -351,6 +353,36 @@ def test_a_session_is_kept_step_by_step(open_records: Open) -> None:
         assert records.sessions(SERIAL) == records.sessions() == [ended]
         assert records.sessions("T-9") == []
         assert records.unfinished_sessions() == []
+
+
+def test_in_a_transaction_every_store_says_the_same_about_sessions(database_url: str) -> None:
+    """Stores may remember what they have read or written; nobody may notice."""
+    rng = random.Random(7)
+    database = SqlRecords(database_url)
+    stores: list[Records] = [MemoryRecords(), database]
+    for records in stores:
+        add_session(records)
+    for _ in range(40):
+        choices = [(rng.random(), rng.choice(list(StepState)), rng.randrange(3)) for _ in range(8)]
+        with contextlib.ExitStack() as stack:
+            for records in stores:
+                stack.enter_context(records.transaction())
+            for what, state, number in choices:
+                said = []
+                for records in stores:
+                    going = records.unfinished_sessions(SERIAL)
+                    last = records.sessions(SERIAL)[-1]
+                    if not going or what < 0.05:
+                        records.add_session(replace(last, state=SessionState.RUNNING), STEPS)
+                    elif what < 0.3:
+                        ends = SessionState.FAILED if what < 0.1 else SessionState.RUNNING
+                        records.save_session(replace(going[0], state=ends, text=str(what)))
+                    else:
+                        step = records.steps(last.id)[number]
+                        records.save_step(replace(step, state=state, text=str(what)))
+                    said.append((records.next_step(last.id), records.unfinished_sessions(SERIAL)))
+                assert said[0] == said[1]
+    database.close()
 
 
 def test_two_processes_share_a_database(database_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import Select, Update, bindparam, func, select, update
@@ -290,10 +290,14 @@ class SqlUserRecords(Rows):
     def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
         """See ``UserRecords``."""
         going = [state for state in SessionState if not state.ended]
-        return self._find(Session, SessionRow, state=going, serial=serial)
+        read = partial(self._find, Session, SessionRow, state=going, serial=serial)
+        if serial is None:
+            return read()
+        return list(self._known("unfinished sessions", serial, read) or ())
 
     def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
         """See ``UserRecords``."""
+        self._forget("unfinished sessions", session.serial)
         with self._together():
             kept = replace(session, id=self._add(SessionRow, dict(vars(session))))
             self._add_all(StepRow, [{**vars(step), "session_id": kept.id} for step in steps])
@@ -301,7 +305,17 @@ class SqlUserRecords(Rows):
 
     def save_session(self, session: Session) -> None:
         """See ``UserRecords``."""
-        self._save(SessionRow, dict(vars(session)))
+        with self._together():
+            others = [
+                other
+                for other in self.unfinished_sessions(session.serial)
+                if other.id != session.id
+            ]
+            found = self._save(SessionRow, dict(vars(session)))
+            if found and not session.state.ended and not others:
+                self._remember("unfinished sessions", session.serial, [session])
+            else:
+                self._forget("unfinished sessions", session.serial)
 
     def steps(self, session_id: int) -> list[Step]:
         """See ``UserRecords``."""
@@ -310,11 +324,18 @@ class SqlUserRecords(Rows):
     def next_step(self, session_id: int) -> Step | None:
         """See ``UserRecords``."""
         going = [state for state in StepState if not state.over]
-        return self._first(Step, StepRow, session_id=session_id, state=going)
+        read = partial(self._first, Step, StepRow, session_id=session_id, state=going)
+        return self._known("next step", session_id, read)
 
     def save_step(self, step: Step) -> None:
         """See ``UserRecords``."""
-        self._save(StepRow, dict(vars(step)))
+        with self._together():
+            following = self._memory.get(("next step", step.session_id))
+            self._save(StepRow, dict(vars(step)))
+            if following is not None and following.number == step.number and not step.state.over:
+                self._remember("next step", step.session_id, step)
+            else:
+                self._forget("next step", step.session_id)
 
     def backups(self, serial: str | None = None) -> list[Backup]:
         """See ``UserRecords``."""
