@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from commander import APPLICATION, BLOCK, Commander
 
 from unbrick.board import BOARD
 from unbrick.image.format import inspect
-from unbrick.wire.commands import Erase, Write
+from unbrick.link.faults import FaultPlan, Faults
+from unbrick.wire.commands import Check, Erase, Write
 from unbrick.wire.messages import Announcement, Kind, Phase, Result, TerminalState
 
 if TYPE_CHECKING:
@@ -330,6 +332,56 @@ def test_claim_b10_a_result_is_sent_until_the_server_has_taken_it(commander: Com
     commander.system.bench.run_for(30)
     assert len(commander.results) == count
     assert len({result.step for result in commander.results}) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_claim_b10_on_a_bad_link_every_command_is_carried_out_once(
+    make_system: Callable[..., System], seed: int
+) -> None:
+    plan = FaultPlan(drop=0.1, duplicate=0.2, reorder=0.2, corrupt=0.05)
+    system = make_system(faults=Faults(plan, seed))
+    commander = Commander(system)
+    commander.start()
+    at = USERDATA.offset
+    pieces = [bytes((number,)) * 100 for number in range(20)]
+    count = system.engine.op_count  # type: ignore[attr-defined]
+    assert commander.do(commander.erase(at)) is Result.SUCCESS
+    for number, piece in enumerate(pieces):
+        assert commander.do(commander.write(at + 100 * number, piece)) is Result.SUCCESS
+    written = [op.offset for op in system.engine.ops[count:]]  # type: ignore[attr-defined]
+    assert written.count(at) == 2  # the erase, and the first write
+    assert written == sorted(written), "something was carried out late"
+    assert system.engine.read_nor()[at : at + 2000] == b"".join(pieces)
+    assert sum(system.link.faults.counts.values()) > 20
+
+
+def test_claim_b10_whatever_comes_over_the_link_stays_within_its_bounds(
+    commander: Commander,
+) -> None:
+    """Commands of the right update and start, with bytes changed at random."""
+    system = commander.system
+    commander.start()
+    before = system.engine.read_nor()
+    chance = random.Random(10)
+    for number in range(300):
+        step = number + chance.randrange(1, 4)
+        head = commander.update_id, commander.nonce, step
+        offset = chance.randrange(0x0C0000, 0x300000)
+        write = Write(*head, offset, chance.randbytes(chance.randrange(1, 40)))
+        erase = Erase(*head, offset // BLOCK * BLOCK, BLOCK)
+        check = Check(*head, offset, chance.randrange(1, 1 << 20), bytes(32))
+        command = chance.choice((write, write, write, write, erase, check))
+        payload = bytearray(command.encode())
+        for _ in range(chance.randrange(3)):
+            payload[chance.randrange(len(payload))] = chance.randrange(256)
+        answer = commander.ask(command.path, bytes(payload))
+        assert answer.code in {aiocoap.CHANGED, aiocoap.BAD_REQUEST}
+    system.bench.run_for(5)
+    after = system.engine.read_nor()
+    for start, end in ((0, 0x80000), (0x100000 - BLOCK, 0x100000), (USERDATA.end, len(after))):
+        assert after[start:end] == before[start:end]
+    assert commander.status().phase is Phase.COMMANDED
+    assert len({result.step for result in commander.results}) > 20, "some were sound"
 
 
 def test_claim_b10_after_a_loss_of_power_commands_of_before_are_not_obeyed(

@@ -375,6 +375,7 @@ _Noreturn void commanded(struct terminal *terminal) {
         {"write", COAP_POST, answer_write},     {"check", COAP_POST, answer_check},
         {"finish", COAP_POST, answer_finish},   {"leave", COAP_POST, answer_leave},
     };
+    _Static_assert(sizeof resources / sizeof resources[0] <= BY_LINK_COMMANDS, "no room for them");
     static struct by_link_commands link = {
         .resources = resources,
         .resource_count = sizeof resources / sizeof resources[0],

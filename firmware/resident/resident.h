@@ -27,5 +27,8 @@ struct resident_start {
     ((struct resident_start *)(BOARD_RESIDENT_BASE + BOARD_RESIDENT_SIZE -                         \
                                sizeof(struct resident_start)))
 
+/* resident.ld leaves so much. */
+_Static_assert(sizeof(struct resident_start) <= 0x100, "no room for what is handed over");
+
 /* What is left of the pool while the resident program runs. */
 #define RESIDENT_POOL_SIZE (BOARD_RESIDENT_BASE - BOARD_POOL_BASE)
