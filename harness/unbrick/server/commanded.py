@@ -1,4 +1,4 @@
-"""Commanded updates (rows B5, B6, B8, B10): sessions that are planned, stored and worked off.
+"""Commanded updates (rows B5, B8, B10): sessions that are planned, stored and worked off.
 
 A session is a plan (``server.plan``) in the records. Whoever goes on with it, this server or the
 one after it, needs nothing else: what a message relies on is committed before it leaves, and a step
@@ -6,19 +6,13 @@ that was sent without a known result is sent again. One message of a session is 
 
 The terminal's registrations say where it is: in the application (backing up, starting the resident
 program, giving back), in the resident program (erasing, writing, checking), or in restoration. Only
-a registration with the new digest is success. ``Session.outcome`` is decided when the rewriting is
-over, well or not; the session ends when the user's data is back in its place, whatever software
-runs then. When it is back and nothing was decided (the terminal had left by itself), all begins
-again.
-
-The backup is deleted when the terminal has confirmed that it has stored it, or when nothing was
-ever erased. Until then it is kept, whatever happens, unless a person gives the terminal up.
+a registration with the new digest is success. How a session ends is said in ``server.sessions``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import aiocoap
@@ -28,11 +22,11 @@ from unbrick.image.format import ImageInfo
 from unbrick.server import plan
 from unbrick.server.analysis import Analyst
 from unbrick.server.files import Files
+from unbrick.server.keeper import Keeper
 from unbrick.server.records import Records, Terminal, Update, UpdateState
+from unbrick.server.sessions import PERSON
 from unbrick.server.update_log import UpdateLog
 from unbrick.server.user_records import (
-    Actor,
-    Backup,
     Session,
     SessionState,
     Step,
@@ -40,7 +34,6 @@ from unbrick.server.user_records import (
     StepState,
 )
 from unbrick.wire.commands import (
-    PIECE,
     BackupPiece,
     BackupRequest,
     Check,
@@ -57,36 +50,10 @@ from unbrick.wire.commands import (
 )
 from unbrick.wire.messages import CBOR_FORMAT, Decision, Result, TerminalState
 
-ACTOR, PERSON = "server", "operator"
-"""Who touches backups, in the audit: the server by itself, or because it was told to."""
-
-MISSES = 3
-"""Answers that lead nowhere until the server waits for the terminal's next registration."""
-
 LAST_COMMAND = 0xFFFF_FFFF
 """A number of a command that nothing can follow."""
 
 Request = BackupRequest | Upgrade | Command | RestorePiece
-
-
-@dataclass
-class _Gathered:
-    """A backup that is being fetched, piece by piece."""
-
-    size: int = 0
-    checksum: bytes = b""
-    data: bytes = b""
-    misses: int = 0
-
-
-@dataclass
-class _Given:
-    """A backup that is being given back; ``offset`` is what the terminal wants next."""
-
-    data: bytes
-    checksum: bytes
-    offset: int = 0
-    misses: int = 0
 
 
 @dataclass
@@ -112,7 +79,7 @@ def _message(request: Request) -> aiocoap.Message:
     return message
 
 
-class Commander:
+class Commander(Keeper):
     """Works off the sessions of a server. Without input or output, as the core is.
 
     Args:
@@ -133,32 +100,14 @@ class Commander:
         inspect: Callable[[bytes], ImageInfo],
         make_due: Callable[[Update], None],
     ) -> None:
-        self._records = records
+        super().__init__(records, log)
         self._analyst = analyst
         self._files = files
-        self._log = log
         self._inspect = inspect
         self._make_due = make_due
         self._asked: dict[int, _Asked] = {}
-        self._gathered: dict[int, _Gathered] = {}
-        self._given: dict[int, _Given] = {}
 
     # Beginning and cancelling
-
-    def live(self, serial: str) -> Session | None:
-        """The session of a terminal that has not ended."""
-        return next(iter(self._records.unfinished_sessions(serial)), None)
-
-    def open_updates(self) -> list[Update]:
-        """The updates that sessions are still going on for, ended or not."""
-        found = [
-            self._records.update(item.update_id) for item in self._records.unfinished_sessions()
-        ]
-        return [update for update in found if update is not None]
-
-    def _session(self, update: Update) -> Session | None:
-        live = self.live(update.serial)
-        return live if live is not None and live.update_id == update.id else None
 
     def begin(self, update: Update, terminal: Terminal, now: float) -> Session | None:
         """Plan the session of an update, if what it needs is prepared. In a transaction."""
@@ -353,19 +302,12 @@ class Commander:
                 running = replace(session, state=SessionState.RUNNING, changed=now)
                 self._records.save_session(running)
                 self._log.change(update, UpdateState.ANNOUNCED, "the user's data is backed up", now)
-            self._sent(step, now)
-            return BackupRequest(
-                update.id, len(self._gathered.setdefault(session.id, _Gathered()).data)
-            )
+            return self._piece_wanted(session, step, update, now)
         if step.kind is StepKind.PREPARE:
             return self._upgrade(session, step, update, now)
         if step.kind is StepKind.GIVE_BACK:
             return self._piece_back(session, step, update, now)
         return None  # It is on its way into the resident program.
-
-    def _sent(self, step: Step, now: float) -> None:
-        if step.state is not StepState.SENT:
-            self._records.save_step(replace(step, state=StepState.SENT, changed=now))
 
     def _command(self, session: Session, step: Step, terminal: Terminal, now: float) -> Command:
         if step.state is not StepState.SENT:
@@ -397,21 +339,6 @@ class Commander:
             security_counter=image.security_counter,
             backup=backup.checksum,
         )
-
-    def _piece_back(
-        self, session: Session, step: Step, update: Update, now: float
-    ) -> Request | None:
-        backup = self._backup(session)
-        if backup is None:
-            return None
-        given = self._given.get(session.id)
-        if given is None:
-            why = Actor(ACTOR, now, "it is given back")
-            given = _Given(self._records.read_backup(backup.id, why), backup.checksum)
-            self._given[session.id] = given
-        self._sent(step, now)
-        piece = given.data[given.offset : given.offset + PIECE]
-        return RestorePiece(update.id, len(given.data), given.checksum, given.offset, piece)
 
     # What comes back
 
@@ -449,13 +376,10 @@ class Commander:
         if asked.overtaken or (terminal is not None and terminal.last_seen > asked.time):
             self._make_due(update)
             return
-        if response is not None and isinstance(asked.request, BackupRequest):
-            gathered = self._gathered.setdefault(session.id, _Gathered())
-            gathered.misses += 1
-            if gathered.misses > MISSES:
-                text = f"its software keeps no backup: {response.code}"
-                self._settle(self._fail(session, update, text, now), now)
-                return
+        if response is not None and self._keeps_none(session, asked.request):
+            text = f"its software keeps no backup: {response.code}"
+            self._settle(self._fail(session, update, text, now), now)
+            return
         why = "was not answered" if response is None else f"was answered {response.code}"
         self._log.note(update.serial, f"{path_of(asked.request)} {why}", now, update.id)
 
@@ -470,53 +394,6 @@ class Commander:
         if isinstance(request, RestorePiece):
             return self._gave_back(session, update, request, RestoreAnswer.decode(payload), now)
         return self._commanded(session, update, request, CommandAnswer.decode(payload), now)
-
-    def _backed_up(
-        self,
-        session: Session,
-        update: Update,
-        request: BackupRequest,
-        piece: BackupPiece,
-        now: float,
-    ) -> bool:
-        step = plan.of(StepKind.BACK_UP, self._records.steps(session.id))
-        if session.outcome is not None or step.state is not StepState.SENT:
-            return False
-        gathered = self._gathered.setdefault(session.id, _Gathered())
-        if piece.result in (Result.OUT_OF_TURN, Result.BUSY):
-            # It has started anew, and seals again what has not been fetched.
-            return self._gather_again(session, gathered)
-        if piece.result is not Result.SUCCESS:
-            text = f"no backup: {piece.result.text}"
-            self._settle(self._fail(session, update, text, now, piece.result), now)
-            return False
-        if request.offset == 0:
-            gathered = _Gathered(piece.size, piece.checksum, b"", gathered.misses)
-        belongs = (piece.size, piece.checksum) == (gathered.size, gathered.checksum)
-        due = min(PIECE, gathered.size - len(gathered.data))
-        if not belongs or request.offset != len(gathered.data) or len(piece.data) != due:
-            return self._gather_again(session, gathered)
-        gathered.data += piece.data
-        self._gathered[session.id] = gathered
-        if len(gathered.data) < gathered.size:
-            return True
-        if hashlib.sha256(gathered.data).digest() != gathered.checksum:
-            return self._gather_again(session, gathered)
-        del self._gathered[session.id]
-        backup = Backup(0, session.id, session.serial, gathered.size, gathered.checksum, now)
-        why = Actor(ACTOR, now, f"for update {update.id}")
-        self._records.add_backup(backup, gathered.data, why)
-        self._done(step, now)
-        return True
-
-    def _gather_again(self, session: Session, gathered: _Gathered) -> bool:
-        """Fetch the backup from its beginning, at once or when the terminal registers."""
-        misses = gathered.misses + 1
-        if misses > MISSES:
-            self._gathered.pop(session.id, None)
-            return False
-        self._gathered[session.id] = _Gathered(misses=misses)
-        return True
 
     def _upgrading(self, session: Session, update: Update, decision: Decision, now: float) -> bool:
         steps = self._records.steps(session.id)
@@ -643,105 +520,3 @@ class Commander:
             self._fail(session, update, said, now, None if result in plan.SENSELESS else result)
         else:
             self._save(repeat)
-
-    def _gave_back(
-        self,
-        session: Session,
-        update: Update,
-        request: RestorePiece,
-        answer: RestoreAnswer,
-        now: float,
-    ) -> bool:
-        step = plan.of(StepKind.GIVE_BACK, self._records.steps(session.id))
-        given = self._given.get(session.id)
-        if given is None or step.state is not StepState.SENT:
-            return False
-        if answer.result is not Result.SUCCESS:
-            given.offset = 0  # From the beginning, when the terminal registers.
-            text = f"the user's data cannot be given back: {answer.result.text}"
-            self._log.note(update.serial, text, now, update.id)
-            result = int(answer.result)
-            self._records.save_step(replace(step, result=result, text=text, changed=now))
-            return False
-        if answer.offset == request.size:
-            del self._given[session.id]
-            self._done(step, now)
-            self._delete_backup(session, "the terminal has confirmed that it has it", now)
-            self._close(session, now)
-            return self._records.next_step(session.id) is not None
-        if answer.offset % PIECE or answer.offset > request.size:
-            return False
-        given.misses = given.misses + 1 if answer.offset <= given.offset else 0
-        given.offset = answer.offset
-        if given.misses > MISSES:
-            given.misses = 0
-            return False
-        return True
-
-    # How it ends
-
-    def _decide(self, session: Session, outcome: SessionState, text: str, now: float) -> Session:
-        """The rewriting is over; what is left is to see that the user's data is in its place."""
-        self._gathered.pop(session.id, None)
-        session = replace(session, outcome=outcome, text=text, changed=now)
-        self._records.save_session(session)
-        over = (StepKind.BACK_UP, *plan.REWRITING)
-        self._save(plan.skipped(self._records.steps(session.id), now, over))
-        return session
-
-    def _fail(
-        self,
-        session: Session,
-        update: Update,
-        text: str,
-        now: float,
-        result: Result | None = None,
-    ) -> Session:
-        if not update.state.ended:
-            result = None if result is Result.SUCCESS else result
-            self._log.change(update, UpdateState.FAILED, text, now, result)
-        return self._decide(session, SessionState.FAILED, text, now)
-
-    def _settle(self, session: Session, now: float) -> None:
-        """End a session if nothing of the user's is anywhere else than on the terminal."""
-        if not plan.touched(self._records.steps(session.id)):
-            self._delete_backup(session, "nothing was erased", now)
-        if self._backup(session) is None:
-            self._end(session, now)
-
-    def _end(self, session: Session, now: float) -> None:
-        left = plan.skipped(self._records.steps(session.id), now, tuple(StepKind))
-        self._save(left)
-        state = session.outcome or SessionState.FAILED
-        self._records.save_session(replace(session, state=state, changed=now))
-        self._asked.pop(session.update_id, None)
-        self._given.pop(session.id, None)
-
-    def _close(self, session: Session, now: float) -> None:
-        """The user's data is back: it is over, or begins again when nothing was decided."""
-        if session.outcome is not None:
-            self._end(session, now)
-            return
-        steps = self._records.steps(session.id)
-        self._save(plan.from_the_beginning(steps, now))
-
-    # Records
-
-    def _backup(self, session: Session) -> Backup | None:
-        found = self._records.backups(session.serial)
-        return next((item for item in found if item.session_id == session.id), None)
-
-    def _delete_backup(self, session: Session, why: str, now: float, actor: str = ACTOR) -> None:
-        backup = self._backup(session)
-        if backup is None:
-            return
-        self._records.delete_backup(backup.id, Actor(actor, now, why))
-        self._done(plan.of(StepKind.DELETE_BACKUP, self._records.steps(session.id)), now)
-
-    def _done(self, step: Step, now: float) -> None:
-        done = replace(step, state=StepState.DONE, result=0, text="", changed=now)
-        self._records.save_step(done)
-
-    def _save(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            self._records.save_step(step)
