@@ -304,6 +304,8 @@ def test_claim_b4_the_upgrade_begins_when_the_call_has_ended(system: System, how
     (update,) = system.records.updates(system.serial)
     bench.run_for(15)
     assert system.update(update.id).state is UpdateState.PENDING
+    waits = [event.text for event in system.records.events(update_id=update.id)]
+    assert waits == ["", "it begins when the call has ended"]
     if how:
         console.type(how)
     if how != "hang up":

@@ -158,7 +158,7 @@ class Views:
                     *(terminal, images, [update] if update else []),
                     sessions.get(terminal.serial, []),
                 ),
-                self._update(update) if update else None,
+                self._update(update, steps=False) if update else None,
                 calls.get(terminal.serial),
             )
             if _found(row, search.casefold()):
@@ -242,10 +242,11 @@ class Views:
         steps = records.steps(session.id)
         return SessionView(session, steps, data_of(since), next(iter(kept), None))
 
-    def _update(self, update: Update) -> UpdateView:
+    def _update(self, update: Update, *, steps: bool = True) -> UpdateView:
+        """An update; of a commanded one with its ``steps``, which are many."""
         image = self._records.image(update.digest)
         size = image.file_size if image else 0
-        session = self._session(update) if update.commanded else None
+        session = self._session(update) if update.commanded and steps else None
         if session:
             percent = 100 * session.done // len(session.steps) if session.steps else 0
             return UpdateView(update, session.stages, percent, 0, size, session)

@@ -98,7 +98,7 @@ class ServerCore:
             records, self._analyst, self._files, self._log, inspect, self._go_on
         )
         self._errands = Errands()
-        self._kept: list[Errand] = []
+        self._kept: dict[Errand, None] = {}
         # What was under way when an earlier life of this server ended.
         for update in (*records.unfinished_updates(), *self._commander.open_updates()):
             self._go_on(update)
@@ -218,8 +218,7 @@ class ServerCore:
         ``outcome`` must be called once for each of them, whatever comes of it.
         """
         self._say(self.lines.look(now))
-        kept, self._kept = self._kept, []
-        for errand in kept:
+        for errand in self._kept:
             self._errands.add(errand)
         requests: list[Outgoing] = []
         try:
@@ -302,8 +301,13 @@ class ServerCore:
         if update is None:
             return None
         if errand.kind != _STATUS and self._is_kept(update, now):
-            self._kept.append(errand)
+            if errand not in self._kept:
+                self._kept[errand] = None
+                with self.records.transaction():
+                    text = "it begins when the call has ended"
+                    self._log.note(update.serial, text, now, update.id)
             return None
+        self._kept.pop(errand, None)
         if errand.kind == _COMMAND:
             return self._commander.message(update, terminal, now)
         if update.state.ended:
