@@ -429,6 +429,21 @@ def test_finishing_with_anything_but_the_image_commanded_is_refused(commander: C
     commander.system.console.expect("update: 1.1.0 confirmed", 60)
 
 
+def test_claim_b10_older_software_is_refused_also_when_the_start_message_lies(
+    make_system: Callable[..., System],
+) -> None:
+    commander = Commander(make_system(installed="1.3.0"))
+    commander.system.power_on()
+    older = commander.upgrade_to("1.0.0", backup=commander.backup())
+    assert commander.decide(older).result is Result.OLDER_THAN_COUNTER
+    assert commander.decide(replace(older, security_counter=99)).result is Result.SUCCESS
+    commander.wait_commanded()
+    commander.rewrite("1.0.0")
+    assert commander.do(commander.finish()) is Result.OLDER_THAN_COUNTER
+    assert commander.do(commander.leave()) is Result.SUCCESS
+    commander.system.console.expect("restoration: rewrite was interrupted", 60)
+
+
 def test_leaving_before_anything_was_erased_starts_the_application_again(
     commander: Commander,
 ) -> None:

@@ -46,6 +46,8 @@ static enum result keep(const struct upgrade *upgrade) {
     state.source = JOURNAL_RADIO;
     state.result = RESULT_SUCCESS;
     state.update_id = upgrade->id;
+    /* What runs now is confirmed: nothing older may come of it, whatever the server claims. */
+    state.security_counter = update_summary().security_counter;
     state.target_version.major = upgrade->version.major;
     state.target_version.minor = upgrade->version.minor;
     state.target_version.revision = upgrade->version.revision;
