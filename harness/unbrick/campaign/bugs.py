@@ -473,7 +473,9 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
     engine = InProcessEngine(releases.elf_files)
     start = initial_state(engine, releases, scenario)
     run = partial(run_session, engine, releases)
-    bounds = bug.bounds if seeded else replace(bug.bounds, states=QUICK)
+    bounds = bug.bounds
+    if not seeded:
+        bounds = replace(bounds, states=QUICK, deaths=QUICK if bug.deaths else 0)
     images = images_of(releases)
     with bug.server() if seeded and bug.server else nullcontext():
         return search(scenario, start, run, Here(), bounds, workers=1, images=images)
