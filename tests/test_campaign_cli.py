@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from unbrick import cli_campaign
 from unbrick.campaign import run as campaign_run
+from unbrick.campaign.case import Death
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.run import Here
 from unbrick.campaign.scenario import SCENARIOS, Scenario
@@ -285,6 +286,8 @@ def test_an_outcome_is_found_by_all_that_it_depends_on(
     weak = replace(start, cells=start.cells.with_range(0x3C0000, b"\xff", b"\x01"))
     others = {
         store.key(PHONEBOOK, start, 1),
+        store.key(PHONEBOOK, start, 0, Death(1)),
+        store.key(PHONEBOOK, start, 0, Death(1, "late")),
         store.key(SCENARIOS["staged"], start, 0),
         store.key(PHONEBOOK, touched, 0),
         store.key(PHONEBOOK, weak, 0),

@@ -7,25 +7,29 @@ import json
 import struct
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.board import BOARD, MAP
-from unbrick.campaign.canonical import Plan, canonical
+from unbrick.campaign.canonical import Plan, canonical, repaired_first
 from unbrick.campaign.case import CaseId, Death, Step
 from unbrick.campaign.judge import Judge, check_nothing_left
 from unbrick.campaign.memory import ServerState, Store
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import Scenario
+from unbrick.campaign.run import Here, run_campaign
+from unbrick.campaign.scenario import SCENARIOS, Scenario
 from unbrick.campaign.search import Bounds, search
 from unbrick.campaign.session import Mark, Outcome, State
 from unbrick.campaign.store import pack, unpack
 from unbrick.campaign.verdict import Violation
+from unbrick.cli import cli
 from unbrick.image.factory import bench_key
+from unbrick.image.release import Releases
 from unbrick.nor.cells import BLOCK, Cells
 from unbrick.nor.ops import FlashOp
 from unbrick.nor.torn import tear, variants
@@ -117,6 +121,26 @@ def test_what_is_still_to_be_erased_does_not_count() -> None:
 def test_without_a_command_only_validity_counts(phase: int) -> None:
     assert canonical(nor(IMAGE[:896], phase=phase), PLAN) == canonical(nor(phase=phase), PLAN)
     assert canonical(nor(IMAGE[:896]), None) == canonical(nor(), None)
+
+
+def repairing(position: int, *extra: bytes) -> tuple[object, str]:
+    """The key of a state with more in the journal than one record, so many writes being over."""
+    cells = nor(IMAGE[: position * 896])
+    tail = 64 + 64
+    for number, slot in enumerate(extra):
+        cells = cells.with_range(JOURNAL + tail + 64 * number, slot)
+    server = records(*[DONE] * (3 + position), SENT).snapshot()
+    return State(cells, server).key({DIGEST: IMAGE})
+
+
+def test_what_boot_repairs_first_counts_once_for_all_steps() -> None:
+    assert repairing(1) != repairing(2), "how far it is counts"
+    assert repairing(1, b"torn") == repairing(2, b"torn"), "boot repairs that before all else"
+    assert repairing(1, b"torn") not in {repairing(1), repairing(2)}
+    weak = nor(IMAGE[:896]).with_range(JOURNAL + 128, b"\xff" * 64, b"\x01" * 64)
+    assert repaired_first(weak)
+    assert not repaired_first(nor(IMAGE[:896]))
+    assert not repaired_first(nor(IMAGE[:896], phase=1).with_range(JOURNAL + 128, b"torn"))
 
 
 def test_a_record_log_of_another_format_is_another() -> None:
@@ -301,6 +325,50 @@ def test_nothing_may_be_left() -> None:
     check_nothing_left(records())
     with pytest.raises(Violation, match="is left"):
         check_nothing_left(records(state=SessionState.CANCELLED))
+
+
+# With the real firmware ---------------------------------------------------------------------------
+
+COMMANDED = sorted(scenario.name for scenario in SCENARIOS.values() if scenario.commanded)
+
+
+@pytest.fixture(scope="module")
+def firmware(releases: Releases) -> Path:
+    """The folder of the build."""
+    return releases.elf_files[0].parent
+
+
+@pytest.mark.parametrize("name", COMMANDED)
+def test_without_a_fault_it_ends_well(firmware: Path, name: str) -> None:
+    result = run_campaign(SCENARIOS[name], firmware, Here(), Bounds(depth=0, deaths=0))
+    assert result.violations == [], result.statement
+    assert len(result.cases) == 1
+
+
+def test_software_that_nobody_has_signed_is_refused_whatever_happens(firmware: Path) -> None:
+    result = run_campaign(SCENARIOS["commandedforged"], firmware, Here())
+    assert result.violations == [], result.statement
+    assert result.closed
+    assert result.deaths > 3
+    assert not any(case.outcome.ops for case in result.cases)
+
+
+@pytest.mark.parametrize("name", ["migrated", "recalled"])
+def test_power_and_server_may_be_lost(firmware: Path, name: str) -> None:
+    bounds = Bounds(depth=1, states=6, deaths=2)
+    result = run_campaign(SCENARIOS[name], firmware, Here(), bounds)
+    assert result.violations == [], result.statement
+    assert {case.id.death.when for case in result.cases if case.id.death} == {"", "said", "late"}
+    assert {case.depth for case in result.cases} == {0, 1}
+
+
+def test_a_death_of_the_server_can_be_replayed(firmware: Path) -> None:
+    words = ["replay", "commandedforged!2-late", "--firmware", str(firmware)]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert "DIES when it has said so" in done.output
+    assert "step 1, prepare: sent" in done.output
+    assert CliRunner().invoke(cli, ["replay", "commandedforged!x"]).exit_code == 2
 
 
 # Deaths of the server -----------------------------------------------------------------------------

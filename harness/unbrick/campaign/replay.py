@@ -159,8 +159,11 @@ class Session:
 
     def _server(self) -> Iterator[Event]:
         before = self.outcome.marks[0].server
-        for mark in self.outcome.marks[1:]:
+        death = self.case.death
+        for number, mark in enumerate(self.outcome.marks[1:], 1):
             after = mark.server
+            if death is not None and death.change == number:
+                yield Event(mark.time, "server", _HOW_IT_DIES[death.when])
             known = {update.id: update for update in before.updates}
             for update in after.updates:
                 old = known.get(update.id)
@@ -171,7 +174,18 @@ class Session:
                 if terminal not in before.terminals:
                     text = f"{terminal.serial} runs {terminal.version}"
                     yield Event(terminal.last_seen, "server", text)
+            for step in sorted(set(after.steps) - set(before.steps), key=lambda s: s.number):
+                where = f" at {step.offset:#x}" if step.length else ""
+                text = f"step {step.number}, {step.kind.value}{where}: {step.state.value}"
+                yield Event(mark.time, "server", text)
             before = after
+
+
+_HOW_IT_DIES = {
+    "": "DIES before it can say so, and goes on from its records",
+    "said": "DIES when it has said so, and goes on from its records",
+    "late": "DIES when it has said so, and stays away for long",
+}
 
 
 def _is_text(data: bytes) -> bool:
