@@ -254,7 +254,10 @@ def bad_commands(commander: Commander) -> list[tuple[Any, Result]]:
         (Erase(update_id, nonce ^ 1, 50, app, BLOCK), turn),
         (Write(update_id, nonce, 50, 0, b"x"), malformed),
         (Write(update_id, nonce, 50, app - 1, b"xx"), malformed),
-        (Write(update_id, nonce, 50, USERDATA.end - 1, b"xx"), malformed),
+        (Write(update_id, nonce, 50, APPLICATION.end - 1, b"xx"), malformed),
+        (Write(update_id, nonce, 50, USERDATA.offset, b"\xff"), malformed),
+        (Check(update_id, nonce, 50, USERDATA.offset, 1, bytes(32)), malformed),
+        (Check(update_id, nonce, 50, APPLICATION.end - 1, 2, bytes(32)), malformed),
         (Write(update_id, nonce, 50, 0xFFFFFFFF, b"xx"), malformed),
         (Write(update_id, nonce ^ 0x80000000, 50, app, b"\0"), turn),
     ]
@@ -284,7 +287,7 @@ def test_claim_b10_a_repeated_erase_does_not_erase_what_has_been_written_since(
     commander: Commander,
 ) -> None:
     commander.start()
-    at = USERDATA.offset
+    at = APPLICATION.offset
     erase = commander.erase(at)
     assert commander.do(erase) is Result.SUCCESS
     count = len(commander.results)
@@ -304,7 +307,7 @@ def test_claim_b10_another_command_with_the_same_number_is_refused(commander: Co
     commander.step -= 1
     assert commander.said(commander.erase(USERDATA.offset + BLOCK)) is Result.OUT_OF_TURN
     commander.step -= 1
-    assert commander.said(commander.write(USERDATA.offset, b"x")) is Result.OUT_OF_TURN
+    assert commander.said(commander.write(APPLICATION.offset, b"x")) is Result.OUT_OF_TURN
 
 
 def test_claim_b10_one_command_at_a_time(commander: Commander) -> None:
@@ -322,7 +325,7 @@ def test_claim_b10_one_command_at_a_time(commander: Commander) -> None:
 def test_claim_b10_a_result_is_sent_until_the_server_has_taken_it(commander: Commander) -> None:
     commander.start()
     commander.server.answers["result"] = aiocoap.SERVICE_UNAVAILABLE
-    write = commander.write(USERDATA.end - 4, b"\0\0\0\0")
+    write = commander.write(APPLICATION.end - 4, b"\0\0\0\0")
     assert commander.do(write) is Result.SUCCESS
     commander.system.bench.run_for(10)
     assert len(commander.results) > 2

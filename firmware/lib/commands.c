@@ -75,11 +75,8 @@ static bool is_sound(const struct command *command, const struct command_rules *
             return false;
         }
     }
-    bool within = false;
-    for (size_t i = 0; i < COMMAND_RANGES; i++) {
-        within = within || is_within(command, &rules->ranges[i]);
-    }
-    return within;
+    return is_within(command, &rules->image) ||
+           (command->kind == COMMAND_ERASE && is_within(command, &rules->userdata));
 }
 
 void commands_init(struct commands *commands, const struct command_rules *rules) {

@@ -11,7 +11,6 @@
 #define COMMAND_MAX_DATA 896u
 #define COMMAND_DATA_SUM 8u /* bytes of the digest that a write carries */
 #define COMMAND_DIGEST 32u
-#define COMMAND_RANGES 2u
 
 enum command_kind {
     COMMAND_ERASE,
@@ -41,8 +40,10 @@ struct command {
 struct command_rules {
     uint32_t update_id;
     uint32_t nonce;
-    uint32_t block_size;                         /* of the NOR, a power of two */
-    struct command_range ranges[COMMAND_RANGES]; /* that may be touched */
+    uint32_t block_size;        /* of the NOR, a power of two */
+    struct command_range image; /* may be erased, written and checked */
+    /* May be erased and nothing else: the digest of a byte would tell it. */
+    struct command_range userdata;
     void (*sha256)(const uint8_t *data, uint32_t length, uint8_t digest[COMMAND_DIGEST]);
 };
 

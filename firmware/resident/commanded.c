@@ -329,8 +329,11 @@ static void carry_out_command(void) {
         return;
     }
     const enum result result = carry_out(command);
-    /* As it reads now, whatever came of it; of nothing for finish and leave. */
-    verify_sha256(system_nor(command->offset), command->length, update.report.digest, tick, NULL);
+    /* As it reads now, whatever came of it; of nothing for finish and leave. What an erase has left
+       of the user's data is nobody's business. */
+    const bool is_left = command->kind == COMMAND_ERASE && result != RESULT_SUCCESS;
+    verify_sha256(system_nor(command->offset), is_left ? 0 : command->length, update.report.digest,
+                  tick, NULL);
     commands_done(&update.commands);
     report(result);
 }
@@ -397,8 +400,8 @@ _Noreturn void commanded(struct terminal *terminal) {
         .update_id = state->update_id,
         .nonce = link.nonce,
         .block_size = AGENT->geometry()->block_size,
-        .ranges = {{BOARD_APPLICATION_OFFSET, BOARD_APPLICATION_SIZE},
-                   {BOARD_USERDATA_OFFSET, BOARD_USERDATA_SIZE}},
+        .image = {BOARD_APPLICATION_OFFSET, BOARD_APPLICATION_SIZE},
+        .userdata = {BOARD_USERDATA_OFFSET, BOARD_USERDATA_SIZE},
         .sha256 = sha256,
     };
     commands_init(&update.commands, &update.rules);

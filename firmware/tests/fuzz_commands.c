@@ -22,7 +22,8 @@ static const struct command_rules rules = {
     .update_id = ID,
     .nonce = NONCE,
     .block_size = BLOCK,
-    .ranges = {{1024, 1024}, {4096, UINT32_MAX - 4096}},
+    .image = {1024, 1024},
+    .userdata = {4096, UINT32_MAX - 4096},
     .sha256 = digest_of,
 };
 
@@ -35,7 +36,8 @@ static void check_taken(const struct command *command) {
     }
     const uint64_t end = (uint64_t)command->offset + command->length;
     CHECK(command->length > 0);
-    CHECK((command->offset >= 1024 && end <= 2048) || command->offset >= 4096);
+    CHECK((command->offset >= 1024 && end <= 2048) ||
+          (command->kind == COMMAND_ERASE && command->offset >= 4096));
     CHECK(end <= UINT32_MAX);
     if (command->kind == COMMAND_ERASE) {
         CHECK(command->offset % BLOCK == 0 && command->length == BLOCK);

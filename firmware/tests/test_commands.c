@@ -19,7 +19,8 @@ static const struct command_rules rules = {
     .update_id = ID,
     .nonce = NONCE,
     .block_size = BLOCK,
-    .ranges = {{1024, 1024}, {4096, 512}},
+    .image = {1024, 1024},
+    .userdata = {4096, 512},
     .sha256 = digest_of,
 };
 
@@ -127,6 +128,8 @@ static void test_writes(void) {
     CHECK_EQUAL(commands.command.length, COMMAND_MAX_DATA);
     CHECK(memcmp(commands.command.data, data, COMMAND_MAX_DATA) == 0);
     commands_done(&commands);
+    make_write(2, 4096, data, 1); /* in the user's data */
+    CHECK_EQUAL(take(COMMAND_WRITE), RESULT_BAD_ANNOUNCEMENT);
     make_write(2, 1024, data, COMMAND_MAX_DATA + 1);
     CHECK_EQUAL(take(COMMAND_WRITE), -1);
     make_write(2, 1024, data, 0);
