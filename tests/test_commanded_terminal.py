@@ -345,7 +345,7 @@ def test_claim_b10_on_a_bad_link_every_command_is_carried_out_once(
     system = make_system(faults=Faults(plan, seed))
     commander = Commander(system)
     commander.start()
-    at = USERDATA.offset
+    at = APPLICATION.offset
     pieces = [bytes((number,)) * 100 for number in range(20)]
     count = system.engine.op_count  # type: ignore[attr-defined]
     assert commander.do(commander.erase(at)) is Result.SUCCESS
