@@ -273,7 +273,7 @@ def test_claim_b8_only_the_blocks_that_differ_are_erased_and_written() -> None:
     assert len(sent) == sum(isinstance(c, Erase | Write) for c in terminal.done)
 
 
-def test_claim_b8_and_b10_each_command_waits_for_the_result_of_the_one_before() -> None:
+def test_claim_b8_b10_each_command_waits_for_the_result_of_the_one_before() -> None:
     w = world()
     under_way: list[int] = []
 

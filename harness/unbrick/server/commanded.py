@@ -79,6 +79,16 @@ def _message(request: Request) -> aiocoap.Message:
     return message
 
 
+def _only_received(request: Request, response: aiocoap.Message | None) -> bool:
+    """Whether a response says that a command has come; what comes of it comes in a request."""
+    if response is None or not response.code.is_successful() or not isinstance(request, Command):
+        return False
+    try:
+        return CommandAnswer.decode(response.payload).result in (Result.SUCCESS, Result.BUSY)
+    except LinkError:
+        return False
+
+
 class Commander(Keeper):
     """Works off the sessions of a server. Without input or output, as the core is.
 
@@ -347,6 +357,10 @@ class Commander(Keeper):
         asked = self._asked.pop(update.id, None)
         if asked is None:
             return
+        if _only_received(asked.request, response):
+            if asked.overtaken:
+                self._make_due(update)
+            return
         with self._records.transaction():
             session = self._session(update)
             if session is None:
@@ -431,11 +445,11 @@ class Commander(Keeper):
         answer: CommandAnswer,
         now: float,
     ) -> bool:
-        """The resident program has received a command; what comes of it comes in a request."""
+        """The resident program does not take a command."""
         if answer.result is Result.OUT_OF_TURN:
             terminal = self._records.terminal(session.serial)
             return terminal is not None and terminal.nonce != request.nonce
-        if answer.result in (Result.SUCCESS, Result.BUSY) or session.outcome is not None:
+        if session.outcome is not None:
             return False
         step = self._records.next_step(session.id)
         if step is None or step.state is not StepState.SENT or request.step != session.command:
