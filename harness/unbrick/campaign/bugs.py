@@ -334,7 +334,7 @@ BUGS = (
     Bug(
         "GIVES_UP_WITHOUT_WIRE",
         "The resident program does not listen to the wire when the server has gone.",
-        "abandoned",
+        "migrated",
         ("bricked",),
         deaths=True,
     ),
