@@ -371,6 +371,20 @@ def test_a_death_of_the_server_can_be_replayed(firmware: Path) -> None:
     assert CliRunner().invoke(cli, ["replay", "commandedforged!x"]).exit_code == 2
 
 
+def test_deaths_of_the_server_are_measured_and_kept(firmware: Path, tmp_path: Path) -> None:
+    words = ["campaign", "commandedforged", "--preset", "quick", "--firmware", str(firmware)]
+    measured = CliRunner().invoke(cli, [*words, "--coverage", "--json"])
+    assert measured.exit_code == 0, measured.output
+    lines = json.loads(measured.stdout)["coverage"]
+    assert lines
+    runs = [CliRunner().invoke(cli, [*words, "--json", "--out", str(tmp_path)]) for _ in range(2)]
+    first, again = (json.loads(run.stdout) for run in runs)
+    assert first.pop("timings")["reused"] == 0
+    assert again.pop("timings")["reused"] == again["totals"]["sessions"]
+    assert first == again
+    assert "deaths of the server" in first["scenarios"][0]["statement"]
+
+
 # Deaths of the server -----------------------------------------------------------------------------
 
 deaths = st.none() | st.builds(Death, st.integers(0, 300), st.sampled_from(["", "said", "late"]))

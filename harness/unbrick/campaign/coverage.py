@@ -16,6 +16,7 @@ from unbrick.engine.symbols import source_lines
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from unbrick.campaign.case import Death
     from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.session import Outcome, State
     from unbrick.engine.symbols import SourceLine
@@ -62,14 +63,21 @@ class CoverageRun:
         self._all: Lines = set()
         self._scenario: Scenario | None = None
 
-    def __call__(self, scenario: Scenario, state: State, resolution: int = 0) -> Outcome:
+    def __call__(
+        self,
+        scenario: Scenario,
+        state: State,
+        resolution: int = 0,
+        link: tuple[int, int] | None = None,
+        death: Death | None = None,
+    ) -> Outcome:
         """Run one session; see :func:`unbrick.campaign.session.run_session`."""
         golden = scenario != self._scenario
         if golden:
             self._all |= self._table.of(self.engine.executed())
             self._scenario = scenario
             self.engine.watch_code()
-        outcome = run_session(self.engine, self._releases, scenario, state, resolution)
+        outcome = run_session(self.engine, self._releases, scenario, state, resolution, link, death)
         if golden:
             self._golden |= self._table.of(self.engine.executed())
         return outcome
