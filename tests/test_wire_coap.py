@@ -84,6 +84,16 @@ def test_a_get_is_handled_again_and_not_remembered() -> None:
     assert not endpoint._remembered
 
 
+def test_what_was_refused_is_not_remembered() -> None:
+    def refuse(_request: Any, _now: float) -> Any:
+        return Message(code=aiocoap.BAD_REQUEST)
+
+    endpoint = CoapEndpoint(refuse, random.Random(1))
+    for mid in range(3):
+        endpoint.receive(datagram(mid=mid), 0.0)
+    assert not endpoint._remembered
+
+
 def test_requests_that_are_abandoned_end_without_response() -> None:
     endpoint, _ = make()
     endpoint.request(ask(), 5, 0.0)

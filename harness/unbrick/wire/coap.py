@@ -213,8 +213,8 @@ class CoapEndpoint:
         answer = response.encode()
         self._datagrams.append(answer)
         self._remembered.pop(request.mid, None)
-        if request.code == aiocoap.GET:
-            return  # It may be asked twice (§4.5), and its answer may be a large block.
+        if request.code == aiocoap.GET or not response.code.is_successful():
+            return  # It may be asked twice (§4.5), and whoever sends junk fills no memory.
         self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
