@@ -63,9 +63,10 @@ def test_what_was_kept_comes_back_as_it_was(open_records: Open) -> None:
         records.save_terminal(TERMINAL)
         records.add_image(IMAGE, b"the file")
         update = records.add_update(UPDATE)
-        event = records.add_event(replace(EVENT, update_id=update.id, state=UpdateState.FAILED))
+        event = replace(EVENT, id=1, update_id=update.id, state=UpdateState.FAILED)
+        records.add_event(event)
         message = records.add_message(MESSAGE)
-        assert (update.id, event.id, message.id) == (1, 1, 1)
+        assert (update.id, message.id) == (1, 1)
     with open_records() as records:
         assert records.terminal(SERIAL) == TERMINAL
         assert records.terminals() == [TERMINAL]
@@ -210,6 +211,30 @@ def test_what_another_process_writes_is_seen_in_the_next_transaction(database_ur
                     assert records.images()[-1].version == text
     ours.close()
     theirs.close()
+
+
+def test_what_is_written_in_a_transaction_is_read_in_it(open_records: Open) -> None:
+    """Whether it was written at once, or waits for the others of its kind."""
+    with open_records() as records:
+        records.add_image(IMAGE, b"")
+        with records.transaction():
+            records.save_terminal(TERMINAL)
+            update = records.add_update(UPDATE)
+            for number in range(3):
+                records.save_terminal(replace(TERMINAL, endpoint=str(number)))
+                update = replace(update, text=str(number))
+                assert records.update(update.id) is not None
+                records.save_update(update)
+                records.add_event(replace(EVENT, update_id=update.id, text=str(number)))
+                if number == 1:
+                    assert [item.text for item in records.events()] == ["0", "1"]
+                    assert [item.endpoint for item in records.terminals()] == ["1"]
+                    assert records.unfinished_updates() == [update]
+            records.add_event(EVENT)
+    with open_records() as records:
+        assert [item.text for item in records.events()] == ["0", "1", "2", "hello"]
+        assert [item.endpoint for item in records.terminals()] == ["2"]
+        assert records.updates() == [update]
 
 
 def test_what_was_undone_is_not_remembered(open_records: Open) -> None:

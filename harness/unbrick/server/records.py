@@ -225,8 +225,8 @@ class Records(UserRecords, Protocol):
     ) -> list[Event]:
         """Every event, or those of a terminal or of an update; only the ``newest``."""
 
-    def add_event(self, event: Event) -> Event:
-        """Keep a new event (its id is passed over); gives it back with its id."""
+    def add_event(self, event: Event) -> None:
+        """Keep a new event (its id is passed over)."""
 
     def messages(self, serial: str | None = None) -> list[TextMessage]:
         """Every text message, or those of a terminal."""
@@ -354,11 +354,10 @@ class MemoryRecords(MemoryUserRecords):
         ]
         return found if newest is None else found[max(0, len(found) - newest) :]
 
-    def add_event(self, event: Event) -> Event:
+    def add_event(self, event: Event) -> None:
         """See ``Records``."""
         event = replace(event, id=len(self._events) + 1)
         self._events[event.id] = event
-        return event
 
     def messages(self, serial: str | None = None) -> list[TextMessage]:
         """See ``Records``."""

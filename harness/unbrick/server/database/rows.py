@@ -71,6 +71,12 @@ def _updating(model: type[Base], names: tuple[str, ...]) -> Update:
     return found.values({name: bindparam(name) for name in names if name not in keys})
 
 
+def _keyed(model: type[Base], values: dict[str, Any]) -> dict[str, Any]:
+    """Values for ``_updating``."""
+    keys = {column.name for column in table(model).primary_key}
+    return {(_KEY + name if name in keys else name): value for name, value in values.items()}
+
+
 class Rows:
     """A database with what every store of records needs. Columns are named as fields are.
 
@@ -87,6 +93,7 @@ class Rows:
         self._undone = False  # A part of the transaction that is under way.
         self._traces = False  # Of what was deleted for good.
         self._memory: dict[tuple[object, object], Any] = {}
+        self._pending: dict[type[Base], dict[Insert | Update, list[dict[str, Any]]]] = {}
         self._seen: object = None
         self._transactions = 0
 
@@ -108,11 +115,13 @@ class Rows:
                 self._connection = connection
                 try:
                     yield
+                    check_whole(undone=self._undone)
+                    self._flush(*self._pending)
                 finally:
                     self._connection = None
-                check_whole(undone=self._undone)
         except BaseException:
             self._memory.clear()
+            self._pending.clear()
             raise
         if self._traces:
             self._traces = not wipe_log(self._engine)
@@ -142,6 +151,10 @@ class Rows:
         self._memory[what, key] = value
         if len(self._memory) > REMEMBERED:
             del self._memory[next(iter(self._memory))]
+
+    def _is_known(self, what: object, key: object) -> bool:
+        """Whether there is something under a key, for sure: only in a transaction."""
+        return self._connection is not None and (what, key) in self._memory
 
     def _forget(self, what: object, key: object) -> None:
         """Something is written, and what was remembered is no longer so."""
@@ -174,8 +187,9 @@ class Rows:
                 yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, model: type[Base]) -> Iterator[Connection]:
         if self._connection is not None:
+            self._flush(model)
             yield self._connection
         else:
             with self.transaction(), self._use() as connection:
@@ -216,6 +230,7 @@ class Rows:
         extra = {name: value for name, value in extra.items() if value is not None}
         key: Any = kind  # mypy 2 takes a type for something that cannot be hashed.
         query = _selecting(key, model, tuple(given), lists, tuple(extra), backwards)
+        self._flush(model)
         with self._use() as connection:
             return [kind(*row) for row in connection.execute(query, {**given, **extra})]
 
@@ -231,21 +246,42 @@ class Rows:
         counts = "id" in table(model).c
         if counts:
             values.pop("id", None)
-        with self._writing() as connection:
+        with self._writing(model) as connection:
             key = connection.execute(_inserting(model), values).inserted_primary_key
         return int(key[0]) if key is not None and counts else 0
 
     def _add_all(self, model: type[Base], values: list[dict[str, Any]]) -> None:
         if values:
-            with self._writing() as connection:
+            with self._writing(model) as connection:
                 connection.execute(_inserting(model), values)
 
     def _save(self, model: type[Base], values: dict[str, Any]) -> bool:
         """Change the row with this key; gives whether there is one."""
-        keys = {column.name for column in table(model).primary_key}
-        given = {(_KEY + name if name in keys else name): value for name, value in values.items()}
-        with self._writing() as connection:
+        given = _keyed(model, values)
+        with self._writing(model) as connection:
             return bool(connection.execute(_updating(model, tuple(values)), given).rowcount)
+
+    def _add_later(self, model: type[Base], values: dict[str, Any]) -> None:
+        """Add a row when the transaction ends, or when its table is read."""
+        values.pop("id", None)
+        self._write_later(model, _inserting(model), values)
+
+    def _save_later(self, model: type[Base], values: dict[str, Any]) -> None:
+        """Change the row with this key, if there is one, as ``_add_later`` adds."""
+        self._write_later(model, _updating(model, tuple(values)), _keyed(model, values))
+
+    def _write_later(
+        self, model: type[Base], statement: Insert | Update, values: dict[str, Any]
+    ) -> None:
+        with self._together():
+            self._pending.setdefault(model, {}).setdefault(statement, []).append(values)
+
+    def _flush(self, *models: type[Base]) -> None:
+        """Write what waits to be written to these tables: many rows are one statement."""
+        for model in models:
+            for statement, values in self._pending.pop(model, {}).items():
+                with self._use() as connection:
+                    connection.execute(statement, values)
 
     def _put(self, model: type[Base], values: dict[str, Any]) -> None:
         """Change the row with this key, or add it."""
@@ -257,7 +293,7 @@ class Rows:
         """Remove rows; gives whether there were any."""
         rows = table(model)
         statement = delete(rows).where(*(rows.c[name] == where[name] for name in where))
-        with self._writing() as connection:
+        with self._writing(model) as connection:
             return bool(connection.execute(statement).rowcount)
 
     def _remove_for_good(self, model: type[Base], **where: object) -> bool:

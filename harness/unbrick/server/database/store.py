@@ -58,7 +58,10 @@ class SqlRecords(SqlUserRecords):
 
     def save_terminal(self, terminal: Terminal) -> None:
         """See ``Records``."""
-        self._put(TerminalRow, dict(vars(terminal)))
+        if self._is_known(Terminal, terminal.serial):
+            self._save_later(TerminalRow, dict(vars(terminal)))
+        else:
+            self._put(TerminalRow, dict(vars(terminal)))
         self._remember(Terminal, terminal.serial, terminal)
 
     def image(self, digest: bytes) -> Image | None:
@@ -131,8 +134,11 @@ class SqlRecords(SqlUserRecords):
 
     def save_update(self, update: Update) -> None:
         """See ``Records``."""
-        if self._save(UpdateRow, dict(vars(update))):
-            self._remember(Update, update.id, update)
+        if self._is_known(Update, update.id):
+            self._save_later(UpdateRow, dict(vars(update)))
+        elif not self._save(UpdateRow, dict(vars(update))):
+            return
+        self._remember(Update, update.id, update)
 
     def events(
         self,
@@ -144,9 +150,9 @@ class SqlRecords(SqlUserRecords):
         """See ``Records``."""
         return self._page(Event, EventRow, newest, None, serial=serial, update_id=update_id)
 
-    def add_event(self, event: Event) -> Event:
+    def add_event(self, event: Event) -> None:
         """See ``Records``."""
-        return replace(event, id=self._add(EventRow, dict(vars(event))))
+        self._add_later(EventRow, dict(vars(event)))
 
     def messages(self, serial: str | None = None) -> list[TextMessage]:
         """See ``Records``."""

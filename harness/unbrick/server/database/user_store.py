@@ -175,7 +175,7 @@ class SqlUserRecords(Rows):
 
     def end_installation(self, serial: str, until: float) -> None:
         """See ``UserRecords``."""
-        with self._writing() as connection:
+        with self._writing(InstallationRow) as connection:
             connection.execute(_ending(), {"of": serial, "at": until})
 
     def analysis(self, serial: str) -> Analysis | None:
@@ -306,15 +306,13 @@ class SqlUserRecords(Rows):
     def save_session(self, session: Session) -> None:
         """See ``UserRecords``."""
         with self._together():
-            others = [
-                other
-                for other in self.unfinished_sessions(session.serial)
-                if other.id != session.id
-            ]
-            found = self._save(SessionRow, dict(vars(session)))
-            if found and not session.state.ended and not others:
-                self._remember("unfinished sessions", session.serial, [session])
+            going = self.unfinished_sessions(session.serial)
+            if [other.id for other in going] == [session.id]:
+                self._save_later(SessionRow, dict(vars(session)))
+                left = [] if session.state.ended else [session]
+                self._remember("unfinished sessions", session.serial, left)
             else:
+                self._save(SessionRow, dict(vars(session)))
                 self._forget("unfinished sessions", session.serial)
 
     def steps(self, session_id: int) -> list[Step]:
@@ -331,7 +329,7 @@ class SqlUserRecords(Rows):
         """See ``UserRecords``."""
         with self._together():
             following = self._memory.get(("next step", step.session_id))
-            self._save(StepRow, dict(vars(step)))
+            self._save_later(StepRow, dict(vars(step)))
             if following is not None and following.number == step.number and not step.state.over:
                 self._remember("next step", step.session_id, step)
             else:
