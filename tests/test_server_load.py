@@ -115,7 +115,9 @@ def test_hundreds_of_terminals_are_commanded_at_once(
     with server(database_url) as (process, port):
         digest = inspect(old_image).digest
         fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT, digest=digest)
-        assert asyncio.run(fleet.run()).done == COUNT
+        with closing(SqlRecords(database_url)) as records:
+            result = asyncio.run(fleet.run(settled=lambda: not records.unfinished_sessions()))
+        assert result.done == COUNT
         assert process.end() == 0
         assert len(process.output) == 1
     check(database_url, COMMANDED_COURSE)

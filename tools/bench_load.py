@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from unbrick.server.database.connection import full_url
 VERSION = "1.1.0"
 IMAGE = 4096  # bytes
 HOST = "127.0.0.1"
+LINGER = 4.0
+"""Seconds that commanded terminals stay when all are done: the server may have missed an answer."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -181,11 +185,23 @@ def run(what: Load, port: int, pid: int) -> Run:
     )
 
 
+class Pause:
+    """True when so many seconds have passed since it was asked first."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since = 0.0
+
+    def __call__(self) -> bool:
+        self._since = self._since or time.monotonic()
+        return time.monotonic() >= self._since + self._seconds
+
+
 def fleet(what: Load, port: int) -> None:
     """The process with the terminals: says what came of them."""
     digest = inspect(what.images[0]).digest if what.commanded else UNPUBLISHED
     terminals = Fleet(what.serials, (HOST, port), at_once=what.at_once, digest=digest)
-    result = asyncio.run(terminals.run())
+    result = asyncio.run(terminals.run(settled=Pause(LINGER if what.commanded else 0.0)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     said = {**vars(result), "cpu": used.ru_utime + used.ru_stime}
     json.dump(said, sys.stdout)

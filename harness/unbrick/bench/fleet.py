@@ -7,7 +7,7 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from unbrick.bench.fleet_terminal import PATIENCE, UNPUBLISHED, FleetTerminal, identity, post
@@ -127,8 +127,14 @@ class Fleet:
         """Terminals that have come to the end."""
         return sum(member.terminal.done for member in self._members)
 
-    async def run(self, limit: float = 600.0) -> FleetResult:
+    async def run(
+        self, limit: float = 600.0, settled: Callable[[], bool] = lambda: True
+    ) -> FleetResult:
         """Returns when all are done, or after so many seconds.
+
+        Args:
+            limit: that many.
+            settled: whether the server, too, is done with all; until then terminals answer it.
 
         Raises:
             ToolBrokenError: a terminal got another file than the one announced.
@@ -138,9 +144,11 @@ class Fleet:
         for member in self._members:
             loop.add_reader(member.socket, self._read, member)
         self._fill()
-        while self._running and not self._broken and time.monotonic() < start + limit:
+        while not self._broken and time.monotonic() < start + limit:
             await asyncio.sleep(_TURN)
             self._poll(time.monotonic())
+            if not self._running and settled():
+                break
         for member in self._members:
             loop.remove_reader(member.socket)
             member.socket.close()

@@ -201,6 +201,7 @@ class FleetTerminal:
         self._runs(obeying.upgrade.version, obeying.upgrade.digest, update_id)
         while not obeying.restored:
             yield from self._register()
+        yield post("register", self._identity.encode())  # Answered after all that came before.
 
     def _runs(self, version: str, digest: bytes, update_id: int) -> None:
         self._identity = replace(
