@@ -56,7 +56,8 @@ server and one from it. The server is one process; what it answers is committed 
 aiocoap* answers the same requests, and announces, from memory: no database, no history. The
 terminals are another process. A run in which the records do not have the whole course of every
 update does not count. When many ask at once they wait for each other: the time of a request is the
-length of the queue.
+length of the queue. A *commanded* update is 13 requests of the terminal, 12 of the server.
+Two thousand of those at once bare aiocoap does not bring to an end.
 """
 
 
@@ -290,10 +291,8 @@ def measure(what: Load, rounds: int) -> dict[str, Run]:
     with tempfile.TemporaryDirectory() as name, postgresql() as make_database:
         folder = Path(name)
         for turn in range(rounds):
-            runs = {
-                BARE: run_bare(what, folder),
-                "Unbrick, SQLite": run_ours(what, str(folder / f"{turn}.db")),
-            }
+            runs = {} if what in BEYOND_BARE else {BARE: run_bare(what, folder)}
+            runs["Unbrick, SQLite"] = run_ours(what, str(folder / f"{turn}.db"))
             if make_database is not None:
                 runs["Unbrick, PostgreSQL"] = run_ours(what, make_database())
             for server, result in runs.items():
@@ -313,14 +312,14 @@ def table(results: dict[Load, dict[str, Run]]) -> str:
     )
     lines.append("|--:|---|" + "--:|" * 9)
     for what, runs in results.items():
-        least = runs[BARE]
+        least = runs.get(BARE)
         for server, one in runs.items():
             figures = (
                 f"{one.rate:.0f}",
-                f"{one.rate / least.rate:.2f}",
+                f"{one.rate / least.rate:.2f}" if least else "",
                 f"{len(one.requests) / one.seconds:.0f}",
                 f"{one.cost * 1000:.1f}",
-                f"{one.cost / least.cost:.2f}",
+                f"{one.cost / least.cost:.2f}" if least else "",
                 f"{one.median * 1000:.1f}",
                 f"{one.worst * 1000:.1f}",
                 f"{one.retransmissions}",
@@ -344,6 +343,9 @@ LOADS = {
     Load(2000, 2000, commanded=True): 1,
 }
 """What is measured, and how often."""
+
+BEYOND_BARE = (Load(2000, 2000, commanded=True),)
+"""What ``aiocoap`` does not bring to an end: it gives up messages that wait too long."""
 
 
 def main() -> int:
