@@ -294,7 +294,7 @@ BUGS = (
     Bug(
         "ERASE_REPEATED",
         "A repeated command to erase is carried out again.",
-        "commanded",
+        "hasty",
         ("restless",),
         deaths=True,
     ),

@@ -10,7 +10,8 @@ sound:
   how many there are is left out; so are, in the journal, records older than the newest, which is
   the whole state. Of generations only the order of the halves counts. How many slots are free is
   left out while they are more than ``PLENTY``; scenarios that begin with a nearly full log search
-  compaction. A half whose header is not valid is erased before it is used: its slots are left out.
+  compaction. A half is erased before it is used: while its header is not valid its slots are left
+  out, and so are those of the older of two halves with valid headers.
 - **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
   all. A valid image counts as its digest, anything else as *damaged*.
 - **Application under command.** Only while the journal says so (phase COMMANDED) is it rewritten
@@ -133,7 +134,8 @@ def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
     swapped = headers[0] is None or (
         headers[1] is not None and (headers[1][0] - headers[0][0]) % 2**32 < 2**31
     )
-    return tuple(forms[::-1] if swapped else forms)
+    newer, older = forms[::-1] if swapped else forms
+    return newer, older[:2]
 
 
 def is_commanded(halves: Iterable[bytes]) -> bool:
