@@ -293,7 +293,7 @@ def test_an_outcome_is_found_by_all_that_it_depends_on(
         store.key(PHONEBOOK, weak, 0),
         store.key(PHONEBOOK, replace(start, server=None), 0),
     }
-    assert len(others | {key}) == 6
+    assert len(others | {key}) == 8
     store.close()
     other = OutcomeStore(path, "tool and other firmware")
     assert other.get(key, start) is None
