@@ -20,7 +20,7 @@ PATIENCE = 120.0  # seconds until something that should have come is given up
 def unbrick(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``unbrick`` to its end."""
     return subprocess.run(
-        _command(arguments), capture_output=True, text=True, check=False, timeout=100, **options
+        _command(arguments), capture_output=True, text=True, check=False, timeout=300, **options
     )
 
 

@@ -35,7 +35,7 @@ def test_boot_holds_the_public_key(releases: Releases) -> None:
     raw = load_public_key(releases.key).public_bytes_raw()
     assert raw in releases.boot
     assert all(path.is_file() for path in releases.elf_files)
-    assert len(releases.elf_files) == 2 + len(releases.signed)
+    assert len(releases.elf_files) == 3 + len(releases.signed)
 
 
 def test_firmware_build_writes_images_for_both_ways(tmp_path: Path, releases: Releases) -> None:

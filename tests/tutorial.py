@@ -34,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import re
 import select
 import shutil
@@ -389,12 +390,19 @@ def _environment(folder: Path, stands_for: dict[str, str]) -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now, for TCP and UDP."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nothing uses now, for TCP and UDP, and that the system gives to nobody."""
+    ports: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 500):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise OSError("no ports are free")
 
 
 def missing(text: str) -> list[str]:

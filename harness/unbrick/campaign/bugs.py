@@ -192,7 +192,7 @@ BUGS = (
     Bug(
         "ERASE_FROM_NOR",
         "A block is erased by code that lies in the NOR itself.",
-        "restore",
+        "phonebook",
         ("executed-or-programmed-wrongly",),
     ),
     Bug(
@@ -205,7 +205,7 @@ BUGS = (
         "RECORD_NOT_CHECKED",
         "A record counts whatever its CRC says.",
         "restore",
-        ("bricked",),
+        ("bricked", "needless"),
         depth=1,
     ),
     Bug(
