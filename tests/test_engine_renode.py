@@ -136,7 +136,7 @@ def test_what_was_programmed_is_in_the_nor_at_the_moment_of_the_cut(engine: Reno
     assert engine.read_nor()[VICTIM : VICTIM + 8] == bytes.fromhex("07207047ffffffff")
 
 
-def test_power_off_loses_the_sram_and_keeps_the_nor(engine: RenodeEngine) -> None:
+def test_claim_c1_power_off_loses_the_sram_and_keeps_the_nor(engine: RenodeEngine) -> None:
     engine.wire.write(b"e7s")
     first = hear(engine, b"\n")
     engine.wire.write(b"s")
@@ -149,7 +149,7 @@ def test_power_off_loses_the_sram_and_keeps_the_nor(engine: RenodeEngine) -> Non
     assert hear(engine, b"00000007\n") == first + b"00000007\n"
 
 
-def test_code_that_was_programmed_anew_is_what_is_executed(engine: RenodeEngine) -> None:
+def test_claim_c1_code_that_was_programmed_anew_is_what_is_executed(engine: RenodeEngine) -> None:
     engine.wire.write(b"e7ce9c")
     assert hear(engine, b"00000009\n") == b"00000007\n00000009\n"
 
@@ -423,7 +423,7 @@ def senseless(pair: Pair, chance: random.Random, offset: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_renodes_nor_and_the_in_process_model_are_one(pair: Pair, seed: int) -> None:
+def test_claim_c1_renodes_nor_and_the_in_process_model_are_one(pair: Pair, seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(60):
         offset = chance.choice((2, 3, 5, 15, 16)) * BLOCK + 4 * chance.randrange(BLOCK // 4)
