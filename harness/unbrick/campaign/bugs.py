@@ -192,7 +192,7 @@ BUGS = (
     Bug(
         "ERASE_FROM_NOR",
         "A block is erased by code that lies in the NOR itself.",
-        "phonebook",
+        "first",
         ("executed-or-programmed-wrongly",),
     ),
     Bug(

@@ -132,6 +132,12 @@ SCENARIOS = {
         ),
         Scenario("phonebook", "the user saves phonebook entries", saves=(("Bob", "222"),)),
         Scenario(
+            "first",
+            "the user saves the first entry of a blank phonebook",
+            saved=(),
+            saves=(("Alice", "12345"),),
+        ),
+        Scenario(
             "compact",
             "1.1.0 is updated to 1.3.0 while the journal is full and must be compacted",
             before=("1.1.0",),
