@@ -80,9 +80,9 @@ def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 
 
 @pytest.fixture(scope="session")
-def firmware(releases: Releases) -> Path:
+def firmware(unbrick_releases: Releases) -> Path:
     """The folder of the firmware that is built already, for commands with ``--firmware``."""
-    return releases.firmware.boot.elf.parent
+    return unbrick_releases.firmware.boot.elf.parent
 
 
 @pytest.fixture(scope="session")
@@ -122,13 +122,13 @@ def emulator(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make_world(emulator: str, releases: Releases) -> Iterator[Callable[..., World]]:
+def make_world(emulator: str, unbrick_releases: Releases) -> Iterator[Callable[..., World]]:
     """Makes terminals with a scripted server on their link, on each engine that emulates."""
     with ExitStack() as engines:
 
         def make(**options: Any) -> World:
-            engine = engines.enter_context(create_terminal(emulator, releases.elf_files))
-            return World(engine, releases, **options)
+            engine = engines.enter_context(create_terminal(emulator, unbrick_releases.elf_files))
+            return World(engine, unbrick_releases, **options)
 
         yield make
 

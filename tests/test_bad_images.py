@@ -113,12 +113,15 @@ BAD: dict[str, tuple[Callable[[Releases, Path], bytes], set[Result]]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_image_is_refused_and_nothing_is_lost(
-    make_system: Callable[..., System], tmp_path: Path, releases: Releases, name: str
+    unbrick_make_system: Callable[..., System],
+    tmp_path: Path,
+    unbrick_releases: Releases,
+    name: str,
 ) -> None:
     make, expected = BAD[name]
-    file = make(releases, tmp_path)
-    good = inspect(releases.signed["1.1.0"])
-    system = make_system(inspect=lambda data: replace(good, size=len(data)))
+    file = make(unbrick_releases, tmp_path)
+    good = inspect(unbrick_releases.signed["1.1.0"])
+    system = unbrick_make_system(inspect=lambda data: replace(good, size=len(data)))
     system.power_on()
     system.wait_registered()
     system.console.command("pb add Alice 12345")
@@ -140,12 +143,12 @@ def test_a_bad_image_is_refused_and_nothing_is_lost(
 
 
 def test_an_image_older_than_the_security_counter_is_refused(
-    make_system: Callable[..., System], releases: Releases
+    unbrick_make_system: Callable[..., System], unbrick_releases: Releases
 ) -> None:
     def lie(data: bytes) -> object:
         return replace(inspect(data), security_counter=99)
 
-    system = make_system(inspect=lie)
+    system = unbrick_make_system(inspect=lie)
     system.power_on()
     system.wait_registered()
     system.update_to("1.1.0")
@@ -155,19 +158,19 @@ def test_an_image_older_than_the_security_counter_is_refused(
     record = system.wait_update(system.start_update("1.0.0"))
     assert record.result is Result.OLDER_THAN_COUNTER
     assert system.engine.read_nor() == before
-    del releases
+    del unbrick_releases
 
 
 def test_an_old_image_put_into_the_nor_does_not_run(
-    make_system: Callable[..., System], releases: Releases
+    unbrick_make_system: Callable[..., System], unbrick_releases: Releases
 ) -> None:
-    system = make_system()
+    system = unbrick_make_system()
     system.power_on()
     system.wait_registered()
     system.update_to("1.1.0")
     system.bench.cut_power()
     cells = bytearray(system.engine.read_nor())
-    old = releases.signed["1.0.0"]
+    old = unbrick_releases.signed["1.0.0"]
     cells[APPLICATION.offset : APPLICATION.offset + len(old)] = old
     system.engine.load_nor(bytes(cells))
     system.engine.power_on()
@@ -175,9 +178,9 @@ def test_an_old_image_put_into_the_nor_does_not_run(
 
 
 def test_a_signed_release_that_fails_its_trial_ends_in_the_restoration_state(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system()
+    system = unbrick_make_system()
     system.power_on()
     system.wait_registered()
     system.console.command("pb add Alice 12345")

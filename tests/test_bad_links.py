@@ -36,8 +36,10 @@ def ready(system: System) -> System:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_the_update_gets_through_a_link_that(make_system: Callable[..., System], name: str) -> None:
-    system = ready(make_system(faults=Faults(PLANS[name], seed=11)))
+def test_the_update_gets_through_a_link_that(
+    unbrick_make_system: Callable[..., System], name: str
+) -> None:
+    system = ready(unbrick_make_system(faults=Faults(PLANS[name], seed=11)))
     record = system.wait_update(system.start_update("1.1.0"), 1200)
     assert record.state is UpdateState.SUCCEEDED
     if not PLANS[name].delay:
@@ -45,10 +47,10 @@ def test_the_update_gets_through_a_link_that(make_system: Callable[..., System],
 
 
 def test_a_link_that_garbles_messages_loses_nothing_and_forges_nothing(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
     """Bytes changed where no checksum guards them: the file's digest finds it, if nothing else."""
-    system = ready(make_system(faults=Faults(FaultPlan(garble=0.02), seed=3)))
+    system = ready(unbrick_make_system(faults=Faults(FaultPlan(garble=0.02), seed=3)))
     system.start_update("1.1.0")
     system.bench.run_for(120)
     system.link.faults = Faults()
@@ -57,19 +59,19 @@ def test_a_link_that_garbles_messages_loses_nothing_and_forges_nothing(
     assert "1.0.0" in version or "1.1.0" in version
 
 
-def test_same_seed_same_run(make_system: Callable[..., System]) -> None:
+def test_same_seed_same_run(unbrick_make_system: Callable[..., System]) -> None:
     ends = []
     for _ in range(2):
-        system = ready(make_system(faults=Faults(PLANS["does it all"], seed=5), seed=5))
+        system = ready(unbrick_make_system(faults=Faults(PLANS["does it all"], seed=5), seed=5))
         system.wait_update(system.start_update("1.1.0"), 1200)
         ends.append((system.engine.now, system.console.text, system.engine.read_nor()))
     assert ends[0] == ends[1]
 
 
 def test_a_server_that_dies_in_mid_transfer_and_returns(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = ready(make_system())
+    system = ready(unbrick_make_system())
     update = system.start_update("1.1.0")
     system.console.expect("update: received 30 %", 300)
     system.link.server_dies()
@@ -80,9 +82,9 @@ def test_a_server_that_dies_in_mid_transfer_and_returns(
 
 
 def test_a_server_that_is_gone_for_good_leaves_the_terminal_as_it_was(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = ready(make_system())
+    system = ready(unbrick_make_system())
     tasks = system.console.command("tasks")
     before = system.engine.read_nor()
     system.start_update("1.1.0")
@@ -96,9 +98,9 @@ def test_a_server_that_is_gone_for_good_leaves_the_terminal_as_it_was(
 
 
 def test_a_terminal_out_of_reach_is_told_when_it_comes_back(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system()
+    system = unbrick_make_system()
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")

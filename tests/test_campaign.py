@@ -39,23 +39,23 @@ PHONEBOOK = find_scenario("phonebook")
 
 
 @pytest.fixture(scope="module")
-def engine(releases: Releases) -> Iterator[InProcessEngine]:
-    with InProcessEngine(releases.elf_files) as made:
+def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
+    with InProcessEngine(unbrick_releases.elf_files) as made:
         assert isinstance(made, InProcessEngine)
         yield made
 
 
 @pytest.fixture(scope="module")
-def staged(engine: InProcessEngine, releases: Releases) -> tuple[State, Outcome]:
+def staged(engine: InProcessEngine, unbrick_releases: Releases) -> tuple[State, Outcome]:
     """The golden session of the staged update, and where it begins."""
-    start = initial_state(engine, releases, STAGED)
-    return start, run_session(engine, releases, STAGED, start)
+    start = initial_state(engine, unbrick_releases, STAGED)
+    return start, run_session(engine, unbrick_releases, STAGED, start)
 
 
 @pytest.fixture(scope="module")
-def firmware(releases: Releases) -> Path:
+def firmware(unbrick_releases: Releases) -> Path:
     """The folder of the build."""
-    return releases.elf_files[0].parent
+    return unbrick_releases.elf_files[0].parent
 
 
 steps = st.builds(
@@ -93,7 +93,7 @@ def test_what_is_no_case_id_is_refused(text: str) -> None:
 
 
 def test_a_real_cut_leaves_what_the_trace_says(
-    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
 ) -> None:
     """The tool checks itself: calculated cells against cells of a terminal that lost power."""
     start, golden = staged
@@ -103,7 +103,7 @@ def test_a_real_cut_leaves_what_the_trace_says(
         engine.load_nor(start.cells.image())
         engine.cut_before_op(op)
         with pytest.raises(Violation):  # a terminal without power does not come back
-            Story(engine, releases, STAGED, start.server).run()
+            Story(engine, unbrick_releases, STAGED, start.server).run()
         assert engine.cut_reached
         engine.power_off()
         engine.cut_before_op(None)
@@ -112,18 +112,18 @@ def test_a_real_cut_leaves_what_the_trace_says(
 
 
 def test_the_same_session_twice_is_the_same(
-    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
 ) -> None:
     start, golden = staged
-    assert run_session(engine, releases, STAGED, start) == golden
+    assert run_session(engine, unbrick_releases, STAGED, start) == golden
 
 
 def test_a_session_after_the_end_writes_nothing(
-    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
 ) -> None:
     final = staged[1].final
     assert final is not None
-    assert run_session(engine, releases, STAGED, final).ops == []
+    assert run_session(engine, unbrick_releases, STAGED, final).ops == []
 
 
 def test_a_small_search_closes(firmware: Path) -> None:
@@ -157,7 +157,7 @@ def test_any_executor_will_do(firmware: Path) -> None:
 
 
 def test_a_search_without_end_can_be_bounded(
-    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome]
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
 ) -> None:
     def run(scenario: object, state: State, resolution: int) -> Outcome:
         del scenario, resolution
@@ -192,7 +192,7 @@ def test_a_failing_case_is_reduced_to_its_faults() -> None:
 
 @pytest.mark.parametrize("steps", ["", "/3", "/20-half"])
 def test_qemu_ends_a_case_as_the_in_process_engine_does(
-    engine: InProcessEngine, releases: Releases, staged: tuple[State, Outcome], steps: str
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome], steps: str
 ) -> None:
     try:
         other = QemuEngine()
@@ -202,10 +202,10 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
     state = start
     for step in CaseId.parse("staged" + steps).steps:
         state = after_loss(CaseId("staged"), step, start, golden)
-    here = run_session(engine, releases, STAGED, state)
+    here = run_session(engine, unbrick_releases, STAGED, state)
     with other:
         other.load_nor(state.cells.image())
-        story = Story(other, releases, STAGED, state.server)
+        story = Story(other, unbrick_releases, STAGED, state.server)
         story.run()
         other.power_off()
         assert here.final is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from unbrick.cli import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.build import firmware_folder
-from unbrick.image.release import Releases
+from unbrick.image.release import Releases, SignedImages
 from unbrick.report.model import ScenarioReport, scenario_report
 
 PHONEBOOK = SCENARIOS["phonebook"]
@@ -36,34 +37,58 @@ STATES = 7  # of the scenario phonebook, when it is searched to the end
 
 
 @pytest.fixture
-def engine(releases: Releases) -> Iterator[InProcessEngine]:
-    made = InProcessEngine(releases.elf_files)
+def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
+    made = InProcessEngine(unbrick_releases.elf_files)
     yield made
     made.close()
 
 
 @pytest.fixture
-def run(engine: InProcessEngine, releases: Releases) -> Callable[..., Outcome]:
-    return lambda *args: run_session(engine, releases, *args)
+def run(engine: InProcessEngine, unbrick_releases: Releases) -> Callable[..., Outcome]:
+    return lambda *args: run_session(engine, unbrick_releases, *args)
 
 
 @pytest.fixture
-def start(engine: InProcessEngine, releases: Releases) -> State:
-    return initial_state(engine, releases, PHONEBOOK)
+def start(engine: InProcessEngine, unbrick_releases: Releases) -> State:
+    return initial_state(engine, unbrick_releases, PHONEBOOK)
 
 
 @pytest.fixture
-def invoke(releases: Releases) -> Callable[..., Result]:
-    folder = releases.firmware.boot.elf.parent
+def invoke(unbrick_releases: Releases) -> Callable[..., Result]:
+    folder = unbrick_releases.firmware.boot.elf.parent
     return lambda *words: CliRunner().invoke(cli, [*words, "--firmware", str(folder)])
 
 
-@pytest.mark.campaign("staged", "overtaken", "restore", "phonebook")
-def test_no_single_loss_of_power_does_harm(campaign: ScenarioReport) -> None:
-    assert campaign.violations == ()
-    assert campaign.states > 3
-    assert {case.depth for case in campaign.cases} == {0, 1}
-    assert "open" not in {cut.came for cut in campaign.cuts} or campaign.states == 40
+def test_a_release_that_is_missing_is_said_before_anything_is_searched(
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
+) -> None:
+    less = replace(
+        unbrick_releases, signed=SignedImages({"1.0.0": unbrick_releases.signed["1.0.0"]})
+    )
+    monkeypatch.setattr(cli_campaign, "make_releases", lambda _: less)
+    for words in (["campaign", "phonebook"], ["campaign"], ["replay", "phonebook"]):
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 2, done.stderr
+        said = done.stderr.splitlines()[-1]
+        assert re.match(r"unbrick: the scenario \w+ needs the releases? 1\.1\.0", said)
+        assert "and this firmware has the release 1.0.0. Unset UNBRICK_FIRMWARE" in said
+
+
+def test_every_scenario_says_which_releases_it_plays_with() -> None:
+    """Each version that is written anywhere in it."""
+    for scenario in SCENARIOS.values():
+        written = set(re.findall(r"'(?:\w+ )?(\d+\.\d+\.\d+)'", repr(scenario)))
+        assert set(scenario.releases) == written
+
+
+@pytest.mark.unbrick_campaign("staged", "overtaken", "restore", "phonebook")
+def test_no_single_loss_of_power_does_harm(unbrick_campaign: ScenarioReport) -> None:
+    assert unbrick_campaign.violations == ()
+    assert unbrick_campaign.states > 3
+    assert {case.depth for case in unbrick_campaign.cases} == {0, 1}
+    assert (
+        "open" not in {cut.came for cut in unbrick_campaign.cuts} or unbrick_campaign.states == 40
+    )
 
 
 def test_the_report_files_agree(invoke: Callable[..., Result], tmp_path: Path) -> None:
@@ -346,14 +371,16 @@ def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
         OutcomeStore(tmp_path, "x")
 
 
-def test_two_processes_report_and_keep_what_one_does(tmp_path: Path, releases: Releases) -> None:
+def test_two_processes_report_and_keep_what_one_does(
+    tmp_path: Path, unbrick_releases: Releases
+) -> None:
     """As a command: the outcomes' file must outlive the pool, whose last results go into it."""
     reports = []
     for jobs in ("1", "2"):
         out = tmp_path / jobs
         command = [sys.executable, "-m", "unbrick.cli", "campaign", "phonebook"]
         command += ["--preset", "full", "--jobs", jobs, "--out", str(out)]
-        command += ["--firmware", str(releases.firmware.boot.elf.parent)]
+        command += ["--firmware", str(unbrick_releases.firmware.boot.elf.parent)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         report = json.loads((out / "report.json").read_text())

@@ -333,9 +333,9 @@ COMMANDED = sorted(scenario.name for scenario in SCENARIOS.values() if scenario.
 
 
 @pytest.fixture(scope="module")
-def firmware(releases: Releases) -> Path:
+def firmware(unbrick_releases: Releases) -> Path:
     """The folder of the build."""
-    return releases.elf_files[0].parent
+    return unbrick_releases.elf_files[0].parent
 
 
 @pytest.mark.parametrize("name", COMMANDED)

@@ -23,19 +23,19 @@ from unbrick.image.release import Releases
 
 
 @pytest.fixture
-def engine(releases: Releases) -> Iterator[InProcessEngine]:
-    made = InProcessEngine(releases.elf_files)
+def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
+    made = InProcessEngine(unbrick_releases.elf_files)
     yield made
     made.close()
 
 
 @pytest.fixture
-def played(engine: InProcessEngine, releases: Releases) -> Callable[[str], list[Session]]:
+def played(engine: InProcessEngine, unbrick_releases: Releases) -> Callable[[str], list[Session]]:
     def play(text: str) -> list[Session]:
         case = CaseId.parse(text)
         scenario = find_scenario(case.scenario)
-        start = initial_state(engine, releases, scenario)
-        return replay(engine, releases, scenario, case, start)
+        start = initial_state(engine, unbrick_releases, scenario)
+        return replay(engine, unbrick_releases, scenario, case, start)
 
     return play
 
@@ -162,8 +162,8 @@ def test_the_waveform_shows_the_server(played: Callable[[str], list[Session]]) -
 
 
 @pytest.fixture
-def invoke(releases: Releases) -> Callable[..., Result]:
-    folder = releases.firmware.boot.elf.parent
+def invoke(unbrick_releases: Releases) -> Callable[..., Result]:
+    folder = unbrick_releases.firmware.boot.elf.parent
     return lambda *words: CliRunner().invoke(cli, ["replay", *words, "--firmware", str(folder)])
 
 
@@ -191,13 +191,13 @@ def test_replay_on_the_command_line(invoke: Callable[..., Result], tmp_path: Pat
 )
 def test_a_case_is_reduced_to_what_it_needs(
     engine: InProcessEngine,
-    releases: Releases,
+    unbrick_releases: Releases,
     invoke: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch,
     broken: Callable[[State, State], bool],
     said: str,
 ) -> None:
-    start = initial_state(engine, releases, find_scenario("phonebook"))
+    start = initial_state(engine, unbrick_releases, find_scenario("phonebook"))
 
     def bad(engine: Any, releases: Any, scenario: Any, state: State, *rest: Any) -> Outcome:
         outcome = run_session(engine, releases, scenario, state, *rest)

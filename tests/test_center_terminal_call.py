@@ -262,8 +262,8 @@ def test_claim_b4_whatever_happens_texts_come_in_their_order_and_every_call_ends
 
 
 @pytest.fixture
-def system(make_system: Callable[..., System]) -> System:
-    made = make_system(engine="inprocess", serial="UB-000001")
+def unbrick_system(unbrick_make_system: Callable[..., System]) -> System:
+    made = unbrick_make_system(engine="inprocess", serial="UB-000001")
     made.power_on()
     made.wait_registered()
     for version in ("1.0.0", "1.1.0"):
@@ -272,8 +272,10 @@ def system(make_system: Callable[..., System]) -> System:
     return made
 
 
-def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(system: System) -> None:
-    console = system.console
+def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(
+    unbrick_system: System,
+) -> None:
+    console = unbrick_system.console
     console.expect("message: Version 1.1.0 of your terminal's software is ready.")
     console.command("pb add Alice 112")
     console.type("call")
@@ -282,45 +284,49 @@ def test_claim_b4_the_user_calls_from_the_console_and_presses_1_to_upgrade(syste
     console.type("1")
     console.expect("begins when this call has ended")
     console.type("hang up")
-    (update,) = system.records.updates(system.serial)
+    (update,) = unbrick_system.records.updates(unbrick_system.serial)
     assert update.commanded
-    assert system.wait_update(update.id).state is UpdateState.SUCCEEDED
+    assert unbrick_system.wait_update(update.id).state is UpdateState.SUCCEEDED
     console.expect("update: 1.1.0 confirmed")
-    assert system.bench.run_until(lambda: not system.records.unfinished_sessions(), 120)
+    assert unbrick_system.bench.run_until(
+        lambda: not unbrick_system.records.unfinished_sessions(), 120
+    )
     assert "Alice" in console.command("pb list")
-    assert system.records.backups() == []
-    (call,) = system.records.calls()
+    assert unbrick_system.records.backups() == []
+    (call,) = unbrick_system.records.calls()
     assert (call.caller, call.keys, call.outcome) == ("terminal", "1", "upgrade started")
     assert "server: by commands\n" in call.text
 
 
 @pytest.mark.parametrize("how", ["0", "hang up", ""])
-def test_claim_b4_the_upgrade_begins_when_the_call_has_ended(system: System, how: str) -> None:
-    console, bench = system.console, system.bench
+def test_claim_b4_the_upgrade_begins_when_the_call_has_ended(
+    unbrick_system: System, how: str
+) -> None:
+    console, bench = unbrick_system.console, unbrick_system.bench
     console.type("call")
     console.expect("0 to end.")
     console.type("1")
     console.expect("begins when this call has ended")
-    (update,) = system.records.updates(system.serial)
+    (update,) = unbrick_system.records.updates(unbrick_system.serial)
     bench.run_for(15)
-    assert system.update(update.id).state is UpdateState.PENDING
-    waits = [event.text for event in system.records.events(update_id=update.id)]
+    assert unbrick_system.update(update.id).state is UpdateState.PENDING
+    waits = [event.text for event in unbrick_system.records.events(update_id=update.id)]
     assert waits == ["", "it begins when the call has ended"]
     if how:
         console.type(how)
     if how != "hang up":
         console.expect("Goodbye.", 120)
-    begun = lambda: system.update(update.id).state is UpdateState.REWRITING  # noqa: E731
+    begun = lambda: unbrick_system.update(update.id).state is UpdateState.REWRITING  # noqa: E731
     assert bench.run_until(begun, 10)
-    assert system.records.calls()[0].outcome == "upgrade started"
+    assert unbrick_system.records.calls()[0].outcome == "upgrade started"
 
 
-def test_claim_b4_at_the_console_the_center_goes_away_in_mid_call(system: System) -> None:
-    console = system.console
+def test_claim_b4_at_the_console_the_center_goes_away_in_mid_call(unbrick_system: System) -> None:
+    console = unbrick_system.console
     console.type("call")
     console.expect("0 to end.")
-    system.bench.peers.pop()
+    unbrick_system.bench.peers.pop()
     console.expect("call: The customer center is not there any more.")
     console.type("call")
     console.expect("call: nobody takes calls")
-    assert system.records.updates() == []
+    assert unbrick_system.records.updates() == []

@@ -36,9 +36,9 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def commander(system: System) -> Commander:
+def commander(unbrick_system: System) -> Commander:
     """A terminal with 1.0.0, powered off, and who commands it."""
-    return Commander(system)
+    return Commander(unbrick_system)
 
 
 def application(system: System) -> bytes:
@@ -47,9 +47,9 @@ def application(system: System) -> bytes:
 
 
 def test_claim_b7_b8_a_commanded_update_from_end_to_end(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine)
+    system = unbrick_make_system(engine=engine)
     commander = Commander(system)
     image = system.releases.signed["1.1.0"]
     system.power_on()
@@ -339,10 +339,10 @@ def test_claim_b10_a_result_is_sent_until_the_server_has_taken_it(commander: Com
 
 @pytest.mark.parametrize("seed", range(3))
 def test_claim_b10_on_a_bad_link_every_command_is_carried_out_once(
-    make_system: Callable[..., System], seed: int
+    unbrick_make_system: Callable[..., System], seed: int
 ) -> None:
     plan = FaultPlan(drop=0.1, duplicate=0.2, reorder=0.2, corrupt=0.05)
-    system = make_system(faults=Faults(plan, seed))
+    system = unbrick_make_system(faults=Faults(plan, seed))
     commander = Commander(system)
     commander.start()
     at = APPLICATION.offset
@@ -433,9 +433,9 @@ def test_finishing_with_anything_but_the_image_commanded_is_refused(commander: C
 
 
 def test_claim_b10_older_software_is_refused_also_when_the_start_message_lies(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    commander = Commander(make_system(installed="1.3.0"))
+    commander = Commander(unbrick_make_system(installed="1.3.0"))
     commander.system.power_on()
     older = commander.upgrade_to("1.0.0", backup=commander.backup())
     assert commander.decide(older).result is Result.OLDER_THAN_COUNTER

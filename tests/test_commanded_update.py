@@ -83,9 +83,9 @@ def check_all_is_well(system: System, version: str) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b8_only_what_differs_is_erased_and_written_command_by_command(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     update = system.start_commanded_update("1.1.0")
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
     check_all_is_well(system, "1.1.0")
@@ -105,9 +105,9 @@ def test_claim_b8_only_what_differs_is_erased_and_written_command_by_command(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b7_on_the_start_message_the_resident_program_is_loaded_and_registers(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     system.start_commanded_update("1.1.0")
     system.console.expect("update: commanded to 1.1.0")
     system.console.expect_pattern(r"boot: resident program loaded, \d+ bytes")
@@ -121,9 +121,9 @@ def test_claim_b7_on_the_start_message_the_resident_program_is_loaded_and_regist
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     update = system.start_commanded_update("1.1.0")
     assert system.bench.run_until(reached(system, update, StepKind.ERASE), 120)
     (backup,) = system.records.backups(system.serial)
@@ -143,9 +143,9 @@ def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b6_new_software_with_another_format_has_the_users_data(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     system.publish("2.0.0")
     update = system.start_commanded_update("2.0.0")
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
@@ -157,10 +157,10 @@ def test_claim_b6_new_software_with_another_format_has_the_users_data(
 
 
 def test_claim_b5_what_the_link_loses_is_transmitted_again(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
     plan = FaultPlan(drop=0.15, duplicate=0.1, corrupt=0.05, reorder=0.05)
-    system = start(make_system, faults=Faults(plan, 7))
+    system = start(unbrick_make_system, faults=Faults(plan, 7))
     update = system.start_commanded_update("1.1.0")
     assert wait_finished(system, update, 3600.0).state is UpdateState.SUCCEEDED
     assert system.link.faults.counts.total() > 20
@@ -169,9 +169,9 @@ def test_claim_b5_what_the_link_loses_is_transmitted_again(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b5_b10_after_power_cuts_and_deaths_of_the_server_it_goes_on(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     update = system.start_commanded_update("1.1.0")
     for kind in (StepKind.ERASE, StepKind.WRITE, StepKind.CHECK, StepKind.GIVE_BACK):
         assert system.bench.run_until(reached(system, update, kind), 300)
@@ -186,9 +186,9 @@ def test_claim_b5_b10_after_power_cuts_and_deaths_of_the_server_it_goes_on(
 
 
 def test_claim_b10_each_command_is_answered_and_its_result_sent(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = start(make_system)
+    system = start(unbrick_make_system)
     update = system.start_commanded_update("1.1.0")
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
     paths = ("/erase", "/write", "/check", "/finish", "/result")

@@ -345,11 +345,11 @@ def test_a_pseudo_terminal_for_other_programs(
 
 
 def test_a_terminal_is_restored_over_the_pseudo_terminal(
-    emulator: str, firmware: Path, releases: Releases, tmp_path: Path
+    emulator: str, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     nor, image = tmp_path / "nor.bin", tmp_path / "terminal.bin"
-    nor.write_bytes(factory_image(releases.boot, None, "T-79"))
-    image.write_bytes(releases.signed["1.1.0"])
+    nor.write_bytes(factory_image(unbrick_releases.boot, None, "T-79"))
+    image.write_bytes(unbrick_releases.signed["1.1.0"])
     with Running(
         *("console", "--engine", emulator, "--firmware", firmware, "--nor", nor, "--pty")
     ) as console:
@@ -358,7 +358,7 @@ def test_a_terminal_is_restored_over_the_pseudo_terminal(
         assert done.returncode == 0, done.stderr
         assert console.end() == 0
     application = BOARD.partition("application")
-    assert nor.read_bytes()[application.offset :].startswith(releases.signed["1.1.0"])
+    assert nor.read_bytes()[application.offset :].startswith(unbrick_releases.signed["1.1.0"])
 
 
 def test_a_pseudo_terminal_without_a_person_at_the_bench(firmware: Path) -> None:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def world(releases: Releases) -> Iterator[World]:
-    with InProcessEngine(releases.elf_files) as engine:
-        made = World(engine, releases)
+def world(unbrick_releases: Releases) -> Iterator[World]:
+    with InProcessEngine(unbrick_releases.elf_files) as engine:
+        made = World(engine, unbrick_releases)
         made.start()
         yield made
 

@@ -104,11 +104,11 @@ SCENARIOS = (
 @pytest.mark.parametrize("other", ["qemu", "renode"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_claim_c2_every_engine_agrees_with_the_in_process_one(
-    make_system: Callable[..., System], scenario: Callable[[System], None], other: str
+    unbrick_make_system: Callable[..., System], scenario: Callable[[System], None], other: str
 ) -> None:
     transcripts, memories = {}, {}
     for engine in (other, "inprocess"):
-        system = make_system(engine=engine)
+        system = unbrick_make_system(engine=engine)
         scenario(system)
         # The receiver of a file asks for it, by a C, once a second of its own time.
         transcripts[engine] = re.sub("(?m)^C+", "", system.console.text)
@@ -121,11 +121,11 @@ def test_claim_c2_every_engine_agrees_with_the_in_process_one(
 
 @pytest.mark.parametrize("number", [1, 30])  # before anything is rewritten, and in the middle
 def test_a_cut_before_the_same_operation_leaves_the_same_nor(
-    make_system: Callable[..., System], number: int
+    unbrick_make_system: Callable[..., System], number: int
 ) -> None:
     memories, starts = {}, {}
     for name in ("renode", "inprocess"):
-        system = make_system(engine=name)
+        system = unbrick_make_system(engine=name)
         engine = system.engine
         assert isinstance(engine, (RenodeEngine, InProcessEngine))
         system.power_on()

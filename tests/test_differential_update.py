@@ -42,9 +42,9 @@ def application(system: System) -> bytes:
 
 @pytest.mark.parametrize("engine", ["inprocess", "qemu", "renode"])
 def test_claim_a8_the_new_image_is_rebuilt_from_the_difference_and_the_nor(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = start(make_system, engine)
+    system = start(unbrick_make_system, engine)
     update = system.update_to("1.1.0")
     assert update.state is UpdateState.SUCCEEDED
     assert update.kind is Kind.DIFFERENTIAL
@@ -58,9 +58,9 @@ def test_claim_a8_the_new_image_is_rebuilt_from_the_difference_and_the_nor(
 
 
 def test_claim_a8_sram_is_secured_for_file_image_and_working_memory(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = start(make_system)
+    system = start(unbrick_make_system)
     update = system.update_to("1.1.0")
     file = system.records.difference(update.from_digest, update.digest)
     assert file
@@ -70,9 +70,9 @@ def test_claim_a8_sram_is_secured_for_file_image_and_working_memory(
 
 
 def test_claim_a8_the_full_image_when_the_server_does_not_know_what_is_installed(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(differ=encode)
+    system = unbrick_make_system(differ=encode)
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")
@@ -94,20 +94,20 @@ def lost_while_updating(system: System) -> int:
 
 
 def test_no_more_bytes_are_lost_than_while_a_full_image_is_checked(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    full = make_system(engine="inprocess")
+    full = unbrick_make_system(engine="inprocess")
     full.power_on()
     full.wait_registered()
     full.publish("1.1.0")
-    rebuilt = start(make_system, "inprocess")
+    rebuilt = start(unbrick_make_system, "inprocess")
     assert lost_while_updating(rebuilt) <= lost_while_updating(full)
 
 
 def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = start(make_system)
+    system = start(unbrick_make_system)
     other = system.releases.signed["1.3.0"]
     system.server = ServerCore(
         system.records, inspect, AtOnce(system.records, lambda _, new: encode(other, new))
@@ -122,9 +122,9 @@ def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(
 
 
 def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = start(make_system)
+    system = start(unbrick_make_system)
 
     def damaged(old: bytes, new: bytes) -> bytes:
         file = bytearray(encode(old, new))
@@ -144,10 +144,10 @@ def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
 
 
 def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_arrive(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
     """Three tasks are held; file and image do not fit into what the others give up."""
-    system = make_system(differ=encode)
+    system = unbrick_make_system(differ=encode)
     releases = system.releases
     program = releases.firmware.applications["1.1.0"]
     assert program.release

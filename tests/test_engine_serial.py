@@ -84,9 +84,11 @@ def board(tmp_path: Path) -> Iterator[Board]:
             process.kill()
 
 
-def test_a_whole_update_and_a_power_cut_on_a_board(board: Board, releases: Releases) -> None:
+def test_a_whole_update_and_a_power_cut_on_a_board(
+    board: Board, unbrick_releases: Releases
+) -> None:
     with create_engine("serial", board=board.file) as engine:
-        system = System(engine, releases)
+        system = System(engine, unbrick_releases)
         system.power_on()
         system.wait_registered()
         system.console.command("pb add Alice 112")
@@ -97,14 +99,14 @@ def test_a_whole_update_and_a_power_cut_on_a_board(board: Board, releases: Relea
         system.bench.cut_power()
         nor = engine.read_nor()
         start = BOARD.partition("application").offset
-        image = releases.signed["1.1.0"]
+        image = unbrick_releases.signed["1.1.0"]
         assert nor[start : start + len(image)] == image
 
 
 def test_the_hil_test_runs_on_a_board_whose_nor_cannot_be_reached(
-    board: Board, firmware: Path, releases: Releases
+    board: Board, firmware: Path, unbrick_releases: Releases
 ) -> None:
-    board.as_from_the_factory(releases)
+    board.as_from_the_factory(unbrick_releases)
     board.write()
     options = ("--engine", "serial", "--board", board.file, "--firmware", firmware)
     done = unbrick("hil-test", "--json", *options)
@@ -116,29 +118,29 @@ def test_the_hil_test_runs_on_a_board_whose_nor_cannot_be_reached(
 
 
 USER_TESTS = """
-def test_of_the_console(terminal):
-    assert "1.0.0" in terminal.command("version")
+def test_of_the_console(unbrick_console):
+    assert "1.0.0" in unbrick_console.command("version")
 
-def test_of_the_nor(system):
-    system.engine.read_nor()
+def test_of_the_nor(unbrick_system):
+    unbrick_system.engine.read_nor()
 
-def test_of_an_empty_terminal(make_system):
-    make_system(installed=None)
+def test_of_an_empty_terminal(unbrick_make_system):
+    unbrick_make_system(installed=None)
 
-def test_that_fails(terminal):
-    assert "1.1.0" in terminal.command("version")
+def test_that_fails(unbrick_console):
+    assert "1.1.0" in unbrick_console.command("version")
 """
 
 
 def test_users_tests_run_as_far_as_the_board_goes(
-    board: Board, firmware: Path, releases: Releases, tmp_path: Path
+    board: Board, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
-    board.as_from_the_factory(releases)
+    board.as_from_the_factory(unbrick_releases)
     board.write()
     (tmp_path / "test_user.py").write_text(USER_TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", "-ra"]
-    command += ["--engine", "serial", "--board", board.file.name, "--rootdir", "."]
-    command += ["--firmware-folder", str(firmware), "test_user.py"]
+    command += ["--unbrick-engine", "serial", "--unbrick-board", board.file.name, "--rootdir", "."]
+    command += ["--unbrick-firmware", str(firmware), "test_user.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "1 failed, 1 passed, 2 skipped" in done.stdout
     assert "cannot be read without a command (give `read` in [nor] of the board" in done.stdout
@@ -146,20 +148,20 @@ def test_users_tests_run_as_far_as_the_board_goes(
 
 
 def test_a_board_with_other_software_is_not_taken_for_what_is_wanted(
-    board: Board, releases: Releases
+    board: Board, unbrick_releases: Releases
 ) -> None:
-    board.as_from_the_factory(releases, "1.1.0")
+    board.as_from_the_factory(unbrick_releases, "1.1.0")
     board.write()
     with create_engine("serial", board=board.file) as engine:
         with pytest.raises(NotKnownHereError, match=r"run 1\.0\.0, but it runs unbrick-terminal 1"):
-            System(engine, releases)
+            System(engine, unbrick_releases)
         assert not engine.powered
 
 
 def test_without_power_nothing_is_heard_and_nothing_arrives(
-    board: Board, releases: Releases
+    board: Board, unbrick_releases: Releases
 ) -> None:
-    board.as_from_the_factory(releases)
+    board.as_from_the_factory(unbrick_releases)
     with create_engine("serial", board=board.file) as engine:
         bench = Bench(engine)
         engine.wire.write(b"pb add Nobody 1\r")
@@ -203,8 +205,8 @@ def test_noise_on_a_line_without_power_is_not_heard(tmp_path: Path) -> None:
         os.close(slave)
 
 
-def test_what_a_board_does_not_show_is_said(board: Board, releases: Releases) -> None:
-    board.as_from_the_factory(releases)
+def test_what_a_board_does_not_show_is_said(board: Board, unbrick_releases: Releases) -> None:
+    board.as_from_the_factory(unbrick_releases)
     with create_engine("serial", board=board.file) as engine:
         engine.power_on()
         with pytest.raises(NotKnownHereError, match="while it runs"):
@@ -224,12 +226,14 @@ def test_two_programs_cannot_have_the_same_port(board: Board) -> None:
         SerialLine(board.wire)
 
 
-def test_picocom_and_socat_and_a_board(board: Board, releases: Releases, tmp_path: Path) -> None:
+def test_picocom_and_socat_and_a_board(
+    board: Board, unbrick_releases: Releases, tmp_path: Path
+) -> None:
     """A person with picocom changes what the bench then finds, through a socat in between."""
     for program in ("picocom", "socat"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed (apt install {program})")
-    board.as_from_the_factory(releases)
+    board.as_from_the_factory(unbrick_releases)
     board.do("on")
     person = pexpect.spawn(f"picocom --quiet --baud 115200 {board.wire}", timeout=60)
     person.send("\r")

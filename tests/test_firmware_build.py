@@ -59,7 +59,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_builds_in_different_folders_are_equal_to_the_bit(
-    tmp_path: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unbrick_releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other sources, other third-party sources, and a compiler that remembers nothing.
     archive = build._cache_folder() / f"{build._PYNACL}.tar.gz"
@@ -70,7 +70,7 @@ def test_two_builds_in_different_folders_are_equal_to_the_bit(
     monkeypatch.setenv("ZIG_LOCAL_CACHE_DIR", str(tmp_path / "zig"))
     monkeypatch.setenv("UNBRICK_FIRMWARE", str(copy_sources(tmp_path)))
     build_firmware(tmp_path / "deep" / "down" / "out")
-    first = contents(releases.firmware.boot.elf.parent)
+    first = contents(unbrick_releases.firmware.boot.elf.parent)
     second = contents(tmp_path / "deep" / "down" / "out")
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
@@ -79,8 +79,8 @@ def test_two_builds_in_different_folders_are_equal_to_the_bit(
         assert named == [], f"a path of this machine ({folder}) is in the firmware"
 
 
-def test_programs_keep_within_their_limits(releases: Releases) -> None:
-    firmware = releases.firmware
+def test_programs_keep_within_their_limits(unbrick_releases: Releases) -> None:
+    firmware = unbrick_releases.firmware
     assert firmware.boot.sizes.limit == BOARD.partition("boot").size
     for program in firmware.programs:
         sizes = program.sizes
@@ -102,9 +102,9 @@ def test_an_application_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_agent_needs_nothing_outside_its_own_memory(releases: Releases) -> None:
+def test_the_agent_needs_nothing_outside_its_own_memory(unbrick_releases: Releases) -> None:
     agent = BOARD.agent
-    with releases.firmware.agent.elf.open("rb") as stream:
+    with unbrick_releases.firmware.agent.elf.open("rb") as stream:
         elf = ELFFile(stream)
         for segment in elf.iter_segments("PT_LOAD"):
             start, end = segment["p_vaddr"], segment["p_vaddr"] + segment["p_memsz"]
@@ -125,13 +125,13 @@ def test_the_agent_needs_nothing_outside_its_own_memory(releases: Releases) -> N
 
 
 def test_boot_begins_with_its_vectors_and_the_application_with_stack_and_entry(
-    releases: Releases,
+    unbrick_releases: Releases,
 ) -> None:
-    boot = releases.boot
+    boot = unbrick_releases.boot
     assert boot[2:4] == bytes.fromhex("9fe5")  # ldr pc, [pc, …]
     for vector in range(4, 32, 4):
         assert boot[vector + 3] == 0xEA  # b …
-    app = releases.firmware.applications["1.0.0"]
+    app = unbrick_releases.firmware.applications["1.0.0"]
     binary = app.binary.read_bytes()
     start = BOARD.partition("application").offset + BOARD.image_header_size
     assert int.from_bytes(binary[:4], "little") == BOARD.pool.base
@@ -141,28 +141,28 @@ def test_boot_begins_with_its_vectors_and_the_application_with_stack_and_entry(
 
 
 def test_what_is_there_already_is_not_built_again(
-    tmp_path: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unbrick_releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(releases.firmware.boot.elf.parent, out)
+    shutil.copytree(unbrick_releases.firmware.boot.elf.parent, out)
 
     def no_work(*_: object) -> None:
         pytest.fail("was built again")
 
     monkeypatch.setattr(build._Build, "run", no_work)
-    assert build_firmware(out).boot.binary.read_bytes() == releases.boot
+    assert build_firmware(out).boot.binary.read_bytes() == unbrick_releases.boot
     with pytest.raises(pytest.fail.Exception):
         build_firmware(out, defines={"CHANGED": "1"})
 
 
 def test_the_key_goes_into_boot_and_application_and_nowhere_else(
-    tmp_path: Path, releases: Releases
+    tmp_path: Path, unbrick_releases: Releases
 ) -> None:
     key = tmp_path / "other.pem"
     command = [sys.executable, "-m", "imgtool.main", "keygen", "-t", "ed25519", "-k", str(key)]
     subprocess.run(command, check=True)
     other = build_firmware(tmp_path / "out", key=key)
-    ours = releases.firmware
+    ours = unbrick_releases.firmware
     assert other.boot.binary.read_bytes() != ours.boot.binary.read_bytes()
     assert other.agent.binary.read_bytes() == ours.agent.binary.read_bytes()
     for version, program in other.applications.items():
@@ -380,9 +380,9 @@ def pattern(length: int, seed: int) -> bytes:
 
 
 def test_boot_says_what_it_wants_when_there_is_no_application(
-    engine: Engine, releases: Releases
+    engine: Engine, unbrick_releases: Releases
 ) -> None:
-    engine.load_nor(factory_image(releases.boot, None, "T-1"))
+    engine.load_nor(factory_image(unbrick_releases.boot, None, "T-1"))
     before = engine.read_nor()
     engine.power_on()
     terminal = Terminal(engine)

@@ -90,8 +90,8 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(releases: Releases) -> Iterator[Terminal]:
-    made = Terminal(factory_image(releases.boot, None, "UB-000001"))
+def terminal(unbrick_releases: Releases) -> Iterator[Terminal]:
+    made = Terminal(factory_image(unbrick_releases.boot, None, "UB-000001"))
     made.thread.start()
     yield made
     made.stop.set()
@@ -111,8 +111,10 @@ def test_it_waits_at_the_reset_vector(terminal: Terminal) -> None:
     assert terminal.ask("qXfer:features:read:target.xml:0,8") == f"m{description[1:9]}"
 
 
-def test_a_breakpoint_stops_time_and_holds_again(terminal: Terminal, releases: Releases) -> None:
-    boot, reset = releases.boot, terminal.ask("g")
+def test_a_breakpoint_stops_time_and_holds_again(
+    terminal: Terminal, unbrick_releases: Releases
+) -> None:
+    boot, reset = unbrick_releases.boot, terminal.ask("g")
     assert terminal.ask("s") == "S05"
     second = terminal.register(15)  # the second instruction that a start executes
     assert second != 0
@@ -230,8 +232,8 @@ def test_a_port_that_is_taken_is_said() -> None:
         wait_for_debugger(taken.getsockname()[1], lambda _: None)
 
 
-def test_replay_waits_for_a_debugger(releases: Releases) -> None:
-    folder = str(releases.firmware.boot.elf.parent)
+def test_replay_waits_for_a_debugger(unbrick_releases: Releases) -> None:
+    folder = str(unbrick_releases.firmware.boot.elf.parent)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         words = ["replay", "phonebook", "--gdb", port, "--firmware", folder]
@@ -294,10 +296,10 @@ def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tup
     return done.stdout, bool(killed)
 
 
-def test_gdb_stops_in_the_agent_and_kills(gdb: str, releases: Releases) -> None:
+def test_gdb_stops_in_the_agent_and_kills(gdb: str, unbrick_releases: Releases) -> None:
     said, killed = run_gdb(
         gdb,
-        releases,
+        unbrick_releases,
         "phonebook",
         ["break nor_program", "continue", "step", "info registers pc", "print length", "kill"],
     )
@@ -311,10 +313,10 @@ def test_gdb_stops_in_the_agent_and_kills(gdb: str, releases: Releases) -> None:
     assert killed
 
 
-def test_gdb_is_shown_where_the_power_is_lost(gdb: str, releases: Releases) -> None:
+def test_gdb_is_shown_where_the_power_is_lost(gdb: str, unbrick_releases: Releases) -> None:
     said, killed = run_gdb(
         gdb,
-        releases,
+        unbrick_releases,
         "phonebook/3-half",
         ["continue", "backtrace", "break *0", "continue", "delete", "continue"],
     )

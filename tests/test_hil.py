@@ -13,6 +13,7 @@ from processes import unbrick
 from unbrick import cli_run
 from unbrick.bench.hil import HilTest
 from unbrick.cli import cli
+from unbrick.image.release import SignedImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,11 +86,13 @@ def run_broken(
 
 
 def test_a_terminal_that_does_not_start_fails_the_first_step(
-    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
-    image = bytearray(releases.signed["1.0.0"])
+    image = bytearray(unbrick_releases.signed["1.0.0"])
     image[0x1000] ^= 1
-    code, table, error = run_broken(monkeypatch, releases, tmp_path, **{"1_0_0": bytes(image)})
+    code, table, error = run_broken(
+        monkeypatch, unbrick_releases, tmp_path, **{"1_0_0": bytes(image)}
+    )
     assert code == 1
     assert "FAILED" in table
     assert "passed" not in table
@@ -97,11 +100,13 @@ def test_a_terminal_that_does_not_start_fails_the_first_step(
 
 
 def test_an_update_to_software_that_is_broken_fails_its_step(
-    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     """The release that is broken on purpose takes the place of the good one."""
-    broken = releases.signed["1.2.0"]
-    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json", **{"1_1_0": broken})
+    broken = unbrick_releases.signed["1.2.0"]
+    code, output, error = run_broken(
+        monkeypatch, unbrick_releases, tmp_path, "--json", **{"1_1_0": broken}
+    )
     assert code == 1
     steps = json.loads(output)
     assert [step["passed"] for step in steps] == [True] * 4 + [False]
@@ -109,7 +114,7 @@ def test_an_update_to_software_that_is_broken_fails_its_step(
 
 
 def test_a_user_whose_data_is_lost_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     update = HilTest._update
 
@@ -119,18 +124,33 @@ def test_a_user_whose_data_is_lost_is_noticed(
         return detail
 
     monkeypatch.setattr(HilTest, "_update", update_and_lose)
-    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json")
+    code, output, error = run_broken(monkeypatch, unbrick_releases, tmp_path, "--json")
     assert code == 1
     assert json.loads(output)[-1]["name"] == STEPS[5]
     assert "the phonebook has lost Alice" in json.loads(output)[-1]["detail"]
     assert "failed: the phonebook is still there" in error
 
 
+def test_a_release_that_is_missing_is_said_before_anything_is_begun(
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
+) -> None:
+    less = dataclasses.replace(
+        unbrick_releases, signed=SignedImages({"1.0.0": unbrick_releases.signed["1.0.0"]})
+    )
+    monkeypatch.setattr(cli_run, "make_releases", lambda _: less)
+    done = CliRunner().invoke(cli, ["hil-test", "--keep", str(tmp_path)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("unbrick: the HIL test needs the releases 1.1.0, 1.2.0 and 1.3.0, and")
+    assert "has the release 1.0.0. Unset UNBRICK_FIRMWARE" in said
+
+
 def test_a_server_that_does_not_start_says_why(
-    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     (tmp_path / "server.sqlite").mkdir()
-    code, output, _ = run_broken(monkeypatch, releases, tmp_path, "--json")
+    code, output, _ = run_broken(monkeypatch, unbrick_releases, tmp_path, "--json")
     assert code == 1
     last = json.loads(output)[-1]
     assert last["name"] == STEPS[1]
@@ -139,7 +159,7 @@ def test_a_server_that_does_not_start_says_why(
 
 
 def test_a_cut_too_early_or_too_late_is_made_again(
-    monkeypatch: pytest.MonkeyPatch, releases: Releases, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     """On an engine by the clock the right moment may be missed; here it is missed on purpose."""
     right = HilTest._application_changes
@@ -154,7 +174,7 @@ def test_a_cut_too_early_or_too_late_is_made_again(
         return right(test)
 
     monkeypatch.setattr(HilTest, "_application_changes", wrong)
-    code, output, error = run_broken(monkeypatch, releases, tmp_path, "--json")
+    code, output, error = run_broken(monkeypatch, unbrick_releases, tmp_path, "--json")
     assert code == 0, error
     seen = {step["name"]: step["detail"] for step in json.loads(output)}
     assert seen[STEPS[6]] == "at the 3. attempt"

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from unbrick.image.release import Releases
 
 
-def test_every_release_is_signed_as_its_list_says(releases: Releases) -> None:
-    listed = read_releases(releases.key.parents[1] / "releases.toml")
-    assert sorted(releases.signed) == sorted(release.version for release in listed)
+def test_every_release_is_signed_as_its_list_says(unbrick_releases: Releases) -> None:
+    listed = read_releases(unbrick_releases.key.parents[1] / "releases.toml")
+    assert sorted(unbrick_releases.signed) == sorted(release.version for release in listed)
     for release in listed:
-        info = verify(releases.signed[release.version], load_public_key(releases.key))
+        info = verify(
+            unbrick_releases.signed[release.version], load_public_key(unbrick_releases.key)
+        )
         assert info.name == release.name
         assert info.version == f"{release.version}+0"
         assert info.build_time == release.build_time
@@ -31,21 +33,25 @@ def test_every_release_is_signed_as_its_list_says(releases: Releases) -> None:
         assert info.userdata_format == release.userdata_format
 
 
-def test_boot_holds_the_public_key(releases: Releases) -> None:
-    raw = load_public_key(releases.key).public_bytes_raw()
-    assert raw in releases.boot
-    assert all(path.is_file() for path in releases.elf_files)
-    assert len(releases.elf_files) == 3 + len(releases.signed)
+def test_boot_holds_the_public_key(unbrick_releases: Releases) -> None:
+    raw = load_public_key(unbrick_releases.key).public_bytes_raw()
+    assert raw in unbrick_releases.boot
+    assert all(path.is_file() for path in unbrick_releases.elf_files)
+    assert len(unbrick_releases.elf_files) == 3 + len(unbrick_releases.signed)
 
 
-def test_firmware_build_writes_images_for_both_ways(tmp_path: Path, releases: Releases) -> None:
+def test_firmware_build_writes_images_for_both_ways(
+    tmp_path: Path, unbrick_releases: Releases
+) -> None:
     folder = tmp_path / "firmware"
-    shutil.copytree(releases.firmware.boot.binary.parent, folder)  # So nothing is compiled again.
+    shutil.copytree(
+        unbrick_releases.firmware.boot.binary.parent, folder
+    )  # So nothing is compiled again.
     done = CliRunner().invoke(cli, ["firmware", "build", "-o", str(folder), "--json"])
     assert done.exit_code == 0, done.output
     made = json.loads(done.stdout)
-    assert sorted(made["images"]) == sorted(releases.signed)
-    for version, image in releases.signed.items():
+    assert sorted(made["images"]) == sorted(unbrick_releases.signed)
+    for version, image in unbrick_releases.signed.items():
         assert read_image(folder / f"terminal-{version}.hex") == image
         assert read_image(folder / f"terminal-{version}.bin") == image
     shown = CliRunner().invoke(cli, ["firmware", "build", "-o", str(folder)]).stdout

@@ -31,9 +31,9 @@ def start_update(system: System) -> InProcessEngine:
 
 
 def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    golden = make_system()
+    golden = unbrick_make_system()
     engine = start_update(golden)
     first = len(engine.ops)
     golden.update_to("1.1.0")
@@ -41,7 +41,7 @@ def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
     assert len(operations) > 20
     outcomes = []
     for operation in operations:
-        system = make_system()
+        system = unbrick_make_system()
         engine = start_update(system)
         assert len(engine.ops) == first, "the same run up to the update"
         engine.cut_before_op(operation)

@@ -46,11 +46,11 @@ def run_json(*arguments: object) -> object:
 
 
 def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
-    engine: str, firmware: Path, releases: Releases, tmp_path: Path
+    engine: str, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     nor = tmp_path / "nor.bin"
     image = tmp_path / "terminal-1.1.0.hex"
-    image.write_text(to_hex(releases.signed["1.1.0"]))
+    image.write_text(to_hex(unbrick_releases.signed["1.1.0"]))
     with (
         Running(
             *("run", "--engine", engine, "--firmware", firmware, "--nor", nor),
@@ -77,7 +77,7 @@ def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
         assert terminal.end() == 0
         assert server.end() == 0
     cells = nor.read_bytes()
-    assert cells[APPLICATION.offset :].startswith(releases.signed["1.1.0"])
+    assert cells[APPLICATION.offset :].startswith(unbrick_releases.signed["1.1.0"])
     assert read_identity(cells).serial == "T-77"
 
 
@@ -96,7 +96,7 @@ def registered(url: str, version: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_terminal_that_is_told_to_end_keeps_its_nor(
-    engine: str, number: int, firmware: Path, releases: Releases, tmp_path: Path
+    engine: str, number: int, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     nor = tmp_path / "nor.bin"
     with Running("run", "--engine", engine, "--firmware", firmware, "--nor", nor) as terminal:
@@ -107,7 +107,7 @@ def test_a_terminal_that_is_told_to_end_keeps_its_nor(
         terminal.wait_for("terminal switched off")
     cells = nor.read_bytes()
     assert len(cells) == BOARD.nor.modelled
-    assert cells[APPLICATION.offset :].startswith(releases.signed["1.0.0"])
+    assert cells[APPLICATION.offset :].startswith(unbrick_releases.signed["1.0.0"])
     user = BOARD.partition("userdata")
     assert b"Alice" in cells[user.offset : user.end]
     assert [path.name for path in tmp_path.iterdir()] == ["nor.bin"]
@@ -161,10 +161,10 @@ def test_a_tcp_port_that_is_taken_is_said(firmware: Path) -> None:
 
 
 def test_an_image_for_which_no_sram_can_be_freed_is_refused_with_its_reason(
-    firmware: Path, releases: Releases, tmp_path: Path
+    firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     image = tmp_path / "terminal.bin"
-    image.write_bytes(releases.signed["1.1.0"])
+    image.write_bytes(unbrick_releases.signed["1.1.0"])
     database = tmp_path / "server.db"
     with (
         Running("run", "--firmware", firmware, "--serial", "T-77") as terminal,
@@ -190,9 +190,9 @@ def test_an_image_for_which_no_sram_can_be_freed_is_refused_with_its_reason(
     assert re.search(r"\d+ bytes", said)
 
 
-def test_a_port_that_does_not_exist_is_said(tmp_path: Path, releases: Releases) -> None:
+def test_a_port_that_does_not_exist_is_said(tmp_path: Path, unbrick_releases: Releases) -> None:
     image = tmp_path / "terminal.bin"
-    image.write_bytes(releases.signed["1.1.0"])
+    image.write_bytes(unbrick_releases.signed["1.1.0"])
     for command in (("restore", "/dev/none", image), ("bridge", "--modem", "/dev/none")):
         done = unbrick(*command)
         assert done.returncode == 2

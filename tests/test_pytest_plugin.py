@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -21,41 +22,58 @@ if TYPE_CHECKING:
     from unbrick.link.simulated import SimulatedLink
 
 USER_TEST = """
-def test_update(system):
-    system.power_on()
-    system.wait_registered()
-    system.update_to("1.1.0")
-    assert "1.1.0" in system.console.command("version")
+def test_update(unbrick_system):
+    unbrick_system.power_on()
+    unbrick_system.wait_registered()
+    unbrick_system.update_to("1.1.0")
+    assert "1.1.0" in unbrick_system.console.command("version")
 
-def test_that_fails(terminal):
-    assert "a command that is not there" in terminal.command("help")
+def test_that_fails(unbrick_console):
+    assert "a command that is not there" in unbrick_console.command("help")
 """
 
 
+def run_pytest(
+    folder: Path, text: str, firmware: Path | None, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a user's test file in a folder of its own."""
+    (folder / "test_user.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command += ["--rootdir", str(folder), *options, "test_user.py"]
+    if firmware is not None:
+        command += ["--unbrick-firmware", str(firmware)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
 def test_claim_c8_pytest_drives_terminal_server_and_link(
-    terminal: Console, server: ServerCore, link: SimulatedLink, system: System
+    unbrick_console: Console,
+    unbrick_server: ServerCore,
+    unbrick_link: SimulatedLink,
+    unbrick_system: System,
 ) -> None:
     """All four fixtures are parts of one system, and it works."""
-    assert "unbrick-terminal 1.0.0" in terminal.command("version")
-    assert system.console is terminal
-    system.wait_registered()
-    assert [registration.serial for registration in link.registrations] == [system.serial]
-    server.send_text(system.serial, "hello", system.engine.now)
-    terminal.expect("message: hello")
+    assert "unbrick-terminal 1.0.0" in unbrick_console.command("version")
+    assert unbrick_system.console is unbrick_console
+    unbrick_system.wait_registered()
+    assert [registration.serial for registration in unbrick_link.registrations] == [
+        unbrick_system.serial
+    ]
+    unbrick_server.send_text(unbrick_system.serial, "hello", unbrick_system.engine.now)
+    unbrick_console.expect("message: hello")
 
 
 def test_claim_c8_what_comes_as_intel_hex_goes_into_the_terminal_and_out_again(
-    system: System, releases: Releases, tmp_path: Path
+    unbrick_system: System, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
-    image = releases.signed["1.1.0"]
+    image = unbrick_releases.signed["1.1.0"]
     there, back = tmp_path / "in.hex", tmp_path / "out.hex"
     there.write_text(to_hex(image))
-    system.server.publish(read_image(there), system.engine.now)
-    system.power_on()
-    system.wait_registered()
-    system.wait_update(system.start_update("1.1.0"))
+    unbrick_system.server.publish(read_image(there), unbrick_system.engine.now)
+    unbrick_system.power_on()
+    unbrick_system.wait_registered()
+    unbrick_system.wait_update(unbrick_system.start_update("1.1.0"))
     start = BOARD.partition("application").offset
-    back.write_text(to_hex(system.engine.read_nor()[start : start + len(image)]))
+    back.write_text(to_hex(unbrick_system.engine.read_nor()[start : start + len(image)]))
     assert back.read_text() == there.read_text()
 
 
@@ -65,12 +83,79 @@ def test_a_users_tests_run_on_the_engine_they_ask_for_and_show_the_console(
 ) -> None:
     if engine == "qemu":
         request.getfixturevalue("qemu")
-    file = tmp_path / "test_user.py"
-    file.write_text(USER_TEST)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--engine", engine]
-    command += ["--firmware-folder", str(firmware), "--rootdir", str(tmp_path), str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = run_pytest(tmp_path, USER_TEST, firmware, "--unbrick-engine", engine)
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout
     assert f"console of UB-000001 on {engine}" in done.stdout
     assert "terminal: unbrick-terminal 1.0.0" in done.stdout
+
+
+ONE_RELEASE = """
+from dataclasses import replace
+
+import pytest
+
+@pytest.fixture(scope="session")
+def unbrick_releases(unbrick_releases):
+    signed = unbrick_releases.signed
+    return replace(unbrick_releases, signed=type(signed)({"1.1.0": signed["1.1.0"]}))
+"""
+ASKS_FOR_WHAT_IS_MISSING = """
+import pytest
+
+def test_of_the_system(unbrick_system):
+    pass
+
+def test_in_its_own_line(unbrick_make_system):
+    unbrick_make_system(installed="1.1.0").publish("9.9.9")
+
+@pytest.mark.unbrick_campaign("steps")
+def test_of_a_campaign(unbrick_campaign):
+    pass
+
+@pytest.mark.unbrick_campaign("phonebook", preset="swift")
+def test_of_a_preset(unbrick_campaign):
+    pass
+"""
+
+
+def test_what_is_missing_is_said_with_what_there_is(firmware: Path, tmp_path: Path) -> None:
+    """A traceback is shown of what the test has called, and none of what a fixture does."""
+    (tmp_path / "conftest.py").write_text(ONE_RELEASE)
+    said = run_pytest(tmp_path, ASKS_FOR_WHAT_IS_MISSING, firmware).stdout
+    assert "1 failed, 3 errors" in said
+    assert "KeyError" not in said
+    assert "there is no release 1.0.0 (choose from 1.1.0)" in said
+    assert '>       unbrick_make_system(installed="1.1.0").publish("9.9.9")' in said
+    assert "SetupError: there is no release 9.9.9" in said
+    assert "- what to do -" in said
+    assert "the scenario steps needs the releases 1.0.0 and 1.3.0, and this " in said
+    assert "there is no preset 'swift' (choose from quick, full, exhaustive)" in said
+    assert said.count("harness/unbrick/") <= 4, "no more tracebacks than that of the one test"
+
+
+def test_all_that_the_plugin_brings_begins_with_its_name(tmp_path: Path) -> None:
+    listed = run_pytest(tmp_path, "", None, "--fixtures", "--color=no").stdout
+    section = listed.partition("fixtures defined from unbrick.pytest_plugin")[2]
+    names = re.findall(
+        r"^(\w+)(?: \[session scope\])? -- ", section.partition("fixtures defined")[0], re.MULTILINE
+    )
+    assert "unbrick_system" in names
+    assert all(name.startswith("unbrick_") for name in names), names
+    help_text = run_pytest(tmp_path, "", None, "--help").stdout
+    group = help_text.partition("terminals (unbrick):\n")[2].partition("\n\n")[0]
+    options = re.findall(r"^  (--\S+?)[= \n]", group, re.MULTILINE)
+    assert "--unbrick-engine" in options
+    assert all(option.startswith("--unbrick-") for option in options), options
+    markers = run_pytest(tmp_path, "", None, "--markers").stdout
+    assert "@pytest.mark.unbrick_campaign(" in markers
+
+
+def test_a_run_that_has_nothing_to_do_with_terminals_loads_next_to_nothing() -> None:
+    script = "import sys, unbrick.pytest_plugin; print(*sorted(sys.modules))"
+    command = [sys.executable, "-c", script]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    ours = {name for name in loaded if name.partition(".")[0] == "unbrick"}
+    assert ours == {"unbrick", "unbrick.engine", "unbrick.errors", "unbrick.pytest_plugin"}
+    heavy = {"cffi", "click", "httpx", "numpy", "rich", "sqlalchemy", "unicorn", "elftools"}
+    assert not heavy & set(loaded)

@@ -64,9 +64,9 @@ def analysed(make_system: Callable[..., System], engine: str) -> tuple[System, A
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b1_version_and_compile_time_are_collected_and_kept(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system, analyst = analysed(make_system, engine)
+    system, analyst = analysed(unbrick_make_system, engine)
     system.power_on()
     system.wait_registered()
     info = inspect_image(system.releases.signed["1.0.0"])
@@ -86,9 +86,9 @@ def test_claim_b1_version_and_compile_time_are_collected_and_kept(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b2_what_differs_is_prepared_before_anybody_asks(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system, analyst = analysed(make_system, engine)
+    system, analyst = analysed(unbrick_make_system, engine)
     system.power_on()
     nor = system.engine.read_nor()
     system.wait_registered()

@@ -36,9 +36,9 @@ def application(system: System) -> bytes:
 
 
 def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine)
+    system = unbrick_make_system(engine=engine)
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")
@@ -55,9 +55,9 @@ def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
 
 
 def test_claim_a11_a_damaged_application_is_found_at_a_later_start(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine)
+    system = unbrick_make_system(engine=engine)
     cells = bytearray(system.engine.read_nor())
     cells[APPLICATION.offset + 0x1234] ^= 1
     system.engine.load_nor(bytes(cells))
@@ -66,9 +66,9 @@ def test_claim_a11_a_damaged_application_is_found_at_a_later_start(
 
 
 def test_claim_a12_the_apparatus_restores_the_terminal(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine, installed=None)
+    system = unbrick_make_system(engine=engine, installed=None)
     system.engine.power_on()
     image = system.releases.signed["1.1.0"]
     apparatus = system.restore(image)
@@ -82,9 +82,9 @@ def test_claim_a12_the_apparatus_restores_the_terminal(
 
 
 def test_restoration_refuses_a_bad_image_and_waits_for_a_good_one(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(installed=None)
+    system = unbrick_make_system(installed=None)
     system.engine.power_on()
     system.console.expect("restoration: send the signed image", 60)
     before = system.engine.read_nor()
@@ -124,9 +124,9 @@ class Pumped:
 
 
 @pytest.fixture
-def waiting(make_system: Callable[..., System], engine: str) -> System:
+def waiting(unbrick_make_system: Callable[..., System], engine: str) -> System:
     """A terminal in the restoration state, by the clock, its wire untouched."""
-    return make_system(engine=engine, installed=None, speed=8.0)
+    return unbrick_make_system(engine=engine, installed=None, speed=8.0)
 
 
 def test_claim_c3_python_drives_the_wire_of_a_real_serial_port(

@@ -84,11 +84,11 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench(make_system: Callable[..., System]) -> Callable[..., Bench]:
+def make_bench(unbrick_make_system: Callable[..., System]) -> Callable[..., Bench]:
     """On the engine that has virtual time."""
 
     def make(faults: Faults | None = None, **options: int) -> Bench:
-        return Bench(make_system(engine="inprocess", installed=None), faults, **options)
+        return Bench(unbrick_make_system(engine="inprocess", installed=None), faults, **options)
 
     return make
 
@@ -107,9 +107,9 @@ def test_claim_a12_success_is_what_was_read_back_from_the_nor(
 
 @pytest.mark.parametrize("version", ["1.1.0", "1.0.0"])
 def test_a_terminal_that_runs_is_asked_what_it_runs_and_nothing_is_sent(
-    make_system: Callable[..., System], version: str
+    unbrick_make_system: Callable[..., System], version: str
 ) -> None:
-    bench = Bench(make_system(engine="inprocess", installed=version))
+    bench = Bench(unbrick_make_system(engine="inprocess", installed=version))
     before = bench.system.engine.read_nor()
     bench.finish()
     if version == "1.1.0":

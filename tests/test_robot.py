@@ -74,7 +74,7 @@ def skipped(folder: Path) -> dict[str, str]:
     return {test.name: test.message for test in tests if test.skipped}
 
 
-def test_claim_c6_the_suites_pass_in_process(releases: Releases, tmp_path: Path) -> None:
+def test_claim_c6_the_suites_pass_in_process(unbrick_releases: Releases, tmp_path: Path) -> None:
     done = make_robot("inprocess", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert skipped(tmp_path) == {}
@@ -82,7 +82,9 @@ def test_claim_c6_the_suites_pass_in_process(releases: Releases, tmp_path: Path)
     assert (tmp_path / "log.html").exists()
 
 
-def test_claim_c6_the_suites_pass_on_qemu(qemu: str, releases: Releases, tmp_path: Path) -> None:
+def test_claim_c6_the_suites_pass_on_qemu(
+    qemu: str, unbrick_releases: Releases, tmp_path: Path
+) -> None:
     """By the clock, so all at once; what takes minutes of it is left to `make robot`."""
 
     def play(suite: Path) -> subprocess.CompletedProcess[str]:
@@ -112,7 +114,7 @@ def test_claim_c6_the_suites_pass_on_qemu(qemu: str, releases: Releases, tmp_pat
 
 def test_claim_c6_a_suite_runs_on_serial_ports(
     board: Board,  # noqa: F811
-    releases: Releases,
+    unbrick_releases: Releases,
     tmp_path: Path,
 ) -> None:
     tests = ("No Bit Of It Changes In An Update", "Every Loss Of Power While An Entry Is Saved")
@@ -419,11 +421,11 @@ def test_logs_are_escaped_and_cut() -> None:
 
 
 @pytest.mark.parametrize("how", [how for how in Spoiled if how is not Spoiled.older_than_it_says])
-def test_a_spoiled_image_is_spoiled(releases: Releases, how: Spoiled) -> None:
-    key = load_public_key(releases.key)
-    image = spoil(releases, "1.1.0", how)
+def test_a_spoiled_image_is_spoiled(unbrick_releases: Releases, how: Spoiled) -> None:
+    key = load_public_key(unbrick_releases.key)
+    image = spoil(unbrick_releases, "1.1.0", how)
     if how is Spoiled.not_at_all:
-        assert verify(image, key) == inspect(releases.signed["1.1.0"])
+        assert verify(image, key) == inspect(unbrick_releases.signed["1.1.0"])
         return
     with pytest.raises(ImageError):
         verify(image, key)

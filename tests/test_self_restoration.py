@@ -63,9 +63,9 @@ def comes_back(system: System, timeout: float = 300.0) -> str:
 
 
 def test_claim_a11_a_terminal_with_only_the_link_restores_itself(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = in_use(make_system, engine=engine)
+    system = in_use(unbrick_make_system, engine=engine)
     image = system.releases.signed["1.0.0"]
     erase_application(system)
     system.engine.power_on()
@@ -82,9 +82,9 @@ def test_claim_a11_a_terminal_with_only_the_link_restores_itself(
 
 
 def test_claim_a11_the_server_learns_what_a_terminal_in_restoration_is(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine, installed=None)
+    system = unbrick_make_system(engine=engine, installed=None)
     system.engine.power_on()
     system.console.expect("link: registered as in restoration", 60)
     said = system.link.registrations[-1]
@@ -95,9 +95,9 @@ def test_claim_a11_the_server_learns_what_a_terminal_in_restoration_is(
 
 
 def test_claim_a12_with_the_link_dead_the_terminal_is_restored_over_the_wire(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = in_use(make_system, engine=engine)
+    system = in_use(unbrick_make_system, engine=engine)
     erase_application(system)
     system.link.cut_off(math.inf)
     system.engine.power_on()
@@ -109,9 +109,9 @@ def test_claim_a12_with_the_link_dead_the_terminal_is_restored_over_the_wire(
 
 
 def test_claim_a12_while_the_link_works_the_wire_is_heard(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = make_system(engine=engine, installed=None)
+    system = unbrick_make_system(engine=engine, installed=None)
     system.engine.power_on()
     system.console.expect("link: registered as in restoration", 60)
     system.restore(system.releases.signed["1.1.0"])
@@ -119,10 +119,10 @@ def test_claim_a12_while_the_link_works_the_wire_is_heard(
 
 
 def test_claim_a10_a11_power_cuts_every_100_ms_end_well_all_the_same(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
     """One terminal loses power after 0.1 s, then after 0.2 s, and so on until it has come back."""
-    system = in_use(make_system)
+    system = in_use(unbrick_make_system)
     erase_application(system)
     restored = 0
     for tenths in range(1, 400):
@@ -146,10 +146,10 @@ def test_claim_a10_a11_power_cuts_every_100_ms_end_well_all_the_same(
 
 
 def test_claim_a10_a11_power_cuts_while_it_restores_itself_end_well_by_the_clock(
-    make_system: Callable[..., System], qemu: str
+    unbrick_make_system: Callable[..., System], qemu: str
 ) -> None:
     del qemu
-    system = in_use(make_system, engine="qemu")
+    system = in_use(unbrick_make_system, engine="qemu")
     erase_application(system)
     for seconds in (0.1, 0.4, 1.0, 2.5):
         system.engine.power_on()
@@ -162,9 +162,9 @@ def test_claim_a10_a11_power_cuts_while_it_restores_itself_end_well_by_the_clock
 
 
 def test_claim_a10_software_that_fails_its_trial_is_not_sent_again(
-    make_system: Callable[..., System], engine: str
+    unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
-    system = in_use(make_system, engine=engine)
+    system = in_use(unbrick_make_system, engine=engine)
     system.power_on()
     system.publish("1.2.0")
     update = system.start_update("1.2.0")
@@ -182,9 +182,9 @@ def test_claim_a10_software_that_fails_its_trial_is_not_sent_again(
 
 
 def test_an_interrupted_rewrite_is_made_good_by_the_same_update(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = in_use(make_system)
+    system = in_use(unbrick_make_system)
     system.power_on()
     system.publish("1.1.0")
     before = application(system)
@@ -199,9 +199,9 @@ def test_an_interrupted_rewrite_is_made_good_by_the_same_update(
 
 
 def test_a_healthy_terminal_writes_nothing_and_leaves_the_radio_to_its_application(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = in_use(make_system)
+    system = in_use(unbrick_make_system)
     before = system.engine.read_nor()
     system.link.exchanges.clear()
     system.engine.power_on()
@@ -214,18 +214,20 @@ def test_a_healthy_terminal_writes_nothing_and_leaves_the_radio_to_its_applicati
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_over_a_bad_link_it_takes_longer(make_system: Callable[..., System], seed: int) -> None:
+def test_over_a_bad_link_it_takes_longer(
+    unbrick_make_system: Callable[..., System], seed: int
+) -> None:
     plan = FaultPlan(drop=0.1, duplicate=0.1, reorder=0.2, corrupt=0.05, delay=0.3)
-    system = make_system(installed=None, faults=Faults(plan, seed=seed))
+    system = unbrick_make_system(installed=None, faults=Faults(plan, seed=seed))
     system.publish("1.1.0")
     system.engine.power_on()
     assert comes_back(system, 900) == "unbrick-terminal 1.1.0"
 
 
 def test_a_server_that_dies_in_mid_transfer_goes_on_when_it_returns(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(installed=None)
+    system = unbrick_make_system(installed=None)
     system.publish("1.1.0")
     system.engine.power_on()
     assert system.bench.run_until(lambda: len(system.link.fetched) > 10, 60)
@@ -236,9 +238,9 @@ def test_a_server_that_dies_in_mid_transfer_goes_on_when_it_returns(
 
 
 def test_a_forged_image_is_refused_and_another_one_taken(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(installed=None)
+    system = unbrick_make_system(installed=None)
     forged = bytearray(system.releases.signed["1.3.0"])
     forged[-1] ^= 1  # in the signature
     system.server.publish(bytes(forged), 0.0)
@@ -255,10 +257,10 @@ def test_a_forged_image_is_refused_and_another_one_taken(
 
 
 def test_a_transfer_over_the_wire_that_has_begun_comes_to_its_end(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
     """The radio's file is whole while a person's is half there: the person's is installed."""
-    system = make_system(installed=None)
+    system = unbrick_make_system(installed=None)
     system.publish("1.1.0")
     system.engine.power_on()
     system.console.expect("link: receiving 1.1.0", 60)
@@ -280,9 +282,9 @@ def test_a_transfer_over_the_wire_that_has_begun_comes_to_its_end(
 
 
 def test_a_transfer_over_the_wire_that_breaks_off_leaves_it_to_the_link(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(installed=None)
+    system = unbrick_make_system(installed=None)
     system.publish("1.1.0")
     system.engine.power_on()
     system.console.expect("link: receiving 1.1.0", 60)

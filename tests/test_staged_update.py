@@ -25,9 +25,11 @@ APPLICATION = BOARD.partition("application")
 
 
 @pytest.fixture(params=["inprocess", "qemu", "renode"])
-def registered(request: pytest.FixtureRequest, make_system: Callable[..., System]) -> System:
+def registered(
+    request: pytest.FixtureRequest, unbrick_make_system: Callable[..., System]
+) -> System:
     """A terminal with 1.0.0 that has registered; 1.1.0 is published."""
-    system = make_system(engine=request.param)
+    system = unbrick_make_system(engine=request.param)
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")
@@ -65,9 +67,9 @@ def test_claim_a2_the_transfer_is_requested_after_the_area_is_secured(registered
 
 
 def test_claim_a3_the_file_is_received_into_the_secured_area_and_nowhere_else(
-    make_system: Callable[..., System],
+    unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = make_system(engine="inprocess")
+    system = unbrick_make_system(engine="inprocess")
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")
@@ -209,8 +211,10 @@ def test_a_healthy_start_changes_no_bit(registered: System) -> None:
     assert hashlib.sha256(registered.engine.read_nor()).digest() == before
 
 
-def test_only_the_blocks_that_differ_are_rewritten(make_system: Callable[..., System]) -> None:
-    system = make_system(engine="inprocess")
+def test_only_the_blocks_that_differ_are_rewritten(
+    unbrick_make_system: Callable[..., System],
+) -> None:
+    system = unbrick_make_system(engine="inprocess")
     system.power_on()
     system.wait_registered()
     assert isinstance(system.engine, InProcessEngine)

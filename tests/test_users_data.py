@@ -31,15 +31,15 @@ JOURNAL = slice(BOARD.partition("journal").offset, BOARD.partition("journal").en
 
 
 @pytest.fixture
-def engine(releases: Releases) -> Iterator[InProcessEngine]:
-    with InProcessEngine(releases.elf_files) as made:
+def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
+    with InProcessEngine(unbrick_releases.elf_files) as made:
         yield made
 
 
 @pytest.fixture
-def world(engine: InProcessEngine, releases: Releases) -> World:
+def world(engine: InProcessEngine, unbrick_releases: Releases) -> World:
     """A terminal with a few entries."""
-    made = World(engine, releases)
+    made = World(engine, unbrick_releases)
     made.start()
     made.add(*PEOPLE)
     return made
@@ -154,8 +154,10 @@ def test_the_same_data_makes_the_same_bytes_and_other_data_others(world: World) 
     assert all(other[20:40] != sealed[20:40] for other in others)
 
 
-def test_an_empty_phonebook_is_backed_up_too(engine: InProcessEngine, releases: Releases) -> None:
-    world = World(engine, releases)
+def test_an_empty_phonebook_is_backed_up_too(
+    engine: InProcessEngine, unbrick_releases: Releases
+) -> None:
+    world = World(engine, unbrick_releases)
     world.start()
     sealed = world.back_up(UPDATE)
     assert open_backup(sealed, world.key, SERIAL, UPDATE) == []
@@ -209,12 +211,12 @@ def test_claim_b6_an_upgrade_is_refused_when_the_users_data_has_changed_since_it
 )
 def test_an_upgrade_without_a_backup_is_refused(
     engine: InProcessEngine,
-    releases: Releases,
+    unbrick_releases: Releases,
     version: str,
     key: bytes | None,
     result: Result,
 ) -> None:
-    world = World(engine, releases, key=key)
+    world = World(engine, unbrick_releases, key=key)
     world.start()
     world.add(*PEOPLE)
     world.install(version)
@@ -270,10 +272,10 @@ def test_claim_b6_giving_back_again_changes_nothing(world: World) -> None:
 
 
 def test_claim_b6_power_may_be_cut_at_every_operation_of_giving_back(
-    engine: InProcessEngine, releases: Releases
+    engine: InProcessEngine, unbrick_releases: Releases
 ) -> None:
     entries = many(4)
-    world = World(engine, releases, installed="2.0.0")
+    world = World(engine, unbrick_releases, installed="2.0.0")
     world.start()
     world.add(("Dora", "9"))  # The first write after a start makes sure of what is there.
     world.restart()
@@ -321,9 +323,9 @@ def test_claim_b6_a_full_phonebook_comes_along(
 
 
 def test_without_room_it_is_said_and_what_fits_is_stored(
-    engine: InProcessEngine, releases: Releases
+    engine: InProcessEngine, unbrick_releases: Releases
 ) -> None:
-    world = World(engine, releases)
+    world = World(engine, unbrick_releases)
     world.start()
     world.add(("Dora", "9"))
     sealed = seal_backup(many(CAPACITY), world.key, SERIAL, UPDATE)
@@ -416,8 +418,10 @@ def test_malformed_requests_are_refused(world: World, path: str) -> None:
 # ---- The terminal ----
 
 
-def test_a_terminal_without_a_key_says_so(engine: InProcessEngine, releases: Releases) -> None:
-    world = World(engine, releases, key=b"")
+def test_a_terminal_without_a_key_says_so(
+    engine: InProcessEngine, unbrick_releases: Releases
+) -> None:
+    world = World(engine, unbrick_releases, key=b"")
     world.start()
     world.add(*PEOPLE)
     assert world.backup_piece(UPDATE, 0).result is Result.BACKUP_UNREADABLE

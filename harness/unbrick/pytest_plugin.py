@@ -2,125 +2,156 @@
 
 ::
 
-    def test_update(system):
-        system.power_on()
-        system.wait_registered()
-        system.update_to("1.1.0")
-        assert "1.1.0" in system.console.command("version")
+    def test_update(unbrick_system):
+        unbrick_system.power_on()
+        unbrick_system.wait_registered()
+        unbrick_system.update_to("1.1.0")
+        assert "1.1.0" in unbrick_system.console.command("version")
 
 A campaign as tests, one for each scenario::
 
-    @pytest.mark.campaign("staged", "phonebook", preset="quick")
-    def test_power_cuts(campaign):
-        assert campaign.states > 5
+    @pytest.mark.unbrick_campaign("staged", "phonebook", preset="quick")
+    def test_power_cuts(unbrick_campaign):
+        assert unbrick_campaign.states > 5
 
-``--engine`` chooses the engine; tests that take ``system`` run on it. What it cannot know skips the
-test that asks for it. When one fails, the report
-shows the end of the terminal's console.
+``--unbrick-engine`` chooses the engine. What the engine cannot know skips the test that asks for
+it. When a test fails, the report shows the end of the terminal's console.
+
+Pytest loads every plugin that is installed, also for tests that have nothing to do with terminals.
+So this module imports no more than names and errors; the fixtures import what they need.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unbrick.bench.system import System
-from unbrick.campaign.presets import PRESETS
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import SCENARIOS, find_scenario
-from unbrick.campaign.search import search
-from unbrick.campaign.session import initial_state, run_session
-from unbrick.engine.create import ENGINES, create_engine
-from unbrick.engine.inprocess import InProcessEngine
-from unbrick.errors import MissingToolError, NotKnownHereError
-from unbrick.image.release import Releases, make_releases
-from unbrick.report.formats import how_to_replay
-from unbrick.report.model import ScenarioReport, scenario_report
+from unbrick.engine import ENGINES
+from unbrick.errors import MissingToolError, NotKnownHereError, SetupError, UnbrickError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from unbrick.bench.console import Console
+    from unbrick.bench.system import System
+    from unbrick.image.release import Releases
     from unbrick.link.simulated import SimulatedLink
+    from unbrick.report.model import ScenarioReport
     from unbrick.server.core import ServerCore
 
-TAIL = 3000  # characters of the console that a failure shows
+CONSOLE_TAIL = 3000
+"""Characters of the terminal's console that a failure shows."""
+
+VIOLATIONS_SHOWN = 20
+"""Violations of a campaign that a failure shows."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker ``campaign``."""
+    """The marker ``unbrick_campaign``."""
     config.addinivalue_line(
         "markers",
-        "campaign(*scenarios, preset='quick'): run a test that takes the fixture `campaign` once "
-        "for each scenario (all of them by default); a violation fails it.",
+        "unbrick_campaign(*scenarios, preset='quick'): run a test that takes the fixture "
+        "`unbrick_campaign` once for each scenario (all of them by default); a violation fails it.",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test for each scenario of a campaign."""
-    marker = metafunc.definition.get_closest_marker("campaign")
-    if marker is not None and "campaign" in metafunc.fixturenames:
-        names = marker.args or tuple(SCENARIOS)
+    marker = metafunc.definition.get_closest_marker("unbrick_campaign")
+    if marker is not None and "unbrick_campaign" in metafunc.fixturenames:
+        names = marker.args or _all_scenarios()
         preset = str(marker.kwargs.get("preset", "quick"))
         metafunc.parametrize(
-            "campaign", [(str(name), preset) for name in names], indirect=True, ids=names
+            "unbrick_campaign", [(str(name), preset) for name in names], indirect=True, ids=names
         )
 
 
+def _all_scenarios() -> tuple[str, ...]:
+    from unbrick.campaign.scenario import SCENARIOS  # noqa: PLC0415 - see the module's docstring
+
+    return tuple(SCENARIOS)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--engine NAME``, ``--board FILE`` and ``--firmware-folder DIR``."""
-    group = parser.getgroup("unbrick")
-    group.addoption("--engine", choices=ENGINES, default="inprocess", help="what runs the terminal")
+    """``--unbrick-engine NAME``, ``--unbrick-board FILE`` and ``--unbrick-firmware FOLDER``."""
+    group = parser.getgroup("unbrick", "terminals (unbrick)")
     group.addoption(
-        "--board",
+        "--unbrick-engine",
+        choices=ENGINES,
+        default="inprocess",
+        help="What runs the terminal: inprocess (the default), qemu, renode, or serial for a board",
+    )
+    group.addoption(
+        "--unbrick-board",
         type=Path,
-        help="with --engine serial: the file that describes the board (UNBRICK_BOARD, board.toml)",
+        metavar="FILE",
+        help="With --unbrick-engine serial: the file that describes the board "
+        "(default: $UNBRICK_BOARD, or board.toml)",
     )
     group.addoption(
-        "--firmware-folder",
+        "--unbrick-firmware",
         default="build/firmware",
-        help="where the firmware is built, and kept between runs",
+        metavar="FOLDER",
+        help="Where the firmware is built, and kept between runs (default: build/firmware)",
     )
 
 
-@pytest.fixture(scope="session")
-def engine_name(request: pytest.FixtureRequest) -> str:
-    """The engine that this run asks for."""
-    return str(request.config.getoption("--engine"))
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What is wrong with the set-up is said without a traceback: no line of a test caused it."""
+    try:
+        yield
+    except NotKnownHereError:
+        raise
+    except SetupError as error:
+        pytest.fail(f"{error} ({error.hint})" if error.hint else str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def releases(request: pytest.FixtureRequest) -> Releases:
-    """The firmware, built once and signed with the development key."""
-    folder = Path(str(request.config.getoption("--firmware-folder")))
+def unbrick_engine_name(request: pytest.FixtureRequest) -> str:
+    """The name of the engine that this run asks for (``--unbrick-engine``)."""
+    return str(request.config.getoption("--unbrick-engine"))
+
+
+@pytest.fixture(scope="session")
+def unbrick_releases(request: pytest.FixtureRequest) -> Releases:
+    """The terminal's firmware, built once and signed with the development key."""
+    from unbrick.image.release import make_releases  # noqa: PLC0415
+
+    folder = Path(str(request.config.getoption("--unbrick-firmware")))
     if not folder.is_absolute():
         folder = request.config.rootpath / folder
-    return make_releases(folder)
+    with _in_one_line():
+        return make_releases(folder)
 
 
 @pytest.fixture
-def make_system(
-    request: pytest.FixtureRequest, releases: Releases, engine_name: str
+def unbrick_make_system(
+    request: pytest.FixtureRequest, unbrick_releases: Releases, unbrick_engine_name: str
 ) -> Iterator[Callable[..., System]]:
-    """Makes reference systems: ``make_system(installed="1.0.0", faults=…, engine="qemu")``.
+    """Makes systems: ``unbrick_make_system(installed="1.0.0", faults=…, engine="qemu")``.
 
     With ``speed`` its virtual time goes by the clock, so that other programs can take part.
     The test is skipped, visibly, when the engine is not on this machine.
     """
+    from unbrick.bench.system import System  # noqa: PLC0415
+    from unbrick.engine.create import create_engine  # noqa: PLC0415
+
     systems: list[System] = []
 
     def make(*, engine: str | None = None, speed: float | None = None, **options: Any) -> System:
-        name = engine or engine_name
-        board = request.config.getoption("--board")
+        name = engine or unbrick_engine_name
+        board = request.config.getoption("--unbrick-board")
         try:
-            made = create_engine(name, releases.elf_files, speed=speed, board=board)
+            made = create_engine(name, unbrick_releases.elf_files, speed=speed, board=board)
         except MissingToolError as error:
             pytest.skip(f"{error} ({error.hint})")
         try:
-            system = System(made, releases, **options)
+            system = System(made, unbrick_releases, **options)
         except BaseException:
             made.close()
             raise
@@ -134,51 +165,67 @@ def make_system(
 
 
 @pytest.fixture
-def system(make_system: Callable[..., System]) -> System:
-    """A terminal with release 1.0.0, powered off, its server and a link without faults."""
-    return make_system()
+def unbrick_system(unbrick_make_system: Callable[..., System]) -> System:
+    """A terminal with release 1.0.0, powered off, its server, and a link without faults."""
+    with _in_one_line():
+        return unbrick_make_system()
 
 
 @pytest.fixture
-def terminal(system: System) -> Console:
-    """The console of a terminal that has just started."""
-    system.power_on()
-    return system.console
+def unbrick_console(unbrick_system: System) -> Console:
+    """The console of ``unbrick_system``, whose terminal has just started."""
+    unbrick_system.power_on()
+    return unbrick_system.console
 
 
 @pytest.fixture
-def server(system: System) -> ServerCore:
-    """The server of ``system``."""
-    return system.server
+def unbrick_server(unbrick_system: System) -> ServerCore:
+    """The server of ``unbrick_system``."""
+    return unbrick_system.server
 
 
 @pytest.fixture
-def link(system: System) -> SimulatedLink:
-    """The wireless link of ``system``."""
-    return system.link
+def unbrick_link(unbrick_system: System) -> SimulatedLink:
+    """The wireless link of ``unbrick_system``."""
+    return unbrick_system.link
 
 
 @pytest.fixture
-def campaign(request: pytest.FixtureRequest, releases: Releases) -> ScenarioReport:
+def unbrick_campaign(request: pytest.FixtureRequest, unbrick_releases: Releases) -> ScenarioReport:
     """What a search of a scenario has found; the test fails when an invariant does not hold.
 
-    The marker ``campaign`` says which scenarios and which preset.
+    The marker ``unbrick_campaign`` says which scenarios and which preset.
     """
     if not hasattr(request, "param"):
-        pytest.fail("mark the test with @pytest.mark.campaign(…)", pytrace=False)
+        pytest.fail("mark the test with @pytest.mark.unbrick_campaign(…)", pytrace=False)
     name, preset = request.param
-    engine = InProcessEngine(releases.elf_files)
-    try:
-        scenario = find_scenario(name)
+    with _in_one_line():
+        report = _search(unbrick_releases, name, preset)
+    if report.violations:
+        from unbrick.report.formats import how_to_replay  # noqa: PLC0415
+
+        shown = report.violations[:VIOLATIONS_SHOWN]
+        lines = [f"{c.id}: {c.kind}: {c.text}\n    {how_to_replay(c)}" for c in shown]
+        pytest.fail("\n".join([report.statement, *lines]), pytrace=False)
+    return report
+
+
+def _search(releases: Releases, name: str, preset: str) -> ScenarioReport:
+    from unbrick.campaign.presets import PRESETS  # noqa: PLC0415
+    from unbrick.campaign.run import Here  # noqa: PLC0415
+    from unbrick.campaign.scenario import find_scenario  # noqa: PLC0415
+    from unbrick.campaign.search import search  # noqa: PLC0415
+    from unbrick.campaign.session import initial_state, run_session  # noqa: PLC0415
+    from unbrick.engine.inprocess import InProcessEngine  # noqa: PLC0415
+    from unbrick.report.model import scenario_report  # noqa: PLC0415
+
+    scenario = find_scenario(name)
+    if preset not in PRESETS:
+        raise SetupError(f"there is no preset {preset!r}", hint=f"choose from {', '.join(PRESETS)}")
+    with InProcessEngine(releases.elf_files) as engine:
         start = initial_state(engine, releases, scenario)
         run = partial(run_session, engine, releases)
-        report = scenario_report(search(scenario, start, run, Here(), PRESETS[preset]), start)
-    finally:
-        engine.close()
-    if report.violations:
-        lines = [f"{c.id}: {c.kind}: {c.text}\n    {how_to_replay(c)}" for c in report.violations]
-        pytest.fail("\n".join([report.statement, *lines[:20]]), pytrace=False)
-    return report
+        return scenario_report(search(scenario, start, run, Here(), PRESETS[preset]), start)
 
 
 def _skip_what_is_not_known() -> Generator[None, object, object]:
@@ -200,15 +247,22 @@ def pytest_runtest_call() -> Generator[None, object, object]:
     return (yield from _skip_what_is_not_known())
 
 
-_SYSTEMS = pytest.StashKey[list[System]]()
+_SYSTEMS = pytest.StashKey["list[System]"]()
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show the end of each terminal's console with a failure."""
-    outcome = yield
-    report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
-    if report.when == "call" and report.failed:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what to do about it, and the end of each terminal's console."""
+    report = yield
+    if not report.failed:
+        return report
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, UnbrickError) and error.hint:
+        report.sections.append(("what to do", error.hint))
+    if report.when == "call":
         for system in item.stash.get(_SYSTEMS, [])[-2:]:
             title = f"console of {system.serial} on {system.engine.name}"
-            report.sections.append((title, system.console.text[-TAIL:]))
+            report.sections.append((title, system.console.text[-CONSOLE_TAIL:]))
+    return report

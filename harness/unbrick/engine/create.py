@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unbrick.engine import ENGINES
 from unbrick.engine.board_file import find_board_file, read_board_file
 from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Engine
 
-ENGINES = ("inprocess", "qemu", "renode", "serial")
-
 
 def create_engine(
     name: str,
@@ -33,7 +32,7 @@ def create_engine(
     """The engine called ``name``.
 
     Args:
-        name: one of :data:`ENGINES`.
+        name: one of :data:`unbrick.engine.ENGINES`.
         elf_files: the firmware's ELF files, for messages that name the source line.
         speed: keep virtual time to this many seconds a second; ``None``: as fast as it goes.
             QEMU's time, and a real board's, is the clock's, whatever this says.
