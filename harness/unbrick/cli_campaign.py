@@ -119,6 +119,19 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
+def _build(firmware: Path, names: list[str], status: Console) -> Releases:
+    """The firmware, with every release that the scenarios play with.
+
+    Raises:
+        BuildError, SetupError: it cannot be built, or a release is missing.
+    """
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
+    for name in names:
+        releases.require(SCENARIOS[name].releases, f"the scenario {name}")
+    return releases
+
+
 @click.command()
 @click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
 @click.option(
@@ -181,8 +194,7 @@ def campaign(
         raise SetupError("coverage is measured in one process", hint="leave out --jobs")
     if out is not None:
         _make_folder(out)
-    with status.status("building the firmware"):
-        releases = make_releases(firmware)
+    releases = _build(firmware, names, status)
     digests = firmware_digests(releases)
     begun = time.monotonic()
     results: list[Result] = []

@@ -22,8 +22,9 @@ from unbrick.bench.bench import Bench
 from unbrick.bench.hil import HilTest
 from unbrick.cli_options import firmware_option
 from unbrick.console.state import read_nor, write_nor
+from unbrick.engine import ENGINES
 from unbrick.engine.board_file import VARIABLE as BOARD_VARIABLE
-from unbrick.engine.create import ENGINES, create_engine
+from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.image.factory import KEY_SIZE, factory_image
@@ -108,10 +109,7 @@ def terminal(
     Raises:
         SetupError: a file, a release or the engine is not there.
     """
-    if installed not in releases.signed:
-        raise SetupError(
-            f"there is no release {installed}", hint=f"choose from {', '.join(releases.signed)}"
-        )
+    image = releases.signed[installed]
     if nor_file is not None and not nor_file.parent.is_dir():
         raise SetupError(
             f"cannot write {nor_file}: there is no folder {nor_file.parent}", hint="make it first"
@@ -121,7 +119,6 @@ def terminal(
             made.load_nor(read_nor(nor_file))
         elif engine != "serial":  # a board is taken as it is
             key = secrets.token_bytes(KEY_SIZE)
-            image = releases.signed[installed]
             made.load_nor(factory_image(releases.boot, image, serial, key=key))
         try:
             yield made

@@ -39,6 +39,7 @@ SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
 INTO_ERASE = 0.1  # seconds after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
 SERVER_DATABASE, CENTER_DATABASE = "server.sqlite", "center.sqlite"
+RELEASES = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
 ENDED = ("succeeded", "failed", "refused", "cancelled")
 
 
@@ -60,6 +61,9 @@ class HilTest:
         engine: what runs the terminal.
         folder: where logs, database and images go.
         echo: called with everything the terminal says.
+
+    Raises:
+        SetupError: the firmware lacks a release that the test needs.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class HilTest:
         folder: Path,
         echo: Callable[[bytes], None] | None = None,
     ) -> None:
+        releases.require(RELEASES, "the HIL test")
         self._releases, self._folder = releases, folder
         for name in (SERVER_DATABASE, CENTER_DATABASE):  # of an earlier run
             for old in filter(Path.is_file, folder.glob(f"{name}*")):

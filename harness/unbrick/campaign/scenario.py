@@ -83,6 +83,13 @@ class Scenario:
         """Whether the server's deaths are searched, too."""
         return self.commanded
 
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """The versions of all releases that it plays with."""
+        named = [self.installed, self.interrupted_by, self.rescue, *self.updates, *self.published]
+        named += [*self.before, *(self.imposter or "").split()]
+        return tuple(dict.fromkeys(name for name in named if name and name[0].isdigit()))
+
 
 SCENARIOS = {
     scenario.name: scenario

@@ -278,8 +278,10 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     """Where a scenario begins, made by really running the terminal.
 
     Raises:
+        SetupError: the firmware lacks a release that the scenario plays with.
         ToolBrokenError: the terminal does not come that far without any fault.
     """
+    releases.require(scenario.releases, f"the scenario {scenario.name}")
     application = None if scenario.installed is None else releases.signed[scenario.installed]
     cells = Cells.of(factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)))
     if scenario.installed is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unbrick.errors import SetupError
 from unbrick.image.factory import read_identity
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
@@ -64,10 +63,7 @@ class Air:
             ImageError: the NOR has no identity.
             NotKnownHereError: the terminal has not registered, and its NOR cannot be read.
         """
-        image = self._releases.signed.get(version)
-        if image is None:
-            known = ", ".join(self._releases.signed)
-            raise SetupError(f"there is no release {version}", hint=f"choose from {known}")
+        image = self._releases.signed[version]
         now = self._engine.now
         self._server.publish(image, now)
         update = self._server.start_update(self._serial(), version, now)

@@ -6,16 +6,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unbrick.board.description import BOARD
-from unbrick.errors import BuildError
+from unbrick.errors import BuildError, SetupError
 from unbrick.image.build import build_firmware, firmware_folder
 from unbrick.image.format import check_board, check_entry, inspect
 from unbrick.image.sign import sign
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from unbrick.image.build import Firmware
+
+
+class SignedImages(dict[str, bytes]):
+    """Signed images by their version. Looking up one that is not there says which ones are."""
+
+    def __missing__(self, version: str) -> bytes:
+        """Say that there is no release ``version``.
+
+        Raises:
+            SetupError: always.
+        """
+        raise SetupError(f"there is no release {version}", hint=f"choose from {', '.join(self)}")
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Releases:
 
     firmware: Firmware
     boot: bytes
-    signed: dict[str, bytes]
+    signed: SignedImages
     key: Path
 
     @property
@@ -43,6 +55,31 @@ class Releases:
     def elf_files(self) -> list[Path]:
         """The ELF files of all programs, for debuggers and for messages with source lines."""
         return [program.elf for program in self.firmware.programs]
+
+    def require(self, versions: Iterable[str], who: str) -> None:
+        """See that all of ``versions`` are there, before anything is begun.
+
+        Args:
+            versions: what is needed.
+            who: needs them, for the message.
+
+        Raises:
+            SetupError: one is missing; says which, and which ones there are.
+        """
+        missing = [version for version in dict.fromkeys(versions) if version not in self.signed]
+        if missing:
+            raise SetupError(
+                f"{who} needs {_named(missing)}, and this firmware has {_named(self.signed)}",
+                hint="unset UNBRICK_FIRMWARE for the reference firmware, or add to "
+                "firmware/releases.toml what is missing",
+            )
+
+
+def _named(versions: Iterable[str]) -> str:
+    found = list(versions)
+    if len(found) < 2:
+        return f"the release {found[0]}" if found else "no release"
+    return f"the releases {', '.join(found[:-1])} and {found[-1]}"
 
 
 def make_releases(
@@ -68,7 +105,7 @@ def make_releases(
     """
     key = key or firmware_folder() / "keys" / "development.pem"
     firmware = build_firmware(out, key=key, defines=defines, releases=releases)
-    signed: dict[str, bytes] = {}
+    signed = SignedImages()
     for version, program in firmware.applications.items():
         release = program.release
         if release is None:

@@ -112,9 +112,6 @@ class Keywords:
         Raises:
             SetupError: there is no such release.
         """
-        if version not in self._releases.signed:
-            known = ", ".join(self._releases.signed)
-            raise SetupError(f"there is no release {version!r}", hint=f"choose one of {known}")
         return self._releases.signed[version]
 
 
