@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_target import ToyTarget
 
 from unbrick.board import BOARD
-from unbrick.campaign.canonical import canonical
-from unbrick.campaign.case import CaseId, Step
-from unbrick.campaign.links import bad_link
-from unbrick.campaign.run import Here, pool, run_campaign, run_links
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.search import Bounds, after_loss, minimise, search
-from unbrick.campaign.session import initial_state, run_session
-from unbrick.campaign.story import Story
+from unbrick.campaign.case import CaseId, PowerCut
+from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
+from unbrick.campaign.search import Bounds, minimise, state_after
+from unbrick.campaign.target import Mark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.qemu import QemuEngine
@@ -26,16 +22,20 @@ from unbrick.errors import MissingToolError, SetupError
 from unbrick.nor.cells import BLOCK, Cells
 from unbrick.nor.ops import FlashOp
 from unbrick.nor.torn import tear, variants
+from unbrick.reference.canonical import canonical
+from unbrick.reference.links import bad_link
+from unbrick.reference.scenario import find_scenario
+from unbrick.reference.session import run_session
+from unbrick.reference.story import Story
+from unbrick.reference.target import ReferenceTarget, find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.campaign.target import State
     from unbrick.image.release import Releases
 
 STAGED = find_scenario("staged")
-PHONEBOOK = find_scenario("phonebook")
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +48,21 @@ def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
 @pytest.fixture(scope="module")
 def staged(engine: InProcessEngine, unbrick_releases: Releases) -> tuple[State, Outcome]:
     """The golden session of the staged update, and where it begins."""
-    start = initial_state(engine, unbrick_releases, STAGED)
+    start = find_target("staged", unbrick_releases).start()
     return start, run_session(engine, unbrick_releases, STAGED, start)
 
 
 @pytest.fixture(scope="module")
-def firmware(unbrick_releases: Releases) -> Path:
-    """The folder of the build."""
-    return unbrick_releases.elf_files[0].parent
+def phonebook(unbrick_releases: Releases) -> ReferenceTarget:
+    return find_target("phonebook", unbrick_releases)
 
 
-steps = st.builds(
-    Step,
+cuts = st.builds(
+    PowerCut,
     op=st.integers(0, 999),
     torn=st.sampled_from(["", "weak", "first-word"]),
     resolution=st.integers(0, 2),
-) | st.builds(Step, op=st.integers(0, 999), change=st.integers(0, 20))
+) | st.builds(PowerCut, op=st.integers(0, 999), change=st.integers(0, 20))
 
 
 def test_cells_know_what_reads_as_they_do() -> None:
@@ -78,8 +77,8 @@ def test_cells_know_what_reads_as_they_do() -> None:
     assert not cells.reads_as(bytes(image[:-1]))
 
 
-@given(st.lists(steps, max_size=5), st.none() | st.integers(0, 10**6))
-def test_a_case_id_names_its_case(path: list[Step], link: int | None) -> None:
+@given(st.lists(cuts, max_size=5), st.none() | st.integers(0, 10**6))
+def test_a_case_id_names_its_case(path: list[PowerCut], link: int | None) -> None:
     case = CaseId("staged", tuple(path), link)
     assert CaseId.parse(str(case)) == case
 
@@ -103,11 +102,11 @@ def test_a_real_cut_leaves_what_the_trace_says(
         engine.load_nor(start.cells.image())
         engine.cut_before_op(op)
         with pytest.raises(Violation):  # a terminal without power does not come back
-            Story(engine, unbrick_releases, STAGED, start.server).run()
+            Story(engine, unbrick_releases, STAGED, start.peers).run()
         assert engine.cut_reached
         engine.power_off()
         engine.cut_before_op(None)
-        calculated = after_loss(CaseId("staged"), Step(op), start, golden)
+        calculated = state_after(CaseId("staged"), PowerCut(op), start, golden)
         assert engine.read_nor() == calculated.cells.image()
 
 
@@ -126,23 +125,23 @@ def test_a_session_after_the_end_writes_nothing(
     assert run_session(engine, unbrick_releases, STAGED, final).ops == []
 
 
-def test_a_small_search_closes(firmware: Path) -> None:
-    result = run_campaign(PHONEBOOK, firmware, Here())
+def test_a_small_search_closes(phonebook: ReferenceTarget) -> None:
+    result = run_campaign(phonebook)
     assert result.violations == []
     assert result.closed
     assert result.transitions > result.states > 1
 
 
-def test_one_process_and_two_find_the_same(firmware: Path) -> None:
+def test_one_process_and_two_find_the_same(phonebook: ReferenceTarget) -> None:
     found = []
     for jobs in (1, 2):
-        with pool(jobs) as executor:
-            result = run_campaign(PHONEBOOK, firmware, executor, Bounds(depth=1), workers=jobs)
+        with open_pool(jobs) as executor:
+            result = run_campaign(phonebook, executor, Bounds(depth=1), workers=jobs)
         found.append([(str(case.id), case.outcome) for case in result.cases])
     assert found[0] == found[1]
 
 
-def test_any_executor_will_do(firmware: Path) -> None:
+def test_any_executor_will_do(phonebook: ReferenceTarget) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install distributed")
     with (
         distributed.LocalCluster(
@@ -150,29 +149,35 @@ def test_any_executor_will_do(firmware: Path) -> None:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        there = run_campaign(PHONEBOOK, firmware, client.get_executor(), Bounds(depth=1))
-    here = run_campaign(PHONEBOOK, firmware, Here(), Bounds(depth=1))
+        there = run_campaign(phonebook, client.get_executor(), Bounds(depth=1))
+    here = run_campaign(phonebook, bounds=Bounds(depth=1))
     assert [str(case.id) for case in there.cases] == [str(case.id) for case in here.cases]
     assert [case.outcome for case in there.cases] == [case.outcome for case in here.cases]
 
 
-def test_a_search_without_end_can_be_bounded(
-    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
-) -> None:
-    def run(scenario: object, state: State, resolution: int) -> Outcome:
-        del scenario, resolution
-        return staged[1] if state == staged[0] else replace(staged[1], ops=[], marks=[])
+def test_a_search_without_end_can_be_bounded() -> None:
+    """A toy that writes another cell in every session never comes to an end."""
 
-    result = search(STAGED, staged[0], run, Here(), Bounds(depth=0))  # type: ignore[arg-type]
+    def write_the_next(state: State, _: object) -> Outcome:
+        op = word(0x100000 + 4 * len(state.cells.blocks[4]), b"\0" * 4)
+        return Outcome(None, "application", [op], [Mark(0, None)], None, 1.0, 0.0)
+
+    toy = ToyTarget(write_the_next)
+    result = run_campaign(toy, bounds=Bounds(depth=0))
     assert not result.closed
-    assert "0 losses of power deep" in result.statement
+    assert "0 power cuts deep" in result.statement
+    assert "1 power cut deep" in run_campaign(toy, bounds=Bounds(depth=1)).statement
+    result = run_campaign(toy, bounds=Bounds(states=9))
+    assert result.states == 9
+    assert not result.closed
 
 
-def test_bad_links_do_no_harm(firmware: Path) -> None:
-    result = run_links(STAGED, firmware, Here(), range(6))
+def test_bad_links_do_no_harm(unbrick_releases: Releases) -> None:
+    target = find_target("staged", unbrick_releases)
+    result = run_links(target, Here(), 6)
     assert result.violations == []
     assert {case.id.link for case in result.cases} == set(range(6))
-    again = run_links(STAGED, firmware, Here(), range(2))
+    again = run_links(target, Here(), 2)
     assert again.cases == [case for case in result.cases if case.id.link in {0, 1}]
 
 
@@ -185,14 +190,14 @@ def test_a_failing_case_is_reduced_to_its_faults() -> None:
     case = CaseId.parse("staged~3/5-weak+2/9/12-half+1/3")
 
     def fails(other: CaseId) -> bool:
-        return any(step.op == 12 for step in other.steps)
+        return any(cut.op == 12 for cut in other.cuts)
 
     assert str(minimise(case, fails)) == "staged/12"
 
 
-@pytest.mark.parametrize("steps", ["", "/3", "/20-half"])
+@pytest.mark.parametrize("cuts", ["", "/3", "/20-half"])
 def test_qemu_ends_a_case_as_the_in_process_engine_does(
-    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome], steps: str
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome], cuts: str
 ) -> None:
     try:
         other = QemuEngine()
@@ -200,17 +205,17 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
         pytest.skip(f"{error} ({error.hint})")
     start, golden = staged
     state = start
-    for step in CaseId.parse("staged" + steps).steps:
-        state = after_loss(CaseId("staged"), step, start, golden)
+    for cut in CaseId.parse("staged" + cuts).cuts:
+        state = state_after(CaseId("staged"), cut, start, golden)
     here = run_session(engine, unbrick_releases, STAGED, state)
     with other:
         other.load_nor(state.cells.image())
-        story = Story(other, unbrick_releases, STAGED, state.server)
+        story = Story(other, unbrick_releases, STAGED, state.peers)
         story.run()
         other.power_off()
         assert here.final is not None
         assert canonical(Cells.of(other.read_nor())) == canonical(here.final.cells)
-        assert story.store.snapshot().canonical == here.final.server.canonical  # type: ignore[union-attr]
+        assert story.store.snapshot().canonical == here.final.peers.canonical  # type: ignore[union-attr]
 
 
 # ---- cells, torn operations, canonical forms

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from unbrick.campaign.bugs import BUGS, SERVER_BUGS, Bug, look_for
-from unbrick.campaign.scenario import SCENARIOS
-from unbrick.campaign.verdict import INVARIANTS
 from unbrick.image.build import firmware_folder
+from unbrick.reference.bugs import BUGS, SERVER_BUGS, Bug, look_for
+from unbrick.reference.invariants import INVARIANTS
+from unbrick.reference.scenario import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 BUILDS = ROOT / "build" / "firmware-bugs"
@@ -34,7 +34,7 @@ def test_the_campaign_finds(bug: Bug) -> None:
     assert kind in bug.kinds, f"{bug.name} was found as {kind} at {case.id}: {text}"
     row = f"| {bug.name} | {bug.about} | {kind} | `{case.id}` |"
     assert row in PAGE.read_text(encoding="utf-8").splitlines(), (
-        "docs/bugs.md is out of date: put in what `python -m unbrick.campaign.bugs` prints"
+        "docs/bugs.md is out of date: put in what `python -m unbrick.reference.bugs` prints"
     )
 
 

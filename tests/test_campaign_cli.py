@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,40 +17,32 @@ import pytest
 from click.testing import CliRunner, Result
 
 from unbrick import cli_campaign
-from unbrick.campaign import run as campaign_run
 from unbrick.campaign.case import Death
-from unbrick.campaign.exhaustive import start_raw_states
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import SCENARIOS, Scenario
-from unbrick.campaign.search import search
-from unbrick.campaign.session import Outcome, State, initial_state, run_session
-from unbrick.campaign.store import OutcomeStore, StoringExecutor, pack, unpack
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.store import OutcomeStore, pack, unpack
+from unbrick.campaign.target import Fate, Outcome, State
 from unbrick.cli import cli
-from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.build import firmware_folder
 from unbrick.image.release import Releases, SignedImages
+from unbrick.reference.scenario import SCENARIOS
+from unbrick.reference.target import ReferenceTarget, find_target
 from unbrick.report.model import ScenarioReport, scenario_report
 
-PHONEBOOK = SCENARIOS["phonebook"]
 STATES = 7  # of the scenario phonebook, when it is searched to the end
 
 
 @pytest.fixture
-def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
-    made = InProcessEngine(unbrick_releases.elf_files)
-    yield made
-    made.close()
+def phonebook(unbrick_releases: Releases) -> ReferenceTarget:
+    return find_target("phonebook", unbrick_releases)
 
 
 @pytest.fixture
-def run(engine: InProcessEngine, unbrick_releases: Releases) -> Callable[..., Outcome]:
-    return lambda *args: run_session(engine, unbrick_releases, *args)
+def start(phonebook: ReferenceTarget) -> State:
+    return phonebook.start()
 
 
-@pytest.fixture
-def start(engine: InProcessEngine, unbrick_releases: Releases) -> State:
-    return initial_state(engine, unbrick_releases, PHONEBOOK)
+RUN = ReferenceTarget.run
 
 
 @pytest.fixture
@@ -126,10 +118,10 @@ def test_a_stopped_campaign_goes_on_where_it_was(
         sessions += 1
         if sessions > 5:
             raise KeyboardInterrupt
-        return campaign_run.run_in(*args)
+        return RUN(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli_campaign, "run_in", interrupted)
+        patch.setattr(ReferenceTarget, "run", interrupted)
         stopped = invoke(*words, "--out", str(tmp_path))
     assert stopped.exit_code == 0, stopped.output
     report = json.loads(stopped.stdout)
@@ -149,12 +141,12 @@ def test_a_stopped_campaign_goes_on_where_it_was(
 def test_a_violation_ends_with_1_and_names_the_case(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, early: bool
 ) -> None:
-    def bad(firmware: Path, scenario: Scenario, state: State, resolution: int) -> Outcome:
-        outcome = campaign_run.run_in(firmware, scenario, state, resolution)
+    def bad(target: ReferenceTarget, state: State, fate: Fate) -> Outcome:
+        outcome = RUN(target, state, fate)
         broken = ("data-lost", "Alice is gone") if not outcome.ops else None
         return replace(outcome, violation=broken)
 
-    monkeypatch.setattr(cli_campaign, "run_in", bad)
+    monkeypatch.setattr(ReferenceTarget, "run", bad)
     done = invoke("campaign", "phonebook", *(["--stop-early"] if early else []))
     assert done.exit_code == 1, done.output
     assert "data-lost: Alice is gone" in done.output
@@ -169,7 +161,7 @@ def test_a_broken_tool_is_no_verdict(
     def broken(*_: Any) -> Outcome:
         raise error("the NOR is not what the trace says")
 
-    monkeypatch.setattr(cli_campaign, "run_in", broken)
+    monkeypatch.setattr(ReferenceTarget, "run", broken)
     assert invoke("campaign", "phonebook").exit_code == 3
 
 
@@ -201,12 +193,11 @@ def test_bad_links_are_tried_too(invoke: Callable[..., Result]) -> None:
 def test_a_violation_over_a_bad_link_is_reduced(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bad(*args: Any) -> Outcome:
-        outcome = campaign_run.run_in(*args)
-        over_a_link = len(args) > 4 and args[4] is not None
-        return replace(outcome, violation=("silent", "…") if over_a_link else None)
+    def bad(target: ReferenceTarget, state: State, fate: Fate) -> Outcome:
+        outcome = RUN(target, state, fate)
+        return replace(outcome, violation=("silent", "…") if fate.link else None)
 
-    monkeypatch.setattr(cli_campaign, "run_in", bad)
+    monkeypatch.setattr(ReferenceTarget, "run", bad)
     done = invoke("campaign", "phonebook", "--links", "1")
     assert done.exit_code == 1, done.output
     assert "phonebook~0 reduced: unbrick replay phonebook~0\n" in done.output
@@ -237,18 +228,20 @@ def test_coverage_tells_recovery_from_the_rest(invoke: Callable[..., Result]) ->
 
 
 def test_exhaustive_starts_every_different_nor_once(
-    run: Callable[..., Outcome], start: State
+    phonebook: ReferenceTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
 
-    def noted(scenario: Scenario, state: State, resolution: int) -> Outcome:
-        server = state.server.canonical if state.server else ""
-        started.append((state.cells, server, resolution))
-        return run(scenario, state, resolution)
+    def noted(target: ReferenceTarget, state: State, fate: Fate) -> Outcome:
+        started.append((state.cells, target.peers_key(state), fate))
+        return RUN(target, state, fate)
 
-    result = search(PHONEBOOK, start, noted, Here())
-    before = len(started)
-    start_raw_states(result, start, noted, Here())
+    monkeypatch.setattr(ReferenceTarget, "run", noted)
+    phonebook.start()
+    started.clear()
+    before = len(run_campaign(phonebook).cases)
+    started.clear()
+    result = run_campaign(phonebook, exhaustive=True)
     assert result.closed
     assert len(result.cases) == len(started) > before
     assert len(set(started)) == len(started)
@@ -259,18 +252,20 @@ def test_exhaustive_starts_every_different_nor_once(
 
 
 @pytest.fixture
-def outcome(run: Callable[..., Outcome], start: State) -> Outcome:
-    return run(PHONEBOOK, start, 0)
+def outcome(phonebook: ReferenceTarget, start: State) -> Outcome:
+    return phonebook.run(start)
 
 
-def test_an_outcome_is_read_as_it_was_written(outcome: Outcome, start: State) -> None:
+def test_an_outcome_is_read_as_it_was_written(
+    outcome: Outcome, phonebook: ReferenceTarget, start: State
+) -> None:
     kept: dict[str, bytes] = {}
 
     def keep(data: bytes) -> str:
         kept[data.hex()] = data
         return data.hex()
 
-    again = unpack(pack(outcome, keep), start, kept.__getitem__)
+    again = unpack(pack(outcome, phonebook, keep), phonebook, start, kept.__getitem__)
     for field in fields(Outcome):
         assert getattr(again, field.name) == getattr(outcome, field.name), field.name
 
@@ -288,9 +283,11 @@ def test_an_outcome_is_read_as_it_was_written(outcome: Outcome, start: State) ->
         zlib.compress(b'{"ops":[[1]],"marks":[],"violation":null}'),
     ],
 )
-def test_what_is_no_outcome_is_refused(packed: bytes, start: State) -> None:
+def test_what_is_no_outcome_is_refused(
+    packed: bytes, phonebook: ReferenceTarget, start: State
+) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any
-        unpack(packed, start, lambda _: b"")
+        unpack(packed, phonebook, start, lambda _: b"")
 
 
 def _count(path: Path, table: str) -> int:
@@ -299,70 +296,73 @@ def _count(path: Path, table: str) -> int:
 
 
 def test_an_outcome_is_found_by_all_that_it_depends_on(
-    outcome: Outcome, start: State, tmp_path: Path
+    outcome: Outcome,
+    phonebook: ReferenceTarget,
+    start: State,
+    unbrick_releases: Releases,
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "outcomes.sqlite"
     store = OutcomeStore(path, "tool and firmware")
-    key = store.key(PHONEBOOK, start, 0)
-    assert store.get(key, start) is None
-    store.put(key, outcome)
-    assert store.get(key, start) == outcome
+    key = store.key(phonebook, start, Fate())
+    assert store.get(key, phonebook, start) is None
+    store.put(key, phonebook, outcome)
+    assert store.get(key, phonebook, start) == outcome
     touched = replace(start, cells=start.cells.with_range(0x3C0000, b"\xfe"))
     weak = replace(start, cells=start.cells.with_range(0x3C0000, b"\xff", b"\x01"))
     others = {
-        store.key(PHONEBOOK, start, 1),
-        store.key(PHONEBOOK, start, 0, Death(1)),
-        store.key(PHONEBOOK, start, 0, Death(1, "late")),
-        store.key(SCENARIOS["staged"], start, 0),
-        store.key(PHONEBOOK, touched, 0),
-        store.key(PHONEBOOK, weak, 0),
-        store.key(PHONEBOOK, replace(start, server=None), 0),
+        store.key(phonebook, start, Fate(1)),
+        store.key(phonebook, start, Fate(link=(1, 0))),
+        store.key(phonebook, start, Fate(death=Death(1))),
+        store.key(phonebook, start, Fate(death=Death(1, "late"))),
+        store.key(find_target("staged", unbrick_releases), start, Fate()),
+        store.key(phonebook, touched, Fate()),
+        store.key(phonebook, weak, Fate()),
+        store.key(phonebook, replace(start, peers=None), Fate()),
     }
-    assert len(others | {key}) == 8
+    assert len(others | {key}) == 9
     store.close()
     other = OutcomeStore(path, "tool and other firmware")
-    assert other.get(key, start) is None
+    assert other.get(key, phonebook, start) is None
     other.close()
 
 
-def test_damaged_outcomes_count_as_missing(outcome: Outcome, start: State, tmp_path: Path) -> None:
+def test_damaged_outcomes_count_as_missing(
+    outcome: Outcome, phonebook: ReferenceTarget, start: State, tmp_path: Path
+) -> None:
     path = tmp_path / "outcomes.sqlite"
     store = OutcomeStore(path, "x")
-    key = store.key(PHONEBOOK, start, 0)
-    store.put(key, outcome)
+    key = store.key(phonebook, start, Fate())
+    store.put(key, phonebook, outcome)
     store.close()
     with sqlite3.connect(path) as database:
         database.execute("UPDATE data SET data = ?", (zlib.compress(b"other"),))
     store = OutcomeStore(path, "x")
-    assert store.get(key, start) is None
+    assert store.get(key, phonebook, start) is None
     assert store.reused == 0
     store.close()
 
 
 def test_a_full_file_drops_what_is_of_other_firmware(
-    outcome: Outcome, start: State, tmp_path: Path
+    outcome: Outcome, phonebook: ReferenceTarget, start: State, tmp_path: Path
 ) -> None:
     path = tmp_path / "outcomes.sqlite"
     store = OutcomeStore(path, "old")
-    store.put(store.key(PHONEBOOK, start, 0), outcome)
+    store.put(store.key(phonebook, start, Fate()), phonebook, outcome)
     store.close()
     assert _count(path, "outcomes") == 1
     store = OutcomeStore(path, "new", full=1)
-    store.put(store.key(PHONEBOOK, start, 0), outcome)
+    store.put(store.key(phonebook, start, Fate()), phonebook, outcome)
     assert store.added == 0
     store.close()
     assert _count(path, "outcomes") == 0
 
 
-def test_only_what_is_not_kept_is_run(
-    run: Callable[..., Outcome], start: State, tmp_path: Path
-) -> None:
+def test_only_what_is_not_kept_is_run(phonebook: ReferenceTarget, tmp_path: Path) -> None:
     store = OutcomeStore(tmp_path / "outcomes.sqlite", "x")
-    first, second = (
-        search(PHONEBOOK, start, run, StoringExecutor(Here(), store)) for _ in range(2)
-    )
+    first, second = (run_campaign(phonebook, store=store) for _ in range(2))
     assert store.added == store.reused == len(first.cases)
-    assert scenario_report(first, start) == scenario_report(second, start)
+    assert scenario_report(first) == scenario_report(second)
     store.close()
 
 

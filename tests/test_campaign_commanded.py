@@ -15,17 +15,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_target import ToyTarget
 
 from unbrick.board import BOARD, MAP
-from unbrick.campaign.canonical import Plan, canonical, repaired_first
-from unbrick.campaign.case import CaseId, Death, Step
-from unbrick.campaign.judge import Judge, check_nothing_left
-from unbrick.campaign.memory import ServerState, Store
-from unbrick.campaign.run import Here, run_campaign
-from unbrick.campaign.scenario import SCENARIOS, Scenario
-from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import Mark, Outcome, State
+from unbrick.campaign.case import CaseId, Death, PowerCut
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
 from unbrick.campaign.store import pack, unpack
+from unbrick.campaign.target import Fate, Mark, Outcome, State
 from unbrick.campaign.verdict import Violation
 from unbrick.cli import cli
 from unbrick.image.factory import bench_key
@@ -33,6 +30,12 @@ from unbrick.image.release import Releases
 from unbrick.nor.cells import BLOCK, Cells
 from unbrick.nor.ops import FlashOp
 from unbrick.nor.torn import tear, variants
+from unbrick.reference import remembered
+from unbrick.reference.canonical import Plan, canonical, repaired_first
+from unbrick.reference.judge import Judge, check_nothing_left
+from unbrick.reference.memory import Store
+from unbrick.reference.scenario import SCENARIOS, Scenario
+from unbrick.reference.target import find_target, key_state
 from unbrick.server.records import Image, Update, UpdateState
 from unbrick.server.user_records import (
     Actor,
@@ -123,14 +126,14 @@ def test_without_a_command_only_validity_counts(phase: int) -> None:
     assert canonical(nor(IMAGE[:896]), None) == canonical(nor(), None)
 
 
-def repairing(position: int, *extra: bytes) -> tuple[object, str]:
+def repairing(position: int, *extra: bytes) -> object:
     """The key of a state with more in the journal than one record, so many writes being over."""
     cells = nor(IMAGE[: position * 896])
     tail = 64 + 64
     for number, slot in enumerate(extra):
         cells = cells.with_range(JOURNAL + tail + 64 * number, slot)
     server = records(*[DONE] * (3 + position), SENT).snapshot()
-    return State(cells, server).key({DIGEST: IMAGE})
+    return key_state(State(cells, server), {DIGEST: IMAGE})
 
 
 def test_what_boot_repairs_first_counts_once_for_all_steps() -> None:
@@ -211,10 +214,13 @@ def test_an_outcome_with_a_session_is_read_as_it_was_written() -> None:
     marks = [Mark(number, state) for number, state in enumerate(states)]
     final = State(cells, states[-1])
     outcome = Outcome(None, "application", [], marks, 1.0, 2.0, 3.0, "text", final)
-    packed = pack(outcome, lambda data: data.hex())
-    assert unpack(packed, State(cells, states[0]), bytes.fromhex) == outcome
+    target = cast(
+        "Any", SimpleNamespace(pack_peers=remembered.pack, unpack_peers=remembered.unpack)
+    )
+    packed = pack(outcome, target, lambda data: data.hex())
+    assert unpack(packed, target, State(cells, states[0]), bytes.fromhex) == outcome
     plain = zlib.decompress(packed)
-    assert len(json.loads(plain)["rows"]) < 40, "records that are the same are kept once"
+    assert len(json.loads(plain)["peers"]["rows"]) < 40, "records that are the same are kept once"
 
 
 def test_what_makes_a_difference_is_told_apart() -> None:
@@ -240,7 +246,9 @@ def test_the_plan_is_that_of_the_session_under_way() -> None:
     with pytest.raises(KeyError):
         records().snapshot().plan({})
     unknown = State(nor(), records().snapshot())
-    assert unknown.key({}) == unknown.exact_key, "what cannot be judged counts cell by cell"
+    assert key_state(unknown, {}) == (unknown.cells, unknown.peers.canonical), (
+        "what cannot be judged counts cell by cell"
+    )
 
 
 # The judge ----------------------------------------------------------------------------------------
@@ -339,24 +347,24 @@ def firmware(unbrick_releases: Releases) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDED)
-def test_without_a_fault_it_ends_well(firmware: Path, name: str) -> None:
-    result = run_campaign(SCENARIOS[name], firmware, Here(), Bounds(depth=0, deaths=0))
+def test_without_a_fault_it_ends_well(releases: Releases, name: str) -> None:
+    result = run_campaign(find_target(name, releases), bounds=Bounds(depth=0, deaths=0))
     assert result.violations == [], result.statement
     assert len(result.cases) == 1
 
 
-def test_software_that_nobody_has_signed_is_refused_whatever_happens(firmware: Path) -> None:
-    result = run_campaign(SCENARIOS["commandedforged"], firmware, Here())
+def test_software_that_nobody_has_signed_is_refused_whatever_happens(releases: Releases) -> None:
+    result = run_campaign(find_target("commandedforged", releases))
     assert result.violations == [], result.statement
     assert result.closed
     assert result.deaths > 3
-    assert not any(case.outcome.ops for case in result.cases)
+    assert not any(case.op_count for case in result.cases)
 
 
 @pytest.mark.parametrize("name", ["migrated", "recalled"])
-def test_power_and_server_may_be_lost(firmware: Path, name: str) -> None:
+def test_power_and_server_may_be_lost(releases: Releases, name: str) -> None:
     bounds = Bounds(depth=1, states=6, deaths=2)
-    result = run_campaign(SCENARIOS[name], firmware, Here(), bounds)
+    result = run_campaign(find_target(name, releases), bounds=bounds)
     assert result.violations == [], result.statement
     assert {case.id.death.when for case in result.cases if case.id.death} == {"", "said", "late"}
     assert {case.depth for case in result.cases} == {0, 1}
@@ -394,35 +402,30 @@ deaths = st.none() | st.builds(Death, st.integers(0, 300), st.sampled_from(["", 
 def test_a_case_id_says_when_the_server_dies(
     first: Death | None, then: Death | None, link: int | None
 ) -> None:
-    case = CaseId("commanded", (Step(3, "weak", None, 1, then),), link, first)
+    case = CaseId("commanded", (PowerCut(3, "weak", None, 1, then),), link, first)
     assert CaseId.parse(str(case)) == case
     assert case.death == then
     assert case.with_death(None).death is None
-    assert replace(case, steps=()).death == first
+    assert replace(case, cuts=()).death == first
 
 
-def invented(scenario: Scenario, state: State, resolution: int, *more: object) -> Outcome:
+def invented(state: State, fate: Fate) -> Outcome:
     """A session that changes the server's mind three times and writes twice, whatever happens."""
-    del scenario, resolution
-    assert state.server is not None
-    marks = [
-        Mark(count // 2, replace(state.server, messages=(cast("Any", (count, more)),)))
-        for count in range(4)
-    ]
+    marks = [Mark(count // 2, (count, fate.death)) for count in range(4)]
     ops = [program(APPLICATION, b"\0" * 4), program(APPLICATION + 8, b"\0" * 4)]
     return Outcome(None, "application", ops, marks, None, 1.0, 0.0)
 
 
 def test_the_server_dies_at_each_change_of_its_mind() -> None:
-    start = State(nor(), ServerState((), (), ()))
-    result = search(SCENARIO, start, invented, Here(), Bounds(depth=0, torn=False))
+    toy = ToyTarget(invented, State(nor(), ()), mortal=True)
+    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False))
     assert {str(case.id) for case in result.cases} == {
-        "test",
-        *(f"test!{change}{when}" for change in (1, 2, 3) for when in ("", "-said", "-late")),
+        "toy",
+        *(f"toy!{change}{when}" for change in (1, 2, 3) for when in ("", "-said", "-late")),
     }
     assert result.deaths == 9
     assert "9 deaths of the server" in result.statement
-    some = search(SCENARIO, start, invented, Here(), Bounds(depth=0, torn=False, deaths=1))
+    some = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=1))
     assert some.deaths == 3
-    immortal = replace(SCENARIO, commanded=False)
-    assert search(immortal, start, invented, Here(), Bounds(depth=0, torn=False)).deaths == 0
+    immortal = replace(toy, mortal=False)
+    assert run_campaign(immortal, bounds=Bounds(depth=0, torn=False)).deaths == 0

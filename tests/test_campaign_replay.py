@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from unbrick import cli_campaign
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.replay import Session, replay, vcd
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.session import Outcome, State, initial_state, run_session
+from unbrick.campaign.replay import list_events, replay, vcd
+from unbrick.campaign.target import Event, Fate, Outcome, ReplayedSession, State
 from unbrick.cli import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError
 from unbrick.image.release import Releases
+from unbrick.reference.target import ReferenceTarget, find_target
+
+Play = Callable[[str], list[ReplayedSession]]
+Tell = Callable[[ReplayedSession], list[Event]]
+WaveOf = Callable[[list[ReplayedSession]], dict[str, Any]]
 
 
 @pytest.fixture
@@ -30,26 +33,36 @@ def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
 
 
 @pytest.fixture
-def played(engine: InProcessEngine, unbrick_releases: Releases) -> Callable[[str], list[Session]]:
-    def play(text: str) -> list[Session]:
+def played(engine: InProcessEngine, unbrick_releases: Releases) -> Play:
+    def play(text: str) -> list[ReplayedSession]:
         case = CaseId.parse(text)
-        scenario = find_scenario(case.scenario)
-        start = initial_state(engine, unbrick_releases, scenario)
-        return replay(engine, unbrick_releases, scenario, case, start)
+        return replay(find_target(case.scenario, unbrick_releases), engine, case)
 
     return play
 
 
-def erase_of_the_application(session: Session) -> int:
+@pytest.fixture
+def tell(unbrick_releases: Releases) -> Tell:
+    target = find_target("staged", unbrick_releases)
+    return lambda session: list_events(session, target)
+
+
+@pytest.fixture
+def wave_of(unbrick_releases: Releases) -> WaveOf:
+    target = find_target("staged", unbrick_releases)
+    return lambda sessions: parse(vcd(sessions, target))
+
+
+def erase_of_the_application(session: ReplayedSession) -> int:
     """The number of the operation that begins the rewrite."""
     application = BOARD.partition("application").offset
     ops = session.outcome.ops
     return next(i for i, op in enumerate(ops) if op.kind == "erase" and op.offset == application)
 
 
-def test_an_update_is_told_in_one_order(played: Callable[[str], list[Session]]) -> None:
+def test_an_update_is_told_in_one_order(played: Play, tell: Tell) -> None:
     (session,) = played("staged")
-    events = session.events()
+    events = tell(session)
     assert [event.time for event in events] == sorted(event.time for event in events)
     said = [f"{event.source} {event.text}" for event in events]
     erase = f"nor {erase_of_the_application(session)}: erase at 0x100000 (application)"
@@ -69,7 +82,7 @@ def test_an_update_is_told_in_one_order(played: Callable[[str], list[Session]]) 
     assert sum(line.startswith("nor ") for line in said) == len(session.outcome.ops)
 
 
-def test_the_timeline_ends_where_power_was_lost(played: Callable[[str], list[Session]]) -> None:
+def test_the_timeline_ends_where_power_was_lost(played: Play, tell: Tell) -> None:
     (golden,) = played("staged")
     erase = erase_of_the_application(golden)
     for step, words, ops in (
@@ -77,7 +90,7 @@ def test_the_timeline_ends_where_power_was_lost(played: Callable[[str], list[Ses
         (f"{erase}-half", f"LOST in operation {erase}, torn: half", erase + 1),
     ):
         first, second = played(f"staged/{step}")
-        events = first.events()
+        events = tell(first)
         assert events[-1].text == words
         assert [e.source for e in events].count("nor") == ops
         op = first.outcome.ops[erase]
@@ -85,23 +98,23 @@ def test_the_timeline_ends_where_power_was_lost(played: Callable[[str], list[Ses
         assert op.start < lost < op.end if "-" in step else lost == op.start
         assert all(event.time <= events[-1].time for event in events)
         assert first.outcome.ops == golden.outcome.ops
-        assert second.events()[0].text == "on"
-    assert "restoration: send the signed image by YMODEM" in [e.text for e in second.events()]
-    assert second.events()[-1].text == "off; all has come about: restored"
+        assert tell(second)[0].text == "on"
+    assert "restoration: send the signed image by YMODEM" in [e.text for e in tell(second)]
+    assert tell(second)[-1].text == "off; all has come about: restored"
 
 
-def test_the_same_case_is_told_the_same_way(played: Callable[[str], list[Session]]) -> None:
-    assert played("phonebook/1-half")[-1].events() == played("phonebook/1-half")[-1].events()
+def test_the_same_case_is_told_the_same_way(played: Play, tell: Tell) -> None:
+    assert tell(played("phonebook/1-half")[-1]) == tell(played("phonebook/1-half")[-1])
 
 
-def test_a_case_over_a_bad_link(played: Callable[[str], list[Session]]) -> None:
+def test_a_case_over_a_bad_link(played: Play, tell: Tell) -> None:
     bad, good = played("staged~1")[0], played("staged")[0]
     assert bad.outcome.violation is None
-    assert bad.events() != good.events()
+    assert tell(bad) != tell(good)
 
 
-def test_a_case_that_does_not_exist(played: Callable[[str], list[Session]]) -> None:
-    with pytest.raises(SetupError, match="no step 999"):
+def test_a_case_that_does_not_exist(played: Play) -> None:
+    with pytest.raises(SetupError, match="no power cut 999"):
         played("phonebook/999")
 
 
@@ -132,9 +145,12 @@ def parse(text: str) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
-def test_the_waveform_has_every_operation(played: Callable[[str], list[Session]]) -> None:
+def test_the_waveform_has_every_operation(
+    played: Play,
+    wave_of: WaveOf,
+) -> None:
     sessions = played("phonebook/1-half")
-    wave = parse(vcd(sessions))
+    wave = wave_of(sessions)
     assert [value for _, value in wave["power"]] == ["0", "1", "0", "1", "0"]
     kinds = [value for _, value in wave["op_kind"] if value != "00"]
     done = [op.kind for op in sessions[0].outcome.ops[:2]]
@@ -151,8 +167,11 @@ def test_the_waveform_has_every_operation(played: Callable[[str], list[Session]]
         assert len(values) > 2, name
 
 
-def test_the_waveform_shows_the_server(played: Callable[[str], list[Session]]) -> None:
-    states = [value for _, value in parse(vcd(played("staged")))["server"]]
+def test_the_waveform_shows_the_server(
+    played: Play,
+    wave_of: WaveOf,
+) -> None:
+    states = [value for _, value in wave_of(played("staged"))["server"]]
     assert states[0] == "none"
     assert states[-1] == "succeeded"
     assert states.index("transferring") < states.index("rewriting")
@@ -190,21 +209,21 @@ def test_replay_on_the_command_line(invoke: Callable[..., Result], tmp_path: Pat
     ],
 )
 def test_a_case_is_reduced_to_what_it_needs(
-    engine: InProcessEngine,
     unbrick_releases: Releases,
     invoke: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch,
     broken: Callable[[State, State], bool],
     said: str,
 ) -> None:
-    start = initial_state(engine, unbrick_releases, find_scenario("phonebook"))
+    start = find_target("phonebook", unbrick_releases).start()
+    run = ReferenceTarget.run
 
-    def bad(engine: Any, releases: Any, scenario: Any, state: State, *rest: Any) -> Outcome:
-        outcome = run_session(engine, releases, scenario, state, *rest)
+    def bad(target: ReferenceTarget, state: State, fate: Fate, *rest: Any) -> Outcome:
+        outcome = run(target, state, fate, *rest)
         kind = ("data-lost", "Alice is gone") if broken(state, start) else None
         return replace(outcome, violation=kind)
 
-    monkeypatch.setattr(cli_campaign, "run_session", bad)
+    monkeypatch.setattr(ReferenceTarget, "run", bad)
     done = invoke("phonebook~1/3-half+1/0", "--minimise")
     assert said in done.output, done.output
 
@@ -214,7 +233,7 @@ def test_a_case_is_reduced_to_what_it_needs(
     [
         (["phonebook/x"], "not a case ID"),
         (["nothing/1"], "there is no scenario"),
-        (["phonebook/999"], "has no step 999"),
+        (["phonebook/999"], "has no power cut 999"),
         (["phonebook", "--vcd", "/nowhere/at/all.vcd"], "cannot be written"),
     ],
 )

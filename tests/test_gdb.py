@@ -17,8 +17,6 @@ from click.testing import CliRunner
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.session import initial_state
 from unbrick.cli import cli
 from unbrick.engine.gdbstub import (
     LONGEST,
@@ -31,6 +29,7 @@ from unbrick.engine.gdbstub import (
 from unbrick.errors import PortError
 from unbrick.image.factory import factory_image
 from unbrick.image.release import Releases
+from unbrick.reference.target import find_target
 
 PATIENCE = 30  # seconds until a test that hangs fails
 SRAM = BOARD.sram.base
@@ -256,20 +255,20 @@ def gdb() -> str:
 def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tuple[str, bool]:
     """What GDB says while it debugs a case, and whether it killed the terminal."""
     case_id = CaseId.parse(case)
-    scenario = find_scenario(case_id.scenario)
+    target = find_target(case_id.scenario, releases)
+    target.start()
     ports: queue.Queue[int] = queue.Queue()
     killed: list[bool] = []
 
     def terminal() -> None:
         with DebuggedEngine(releases.elf_files) as engine:
             assert isinstance(engine, DebuggedEngine)
-            start = initial_state(engine, releases, scenario)
 
             def attach() -> None:
                 engine.attach(wait_for_debugger(0, ports.put))
 
             try:
-                debug(engine, releases, scenario, case_id, start, attach)
+                debug(target, engine, case_id, attach)
             except DebuggerGoneError:
                 killed.append(True)
 

@@ -20,6 +20,7 @@ LAYERS = (
         *("pytest_plugin", "robot"),
     },
     {"cli_options"},
+    {"reference"},
     {"report"},
     {"campaign"},
     {"bench", "console", "center"},

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from unbrick.campaign.verdict import INVARIANTS
+from unbrick.board import BOARD
+from unbrick.reference.invariants import INVARIANTS
 from unbrick.report.formats import junit, sarif
 from unbrick.report.html import html
 from unbrick.report.model import (
@@ -81,6 +82,8 @@ def campaign(*scenarios: ScenarioReport) -> CampaignReport:
         versions={"unbrick": "1"},
         scenarios=scenarios,
         timings=Timings(seconds=2.5, jobs=2, sessions=3, reused=1, median=0.1, worst=0.2),
+        invariants=INVARIANTS,
+        board=BOARD,
     )
 
 

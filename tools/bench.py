@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
@@ -20,20 +21,17 @@ from unicorn.unicorn_py3.unicorn import Uc
 from performance_page import machine, write_section
 from unbrick.bench.system import System
 from unbrick.board import BOARD, MAP
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import initial_state, run_session
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import MissingToolError, ToolBrokenError
 from unbrick.image.release import make_releases
+from unbrick.reference.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.session import Outcome, State
     from unbrick.image.release import Releases
 
 HASHED = 1 << 20  # bytes of NOR that the processor benchmark hashes
@@ -167,31 +165,23 @@ def line_use(releases: Releases, latency: float) -> float:
 def campaign_figures(releases: Releases) -> tuple[float, float, str]:
     """Sessions a second, cases judged a second, and what the time goes to; one core.
 
-    A case is one loss of power and its recovery to a running application. A session judges many:
-    where power can be lost in it follows from its trace, and cases with the same state after the
-    loss share their recovery (docs/campaign.md).
+    A case is one power cut and its recovery to a running application. A session judges many:
+    where power can be cut in it follows from its trace, and cases with the same state after the
+    cut share their recovery (docs/campaign.md).
     """
-    scenario = find_scenario("staged")
+    target = find_target("staged", releases)
     inside = [0.0]
+    advance = InProcessEngine.advance
 
-    class Timed(InProcessEngine):
-        """Adds up the seconds spent in the emulator and the device models."""
+    def timed(engine: InProcessEngine, seconds: float) -> None:
+        start = time.perf_counter()
+        advance(engine, seconds)
+        inside[0] += time.perf_counter() - start
 
-        def advance(self, seconds: float) -> None:
-            start = time.perf_counter()
-            super().advance(seconds)
-            inside[0] += time.perf_counter() - start
-
-    with Timed() as engine:
-        start = initial_state(engine, releases, scenario)
-
-        def run(what: Scenario, state: State, resolution: int) -> Outcome:
-            return run_session(engine, releases, what, state, resolution)
-
-        run(scenario, start, 0)
-        inside[0] = 0.0
+    target.run(target.start())
+    with mock.patch.object(InProcessEngine, "advance", timed):
         began = time.perf_counter()
-        result = search(scenario, start, run, Here(), Bounds(depth=2, states=60))
+        result = run_campaign(target, bounds=Bounds(depth=2, states=60))
         elapsed = time.perf_counter() - began
     costs = sorted(case.outcome.seconds for case in result.cases)
     text = (

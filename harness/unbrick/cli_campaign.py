@@ -6,7 +6,6 @@ import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.coverage import CoverageRun
-from unbrick.campaign.exhaustive import start_raw_states
-from unbrick.campaign.link_search import try_links
-from unbrick.campaign.presets import PRESETS
-from unbrick.campaign.replay import debug, reduced, replay, vcd
-from unbrick.campaign.run import images_in, pool, run_in, start_in
-from unbrick.campaign.scenario import SCENARIOS, find_scenario
-from unbrick.campaign.search import search
-from unbrick.campaign.session import initial_state, run_session
-from unbrick.campaign.store import OutcomeStore, StoringExecutor, tool_digest
+from unbrick.campaign.replay import debug, list_events, reduce, replay, vcd
+from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
+from unbrick.campaign.search import INTERRUPTED
+from unbrick.campaign.store import OutcomeStore, tool_digest
 from unbrick.cli_options import firmware_option
 from unbrick.engine.gdbstub import (
     DebuggedEngine,
@@ -32,15 +26,15 @@ from unbrick.engine.gdbstub import (
     gdb_command,
     wait_for_debugger,
 )
-from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
 from unbrick.image.release import make_releases
+from unbrick.reference.scenario import SCENARIOS, find_scenario
+from unbrick.reference.target import find_target
 from unbrick.report.formats import junit, sarif
 from unbrick.report.html import html
 from unbrick.report.model import (
     CampaignReport,
     SourceFile,
-    firmware_digests,
     scenario_report,
     timings,
     versions,
@@ -48,16 +42,12 @@ from unbrick.report.model import (
 from unbrick.report.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from unbrick.campaign.replay import Session
-    from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.campaign.target import ReplayedSession, Target
     from unbrick.image.release import Releases
     from unbrick.report.model import ScenarioReport
-
-INTERRUPTED = "it was interrupted"
 
 
 class _Bar:
@@ -104,10 +94,9 @@ def _verdict_or_broken() -> Iterator[None]:
         raise ToolBrokenError(f"a session had no verdict: {error}") from error
 
 
-def _scenarios_of(names: tuple[str, ...]) -> list[str]:
+def _check_names(names: tuple[str, ...]) -> None:
     for name in names:
         find_scenario(name)
-    return list(names or SCENARIOS)
 
 
 def _make_folder(out: Path) -> None:
@@ -119,7 +108,7 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _build(firmware: Path, names: list[str], status: Console) -> Releases:
+def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     """The firmware, with every release that the scenarios play with.
 
     Raises:
@@ -188,14 +177,15 @@ def campaign(
     Exit codes: 0 the terminal always recovered, 1 it did not,
     2 the call or the set-up is wrong, 3 unbrick itself is broken.
     """
-    names = _scenarios_of(scenarios)
+    _check_names(scenarios)
     status = Console(stderr=True, highlight=False)
     if coverage and jobs > 1:
         raise SetupError("coverage is measured in one process", hint="leave out --jobs")
     if out is not None:
         _make_folder(out)
-    releases = _build(firmware, names, status)
-    digests = firmware_digests(releases)
+    releases = _build(firmware, scenarios or tuple(SCENARIOS), status)
+    targets = [find_target(name, releases) for name in scenarios or SCENARIOS]
+    digests = targets[0].programs
     begun = time.monotonic()
     results: list[Result] = []
     reports: list[ScenarioReport] = []
@@ -206,38 +196,31 @@ def campaign(
             # Before the pool: its last results are still being kept while it comes to its end.
             store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
             stack.callback(store.close)
-        executor = inner = stack.enter_context(pool(jobs))
-        if store is not None:
-            executor = StoringExecutor(executor, store)
+        executor = stack.enter_context(open_pool(jobs))
         bar = _Bar(status)
         stack.enter_context(bar.bar)
-        over_link = partial(run_in, firmware.resolve())
-        measured = stack.enter_context(CoverageRun(releases)) if coverage else None
-        run = measured or over_link
-        for name in names:
-            bar.begin(name)
+        measured = stack.enter_context(_measure(targets[0])) if coverage else None
+        for target in targets:
+            bar.begin(target.name)
             try:
                 with _verdict_or_broken():
-                    start = start_in(firmware.resolve(), SCENARIOS[name])
-                    result = search(
-                        SCENARIOS[name],
-                        start,
-                        run,
+                    result = run_campaign(
+                        target,
                         executor,
                         bounds,
                         workers=jobs,
+                        exhaustive=preset == "exhaustive",
+                        store=store,
+                        coverage=measured,
                         progress=bar.step,
-                        images=images_in(firmware.resolve()),
                     )
-                    if preset == "exhaustive" and result.closed:
-                        start_raw_states(result, start, run, executor, jobs, bar.step)
                     results.append(result)
-                    reports.append(scenario_report(result, start))
+                    reports.append(scenario_report(result))
                     if links and result.cut_short != INTERRUPTED:
-                        tried = try_links(SCENARIOS[name], start, over_link, inner, range(links))
+                        tried = run_links(target, executor, links)
                         results.append(tried)
                         reports.append(scenario_report(tried))
-                        _say_reduced(tried, start, over_link, status)
+                        _say_reduced(tried, status)
             except KeyboardInterrupt:
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
@@ -247,21 +230,28 @@ def campaign(
     report = CampaignReport(
         preset=preset,
         seed=0,
-        firmware=digests,
+        firmware=dict(digests),
         versions=versions(),
         scenarios=tuple(reports),
         coverage=tuple(SourceFile(*file) for file in measured.lines()) if measured else (),
         timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
+        invariants=targets[0].invariants,
+        board=targets[0].board,
     )
     _tell(report, out, status, as_json=as_json)
     sys.exit(report.exit_code)
 
 
-def _say_reduced(tried: Result, start: State, run: Callable[..., Outcome], status: Console) -> None:
+def _measure(target: Target) -> CoverageRun:
+    engine = target.create_engine()
+    return CoverageRun(engine, target.covered)
+
+
+def _say_reduced(tried: Result, status: Console) -> None:
     """Name the faults that the first violation over a bad link really needs."""
     if tried.violations:
         worst = tried.violations[0].id
-        smaller = reduced(worst, start, run, tried.scenario) or worst
+        smaller = reduce(tried.target, worst) or worst
         status.print(f"{worst} reduced: unbrick replay {smaller}", soft_wrap=True)
 
 
@@ -286,9 +276,9 @@ def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json:
 _COLOURS = {"power": "bold", "nor": "yellow", "radio": "cyan", "server": "magenta"}
 
 
-def _show(session: Session, screen: Console) -> None:
+def _show(session: ReplayedSession, target: Target, screen: Console) -> None:
     screen.print(f"session {session.case}", style="bold underline")
-    for event in session.events():
+    for event in list_events(session, target):
         loud = event.source == "power" and ("LOST" in event.text or "VIOLATION" in event.text)
         screen.print(
             f"{event.time:12.6f}  {event.source:<6}  {event.text}",
@@ -298,9 +288,7 @@ def _show(session: Session, screen: Console) -> None:
         )
 
 
-def _debug(
-    releases: Releases, scenario: Scenario, case: CaseId, start: State, port: int, status: Console
-) -> None:
+def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: Console) -> None:
     """Run a case under a debugger, and say how to begin."""
 
     def ready(port: int) -> None:
@@ -309,14 +297,7 @@ def _debug(
 
     with closing(DebuggedEngine(releases.elf_files)) as engine:
         try:
-            debug(
-                engine,
-                releases,
-                scenario,
-                case,
-                start,
-                lambda: engine.attach(wait_for_debugger(port, ready)),
-            )
+            debug(target, engine, case, lambda: engine.attach(wait_for_debugger(port, ready)))
         except DebuggerGoneError as error:
             status.print(str(error))
 
@@ -359,34 +340,33 @@ def replay_command(
     CASE-ID is as a report has it, e.g. staged/12-weak+1. Exit code 1: an invariant does not hold.
     """
     case = CaseId.parse(case_id)
-    scenario = find_scenario(case.scenario)
+    find_scenario(case.scenario)
     status = Console(stderr=True, highlight=False)
     with status.status("building the firmware"):
         releases = make_releases(firmware)
+    target = find_target(case.scenario, releases)
     with (
-        closing(InProcessEngine(releases.elf_files)) as engine,
+        closing(target.create_engine()) as engine,
         status.status("replaying"),
         _verdict_or_broken(),
     ):
-        start = initial_state(engine, releases, scenario)
         if minimise:
-            run = partial(run_session, engine, releases)
-            smaller = reduced(case, start, run, scenario)
+            smaller = reduce(target, case)
             status.print(
                 "nothing to leave out: every invariant holds"
                 if smaller is None
                 else f"reduced: unbrick replay {smaller}"
             )
             case = smaller or case
-        sessions = replay(engine, releases, scenario, case, start)
+        sessions = replay(target, engine, case)
     if port is not None:
-        _debug(releases, scenario, case, start, port, status)
+        _debug(target, releases, case, port, status)
     screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for session in sessions if every else sessions[-1:]:
-        _show(session, screen)
+        _show(session, target, screen)
     if waveform is not None:
         try:
-            waveform.write_text(vcd(sessions), encoding="utf-8")
+            waveform.write_text(vcd(sessions, target), encoding="utf-8")
         except OSError as error:
             raise SetupError(
                 f"{waveform} cannot be written: {error.strerror}", hint="choose another file"

@@ -24,7 +24,6 @@ So this module imports no more than names and errors; the fixtures import what t
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _all_scenarios() -> tuple[str, ...]:
-    from unbrick.campaign.scenario import SCENARIOS  # noqa: PLC0415 - see the module's docstring
+    from unbrick.reference.scenario import SCENARIOS  # noqa: PLC0415 - see the module's docstring
 
     return tuple(SCENARIOS)
 
@@ -211,21 +210,14 @@ def unbrick_campaign(request: pytest.FixtureRequest, unbrick_releases: Releases)
 
 
 def _search(releases: Releases, name: str, preset: str) -> ScenarioReport:
-    from unbrick.campaign.presets import PRESETS  # noqa: PLC0415
-    from unbrick.campaign.run import Here  # noqa: PLC0415
-    from unbrick.campaign.scenario import find_scenario  # noqa: PLC0415
-    from unbrick.campaign.search import search  # noqa: PLC0415
-    from unbrick.campaign.session import initial_state, run_session  # noqa: PLC0415
-    from unbrick.engine.inprocess import InProcessEngine  # noqa: PLC0415
+    from unbrick.campaign.run import PRESETS, run_campaign  # noqa: PLC0415
+    from unbrick.reference.target import find_target  # noqa: PLC0415
     from unbrick.report.model import scenario_report  # noqa: PLC0415
 
-    scenario = find_scenario(name)
+    target = find_target(name, releases)
     if preset not in PRESETS:
         raise SetupError(f"there is no preset {preset!r}", hint=f"choose from {', '.join(PRESETS)}")
-    with InProcessEngine(releases.elf_files) as engine:
-        start = initial_state(engine, releases, scenario)
-        run = partial(run_session, engine, releases)
-        return scenario_report(search(scenario, start, run, Here(), PRESETS[preset]), start)
+    return scenario_report(run_campaign(target, bounds=PRESETS[preset]))
 
 
 def _skip_what_is_not_known() -> Generator[None, object, object]:

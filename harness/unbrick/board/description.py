@@ -98,6 +98,11 @@ class Board:
                 return part
         raise KeyError(name)
 
+    def name_partition(self, offset: int) -> str:
+        """The name of the partition at an offset in the NOR; ``unused`` between them."""
+        found = (part.name for part in self.partitions if part.offset <= offset < part.end)
+        return next(found, "unused")
+
 
 MAP = MemoryMap()
 

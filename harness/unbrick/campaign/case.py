@@ -5,10 +5,10 @@ operation 12, which is torn in the way called ``weak``; in the second session we
 1, and power is lost just before operation 5; the third session is the case. A step ``7@3`` loses
 power with 7 operations done, after the server's third change of mind; ``7-half@3`` in the midst of
 operation 7, after it. ``staged~17`` is the scenario
-over the bad link number 17 (``unbrick.campaign.links``). ``commanded/12!7``: in the session that
+over the bad link number 17 (``unbrick.reference.links``). ``commanded/12!7``: in the session that
 follows, the server dies at its seventh change of mind, before it can say anything of it, and is
 there again at once; with ``!7-said`` just after it has said it; with ``!7-late`` then, too, and it
-stays away for long (``unbrick.campaign.story``). ``commanded!7`` says that of the first session.
+stays away for long (``unbrick.reference.story``). ``commanded!7`` says that of the first session.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _death(change: str | None, when: str | None) -> Death | None:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One loss of power.
+class PowerCut:
+    """One power cut, and the session that follows it.
 
     Attributes:
         op: number of the flash operation, counted from 0 in its session.
@@ -70,41 +70,41 @@ class Step:
 
 @dataclass(frozen=True)
 class CaseId:
-    """A scenario, perhaps a bad link, and the losses of power that lead to a case.
+    """A target, perhaps a bad link, and the power cuts that lead to a case.
 
     ``first_death`` is of the server in the first session.
     """
 
     scenario: str
-    steps: tuple[Step, ...] = ()
+    cuts: tuple[PowerCut, ...] = ()
     link: int | None = None
     first_death: Death | None = None
 
     def __str__(self) -> str:
         link = "" if self.link is None else f"~{self.link}"
         first = f"{self.scenario}{link}{self.first_death or ''}"
-        return "/".join((first, *map(str, self.steps)))
+        return "/".join((first, *map(str, self.cuts)))
 
     @property
     def resolution(self) -> int:
         """How weak cells read in the case's own session."""
-        return self.steps[-1].resolution if self.steps else 0
+        return self.cuts[-1].resolution if self.cuts else 0
 
     @property
     def death(self) -> Death | None:
         """Of the server in the case's own session."""
-        return self.steps[-1].death if self.steps else self.first_death
+        return self.cuts[-1].death if self.cuts else self.first_death
 
-    def then(self, step: Step) -> CaseId:
-        """This case and one more loss of power."""
-        return replace(self, steps=(*self.steps, step))
+    def then(self, cut: PowerCut) -> CaseId:
+        """This case and one more power cut."""
+        return replace(self, cuts=(*self.cuts, cut))
 
     def with_death(self, death: Death | None) -> CaseId:
         """This case, with another fate of the server in its own session."""
-        if not self.steps:
+        if not self.cuts:
             return replace(self, first_death=death)
-        *before, last = self.steps
-        return replace(self, steps=(*before, replace(last, death=death)))
+        *before, last = self.cuts
+        return replace(self, cuts=(*before, replace(last, death=death)))
 
     @classmethod
     def parse(cls, text: str) -> CaseId:
@@ -131,7 +131,7 @@ class CaseId:
                 )
             op, torn, mark, resolution, *death = match.groups()
             parsed.append(
-                Step(
+                PowerCut(
                     int(op),
                     torn or "",
                     None if mark is None else int(mark),

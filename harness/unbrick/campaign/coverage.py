@@ -1,6 +1,7 @@
-"""Source lines of boot, resident program and agent that run without faults, or only after a cut.
+"""Source lines that run without faults, or only after a power cut.
 
-The application is left out: during an update two releases of it run at the same addresses.
+The target says whose lines count. The reference terminal leaves its application out: during an
+update two releases of it run at the same addresses.
 """
 
 from __future__ import annotations
@@ -9,29 +10,24 @@ from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from unbrick.campaign.session import run_session
-from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.symbols import source_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-    from unbrick.campaign.case import Death
-    from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.campaign.target import Fate, Outcome, State, Target
+    from unbrick.engine.inprocess import InProcessEngine
     from unbrick.engine.symbols import SourceLine
-    from unbrick.image.release import Releases
-
-SOURCES = "firmware/"
-"""Where our own sources are; libraries are not counted."""
 
 Lines = set[tuple[str, int]]
 
 
 class LineTable:
-    """Source lines by address."""
+    """Source lines by address; only those of files below ``prefix``, libraries left out."""
 
-    def __init__(self, lines: Iterable[SourceLine]) -> None:
+    def __init__(self, lines: Iterable[SourceLine], prefix: str) -> None:
+        self._prefix = prefix
         self._lines = sorted(lines)
         self._starts = [line.start for line in self._lines]
 
@@ -43,41 +39,37 @@ class LineTable:
             for line in self._lines[at:]:
                 if line.start >= address + length:
                     break
-                if line.end > address and line.number and line.file.startswith(SOURCES):
-                    found.add((line.file[len(SOURCES) :], line.number))
+                if line.end > address and line.number and line.file.startswith(self._prefix):
+                    found.add((line.file[len(self._prefix) :], line.number))
         return found
 
 
 class CoverageRun:
     """Runs sessions, as a search wants them, in one engine, and notes what is executed.
 
-    The first session of a scenario is the golden one, all others begin after a loss of power.
+    The first session of a target is the golden one, all others begin after a power cut.
+
+    Args:
+        engine: of the target's; is closed at the end.
+        covered: as the target has it.
     """
 
-    def __init__(self, releases: Releases) -> None:
-        self._releases = releases
-        self.engine = InProcessEngine(releases.elf_files)
-        programs = releases.common_elf_files
-        self._table = LineTable(line for elf in programs for line in source_lines(elf))
+    def __init__(self, engine: InProcessEngine, covered: tuple[Sequence[Path], str]) -> None:
+        self.engine = engine
+        elf_files, prefix = covered
+        self._table = LineTable((line for elf in elf_files for line in source_lines(elf)), prefix)
         self._golden: Lines = set()
         self._all: Lines = set()
-        self._scenario: Scenario | None = None
+        self._target: Target | None = None
 
-    def __call__(
-        self,
-        scenario: Scenario,
-        state: State,
-        resolution: int = 0,
-        link: tuple[int, int] | None = None,
-        death: Death | None = None,
-    ) -> Outcome:
-        """Run one session; see :func:`unbrick.campaign.session.run_session`."""
-        golden = scenario != self._scenario
+    def run(self, target: Target, state: State, fate: Fate) -> Outcome:
+        """Run one session; see :meth:`unbrick.campaign.target.Target.run`."""
+        golden = target != self._target
         if golden:
             self._all |= self._table.of(self.engine.executed())
-            self._scenario = scenario
+            self._target = target
             self.engine.watch_code()
-        outcome = run_session(self.engine, self._releases, scenario, state, resolution, link, death)
+        outcome = target.run(state, fate, self.engine)
         if golden:
             self._golden |= self._table.of(self.engine.executed())
         return outcome

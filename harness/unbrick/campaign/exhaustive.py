@@ -1,8 +1,8 @@
 """Starts every state that a search has only counted as one it knows.
 
-A search keeps states once by their canonical form. That is sound as far as the form is
-(``unbrick.campaign.canonical``). This asks the firmware itself: each different NOR, cell for cell,
-that any loss of power leaves is started once, and the invariants must hold.
+A search keeps states once by the target's key. That is sound as far as the key is. This asks the
+firmware itself: each different content of the flash, cell for cell, that any power cut leaves is
+started once, and the invariants must hold.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from unbrick.campaign.search import Case, losses, readings
+from unbrick.campaign.search import Case, find_successors, list_readings
+from unbrick.campaign.target import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Future
 
     from unbrick.campaign.case import CaseId
     from unbrick.campaign.search import Result
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.campaign.target import Outcome, State, Target
 
 
-def _raw(state: State) -> bytes:
-    """A state cell for cell."""
-    server = state.server.canonical if state.server else ""
-    digest = hashlib.sha256(repr((state.cells.weak, server)).encode())
+def _digest(target: Target, state: State) -> bytes:
+    """Names a state cell for cell."""
+    digest = hashlib.sha256(repr((state.cells.weak, target.peers_key(state))).encode())
     for block in state.cells.blocks:
         digest.update(hashlib.sha256(block).digest())
     return digest.digest()
 
 
-def _unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
+def _list_unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
     """Every state of a closed search that was reached and, as it is cell for cell, not started."""
-    started = {_raw(start)}
+    target = result.target
+    started = {_digest(target, start)}
     of_case: dict[CaseId, State] = {result.cases[0].id: start}
     wanted = {case.id for case in result.cases}
     left: list[tuple[CaseId, State]] = []
@@ -41,51 +42,49 @@ def _unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
         state = of_case[case.id.with_death(None)]
         if case.outcome.violation:
             continue
-        for next_id, successor in losses(case.id, state, case.outcome, torn=True):
-            if next_id in wanted:
-                started.add(_raw(successor))
-                of_case.update((same, successor) for same, _ in readings(next_id, successor))
+        for found, successor in find_successors(case.id, state, case.outcome, torn=True):
+            if found in wanted:
+                started.add(_digest(target, successor))
+                of_case.update((same, successor) for same, _ in list_readings(found, successor))
             else:
-                left.append((next_id, successor))
-    for next_id, successor in left:
-        raw = _raw(successor)
-        if raw not in started:
-            started.add(raw)
-            yield next_id, successor
+                left.append((found, successor))
+    for found, successor in left:
+        digest = _digest(target, successor)
+        if digest not in started:
+            started.add(digest)
+            yield found, successor
 
 
 def start_raw_states(
     result: Result,
     start: State,
-    run: Callable[..., Outcome],
-    executor: Executor,
-    workers: int = 2,
+    submit: Callable[[State, Fate], Future[Outcome]],
+    *,
+    ahead: int = 2,
     progress: Callable[[Result, int], None] | None = None,
 ) -> None:
     """Start every state that a closed search has not, and add the cases to its result.
 
     Args:
-        result: of a search that is closed; is added to.
-        start: where it began.
-        run: runs a session.
-        executor: where.
-        workers: how many sessions to keep under way.
+        result: of a search that is closed and has kept its traces; is added to.
+        start: the state in which it began.
+        submit: has a session run, and promises its outcome.
+        ahead: how many sessions to keep under way.
         progress: called after each case with the result so far and the number of cases that wait.
     """
-    waiting = deque(reading for found in _unstarted(result, start) for reading in readings(*found))
+    waiting = deque(
+        reading for found in _list_unstarted(result, start) for reading in list_readings(*found)
+    )
     running: deque[tuple[CaseId, Future[Outcome]]] = deque()
     try:
         while waiting or running:
-            while waiting and len(running) < 2 * workers:
+            while waiting and len(running) < ahead:
                 case_id, state = waiting.popleft()
-                future = executor.submit(run, result.scenario, state, case_id.resolution)
-                running.append((case_id, future))
+                running.append((case_id, submit(state, Fate(case_id.resolution))))
             case_id, future = running.popleft()
-            result.cases.append(Case(case_id, future.result()))
+            result.cases.append(Case.of(case_id, future.result()))
             if progress:
                 progress(result, len(waiting) + len(running))
-    except KeyboardInterrupt:
-        result.cut_short, result.closed = "it was interrupted", False
     finally:
         for _, future in running:
             future.cancel()

@@ -1,4 +1,4 @@
-"""Tries scenarios over bad links, with losses of power on the way."""
+"""Tries targets over bad links, with power cuts on the way."""
 
 from __future__ import annotations
 
@@ -6,58 +6,42 @@ import random
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.search import Case, Result, losses
+from unbrick.campaign.search import Case, Result, find_successors
+from unbrick.campaign.target import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from concurrent.futures import Executor
 
-    from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.campaign.target import State, Target
 
-GIVE_UP = 2  # losses of power at most in a case over a bad link
+MOST_CUTS = 2  # power cuts at most in a case over a bad link
 
 
-def try_links(
-    scenario: Scenario,
-    start: State,
-    run: Callable[[Scenario, State, int, tuple[int, int]], Outcome],
-    executor: Executor,
-    numbers: Iterable[int],
-) -> Result:
-    """Run a scenario over each of the bad links, with up to two losses of power on the way.
+def try_links(target: Target, executor: Executor, numbers: Iterable[int]) -> Result:
+    """Run a target over each of the bad links, with up to two power cuts on the way.
 
     Args:
-        scenario: what to run.
-        start: where it begins.
-        run: runs a session, with the link's number and the session's.
+        target: what to run.
         executor: where.
         numbers: of the links.
     """
-    result = Result(scenario)
-    submitted = [
-        (number, executor.submit(_one_link, scenario, start, run, number)) for number in numbers
-    ]
-    for _, future in submitted:
+    result, start = Result(target), target.start()
+    submitted = [executor.submit(_try_link, target, start, number) for number in numbers]
+    for future in submitted:
         result.cases += future.result()
     result.states = result.transitions = len(result.cases)
     result.cut_short = "links are tried by number, not to the end"
     return result
 
 
-def _one_link(
-    scenario: Scenario,
-    state: State,
-    run: Callable[[Scenario, State, int, tuple[int, int]], Outcome],
-    number: int,
-) -> list[Case]:
+def _try_link(target: Target, state: State, number: int) -> list[Case]:
     rng = random.Random(f"cuts {number}")
-    case_id, cases = CaseId(scenario.name, link=number), []
-    for session in range(rng.randint(0, GIVE_UP) + 1):
-        case = Case(case_id, run(scenario, state, case_id.resolution, (number, session)))
-        cases.append(case)
-        if case.outcome.violation or not case.outcome.ops:
+    case_id, cases = CaseId(target.name, link=number), []
+    for session in range(rng.randint(0, MOST_CUTS) + 1):
+        outcome = target.run(state, Fate(case_id.resolution, (number, session)))
+        cases.append(Case.of(case_id, outcome))
+        if outcome.violation or not outcome.ops:
             break
-        ways = list(losses(case_id, state, case.outcome, torn=True))
-        case_id, state = rng.choice(ways)
+        case_id, state = rng.choice(list(find_successors(case_id, state, outcome, torn=True)))
     return cases

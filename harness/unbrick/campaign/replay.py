@@ -1,55 +1,31 @@
 """Replays a case: everything that happened in its sessions, in one order, with virtual time.
 
-What the terminal says is noted when it is read, which is when its line falls silent or at the
-peers' next turn; flash operations, and what the server writes down, have the times at which they
-were.
+What the terminal says is noted when it is read: when its line falls silent, or at the peers' next
+turn. Flash operations, and what the peers write down, have the times at which they were.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.campaign.search import follow, minimise
-from unbrick.campaign.session import run_session
-from unbrick.engine.gdbstub import PowerLostError
-from unbrick.errors import LinkError, SetupError
-from unbrick.wire import coap, slipmux
+from unbrick.campaign.target import Event, Heard, ReplayedSession
+from unbrick.engine.gdbstub import DebuggedEngine, PowerLostError
+from unbrick.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from unbrick.campaign.case import CaseId, Death, Step
-    from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.session import Outcome, State
+    from unbrick.board import Board
+    from unbrick.campaign.case import CaseId
+    from unbrick.campaign.target import Fate, Outcome, State, Target
     from unbrick.engine.base import Line
-    from unbrick.engine.gdbstub import DebuggedEngine
     from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.image.release import Releases
 
-BYTE = 10 / BOARD.baud
-"""Seconds that a byte takes on a line."""
-
-
-class Heard(NamedTuple):
-    """Bytes on a line: ``uart`` 0 or 1, ``sent`` by the terminal, at ``time`` in seconds."""
-
-    time: float
-    uart: int
-    sent: bool
-    data: bytes
-
-
-class Event(NamedTuple):
-    """One line of a timeline; ``source`` is power, uart0, radio, nor or server."""
-
-    time: float
-    source: str
-    text: str
+BITS_PER_BYTE = 10
+"""On a line: start bit, eight data bits, stop bit."""
 
 
 class _Listener:
@@ -72,274 +48,156 @@ class _Listener:
         return data
 
 
-@dataclass(frozen=True)
-class Session:
-    """One session of a replay.
-
-    Attributes:
-        case: that it is, or that it leads to.
-        outcome: what came of it when nothing cut it.
-        heard: what passed on the lines.
-        cut: the loss of power that ended it; None: it is the case itself.
-    """
-
-    case: CaseId
-    outcome: Outcome
-    heard: tuple[Heard, ...]
-    cut: Step | None
-
-    @property
-    def end(self) -> float:
-        """Virtual seconds from power-on to the loss of power, or to the end."""
-        if self.cut is None:
-            return self.outcome.virtual
-        ops = self.outcome.ops
-        if self.cut.op >= len(ops):
-            return self.outcome.virtual
-        op = ops[self.cut.op]
-        return (op.start + op.end) / 2 if self.cut.torn else op.start
-
-    def events(self) -> list[Event]:
-        """The timeline, up to the loss of power."""
-        found = [
-            Event(0.0, "power", "on"),
-            *self._console(),
-            *self._radio(),
-            *self._flash(),
-            *self._server(),
-        ]
-        end = self.end
-        kept = [event for event in found if event.time <= end]
-        kept.sort(key=lambda event: event.time)  # stable: what is listed first stays first
-        return [*kept, Event(end, "power", self._last_words())]
-
-    def _last_words(self) -> str:
-        if self.cut is None:
-            kind, text = self.outcome.violation or ("", "")
-            ended = (
-                f"VIOLATION {kind}: {text}" if kind else f"all has come about: {self.outcome.route}"
-            )
-            return f"off; {ended}"
-        if self.cut.torn:
-            return f"LOST in operation {self.cut.op}, torn: {self.cut.torn}"
-        return f"LOST before operation {self.cut.op}"
-
-    def _console(self) -> Iterator[Event]:
-        for sent in (True, False):
-            text, arrow = "", "" if sent else "typed: "
-            for heard in self.heard:
-                if heard.uart != 0 or heard.sent is not sent:
-                    continue
-                if not _is_text(heard.data):  # a file that is restored
-                    yield Event(heard.time, "uart0", f"{arrow}{_shortly(heard.data)}")
-                    continue
-                text += heard.data.decode("utf-8", errors="replace")
-                *lines, text = re.split(r"[\r\n]+", text)
-                for line in lines:
-                    if line.strip("> "):
-                        yield Event(heard.time, "uart0", f"{arrow}{line}")
-            if text.strip("> "):
-                yield Event(self.end, "uart0", f"{arrow}{text}")
-
-    def _radio(self) -> Iterator[Event]:
-        for sent in (True, False):
-            decoder = slipmux.Decoder()
-            arrow = "->" if sent else "<-"
-            for heard in self.heard:
-                if heard.uart == 1 and heard.sent is sent:
-                    for frame in decoder.feed(heard.data):
-                        yield Event(heard.time, "radio", f"{arrow} {_frame_in_words(frame)}")
-
-    def _flash(self) -> Iterator[Event]:
-        last = len(self.outcome.ops) if self.cut is None else self.cut.op + bool(self.cut.torn)
-        for number, op in enumerate(self.outcome.ops[:last]):
-            what = "erase" if op.kind == "erase" else f"program {op.length} bytes"
-            where = f"{op.offset:#08x} ({_partition(op.offset)})"
-            yield Event(op.start, "nor", f"{number}: {what} at {where}")
-
-    def _server(self) -> Iterator[Event]:
-        before = self.outcome.marks[0].server
-        death = self.case.death
-        for number, mark in enumerate(self.outcome.marks[1:], 1):
-            after = mark.server
-            if death is not None and death.change == number:
-                yield Event(mark.time, "server", _HOW_IT_DIES[death.when])
-            known = {update.id: update for update in before.updates}
-            for update in after.updates:
-                old = known.get(update.id)
-                if old != update:
-                    text = f"update {update.id} to {update.version}: {update.state.value}"
-                    yield Event(update.changed, "server", text)
-            for terminal in after.terminals:
-                if terminal not in before.terminals:
-                    text = f"{terminal.serial} runs {terminal.version}"
-                    yield Event(terminal.last_seen, "server", text)
-            for step in sorted(set(after.steps) - set(before.steps), key=lambda s: s.number):
-                where = f" at {step.offset:#x}" if step.length else ""
-                text = f"step {step.number}, {step.kind.value}{where}: {step.state.value}"
-                yield Event(mark.time, "server", text)
-            before = after
+def list_events(session: ReplayedSession, target: Target) -> list[Event]:
+    """The timeline of a session, up to its power cut."""
+    found = [
+        Event(0.0, "power", "on"),
+        *_tell_console(session),
+        *_tell_flash(session, target.board),
+        *target.tell(session),
+    ]
+    kept = [event for event in found if event.time <= session.end]
+    order = ("power", "uart0", "radio", "nor", "server")
+    kept.sort(key=lambda event: (event.time, order.index(event.source)))
+    return [*kept, Event(session.end, "power", _tell_end(session))]
 
 
-_HOW_IT_DIES = {
-    "": "DIES before it can say so, and goes on from its records",
-    "said": "DIES when it has said so, and goes on from its records",
-    "late": "DIES when it has said so, and stays away for long",
-}
+def _tell_end(session: ReplayedSession) -> str:
+    if session.cut is None:
+        kind, text = session.outcome.violation or ("", "")
+        route = session.outcome.route
+        return f"off; {f'VIOLATION {kind}: {text}' if kind else f'all has come about: {route}'}"
+    if session.cut.torn:
+        return f"LOST in operation {session.cut.op}, torn: {session.cut.torn}"
+    return f"LOST before operation {session.cut.op}"
+
+
+def _tell_console(session: ReplayedSession) -> Iterator[Event]:
+    for sent in (True, False):
+        text, arrow = "", "" if sent else "typed: "
+        for heard in session.heard:
+            if heard.uart != 0 or heard.sent is not sent:
+                continue
+            if not _is_text(heard.data):  # a file that is restored
+                yield Event(heard.time, "uart0", f"{arrow}{_shorten(heard.data)}")
+                continue
+            text += heard.data.decode("utf-8", errors="replace")
+            *lines, text = re.split(r"[\r\n]+", text)
+            for line in lines:
+                if line.strip("> "):
+                    yield Event(heard.time, "uart0", f"{arrow}{line}")
+        if text.strip("> "):
+            yield Event(session.end, "uart0", f"{arrow}{text}")
+
+
+def _tell_flash(session: ReplayedSession, board: Board) -> Iterator[Event]:
+    cut, ops = session.cut, session.outcome.ops
+    last = len(ops) if cut is None else cut.op + bool(cut.torn)
+    for number, op in enumerate(ops[:last]):
+        what = "erase" if op.kind == "erase" else f"program {op.length} bytes"
+        where = f"{op.offset:#08x} ({board.name_partition(op.offset)})"
+        yield Event(op.start, "nor", f"{number}: {what} at {where}")
 
 
 def _is_text(data: bytes) -> bool:
     return all(0x20 <= byte < 0x7F or byte in b"\r\n\t\b" for byte in data)
 
 
-def _shortly(data: bytes) -> str:
+def _shorten(data: bytes) -> str:
     """Bytes of a file transfer in a few characters."""
     return f"{len(data)} bytes, {data[:4].hex(' ')}" + (" …" if len(data) > 4 else "")
 
 
-def _partition(offset: int) -> str:
-    found = (part.name for part in BOARD.partitions if part.offset <= offset < part.end)
-    return next(found, "unused")
-
-
-def _frame_in_words(frame: slipmux.Frame) -> str:
-    if frame.type is not slipmux.FrameType.COAP:
-        return frame.data.decode(errors="replace")
-    try:
-        message = coap.decode(frame.data)
-    except LinkError as error:
-        return f"no CoAP message: {error}"
-    code = message.code
-    path = "/" + "/".join(message.opt.uri_path) if code.is_request() else ""
-    name = code.name if code.is_request() else code.dotted
-    block = message.opt.block2
-    part = f" block {block.block_number}{'+' if block.more else ''}" if block else ""
-    return f"{message.mtype.name} {message.mid} {name}{path and ' ' + path}{part}".replace(
-        "EMPTY", "empty"
-    ) + (f", {len(message.payload)} bytes" if message.payload else "")
-
-
-def replay(
-    engine: InProcessEngine, releases: Releases, scenario: Scenario, case: CaseId, start: State
-) -> list[Session]:
+def replay(target: Target, engine: InProcessEngine, case: CaseId) -> list[ReplayedSession]:
     """Run the sessions that lead to a case, and the case, and write down all that happens.
 
     Args:
-        engine: any; its contents are replaced.
-        releases: the software.
-        scenario: that of the case.
+        target: that of the case.
+        engine: one of the target's; its contents are replaced.
         case: what to run.
-        start: where the scenario begins.
 
     Raises:
         SetupError: the case does not exist.
-        ToolBrokenError: the NOR is not what the trace says.
+        ToolBrokenError: the flash is not what the trace says.
     """
     heard: list[Heard] = []
 
-    number = itertools.count()
-
-    def run(state: State, resolution: int, death: Death | None) -> Outcome:
+    def run(state: State, fate: Fate) -> Outcome:
         heard.clear()
-        link = None if case.link is None else (case.link, next(number))
         lines = engine.wire, engine.radio
         engine.wire = _Listener(engine.wire, engine, 0, heard)
         engine.radio = _Listener(engine.radio, engine, 1, heard)
         try:
-            return run_session(engine, releases, scenario, state, resolution, link, death)
+            return target.run(state, fate, engine)
         finally:
             engine.wire, engine.radio = lines
 
-    cuts = iter((*case.steps, None))
+    cuts = iter((*case.cuts, None))
     return [
-        Session(found, outcome, tuple(heard), next(cuts))
-        for found, _, outcome in follow(case, start, run)
+        ReplayedSession(found, outcome, tuple(heard), next(cuts))
+        for found, _, outcome in follow(case, target.start(), run)
     ]
 
 
-def debug(
-    engine: DebuggedEngine,
-    releases: Releases,
-    scenario: Scenario,
-    case: CaseId,
-    start: State,
-    attach: Callable[[], None],
-) -> None:
+def debug(target: Target, engine: DebuggedEngine, case: CaseId, attach: Callable[[], None]) -> None:
     """Run a case under a debugger, and before it the session that its last cut ends.
 
-    That session stops by itself just before the operation at which the power is lost; when the
-    debugger goes on from there, the power is lost and the case begins. A case without a loss of
-    power just runs.
+    That session stops by itself just before the operation at which the power is cut; when the
+    debugger goes on from there, the power is cut and the case begins. A case without a power cut
+    just runs.
 
     Args:
-        engine: any; its contents are replaced.
-        releases: the software.
-        scenario: that of the case.
+        target: that of the case.
+        engine: one of the target's; its contents are replaced.
         case: what to run.
-        start: where the scenario begins.
         attach: called when the debugger is to have the engine.
 
     Raises:
         SetupError: the case does not exist.
         DebuggerGoneError: the debugger has killed the terminal.
     """
-    number = itertools.count()
-    last: list[tuple[State, int, tuple[int, int] | None, Death | None]] = []
+    last: list[tuple[State, Fate]] = []
 
-    def run(state: State, resolution: int, death: Death | None) -> Outcome:
-        link = None if case.link is None else (case.link, next(number))
-        last.append((state, resolution, link, death))
-        return run_session(engine, releases, scenario, state, resolution, link, death)
+    def run(state: State, fate: Fate) -> Outcome:
+        last.append((state, fate))
+        return target.run(state, fate, engine)
 
-    for _ in follow(case, start, run):
+    for _ in follow(case, target.start(), run):
         pass
     attach()
     try:
-        for session, cut in zip(last[-2:], (*case.steps, None)[-2:], strict=True):
+        for session, cut in zip(last[-2:], (*case.cuts, None)[-2:], strict=True):
             engine.cut_before_op(None if cut is None else cut.op)
             with suppress(PowerLostError):
-                run_session(engine, releases, scenario, *session)
+                target.run(*session, engine)
     finally:
         engine.cut_before_op(None)
         engine.detach()
 
 
-def reduced(
-    case: CaseId,
-    start: State,
-    run: Callable[..., Outcome],
-    scenario: Scenario,
-) -> CaseId | None:
+def reduce(target: Target, case: CaseId) -> CaseId | None:
     """The case with the fewest faults that breaks the same invariant; None: this one breaks none.
 
     Args:
+        target: that of the case.
         case: what to reduce.
-        start: where the scenario begins.
-        run: runs a session, over a bad link (its number, and the session's) or a good one, with a
-            death of the server or without.
-        scenario: that of the case.
 
     Raises:
         SetupError: the case does not exist.
     """
+    start = target.start()
 
-    def kind(tried: CaseId) -> str:
-        sessions = itertools.count()
-
-        def one(state: State, resolution: int, death: Death | None) -> Outcome:
-            link = None if tried.link is None else (tried.link, next(sessions))
-            return run(scenario, state, resolution, link, death)
-
-        *_, (_, _, outcome) = follow(tried, start, one)
+    def find_kind(tried: CaseId) -> str:
+        *_, (_, _, outcome) = follow(tried, start, target.run)
         return outcome.violation[0] if outcome.violation else ""
 
     def fails(tried: CaseId) -> bool:
         try:
-            return kind(tried) == wanted
+            return find_kind(tried) == wanted
         except SetupError:  # with another fault left out, this one has nothing to happen in
             return False
 
-    wanted = kind(case)
+    wanted = find_kind(case)
     return minimise(case, fails) if wanted else None
 
 
@@ -349,7 +207,7 @@ _WIRES = ("power", "uart0_tx", "uart0_rx", "uart1_tx", "uart1_rx", "nor_low_busy
 _KINDS = {"": 0, "erase": 1, "buffer": 2, "word": 3}
 
 
-def vcd(sessions: Iterable[Session]) -> str:
+def vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
     """Sessions as a Value Change Dump (IEEE 1364), one after the other, in units of 1 ns.
 
     Signals: ``power``; ``uartN_tx`` and ``uartN_rx``, 1 while bytes are on the line; ``nor_*_busy``
@@ -362,7 +220,7 @@ def vcd(sessions: Iterable[Session]) -> str:
     offset = 0
     for session in sessions:
         end = offset + _ns(session.end)
-        spans = _spans(session)
+        spans = _spans(session, BITS_PER_BYTE / target.board.baud)
         spans["power"] = [(0.0, session.end)]
         for name, pieces in spans.items():
             for first, last in _merged(pieces):
@@ -373,12 +231,14 @@ def vcd(sessions: Iterable[Session]) -> str:
             a, z = offset + _ns(op.start), min(end, offset + _ns(op.end))
             if a < z:
                 changes.append((a, f"b{_KINDS[op.kind]:02b} {kind}", kind))
-                changes.append((a, f"b{op.offset // BOARD.nor.block_size:08b} {block}", block))
+                changes.append(
+                    (a, f"b{op.offset // target.board.nor.block_size:08b} {block}", block)
+                )
                 changes.append((z, f"b00 {kind}", kind))
-        for event in session.events():
-            if event.source == "server" and event.text.startswith("update"):
-                state = event.text.rpartition(": ")[2]
-                changes.append((offset + _ns(event.time), f"s{state} {server}", server))
+        for event in list_events(session, target):
+            if event.update:
+                moment = offset + _ns(event.time)
+                changes.append((moment, f"s{event.update} {server}", server))
         offset = end + 1_000_000  # a millisecond without power
     out = ["$version unbrick replay $end", "$timescale 1 ns $end", "$scope module terminal $end"]
     out += [f"$var wire 1 {codes[name]} {name} $end" for name in _WIRES]
@@ -413,12 +273,12 @@ def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def _spans(session: Session) -> dict[str, list[tuple[float, float]]]:
+def _spans(session: ReplayedSession, byte_s: float) -> dict[str, list[tuple[float, float]]]:
     """When each signal is 1, in seconds from the session's power-on."""
     spans: dict[str, list[tuple[float, float]]] = {name: [] for name in _WIRES}
     free = [0.0, 0.0]
     for heard in session.heard:
-        length = len(heard.data) * BYTE
+        length = len(heard.data) * byte_s
         if heard.sent:
             spans[f"uart{heard.uart}_tx"].append((max(0.0, heard.time - length), heard.time))
         else:  # bytes wait for those before them

@@ -1,58 +1,41 @@
-"""Runs campaigns: sessions in worker processes, one engine in each."""
+"""Runs a campaign against a target: the one assembly that every way to call it uses.
+
+Sessions run in worker processes, one engine in each. The target says how; it is pickled there.
+"""
 
 from __future__ import annotations
 
 import signal
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
-from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import images_of, initial_state, run_session
-from unbrick.engine.inprocess import InProcessEngine
-from unbrick.image.release import make_releases
+from unbrick.campaign.search import INTERRUPTED, Bounds, Search
+from unbrick.campaign.store import Recall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
-    from unbrick.campaign.case import Death
-    from unbrick.campaign.scenario import Scenario
+    from unbrick.campaign.coverage import CoverageRun
     from unbrick.campaign.search import Result
-    from unbrick.campaign.session import Outcome, State
-    from unbrick.image.release import Releases
+    from unbrick.campaign.store import OutcomeStore
+    from unbrick.campaign.target import Fate, Outcome, State, Target
 
+PRESETS = {
+    "quick": Bounds(depth=1, states=40, deaths=8),
+    "full": Bounds(),
+    "exhaustive": Bounds(),
+}
+"""How far a campaign goes, by name.
 
-@lru_cache(maxsize=4)
-def _tools(firmware: Path) -> tuple[InProcessEngine, Releases]:
-    """This process's engine, and the firmware in a folder."""
-    releases = make_releases(firmware)
-    return InProcessEngine(releases.elf_files), releases
-
-
-def run_in(
-    firmware: Path,
-    scenario: Scenario,
-    state: State,
-    resolution: int = 0,
-    link: tuple[int, int] | None = None,
-    death: Death | None = None,
-) -> Outcome:
-    """Run one session with the firmware in a folder; for any process."""
-    return run_session(*_tools(firmware), scenario, state, resolution, link, death)
-
-
-def images_in(firmware: Path) -> dict[bytes, bytes]:
-    """The software in a folder, by digest."""
-    return images_of(_tools(firmware)[1])
-
-
-def start_in(firmware: Path, scenario: Scenario) -> State:
-    """Where a scenario begins with the firmware in a folder."""
-    return initial_state(*_tools(firmware), scenario)
+quick: one power cut, torn operations, at most 40 states, for every day; full: until no state is
+new; exhaustive: as full, then every state that only counts as known is started, too
+(``unbrick.campaign.exhaustive``).
+"""
 
 
 class Here(Executor):
@@ -74,7 +57,7 @@ def _leave_ctrl_c() -> None:
 
 
 @contextmanager
-def pool(jobs: int) -> Iterator[Executor]:
+def open_pool(jobs: int) -> Iterator[Executor]:
     """An executor with ``jobs`` processes; with one, everything runs in this one."""
     if jobs <= 1:
         yield Here()
@@ -85,43 +68,51 @@ def pool(jobs: int) -> Iterator[Executor]:
 
 
 def run_campaign(
-    scenario: Scenario,
-    firmware: Path,
-    executor: Executor,
+    target: Target,
+    executor: Executor | None = None,
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     *,
-    workers: int = 2,
+    workers: int = 1,
+    exhaustive: bool = False,
+    store: OutcomeStore | None = None,
+    coverage: CoverageRun | None = None,
     progress: Callable[[Result, int], None] | None = None,
 ) -> Result:
-    """Search one scenario with the firmware in a folder.
+    """Search one target.
 
     Args:
-        scenario: what to search.
-        firmware: folder of the build; built when it is not there.
-        executor: anything that offers ``concurrent.futures.Executor`` and shares the folder.
+        target: what to search.
+        executor: anything that offers ``concurrent.futures.Executor`` and to whose processes the
+            target can be pickled; this process by default.
         bounds: how far to go.
-        workers: how many sessions to keep under way.
-        progress: as in :func:`unbrick.campaign.search.search`.
+        workers: how many processes the executor has.
+        exhaustive: start every state that only counts as known, once the search is closed.
+        store: keeps outcomes, and has those of a stopped campaign.
+        coverage: runs the sessions in this process instead, and notes what they execute.
+        progress: called after each case with the result so far and the number of cases that wait.
+
+    Returns:
+        The result, also when it was interrupted (KeyboardInterrupt).
     """
-    firmware = Path(firmware).resolve()
-    start = start_in(firmware, scenario)
-    run = partial(run_in, firmware)
-    return search(
-        scenario,
-        start,
-        run,
-        executor,
-        bounds,
-        workers=workers,
-        progress=progress,
-        images=images_in(firmware),
-    )
+    executor = executor or Here()
+    run: Callable[..., Outcome] = partial(coverage.run, target) if coverage else target.run
+    submit: Callable[[State, Fate], Future[Outcome]] = partial(executor.submit, run)
+    if store is not None:
+        submit = Recall(submit, store, target)
+    start, ahead = target.start(), 2 * workers
+    search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
+    result = search.result
+    try:
+        for _ in search.cases():
+            if progress:
+                progress(result, search.waiting)
+        if exhaustive and result.closed:
+            start_raw_states(result, start, submit, ahead=ahead, progress=progress)
+    except KeyboardInterrupt:
+        result.cut_short, result.closed = INTERRUPTED, False
+    return result
 
 
-def run_links(
-    scenario: Scenario, firmware: Path, executor: Executor, numbers: Iterable[int]
-) -> Result:
-    """Try one scenario over the bad links ``numbers`` with the firmware in a folder."""
-    firmware = Path(firmware).resolve()
-    run = partial(run_in, firmware)
-    return try_links(scenario, start_in(firmware, scenario), run, executor, numbers)
+def run_links(target: Target, executor: Executor, count: int) -> Result:
+    """Try a target over the first ``count`` bad links."""
+    return try_links(target, executor, range(count))

@@ -1,38 +1,39 @@
 """The search: every power cut and torn operation, after it every one of the recovery, to the end.
 
-A state is what outlives a power cut: the cells of the NOR and what the server remembers. From each
-state a session is run once (once for each way in which weak cells may read). Its trace gives every
-state in which a cut can leave it, without running them: cells before operation k are the cells at
-the beginning after k operations. New states are kept once, by their canonical key, and searched in
-their turn, until there are none. Then the statement holds for any number of power cuts in any
-order.
+A state is what outlives a power cut: the cells of the flash and what the peers remember. From each
+state a session is run once for each way in which weak cells may read. The session's trace gives
+every state in which a cut can leave it, without running them: the cells before operation k are the
+cells at the beginning after k operations. A new state is kept once, by the target's key, and is
+searched in its turn, until there are none. Then the statement holds for any number of power cuts in
+any order.
 
-Where the scenario says that the server is mortal, each state in which it changes its mind also
-gives sessions in which it dies there, and goes on from its records, while the terminal keeps its
-power: at once, before and after it has told what it has in mind, or late. What losses of power lead
-to in these is searched, too, but for those with a late return.
+Where the target has a mortal peer (a server), the search also has it die at its changes of mind,
+while the terminal keeps its power. The peer goes on from its records: at once, before or after it
+has told what it has in mind, or late. Power cuts are searched in these sessions too, except in
+those with a late return.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
-from unbrick.campaign.case import CaseId, Death, Step
-from unbrick.campaign.session import State
+from unbrick.campaign.case import CaseId, Death, PowerCut
+from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
 from unbrick.nor.cells import RESOLUTIONS
 from unbrick.nor.torn import tear, variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor, Future
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
-    from unbrick.campaign.scenario import Scenario
-    from unbrick.campaign.session import Outcome
+    from unbrick.board.description import Partition
+    from unbrick.campaign.target import Outcome, Target
     from unbrick.nor.ops import FlashOp
+
+INTERRUPTED = "it was interrupted"
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Bounds:
     """How far a search goes; ``None`` is without bound.
 
     Attributes:
-        depth: losses of power in a row.
+        depth: power cuts in a row.
         torn: whether operations are torn, or only not begun.
         states: stop after so many.
         stop_early: end with the first violation.
         exact: every difference in a cell makes another state: nothing is taken for granted of what
-            the firmware can tell apart (``unbrick.campaign.canonical``).
-        partition: only power that is lost at operations on this partition; ``None``: on all.
-        deaths: so many deaths of a mortal server at most, all in the session without other faults
+            the firmware can tell apart.
+        partition: only power cuts at operations on this partition; ``None``: on all.
+        deaths: so many deaths of a mortal peer at most, all in the session without other faults
             and spread over it; ``None``: one for each different state.
     """
 
@@ -59,28 +60,51 @@ class Bounds:
     partition: str | None = None
     deaths: int | None = None
 
-    def admit(self, step: Step, ops: Sequence[FlashOp]) -> bool:
-        """Whether a loss of power at ``step`` of a session with ``ops`` is within the bounds."""
-        if self.partition is None:
-            return True
-        part = BOARD.partition(self.partition)
-        inside = step.op < len(ops) and (step.change is None or step.torn)
-        at = ops[step.op].offset if inside else -1
-        return part.offset <= at < part.end
+    @property
+    def words(self) -> str:
+        """Where a search with these bounds ends, for people; empty: nowhere."""
+        if self.depth is not None:
+            return f"it was to go {self.depth} power cut{'s' * (self.depth != 1)} deep"
+        if self.partition is not None:
+            return f"it was to keep to the partition {self.partition}"
+        return ""
+
+
+def _is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
+    """Whether a cut comes at an operation on a partition."""
+    at_operation = cut.op < len(ops) and (cut.change is None or cut.torn)
+    return bool(at_operation) and part.offset <= ops[cut.op].offset < part.end
 
 
 @dataclass
 class Case:
-    """One session that was run, and what came of it."""
+    """One session that was run, and what came of it.
+
+    Attributes:
+        id: names it.
+        outcome: what came of it. A search gives up the trace of a session that it is done with,
+            for it runs thousands of them.
+        op_count: flash operations in the session.
+        erases: offset of each block that was erased, and how often.
+        successors: power cuts that were followed from it.
+    """
 
     id: CaseId
     outcome: Outcome
+    op_count: int = 0
+    erases: Mapping[int, int] = field(default_factory=dict)
     successors: int = 0
+
+    @classmethod
+    def of(cls, case_id: CaseId, outcome: Outcome) -> Case:
+        """The case of a session."""
+        erases = Counter(op.offset for op in outcome.ops if op.kind == "erase")
+        return cls(case_id, outcome, len(outcome.ops), erases)
 
     @property
     def depth(self) -> int:
-        """Losses of power before it."""
-        return len(self.id.steps)
+        """Power cuts before it."""
+        return len(self.id.cuts)
 
 
 @dataclass
@@ -88,30 +112,24 @@ class Result:
     """What a search has found.
 
     Attributes:
-        scenario: what was searched.
+        target: what was searched.
         cases: the sessions, in the order of the search.
         states: how many states there are.
-        transitions: losses of power that lead from one state to another, repetitions included.
+        transitions: power cuts that lead from one state to another, repetitions included.
         closed: whether no new state was left.
         cut_short: why it ended before that; empty when it did not.
-        images: the software of the scenario, by digest.
     """
 
-    scenario: Scenario
+    target: Target
     cases: list[Case] = field(default_factory=list)
     states: int = 0
     transitions: int = 0
     closed: bool = False
     cut_short: str = ""
-    images: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
-
-    def key(self, state: State) -> object:
-        """States with the same key count as one."""
-        return state.key(self.images)
 
     @property
     def deaths(self) -> int:
-        """Sessions in which the server died."""
+        """Sessions in which a peer died."""
         return sum(case.id.death is not None for case in self.cases)
 
     @property
@@ -135,61 +153,61 @@ class Result:
         return f"{counted}, not closed: {self.cut_short}"
 
 
-def losses(
+def find_successors(
     case: CaseId, state: State, outcome: Outcome, *, torn: bool
 ) -> Iterator[tuple[CaseId, State]]:
-    """Every state in which a loss of power can leave a session, with the case that it begins.
+    """Every state in which a power cut can leave a session, with the case that it begins.
 
     The new case's weak cells read in way 0; the search adds the other ways.
     """
     before = cells = state.cells
     marks = deque(enumerate(outcome.marks))
-    server = outcome.marks[0].server
+    peers = outcome.marks[0].peers
     for index in range(len(outcome.ops) + 1):
         while marks and marks[0][1].ops <= index:
             number, mark = marks.popleft()
-            server = mark.server
+            peers = mark.peers
             begun = outcome.ops[index - 1] if index else None
             if torn and begun is not None and mark.time < begun.end:
                 for variant in variants(begun):
-                    step = Step(index - 1, variant, change=number)
-                    yield case.then(step), State(tear(before, begun, variant), server)
-            yield case.then(Step(index, change=number)), State(cells, server)
-        yield case.then(Step(index)), State(cells, server)
+                    cut = PowerCut(index - 1, variant, change=number)
+                    yield case.then(cut), State(tear(before, begun, variant), peers)
+            yield case.then(PowerCut(index, change=number)), State(cells, peers)
+        yield case.then(PowerCut(index)), State(cells, peers)
         if index == len(outcome.ops):
             return
         op = outcome.ops[index]
         if torn:
             for variant in variants(op):
-                yield case.then(Step(index, variant)), State(tear(cells, op, variant), server)
+                yield case.then(PowerCut(index, variant)), State(tear(cells, op, variant), peers)
         before, cells = cells, cells.after([op])
 
 
-def after_loss(case: CaseId, step: Step, state: State, outcome: Outcome) -> State:
-    """The state in which ``step`` leaves a session.
+def state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome) -> State:
+    """The state in which ``cut`` leaves a session.
 
     Raises:
         SetupError: the session has no such operation or change of mind.
     """
-    wanted = replace(step, resolution=0, death=None)
-    for found, successor in losses(case, state, outcome, torn=True):
-        if found.steps[-1] == wanted:
+    wanted = replace(cut, resolution=0, death=None)
+    for found, successor in find_successors(case, state, outcome, torn=True):
+        if found.cuts[-1] == wanted:
             return successor
     raise SetupError(
-        f"the session {case} has no step {step}",
+        f"the session {case} has no power cut {cut}",
         hint="the firmware or the scenario is another one than when the case was found",
     )
 
 
 def follow(
-    case: CaseId, start: State, run: Callable[[State, int, Death | None], Outcome]
+    case: CaseId, start: State, run: Callable[[State, Fate], Outcome]
 ) -> Iterator[tuple[CaseId, State, Outcome]]:
     """Run every session that leads to a case, and the case itself.
 
     Args:
         case: where to.
-        start: where its scenario begins.
-        run: runs a session: its state, how weak cells read, and the death of the server in it.
+        start: the state in which its target begins.
+        run: runs a session, as :meth:`Target.run` does.
 
     Yields:
         The session's case ID, the state it begins with, and its outcome.
@@ -197,13 +215,19 @@ def follow(
     Raises:
         SetupError: the case does not exist.
     """
-    state, so_far = start, replace(case, steps=())
-    for step in case.steps:
-        outcome = run(state, so_far.resolution, so_far.death)
+    state, so_far = start, replace(case, cuts=())
+    for number, cut in enumerate(case.cuts):
+        outcome = run(state, _fate(so_far, number))
         yield so_far, state, outcome
-        state = after_loss(so_far, step, state, outcome)
-        so_far = so_far.then(step)
-    yield so_far, state, run(state, so_far.resolution, so_far.death)
+        state = state_after(so_far, cut, state, outcome)
+        so_far = so_far.then(cut)
+    yield so_far, state, run(state, _fate(so_far, len(case.cuts)))
+
+
+def _fate(case: CaseId, number: int) -> Fate:
+    """What happens to a case's own session, the ``number``-th on its way."""
+    link = None if case.link is None else (case.link, number)
+    return Fate(case.resolution, link, case.death)
 
 
 class Search:
@@ -213,34 +237,32 @@ class Search:
     in the order of the search.
 
     Args:
-        scenario: what to search.
-        start: where it begins.
-        run: runs a session (``campaign.session.run_session`` without engine and releases); must be
-            picklable for the executor.
-        executor: anything that offers ``concurrent.futures.Executor``.
+        target: what to search.
+        start: the state in which it begins.
+        submit: has a session run, and promises its outcome.
         bounds: how far to go.
-        workers: how many sessions to keep under way.
-        images: the software of the scenario, by digest.
+        ahead: how many sessions to keep under way.
+        keep_traces: whether the traces of all sessions are kept in the result.
     """
 
     def __init__(
         self,
-        scenario: Scenario,
+        target: Target,
         start: State,
-        run: Callable[..., Outcome],
-        executor: Executor,
+        submit: Callable[[State, Fate], Future[Outcome]],
         bounds: Bounds = Bounds(),
         *,
-        workers: int = 2,
-        images: Mapping[bytes, bytes] | None = None,
+        ahead: int = 2,
+        keep_traces: bool = False,
     ) -> None:
-        self.result = Result(scenario, states=1, images=images or {})
-        self._run, self._executor, self._bounds = run, executor, bounds
-        self._ahead = 2 * workers
-        self._known = {self.result.key(start)}
-        self._fatal: set[object] = set()
+        self.result = Result(target, states=1)
+        self._keep_traces = keep_traces
         self._data: dict[bytes, bytes] = {}
-        self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(scenario.name), start)])
+        self._submit, self._bounds, self._ahead = submit, bounds, ahead
+        self._part = bounds.partition and target.board.partition(bounds.partition)
+        self._known = {self._key(start)}
+        self._fatal: set[Hashable] = set()
+        self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(target.name), start)])
         self._running: deque[tuple[CaseId, State, Future[Outcome]]] = deque()
 
     @property
@@ -258,52 +280,58 @@ class Search:
                     self.result.cut_short = "it was to end with the first violation"
                     yield case
                     return
-                if self.result.scenario.mortal and not case.outcome.violation:
+                if self.result.target.mortal and not case.outcome.violation:
                     self._let_die(case, state)
                 if self._goes_on(case):
                     self._follow(case, state)
+                self._forget_trace(case)
                 yield case
-            if self._bounds.depth is not None and not self.result.cut_short:
-                self.result.cut_short = f"it was to go {self._bounds.depth} losses of power deep"
-            if self._bounds.partition is not None and not self.result.cut_short:
-                self.result.cut_short = f"it was to keep to the partition {self._bounds.partition}"
+            self.result.cut_short = self.result.cut_short or self._bounds.words
             self.result.closed = not self.result.cut_short
         finally:
             for *_, future in self._running:
                 future.cancel()
 
+    def _key(self, state: State) -> Hashable:
+        target = self.result.target
+        if self._bounds.exact:
+            return state.cells, target.peers_key(state)
+        return target.key(state)
+
     def _next(self) -> tuple[Case, State]:
         while self._queue and len(self._running) < self._ahead:
             case_id, state = self._queue.popleft()
-            session = self.result.scenario, state, case_id.resolution
-            death = () if case_id.death is None else (None, case_id.death)
-            future = self._executor.submit(self._run, *session, *death)
+            future = self._submit(state, Fate(case_id.resolution, death=case_id.death))
             self._running.append((case_id, state, future))
         case_id, state, future = self._running.popleft()
-        return Case(case_id, self._light(future.result())), state
+        return Case.of(case_id, future.result()), state
 
-    def _light(self, outcome: Outcome) -> Outcome:
-        """An outcome without what nobody asks for, and with what it shares with others once:
-        thousands of them are kept.
-        """
-        data = self._data
-        ops = [replace(op, data=data.setdefault(op.data, op.data)) for op in outcome.ops]
-        console = outcome.console if outcome.violation else ""
-        return replace(outcome, ops=ops, console=console, final=None)
+    def _forget_trace(self, case: Case) -> None:
+        """Keep what a report needs of a case, and what others share with it once."""
+        if self._keep_traces or case is self.result.cases[0]:
+            shared = self._data
+            ops = [replace(op, data=shared.setdefault(op.data, op.data)) for op in case.outcome.ops]
+            marks = case.outcome.marks
+        else:
+            ops, marks = [], []
+        console = case.outcome.console if case.outcome.violation else ""
+        case.outcome = replace(case.outcome, ops=ops, marks=marks, console=console, final=None)
 
     def _goes_on(self, case: Case) -> bool:
         late = case.id.death is not None and case.id.death.when == "late"
         return not case.outcome.violation and case.depth != self._bounds.depth and not late
 
     def _follow(self, case: Case, state: State) -> None:
-        """Note every new state that a loss of power in this session leads to."""
+        """Note every new state that a power cut in this session leads to."""
         result = self.result
-        for next_id, successor in losses(case.id, state, case.outcome, torn=self._bounds.torn):
-            if not self._bounds.admit(next_id.steps[-1], case.outcome.ops):
+        for found, successor in find_successors(
+            case.id, state, case.outcome, torn=self._bounds.torn
+        ):
+            if self._part and not _is_inside(found.cuts[-1], case.outcome.ops, self._part):
                 continue
             result.transitions += 1
             case.successors += 1
-            key = successor.exact_key if self._bounds.exact else result.key(successor)
+            key = self._key(successor)
             if key in self._known:
                 continue
             if self._bounds.states is not None and result.states >= self._bounds.states:
@@ -311,71 +339,35 @@ class Search:
                 continue
             self._known.add(key)
             result.states += 1
-            self._queue.extend(readings(next_id, successor))
+            self._queue.extend(list_readings(found, successor))
 
     def _let_die(self, case: Case, state: State) -> None:
-        """Have the server die at its changes of mind, but once only in states that count as one.
+        """Have a peer die at its changes of mind, once for each state in which it does.
 
-        In every way in the session without other faults; in others before it tells, and once in
-        eight in every way.
+        In the session without other faults it dies in every way. In the others it dies before it
+        tells; at every eighth state in every way.
         """
-        most, golden = self._bounds.deaths, not case.id.steps
+        most, golden = self._bounds.deaths, not case.id.cuts
         if case.id.death is not None or (most is not None and not golden):
             return
         apart = 1 if most is None else max(1, (len(case.outcome.marks) - 1) // max(1, most))
-        for found, successor in losses(case.id, state, case.outcome, torn=False):
-            change = found.steps[-1].change
+        for found, successor in find_successors(case.id, state, case.outcome, torn=False):
+            change = found.cuts[-1].change
             if not change or change % apart or len(self._fatal) == most:
                 continue
-            key = self.result.key(successor)
+            key = self.result.target.key(successor)
             if key not in self._fatal:
                 self._fatal.add(key)
                 ways = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
                 self._queue.extend((case.id.with_death(Death(change, way)), state) for way in ways)
 
 
-def readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
+def list_readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
     """The sessions of a state: one for each way in which its weak cells may read."""
-    *before, last = case_id.steps
+    *before, last = case_id.cuts
     for resolution in range(RESOLUTIONS if state.cells.weak else 1):
-        step = replace(last, resolution=resolution)
-        yield replace(case_id, steps=(*before, step)), state
-
-
-def search(
-    scenario: Scenario,
-    start: State,
-    run: Callable[..., Outcome],
-    executor: Executor,
-    bounds: Bounds = Bounds(),
-    *,
-    workers: int = 2,
-    progress: Callable[[Result, int], None] | None = None,
-    images: Mapping[bytes, bytes] | None = None,
-) -> Result:
-    """Carry out a search to its end.
-
-    Args:
-        scenario: what to search; the other arguments as for :class:`Search`.
-        start: where it begins.
-        run: runs a session.
-        executor: where.
-        bounds: how far to go.
-        workers: how many sessions to keep under way.
-        progress: called after each case with the result so far and the number of cases that wait.
-        images: the software of the scenario, by digest.
-
-    Returns:
-        The result, also when it was interrupted (KeyboardInterrupt).
-    """
-    under_way = Search(scenario, start, run, executor, bounds, workers=workers, images=images)
-    try:
-        for _ in under_way.cases():
-            if progress:
-                progress(under_way.result, under_way.waiting)
-    except KeyboardInterrupt:
-        under_way.result.cut_short = "it was interrupted"
-    return under_way.result
+        cut = replace(last, resolution=resolution)
+        yield replace(case_id, cuts=(*before, cut)), state
 
 
 def minimise(case: CaseId, fails: Callable[[CaseId], bool]) -> CaseId:
@@ -386,24 +378,24 @@ def minimise(case: CaseId, fails: Callable[[CaseId], bool]) -> CaseId:
         fails: whether a case fails; False also when it does not exist.
     """
     while True:
-        plainer = next((other for other in _plainer(case) if fails(other)), None)
+        plainer = next((other for other in _list_plainer(case) if fails(other)), None)
         if plainer is None:
             return case
         case = plainer
 
 
-def _plainer(case: CaseId) -> Iterator[CaseId]:
+def _list_plainer(case: CaseId) -> Iterator[CaseId]:
     """Cases with one fault less, or with one that is easier to understand."""
     if case.link is not None:
         yield replace(case, link=None)
     if case.first_death is not None:
         yield replace(case, first_death=None)
-    for i, step in enumerate(case.steps):
-        yield replace(case, steps=case.steps[:i] + case.steps[i + 1 :])
+    for i, cut in enumerate(case.cuts):
+        yield replace(case, cuts=case.cuts[:i] + case.cuts[i + 1 :])
         for other in (
-            replace(step, resolution=0),
-            replace(step, torn=""),
-            replace(step, death=None),
+            replace(cut, resolution=0),
+            replace(cut, torn=""),
+            replace(cut, death=None),
         ):
-            if other != step:
-                yield replace(case, steps=(*case.steps[:i], other, *case.steps[i + 1 :]))
+            if other != cut:
+                yield replace(case, cuts=(*case.cuts[:i], other, *case.cuts[i + 1 :]))

@@ -1,7 +1,7 @@
 """Outcomes kept on disk, so that a stopped campaign goes on where it was.
 
-A session's outcome is a pure function of the tool, the firmware, the scenario, the state it begins
-with and the way in which weak cells read. It is kept under a hash of all of these: nothing that
+A session's outcome is a pure function of the tool, the target with its firmware, the state in which
+it begins, and its fate. It is kept under a hash of all of these: nothing that
 could make a difference is left out, so a kept outcome is as good as a new one. The file is one
 SQLite database of compressed JSON; nothing in it is ever executed, and what cannot be read as an
 outcome counts as missing.
@@ -14,129 +14,36 @@ import json
 import sqlite3
 import threading
 import zlib
-from concurrent.futures import Executor, Future
-from dataclasses import fields
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unbrick import __version__
-from unbrick.campaign.memory import ServerState
-from unbrick.campaign.session import Mark, Outcome, State
+from unbrick.campaign.target import Mark, Outcome, State
 from unbrick.errors import SetupError
 from unbrick.nor.ops import FlashOp
-from unbrick.server.records import MessageState, Terminal, TextMessage, Update, UpdateState
-from unbrick.server.user_records import (
-    Backup,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-)
-from unbrick.wire.messages import Kind, Result, TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.campaign.case import Death
-    from unbrick.campaign.scenario import Scenario
+    from unbrick.campaign.target import Fate, Target
 
-FORMAT = 2
+FORMAT = 3
 LARGEST = 8 << 20
 """Bytes that one outcome may have when it is unpacked."""
 
 FULL = 2 << 30
 """Bytes of the file from which on outcomes of other firmware are dropped and none are added."""
 
-_READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
-    Terminal: {
-        "digest": bytes.fromhex,
-        "state": TerminalState,
-        "last_result": Result,
-        "confirmed": bytes.fromhex,
-    },
-    Update: {
-        "digest": bytes.fromhex,
-        "from_digest": bytes.fromhex,
-        "state": UpdateState,
-        "result": lambda value: None if value is None else Result(value),
-        "kind": lambda value: None if value is None else Kind(value),
-    },
-    TextMessage: {"state": MessageState},
-    Session: {"base": bytes.fromhex, "digest": bytes.fromhex, "state": SessionState},
-    Step: {"kind": StepKind, "state": StepState},
-    Backup: {"checksum": bytes.fromhex},
-}
-_PARTS: tuple[tuple[str, type[Any]], ...] = (
-    ("terminals", Terminal),
-    ("updates", Update),
-    ("messages", TextMessage),
-    ("sessions", Session),
-    ("steps", Step),
-    ("backups", Backup),
-)
 
-
-def _plain(value: Any) -> Any:
-    """A field of a record as JSON has it."""
-    if isinstance(value, bytes):
-        return value.hex()
-    return getattr(value, "value", value)
-
-
-class _Rows:
-    """Records as JSON has them, each kept once: a server's states have most of them in common."""
-
-    def __init__(self) -> None:
-        self.rows: list[Any] = []
-        self._known: dict[Any, int] = {}
-
-    def number(self, item: Any) -> int:
-        """Of a record."""
-        if item not in self._known:
-            self._known[item] = len(self.rows)
-            self.rows.append([_plain(getattr(item, f.name)) for f in fields(item)])
-        return self._known[item]
-
-
-def _server_to_json(server: ServerState | None, rows: _Rows) -> Any:
-    if server is None:
-        return None
-    parts: dict[str, Any] = {
-        part: [rows.number(item) for item in getattr(server, part)] for part, _ in _PARTS
-    }
-    parts["contents"] = [[number, data.hex()] for number, data in server.contents]
-    parts["counts"] = [[name, count] for name, count in server.counts]
-    return parts
-
-
-def _server_from_json(data: Any, rows: list[Any], known: dict[int, Any]) -> ServerState:
-    parts: dict[str, Any] = {}
-    for part, kind in _PARTS:
-        readers, names = _READERS[kind], [f.name for f in fields(kind)]
-        for number in data[part]:
-            if number not in known:
-                known[number] = kind(
-                    **{
-                        name: readers.get(name, lambda same: same)(value)
-                        for name, value in zip(names, rows[number], strict=True)
-                    }
-                )
-        parts[part] = tuple(known[number] for number in data[part])
-    parts["contents"] = tuple((int(key), bytes.fromhex(text)) for key, text in data["contents"])
-    parts["counts"] = tuple((str(name), int(count)) for name, count in data["counts"])
-    return ServerState(**parts)
-
-
-def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
+def pack(outcome: Outcome, target: Target, keep: Callable[[bytes], str]) -> bytes:
     """An outcome as compressed JSON.
 
     Args:
         outcome: what to pack; its ``final`` is left out, as it follows from the rest.
+        target: that of the session.
         keep: keeps the data of a flash operation and names it.
     """
-    rows = _Rows()
-    servers: list[Any] = [_server_to_json(mark.server, rows) for mark in outcome.marks]
     body = {
         "violation": outcome.violation,
         "route": outcome.route,
@@ -144,11 +51,8 @@ def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
             [op.index, op.kind, op.offset, op.length, op.lanes, op.start, op.end, keep(op.data)]
             for op in outcome.ops
         ],
-        "rows": rows.rows,
-        "marks": [
-            [mark.ops, server, mark.time]
-            for mark, server in zip(outcome.marks, servers, strict=True)
-        ],
+        "marks": [[mark.ops, mark.time] for mark in outcome.marks],
+        "peers": target.pack_peers([mark.peers for mark in outcome.marks]),
         "downtime": outcome.downtime,
         "virtual": outcome.virtual,
         "seconds": outcome.seconds,
@@ -157,11 +61,12 @@ def pack(outcome: Outcome, keep: Callable[[bytes], str]) -> bytes:
     return zlib.compress(json.dumps(body, separators=(",", ":")).encode(), 6)
 
 
-def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outcome:
+def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str], bytes]) -> Outcome:
     """The outcome that :func:`pack` has packed.
 
     Args:
         packed: the compressed JSON.
+        target: that of the session.
         state: the state in which the session began.
         data_of: the data that ``keep`` has named so.
 
@@ -178,10 +83,11 @@ def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outc
             FlashOp(index, str(kind), offset, length, lanes, start, end, data_of(name))
             for index, kind, offset, length, lanes, start, end, name in body["ops"]
         ]
-        known: dict[int, Any] = {}
         marks = [
-            Mark(int(count), _server_from_json(server, body["rows"], known), float(time))
-            for count, server, time in body["marks"]
+            Mark(int(count), peers, float(time))
+            for (count, time), peers in zip(
+                body["marks"], target.unpack_peers(body["peers"]), strict=True
+            )
         ]
         violation = None if body["violation"] is None else (*map(str, body["violation"]),)
         return Outcome(
@@ -193,7 +99,7 @@ def unpack(packed: bytes, state: State, data_of: Callable[[str], bytes]) -> Outc
             virtual=float(body["virtual"]),
             seconds=float(body["seconds"]),
             console=str(body["console"]),
-            final=State(state.cells.after(ops), marks[-1].server),
+            final=State(state.cells.after(ops), marks[-1].peers),
         )
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an outcome: {error}") from error
@@ -216,7 +122,7 @@ class OutcomeStore:
 
     Args:
         path: of the file; made when it is not there.
-        context: everything that outcomes depend on besides scenario and state: firmware and tool.
+        context: everything that outcomes depend on besides target and state: firmware and tool.
         full: bytes from which on nothing is added.
 
     Raises:
@@ -260,39 +166,35 @@ class OutcomeStore:
         )
         return pages * size
 
-    def key(
-        self, scenario: Scenario, state: State, resolution: int, death: Death | None = None
-    ) -> bytes:
+    def key(self, target: Target, state: State, fate: Fate) -> bytes:
         """The name of a session: a hash of all that it depends on."""
-        what = f"{scenario!r}/{resolution}/{death}/{state.cells.weak!r}"
+        what = f"{target.identity}/{fate!r}/{state.cells.weak!r}"
         digest = hashlib.sha256(what.encode())
         for block in state.cells.blocks:
             digest.update(len(block).to_bytes(8, "little"))
             digest.update(block)
-        rows = _Rows()
-        server = _server_to_json(state.server, rows)
-        digest.update(json.dumps([server, rows.rows]).encode())
+        digest.update(json.dumps(target.pack_peers([state.peers])).encode())
         return digest.digest()
 
-    def get(self, key: bytes, state: State) -> Outcome | None:
+    def get(self, key: bytes, target: Target, state: State) -> Outcome | None:
         """The kept outcome, or None when there is none that can be read."""
         query = "SELECT body FROM outcomes WHERE context = ? AND key = ?"
         with self._lock:
             try:
                 row = self._db.execute(query, (self._context, key)).fetchone()
-                outcome = row and unpack(row[0], state, self._data)
+                outcome = row and unpack(row[0], target, state, self._data)
             except (sqlite3.Error, ValueError, TypeError):
                 return None
             self.reused += outcome is not None
             return outcome or None
 
-    def put(self, key: bytes, outcome: Outcome) -> None:
+    def put(self, key: bytes, target: Target, outcome: Outcome) -> None:
         """Keep an outcome, unless the file is full."""
         with self._lock:
             try:
                 if self._size() < self._full:
                     self._db.execute("BEGIN")
-                    body = pack(outcome, self._keep)
+                    body = pack(outcome, target, self._keep)
                     self._db.execute(
                         "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?)",
                         (self._context, key, body),
@@ -320,32 +222,35 @@ class OutcomeStore:
         return data
 
 
-class StoringExecutor(Executor):
-    """An executor that runs only sessions whose outcomes are not kept yet.
+class Recall:
+    """Has only those sessions run whose outcomes are not kept yet.
 
     Args:
-        inner: runs the others.
-        store: keeps their outcomes.
+        submit: has a session run, and promises its outcome.
+        store: keeps the outcomes.
+        target: that of the sessions.
     """
 
-    def __init__(self, inner: Executor, store: OutcomeStore) -> None:
-        self._inner, self._store = inner, store
+    def __init__(
+        self,
+        submit: Callable[[State, Fate], Future[Outcome]],
+        store: OutcomeStore,
+        target: Target,
+    ) -> None:
+        self._submit, self._store, self._target = submit, store, target
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run one session as a search does, or look up what came of it; run everything else."""
-        if len(args) not in (3, 5) or not isinstance(args[1], State):
-            return self._inner.submit(fn, *args, **kwargs)
-        key = self._store.key(*args[:3], *args[4:])
-        state = args[1]
-        kept = self._store.get(key, state)
+    def __call__(self, state: State, fate: Fate) -> Future[Outcome]:
+        """Have a session run, or look up what came of it."""
+        key = self._store.key(self._target, state, fate)
+        kept = self._store.get(key, self._target, state)
         if kept is not None:
-            done: Future[Any] = Future()
+            done: Future[Outcome] = Future()
             done.set_result(kept)
             return done
-        future = self._inner.submit(fn, *args, **kwargs)
-        future.add_done_callback(lambda ended: self._ended(key, ended))
+        future = self._submit(state, fate)
+        future.add_done_callback(lambda ended: self._keep(key, ended))
         return future
 
-    def _ended(self, key: bytes, future: Future[Any]) -> None:
+    def _keep(self, key: bytes, future: Future[Outcome]) -> None:
         if not future.cancelled() and future.exception() is None:
-            self._store.put(key, future.result())
+            self._store.put(key, self._target, future.result())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from unbrick.engine.gdbstub import DebuggerGoneError, PowerLostError
-from unbrick.engine.paced import PacedEngine
 from unbrick.errors import EngineError, NotKnownHereError
 
 if TYPE_CHECKING:
@@ -13,22 +12,6 @@ if TYPE_CHECKING:
 
     from unbrick.console.typist import Typist
     from unbrick.engine.base import Engine
-
-
-@runtime_checkable
-class _CutsExactly(Protocol):
-    """An engine that can stop the terminal just before a flash operation."""
-
-    @property
-    def op_count(self) -> int:
-        """How many operations were begun."""
-
-    @property
-    def cut_reached(self) -> bool:
-        """Whether the armed cut has stopped the terminal."""
-
-    def cut_before_op(self, index: int | None) -> None:
-        """Arm a power cut before operation ``index``; None: none."""
 
 
 class PowerSwitch:
@@ -49,8 +32,7 @@ class PowerSwitch:
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
-        inner = engine.inner if isinstance(engine, PacedEngine) else engine
-        self._exact = inner if isinstance(inner, _CutsExactly) else None
+        self._exact = engine.flash_trace
         self._typist, self._say, self._lost = typist, say, lost
         self._nor_before: bytes | None = None
         self._faults_told = 0

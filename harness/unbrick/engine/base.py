@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unbrick.errors import NotKnownHereError
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
+
+    from unbrick.nor.ops import FlashOp
 
 
 class Line(Protocol):
@@ -44,6 +46,41 @@ class FirmwareFault:
     time: float
 
 
+@runtime_checkable
+class FlashTrace(Protocol):
+    """An engine that notes every flash operation, and cuts the power exactly before one."""
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every flash operation that was begun, in order, over all power cycles."""
+
+    @property
+    def op_count(self) -> int:
+        """How many flash operations were begun."""
+
+    @property
+    def cut_reached(self) -> bool:
+        """Whether the armed cut stopped the terminal; :meth:`Engine.power_off` completes it."""
+
+    def cut_before_op(self, index: int | None) -> None:
+        """Arm a power cut just before flash operation ``index``; None: none."""
+
+    def forget(self) -> None:
+        """Begin anew at time 0, with no operations and no faults; the power must be off."""
+
+
+@runtime_checkable
+class MemoryAccess(Protocol):
+    """An engine whose memories can be looked at while the terminal runs."""
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """NOR (its cells, whatever the chip answers now) or SRAM; shorter at the memory's end.
+
+        Raises:
+            EngineError: it is another place.
+        """
+
+
 class Engine(ABC):
     """One terminal on one kind of (emulated) hardware.
 
@@ -54,6 +91,16 @@ class Engine(ABC):
     name: str
     wire: Line
     radio: Line
+
+    @property
+    def flash_trace(self) -> FlashTrace | None:
+        """The engine as one that traces flash operations; None where it cannot."""
+        return self if isinstance(self, FlashTrace) else None
+
+    @property
+    def memory_access(self) -> MemoryAccess | None:
+        """The engine as one whose memories can be looked at; None where they cannot."""
+        return self if isinstance(self, MemoryAccess) else None
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ from unbrick.engine.base import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.engine.base import FirmwareFault
+    from unbrick.engine.base import FirmwareFault, FlashTrace, MemoryAccess
 
 SLICE = 0.005  # seconds of the clock between two looks at the world
 PATIENCE = 0.25  # seconds behind the clock that are still caught up with
@@ -26,6 +26,14 @@ class PacedEngine(Engine):
 
     def _anchor(self) -> None:
         self._clock, self._virtual = time.monotonic(), self.inner.now
+
+    @property
+    def flash_trace(self) -> FlashTrace | None:
+        return self.inner.flash_trace
+
+    @property
+    def memory_access(self) -> MemoryAccess | None:
+        return self.inner.memory_access
 
     @property
     def powered(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from unbrick.board.description import BOARD
@@ -45,6 +47,14 @@ class Releases:
     boot: bytes
     signed: SignedImages
     key: Path
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over all programs as they are in the NOR."""
+        digest = hashlib.sha256(self.boot)
+        for version, image in sorted(self.signed.items()):
+            digest.update(f"{version}\0".encode() + hashlib.sha256(image).digest())
+        return digest.hexdigest()
 
     @property
     def common_elf_files(self) -> list[Path]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from unbrick import __version__
-from unbrick.campaign.verdict import INVARIANTS
 
 if TYPE_CHECKING:
     from unbrick.report.model import CampaignReport, CaseReport
@@ -72,10 +71,10 @@ def _printable(text: str) -> str:
 
 def sarif(report: CampaignReport) -> str:
     """The violations as SARIF results, with a rule for each invariant."""
-    kinds = list(INVARIANTS)
+    kinds = list(report.invariants)
     rules = [
-        {"id": kind, "shortDescription": {"text": f"Invariant {INVARIANTS[kind]}."}}
-        for kind in kinds
+        {"id": kind, "shortDescription": {"text": f"Invariant {text}."}}
+        for kind, text in report.invariants.items()
     ]
     for kind in sorted({case.kind for case in report.violations} - set(kinds)):
         kinds.append(kind)

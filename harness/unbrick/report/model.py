@@ -6,7 +6,6 @@ clock is in ``timings`` alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -19,15 +18,13 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from unbrick import __version__
-from unbrick.board import BOARD
-from unbrick.campaign.search import losses
+from unbrick.campaign.search import find_successors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from unbrick.board import Board
     from unbrick.campaign.search import Case, Result
-    from unbrick.campaign.session import State
-    from unbrick.image.release import Releases
 
 FORMAT = 1
 
@@ -144,7 +141,19 @@ class Timings:
 
 @dataclass(frozen=True)
 class CampaignReport:
-    """A campaign. ``firmware`` has the SHA-256 of each program as it is in the NOR."""
+    """A campaign.
+
+    Attributes:
+        preset: how far it went.
+        seed: of everything random.
+        firmware: SHA-256 of each program as it is in the NOR.
+        versions: of the tools.
+        scenarios: what was found.
+        coverage: source lines that ran.
+        timings: what depends on the clock.
+        invariants: what must hold, by the kind of violation.
+        board: whose flash the pictures show.
+    """
 
     preset: str
     seed: int
@@ -153,6 +162,8 @@ class CampaignReport:
     scenarios: tuple[ScenarioReport, ...]
     coverage: tuple[SourceFile, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    invariants: Mapping[str, str] = field(default_factory=dict)
+    board: Board | None = None
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:
@@ -216,45 +227,40 @@ class CampaignReport:
         return json.dumps(self.as_dict(timings=timings), indent=1) + "\n"
 
 
-def scenario_report(result: Result, start: State | None = None) -> ScenarioReport:
-    """The report of a search.
-
-    Args:
-        result: what it has found.
-        start: where it began; without it no picture of the cuts can be made.
-    """
+def scenario_report(result: Result) -> ScenarioReport:
+    """The report of a search."""
     links = len({case.id.link for case in result.cases} - {None})
     golden = result.cases[0].outcome if result.cases and not links else None
     return ScenarioReport(
-        name=f"{result.scenario.name}~" if links else result.scenario.name,
+        name=f"{result.target.name}~" if links else result.target.name,
         links=links,
-        about=result.scenario.about + (f", over {links} bad links" if links else ""),
+        about=result.target.about + (f", over {links} bad links" if links else ""),
         statement=result.statement,
         states=result.states,
         transitions=result.transitions,
         closed=result.closed,
         cut_short=result.cut_short,
-        cases=tuple(map(_case, result.cases)),
+        cases=tuple(_case(case, result.target.board) for case in result.cases),
         golden=tuple(
             GoldenOp(op.kind, op.offset, op.length, op.start, op.end)
             for op in (golden.ops if golden else ())
         ),
-        cuts=tuple(_cuts(result, start)) if start is not None and golden else (),
+        cuts=tuple(_cuts(result)) if golden else (),
     )
 
 
-def _case(case: Case) -> CaseReport:
+def _case(case: Case, board: Board) -> CaseReport:
     outcome = case.outcome
     kind, text = outcome.violation or ("", "")
-    block = BOARD.nor.block_size
-    erases = Counter(op.offset // block for op in outcome.ops if op.kind == "erase")
+    block = board.nor.block_size
+    erases = {offset // block: times for offset, times in case.erases.items()}
     return CaseReport(
         id=str(case.id),
         depth=case.depth,
         route=outcome.route,
         kind=kind,
         text=text,
-        ops=len(outcome.ops),
+        ops=case.op_count,
         erases=tuple(sorted(erases.items())),
         downtime=outcome.downtime,
         virtual=outcome.virtual,
@@ -266,9 +272,11 @@ def _case(case: Case) -> CaseReport:
 _SEVERITY = {"application": 0, "restored": 1, "violation": 2}
 
 
-def _cuts(result: Result, start: State) -> Iterable[Cut]:
+def _cuts(result: Result) -> Iterable[Cut]:
     """What came of each loss of power in the golden session, states met twice included."""
     first, *others = result.cases
+    target = result.target
+    start = target.start()
     worst: dict[str, tuple[str, str]] = {}
     for case in others:
         if case.depth == 1:
@@ -276,23 +284,16 @@ def _cuts(result: Result, start: State) -> Iterable[Cut]:
             name = re.sub(r"\+\d$", "", str(case.id))
             if name not in worst or _SEVERITY[came] > _SEVERITY[worst[name][0]]:
                 worst[name] = came, str(case.id)
-    owner: dict[object, tuple[str, str]] = {result.key(start): ("known", str(first.id))}
-    for case_id, state in losses(first.id, start, first.outcome, torn=True):
+    owner: dict[object, tuple[str, str]] = {target.key(start): ("known", str(first.id))}
+    for case_id, state in find_successors(first.id, start, first.outcome, torn=True):
         came, case_name = worst.get(str(case_id), ("open", ""))
         if case_name:
-            owner[result.key(state)] = came, case_name
+            owner[target.key(state)] = came, case_name
         else:
-            came, case_name = owner.get(result.key(state), (came, case_name))
-        step = case_id.steps[-1]
-        if step.change is None:
-            yield Cut(step.op, step.torn, came, case_name)
-
-
-def firmware_digests(releases: Releases) -> dict[str, str]:
-    """SHA-256 of boot and of each signed release."""
-    programs = {"boot": releases.boot}
-    programs |= {f"application {version}": image for version, image in releases.signed.items()}
-    return {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()}
+            came, case_name = owner.get(target.key(state), (came, case_name))
+        cut = case_id.cuts[-1]
+        if cut.change is None:
+            yield Cut(cut.op, cut.torn, came, case_name)
 
 
 def versions() -> dict[str, str]:

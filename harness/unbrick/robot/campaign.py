@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 from robot.api import logger
 
-from unbrick.campaign.presets import PRESETS
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.search import search
-from unbrick.campaign.session import initial_state, run_session
+from unbrick.campaign.run import PRESETS, run_campaign
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import NotKnownHereError, UpdateError
+from unbrick.reference.target import find_target
 from unbrick.report.formats import how_to_replay
 from unbrick.report.model import scenario_report
 from unbrick.robot.base import Keywords, keyword
@@ -38,11 +34,8 @@ class CampaignKeywords(Keywords):
             raise NotKnownHereError(
                 "campaigns run in process", hint="--variable ENGINE:inprocess runs them"
             )
-        wanted = find_scenario(scenario)
-        with InProcessEngine(self._releases.elf_files) as engine:
-            start = initial_state(engine, self._releases, wanted)
-            run = partial(run_session, engine, self._releases)
-            report = scenario_report(search(wanted, start, run, Here(), PRESETS[preset]), start)
+        target = find_target(scenario, self._releases)
+        report = scenario_report(run_campaign(target, bounds=PRESETS[preset]))
         logger.info(report.statement)
         if report.violations:
             cases = [f"{c.id}: {c.kind}: {c.text}\n  {how_to_replay(c)}" for c in report.violations]

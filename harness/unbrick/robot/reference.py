@@ -81,7 +81,8 @@ class Reference:
     @property
     def ops(self) -> list[FlashOp]:
         """The flash operations so far, as far as the engine writes them down."""
-        return list(getattr(self.engine, "ops", ()))
+        trace = self.engine.flash_trace
+        return trace.ops if trace else []
 
     def power_on(self) -> None:
         """Give the terminal power."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from robot.api import logger
 
@@ -18,22 +17,6 @@ from unbrick.robot.uart import compiled
 NOTHING = "nothing"
 PROMPT = compiled(r"^> $", regex=True)
 ASKS = re.compile(r"^C*restoration: send the signed image")
-
-
-@runtime_checkable
-class CutsAtOperations(Protocol):
-    """An engine that stops just before a flash operation."""
-
-    @property
-    def op_count(self) -> int:
-        """How many flash operations were begun."""
-
-    @property
-    def cut_reached(self) -> bool:
-        """Whether the armed cut has stopped the terminal."""
-
-    def cut_before_op(self, index: int | None) -> None:
-        """Arm a cut before operation ``index``, or none."""
 
 
 class TerminalKeywords(Keywords):
@@ -131,10 +114,10 @@ class TerminalKeywords(Keywords):
         """
         expect(number >= 1, "flash operations are counted from 1, the next one")
         terminal = self._terminal
-        engine = terminal.engine
-        if not isinstance(engine, CutsAtOperations):
+        engine = terminal.engine.flash_trace
+        if engine is None:
             raise NotKnownHereError(
-                f"the engine {engine.name} cannot cut the power at a flash operation",
+                f"the engine {terminal.engine.name} cannot cut the power at a flash operation",
                 hint="--variable ENGINE:inprocess can",
             )
         engine.cut_before_op(engine.op_count + number - 1)

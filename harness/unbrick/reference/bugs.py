@@ -1,8 +1,8 @@
 """Bugs of the firmware and of the server, and the search that finds each of them.
 
 They are the campaign's own test: a search that misses one of them proves nothing about the firmware
-that it passes. ``firmware/lib/bug.h`` says how they are built in, ``campaign.server_bugs`` what the
-server does, ``docs/bugs.md`` what finds them.
+that it passes. ``firmware/lib/bug.h`` says how they are built in, ``reference.server_bugs`` what
+the server does, ``docs/bugs.md`` what finds them.
 """
 
 from __future__ import annotations
@@ -13,25 +13,23 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unbrick.campaign import server_bugs
-from unbrick.campaign.run import Here
-from unbrick.campaign.scenario import find_scenario
-from unbrick.campaign.search import Bounds, search
-from unbrick.campaign.session import images_of, initial_state, run_session
-from unbrick.engine.inprocess import InProcessEngine
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
 from unbrick.image.build import firmware_folder, read_releases
 from unbrick.image.release import make_releases
+from unbrick.reference import server_bugs
+from unbrick.reference.scenario import find_scenario
+from unbrick.reference.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from unbrick.campaign.scenario import Scenario
     from unbrick.campaign.search import Result
     from unbrick.image.release import Releases
+    from unbrick.reference.scenario import Scenario
 
 
 QUICK = 8  # states of the good firmware that are searched in comparison
@@ -46,7 +44,7 @@ class Bug:
         about: what the firmware, or the server, does, in one sentence.
         scenario: the scenario that finds it.
         kinds: of the violation that it must be found by, keys of
-            :data:`unbrick.campaign.verdict.INVARIANTS`.
+            :data:`unbrick.reference.invariants.INVARIANTS`.
         depth: losses of power in a row that the search needs.
         torn: whether operations must be torn to find it.
         exact: whether it hides behind what the canonical form takes for granted of the firmware.
@@ -470,15 +468,13 @@ def look_for(bug: Bug, folder: Path, *, seeded: bool = True) -> Result:
         releases = build(bug.defines, scenario, folder / bug.folder)
     else:
         releases = build({}, scenario, folder / f"good-{scenario.name}")
-    engine = InProcessEngine(releases.elf_files)
-    start = initial_state(engine, releases, scenario)
-    run = partial(run_session, engine, releases)
+    target = find_target(scenario.name, releases)
+    target.start()  # without the server's bug
     bounds = bug.bounds
     if not seeded:
         bounds = replace(bounds, states=QUICK, deaths=QUICK if bug.deaths else 0)
-    images = images_of(releases)
     with bug.server() if seeded and bug.server else nullcontext():
-        return search(scenario, start, run, Here(), bounds, workers=1, images=images)
+        return run_campaign(target, bounds=bounds)
 
 
 def table(bugs: Iterable[Bug], who: str, results: Mapping[str, Result]) -> str:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD, MAP
-from unbrick.campaign.canonical import HEADER, SLOT, is_commanded, valid_header
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.nor.cells import BLOCK
+from unbrick.reference.canonical import HEADER, SLOT, is_commanded, valid_header
 from unbrick.server.records import UpdateState
 from unbrick.server.user_records import AuditAction, StepKind, StepState
 from unbrick.wire.messages import TerminalState
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unbrick.board.description import Partition
-    from unbrick.campaign.memory import ServerState, Store
-    from unbrick.campaign.story import Story
     from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.reference.memory import ServerState, Store
+    from unbrick.reference.story import Story
     from unbrick.server.user_records import AuditEntry, Backup, Session, Step
 
 APPLICATION = BOARD.partition("application")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.board import BOARD
-from unbrick.campaign.memory import Store
 from unbrick.errors import LinkError
 from unbrick.nor.cells import BLOCK
+from unbrick.reference.memory import Store
 from unbrick.server.user_records import StepKind
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command

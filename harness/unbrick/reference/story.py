@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
-from unbrick.campaign.adversary import Echo, TamperedStore
-from unbrick.campaign.links import BAD_FOR
-from unbrick.campaign.memory import Store
 from unbrick.campaign.verdict import Violation
 from unbrick.delta import encode
-from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
+from unbrick.reference.adversary import Echo, TamperedStore
+from unbrick.reference.links import BAD_FOR
+from unbrick.reference.memory import Store
 from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.analysis import AtOnce
 from unbrick.server.core import ServerCore
@@ -36,13 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.bench.console import Console
-    from unbrick.campaign.links import BadLink
-    from unbrick.campaign.memory import ServerState
-    from unbrick.campaign.scenario import Scenario
     from unbrick.engine.base import Engine
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
     from unbrick.link.simulated import Server
+    from unbrick.reference.links import BadLink
+    from unbrick.reference.memory import ServerState
+    from unbrick.reference.scenario import Scenario
     from unbrick.server.records import Update
 
 SERIAL = "UB-000001"
@@ -350,9 +349,8 @@ class Story:
 
     def _written(self) -> object:
         """Changes when the terminal writes its NOR; on some engines only when it changes it."""
-        if isinstance(self.engine, InProcessEngine):
-            return self.engine.op_count
-        return self.engine.read_nor()
+        trace = self.engine.flash_trace
+        return self.engine.read_nor() if trace is None else trace.op_count
 
     def _check_phonebook(self) -> None:
         console = self.bench.console

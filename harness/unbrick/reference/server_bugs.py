@@ -1,4 +1,4 @@
-"""Bugs that can be put into the server for as long as a search lasts; see ``campaign.bugs``.
+"""Bugs that can be put into the server for as long as a search lasts; see ``reference.bugs``.
 
 The product knows nothing of them: methods are replaced here, in this process.
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from unbrick.campaign.memory import Store
+from unbrick.reference.memory import Store
 from unbrick.server import plan
 from unbrick.server.commanded import Commander
 from unbrick.server.records import UpdateState

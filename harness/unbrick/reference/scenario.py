@@ -1,7 +1,7 @@
 """What a campaign searches: a terminal as it stands, what its user and its server want of it.
 
 A scenario says where things begin and what is wanted; how the wanted comes about, again after every
-power cut, is the same for all (``unbrick.campaign.story``). To add one, describe it here.
+power cut, is the same for all (``unbrick.reference.story``). To add one, describe it here.
 """
 
 from __future__ import annotations

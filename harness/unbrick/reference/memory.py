@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
-from unbrick.campaign.canonical import Plan
 from unbrick.nor.cells import BLOCK
+from unbrick.reference.canonical import Plan
 from unbrick.server.records import MemoryRecords
 from unbrick.server.user_records import Backup, Session, Step, StepKind
 from unbrick.wire.messages import TerminalState

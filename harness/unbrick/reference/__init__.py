@@ -1,0 +1,1 @@
+"""Our terminal with its server, as one target of the campaign."""

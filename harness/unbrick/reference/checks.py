@@ -1,0 +1,92 @@
+"""What must hold at the end of a session of the reference terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import ImageError
+from unbrick.reference.story import SERIAL, inspect_once
+from unbrick.server.records import UpdateState
+from unbrick.wire.messages import Result
+
+if TYPE_CHECKING:
+    from unbrick.nor.cells import Cells
+    from unbrick.nor.ops import FlashOp
+    from unbrick.reference.story import Story
+
+APPLICATION = BOARD.partition("application")
+
+_REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
+
+
+def check_end(story: Story) -> None:
+    """Invariants 3 and 5, at the end of a session."""
+    nor = story.engine.read_nor()
+    try:
+        running = inspect_once(nor[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff"))
+    except ImageError as error:
+        raise Violation("forged", f"what runs is no image: {error}") from error
+    signed = {
+        inspect_once(image).digest: version for version, image in story.releases.signed.items()
+    }
+    if running.digest not in signed:
+        raise Violation("forged", f"{running.version} runs, which nobody has signed")
+    if signed[running.digest] in story.scenario.unfit:
+        raise Violation("untried", f"{running.version} runs, which fails its trial")
+    terminal = story.store.terminal(SERIAL)
+    if terminal is None or terminal.digest != running.digest:
+        known = terminal.version if terminal else "nothing"
+        raise Violation("server-lies", f"the server knows {known}, {running.version} runs")
+    unfinished = [u for u in story.store.updates(SERIAL) if u.restoration and not u.state.ended]
+    if unfinished:
+        raise Violation("server-lies", f"update {unfinished[0].id} restores what runs already")
+    updates = [u for u in story.store.updates(SERIAL) if u.state is UpdateState.SUCCEEDED]
+    if updates and updates[-1].digest != running.digest:
+        newest = max(u.version for u in updates)
+        if running.version < newest:
+            raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
+
+
+def is_of_application(op: FlashOp) -> bool:
+    """Whether an operation is on the application's partition."""
+    return APPLICATION.offset <= op.offset < APPLICATION.end
+
+
+def check_differences(story: Story, ops: list[FlashOp]) -> None:
+    """What must be refused is, and as early as it can be; ``ops`` are on the application."""
+    kind = story.scenario.differences
+    if kind == "misfit" and Result.NOT_REBUILT.text in story.bench.console.text:
+        raise Violation("forged", "a differential file for other software was begun with")
+    if kind == "forged" and "agent: rewriting" in story.bench.console.text:
+        raise Violation("forged", "an image that nobody has signed was rebuilt and written")
+    imposter = (story.scenario.imposter or "") if story.scenario.commanded else ""
+    if imposter.startswith("forged") and ops:
+        raise Violation("forged", "for an image that nobody has signed the NOR was erased")
+    failed = [update.result for update in story.store.updates(SERIAL) if update.commanded]
+    if imposter and Result.TRIAL_FAILED in failed:
+        raise Violation("forged", "what must be refused was put on trial")
+
+
+def check_erases(ops: list[FlashOp]) -> None:
+    """One command erases a block once."""
+    last: dict[int, str] = {}
+    for op in ops:
+        if op.kind == last.get(op.offset // BOARD.nor.block_size) == "erase":
+            raise Violation("restless", f"the block at {op.offset:#x} was erased twice")
+        last[op.offset // BOARD.nor.block_size] = op.kind
+
+
+def check_need(story: Story, before: Cells, ops: int) -> None:
+    """What was not called for: a restoration of what was whole, or writing without a cause."""
+    scenario = story.scenario
+    if scenario.installed and not (scenario.saves or scenario.updates) and ops:
+        raise Violation("restless", "a healthy terminal writes its NOR when it starts")
+    untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
+    if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
+        return
+    nor = before.image()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
+    if nor in story.releases.signed.values():
+        raise Violation("needless", "boot wants to be restored, and the application is whole")

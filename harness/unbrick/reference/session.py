@@ -1,0 +1,119 @@
+"""One session of one case: from power-on with given cells until all has come about, traced."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from unbrick.campaign.target import UNDISTURBED, Fate, Mark, Outcome, State
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import ToolBrokenError
+from unbrick.image.factory import bench_key
+from unbrick.reference.checks import (
+    check_differences,
+    check_end,
+    check_erases,
+    check_need,
+    is_of_application,
+)
+from unbrick.reference.judge import Judge, check_nothing_left
+from unbrick.reference.links import bad_link
+from unbrick.reference.story import SERIAL, Story
+
+if TYPE_CHECKING:
+    from unbrick.campaign.case import Death
+    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.image.release import Releases
+    from unbrick.reference.memory import ServerState
+    from unbrick.reference.scenario import Scenario
+
+
+class _Recorder:
+    """Notes, with every look at the bench, how far the NOR is and what the server thinks.
+
+    Has the server die, too, if it is to; and judges each thing that it newly thinks.
+    """
+
+    def __init__(self, story: Story, engine: InProcessEngine, death: Death | None) -> None:
+        self._story, self._engine, self._death = story, engine, death
+        self._judge = Judge(story, engine, bench_key(SERIAL))
+        self.marks: list[Mark] = []
+        self._seen: ServerState | None = None
+
+    def step(self, _now: float) -> None:
+        """Note a change. The server changes only between the terminal's turns.
+
+        Raises:
+            Violation: what the server newly thinks is not true, or not right.
+        """
+        server = self._story.store.snapshot()
+        if server == self._seen:
+            return
+        self._seen = server
+        same = self.marks and server.canonical == self.marks[-1].peers.canonical
+        if not same:
+            self.marks.append(Mark(self._engine.op_count, server, self._engine.now))
+        self._judge.look(server)
+        if same:
+            return
+        if self._death is not None and self._death.change == len(self.marks) - 1:
+            self._story.server_dies(self._death.when)
+
+
+def run_session(
+    engine: InProcessEngine,
+    releases: Releases,
+    scenario: Scenario,
+    state: State,
+    fate: Fate = UNDISTURBED,
+) -> Outcome:
+    """Run one session and check the invariants.
+
+    Args:
+        engine: any; its contents are replaced.
+        releases: the software.
+        scenario: what is wanted.
+        state: where the session begins.
+        fate: what happens to it; a bad link's number is that of ``unbrick.reference.links``.
+
+    Raises:
+        ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
+    """
+    start = time.perf_counter()
+    engine.power_off()
+    engine.forget()
+    readable = state.cells.readable(fate.resolution)
+    engine.load_nor(readable.image())
+    link = None if fate.link is None else bad_link(*fate.link)
+    story = Story(engine, releases, scenario, state.peers, link=link)
+    recorder = _Recorder(story, engine, fate.death)
+    story.bench.peers.append(recorder)
+    violation = None
+    try:
+        recorder.step(0.0)
+        story.run()
+        check_end(story)
+        check_nothing_left(story.store)
+        ops = [op for op in engine.ops if is_of_application(op)]
+        check_differences(story, ops)
+        if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
+            check_erases(ops)
+        check_need(story, readable, engine.op_count)
+    except Violation as found:
+        violation = (found.kind, str(found))
+    downtime, virtual = story.first_prompt, engine.now
+    engine.power_off()
+    ops = engine.ops
+    if violation is None and not readable.after(ops).reads_as(engine.read_nor()):
+        raise ToolBrokenError("the NOR is not what the trace of the session says")
+    return Outcome(
+        violation=violation,
+        route="restored" if "restoration: accepted" in story.bench.console.text else "application",
+        ops=ops,
+        marks=recorder.marks,
+        downtime=downtime,
+        virtual=virtual,
+        seconds=time.perf_counter() - start,
+        console=story.bench.console.text,
+        final=State(state.cells.after(ops), recorder.marks[-1].peers),
+    )

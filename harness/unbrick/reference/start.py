@@ -1,0 +1,73 @@
+"""Where a scenario begins: a terminal that was really run, and the server that it met."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+from unbrick.campaign.target import State
+from unbrick.errors import ToolBrokenError
+from unbrick.image.factory import bench_key, factory_image
+from unbrick.nor.cells import Cells
+from unbrick.reference.session import run_session
+from unbrick.reference.story import SERIAL, inspect_once
+
+if TYPE_CHECKING:
+    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.image.release import Releases
+    from unbrick.reference.scenario import Scenario
+
+JOURNAL = BOARD.partition("journal")
+USERDATA = BOARD.partition("userdata")
+SLOT = 64
+"""Bytes of a record in journal and user data."""
+
+
+def images_of(releases: Releases) -> dict[bytes, bytes]:
+    """The signed software, by digest."""
+    return {inspect_once(image).digest: image for image in releases.signed.values()}
+
+
+def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
+    """Where a scenario begins, made by really running the terminal.
+
+    Raises:
+        SetupError: the firmware lacks a release that the scenario plays with.
+        ToolBrokenError: the terminal does not come that far without any fault.
+    """
+    releases.require(scenario.releases, f"the scenario {scenario.name}")
+    application = None if scenario.installed is None else releases.signed[scenario.installed]
+    cells = Cells.of(factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)))
+    if scenario.installed is None:
+        return State(cells, None)
+    before = replace(
+        scenario,
+        saves=scenario.saved,
+        updates=scenario.before,
+        interrupted_by=None,
+        saved=(),
+        commanded=False,
+        meddled=False,
+        recalled="",
+        echoed=False,
+        tampered=False,
+    )
+    outcome = run_session(engine, releases, before, State(cells, None))
+    if outcome.violation or outcome.final is None:
+        raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
+    state = outcome.final
+    if scenario.journal_free is not None:
+        state = State(_fill(state.cells, JOURNAL.offset, scenario.journal_free), state.peers)
+    if scenario.phonebook_free is not None:
+        state = State(_fill(state.cells, USERDATA.offset, scenario.phonebook_free), state.peers)
+    return state
+
+
+def _fill(cells: Cells, half: int, free: int) -> Cells:
+    """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
+    block = cells.blocks[half // BOARD.nor.block_size]
+    used = len(block) + -len(block) % SLOT
+    newest = cells.read(half + used - SLOT, SLOT)
+    count = (BOARD.nor.block_size - used) // SLOT - free
+    return cells.with_range(half + used, newest * count)

@@ -1,0 +1,180 @@
+"""The reference terminal with its server, as a target of the campaign: one for each scenario."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unbrick.board import BOARD
+from unbrick.campaign.target import UNDISTURBED, Fate
+from unbrick.engine.gdbstub import DebuggedEngine
+from unbrick.engine.inprocess import InProcessEngine
+from unbrick.reference import remembered
+from unbrick.reference.canonical import canonical, repaired_first
+from unbrick.reference.invariants import INVARIANTS
+from unbrick.reference.scenario import find_scenario
+from unbrick.reference.session import run_session
+from unbrick.reference.start import images_of, initial_state
+from unbrick.reference.timeline import tell_radio, tell_server
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from unbrick.board import Board
+    from unbrick.campaign.target import Event, Outcome, ReplayedSession, State
+    from unbrick.image.release import Releases
+    from unbrick.reference.scenario import Scenario
+
+
+MOST_TOOLS = 4
+"""Sets of software that one process keeps an engine for."""
+
+
+@dataclass
+class _Tools:
+    """What one process has for one set of software."""
+
+    images: dict[bytes, bytes]
+    engine: InProcessEngine
+    starts: dict[Scenario, State] = field(default_factory=dict)
+
+
+_TOOLS: dict[str, _Tools] = {}
+
+
+@dataclass(frozen=True)
+class ReferenceTarget:
+    """One scenario of the reference system; see :class:`unbrick.campaign.target.Target`.
+
+    Attributes:
+        scenario: what is wanted.
+        releases: the software. Other processes need its folder, too.
+    """
+
+    scenario: Scenario
+    releases: Releases
+
+    @property
+    def _tools(self) -> _Tools:
+        identity = self.releases.identity
+        if identity not in _TOOLS:
+            while len(_TOOLS) >= MOST_TOOLS:
+                _TOOLS.pop(next(iter(_TOOLS))).engine.close()
+            engine = InProcessEngine(self.releases.elf_files)
+            _TOOLS[identity] = _Tools(images_of(self.releases), engine)
+        return _TOOLS[identity]
+
+    @property
+    def name(self) -> str:
+        """Of the scenario."""
+        return self.scenario.name
+
+    @property
+    def about(self) -> str:
+        """One sentence for people."""
+        return self.scenario.about
+
+    @property
+    def mortal(self) -> bool:
+        """Whether the server's deaths are searched."""
+        return self.scenario.mortal
+
+    @property
+    def board(self) -> Board:
+        """The terminal's."""
+        return BOARD
+
+    @property
+    def invariants(self) -> Mapping[str, str]:
+        """What must hold."""
+        return INVARIANTS
+
+    @property
+    def programs(self) -> Mapping[str, str]:
+        """SHA-256 of boot and of each signed release."""
+        programs = {"boot": self.releases.boot}
+        for version, image in self.releases.signed.items():
+            programs[f"application {version}"] = image
+        return {name: hashlib.sha256(program).hexdigest() for name, program in programs.items()}
+
+    @property
+    def identity(self) -> str:
+        """The scenario, whole."""
+        return repr(self.scenario)
+
+    @property
+    def covered(self) -> tuple[Sequence[Path], str]:
+        """Boot, resident program and agent: not the application, which is another one later."""
+        return self.releases.common_elf_files, "firmware/"
+
+    def start(self) -> State:
+        """The state in which the scenario begins; made once in a process."""
+        tools = self._tools
+        if self.scenario not in tools.starts:
+            state = initial_state(tools.engine, self.releases, self.scenario)
+            tools.starts[self.scenario] = state
+        return tools.starts[self.scenario]
+
+    def create_engine(self, *, debugged: bool = False) -> InProcessEngine | DebuggedEngine:
+        """An engine with the symbols of all programs."""
+        return (DebuggedEngine if debugged else InProcessEngine)(self.releases.elf_files)
+
+    def run(
+        self,
+        state: State,
+        fate: Fate = UNDISTURBED,
+        engine: InProcessEngine | None = None,
+    ) -> Outcome:
+        """Run one session; see :func:`unbrick.reference.session.run_session`."""
+        return run_session(engine or self._tools.engine, self.releases, self.scenario, state, fate)
+
+    def key(self, state: State) -> Hashable:
+        """The canonical forms of cells and server."""
+        return key_state(state, self._tools.images)
+
+    def peers_key(self, state: State) -> Hashable:
+        """The server's canonical form."""
+        return state.peers.canonical if state.peers else ""
+
+    def pack_peers(self, peers: Sequence[Any]) -> Any:
+        """Records of the server as JSON."""
+        return remembered.pack(peers)
+
+    def unpack_peers(self, packed: Any) -> list[Any]:
+        """Records of the server from JSON."""
+        return remembered.unpack(packed)
+
+    def tell(self, session: ReplayedSession) -> Iterable[Event]:
+        """The link's frames, and what the server newly remembers."""
+        yield from tell_radio(session)
+        yield from tell_server(session)
+
+
+def key_state(state: State, images: Mapping[bytes, bytes]) -> Hashable:
+    """States with the same key count as one (``unbrick.reference.canonical``).
+
+    Args:
+        state: cells, and what the server remembers.
+        images: the software that the server may command, by digest.
+    """
+    cells, server = state.cells, state.peers
+    if server is None:
+        return canonical(cells), ""
+    try:
+        plan = server.plan(images)
+    except KeyError:  # what cannot be judged counts cell by cell
+        return cells, server.canonical
+    if plan is not None and repaired_first(cells):
+        return canonical(cells), server.canonical_without_steps
+    return canonical(cells, plan), server.canonical
+
+
+def find_target(name: str, releases: Releases) -> ReferenceTarget:
+    """The scenario called ``name`` as a target.
+
+    Raises:
+        SetupError: there is no such scenario.
+    """
+    return ReferenceTarget(find_scenario(name), releases)
