@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from unbrick.bench.tap import Tap
 from unbrick.board import BOARD
 from unbrick.engine.ports import PtyPort
 from unbrick.errors import UnbrickError
@@ -164,3 +165,31 @@ def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> N
 
     pumped.while_running(send)
     assert waiting.bench.run_until(lambda: application(waiting).startswith(signed), 30)
+
+
+def test_who_sends_with_sx_is_told_that_ymodem_is_wanted(waiting: System, tmp_path: Path) -> None:
+    sx = shutil.which("sx")
+    if sx is None:
+        pytest.skip("sx is not installed (apt install lrzsz)")
+    image = tmp_path / "terminal.bin"
+    image.write_bytes(waiting.releases.signed["1.1.0"])
+    pty = PtyPort(Tap(waiting.console))
+    waiting.bench.peers.append(pty)
+    with (
+        Path(pty.path).open("r+b", buffering=0) as port,
+        subprocess.Popen(
+            [sx, "-k", str(image)], stdin=port, stdout=port, stderr=subprocess.PIPE
+        ) as sender,
+    ):
+        # It listens before the terminal asks: old questions would be tries that have failed.
+        assert sender.stderr is not None
+        assert b"XMODEM receive command" in sender.stderr.readline()
+        waiting.engine.power_on()
+        try:
+            said = waiting.console.expect_pattern(r"restoration: refused, (.*)\r", 600)[1]
+            assert sender.wait(60) != 0
+        finally:
+            sender.kill()
+    assert said == (
+        "the file came without its name and size: send it by YMODEM (sb), not XMODEM (sx)"
+    )

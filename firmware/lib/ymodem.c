@@ -185,8 +185,8 @@ static void take_packet(struct ymodem *ymodem, uint64_t now) {
     if (ymodem->phase != WAIT_DATA) {
         if (number == 0) {
             take_header(ymodem, data, length, now);
-        } else if (ymodem->phase == WAIT_HEADER) {
-            end(ymodem, YMODEM_BAD_HEADER);
+        } else if (ymodem->phase == WAIT_HEADER && number == 1) {
+            end(ymodem, YMODEM_NO_HEADER);
         } else {
             end(ymodem, YMODEM_OUT_OF_STEP);
         }
@@ -328,6 +328,8 @@ const char *ymodem_status_text(enum ymodem_status status) {
         return "no file was sent";
     case YMODEM_MORE_FILES:
         return "more than one file was sent";
+    case YMODEM_NO_HEADER: /* no capital C, which would invite a sender */
+        return "the file came without its name and size: send it by YMODEM (sb), not XMODEM (sx)";
     }
     return "unknown status";
 }

@@ -18,6 +18,7 @@ enum ymodem_status {
     YMODEM_REFUSED,       /* a callback said no */
     YMODEM_NO_FILE,       /* the batch was empty */
     YMODEM_MORE_FILES,    /* a second file was offered */
+    YMODEM_NO_HEADER,     /* a file began without one, as XMODEM sends it */
 };
 
 #define YMODEM_NAME_SIZE 64u

@@ -300,8 +300,12 @@ static void test_headers(void) {
     CHECK_EQUAL(ymodem.name[0], '?');
 
     start();
-    packet(1, content, 128, 128); /* a sender in the middle of something */
-    CHECK_EQUAL(ymodem.status, YMODEM_BAD_HEADER);
+    packet(1, content, 128, 128); /* XMODEM begins so */
+    CHECK_EQUAL(ymodem.status, YMODEM_NO_HEADER);
+
+    start();
+    packet(2, content, 128, 128); /* a sender in the middle of something */
+    CHECK_EQUAL(ymodem.status, YMODEM_OUT_OF_STEP);
 }
 
 static void reach_end_of_file(void) {
