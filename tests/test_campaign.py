@@ -19,10 +19,11 @@ from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.qemu import QemuEngine
 from unbrick.errors import MissingToolError, SetupError
-from unbrick.nor.cells import BLOCK, Cells
-from unbrick.nor.ops import FlashOp
-from unbrick.nor.torn import tear, variants
+from unbrick.flash.cells import Cells
+from unbrick.flash.ops import FlashOp
+from unbrick.flash.torn import tear, variants
 from unbrick.reference.canonical import canonical
+from unbrick.reference.layout import BLOCK, GEOMETRY
 from unbrick.reference.links import bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
@@ -68,7 +69,7 @@ cuts = st.builds(
 def test_cells_know_what_reads_as_they_do() -> None:
     image = bytearray(b"\xff" * BOARD.nor.modelled)
     image[5], image[BOARD.nor.block_size + 7] = 0x12, 0x34
-    cells = Cells.of(bytes(image))
+    cells = Cells.of(bytes(image), GEOMETRY)
     assert cells.reads_as(bytes(image))
     for offset in (0, 5, 6, BOARD.nor.block_size + 7, BOARD.nor.modelled - 1):
         other = bytearray(image)
@@ -214,7 +215,7 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
         story.run()
         other.power_off()
         assert here.final is not None
-        assert canonical(Cells.of(other.read_nor())) == canonical(here.final.cells)
+        assert canonical(Cells.of(other.read_nor(), GEOMETRY)) == canonical(here.final.cells)
         assert story.store.snapshot().canonical == here.final.peers.canonical  # type: ignore[union-attr]
 
 
@@ -229,7 +230,7 @@ def erase(offset: int) -> FlashOp:
     return FlashOp(0, "erase", offset, BLOCK, 3, 0.0, 0.0)
 
 
-BLANK = Cells.of(b"")
+BLANK = Cells.of(b"", GEOMETRY)
 
 
 def test_cells_only_clear_until_they_are_erased() -> None:

@@ -25,14 +25,15 @@ from unbrick.campaign.store import pack, unpack
 from unbrick.campaign.target import Fate, Mark, Outcome, State
 from unbrick.campaign.verdict import Violation
 from unbrick.cli import cli
+from unbrick.flash.cells import Cells
+from unbrick.flash.ops import FlashOp
+from unbrick.flash.torn import tear, variants
 from unbrick.image.factory import bench_key
 from unbrick.image.release import Releases
-from unbrick.nor.cells import BLOCK, Cells
-from unbrick.nor.ops import FlashOp
-from unbrick.nor.torn import tear, variants
 from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonical, repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left
+from unbrick.reference.layout import BLOCK, GEOMETRY
 from unbrick.reference.memory import Store
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
@@ -70,7 +71,7 @@ def log(*payloads: bytes, layout: int = 1, magic: int = 0x4C4E524A) -> bytes:
 
 def nor(application: bytes = b"", *, phase: int = 4, saved: tuple[str, ...] = ()) -> Cells:
     """A NOR whose journal is in a phase, with an application and saved words."""
-    cells = Cells.of(b"").with_range(JOURNAL, log(bytes([phase])))
+    cells = Cells.of(b"", GEOMETRY).with_range(JOURNAL, log(bytes([phase])))
     if saved:
         cells = cells.with_range(USERDATA, log(*(word.encode() for word in saved)))
     return cells.with_range(APPLICATION, application) if application else cells
@@ -347,14 +348,16 @@ def firmware(unbrick_releases: Releases) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDED)
-def test_without_a_fault_it_ends_well(releases: Releases, name: str) -> None:
-    result = run_campaign(find_target(name, releases), bounds=Bounds(depth=0, deaths=0))
+def test_without_a_fault_it_ends_well(unbrick_releases: Releases, name: str) -> None:
+    result = run_campaign(find_target(name, unbrick_releases), bounds=Bounds(depth=0, deaths=0))
     assert result.violations == [], result.statement
     assert len(result.cases) == 1
 
 
-def test_software_that_nobody_has_signed_is_refused_whatever_happens(releases: Releases) -> None:
-    result = run_campaign(find_target("commandedforged", releases))
+def test_software_that_nobody_has_signed_is_refused_whatever_happens(
+    unbrick_releases: Releases,
+) -> None:
+    result = run_campaign(find_target("commandedforged", unbrick_releases))
     assert result.violations == [], result.statement
     assert result.closed
     assert result.deaths > 3
@@ -362,9 +365,9 @@ def test_software_that_nobody_has_signed_is_refused_whatever_happens(releases: R
 
 
 @pytest.mark.parametrize("name", ["migrated", "recalled"])
-def test_power_and_server_may_be_lost(releases: Releases, name: str) -> None:
+def test_power_and_server_may_be_lost(unbrick_releases: Releases, name: str) -> None:
     bounds = Bounds(depth=1, states=6, deaths=2)
-    result = run_campaign(find_target(name, releases), bounds=bounds)
+    result = run_campaign(find_target(name, unbrick_releases), bounds=bounds)
     assert result.violations == [], result.statement
     assert {case.id.death.when for case in result.cases if case.id.death} == {"", "said", "late"}
     assert {case.depth for case in result.cases} == {0, 1}

@@ -25,8 +25,9 @@ LAYERS = (
     {"campaign"},
     {"bench", "console", "center"},
     {"engine", "server", "restore", "link"},
-    {"wire", "nor", "image", "delta"},
+    {"wire", "image", "delta"},
     {"board"},
+    {"flash"},
     {"errors"},
 )
 

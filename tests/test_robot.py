@@ -25,8 +25,8 @@ from unbrick.errors import (
     ToolBrokenError,
     UnbrickError,
 )
+from unbrick.flash.ops import FlashOp
 from unbrick.image.format import inspect, load_public_key, verify
-from unbrick.nor.ops import FlashOp
 from unbrick.robot import UnbrickLibrary
 from unbrick.robot.base import keyword
 from unbrick.robot.picture import COLOURS, nor_picture

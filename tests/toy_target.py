@@ -9,9 +9,10 @@ from typing import Any
 
 from unbrick.board import BOARD, Board
 from unbrick.campaign.target import UNDISTURBED, Event, Fate, Outcome, ReplayedSession, State
-from unbrick.nor.cells import Cells
+from unbrick.flash.cells import Cells
+from unbrick.reference.layout import GEOMETRY
 
-BLANK = State(Cells.of(b""))
+BLANK = State(Cells.of(b"", GEOMETRY))
 
 
 @dataclass(frozen=True)

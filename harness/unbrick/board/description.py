@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
+
+from unbrick.flash.geometry import FlashGeometry
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -33,6 +36,11 @@ class NorGeometry:
     block_size: int = 256 * KIB
     write_buffer: int = 2 * KIB
     modelled: int = 4 * MIB
+
+    @cached_property
+    def geometry(self) -> FlashGeometry:
+        """The erase blocks of what is modelled."""
+        return FlashGeometry.of_blocks(self.modelled, self.block_size)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
-from unbrick.nor.cells import RESOLUTIONS
-from unbrick.nor.torn import tear, variants
+from unbrick.flash.cells import RESOLUTIONS
+from unbrick.flash.torn import tear, variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from unbrick.board.description import Partition
     from unbrick.campaign.target import Outcome, Target
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.ops import FlashOp
 
 INTERRUPTED = "it was interrupted"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from unbrick import __version__
 from unbrick.campaign.target import Mark, Outcome, State
 from unbrick.errors import SetupError
-from unbrick.nor.ops import FlashOp
+from unbrick.flash.ops import FlashOp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

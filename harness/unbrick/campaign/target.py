@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from unbrick.campaign.case import CaseId, Death, PowerCut
     from unbrick.engine.gdbstub import DebuggedEngine
     from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.nor.cells import Cells
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.cells import Cells
+    from unbrick.flash.ops import FlashOp
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.ops import FlashOp
 
 
 class Line(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from unbrick.board import BOARD
 from unbrick.engine.compile import LIBRARY_NAME
 from unbrick.errors import EngineError, SetupError
-from unbrick.nor.ops import FlashOp
+from unbrick.flash.ops import FlashOp
 
 
 class Stop(IntEnum):

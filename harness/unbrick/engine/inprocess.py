@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.ops import FlashOp
 
 _FAULT_TEXTS = {
     "busy-fetch": "executed from the NOR at {address:#x} while it was not in read-array mode",

@@ -16,7 +16,7 @@ from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.renode_link import RenodeLink, find_renode, renode_version
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
-from unbrick.nor.ops import FlashOp
+from unbrick.flash.ops import FlashOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import aiocoap
 
-from unbrick.board import BOARD
 from unbrick.errors import LinkError
-from unbrick.nor.cells import BLOCK
+from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.reference.memory import Store
 from unbrick.server.user_records import StepKind
 from unbrick.wire.coap import Outgoing
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from unbrick.link.simulated import Server
     from unbrick.server.user_records import Actor, Backup
 
-APPLICATION = BOARD.partition("application")
 ECHO = -1
 """The ticket of what no server has sent."""
 

@@ -46,29 +46,26 @@ from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
 from unbrick.errors import ImageError
+from unbrick.flash.cells import RESOLUTIONS, Cells, both
 from unbrick.image.format import inspect
-from unbrick.nor.cells import BLOCK, RESOLUTIONS, Cells, both
+from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT, USERDATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEADER = 64
+HEADER = SLOT
 HEADER_USED = 20
-SLOT = 64
 PLENTY = 12
 IMAGE_MAGIC = 0x96F3B83D
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
-_JOURNAL = BOARD.partition("journal")
-_USERDATA = BOARD.partition("userdata")
-_APPLICATION = BOARD.partition("application")
-_APPLICATION_BLOCKS = range(_APPLICATION.offset // BLOCK, _APPLICATION.end // BLOCK)
+_APPLICATION_BLOCKS = range(APPLICATION.offset // BLOCK, APPLICATION.end // BLOCK)
 _PLAIN_BLOCKS = [
     number
     for number in range(BOARD.nor.modelled // BLOCK)
     if number not in _APPLICATION_BLOCKS
-    and not any(part.offset <= number * BLOCK < part.end for part in (_JOURNAL, _USERDATA))
+    and not any(part.offset <= number * BLOCK < part.end for part in (JOURNAL, USERDATA))
 ]
 
 
@@ -168,8 +165,8 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
     forms: list[tuple[str, int, str]] = []
-    end = _APPLICATION.offset + len(plan.image)
-    at = _APPLICATION.offset
+    end = APPLICATION.offset + len(plan.image)
+    at = APPLICATION.offset
     for offset, length, over in (*sorted(plan.writes), (end, 0, True)):
         forms += _range(blocks, at, offset, plan, over=True)
         forms += _range(blocks, offset, min(end, offset + length), plan, over=over)
@@ -183,9 +180,9 @@ def _range(
     """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
     found = []
     while begin < end:
-        number, start = divmod(begin - _APPLICATION.offset, BLOCK)
+        number, start = divmod(begin - APPLICATION.offset, BLOCK)
         size = min(end - begin, BLOCK - start)
-        first = begin - _APPLICATION.offset
+        first = begin - APPLICATION.offset
         wanted = plan.image[first : first + size]
         there = blocks[number][start : start + size].ljust(size, b"\xff")
         if begin - start in plan.to_erase:
@@ -200,10 +197,10 @@ def _range(
 
 def repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
-    in_doubt = any(_JOURNAL.offset <= offset < _JOURNAL.end for offset, _ in cells.weak)
+    in_doubt = any(JOURNAL.offset <= offset < JOURNAL.end for offset, _ in cells.weak)
     for resolution in range(RESOLUTIONS if cells.weak else 1):
         readable = cells.readable(resolution)
-        halves = [readable.blocks[(_JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK)]
+        halves = [readable.blocks[(JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK)]
         if not is_commanded(halves):
             return False
         for half in halves:
@@ -217,13 +214,13 @@ def repaired_first(cells: Cells) -> bool:
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
     application = tuple(cells.blocks[number] for number in _APPLICATION_BLOCKS)
-    halves = (cells.blocks[(_JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK))
+    halves = (cells.blocks[(JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK))
     commanded = plan is not None and is_commanded(halves)
     return (
         tuple(cells.blocks[number] for number in _PLAIN_BLOCKS),
         _image(application),
-        _log(cells, _JOURNAL.offset, newest_only=True),
-        _log(cells, _USERDATA.offset, newest_only=False),
+        _log(cells, JOURNAL.offset, newest_only=True),
+        _log(cells, USERDATA.offset, newest_only=False),
         _under_command(application, plan) if plan is not None and commanded else (),
     )
 
@@ -238,7 +235,7 @@ def canonical(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     if not cells.weak:
         return _form(cells, plan)
     forms = tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
-    here = all(_APPLICATION.offset <= offset < _APPLICATION.end for offset, _ in cells.weak)
+    here = all(APPLICATION.offset <= offset < APPLICATION.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:
         return forms[0]
     return forms

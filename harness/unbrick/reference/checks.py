@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
+from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.reference.story import SERIAL, inspect_once
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
-    from unbrick.nor.cells import Cells
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.cells import Cells
+    from unbrick.flash.ops import FlashOp
     from unbrick.reference.story import Story
 
-APPLICATION = BOARD.partition("application")
 
 _REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
 
@@ -74,9 +73,9 @@ def check_erases(ops: list[FlashOp]) -> None:
     """One command erases a block once."""
     last: dict[int, str] = {}
     for op in ops:
-        if op.kind == last.get(op.offset // BOARD.nor.block_size) == "erase":
+        if op.kind == last.get(op.offset // BLOCK) == "erase":
             raise Violation("restless", f"the block at {op.offset:#x} was erased twice")
-        last[op.offset // BOARD.nor.block_size] = op.kind
+        last[op.offset // BLOCK] = op.kind
 
 
 def check_need(story: Story, before: Cells, ops: int) -> None:

@@ -10,11 +10,11 @@ import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD, MAP
+from unbrick.board import MAP
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
-from unbrick.nor.cells import BLOCK
-from unbrick.reference.canonical import HEADER, SLOT, is_commanded, valid_header
+from unbrick.reference.canonical import HEADER, is_commanded, valid_header
+from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT, USERDATA
 from unbrick.server.records import UpdateState
 from unbrick.server.user_records import AuditAction, StepKind, StepState
 from unbrick.wire.messages import TerminalState
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from unbrick.reference.story import Story
     from unbrick.server.user_records import AuditEntry, Backup, Session, Step
 
-APPLICATION = BOARD.partition("application")
-JOURNAL = BOARD.partition("journal")
-USERDATA = BOARD.partition("userdata")
 
 _BLANK = b"\xff" * 2 * SLOT
 """More than a valid record or header ends with."""

@@ -8,9 +8,8 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from unbrick.board import BOARD
-from unbrick.nor.cells import BLOCK
 from unbrick.reference.canonical import Plan
+from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.server.records import MemoryRecords
 from unbrick.server.user_records import Backup, Session, Step, StepKind
 from unbrick.wire.messages import TerminalState
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from unbrick.server.records import Terminal, TextMessage, Update
 
-APPLICATION = BOARD.partition("application")
 
 _MAKES_NO_DIFFERENCE = frozenset(("id", "session_id", "created", "changed", "text", "command"))
 """Fields of sessions, steps and backups that only name, count up, or are for people."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.campaign.target import State
 from unbrick.errors import ToolBrokenError
+from unbrick.flash.cells import Cells
 from unbrick.image.factory import bench_key, factory_image
-from unbrick.nor.cells import Cells
+from unbrick.reference.layout import BLOCK, GEOMETRY, JOURNAL, SLOT, USERDATA
 from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from unbrick.engine.inprocess import InProcessEngine
     from unbrick.image.release import Releases
     from unbrick.reference.scenario import Scenario
-
-JOURNAL = BOARD.partition("journal")
-USERDATA = BOARD.partition("userdata")
-SLOT = 64
-"""Bytes of a record in journal and user data."""
 
 
 def images_of(releases: Releases) -> dict[bytes, bytes]:
@@ -38,7 +33,9 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     """
     releases.require(scenario.releases, f"the scenario {scenario.name}")
     application = None if scenario.installed is None else releases.signed[scenario.installed]
-    cells = Cells.of(factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)))
+    cells = Cells.of(
+        factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)), GEOMETRY
+    )
     if scenario.installed is None:
         return State(cells, None)
     before = replace(
@@ -66,8 +63,8 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
 
 def _fill(cells: Cells, half: int, free: int) -> Cells:
     """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
-    block = cells.blocks[half // BOARD.nor.block_size]
+    block = cells.blocks[half // BLOCK]
     used = len(block) + -len(block) % SLOT
     newest = cells.read(half + used - SLOT, SLOT)
-    count = (BOARD.nor.block_size - used) // SLOT - free
+    count = (BLOCK - used) // SLOT - free
     return cells.with_range(half + used, newest * count)

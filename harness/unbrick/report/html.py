@@ -7,7 +7,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from unbrick.nor.torn import ERASES, PROGRAMS
+from unbrick.flash.torn import ERASES, PROGRAMS
 from unbrick.report.formats import how_to_replay
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from unbrick.board import BOARD
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.ops import FlashOp
 
 CELL = 2048  # bytes that one column stands for
 BLANK = b"\xff" * CELL

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.engine.base import Engine
+    from unbrick.flash.ops import FlashOp
     from unbrick.image.format import ImageInfo
     from unbrick.image.release import Releases
-    from unbrick.nor.ops import FlashOp
 
 SHOWN = 30  # lines of a log that a failure shows; the file has all of them
 

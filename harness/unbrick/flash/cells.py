@@ -8,59 +8,61 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
-
-from unbrick.board import BOARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.geometry import FlashGeometry
+    from unbrick.flash.ops import FlashOp
 
-BLOCK = BOARD.nor.block_size
-BLANK = b"\xff" * BLOCK
-_BLANK = memoryview(BLANK)
 RESOLUTIONS = 3
 """How weak cells may read at a power-on: all as 1, all as 0, or each as a hash of its address."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The modelled NOR, block by block.
+    """A flash, block by block.
 
     Attributes:
-        blocks: each erase block without the 0xFF at its end; a weak cell is a 1 here.
+        geometry: its erase blocks.
+        blocks: each block without the 0xFF at its end; a weak cell is a 1 here.
         weak: (offset, mask) of weak cells, sorted by offset and not overlapping; mask bit 1: weak.
     """
 
+    geometry: FlashGeometry = field(repr=False, compare=False)
     blocks: tuple[bytes, ...]
-    weak: tuple[tuple[int, bytes], ...] = field(default=())
+    weak: tuple[tuple[int, bytes], ...] = ()
 
     @classmethod
-    def of(cls, image: bytes) -> Cells:
-        """The cells of a NOR image; what is missing at the end is blank."""
-        image = image.ljust(BOARD.nor.modelled, b"\xff")
-        pieces = (image[i : i + BLOCK] for i in range(0, BOARD.nor.modelled, BLOCK))
-        return cls(tuple(b"" if piece == BLANK else piece.rstrip(b"\xff") for piece in pieces))
+    def of(cls, image: bytes, geometry: FlashGeometry) -> Cells:
+        """The cells of a flash image; what is missing at the end is blank."""
+        spans = zip(geometry.starts, geometry.block_sizes, strict=True)
+        pieces = (image[start : start + size] for start, size in spans)
+        return cls(geometry, tuple(piece.rstrip(b"\xff") for piece in pieces))
 
     def image(self, resolution: int = 0) -> bytes:
         """What reads as the NOR after a power-on, with weak cells read as ``resolution`` says."""
-        return b"".join(block + BLANK[len(block) :] for block in self.readable(resolution).blocks)
+        blocks = zip(self.readable(resolution).blocks, self.geometry.block_sizes, strict=True)
+        return b"".join(block.ljust(size, b"\xff") for block, size in blocks)
 
     def reads_as(self, nor: bytes) -> bool:
         """Whether these cells, none of them weak, are what was read: ``image() == nor``, faster."""
-        view = memoryview(nor)
-        return len(nor) == BOARD.nor.modelled and all(
+        view, geometry = memoryview(nor), self.geometry
+        return len(nor) == geometry.size and all(
             view[start : start + len(block)] == block
-            and view[start + len(block) : start + BLOCK] == _BLANK[len(block) :]
-            for start, block in zip(range(0, len(nor), BLOCK), self.blocks, strict=True)
+            and view[start + len(block) : start + size] == _blank(size)[len(block) :]
+            for start, size, block in zip(
+                geometry.starts, geometry.block_sizes, self.blocks, strict=True
+            )
         )
 
     def readable(self, resolution: int) -> Cells:
         """These cells as they read after a power-on: none of them weak."""
         if not self.weak:
             return self
-        cells = Cells(self.blocks)
+        cells = Cells(self.geometry, self.blocks)
         for offset, mask in self.weak if resolution else ():
             zeros = _reading_zero(offset, len(mask), resolution)
             old = cells.read(offset, len(mask))
@@ -69,33 +71,40 @@ class Cells:
 
     def read(self, offset: int, length: int) -> bytes:
         """Cells as values, weak ones as 1; within one block."""
-        return _part(self.blocks[offset // BLOCK], offset % BLOCK, length)
+        number, start = self.geometry.find_block(offset)
+        return _part(self.blocks[number], start, length)
 
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
         blocks, weak = list(self.blocks), self.weak
         for op in ops:
-            number = op.offset // BLOCK
+            number, start = self.geometry.find_block(op.offset)
             if op.kind == "erase":
                 blocks[number] = b""
-                weak = without_range(weak, op.offset, BLOCK) if weak else weak
+                weak = without_range(weak, op.offset, op.length) if weak else weak
             else:
-                start = op.offset % BLOCK
                 old = _part(blocks[number], start, op.length)
                 blocks[number] = _replaced(blocks[number], start, both(old, op.data))
                 weak = without_cleared(weak, op.offset, op.data) if weak else weak
-        return Cells(tuple(blocks), weak)
+        return Cells(self.geometry, tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
         """These cells with ``values`` at ``offset``, in one block, the cells of ``mask`` weak."""
         values = either(values, mask) if mask else values
         blocks = list(self.blocks)
-        blocks[offset // BLOCK] = _replaced(blocks[offset // BLOCK], offset % BLOCK, values)
+        number, start = self.geometry.find_block(offset)
+        blocks[number] = _replaced(blocks[number], start, values)
         weak = without_range(self.weak, offset, len(values))
         if mask.strip(b"\0"):
             first = len(mask) - len(mask.lstrip(b"\0"))
             weak = tuple(sorted((*weak, (offset + first, mask.strip(b"\0")))))
-        return Cells(tuple(blocks), weak)
+        return Cells(self.geometry, tuple(blocks), weak)
+
+
+@lru_cache(maxsize=16)
+def _blank(size: int) -> memoryview:
+    """Blank cells."""
+    return memoryview(b"\xff" * size)
 
 
 def _part(block: bytes, start: int, length: int) -> bytes:

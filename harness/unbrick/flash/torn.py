@@ -11,12 +11,12 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from unbrick.nor.cells import BLOCK, Cells, both, either, inverted
+from unbrick.flash.cells import Cells, both, either, inverted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.nor.ops import FlashOp
+    from unbrick.flash.ops import FlashOp
 
 WORD = 4  # bytes of the pair
 
@@ -70,19 +70,19 @@ def _erase(share: int) -> Callable[[Cells, FlashOp], Cells]:
     """``share`` of 4 of the bits have moved to 1; the last step leaves few zeros."""
 
     def tear(cells: Cells, op: FlashOp) -> Cells:
-        ones = _noise(f"erase {op.offset} {share}", BLOCK)
+        ones = _noise(f"erase {op.offset} {share}", op.length)
         for i in range(abs(2 - share)):
-            more = _noise(f"erase {op.offset} {share} {i}", BLOCK)
+            more = _noise(f"erase {op.offset} {share} {i}", op.length)
             ones = both(ones, more) if share < 2 else either(ones, more)
-        return cells.with_range(op.offset, either(cells.read(op.offset, BLOCK), ones))
+        return cells.with_range(op.offset, either(cells.read(op.offset, op.length), ones))
 
     return tear
 
 
 def _weak_erase(cells: Cells, op: FlashOp) -> Cells:
     """The block looks blank; cells that were 0 are weak."""
-    weak = both(inverted(cells.read(op.offset, BLOCK)), _noise(f"blank {op.offset}", BLOCK))
-    return cells.with_range(op.offset, b"\xff" * BLOCK, weak)
+    weak = both(inverted(cells.read(op.offset, op.length)), _noise(f"blank {op.offset}", op.length))
+    return cells.with_range(op.offset, b"\xff" * op.length, weak)
 
 
 PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
@@ -98,8 +98,8 @@ PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 
 def _barely_erased(cells: Cells, op: FlashOp) -> Cells:
     """Every cell that was 0 may still read as 0, or already as 1."""
-    old = cells.read(op.offset, BLOCK)
-    return cells.with_range(op.offset, b"\xff" * BLOCK, inverted(old))
+    old = cells.read(op.offset, op.length)
+    return cells.with_range(op.offset, b"\xff" * op.length, inverted(old))
 
 
 ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
