@@ -6,6 +6,9 @@ ROBOT  ?=
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.unbrick-installed
+BENCH_STAMP := $(VENV)/.unbrick-bench-installed
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
@@ -24,8 +27,13 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/eng
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	    { echo "python3 -m venv does not work here (Debian: apt install python3-venv)"; exit 2; }
 	@echo "installing into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[dev]'
+	@$(PIP_INSTALL) '.[dev]'
+	@touch $@
+
+# Not part of the set-up: it compiles detools, which needs a compiler.
+$(BENCH_STAMP): $(STAMP)
+	@echo "installing what the measurements compare with into $(VENV)"
+	@$(PIP_INSTALL) '.[dev,bench]'
 	@touch $@
 
 firmware: $(STAMP) ## build boot, agent and every release of the application
@@ -52,7 +60,7 @@ robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for furth
 	@$(BIN)/python -m robot --variable ENGINE:$(ENGINE) --outputdir build/robot/$(ENGINE) \
 	    $(ROBOT) robot_tests
 
-bench: $(STAMP) ## measure, as ratios; writes docs/performance.md
+bench: $(BENCH_STAMP) ## measure, as ratios; needs a compiler; writes docs/performance.md
 	@$(BIN)/python tools/bench.py
 	@$(BIN)/python tools/bench_load.py
 	@$(BIN)/python tools/bench_delta.py
@@ -72,5 +80,5 @@ docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
 clean: ## remove what was built; .venv stays
 	rm -rf build dist harness/*.egg-info harness/unbrick/engine/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f $(STAMP)
+	rm -f $(STAMP) $(BENCH_STAMP)
 	find firmware harness tests tools -name __pycache__ -prune -exec rm -rf {} +
