@@ -106,7 +106,9 @@ def test_the_power_is_cut_at_the_operation_that_was_meant(
     person.tells_the_bench("cut sometimes", "cannot cut 'sometimes': type cut, cut next")
 
 
-def test_what_the_bench_cannot_do_is_said(sit_down: Callable[..., Person]) -> None:
+def test_what_the_bench_cannot_do_is_said(sit_down: Callable[..., Person], tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(BOARD.nor.modelled))
+    (tmp_path / "notes.txt").write_text("not to be lost")
     person = sit_down("--modem", "tcp:0")
     for line, answer in (
         ("jump", "no command 'jump': type help"),
@@ -115,12 +117,56 @@ def test_what_the_bench_cannot_do_is_said(sit_down: Callable[..., Person]) -> No
         ("gdb", "there is no debugger's port: start this with --gdb PORT"),
         ("save", "which file?"),
         ("save 'x", "which file?"),
-        ("save no/such/folder", "cannot write no/such/folder: No such file"),
+        ("save no/such/folder", "cannot write no/such/folder: there is no folder no/such"),
         ("load nothing.bin", "cannot read nothing.bin: No such file"),
+        ("load /etc/passwd", "/etc/passwd is no NOR image, which has 4194304 bytes: it has"),
+        ("load .", ". is no file: `save FILE` of the console writes one"),
+        ("load zeros", "zeros is no NOR image: it has neither boot nor the identity of a terminal"),
+        ("save notes.txt", "notes.txt is there already, and is no NOR image: choose another file"),
         ("help on", "on               give the power back"),
     ):
         person.tells_the_bench(line, answer)
     assert "UB-000001" in person.says("id"), "the terminal has noticed nothing"
+    assert (tmp_path / "notes.txt").read_text() == "not to be lost"
+
+
+@pytest.mark.parametrize("command", ["run", "console"])
+@pytest.mark.parametrize("what", ["notes", "folder", "zeros", "pipe"])
+def test_a_file_that_is_no_nor_is_neither_taken_nor_lost(
+    command: str, what: str, firmware: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / what
+    if what == "folder":
+        file.mkdir()
+    elif what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes(bytes(BOARD.nor.modelled if what == "zeros" else 100))
+    before = file.stat()
+    done = unbrick(command, "--firmware", firmware, "--nor", file, input="id\n")
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (said,) = [line for line in done.stderr.splitlines() if "Usage" not in line][-1:]
+    assert ("no NOR image" in said) or ("is a directory" in said)
+    after = file.stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+
+
+def test_a_state_is_loaded_whatever_has_become_of_it(
+    sit_down: Callable[..., Person], unbrick_releases: Releases, tmp_path: Path
+) -> None:
+    """What a bug has made of boot or of the identity is worth a look, too."""
+    cells = factory_image(unbrick_releases.boot, unbrick_releases.signed["1.0.0"], "T-80")
+    identity = BOARD.partition("identity")
+    blank = b"\xff" * identity.offset
+    (tmp_path / "no-boot").write_bytes(blank + cells[identity.offset :])
+    (tmp_path / "no-identity").write_bytes(
+        cells[: identity.offset] + b"\xff" * identity.size + cells[identity.end :]
+    )
+    person = sit_down()
+    person.tells_the_bench("load no-identity", "power cut\r\nloaded the NOR from no-identity")
+    person.sees("terminal: unbrick-terminal 1.0.0")
+    person.tells_the_bench("load no-boot", "power cut\r\nloaded the NOR from no-boot")
 
 
 def test_the_server_refuses_what_it_cannot_do(sit_down: Callable[..., Person]) -> None:

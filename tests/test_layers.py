@@ -27,7 +27,7 @@ LAYERS = (
     {"engine", "server", "restore", "link"},
     {"wire", "image", "delta"},
     {"board"},
-    {"flash"},
+    {"flash", "lock"},
     {"errors"},
 )
 

@@ -201,7 +201,8 @@ def test_two_cannot_have_the_same_state(folder: Path) -> None:
         everything.wait_for("up: ready")
         done = unbrick("up")
         assert done.returncode == 2
-        assert "another `unbrick up` uses unbrick-state" in done.stderr
+        said = f"unbrick-state is in use by process {everything.pid} (`unbrick up`). End that one"
+        assert said in done.stderr
         assert everything.end() == 0
     assert folder.is_dir()
 

@@ -15,7 +15,7 @@ from unbrick.center.accounts import Passwords, Permission, add_operator, may
 from unbrick.center.database import SqlAccounts
 from unbrick.center.menu import DEFAULT
 from unbrick.center.records import Deed, Entry, Role
-from unbrick.cli_options import server_url_option
+from unbrick.cli_options import owned_database, server_url_option
 from unbrick.errors import SetupError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -87,7 +87,8 @@ def center_start(
 
     places = (host, port, server_url, database, accounts, menu, certificate, key)
     settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
-    asyncio.run(serve(settings))
+    with owned_database(accounts, "--accounts"):
+        asyncio.run(serve(settings))
 
 
 @center.command("add-operator")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from unbrick.lock import owned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 firmware_option = click.option(
     "--firmware",
@@ -21,3 +28,26 @@ server_url_option = click.option(
     show_envvar=True,
     help="HTTP address of the server.",
 )
+
+
+@contextmanager
+def owned_database(database: str, option: str) -> Iterator[None]:
+    """Own the file of an SQLite database while the block runs; others than ours may use it, too.
+
+    PostgreSQL knows itself who writes.
+
+    Args:
+        database: as an option has it: the path of a file, or a URL.
+        option: the option's name, for the hint.
+
+    Raises:
+        SetupError: another process of the same kind has it.
+    """
+    from unbrick.server.database.connection import sqlite_file  # noqa: PLC0415 - slow to import
+
+    file = sqlite_file(database)
+    if file is None or not file.parent.is_dir():  # Opening it will say what is wrong.
+        yield
+        return
+    with owned(file, hint=f"give another {option}"):
+        yield

@@ -21,7 +21,7 @@ from rich.table import Table
 from unbrick.bench.bench import Bench
 from unbrick.bench.hil import HilTest
 from unbrick.cli_options import firmware_option
-from unbrick.console.state import read_nor, write_nor
+from unbrick.console.state import check_place, read_nor, write_nor
 from unbrick.engine import ENGINES
 from unbrick.engine.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.engine.create import create_engine
@@ -29,6 +29,7 @@ from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.image.factory import KEY_SIZE, factory_image
 from unbrick.image.release import make_releases
+from unbrick.lock import owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,13 +111,18 @@ def terminal(
         SetupError: a file, a release or the engine is not there.
     """
     image = releases.signed[installed]
-    if nor_file is not None and not nor_file.parent.is_dir():
-        raise SetupError(
-            f"cannot write {nor_file}: there is no folder {nor_file.parent}", hint="make it first"
+    with ExitStack() as stack:
+        cells = None
+        if nor_file is not None:
+            check_place(nor_file)
+            stack.enter_context(owned(nor_file, hint="give another --nor"))
+            if nor_file.exists():
+                cells = read_nor(nor_file)
+        made = stack.enter_context(
+            create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger)
         )
-    with create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger) as made:
-        if nor_file is not None and nor_file.exists():
-            made.load_nor(read_nor(nor_file))
+        if cells is not None:
+            made.load_nor(cells)
         elif engine != "serial":  # a board is taken as it is
             key = secrets.token_bytes(KEY_SIZE)
             made.load_nor(factory_image(releases.boot, image, serial, key=key))
@@ -234,8 +240,10 @@ def hil_test(
     steps: list[Step] = []
     echo = (lambda data: _write_all(2, data)) if verbose else None
     folder = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="unbrick-")
-    with folder as place:
+    with ExitStack() as stack:
+        place = stack.enter_context(folder)
         Path(place).mkdir(parents=True, exist_ok=True)
+        stack.enter_context(owned(Path(place), hint="give another --keep"))
         test = HilTest(releases, engine, Path(place), echo)
         with status.status("starting") as spinner:
             for step in test.run():

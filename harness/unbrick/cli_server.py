@@ -23,7 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from unbrick.cli_options import server_url_option
+from unbrick.cli_options import owned_database, server_url_option
 from unbrick.errors import UpdateError
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
@@ -78,7 +78,8 @@ def server_start(host: str, coap_port: int, http_port: int, database: str) -> No
     """
     from unbrick.server.main import Settings, serve  # noqa: PLC0415 - slow to import
 
-    asyncio.run(serve(Settings(host, coap_port, http_port, database)))
+    with owned_database(database, "--database"):
+        asyncio.run(serve(Settings(host, coap_port, http_port, database)))
 
 
 @click.command()

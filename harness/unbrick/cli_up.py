@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import secrets
 import time
@@ -20,6 +19,7 @@ from unbrick.cli_center import center, center_start
 from unbrick.cli_run import build_releases, run, told_to_end
 from unbrick.cli_server import server, server_start
 from unbrick.errors import ServerError, SetupError, UnbrickError
+from unbrick.lock import owned
 from unbrick.server.client import ServerClient
 
 if TYPE_CHECKING:
@@ -120,18 +120,11 @@ def _alone(state: Path) -> Iterator[None]:
     """
     try:
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
     except OSError as error:
         raise SetupError(
             f"{state} cannot be used: {error.strerror}", hint="give another --state"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SetupError(
-                f"another `unbrick up` uses {state}", hint="end it, or give another --state"
-            ) from error
+    with owned(state, hint="give another --state"):
         yield
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from unbrick.console.nor_picture import nor_picture
-from unbrick.console.state import NOT_SAVED, read_nor, write_nor
+from unbrick.console.state import NOT_SAVED, check_place, read_nor, write_nor
 from unbrick.errors import SetupError, UnbrickError
+from unbrick.lock import owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +161,9 @@ class Commands(cmd.Cmd):
     def do_save(self, arg: str) -> None:
         """Write the NOR's contents as they are now."""
         path = _file(arg)
-        write_nor(path, self._power.engine.read_nor())
+        check_place(path)
+        with owned(path, hint="choose another file"):
+            write_nor(path, self._power.engine.read_nor())
         self._say(f"saved the NOR to {path} ({NOT_SAVED})")
 
     def do_load(self, arg: str) -> None:
@@ -168,8 +171,10 @@ class Commands(cmd.Cmd):
         path = _file(arg)
         cells = read_nor(path)
         self._power.cut(then="")
-        self._power.engine.load_nor(cells)
-        self._power.on()
+        try:
+            self._power.engine.load_nor(cells)
+        finally:
+            self._power.on()
         self._say(f"loaded the NOR from {path}")
 
     def do_gdb(self, arg: str) -> None:

@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
 from unbrick.errors import ImageError, SetupError
+from unbrick.image.factory import read_identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOT_SAVED = "not saved: SRAM, CPU, what is on the lines, what the server knows"
+
+_HINT = "`save FILE` of the console writes one, and so does `unbrick image factory`"
+
+_ALWAYS = 0xE0
+"""The condition of an ARM instruction that is always executed, in its last byte (ARM DDI 0406C,
+A8.3): a boot begins with such a one, as it is the vector of the reset."""
 
 
 def write_nor(path: Path, cells: bytes) -> None:
@@ -19,10 +26,33 @@ def write_nor(path: Path, cells: bytes) -> None:
     Raises:
         SetupError: it cannot be written.
     """
+    path = path.resolve()
     fresh = path.with_name(f".{path.name}.new")
     try:
         fresh.write_bytes(cells)
         fresh.replace(path)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {path}: {error.strerror}", hint="choose another file"
+        ) from error
+
+
+def check_place(path: Path) -> None:
+    """See that a NOR image may take the place ``path``: that nothing else is lost by it.
+
+    Raises:
+        SetupError: there is something that is no NOR image, or no folder for it.
+    """
+    try:
+        if not path.exists():
+            if not path.parent.is_dir():
+                raise SetupError(
+                    f"cannot write {path}: there is no folder {path.parent}", hint="make it first"
+                )
+        elif not path.is_file() or path.stat().st_size != BOARD.nor.modelled:
+            raise SetupError(
+                f"{path} is there already, and is no NOR image", hint="choose another file"
+            )
     except OSError as error:
         raise SetupError(
             f"cannot write {path}: {error.strerror}", hint="choose another file"
@@ -34,18 +64,32 @@ def read_nor(path: Path) -> bytes:
 
     Raises:
         SetupError: it cannot be read.
-        ImageError: it is larger than the NOR.
+        ImageError: it is not the image of a terminal's NOR.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path} is no file", hint=_HINT)
         with path.open("rb") as file:
             cells = file.read(BOARD.nor.modelled + 1)
     except OSError as error:
-        raise SetupError(
-            f"cannot read {path}: {error.strerror}", hint="`save FILE` of the console writes one"
-        ) from error
-    if len(cells) > BOARD.nor.modelled:
+        raise SetupError(f"cannot read {path}: {error.strerror}", hint=_HINT) from error
+    if len(cells) != BOARD.nor.modelled:
+        size = f"{len(cells)} bytes" if len(cells) < BOARD.nor.modelled else "more"
         raise ImageError(
-            f"{path} is larger than the NOR, which has {BOARD.nor.modelled} bytes",
-            hint="`save FILE` of the console writes one",
+            f"{path} is no NOR image, which has {BOARD.nor.modelled} bytes: it has {size}",
+            hint=_HINT,
+        )
+    if not (_has_identity(cells) or cells[3] & 0xF0 == _ALWAYS):
+        raise ImageError(
+            f"{path} is no NOR image: it has neither boot nor the identity of a terminal",
+            hint=_HINT,
         )
     return cells
+
+
+def _has_identity(cells: bytes) -> bool:
+    try:
+        read_identity(cells)
+    except ImageError:
+        return False
+    return True

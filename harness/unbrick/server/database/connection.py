@@ -30,6 +30,8 @@ WRITER_LOCK = 0x756E6272
 MIGRATIONS = Path(__file__).with_name("migrations")
 """Those of the user database."""
 
+_HINT = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
+
 _COUNT_UP = text("SELECT nextval('writers')")
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
@@ -45,7 +47,7 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     Raises:
         SetupError: it cannot be opened, or is a later version's.
     """
-    hint = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
+    hint = _HINT
     try:
         engine = _engine(full_url(url))
         with writing(engine) as connection:
@@ -72,6 +74,21 @@ def full_url(text_: str) -> URL:
     if url.drivername == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     return url
+
+
+def sqlite_file(text_: str) -> Path | None:
+    """The file of an SQLite database, of what a person gave; None when there is none.
+
+    Raises:
+        SetupError: it is no database that there could be.
+    """
+    try:
+        url = full_url(text_)
+    except SQLAlchemyError as error:
+        raise SetupError(f"the database cannot be opened: {error}", hint=_HINT) from error
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def _engine(url: URL) -> Engine:
