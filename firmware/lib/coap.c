@@ -1,6 +1,7 @@
 #include "coap.h"
 
 #include "crc.h"
+#include "print.h"
 
 #include <string.h>
 
@@ -414,32 +415,64 @@ static bool token_matches(const struct coap_message *message, uint32_t token) {
             (uint32_t)message->token[2] << 8 | message->token[3]) == token;
 }
 
-/* Whether every critical option (RFC 7252 §5.4.1) is one that is understood here. */
-static bool understood(const struct coap_message *message, const uint16_t *known, size_t count) {
-    struct coap_option_iterator iterator;
-    struct coap_option option;
-    coap_options(message, &iterator);
-    while (coap_next_option(&iterator, &option)) {
-        bool found = (option.number & 1u) == 0;
-        for (size_t i = 0; i < count && !found; i++) {
-            found = known[i] == option.number;
-        }
-        if (!found) {
-            return false;
+/* A critical option that is recognised, and what its definition allows. */
+struct option_rule {
+    uint16_t number;
+    uint16_t shortest; /* bytes */
+    uint16_t longest;
+    bool repeatable;
+};
+
+/* RFC 7252 §5.10. Uri-Query is last, since it is recognised in a request for discovery only. */
+static const struct option_rule request_rules[] = {
+    {COAP_OPTION_URI_HOST, 1, 255, false},   {COAP_OPTION_URI_PORT, 0, 2, false},
+    {COAP_OPTION_URI_PATH, 0, 255, true},    {COAP_OPTION_ACCEPT, 0, 2, false},
+    {COAP_OPTION_PROXY_URI, 1, 1034, false}, {COAP_OPTION_PROXY_SCHEME, 1, 255, false},
+    {COAP_OPTION_URI_QUERY, 0, 255, true},
+};
+#define REQUEST_RULES (sizeof request_rules / sizeof request_rules[0])
+
+/* RFC 7959 §2.1. */
+static const struct option_rule response_rules[] = {{COAP_OPTION_BLOCK2, 0, 3, false}};
+#define RESPONSE_RULES (sizeof response_rules / sizeof response_rules[0])
+
+static bool is_recognised(const struct coap_option *option, bool again,
+                          const struct option_rule *rules, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (rules[i].number == option->number) {
+            return option->length >= rules[i].shortest && option->length <= rules[i].longest &&
+                   (!again || rules[i].repeatable);
         }
     }
-    return true;
+    return false;
+}
+
+/* The first critical option that is not recognised (RFC 7252 §5.4.1): unknown, too short or too
+ * long (§5.4.3), or once too often (§5.4.5). 0, which is no critical option, when there is none. */
+static uint16_t find_unrecognised(const struct coap_message *message,
+                                  const struct option_rule *rules, size_t count) {
+    struct coap_option_iterator iterator;
+    struct coap_option option;
+    uint16_t last = 0;
+    coap_options(message, &iterator);
+    while (coap_next_option(&iterator, &option)) {
+        const bool critical = (option.number & 1u) != 0;
+        if (critical && !is_recognised(&option, option.number == last, rules, count)) {
+            return option.number;
+        }
+        last = option.number;
+    }
+    return 0;
 }
 
 static void receive_response(struct coap_endpoint *endpoint, const struct coap_message *message) {
-    static const uint16_t known[] = {COAP_OPTION_BLOCK2};
     for (size_t i = 0; i < COAP_EXCHANGES; i++) {
         struct coap_exchange *exchange = &endpoint->exchanges[i];
         if (!is_pending(exchange) || !token_matches(message, exchange->token) ||
             (message->type == COAP_ACK && message->mid != exchange->mid)) {
             continue;
         }
-        const bool good = understood(message, known, sizeof known / sizeof known[0]);
+        const bool good = find_unrecognised(message, response_rules, RESPONSE_RULES) == 0;
         if (message->type == COAP_CON) {
             send_empty(endpoint, good ? COAP_ACK : COAP_RST, message->mid);
         }
@@ -501,20 +534,31 @@ static struct coap_reply *find_reply(struct coap_endpoint *endpoint, uint16_t mi
     return NULL;
 }
 
-static bool accepts_cbor(const struct coap_message *message) {
+static bool has_option(const struct coap_message *message, uint16_t number) {
+    struct coap_option option;
+    return coap_find_option(message, number, &option);
+}
+
+static bool accepts(const struct coap_message *message, uint32_t offered) {
     struct coap_option option;
     uint32_t format;
     return !coap_find_option(message, COAP_OPTION_ACCEPT, &option) ||
-           (coap_option_uint(&option, &format) && format == COAP_FORMAT_CBOR);
+           (coap_option_uint(&option, &format) && format == offered);
 }
 
+/* `unrecognised` is a critical option of the request, or 0. */
 static void answer(const struct coap_endpoint *endpoint, const struct coap_message *request,
-                   struct coap_builder *builder) {
-    static const uint16_t known[] = {COAP_OPTION_URI_HOST, COAP_OPTION_URI_PORT,
-                                     COAP_OPTION_URI_PATH, COAP_OPTION_ACCEPT, COAP_OPTION_BLOCK2};
-    if (!understood(request, known, sizeof known / sizeof known[0])) {
+                   uint16_t unrecognised, bool discovery, struct coap_builder *builder) {
+    if (unrecognised != 0) {
+        char text[40];
+        const size_t length =
+            print_text(text, sizeof text, "option %u is not recognised", (unsigned)unrecognised);
         coap_build_code(builder, COAP_BAD_OPTION);
-    } else if (!accepts_cbor(request)) {
+        coap_build_payload(builder, text, length);
+    } else if (has_option(request, COAP_OPTION_PROXY_URI) ||
+               has_option(request, COAP_OPTION_PROXY_SCHEME)) {
+        coap_build_code(builder, COAP_PROXYING_NOT_SUPPORTED); /* RFC 7252 §5.10.2 */
+    } else if (!accepts(request, discovery ? COAP_FORMAT_LINKS : COAP_FORMAT_CBOR)) {
         coap_build_code(builder, COAP_NOT_ACCEPTABLE);
     } else {
         endpoint->callbacks->request(endpoint->callbacks->ctx, request, builder);
@@ -524,6 +568,12 @@ static void answer(const struct coap_endpoint *endpoint, const struct coap_messa
 static void receive_request(struct coap_endpoint *endpoint, const struct coap_message *request,
                             uint32_t digest, uint64_t now) {
     const struct coap_callbacks *callbacks = endpoint->callbacks;
+    const bool discovery = coap_path_is(request, COAP_DISCOVERY);
+    const uint16_t unrecognised =
+        find_unrecognised(request, request_rules, discovery ? REQUEST_RULES : REQUEST_RULES - 1);
+    if (unrecognised != 0 && request->type == COAP_NON) {
+        return; /* RFC 7252 §5.4.1 */
+    }
     struct coap_reply *reply = find_reply(endpoint, request->mid, digest, now);
     if (reply != NULL) {
         if (reply->length > 0 && request->type == COAP_CON) {
@@ -542,7 +592,7 @@ static void receive_request(struct coap_endpoint *endpoint, const struct coap_me
     struct coap_builder builder;
     coap_build(&builder, reply->message, sizeof reply->message, type, COAP_NOT_FOUND, mid,
                request->token, request->token_length);
-    answer(endpoint, request, &builder);
+    answer(endpoint, request, unrecognised, discovery, &builder);
     if (builder.failed) {
         coap_build(&builder, reply->message, sizeof reply->message, type, COAP_INTERNAL_ERROR, mid,
                    request->token, request->token_length);

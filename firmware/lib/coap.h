@@ -28,6 +28,7 @@ enum {
     COAP_UNSUPPORTED_FORMAT = COAP_CODE(4, 15),
     COAP_INTERNAL_ERROR = COAP_CODE(5, 0),
     COAP_SERVICE_UNAVAILABLE = COAP_CODE(5, 3),
+    COAP_PROXYING_NOT_SUPPORTED = COAP_CODE(5, 5),
 };
 
 enum {
@@ -36,11 +37,17 @@ enum {
     COAP_OPTION_URI_PORT = 7,
     COAP_OPTION_URI_PATH = 11,
     COAP_OPTION_CONTENT_FORMAT = 12,
+    COAP_OPTION_URI_QUERY = 15,
     COAP_OPTION_ACCEPT = 17,
     COAP_OPTION_BLOCK2 = 23,
+    COAP_OPTION_PROXY_URI = 35,
+    COAP_OPTION_PROXY_SCHEME = 39,
 };
 
-enum { COAP_FORMAT_OCTETS = 42, COAP_FORMAT_CBOR = 60 };
+enum { COAP_FORMAT_LINKS = 40, COAP_FORMAT_OCTETS = 42, COAP_FORMAT_CBOR = 60 };
+
+/* Where a peer asks which resources there are (RFC 6690 §4). */
+#define COAP_DISCOVERY ".well-known/core"
 
 #define COAP_MAX_TOKEN 8u
 
@@ -151,7 +158,7 @@ size_t coap_build_finish(const struct coap_builder *builder);
 enum coap_outcome {
     COAP_RESPONSE, /* the peer answered, whatever the code */
     COAP_TIMEOUT,  /* it did not, after the last retransmission */
-    COAP_REJECTED, /* RST, or a response with a critical option that is not understood */
+    COAP_REJECTED, /* RST, or a response with a critical option that is not recognised */
 };
 
 struct coap_callbacks {
@@ -163,8 +170,10 @@ struct coap_callbacks {
     void (*response)(void *ctx, uint32_t tag, enum coap_outcome outcome,
                      const struct coap_message *response);
     /* A request came in; not called for duplicates. `reply` is a message under construction with
-     * code 4.04: set the code, add options and payload. It is sent when the call returns. Requests
-     * with unknown critical options (4.02) or an Accept other than CBOR (4.06) do not get here. */
+     * code 4.04: set the code, add options and payload. It is sent when the call returns. These
+     * requests do not get here: those with a critical option that is not recognised (4.02, or
+     * silence when it is non-confirmable), those for a proxy (5.05), and those that accept neither
+     * CBOR nor, from COAP_DISCOVERY, links (4.06). */
     void (*request)(void *ctx, const struct coap_message *request, struct coap_builder *reply);
     void *ctx;
 };

@@ -4,6 +4,7 @@
 #include "board/uart.h"
 #include "board_map.h"
 #include "lib/crc.h"
+#include "lib/print.h"
 #include "lib/slipmux.h"
 #include <string.h>
 
@@ -33,8 +34,30 @@ static bool is_cbor(const struct coap_message *request) {
     return format == COAP_FORMAT_CBOR || format == -1;
 }
 
+/* The resources as links (RFC 6690). A query is not used as a filter, as §4.1 allows. */
+static void answer_discovery(const struct coap_message *request, struct coap_builder *reply) {
+    if (request->code != COAP_GET) {
+        coap_build_code(reply, COAP_METHOD_NOT_ALLOWED);
+        return;
+    }
+    coap_build_code(reply, COAP_CONTENT);
+    coap_build_option_uint(reply, COAP_OPTION_CONTENT_FORMAT, COAP_FORMAT_LINKS);
+    size_t room;
+    char *links = (char *)coap_build_payload_room(reply, &room);
+    size_t used = 0;
+    for (size_t i = 0; i < radio.owner->resource_count; i++) {
+        used += print_text(links + used, room - used, "%s</%s>;ct=%u", i > 0 ? "," : "",
+                           radio.owner->resources[i].path, (unsigned)COAP_FORMAT_CBOR);
+    }
+    coap_build_payload_used(reply, used);
+}
+
 static void on_request(void *ctx, const struct coap_message *request, struct coap_builder *reply) {
     (void)ctx;
+    if (coap_path_is(request, COAP_DISCOVERY)) {
+        answer_discovery(request, reply);
+        return;
+    }
     for (size_t i = 0; i < radio.owner->resource_count; i++) {
         const struct radio_resource *resource = &radio.owner->resources[i];
         if (!coap_path_is(request, resource->path)) {

@@ -1,5 +1,6 @@
 #include "check.h"
 #include "coap.h"
+#include "print.h"
 
 /* ---- Messages ---- */
 
@@ -195,7 +196,9 @@ static void on_request(void *ctx, const struct coap_message *message, struct coa
     static const uint8_t zeros[UINT8_MAX] = {0};
     CHECK(ctx == &endpoint);
     requests++;
-    if (coap_path_is(message, "status")) {
+    if (coap_path_is(message, COAP_DISCOVERY)) {
+        coap_build_code(reply, COAP_CONTENT);
+    } else if (coap_path_is(message, "status")) {
         coap_build_code(reply, COAP_CONTENT);
         coap_build_cbor(reply, zeros, reply_size);
         coap_build_option(reply, reply_size == UINT8_MAX ? 1 : 100, NULL, 0); /* fails */
@@ -424,6 +427,123 @@ static void test_incoming_requests(void) {
     CHECK_EQUAL(sent.code, COAP_INTERNAL_ERROR);
 }
 
+/* RFC 7252 §5.4: what counts as a critical option that is not recognised, and what comes of it. */
+static void test_options_of_requests(void) {
+    static const struct {
+        const char *options; /* as encoded, after the path "status" */
+        size_t length;
+        uint8_t code;
+        uint16_t named; /* in the payload */
+    } cases[] = {
+        {"\x61\x3C", 2, COAP_CONTENT, 0},
+        {"\x62\x00\x3C", 3, COAP_CONTENT, 0},
+        {"\x63\x00\x00\x3C", 4, COAP_BAD_OPTION, 17}, /* an Accept that is too long */
+        {"\x61\x3C\x01\x3C", 4, COAP_BAD_OPTION, 17}, /* and one too many */
+        {"\x60\x01\x3C", 3, COAP_BAD_OPTION, 17},
+        {"\x41x", 2, COAP_BAD_OPTION, 15},    /* Uri-Query: there is no such resource */
+        {"\xC1\x06", 2, COAP_BAD_OPTION, 23}, /* Block2: nothing is served in blocks */
+        {"\xE1\xFC\xD1x", 4, COAP_BAD_OPTION, 65001},
+        {"\xE1\xFC\xD0x", 4, COAP_CONTENT, 0},    /* 65000 is elective */
+        {"\x13\x00\x00\x3C", 4, COAP_CONTENT, 0}, /* so is a Content-Format that is too long */
+        {"\xD1\x0Bx", 3, COAP_PROXYING_NOT_SUPPORTED, 0}, /* Proxy-Uri */
+        {"\xD0\x0B", 2, COAP_BAD_OPTION, 35},
+        {"\xD1\x0Bx\x01x", 5, COAP_BAD_OPTION, 35},
+        {"\xD4\x0F"
+         "coap",
+         6, COAP_PROXYING_NOT_SUPPORTED, 0}, /* Proxy-Scheme */
+        {"\xD0\x0F", 2, COAP_BAD_OPTION, 39},
+        {"\xD1\x0Bx\xE1\xFC\xB9x", 7, COAP_BAD_OPTION, 65001},
+    };
+    uint8_t buffer[64];
+    start();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        for (uint16_t type = COAP_CON; type <= COAP_NON; type++) {
+            const uint16_t mid = (uint16_t)(2 * i + type);
+            const int count = sent_count;
+            size_t length =
+                make_request(buffer, sizeof buffer, (enum coap_type)type, mid, "status", 0, 0);
+            memcpy(buffer + length, cases[i].options, cases[i].length);
+            requests = 0;
+            coap_endpoint_receive(&endpoint, buffer, length + cases[i].length, 0);
+            CHECK_EQUAL(requests, cases[i].code == COAP_CONTENT);
+            if (cases[i].code == COAP_BAD_OPTION && type == COAP_NON) {
+                CHECK_EQUAL(sent_count, count); /* rejected, and that in silence */
+                continue;
+            }
+            CHECK_EQUAL(sent_count, count + 1);
+            CHECK_EQUAL(sent.type, type == COAP_CON ? COAP_ACK : COAP_NON);
+            CHECK_EQUAL(sent.code, cases[i].code);
+            char text[64];
+            print_text(text, sizeof text, "option %u is not recognised", cases[i].named);
+            CHECK(cases[i].named == 0 || (sent.payload_length == strlen(text) &&
+                                          memcmp(sent.payload, text, sent.payload_length) == 0));
+        }
+    }
+
+    /* Before the path: Uri-Host and Uri-Port. */
+    static const struct {
+        const char *bytes;
+        size_t length;
+        uint8_t code;
+    } authorities[] = {
+        {"\x40\x01\x12\x34\x31h\x42\x16\x33\x46status", 16, COAP_CONTENT},
+        {"\x40\x01\x12\x34\x30\x86status", 12, COAP_BAD_OPTION},
+        {"\x40\x01\x12\x34\x31h\x01h\x86status", 15, COAP_BAD_OPTION},
+        {"\x40\x01\x12\x34\x73\x00\x16\x33\x46status", 15, COAP_BAD_OPTION},
+    };
+    for (size_t i = 0; i < sizeof authorities / sizeof authorities[0]; i++) {
+        const uint8_t *bytes = (const uint8_t *)authorities[i].bytes;
+        coap_endpoint_receive(&endpoint, bytes, authorities[i].length, 0);
+        CHECK_EQUAL(sent.code, authorities[i].code);
+    }
+}
+
+/* RFC 6690 §4: links are asked for there, and a query is understood. */
+static void test_discovery(void) {
+    static const struct {
+        uint16_t option;
+        uint32_t value;
+        uint8_t code;
+    } cases[] = {{0, 0, COAP_CONTENT},
+                 {COAP_OPTION_URI_QUERY, 0x72743D78, COAP_CONTENT}, /* "rt=x" */
+                 {COAP_OPTION_ACCEPT, COAP_FORMAT_LINKS, COAP_CONTENT},
+                 {COAP_OPTION_ACCEPT, COAP_FORMAT_CBOR, COAP_NOT_ACCEPTABLE},
+                 {13, 1, COAP_BAD_OPTION}};
+    uint8_t buffer[64];
+    start();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const size_t length = make_request(buffer, sizeof buffer, COAP_CON, (uint16_t)i,
+                                           COAP_DISCOVERY, cases[i].option, cases[i].value);
+        coap_endpoint_receive(&endpoint, buffer, length, 0);
+        CHECK_EQUAL(sent.code, cases[i].code);
+    }
+}
+
+static void test_options_of_responses(void) {
+    static const struct {
+        const char *options;
+        size_t length;
+        enum coap_outcome outcome;
+    } cases[] = {{"\xD3\x0A\x00\x00\x06", 5, COAP_RESPONSE},
+                 {"\xD4\x0A\x00\x00\x00\x06", 6, COAP_REJECTED},
+                 {"\xD1\x0A\x06\x01\x06", 5, COAP_REJECTED},
+                 {"\x61\x3C", 2, COAP_RESPONSE},
+                 {"\xD1\x04x", 3, COAP_REJECTED}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t buffer[64];
+        struct coap_builder builder;
+        start();
+        CHECK(request(1, 0));
+        coap_build(&builder, buffer, sizeof buffer, COAP_ACK, COAP_CONTENT, sent.mid, sent.token,
+                   sent.token_length);
+        const size_t length = coap_build_finish(&builder);
+        memcpy(buffer + length, cases[i].options, cases[i].length);
+        coap_endpoint_receive(&endpoint, buffer, length + cases[i].length, 0);
+        CHECK_EQUAL(outcome.count, 1);
+        CHECK_EQUAL(outcome.outcome, cases[i].outcome);
+    }
+}
+
 static void test_odd_messages(void) {
     start();
     static const struct {
@@ -487,6 +607,9 @@ int main(void) {
     test_several_requests();
     test_failed_requests();
     test_incoming_requests();
+    test_options_of_requests();
+    test_discovery();
+    test_options_of_responses();
     test_odd_messages();
     test_seeds_differ();
     return 0;
