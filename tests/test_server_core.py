@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from typing import Any
 
 import aiocoap
@@ -167,14 +168,41 @@ def test_bad_requests_get_the_code_that_says_why(world: World, request_: Any, co
     assert world.core.handle("a", request_, 0.0).code == code
 
 
-def test_wrong_formats_and_unknown_critical_options_are_refused(world: World) -> None:
+def test_wrong_formats_are_refused(world: World) -> None:
     request = post("register", registration().encode())
     request.opt.content_format = 50
     assert world.core.handle("a", request, 0.0).code == aiocoap.UNSUPPORTED_CONTENT_FORMAT
     request = post("register", registration().encode())
-    request.opt.if_none_match = True
-    assert world.core.handle("a", request, 0.0).code == aiocoap.BAD_OPTION
+    request.opt.accept = 42
+    assert world.core.handle("a", request, 0.0).code == aiocoap.NOT_ACCEPTABLE
     assert world.records.terminals() == []
+    request.opt.accept = 60
+    assert world.core.handle("a", request, 0.0).code == aiocoap.CHANGED
+
+
+def test_the_resources_are_listed_in_blocks_of_any_size(world: World) -> None:
+    listed = b""
+    for number in range(100):
+        request = aiocoap.Message(code=aiocoap.GET, uri_path=(".well-known", "core"))
+        request.opt.block2 = (number, False, 0)
+        answer = world.core.handle("a", request, 0.0)
+        assert answer.opt.content_format == 40
+        listed += answer.payload
+        if not answer.opt.block2.more:
+            break
+    names = re.findall(r"</([^>]+)>;ct=60(?:,|$)", listed.decode())
+    assert names == ["call", "hang-up", "key", "register", "report", "result"]
+    for name in names:
+        asked = world.core.handle("a", post(name, b""), 0.0)
+        assert asked.code == aiocoap.BAD_REQUEST
+    for code, accept, answer_ in (
+        (aiocoap.POST, None, aiocoap.METHOD_NOT_ALLOWED),
+        (aiocoap.GET, 60, aiocoap.NOT_ACCEPTABLE),
+        (aiocoap.GET, 40, aiocoap.CONTENT),
+    ):
+        request = aiocoap.Message(code=code, uri_path=(".well-known", "core"))
+        request.opt.accept = accept
+        assert world.core.handle("a", request, 0.0).code == answer_
 
 
 # Images
@@ -572,7 +600,9 @@ def test_blocks_that_are_not_there(world: World) -> None:
     world.transferring()
     last = (len(IMAGE) - 1) // 1024
     assert not world.get(1, last).opt.block2.more
-    assert world.get(1, last + 1).code == aiocoap.BAD_OPTION
+    beyond = world.get(1, last + 1)
+    assert beyond.code == aiocoap.BAD_OPTION
+    assert b"option 23 " in beyond.payload
     assert world.get(1, 0xFFFFF).code == aiocoap.BAD_OPTION
     assert world.get(1, 0, 7).code == aiocoap.BAD_REQUEST
     assert world.get(2).code == aiocoap.NOT_FOUND
@@ -593,6 +623,20 @@ def test_without_block_option_the_first_block_is_served(world: World) -> None:
     response = world.core.handle("a", request, 0.0)
     assert response.opt.block2 == (0, True, 6)
     assert response.payload == IMAGE[:1024]
+
+
+@pytest.mark.parametrize(
+    ("accept", "code"),
+    [(42, aiocoap.CONTENT), (60, aiocoap.NOT_ACCEPTABLE), (0, aiocoap.NOT_ACCEPTABLE)],
+)
+def test_a_file_is_given_as_octets_only(world: World, accept: int, code: Any) -> None:
+    world.transferring()
+    request = get_block(1, 0)
+    request.opt.accept = accept
+    assert world.core.handle("a", request, 0.0).code == code
+    request = get_block(2, 0)
+    request.opt.accept = accept
+    assert world.core.handle("a", request, 0.0).code == aiocoap.NOT_FOUND
 
 
 def test_no_file_before_the_announcement_and_none_after_the_end(world: World) -> None:

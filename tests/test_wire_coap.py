@@ -231,6 +231,9 @@ def test_a_ping_is_answered_with_a_reset() -> None:
         b"\x40\x01\x00\x01\xf0",
         b"\x40\x01\x00\x01\xb4\xff\xff\xff\xff",
         b"\x40\x00\x00\x01\xff\x00",
+        b"\x40\x01\x00\x01\xff",
+        b"\x40\x01\x00\x01\xb1x\xff",
+        b"\x40\x01\x00\x01\xe0\xff\xff",
     ],
     ids=lambda bad: bad.hex() or "nothing",
 )
@@ -241,6 +244,107 @@ def test_what_is_no_message_is_refused(bad: bytes) -> None:
     endpoint.receive(bad, 0.0)
     assert endpoint.rejected == 1
     assert echo.asked == []
+
+
+# Options, RFC 7252 §5.4
+
+
+def raw(options: bytes, mtype: Any = aiocoap.CON, code: int = aiocoap.GET) -> bytes:
+    """A request with these options, as they are encoded."""
+    return bytes((0x40 | mtype << 4, code, 0, 7)) + options
+
+
+ANSWERED = {
+    "Accept": (b"\xb6status\x61\x3c", aiocoap.CHANGED, None),
+    "Accept, too long": (b"\xb6status\x63\0\0\x3c", aiocoap.BAD_OPTION, 17),
+    "Accept, twice": (b"\xb6status\x61\x3c\x01\x3c", aiocoap.BAD_OPTION, 17),
+    "Block2, too long": (b"\xb6status\xc4\0\0\0\x06", aiocoap.BAD_OPTION, 23),
+    "Uri-Query": (b"\xb6status\x41x", aiocoap.BAD_OPTION, 15),
+    "Uri-Query, in a discovery": (
+        b"\xbb.well-known\x04core\x41x\x01y",
+        aiocoap.CHANGED,
+        None,
+    ),
+    "Uri-Host, empty": (b"\x30\x86status", aiocoap.BAD_OPTION, 3),
+    "Uri-Host, twice": (b"\x31h\x01h\x86status", aiocoap.BAD_OPTION, 3),
+    "Uri-Port, too long": (b"\x73\0\x16\x33\x46status", aiocoap.BAD_OPTION, 7),
+    "Uri-Path, too long": (b"\xbd\xf3" + b"x" * 256, aiocoap.BAD_OPTION, 11),
+    "If-None-Match": (b"\x50\x66status", aiocoap.BAD_OPTION, 5),
+    "unknown": (b"\xb6status\xe1\xfc\xd1x", aiocoap.BAD_OPTION, 65001),
+    "unknown, elective": (b"\xb6status\xe1\xfc\xd0x", aiocoap.CHANGED, None),
+    "Content-Format, too long": (b"\xb6status\x13\0\0\x3c", aiocoap.CHANGED, None),
+    "Proxy-Uri": (b"\xb6status\xd6\x0bcoap:x", aiocoap.PROXYING_NOT_SUPPORTED, None),
+    "Proxy-Uri, empty": (b"\xb6status\xd0\x0b", aiocoap.BAD_OPTION, 35),
+    "Proxy-Scheme": (b"\xb6status\xd4\x0fcoap", aiocoap.PROXYING_NOT_SUPPORTED, None),
+    "Proxy-Uri, unknown": (b"\xd1\x16x\xe1\xfc\xb9x", aiocoap.BAD_OPTION, 65001),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_a_confirmable_request_is_answered_as_its_options_demand(case: str) -> None:
+    options, code, named = ANSWERED[case]
+    endpoint, echo = make()
+    endpoint.receive(raw(options), 0.0)
+    (answer,) = map(decode, endpoint.take_datagrams())
+    assert (answer.mtype, answer.mid, answer.code) == (aiocoap.ACK, 7, code)
+    assert len(echo.asked) == (code == aiocoap.CHANGED)
+    if named is not None:
+        assert answer.payload == f"option {named} is not recognised".encode()
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_a_non_confirmable_one_with_unrecognised_options_is_rejected_in_silence(case: str) -> None:
+    options, code, _named = ANSWERED[case]
+    endpoint, echo = make()
+    endpoint.receive(raw(options, aiocoap.NON), 0.0)
+    answers = list(map(decode, endpoint.take_datagrams()))
+    assert len(echo.asked) == (code == aiocoap.CHANGED)
+    if code == aiocoap.BAD_OPTION:
+        assert answers == []
+        assert endpoint.rejected == 1
+    else:
+        assert [answer.code for answer in answers] == [code]
+
+
+def test_an_elective_option_of_a_wrong_length_is_passed_over() -> None:
+    assert decode(raw(b"\xb6status\x12\0\x32")).opt.content_format == 50
+    assert decode(raw(b"\xb6status\x13\0\0\x32")).opt.content_format is None
+
+
+def test_a_confirmable_message_that_ends_in_its_marker_is_reset() -> None:
+    endpoint, echo = make()
+    endpoint.receive(raw(b"\xb6status\xff"), 0.0)
+    assert endpoint.take_datagrams() == [empty(aiocoap.RST, 7)]
+    endpoint.receive(raw(b"\xb6status\xff", aiocoap.NON), 0.0)
+    assert endpoint.take_datagrams() == []
+    assert echo.asked == []
+
+
+@pytest.mark.parametrize(
+    ("options", "good"),
+    [
+        (b"\xd1\x0a\x06", True),
+        (b"\xd4\x0a\0\0\0\x06", False),
+        (b"\xd1\x0a\x06\x01\x06", False),
+        (b"\xd1\x04x", False),
+        (b"\xd1\x05x", True),
+    ],
+    ids=["Block2", "too long", "twice", "unknown", "unknown, elective"],
+)
+@pytest.mark.parametrize("mtype", [aiocoap.CON, aiocoap.NON, aiocoap.ACK])
+def test_a_response_with_unrecognised_options_is_none(
+    options: bytes, good: bool, mtype: Any
+) -> None:
+    endpoint, _ = make()
+    endpoint.request(ask(), 5, 0.0)
+    (sent,) = map(decode, endpoint.take_datagrams())
+    mid = sent.mid if mtype is aiocoap.ACK else 999
+    head = bytes((0x42 | mtype << 4, aiocoap.CHANGED)) + mid.to_bytes(2, "big") + sent.token
+    endpoint.receive(head + options, 1.0)
+    (outcome,) = endpoint.take_outcomes()
+    assert (outcome.response is not None) == good
+    answer = [empty(aiocoap.ACK if good else aiocoap.RST, 999)] if mtype is aiocoap.CON else []
+    assert endpoint.take_datagrams() == answer
 
 
 @given(st.binary(max_size=60), st.booleans())

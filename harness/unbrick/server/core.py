@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import aiocoap
-from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError
 from unbrick.image.format import ImageInfo
@@ -24,7 +23,7 @@ from unbrick.server.analysis import Analyst, AtOnce
 from unbrick.server.calls import CallLines
 from unbrick.server.commanded import Commander
 from unbrick.server.errands import Errand, Errands
-from unbrick.server.files import Files
+from unbrick.server.files import Files, block
 from unbrick.server.orders import (
     ConflictError,
     NotCommandedError,
@@ -48,18 +47,8 @@ from unbrick.server.restoring import choose
 from unbrick.server.staged import CANCELLABLE, WAITING, Stager
 from unbrick.server.update_log import UpdateLog
 from unbrick.server.user_records import TerminalCall
-from unbrick.wire.coap import Outgoing
-from unbrick.wire.messages import CBOR_FORMAT, Registration, TerminalState, Text
-
-_KNOWN_CRITICAL = frozenset(
-    (
-        OptionNumber.URI_HOST,
-        OptionNumber.URI_PORT,
-        OptionNumber.URI_PATH,
-        OptionNumber.BLOCK2,
-    )
-)
-
+from unbrick.wire.coap import DISCOVERY, Outgoing
+from unbrick.wire.messages import CBOR_FORMAT, LINK_FORMAT, Registration, TerminalState, Text
 
 _ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
 _TEXT, _SAY = "text", "say"
@@ -105,43 +94,53 @@ class ServerCore:
         for message in records.queued_messages():
             self._make_due(_TEXT, message)
         self.lines = CallLines(records)
+        self._actions: dict[str, Callable[[str, bytes, float], aiocoap.Message]] = {
+            "call": lambda _endpoint, payload, now: self.lines.call(payload, now),
+            "hang-up": lambda _endpoint, payload, _now: self.lines.hang_up(payload),
+            "key": lambda _endpoint, payload, _now: self.lines.key(payload),
+            "register": self._register,
+            "report": lambda _endpoint, payload, now: self._stager.report(payload, now),
+            "result": lambda _endpoint, payload, now: self._commander.result(payload, now),
+        }
         self._say(self.lines.waiting())
 
     # Requests of terminals
 
     def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
-        """The answer to a terminal's request; never raises for what is in it."""
-        critical = {o.number for o in request.opt.option_list() if o.number.is_critical()}
-        if critical - _KNOWN_CRITICAL:
-            return aiocoap.Message(code=aiocoap.BAD_OPTION)
+        """The answer to a terminal's request; never raises for what is in it.
+
+        Critical options that nobody here knows have been refused before (``CoapEndpoint``).
+        """
         path = request.opt.uri_path
-        if path == ("register",):
-            return self._post(request, lambda payload: self._register(endpoint, payload, now))
-        if path == ("report",):
-            return self._post(request, lambda payload: self._stager.report(payload, now))
-        if path == ("result",):
-            return self._post(request, lambda payload: self._commander.result(payload, now))
-        if path == ("call",):
-            return self._post(request, lambda payload: self.lines.call(payload, now))
-        if path == ("key",):
-            return self._post(request, self.lines.key)
-        if path == ("hang-up",):
-            return self._post(request, self.lines.hang_up)
+        if path == DISCOVERY:
+            return self._discover(request)
         if len(path) == 2 and path[0] == "file":
             return self._stager.file(request, path[1], now)
-        return aiocoap.Message(code=aiocoap.NOT_FOUND)
-
-    def _post(
-        self, request: aiocoap.Message, action: Callable[[bytes], aiocoap.Message]
-    ) -> aiocoap.Message:
+        action = self._actions.get(path[0]) if len(path) == 1 else None
+        if action is None:
+            return aiocoap.Message(code=aiocoap.NOT_FOUND)
         if request.code != aiocoap.POST:
             return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
         if request.opt.content_format not in (None, CBOR_FORMAT):
             return aiocoap.Message(code=aiocoap.UNSUPPORTED_CONTENT_FORMAT)
+        if request.opt.accept not in (None, CBOR_FORMAT):
+            return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
         try:
-            return action(request.payload)
+            return action(endpoint, request.payload, now)
         except LinkError:
             return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+
+    def _discover(self, request: aiocoap.Message) -> aiocoap.Message:
+        """The resources as links (RFC 6690); a query is no filter here, as §4.1 allows.
+
+        Files are not among them: a terminal is told of its file by an announcement.
+        """
+        if request.code != aiocoap.GET:
+            return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
+        if request.opt.accept not in (None, LINK_FORMAT):
+            return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
+        links = ",".join(f"</{name}>;ct={CBOR_FORMAT}" for name in sorted(self._actions))
+        return block(request, links.encode(), LINK_FORMAT)
 
     def _register(self, endpoint: str, payload: bytes, now: float) -> aiocoap.Message:
         registration = Registration.decode(payload)

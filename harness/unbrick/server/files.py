@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import aiocoap
+from aiocoap.numbers import OptionNumber
 
 from unbrick.server.records import Records, Update
 from unbrick.wire.messages import FILE_FORMAT, Kind
@@ -62,21 +63,30 @@ class Files:
 
     def block(self, update: Update, request: aiocoap.Message) -> aiocoap.Message:
         """The answer to a request for a block of the file that was announced for an update."""
-        option = request.opt.block2
-        number, exponent = (option[0], option[2]) if option else (0, BLOCK_EXPONENT)
-        if exponent > BLOCK_EXPONENT:
-            return aiocoap.Message(code=aiocoap.BAD_REQUEST)
         differential = update.kind is Kind.DIFFERENTIAL
         base = (update.from_digest,) if differential else ()
         data, etag = self._file(*base, update.digest)
-        start = number << (exponent + 4)
-        if start >= len(data):
-            return aiocoap.Message(code=aiocoap.BAD_OPTION)
-        part = data[start : start + (1 << (exponent + 4))]
-        end = start + len(part)
-        self._sent[update.id] = max(end, self.sent(update.id))
-        response = aiocoap.Message(code=aiocoap.CONTENT, payload=part)
-        response.opt.etag = etag
-        response.opt.content_format = FILE_FORMAT
-        response.opt.block2 = (number, end < len(data), exponent)
+        response = block(request, data, FILE_FORMAT)
+        if response.code == aiocoap.CONTENT:
+            response.opt.etag = etag
+            number, _more, exponent = response.opt.block2
+            end = (number << (exponent + 4)) + len(response.payload)
+            self._sent[update.id] = max(end, self.sent(update.id))
         return response
+
+
+def block(request: aiocoap.Message, data: bytes, content_format: int) -> aiocoap.Message:
+    """The answer with the block of ``data`` that is asked for (RFC 7959 §2.4)."""
+    option = request.opt.block2
+    number, exponent = (option[0], option[2]) if option else (0, BLOCK_EXPONENT)
+    if exponent > BLOCK_EXPONENT:
+        return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+    start = number << (exponent + 4)
+    if start >= len(data):
+        text = f"option {OptionNumber.BLOCK2:d} asks for what is beyond the {len(data)} bytes"
+        return aiocoap.Message(code=aiocoap.BAD_OPTION, payload=text.encode())
+    part = data[start : start + (1 << (exponent + 4))]
+    response = aiocoap.Message(code=aiocoap.CONTENT, payload=part)
+    response.opt.content_format = content_format
+    response.opt.block2 = (number, start + len(part) < len(data), exponent)
+    return response

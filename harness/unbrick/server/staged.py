@@ -29,6 +29,7 @@ from unbrick.server.records import Image, Records, Terminal, Update, UpdateState
 from unbrick.server.restoring import unfit
 from unbrick.server.update_log import UpdateLog
 from unbrick.wire.messages import (
+    FILE_FORMAT,
     Announcement,
     Decision,
     Kind,
@@ -184,6 +185,8 @@ class Stager:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
         if update.state is UpdateState.PENDING:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
+        if request.opt.accept not in (None, FILE_FORMAT):
+            return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
         response = self._files.block(update, request)
         if response.code == aiocoap.CONTENT and update.state is UpdateState.ANNOUNCED:
             with self._records.transaction():

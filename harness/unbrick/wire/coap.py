@@ -1,18 +1,20 @@
 """A CoAP endpoint (RFC 7252) that talks to one peer, without I/O, clock or global randomness.
 
-``aiocoap`` has the codec; the message layer is here so that it can run in virtual time. Times are
-seconds of any clock that never goes back.
+``aiocoap`` has the codec; the message layer is here so that it can run in virtual time, and so is
+what §5.4 says of options, since the codec forgets how they were encoded. Times are seconds of any
+clock that never goes back.
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import aiocoap
 from aiocoap.error import UnparsableMessage
+from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError
 
@@ -27,6 +29,40 @@ MAX_REMEMBERED = 64
 """Requests whose answers are kept for duplicates."""
 
 MAX_TOKEN = 8
+
+DISCOVERY = (".well-known", "core")
+"""The path at which a peer asks which resources there are (RFC 6690 §4)."""
+
+_PAYLOAD_MARKER = 0xFF
+_MAX_OPTION = 0xFFFF
+_MAX_CONTENT_FORMAT = 2  # bytes
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the definition of an option allows; lengths are in bytes."""
+
+    shortest: int
+    longest: int
+    repeatable: bool = False
+
+
+_REQUEST_RULES = {
+    OptionNumber.URI_HOST: _Rule(1, 255),
+    OptionNumber.URI_PORT: _Rule(0, 2),
+    OptionNumber.URI_PATH: _Rule(0, 255, repeatable=True),
+    OptionNumber.ACCEPT: _Rule(0, 2),
+    OptionNumber.BLOCK2: _Rule(0, 3),
+    OptionNumber.PROXY_URI: _Rule(1, 1034),
+    OptionNumber.PROXY_SCHEME: _Rule(1, 255),
+}
+"""Critical options that are recognised (RFC 7252 §5.10, RFC 7959 §2.1)."""
+
+_DISCOVERY_RULES = {**_REQUEST_RULES, OptionNumber.URI_QUERY: _Rule(0, 255, repeatable=True)}
+_RESPONSE_RULES = {OptionNumber.BLOCK2: _Rule(0, 3)}
+
+_Option = tuple[int, int]
+"""Its number and the length of its value, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +88,11 @@ def decode(datagram: bytes) -> aiocoap.Message:
     Raises:
         LinkError: it is not one (RFC 7252 §3).
     """
+    return _decode(datagram)[0]
+
+
+def _decode(datagram: bytes) -> tuple[aiocoap.Message, list[_Option]]:
+    """A message, and its options as they are encoded."""
     if len(datagram) >= 1 and datagram[0] & 0x0F > MAX_TOKEN:
         raise LinkError("CoAP token is too long")
     try:
@@ -62,7 +103,60 @@ def decode(datagram: bytes) -> aiocoap.Message:
         raise LinkError("CoAP message ends in its token")
     if message.code == aiocoap.EMPTY and len(datagram) != 4:
         raise LinkError("empty CoAP message with contents")
-    return message
+    options = _options(datagram[4 + len(message.token) :])
+    formats = [length for number, length in options if number == OptionNumber.CONTENT_FORMAT]
+    if formats and formats[0] > _MAX_CONTENT_FORMAT:
+        message.opt.content_format = None  # An elective option is then passed over (§5.4.3).
+    return message, options
+
+
+def _options(data: bytes) -> list[_Option]:
+    """The options of a message that aiocoap can read; ``data`` is what follows its token."""
+    options: list[_Option] = []
+    number = at = 0
+    while at < len(data):
+        if data[at] == _PAYLOAD_MARKER:
+            if at + 1 == len(data):
+                raise LinkError("CoAP message ends in its payload marker")
+            break
+        delta, length = data[at] >> 4, data[at] & 0x0F
+        at += 1
+        delta, at = _extended(delta, data, at)
+        length, at = _extended(length, data, at)
+        number += delta
+        if number > _MAX_OPTION:
+            raise LinkError("CoAP option number is too large")
+        options.append((number, length))
+        at += length
+    return options
+
+
+def _extended(value: int, data: bytes, at: int) -> tuple[int, int]:
+    """A delta or a length with its extension (RFC 7252 §3.1), and where the next byte is."""
+    if value == 13:
+        return 13 + data[at], at + 1
+    if value == 14:
+        return 269 + int.from_bytes(data[at : at + 2], "big"), at + 2
+    return value, at
+
+
+def _unrecognised(options: list[_Option], rules: Mapping[int, _Rule]) -> int | None:
+    """The first critical option that is not recognised (RFC 7252 §5.4.1), or None.
+
+    It is unknown, too short or too long (§5.4.3), or there once too often (§5.4.5).
+    """
+    last = 0
+    for number, length in options:
+        if number & 1:
+            rule = rules.get(number)
+            if (
+                rule is None
+                or not rule.shortest <= length <= rule.longest
+                or (number == last and not rule.repeatable)
+            ):
+                return number
+        last = number
+    return None
 
 
 def _fill(message: aiocoap.Message, mtype: aiocoap.Type, mid: int, token: bytes) -> aiocoap.Message:
@@ -98,7 +192,7 @@ class CoapEndpoint:
     peer that starts again may use its message ids again for other requests.
 
     Attributes:
-        rejected: datagrams that were not CoAP.
+        rejected: datagrams that were rejected: no CoAP, or with options that nobody here knows.
         duplicates: requests that were answered from memory.
         retransmissions: datagrams of ours that were sent again.
     """
@@ -167,15 +261,15 @@ class CoapEndpoint:
     def receive(self, datagram: bytes, now: float) -> None:
         """Take one datagram of the peer; whatever it holds, it never raises."""
         try:
-            message = decode(datagram)
+            message, options = _decode(datagram)
         except LinkError:
             self.rejected += 1
             self._reject(datagram)
             return
         if message.code.is_request() and message.mtype in (aiocoap.CON, aiocoap.NON):
-            self._answer(message, datagram, now)
+            self._receive_request(message, options, datagram, now)
         elif message.code.is_response() and message.mtype is not aiocoap.RST:
-            self._take_response(message, now)
+            self._take_response(message, options, now)
         elif message.code == aiocoap.EMPTY and message.mtype is aiocoap.ACK:
             self._acknowledged(message.mid, now)
         elif message.code == aiocoap.EMPTY and message.mtype is aiocoap.RST:
@@ -197,7 +291,14 @@ class CoapEndpoint:
         if len(datagram) >= 4 and datagram[0] >> 4 == 0b0100:
             self._send_empty(aiocoap.RST, int.from_bytes(datagram[2:4], "big"))
 
-    def _answer(self, request: aiocoap.Message, datagram: bytes, now: float) -> None:
+    def _receive_request(
+        self, request: aiocoap.Message, options: list[_Option], datagram: bytes, now: float
+    ) -> None:
+        discovery = request.opt.uri_path == DISCOVERY
+        bad = _unrecognised(options, _DISCOVERY_RULES if discovery else _REQUEST_RULES)
+        if bad is not None and request.mtype is aiocoap.NON:
+            self.rejected += 1  # In silence (§5.4.1).
+            return
         while self._remembered and next(iter(self._remembered.values())).until <= now:
             self._remembered.popitem(last=False)
         known = self._remembered.get(request.mid)
@@ -205,7 +306,7 @@ class CoapEndpoint:
             self.duplicates += 1
             self._datagrams.append(known.answer)
             return
-        response = self._handler(request, now)
+        response = self._answer(request, bad, now)
         if request.mtype is aiocoap.CON:
             _fill(response, aiocoap.ACK, request.mid, request.token)
         else:
@@ -219,17 +320,28 @@ class CoapEndpoint:
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
-    def _take_response(self, message: aiocoap.Message, now: float) -> None:
+    def _answer(
+        self, request: aiocoap.Message, unrecognised: int | None, now: float
+    ) -> aiocoap.Message:
+        if unrecognised is not None:
+            text = f"option {unrecognised} is not recognised"
+            return aiocoap.Message(code=aiocoap.BAD_OPTION, payload=text.encode())
+        if request.opt.proxy_uri is not None or request.opt.proxy_scheme is not None:
+            return aiocoap.Message(code=aiocoap.PROXYING_NOT_SUPPORTED)  # §5.10.2
+        return self._handler(request, now)
+
+    def _take_response(self, message: aiocoap.Message, options: list[_Option], now: float) -> None:
         exchange = self._exchange
         expected = (
             exchange is not None
             and message.token == exchange.token
             and (message.mtype is not aiocoap.ACK or message.mid == exchange.mid)
         )
+        good = expected and _unrecognised(options, _RESPONSE_RULES) is None
         if message.mtype is aiocoap.CON:
-            self._send_empty(aiocoap.ACK if expected else aiocoap.RST, message.mid)
+            self._send_empty(aiocoap.ACK if good else aiocoap.RST, message.mid)
         if expected:
-            self._end(message, now)
+            self._end(message if good else None, now)
 
     def _acknowledged(self, mid: int, now: float) -> None:
         exchange = self._exchange
