@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,7 @@ from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import tear, variants
 from unbrick.reference.canonical import canonical
-from unbrick.reference.layout import BLOCK, GEOMETRY
+from unbrick.reference.layout import APPLICATION, BLOCK, GEOMETRY
 from unbrick.reference.links import bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
@@ -126,6 +127,30 @@ def test_a_session_after_the_end_writes_nothing(
     assert run_session(engine, unbrick_releases, STAGED, final).ops == []
 
 
+def test_an_update_that_never_happens_is_a_violation(unbrick_releases: Releases) -> None:
+    """1.2.0 fails its trial and is taken back: nobody has said that this is to be."""
+    wanted = replace(find_scenario("fallback"), ends_with=())
+    target = ReferenceTarget(wanted, unbrick_releases)
+    violation = target.run(target.start()).violation
+    assert violation is not None
+    assert violation[0] == "not-updated"
+    assert "1.0.0 runs where 1.2.0 is wanted" in violation[1]
+    assert "trial failed" in violation[1]
+
+
+def test_what_lies_behind_an_image_is_no_violation(
+    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
+) -> None:
+    """A torn erase of the next block may leave it; no hash covers it."""
+    final = staged[1].final
+    assert final is not None
+    behind = APPLICATION.offset + BLOCK + 64
+    state = replace(final, cells=final.cells.with_range(behind, b"\x5a" * 512))
+    outcome = run_session(engine, unbrick_releases, STAGED, state)
+    assert outcome.violation is None
+    assert outcome.ops == []
+
+
 def test_a_small_search_closes(phonebook: ReferenceTarget) -> None:
     result = run_campaign(phonebook)
     assert result.violations == []
@@ -198,7 +223,10 @@ def test_a_failing_case_is_reduced_to_its_faults() -> None:
 
 @pytest.mark.parametrize("cuts", ["", "/3", "/20-half"])
 def test_qemu_ends_a_case_as_the_in_process_engine_does(
-    engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome], cuts: str
+    engine: InProcessEngine,
+    unbrick_releases: Releases,
+    staged: tuple[State, Outcome],
+    cuts: str,
 ) -> None:
     try:
         other = QemuEngine()

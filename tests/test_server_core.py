@@ -343,9 +343,23 @@ def test_a_failure_that_is_reported_ends_the_update(world: World) -> None:
 def test_a_failure_whose_report_was_lost_is_learnt_from_the_registration(world: World) -> None:
     world.transferring()
     world.report(Phase.REWRITING)
-    world.register(last_update_id=1, last_result=Result.INTERRUPTED)
+    world.register(last_update_id=1, last_result=Result.SIGNATURE_WRONG)
     assert world.state == UpdateState.FAILED
-    assert world.update.result is Result.INTERRUPTED
+    assert world.update.result is Result.SIGNATURE_WRONG
+
+
+def test_an_update_that_the_power_has_interrupted_is_announced_again(world: World) -> None:
+    """It is still wanted, and nothing of it was written."""
+    world.transferring()
+    world.report(Phase.REWRITING)
+    world.register(last_update_id=1, last_result=Result.INTERRUPTED)
+    assert world.state == UpdateState.REWRITING
+    (outgoing,) = world.poll()
+    assert outgoing.message.code is aiocoap.GET
+    idle = Status(phase=Phase.IDLE, update_id=0, received=0, file_size=0)
+    response = aiocoap.Message(code=aiocoap.CONTENT, payload=idle.encode())
+    world.core.outcome(outgoing.ticket, response, world.now)
+    assert world.state == UpdateState.ANNOUNCED
 
 
 def test_an_old_verdict_about_another_update_is_not_taken_for_this_one(world: World) -> None:

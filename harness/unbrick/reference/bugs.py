@@ -114,7 +114,7 @@ BUGS = (
         "HEADER_FIRST",
         "The image is programmed with its header first, and boot trusts a header that is there.",
         "staged",
-        ("forged", "bricked", "executed-or-programmed-wrongly"),
+        ("forged", "rejected", "bricked", "executed-or-programmed-wrongly"),
         depth=1,
         partition="application",
     ),

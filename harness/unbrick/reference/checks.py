@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
 from unbrick.reference.layout import APPLICATION, BLOCK
-from unbrick.reference.story import SERIAL, inspect_once
+from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
 
@@ -25,7 +25,8 @@ def check_end(story: Story) -> None:
     """Invariants 3 and 5, at the end of a session."""
     nor = story.engine.read_nor()
     try:
-        running = inspect_once(nor[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff"))
+        # A torn operation may leave bytes behind the image; no hash covers them, and nothing asks.
+        running = inspect_installed(nor[APPLICATION.offset : APPLICATION.end])
     except ImageError as error:
         raise Violation("forged", f"what runs is no image: {error}") from error
     signed = {
@@ -47,6 +48,26 @@ def check_end(story: Story) -> None:
         newest = max(u.version for u in updates)
         if running.version < newest:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
+    check_outcome(story, signed[running.digest])
+
+
+def check_outcome(story: Story, running: str) -> None:
+    """What the scenario wants has come about: an update that never happens is a violation.
+
+    Over a bad link an update may fail for good reasons; then the server must know of it.
+    """
+    wanted = story.scenario.outcomes
+    if running in wanted or story.link_is_bad:
+        return
+    updates = [u for u in story.store.updates(SERIAL) if not u.restoration]
+    said = ", ".join(
+        f"the update to {u.version} is {u.state.value}: {u.result.text if u.result else 'nothing'}"
+        for u in updates
+    )
+    expected = " or ".join(wanted)
+    raise Violation(
+        "not-updated", f"{running} runs where {expected} is wanted ({said or 'no update'})"
+    )
 
 
 def is_of_application(op: FlashOp) -> bool:
@@ -86,6 +107,6 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
     untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
     if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
         return
-    nor = before.image()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
-    if nor in story.releases.signed.values():
+    nor = before.image()[APPLICATION.offset : APPLICATION.end]
+    if any(nor.startswith(image) for image in story.releases.signed.values()):
         raise Violation("needless", "boot wants to be restored, and the application is whole")

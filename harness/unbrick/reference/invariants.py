@@ -6,6 +6,7 @@ INVARIANTS = {
     "restless": "1: a healthy terminal writes nothing",
     "needless": "1: no person is needed while the application is intact",
     "untried": "1: software that fails its trial does not stay",
+    "not-updated": "1: an update that is wanted comes about",
     "rejected": "1: a good update is taken",
     "data-lost": "2: nothing of the user's is lost",
     "data-read": "2: nobody but the terminal can read the user's data",

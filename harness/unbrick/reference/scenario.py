@@ -52,6 +52,8 @@ class Scenario:
             the application is being ``erased``.
         echoed: what was said in an earlier start of the resident program comes once more.
         tampered: when the data is given back, it is changed on its way, the first time.
+        ends_with: releases of which one must run in the end, where that is not the newest that is
+            wanted: a scenario in which an update must fail says so here.
         latency: seconds that a message takes over the wireless link, one way.
     """
 
@@ -76,7 +78,17 @@ class Scenario:
     recalled: str = ""
     echoed: bool = False
     tampered: bool = False
+    ends_with: tuple[str, ...] = ()
     latency: float = LATENCY
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The releases of which one must run in the end."""
+        if self.ends_with:
+            return self.ends_with
+        wanted = (self.installed, *self.before, *self.updates, self.interrupted_by)
+        newest = [version for version in wanted if version]
+        return (newest[-1],) if newest else (*self.published, self.rescue)
 
     @property
     def mortal(self) -> bool:
@@ -123,6 +135,7 @@ SCENARIOS = {
             rescue="1.0.0",
             published=("1.0.0",),
             differences="forged",
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "overtaken",
@@ -157,6 +170,7 @@ SCENARIOS = {
             "1.0.0 is updated to 1.2.0, which fails its trial, and 1.1.0 is restored",
             updates=("1.2.0",),
             unfit=("1.2.0",),
+            ends_with=("1.1.0",),
         ),
         Scenario("idle", "a healthy 1.1.0 of which nothing is wanted", before=("1.1.0",)),
         Scenario(
@@ -209,6 +223,7 @@ SCENARIOS = {
             rescue_by="link",
             published=("1.0.0",),
             unfit=("1.2.0",),
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "either",
@@ -269,6 +284,7 @@ SCENARIOS = {
             published=("1.0.0",),
             imposter="forged 1.1.0",
             commanded=True,
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "commandedfailing",
@@ -278,6 +294,7 @@ SCENARIOS = {
             published=("1.0.0",),
             unfit=("1.2.0",),
             commanded=True,
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "recalled",
@@ -287,6 +304,7 @@ SCENARIOS = {
             published=("1.0.0",),
             commanded=True,
             recalled="backed up",
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "recalledlate",
@@ -307,6 +325,7 @@ SCENARIOS = {
             published=("1.0.0",),
             imposter="damaged 2.0.0",
             commanded=True,
+            ends_with=("1.0.0",),
         ),
         Scenario(
             "hasty",

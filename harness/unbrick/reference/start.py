@@ -45,6 +45,7 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
         interrupted_by=None,
         saved=(),
         commanded=False,
+        ends_with=(),
         meddled=False,
         recalled="",
         echoed=False,

@@ -67,6 +67,16 @@ def inspect_once(image: bytes) -> ImageInfo:
     return inspect(image)
 
 
+@lru_cache(maxsize=64)
+def inspect_installed(partition: bytes) -> ImageInfo:
+    """What the image in the application's partition is, whatever lies behind it.
+
+    Raises:
+        ImageError: there is none.
+    """
+    return inspect(partition, trailing=True)
+
+
 @lru_cache(maxsize=16)
 def inspect_as_claimed(image: bytes, genuine: ImageInfo) -> ImageInfo:
     """What an imposter claims to be, with the signature that it has."""
@@ -184,7 +194,7 @@ class Story:
             self.bench.peers.append(_Repentance(self))
         self._held = link.held if link else ()
         self.first_prompt: float | None = None
-        self._link_is_bad = link is not None
+        self.link_is_bad = link is not None
 
     def new_server(self) -> ServerCore:
         """A server that goes on from the records."""
@@ -300,7 +310,7 @@ class Story:
         ended = self.store.update(update)
         if self.scenario.differences == "forged" or self.scenario.imposter:
             return
-        if ended and self._is_unfounded(ended) and not self._link_is_bad:
+        if ended and self._is_unfounded(ended) and not self.link_is_bad:
             raise Violation("rejected", f"the update to {version} ended with {ended.result}")
 
     def _state(self, update: int) -> UpdateState:

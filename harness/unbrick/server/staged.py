@@ -125,7 +125,9 @@ class Stager:
             return
         runs = terminal.state is TerminalState.APPLICATION
         mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
-        if mine and not runs and terminal.last_result in _BROKEN_OFF:
+        interrupted = runs and terminal.last_result is Result.INTERRUPTED
+        broken_off = not runs and terminal.last_result in _BROKEN_OFF
+        if mine and (interrupted or broken_off):
             return  # It goes on: what the terminal is to run has not changed.
         if mine and terminal.last_result in _FULL_MAY_DO:
             self._give_up_difference(update, terminal.last_result, now)
