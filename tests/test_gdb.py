@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import shutil
 import socket
 import subprocess
@@ -20,12 +21,14 @@ from unbrick.campaign.replay import debug
 from unbrick.cli import cli
 from unbrick.engine.gdbstub import (
     LONGEST,
+    MONITOR,
     MOST_BREAKPOINTS,
     Connection,
     DebuggedEngine,
     DebuggerGoneError,
     wait_for_debugger,
 )
+from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.errors import PortError
 from unbrick.image.factory import factory_image
 from unbrick.image.release import Releases
@@ -169,6 +172,10 @@ def test_registers_and_sram_are_written(terminal: Terminal) -> None:
         "P0=ff",
         "Z0,0",
         "qXfer:features:read:target.xml:0",
+        "Z2,0",
+        "Z2,0,0",
+        "Z3,ffffffff,2",
+        "qRcmd,6",
     ],
 )
 def test_what_cannot_be_is_an_error(terminal: Terminal, packet: str) -> None:
@@ -177,9 +184,8 @@ def test_what_cannot_be_is_an_error(terminal: Terminal, packet: str) -> None:
 
 
 def test_what_is_not_known_gets_an_empty_answer(terminal: Terminal) -> None:
-    assert [terminal.ask(text) for text in ("", "vMustReplyEmpty", "qSymbol::", "Z2,0,4", "!")] == [
-        ""
-    ] * 5
+    for packet in ("", "vMustReplyEmpty", "qSymbol::", "Z5,0,4", "qXfer:osdata:read::0,4", "!"):
+        assert terminal.ask(packet) == ""
 
 
 def test_breakpoints_are_bounded(terminal: Terminal) -> None:
@@ -188,6 +194,215 @@ def test_breakpoints_are_bounded(terminal: Terminal) -> None:
     assert terminal.ask("Z1,8000,4") == "E02"
     assert terminal.ask("z1,0,4") == "OK"
     assert terminal.ask("Z1,8000,4") == "OK"
+
+
+# What is watched --------------------------------------------------------------------------------
+
+CODE, DATA, OTHER = SRAM + 0x1000, SRAM + 0x8000, SRAM + 0x9000
+THUMB = "33000020"  # the CPSR, in the order of its bytes: system mode, Thumb
+UART0 = 0x10009000
+
+PROGRAM = {
+    "movs r0, #1": "0120",
+    "cmp r0, #1": "0128",
+    "itttt eq": "01bf",
+    "streq r0, [r1]": "0860",
+    "addeq r0, #1": "401c",
+    "streq r0, [r2]": "1060",
+    "moveq r3, #7": "0723",
+    "ldr r4, [r1]": "0c68",
+    "strb r0, [r1, #3]": "c870",
+    "str.w r0, [r1, #-2]": "41f8020c",
+    "stmia r1!, {r0, r3}": "09c1",
+    "b .": "fee7",
+}
+"""Thumb instructions and how they are encoded."""
+PLACES = {
+    text: CODE + sum(len(code) // 2 for code in list(PROGRAM.values())[:number])
+    for number, text in enumerate(PROGRAM)
+}
+
+
+def put_program(terminal: Terminal, r1: int = DATA, r2: int = OTHER) -> None:
+    """The terminal is to execute PROGRAM next, and stops at its end."""
+    code = "".join(PROGRAM.values())
+    assert terminal.ask(f"M{CODE:x},{len(code) // 2:x}:{code}") == "OK"
+    for number, value in ((1, r1), (2, r2), (15, CODE)):
+        data = value.to_bytes(4, "little").hex()
+        assert terminal.ask(f"P{number:x}={data}") == "OK"
+    assert terminal.ask(f"P10={THUMB}") == "OK"
+    assert terminal.ask(f"Z1,{PLACES['b .']:x},2") == "OK"
+
+
+def where(terminal: Terminal) -> str:
+    """The instruction that is executed next."""
+    pc = terminal.register(15)
+    return next(text for text, place in PLACES.items() if place == pc)
+
+
+def all_stops(terminal: Terminal) -> list[tuple[str, str]]:
+    """Why the terminal stops, and before what, until the end of PROGRAM."""
+    stops = []
+    while (why := terminal.ask("c")) != "S05":
+        assert terminal.ask("?") == why
+        stops.append((why, where(terminal)))
+    assert where(terminal) == "b ."
+    return stops
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "places"),
+    [
+        (
+            2,
+            "watch",
+            ["streq r0, [r1]", "strb r0, [r1, #3]", "str.w r0, [r1, #-2]", "stmia r1!, {r0, r3}"],
+        ),
+        (3, "rwatch", ["ldr r4, [r1]"]),
+        (
+            4,
+            "awatch",
+            [
+                "streq r0, [r1]",
+                "ldr r4, [r1]",
+                "strb r0, [r1, #3]",
+                "str.w r0, [r1, #-2]",
+                "stmia r1!, {r0, r3}",
+            ],
+        ),
+    ],
+)
+def test_a_watchpoint_stops_before_each_access(
+    terminal: Terminal, kind: int, word: str, places: list[str]
+) -> None:
+    put_program(terminal)
+    assert terminal.ask(f"M{DATA - 4:x},10:{bytes(16).hex()}") == "OK"
+    assert terminal.ask("c") == "S05"
+    unwatched = terminal.ask("g"), terminal.ask(f"m{DATA - 4:x},10")
+    put_program(terminal)
+    assert terminal.ask(f"M{DATA - 4:x},10:{bytes(16).hex()}") == "OK"
+    assert terminal.ask(f"Z{kind},{DATA:x},4") == "OK"
+    addresses = {"strb r0, [r1, #3]": DATA + 3}
+    assert all_stops(terminal) == [
+        (f"T05{word}:{addresses.get(place, DATA):x};", place) for place in places
+    ]
+    assert (terminal.ask("g"), terminal.ask(f"m{DATA - 4:x},10")) == unwatched
+    assert terminal.ask(f"z{kind},{DATA:x},4") == "OK"
+    put_program(terminal)
+    assert all_stops(terminal) == []
+
+
+def test_nothing_is_done_behind_a_watchpoint_before_it_is_let_go(terminal: Terminal) -> None:
+    put_program(terminal)
+    assert terminal.ask(f"M{DATA:x},4:efbeadde") == "OK"
+    assert terminal.ask(f"M{OTHER:x},4:efbeadde") == "OK"
+    assert terminal.ask(f"Z2,{DATA:x},4") == "OK"
+    assert terminal.ask(f"Z4,{OTHER:x},1") == "OK"
+    assert terminal.ask("c") == f"T05watch:{DATA:x};"
+    assert where(terminal) == "streq r0, [r1]"  # and the rest of that block is in an IT block
+    assert terminal.register(0) == 1
+    assert terminal.ask(f"m{DATA:x},4") == terminal.ask(f"m{OTHER:x},4") == "efbeadde"
+    assert terminal.ask("s") == f"T05awatch:{OTHER:x};"  # an IT block is one step
+    assert where(terminal) == "streq r0, [r2]"
+    assert terminal.register(0) == 2
+    assert terminal.ask(f"m{DATA:x},4") == "01000000"
+    assert terminal.ask(f"m{OTHER:x},4") == "efbeadde"
+    assert terminal.ask(f"z2,{DATA:x},4") == "OK"
+    assert terminal.ask("s") == "S05"  # as GDB does, to see what has become of the value
+    assert where(terminal) == "ldr r4, [r1]"
+    assert (terminal.register(3), terminal.ask(f"m{OTHER:x},4")) == (7, "02000000")
+
+
+def test_a_step_is_one_instruction_and_stops_before_what_is_watched(terminal: Terminal) -> None:
+    put_program(terminal)
+    assert terminal.ask(f"Z3,{DATA:x},4") == "OK"
+    for place in ("cmp r0, #1", "itttt eq", "ldr r4, [r1]"):
+        assert terminal.ask("s") == "S05"
+        assert where(terminal) == place
+    assert terminal.ask("s") == f"T05rwatch:{DATA:x};"
+    assert where(terminal) == "ldr r4, [r1]"
+    for place in list(PROGRAM)[list(PROGRAM).index("ldr r4, [r1]") + 1 :]:
+        assert terminal.ask("s") == "S05"
+        assert where(terminal) == place
+
+
+def test_neighbours_of_what_is_watched_are_not(terminal: Terminal) -> None:
+    put_program(terminal)
+    assert terminal.ask(f"Z4,{DATA - 4:x},2") == "OK"
+    assert terminal.ask(f"Z4,{DATA + 8:x},4") == "OK"
+    assert all_stops(terminal) == []
+
+
+def test_a_device_is_watched_and_not_touched_meanwhile(terminal: Terminal) -> None:
+    terminal.engine.wire.read()
+    put_program(terminal, r1=OTHER, r2=UART0 + 0x2C)  # the line control, for one
+    assert terminal.ask(f"Z4,{UART0 + 0x2C:x},4") == "OK"
+    assert terminal.ask("c") == f"T05awatch:{UART0 + 0x2C:x};"
+    assert where(terminal) == "streq r0, [r2]"
+    assert terminal.ask("c") == "S05"
+    assert terminal.engine.faults == []
+
+
+def test_watchpoints_are_bounded_and_outlive_a_reset(terminal: Terminal) -> None:
+    for number in range(MOST_WATCHPOINTS):
+        assert terminal.ask(f"Z2,{DATA + 16 * number:x},4") == "OK"
+    assert terminal.ask(f"Z2,{DATA:x},4") == "OK"  # it is there already
+    assert terminal.ask(f"Z2,{OTHER:x},4") == "E01"
+    assert terminal.ask(f"z2,{DATA:x},4") == "OK"
+    assert terminal.ask(f"z2,{DATA:x},4") == "OK"
+    assert terminal.ask(f"Z2,{OTHER:x},4") == "OK"
+    terminal.engine.power_off()
+    terminal.engine.power_on()
+    put_program(terminal)
+    assert terminal.ask("c") == f"T05watch:{OTHER:x};"
+    assert terminal.ask("D") == "OK"
+    assert terminal.hung_up()
+    assert terminal.engine.watchpoints == frozenset()
+
+
+def test_without_watchpoints_the_run_is_the_same_and_no_hook_is_left(
+    unbrick_releases: Releases,
+) -> None:
+    """Virtual time, blocks and contents are the same whether something was watched or not."""
+    ends = []
+    for watched in (False, True):
+        with InProcessEngine() as engine:
+            engine.load_nor(factory_image(unbrick_releases.boot, None, "UB-000001"))
+            engine.power_on()
+            if watched:
+                engine.set_watchpoint(Watchpoint(0x60000000, 4, "access"))
+            for _ in range(20):
+                engine.advance(0.01)
+            ends.append((engine.now, engine.blocks, engine.read_sram(), engine.wire.read()))
+    assert ends[0] == ends[1]
+
+
+def test_a_debugger_is_told_what_memory_there_is(terminal: Terminal) -> None:
+    assert "qXfer:memory-map:read+" in terminal.ask("qSupported:hwbreak+")
+    said = terminal.ask("qXfer:memory-map:read::0,ffb")
+    assert said[0] == "l"
+    assert re.findall(r'<memory type="(.+?)" start="(.+?)" length="(.+?)"/>', said) == [
+        ("rom", "0x0", hex(BOARD.nor.modelled)),
+        ("ram", hex(SRAM), hex(BOARD.sram.size)),
+    ]
+
+
+def test_the_monitor_says_what_it_can_do(terminal: Terminal) -> None:
+    def monitor(line: str) -> str:
+        answers = [terminal.ask(f"qRcmd,{line.encode().hex()}")]
+        while answers[-1] != "OK":
+            answers.append(terminal.answer())
+        assert all(answer.startswith("O") for answer in answers)
+        return "".join(bytes.fromhex(answer[1:]).decode() for answer in answers[:-1])
+
+    names = [line.split()[0] for line in monitor("help").splitlines()]
+    assert names == sorted(MONITOR, key=list(MONITOR).index)
+    assert monitor("") == monitor("help")
+    for name in names:
+        assert monitor(name).strip()
+    for line in ("nonsense", "time 5", "help \x00\xff"):
+        assert "`monitor help`" in monitor(line)
+    assert monitor("time").startswith("0.000000000 s")
 
 
 def test_a_damaged_packet_is_asked_for_again(terminal: Terminal) -> None:
@@ -325,3 +540,51 @@ def test_gdb_is_shown_where_the_power_is_lost(gdb: str, unbrick_releases: Releas
     assert start > lost  # power-on of the case itself
     assert "exited normally" in said[start:]
     assert not killed
+
+
+def test_gdb_watches_memory_and_devices(gdb: str, unbrick_releases: Releases) -> None:
+    said, killed = run_gdb(
+        gdb,
+        unbrick_releases,
+        "phonebook",
+        [
+            f"add-symbol-file {unbrick_releases.firmware.applications['1.0.0'].elf}",
+            "watch geometry.size",
+            "continue",
+            "backtrace",
+            "continue",
+            "delete",
+            "rwatch geometry.size",
+            "continue",
+            "delete",
+            f"awatch *(unsigned *){UART0:#x}",
+            "continue",
+            "kill",
+        ],
+    )
+    zeroed, read, sent = (said.index(word) for word in ("in agent_load", "Value = ", "uart_put ("))
+    assert "Hardware watchpoint 1: geometry.size" in said
+    assert "New value = 0\nmemset (" in said[:zeroed]
+    assert f"Old value = 0\nNew value = {BOARD.nor.size}" in said[zeroed:read]
+    assert "Hardware read watchpoint 2" in said[zeroed:read]
+    assert f"Value = {BOARD.nor.size}" in said[read:sent]
+    assert "in nor_lock_down (" in said[read:sent]
+    assert "Hardware access (read/write) watchpoint 3" in said[read:sent]
+    assert killed
+
+
+def test_gdb_knows_the_memories_and_asks_the_monitor(gdb: str, unbrick_releases: Releases) -> None:
+    said, killed = run_gdb(
+        gdb,
+        unbrick_releases,
+        "phonebook",
+        ["info mem", "tbreak *0x1000", "print *(int *)0x10009000", "monitor help", "kill"],
+    )
+    assert "memory regions provided by the target" in said
+    assert f"0x00000000 {BOARD.nor.modelled:#010x} ro" in said
+    assert f"{SRAM:#010x} {BOARD.sram.end:#010x} rw" in said
+    assert "using hardware breakpoints for read-only addresses" in said
+    assert "Cannot access memory at address 0x10009000" in said
+    for name, (text, _) in MONITOR.items():
+        assert f"{name:<8}{text}" in said
+    assert killed

@@ -107,6 +107,17 @@ struct gic {
     uint32_t enable[4];
 };
 
+enum { REG_CPSR = 3, REG_LR = 10, REG_PC = 11, REG_SP = 12, REG_D0 = 14, REG_R0 = 66 };
+
+#define REGISTERS 48u /* R0 to R12, SP, LR, CPSR, D0 to D31 */
+
+struct hit {      /* of an instruction that accesses what is watched */
+    bool pending; /* it is not to be executed, and nothing behind it, until the emulator stops */
+    unsigned watch;
+    uint32_t address, pc;
+    uint64_t registers[REGISTERS];
+};
+
 struct board {
     struct unicorn u;
     uint8_t *nor, *sram;
@@ -131,6 +142,10 @@ struct board {
     uint64_t cut_before;
     uint8_t *code_sizes;
     uint32_t job_serial;
+    struct watch watches[WATCHES];
+    size_t watch_count;
+    uint32_t passed; /* address of an instruction that may access what is watched */
+    struct hit hit;
 };
 
 static void fault(struct board *b, uint32_t kind, uint32_t address, uint32_t detail) {
@@ -1070,22 +1085,26 @@ static void private_write(struct board *b, uint32_t offset, uint32_t value) {
 
 /* ---------------------------------------------------------------- bus ---- */
 
-static void spend(struct board *b) {
+/* An access to a device takes time, and takes place unless a watch was to stop the CPU before. */
+static bool takes_place(struct board *b) {
+    if (b->hit.pending)
+        return false;
     b->now += ACCESS_NS;
+    return true;
 }
 
 uint64_t board_mmio_nor_read(void *uc, uint64_t offset, unsigned size, void *user) {
     (void)uc;
     struct board *b = user;
-    spend(b);
+    if (!takes_place(b))
+        return 0;
     return nor_read(b, (uint32_t)offset, size);
 }
 
 void board_mmio_nor_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user) {
     (void)uc;
     struct board *b = user;
-    spend(b);
-    if (!b->stuck)
+    if (takes_place(b) && !b->stuck)
         nor_write(b, (uint32_t)offset, size, (uint32_t)value);
 }
 
@@ -1095,7 +1114,8 @@ uint64_t board_mmio_motherboard_read(void *uc, uint64_t offset, unsigned size, v
     (void)size;
     struct board *b = user;
     uint32_t reg = offset & 0xfff;
-    spend(b);
+    if (!takes_place(b))
+        return 0;
     switch (offset >> 12) {
     case 0x00:
         if (reg == 0x5c)
@@ -1120,8 +1140,7 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
     (void)size;
     struct board *b = user;
     uint32_t reg = offset & 0xfff, word = (uint32_t)value;
-    spend(b);
-    if (b->stuck)
+    if (!takes_place(b) || b->stuck)
         return;
     switch (offset >> 12) {
     case 0x00:
@@ -1150,7 +1169,8 @@ uint64_t board_mmio_private_read(void *uc, uint64_t offset, unsigned size, void 
     (void)uc;
     (void)size;
     struct board *b = user;
-    spend(b);
+    if (!takes_place(b))
+        return 0;
     return private_read(b, (uint32_t)offset);
 }
 
@@ -1159,14 +1179,14 @@ void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t
     (void)uc;
     (void)size;
     struct board *b = user;
-    spend(b);
-    if (!b->stuck)
+    if (takes_place(b) && !b->stuck)
         private_write(b, (uint32_t)offset, (uint32_t)value);
 }
 
 /* ---------------------------------------------------------------- CPU ---- */
 
-enum { REG_PC = 11, REG_CPSR = 3, THUMB = 0x20, CPSR_I_F = 0xc0 };
+enum { THUMB = 0x20, CPSR_I_F = 0xc0 };
+#define NOWHERE 1u /* where no instruction begins */
 
 /* Remembers how long the block at an address is, in halfwords; the NOR first, then the SRAM. */
 static void note_code(struct board *b, uint32_t address, uint32_t size) {
@@ -1229,9 +1249,56 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
     (void)value;
     struct board *b = user;
     enum { WRITE_PROT = 22, FETCH_PROT = 24 };
-    if (b->hidden && address < NOR_MODELLED && type != WRITE_PROT)
+    if (b->hidden && address < NOR_MODELLED && type != WRITE_PROT && !b->hit.pending)
         fatal(b, type == FETCH_PROT ? FAULT_BUSY_FETCH : FAULT_BUSY_READ, (uint32_t)address, 0);
     return false;
+}
+
+static int register_name(unsigned number) {
+    static const int others[] = {REG_SP, REG_LR, REG_CPSR};
+    if (number < 13)
+        return REG_R0 + (int)number;
+    return number < 16 ? others[number - 13] : REG_D0 + (int)number - 16;
+}
+
+/* Accesses of the CPU near to what is watched, before they take place. Unicorn has put the CPU into
+ * the state in which it began the instruction, but cannot stop there: the rest of the block may be
+ * executed. Until it stops nothing is written, and the state is kept to go back to it. */
+void board_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user) {
+    enum { MEM_WRITE = 17, READ_EXEC = 1 | 4 };
+    struct board *b = user;
+    struct hit *h = &b->hit;
+    const uint32_t kind = type == MEM_WRITE ? WATCH_WRITE : WATCH_READ;
+    const uint64_t last = address + (uint64_t)size - 1;
+    uint32_t pc = 0;
+    (void)value;
+    b->u.reg_read(uc, REG_PC, &pc);
+    for (unsigned i = 0; i < b->watch_count && !h->pending; i++) {
+        const struct watch *w = &b->watches[i];
+        if (!(w->kinds & kind) || last < w->first || address > w->last || pc == b->passed)
+            continue;
+        *h = (struct hit){.pending = true, .watch = i, .pc = pc};
+        h->address = address < w->first ? w->first : (uint32_t)address;
+        for (unsigned number = 0; number < REGISTERS; number++)
+            b->u.reg_read(uc, register_name(number), &h->registers[number]);
+        b->u.mem_protect(uc, SRAM_BASE, SRAM_SIZE, READ_EXEC);
+        b->stopping = true;
+        b->end = 0;
+        b->u.emu_stop(uc);
+    }
+    leave_it_block(b, uc);
+}
+
+/* The emulator has stopped: as if it had done so before the instruction. */
+static int stopped_by_watch(struct board *b) {
+    enum { ALL = 7 };
+    struct hit *h = &b->hit;
+    for (unsigned number = 0; number < REGISTERS; number++)
+        b->u.reg_write(b->u.uc, register_name(number), &h->registers[number]);
+    b->u.mem_protect(b->u.uc, SRAM_BASE, SRAM_SIZE, ALL);
+    b->pc = h->pc;
+    h->pending = b->waiting = false;
+    return STOP_WATCH;
 }
 
 static int stopped_by_error(struct board *b, int error) {
@@ -1269,6 +1336,8 @@ int board_run(struct board *b, uint64_t until) {
         b->stopping = false;
         b->u.reg_read(b->u.uc, REG_CPSR, &cpsr);
         int error = b->u.emu_start(b->u.uc, b->pc | (cpsr & THUMB ? 1 : 0), UINT32_MAX, 0, 0);
+        if (b->hit.pending)
+            return stopped_by_watch(b);
         b->u.reg_read(b->u.uc, REG_PC, &b->pc);
         if (error)
             return stopped_by_error(b, error);
@@ -1330,6 +1399,7 @@ struct board *board_new(uint8_t *nor, uint8_t *sram) {
     b->nor = nor;
     b->sram = sram;
     b->cut_before = NEVER;
+    b->passed = NOWHERE;
     b->dirty_low = UINT32_MAX;
     b->uarts[0].watch = '\n';
     b->uarts[1].watch = 0xc0;
@@ -1470,16 +1540,34 @@ void board_break(struct board *b) {
     b->u.emu_stop(b->u.uc);
 }
 
-/* Execute one instruction; waiting for an interrupt is over at once. */
-int board_step(struct board *b) {
+/* What is watched from now on; the host sees to it that board_on_access() is called for it. */
+void board_watch(struct board *b, const struct watch *watches, size_t count) {
+    b->watch_count = count < WATCHES ? count : WATCHES;
+    if (count)
+        memcpy(b->watches, watches, b->watch_count * sizeof *watches);
+}
+
+/* Which watch the last STOP_WATCH was for, and where the access would begin in it. */
+unsigned board_watch_hit(const struct board *b, uint32_t *address) {
+    *address = b->hit.address;
+    return b->hit.watch;
+}
+
+/* Execute one instruction, also one that accesses what is watched if it is to be passed; waiting
+ * for an interrupt is over at once. Unicorn takes an IT block for one instruction. */
+int board_step(struct board *b, bool pass) {
     uint32_t cpsr = 0;
     if (!b->powered || b->stuck)
         return b->stuck;
     b->waiting = b->stopping = false;
     b->reason = STOP_TIME;
     b->until = b->end = NEVER;
+    b->passed = pass ? b->pc : NOWHERE;
     b->u.reg_read(b->u.uc, REG_CPSR, &cpsr);
     int error = b->u.emu_start(b->u.uc, b->pc | (cpsr & THUMB ? 1 : 0), UINT32_MAX, 0, 1);
+    b->passed = NOWHERE;
+    if (b->hit.pending)
+        return stopped_by_watch(b);
     b->u.reg_read(b->u.uc, REG_PC, &b->pc);
     return error ? stopped_by_error(b, error) : b->reason;
 }

@@ -55,6 +55,16 @@ enum stop_reason {
     STOP_RESET,    /* the firmware asked for a reset of the board: power off and on */
     STOP_BREAK,    /* the host asked for it, see board_break() */
     STOP_HALTED,   /* earlier fault: nothing runs until power goes off and on */
+    STOP_WATCH,    /* before an instruction that accesses what is watched, see board_watch() */
+};
+
+enum watch_kind { WATCH_READ = 1, WATCH_WRITE = 2 };
+
+#define WATCHES 16u
+
+struct watch {
+    uint32_t first, last; /* addresses, both watched */
+    uint32_t kinds;
 };
 
 struct board;
@@ -97,6 +107,7 @@ void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user);
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user);
 bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
+void board_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
 size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity);
@@ -107,7 +118,9 @@ size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capa
 void board_op_data(const struct board *b, size_t op, uint8_t *out);
 void board_forget(struct board *b);
 void board_break(struct board *b);
-int board_step(struct board *b);
+void board_watch(struct board *b, const struct watch *watches, size_t count);
+unsigned board_watch_hit(const struct board *b, uint32_t *address);
+int board_step(struct board *b, bool pass);
 uint32_t board_pc(const struct board *b);
 void board_set_pc(struct board *b, uint32_t pc);
 void board_watch_code(struct board *b, uint8_t *sizes);

@@ -28,6 +28,7 @@ class Stop(IntEnum):
     RESET = 4
     BREAK = 5
     HALTED = 6
+    WATCH = 7
 
 
 FAULT_KINDS = {
@@ -69,6 +70,12 @@ class COp(c.Structure):
         ("end", c.c_uint64),
         ("data", c.c_uint64),
     )
+
+
+class CWatch(c.Structure):
+    """``struct watch``."""
+
+    _fields_ = (("first", c.c_uint32), ("last", c.c_uint32), ("kinds", c.c_uint32))
 
 
 class CUnicorn(c.Structure):
@@ -115,7 +122,9 @@ def _load() -> Any:
         "board_op_data": (None, [board, size, c.c_char_p]),
         "board_forget": (None, [board]),
         "board_break": (None, [board]),
-        "board_step": (c.c_int, [board]),
+        "board_watch": (None, [board, c.POINTER(CWatch), size]),
+        "board_watch_hit": (c.c_uint, [board, c.POINTER(c.c_uint32)]),
+        "board_step": (c.c_int, [board, c.c_bool]),
         "board_pc": (c.c_uint32, [board]),
         "board_set_pc": (None, [board, c.c_uint32]),
         "board_watch_code": (None, [board, c.c_void_p]),

@@ -1,7 +1,8 @@
 """A debugger for the in-process engine: GDB's remote serial protocol over a loopback socket.
 
-Source: "Remote Protocol" in the GDB manual. While the debugger has stopped the terminal, virtual
-time stands still, for the peers of the terminal too; its power and its peers are the bench's.
+Source: "Remote Protocol" and "Memory Map Format" in the GDB manual. While the debugger has stopped
+the terminal, virtual time stands still, for the peers of the terminal too; its power and its peers
+are the bench's.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from contextlib import suppress
 from string import hexdigits
 from typing import TYPE_CHECKING
 
+from unbrick.board import BOARD, MAP
 from unbrick.engine.devices import Stop
-from unbrick.engine.inprocess import CPSR, InProcessEngine
+from unbrick.engine.inprocess import CPSR, InProcessEngine, Watchpoint
 from unbrick.errors import EngineError, PortError
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 LONGEST = 0x2000  # bytes of a packet
 MOST_BREAKPOINTS = 64
 IDLE = 0.02  # seconds
+SHOWN = 10
+"""Operations of the flash that ``monitor ops`` tells one by one."""
 REGISTERS = CPSR + 1
+_NOT_OVER = {Stop.CUT, Stop.FAULT, Stop.WATCH}
+"""A step that came back for one of these is not followed by anything."""
 _INTERRUPTED, _TRAP, _FAULT = b"S02", b"S05", b"S0b"
 _POINTERS = {13: ("sp", "data_ptr"), 14: ("lr", "int"), 15: ("pc", "code_ptr")}
 _NAMES = [_POINTERS.get(number, (f"r{number}", "int")) for number in range(16)]
@@ -35,6 +41,18 @@ TARGET = (
     + "".join(f'<reg name="{name}" bitsize="32" type="{kind}"/>' for name, kind in _NAMES)
     + "</feature></target>"
 ).encode()
+MEMORY_MAP = (
+    '<?xml version="1.0"?><!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
+    ' "http://sourceware.org/gdb/gdb-memory-map.dtd"><memory-map>'
+    f'<memory type="rom" start="{MAP.nor:#x}" length="{BOARD.nor.modelled:#x}"/>'
+    f'<memory type="ram" start="{BOARD.sram.base:#x}" length="{BOARD.sram.size:#x}"/>'
+    "</memory-map>"
+).encode()
+"""What a debugger can look at. It takes hardware breakpoints for what it cannot write."""
+
+_TRANSFERS = {"features:read:target.xml": TARGET, "memory-map:read:": MEMORY_MAP}
+_WATCHPOINTS = {"2": "write", "3": "read", "4": "access"}
+_WATCH_WORDS = {"write": "watch", "read": "rwatch", "access": "awatch"}
 
 
 class DebuggerGoneError(EngineError):
@@ -65,6 +83,16 @@ class Connection:
         """
         self._sent = b"$%s#%02x" % (body, sum(body) % 256)
         self._peer.sendall(self._sent)
+
+    def say(self, text: str) -> None:
+        """Have the debugger print something.
+
+        Raises:
+            OSError: the debugger is gone.
+        """
+        data = text.encode()
+        for at in range(0, len(data), LONGEST // 4):
+            self.send(b"O" + data[at : at + LONGEST // 4].hex().encode())
 
     def interrupted(self) -> bool:
         """Whether Ctrl-C has come, without waiting; it is taken. Packets stay.
@@ -131,6 +159,7 @@ class DebuggedEngine(InProcessEngine):
     _stopped = False
     _steps = False
     _resumed_at: int | None = None
+    _stopped_at: int | None = None
 
     def attach(self, connection: Connection) -> None:
         """Let a debugger control the terminal from the next turn on."""
@@ -164,10 +193,12 @@ class DebuggedEngine(InProcessEngine):
             self._release()
 
     def _release(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
         for address in self.breakpoints:
             self.clear_breakpoint(address)
+        for watchpoint in self.watchpoints:
+            self.clear_watchpoint(watchpoint)
+        if self._connection is not None:
+            self._connection.close()
         self._connection, self._stopped = None, False
 
     def advance(self, seconds: float) -> None:
@@ -195,11 +226,12 @@ class DebuggedEngine(InProcessEngine):
         if self._connection is None or not self.powered:
             super().advance(seconds)
             return
-        over = self._steps or self._resumed_at in self.breakpoints
+        watched = self.last_stop is Stop.WATCH and self._resumed_at == self._stopped_at
+        over = self._steps or watched or self._resumed_at in self.breakpoints
         self._resumed_at = None
         if over:
-            self.step()
-        if not self._steps and not (over and self.last_stop in {Stop.CUT, Stop.FAULT}):
+            self.step(over_watchpoints=watched)
+        if not self._steps and not (over and self.last_stop in _NOT_OVER):
             super().advance(seconds)
         self._tell(self._connection)
 
@@ -210,15 +242,18 @@ class DebuggedEngine(InProcessEngine):
             said = f"just before flash operation {self.op_count}: the power is lost here"
         elif self.last_stop is Stop.FAULT:
             said = self.faults[-1].detail
-        elif not self._steps and self.last_stop is not Stop.BREAK:
+        elif not self._steps and self.last_stop not in {Stop.BREAK, Stop.WATCH}:
             return
         if said:
-            connection.send(b"O" + f"unbrick: {said}\n".encode().hex().encode())
-        self._stopped = True
+            connection.say(f"unbrick: {said}\n")
+        self._stopped, self._stopped_at = True, self.read_register(15)
         connection.send(self._why())
         self._obey()
 
     def _why(self) -> bytes:
+        if self.last_stop is Stop.WATCH and self.watch_hit is not None:
+            watchpoint, address = self.watch_hit
+            return b"T05%s:%x;" % (_WATCH_WORDS[watchpoint.kind].encode(), address)
         return _FAULT if self.last_stop is Stop.FAULT else _TRAP
 
     def _obey(self) -> None:
@@ -267,16 +302,31 @@ class DebuggedEngine(InProcessEngine):
 
     def _query(self, text: str) -> bytes | None:
         if text.startswith("qSupported"):
-            return b"PacketSize=%x;qXfer:features:read+;vContSupported+" % LONGEST
-        if text.startswith("qXfer:features:read:target.xml:"):
-            first, length = (int(part, 16) for part in text.rpartition(":")[2].split(","))
-            part = TARGET[first : first + min(length, LONGEST // 2)]
-            return (b"m" if first + len(part) < len(TARGET) else b"l") + part
+            return (
+                b"PacketSize=%x;qXfer:features:read+;qXfer:memory-map:read+;vContSupported+"
+                % LONGEST
+            )
+        if text.startswith("qXfer:"):
+            return _transfer(text)
+        if text.startswith("qRcmd,"):
+            return self._obey_monitor(bytes.fromhex(text[6:]).decode(errors="replace"))
         if text == "vCont?":
             return b"vCont;c;C;s;S"
         if text.startswith("vCont;") and text[6:7] in {"c", "C", "s", "S"}:
             return self._go("", steps=text[6] in "sS")
         return b"1" if text.startswith("qAttached") else b""
+
+    def _obey_monitor(self, line: str) -> bytes:
+        """What ``monitor`` in GDB asks of the terminal itself."""
+        words = line.split() or ["help"]
+        command = MONITOR.get(words[0])
+        if command is None or len(words) > 1:
+            said = f"there is no `{line}`: `monitor help` lists what there is"
+        else:
+            said = command[1](self)
+        if self._connection is not None:
+            self._connection.say(said + "\n")
+        return b"OK"
 
     def _register(self, number: int) -> bytes:
         return self.read_register(number).to_bytes(4, "little").hex().encode()
@@ -305,7 +355,14 @@ class DebuggedEngine(InProcessEngine):
         return b"OK"
 
     def _breakpoint(self, text: str, *, wanted: bool) -> bytes:
-        kind, address, _ = text.split(",")
+        kind, address, length = text.split(",")
+        if kind in _WATCHPOINTS:
+            watchpoint = Watchpoint(_number(address), _number(length), _WATCHPOINTS[kind])
+            if wanted:
+                self.set_watchpoint(watchpoint)
+            else:
+                self.clear_watchpoint(watchpoint)
+            return b"OK"
         if kind not in {"0", "1"}:
             return b""
         if not wanted:
@@ -321,6 +378,48 @@ class DebuggedEngine(InProcessEngine):
             self.write_register(15, _number(address))
         self._stopped, self._steps, self._resumed_at = False, steps, self.read_register(15)
         return None
+
+
+def _transfer(text: str) -> bytes:
+    """The part of a document that ``qXfer`` asks for; nothing when there is no such document."""
+    name, _, where = text.removeprefix("qXfer:").rpartition(":")
+    document = _TRANSFERS.get(name)
+    if document is None:
+        return b""
+    first, length = (_number(part) for part in where.split(","))
+    part = document[first : first + min(length, LONGEST // 2)]
+    return (b"m" if first + len(part) < len(document) else b"l") + part
+
+
+def _help(_engine: DebuggedEngine) -> str:
+    return "\n".join(f"{name:<8}{text}" for name, (text, _) in MONITOR.items())
+
+
+def _time(engine: DebuggedEngine) -> str:
+    return f"{engine.now:.9f} s of virtual time, {engine.blocks} basic blocks executed"
+
+
+def _operations(engine: DebuggedEngine) -> str:
+    lines = [f"{engine.op_count} flash operations were begun"]
+    lines += [
+        f"{op.index}: {op.kind}, {op.length} bytes at {op.offset:#010x}"
+        for op in engine.ops[-SHOWN:]
+    ]
+    return "\n".join(lines)
+
+
+def _faults(engine: DebuggedEngine) -> str:
+    lines = [f"{fault.where or hex(fault.pc)}: {fault.detail}" for fault in engine.faults]
+    return "\n".join(lines) or "the firmware has done nothing that the hardware forbids"
+
+
+MONITOR: dict[str, tuple[str, Callable[[DebuggedEngine], str]]] = {
+    "help": ("this list", _help),
+    "time": ("the virtual time, which stands still while the terminal does", _time),
+    "ops": ("the operations of the flash so far, the last ones one by one", _operations),
+    "faults": ("what the firmware did that the hardware forbids, with its place", _faults),
+}
+"""What ``monitor`` knows: a text for its help, and what gives the answer."""
 
 
 def _number(text: str, most: int = 0xFFFFFFFF) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes as c
 import math
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unicorn.arm_const import (
@@ -22,7 +23,9 @@ from unicorn.unicorn_const import (
     UC_HOOK_BLOCK,
     UC_HOOK_CODE,
     UC_HOOK_MEM_FETCH_PROT,
+    UC_HOOK_MEM_READ,
     UC_HOOK_MEM_READ_PROT,
+    UC_HOOK_MEM_WRITE,
     UC_HOOK_TLB_FILL,
     UC_MODE_ARM,
     UC_PROT_ALL,
@@ -34,7 +37,7 @@ from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board import BOARD, MAP
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, Models, Stop
+from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
@@ -65,6 +68,29 @@ _REGISTERS = (
     None,  # the models have the PC
     UC_ARM_REG_CPSR,
 )
+
+
+MOST_WATCHPOINTS = 16
+_LONGEST_ACCESS = 16  # bytes
+_READ, _WRITE = 1, 2
+
+
+@dataclass(frozen=True)
+class Watchpoint:
+    """Bytes whose accesses by the CPU stop the terminal.
+
+    Attributes:
+        address: of the first one, in a memory or a device.
+        length: how many.
+        kind: ``write``, ``read`` or ``access``, which is both.
+    """
+
+    address: int
+    length: int
+    kind: str
+
+
+_WATCH_KINDS = {"write": _WRITE, "read": _READ, "access": _READ | _WRITE}
 
 
 def _address(function: object) -> int:
@@ -103,6 +129,8 @@ class InProcessEngine(Engine):
         self._faults: list[FirmwareFault] = []
         self._code_sizes: Any = None
         self._breakpoints: dict[int, Any] = {}
+        self._watchpoints: dict[Watchpoint, Any] = {}
+        self._watch_hit: tuple[Watchpoint, int] | None = None
         self._stepping = False
         self.wire = _Line(self._models, 0)
         self.radio = _Line(self._models, 1)
@@ -152,9 +180,6 @@ class InProcessEngine(Engine):
             error = mmio_map(handle, base, length, read, models.board, write, models.board)
             if error:
                 raise EngineError(f"Unicorn refused the device region at {base:#x} ({error})")
-        hook_add = c.CFUNCTYPE(
-            c.c_int, pointer, pointer, c.c_int, pointer, pointer, c.c_uint64, c.c_uint64
-        )(_address(uclib.uc_hook_add))
         protected = UC_HOOK_MEM_FETCH_PROT | UC_HOOK_MEM_READ_PROT
         nor = (MAP.nor, MAP.nor + BOARD.nor.modelled - 1)
         hooks = (
@@ -163,13 +188,21 @@ class InProcessEngine(Engine):
             # Only there: every store is slow where there is any hook for memory.
             (protected, lib.board_on_protected, nor),
         )
-        self._hooks = [size() for _ in hooks]
-        for slot, (kind, function, (first, last)) in zip(self._hooks, hooks, strict=True):
-            error = hook_add(
-                handle, c.addressof(slot), kind, _address(function), models.board, first, last
-            )
-            if error:
-                raise EngineError(f"Unicorn refused a hook ({error})")
+        self._hooks = [self._add_hook(*hook) for hook in hooks]
+
+    def _add_hook(self, kind: int, function: object, where: tuple[int, int]) -> Any:
+        """Have Unicorn call one of the models' functions; gives the hook."""
+        pointer, hook = c.c_void_p, c.c_size_t()
+        hook_add = c.CFUNCTYPE(
+            c.c_int, pointer, pointer, c.c_int, pointer, pointer, c.c_uint64, c.c_uint64
+        )(_address(binding.uclib.uc_hook_add))
+        handle = self._uc._uch  # noqa: SLF001 - as in _connect
+        error = hook_add(
+            handle, c.addressof(hook), kind, _address(function), self._models.board, *where
+        )
+        if error:
+            raise EngineError(f"Unicorn refused a hook ({error})")
+        return hook
 
     @property
     def powered(self) -> bool:
@@ -266,6 +299,10 @@ class InProcessEngine(Engine):
         if self._last is Stop.RESET:  # the SRAM is given up, too: nothing may rely on it
             self.power_off()
             self.power_on()
+        elif self._last is Stop.WATCH:
+            address = c.c_uint32()
+            index = self._models.lib.board_watch_hit(self._models.board, c.byref(address))
+            self._watch_hit = list(self._watchpoints)[index], address.value
 
     # For a debugger; each may be called between two runs only.
 
@@ -274,11 +311,16 @@ class InProcessEngine(Engine):
         """Why :meth:`advance` or :meth:`step` came back."""
         return self._last
 
-    def step(self) -> None:
-        """Execute one instruction, also one with a breakpoint; virtual time is only roughly so."""
+    def step(self, *, over_watchpoints: bool = False) -> None:
+        """Execute one instruction, also one with a breakpoint; virtual time is only roughly so.
+
+        Args:
+            over_watchpoints: also one that accesses what is watched.
+        """
         self._stepping = True
+        self._uc.ctl_flush_tb()  # Unicorn does not count in what it translated without counting.
         try:
-            self._ended(self._models.lib.board_step(self._models.board))
+            self._ended(self._models.lib.board_step(self._models.board, over_watchpoints))
         finally:
             self._stepping = False
 
@@ -345,6 +387,60 @@ class InProcessEngine(Engine):
         if hook is not None:
             self._uc.hook_del(hook)
             self._uc.ctl_flush_tb()
+
+    @property
+    def watchpoints(self) -> frozenset[Watchpoint]:
+        """What is watched: :meth:`advance` and :meth:`step` come back before an access to it."""
+        return frozenset(self._watchpoints)
+
+    @property
+    def watch_hit(self) -> tuple[Watchpoint, int] | None:
+        """Which watchpoint stopped the terminal last, and the address that was to be accessed."""
+        return self._watch_hit
+
+    def set_watchpoint(self, watchpoint: Watchpoint) -> None:
+        """Stop before every instruction that accesses what is watched.
+
+        Everything is slower then; without watchpoints nothing is.
+
+        Raises:
+            EngineError: there are too many already, or it is not within the 32-bit addresses.
+        """
+        first, last = watchpoint.address, watchpoint.address + watchpoint.length - 1
+        if watchpoint in self._watchpoints:
+            return
+        if len(self._watchpoints) >= MOST_WATCHPOINTS:
+            raise EngineError(
+                f"there are {MOST_WATCHPOINTS} watchpoints already", hint="delete one of them"
+            )
+        if not 0 <= first <= last <= 0xFFFFFFFF:
+            raise EngineError(
+                f"{watchpoint.length} bytes at {first:#x} cannot be watched",
+                hint="the addresses go from 0 to 0xffffffff",
+            )
+        # Unicorn looks only at where an access begins.
+        where = (max(0, first - _LONGEST_ACCESS + 1), last)
+        hook = self._add_hook(
+            UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self._models.lib.board_on_access, where
+        )
+        self._watchpoints[watchpoint] = hook
+        self._watch()
+
+    def clear_watchpoint(self, watchpoint: Watchpoint) -> None:
+        """No longer watch it."""
+        hook = self._watchpoints.pop(watchpoint, None)
+        if hook is not None:
+            binding.uclib.uc_hook_del(self._uc._uch, hook)  # noqa: SLF001 - as in _connect
+            self._watch()
+
+    def _watch(self) -> None:
+        watches = [
+            CWatch(one.address, one.address + one.length - 1, _WATCH_KINDS[one.kind])
+            for one in self._watchpoints
+        ]
+        array = (CWatch * len(watches))(*watches)
+        self._models.lib.board_watch(self._models.board, array, len(watches))
+        self._uc.ctl_flush_tb()
 
     def read_nor(self) -> bytes:
         return self._models.cells()
