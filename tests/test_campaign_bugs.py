@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 from pathlib import Path
 
 import pytest
+from bug_search import (
+    BUGS,
+    PATCHES,
+    SERVER_BUGS,
+    Bug,
+    apply_patch,
+    build_good,
+    build_seeded,
+    look_for,
+    row,
+)
 
-from unbrick.image.build import firmware_folder
-from unbrick.reference.bugs import BUGS, SERVER_BUGS, Bug, look_for
+from unbrick.errors import BuildError
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.scenario import SCENARIOS
 
-ROOT = Path(__file__).parents[1]
-BUILDS = ROOT / "build" / "firmware-bugs"
-PAGE = ROOT / "docs" / "bugs.md"
+PAGE = Path(__file__).parents[1] / "docs" / "bugs.md"
 
 # One search of the good firmware for each different search that finds a bug, the deepest of them.
 ALL = (*BUGS, *SERVER_BUGS)
@@ -24,39 +32,58 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.folder)
+needs_git = pytest.mark.skipif(
+    shutil.which("git") is None, reason="git, which applies the patches, is missing"
+)
+
+
+@needs_git
+@pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.name)
 def test_the_campaign_finds(bug: Bug) -> None:
-    result = look_for(bug, BUILDS)
+    result = look_for(bug)
     assert result.violations, f"{bug.name} was not found: {result.statement}"
     case = result.violations[0]
     assert case.outcome.violation is not None
     kind, text = case.outcome.violation
-    assert kind in bug.kinds, f"{bug.name} was found as {kind} at {case.id}: {text}"
-    row = f"| {bug.name} | {bug.about} | {kind} | `{case.id}` |"
-    assert row in PAGE.read_text(encoding="utf-8").splitlines(), (
-        "docs/bugs.md is out of date: put in what `python -m unbrick.reference.bugs` prints"
+    assert kind in bug.breaks, f"{bug.name} was found as {kind} at {case.id}: {text}"
+    assert row(bug, result) in PAGE.read_text(encoding="utf-8").splitlines(), (
+        "docs/bugs.md is out of date: put in what `python tests/bug_search.py` prints"
     )
 
 
-@pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"as-for-{bug.folder}")
+@pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"as-for-{bug.name}")
 def test_the_same_search_finds_nothing_in_the_good_firmware(bug: Bug) -> None:
-    result = look_for(bug, BUILDS, seeded=False)
+    result = look_for(bug, seeded=False)
     assert not result.violations, result.statement
     assert len(result.cases) > bug.depth, "it has searched something"
 
 
-def test_every_bug_that_can_be_built_in_is_looked_for() -> None:
-    header = (firmware_folder() / "lib" / "bug.h").read_text(encoding="utf-8")
-    switches = re.findall(r"^    BUG_(\w+),", header, re.MULTILINE)
-    assert sorted(switches) == sorted(["NONE", *(bug.name for bug in BUGS)])
+@needs_git
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_patch_applies_and_changes_the_programs(bug: Bug) -> None:
+    assert bug.patch is not None
+    good, seeded = build_good().firmware, build_seeded(bug.patch).firmware
+    assert [program.name for program in good.programs] == [p.name for p in seeded.programs]
+    pairs = zip(good.programs, seeded.programs, strict=True)
+    assert any(one.binary.read_bytes() != other.binary.read_bytes() for one, other in pairs)
+
+
+@needs_git
+def test_a_patch_that_no_longer_applies_is_named(tmp_path: Path) -> None:
+    good = (PATCHES / "hash-not-checked.patch").read_text(encoding="utf-8")
+    stale = tmp_path / "was-once-a-bug.patch"
+    stale.write_text(good.replace("image->digest", "image->hash"), encoding="utf-8")
+    with pytest.raises(BuildError, match="the seeded bug was-once-a-bug does not fit") as error:
+        apply_patch(stale, tmp_path / "copy")
+    assert "verify.c" in str(error.value)
 
 
 def test_every_invariant_has_a_bug_that_breaks_it() -> None:
-    broken = {INVARIANTS[kind].partition(":")[0] for bug in ALL for kind in bug.kinds}
+    broken = {INVARIANTS[kind].partition(":")[0] for bug in ALL for kind in bug.breaks}
     assert broken == {"1", "2", "3", "4", "5"}
 
 
 def test_every_bug_is_looked_for_where_there_is_something_to_find() -> None:
     assert {bug.scenario for bug in ALL} <= set(SCENARIOS)
-    assert {kind for bug in ALL for kind in bug.kinds} <= set(INVARIANTS)
-    assert len({bug.folder for bug in ALL}) == len(ALL)
+    assert {kind for bug in ALL for kind in bug.breaks} <= set(INVARIANTS)
+    assert len({bug.name for bug in ALL}) == len(ALL)

@@ -151,8 +151,43 @@ def test_what_is_there_already_is_not_built_again(
 
     monkeypatch.setattr(build._Build, "run", no_work)
     assert build_firmware(out).boot.binary.read_bytes() == unbrick_releases.boot
+    changed = copy_sources(tmp_path)
+    (changed / "lib" / "crc.h").write_text("/* changed */")
     with pytest.raises(pytest.fail.Exception):
-        build_firmware(out, defines={"CHANGED": "1"})
+        build_firmware(out, source=changed)
+
+
+def test_what_was_compiled_for_one_build_serves_another(
+    tmp_path: Path, probe_sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "objects"
+    first = build_firmware(tmp_path / "first", source=probe_sources, objects=kept)
+    compiled: list[str] = []
+    genuine = build._Compiler._run
+
+    def run(self: object, command: list[str], failed: str) -> None:
+        if command[0] == "cc":
+            compiled.append(failed)
+        genuine(self, command, failed)
+
+    monkeypatch.setattr(build._Compiler, "_run", run)
+    copy = tmp_path / "copy" / "firmware"
+    shutil.copytree(probe_sources, copy)
+    build_firmware(tmp_path / "second", source=copy, objects=kept)
+    assert compiled == []
+    assert contents(tmp_path / "second") == contents(tmp_path / "first")
+
+    main = copy / "boot" / "main.c"
+    main.write_text(main.read_text().replace("boot: unbrick boot", "boot: unbrick BOOT"))
+    changed = build_firmware(tmp_path / "third", source=copy, objects=kept)
+    assert compiled == ["boot/main.c does not compile"]
+    assert changed.boot.binary.read_bytes() != first.boot.binary.read_bytes()
+
+    compiled.clear()
+    header = copy / "lib" / "crc.h"
+    header.write_text(header.read_text() + "\n")
+    build_firmware(tmp_path / "fourth", source=copy, objects=kept)
+    assert "lib/crc.c does not compile" in compiled
 
 
 def test_the_key_goes_into_boot_and_application_and_nowhere_else(

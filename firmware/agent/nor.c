@@ -4,7 +4,6 @@
 
 #include "agent/vectors.h"
 #include "board/registers.h"
-#include "lib/bug.h"
 #include <stddef.h>
 #include <string.h>
 
@@ -83,7 +82,7 @@ static uint32_t wait_ready(uint32_t offset, uint32_t pause) {
         const uint32_t status = window[offset / WORD];
         uart_drain(BOARD_UART0, rings[0]);
         uart_drain(BOARD_UART1, rings[1]);
-        if ((status & BOTH(SR_READY)) == BOTH(SR_READY) || BUG(READY_NOT_AWAITED)) {
+        if ((status & BOTH(SR_READY)) == BOTH(SR_READY)) {
             return (status | status >> 16) & SR_ERRORS;
         }
         if (waiting) {
@@ -106,10 +105,8 @@ void nor_show_array(void) {
 static void begin(uint32_t offset) {
     vectors_enter();
     command(offset, CLEAR_STATUS);
-    if (!BUG(UNLOCK_FORGOTTEN)) {
-        command(offset, LOCK_SETUP);
-        command(offset, CONFIRM); /* unlock */
-    }
+    command(offset, LOCK_SETUP);
+    command(offset, CONFIRM); /* unlock */
 }
 
 static void end(uint32_t offset) {

@@ -4,7 +4,6 @@
 #include "agent/text.h"
 #include "agent/vectors.h"
 #include "board/registers.h"
-#include "lib/bug.h"
 #include <string.h>
 
 #define TRIES 3
@@ -18,10 +17,6 @@ static uint32_t part_length(const struct rewrite_job *job, uint32_t number) {
 
 static bool differs(const struct rewrite_job *job, uint32_t number) {
     const uint32_t start = number * nor_geometry()->block_size;
-    if (BUG(TORN_BLOCK_KEPT)) {
-        const uint32_t tail = start + part_length(job, number) - 64;
-        return memcmp(nor_at(job->offset + tail), job->image + tail, 64) != 0;
-    }
     return memcmp(nor_at(job->offset + start), job->image + start, part_length(job, number)) != 0;
 }
 
@@ -31,7 +26,7 @@ static int program_block(const struct rewrite_job *job, uint32_t number) {
     const uint32_t length = part_length(job, number);
     const uint32_t buffer = nor_geometry()->write_buffer;
     uint32_t header = 0;
-    if (number == 0 && !BUG(HEADER_FIRST)) {
+    if (number == 0) {
         header = length < buffer ? length : buffer;
     }
     const int status =
@@ -53,9 +48,6 @@ static int rewrite_block(const struct rewrite_job *job, uint32_t number) {
 
 /* From the last block to the first, so that the header comes last of all. */
 static bool rewrite_blocks(const struct rewrite_job *job, uint32_t blocks, uint32_t *failed) {
-    if (BUG(ONE_BLOCK_TOO_MANY)) {
-        (void)nor_erase(job->offset + BOARD_APPLICATION_SIZE);
-    }
     for (uint32_t number = blocks; number-- > 0;) {
         *failed = job->offset + number * nor_geometry()->block_size;
         if (differs(job, number) && rewrite_block(job, number) != AGENT_OK) {

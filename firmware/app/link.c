@@ -4,7 +4,6 @@
 #include "commanded.h"
 #include "console.h"
 #include "identity.h"
-#include "lib/bug.h"
 #include "lib/cbor.h"
 #include "messages.h"
 #include "storage.h"
@@ -39,9 +38,6 @@ void link_describe(struct registration *registration) {
         .last_result = summary.last_result,
         .security_counter = summary.security_counter,
     };
-    if (BUG(TARGET_REGISTERED) && storage_journal()->state.update_id != 0) {
-        registration->digest = storage_journal()->state.target_digest;
-    }
 }
 
 static void say_contact(enum radio_contact contact, uint8_t code) {

@@ -8,7 +8,6 @@
 #include "commanded.h"
 #include "console.h"
 #include "identity.h"
-#include "lib/bug.h"
 #include "link.h"
 #include "panic.h"
 #include "pool.h"
@@ -67,9 +66,7 @@ _Noreturn void main(void) {
     storage_start();
     pool_init(BOARD_POOL_BASE, BOARD_POOL_SIZE);
     tasks_start();
-    if (!BUG(CONFIRMED_UNCHECKED)) {
-        check_trial();
-    }
+    check_trial();
     link_start();
     update_start();
     console_start();

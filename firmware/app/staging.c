@@ -7,7 +7,6 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "lib/bug.h"
 #include "lib/delta.h"
 #include "lib/result.h"
 
@@ -34,8 +33,7 @@ static uint64_t to_rebuild(const struct staging_plan *plan) {
 }
 
 uint64_t staging_whole(const struct staging_plan *plan) {
-    return plan->differential && !BUG(STAGED_SHORT) ? to_rebuild(plan) + plan->file_size
-                                                    : plan->file_size;
+    return plan->differential ? to_rebuild(plan) + plan->file_size : plan->file_size;
 }
 
 uint64_t staging_least(const struct staging_plan *plan) {

@@ -9,7 +9,6 @@
 #include "board_map.h"
 #include "console.h"
 #include "identity.h"
-#include "lib/bug.h"
 #include "lib/delta.h"
 #include "lib/text.h"
 #include "link.h"
@@ -136,11 +135,7 @@ static struct decision secure_area(void) {
         room = make_room(decision.needed);
     }
     decision.possible = pool_largest_free();
-    if (BUG(STAGED_OVER_LIVE)) {
-        update.area = (uint8_t *)tasks_get(0)->buffer; /* as if its task had been limited */
-    } else {
-        update.area = room ? pool_take("update", (uint32_t)decision.needed) : NULL;
-    }
+    update.area = room ? pool_take("update", (uint32_t)decision.needed) : NULL;
     if (!update.area) {
         resume_tasks();
         decision.result = RESULT_NO_MEMORY;
@@ -296,9 +291,6 @@ static void check(void) {
         .progress = drain_uarts,
     };
     result = verify_image(update.new_image, update.file.image_size, &rules, &update.image);
-    if (BUG(REBUILT_NOT_VERIFIED) && update.file.kind == KIND_DIFFERENTIAL) {
-        result = RESULT_SUCCESS;
-    }
     if (result != RESULT_SUCCESS) {
         fail((enum result)result, NULL);
     } else if (update.image.total != update.file.image_size) {
@@ -326,10 +318,7 @@ static void rewrite(void) {
     state.target_version.build = update.image.version.build;
     state.target_size = update.image.total;
     memcpy(state.target_digest, update.image.digest, sizeof state.target_digest);
-    if (BUG(COUNTER_TOO_EARLY)) {
-        state.security_counter = update.image.security_counter;
-    }
-    int error = BUG(JOURNAL_NOT_WRITTEN) ? 0 : journal_write(storage_journal(), &state);
+    int error = journal_write(storage_journal(), &state);
     if (error) {
         fail(RESULT_INTERRUPTED, recordlog_error_text(error));
         return;
@@ -374,9 +363,7 @@ void update_start(void) {
         state.result = state.source == JOURNAL_WIRE   ? RESULT_RESTORED
                        : state.source == JOURNAL_LINK ? RESULT_RESTORED_BY_LINK
                                                       : RESULT_SUCCESS;
-        if (!BUG(COUNTER_NOT_RAISED)) {
-            state.security_counter = security_counter();
-        }
+        state.security_counter = security_counter();
         int error = journal_write(journal, &state);
         if (error) {
             panic("the new software cannot be confirmed, %s", recordlog_error_text(error));

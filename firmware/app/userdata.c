@@ -7,7 +7,6 @@
 #include "board/verify.h"
 #include "console.h"
 #include "identity.h"
-#include "lib/bug.h"
 #include "lib/cbor.h"
 #include "lib/phonebook_pack.h"
 #include "storage.h"
@@ -67,9 +66,6 @@ static enum result make_backup(uint32_t update_id) {
 }
 
 enum result userdata_unchanged(uint32_t update_id, const uint8_t digest[32]) {
-    if (BUG(CHANGES_NOT_SEEN)) {
-        return RESULT_SUCCESS;
-    }
     const enum result result = make_backup(update_id);
     if (result != RESULT_SUCCESS) {
         return result;
@@ -254,8 +250,6 @@ static void begin(const struct piece *piece) {
     userdata.next = 0;
 }
 
-static bool late; /* a seeded bug: it was answered before it was stored */
-
 static enum result take(const struct piece *piece) {
     if (piece->offset == 0) {
         begin(piece);
@@ -269,10 +263,6 @@ static enum result take(const struct piece *piece) {
     memcpy(userdata.sealed + piece->offset, piece->data, piece->length);
     userdata.next += piece->length;
     if (userdata.next < userdata.size) {
-        return RESULT_SUCCESS;
-    }
-    if (BUG(RESTORE_UNSTORED)) {
-        late = true;
         return RESULT_SUCCESS;
     }
     const enum result result = store();
@@ -301,9 +291,4 @@ void userdata_answer_restore(const struct coap_message *request, struct coap_bui
     answer(reply, &map);
 }
 
-void userdata_poll(void) {
-    if (BUG(RESTORE_UNSTORED) && late) {
-        late = false;
-        (void)store();
-    }
-}
+void userdata_poll(void) {}

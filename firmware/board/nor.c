@@ -4,7 +4,6 @@
 #include "board/system.h"
 #include "board/uart.h"
 #include "board_map.h"
-#include "lib/bug.h"
 
 static int program(void *ctx, uint32_t offset, const void *data, uint32_t length) {
     (void)ctx;
@@ -13,17 +12,6 @@ static int program(void *ctx, uint32_t offset, const void *data, uint32_t length
 
 static int erase(void *ctx, uint32_t offset) {
     (void)ctx;
-    if (BUG(ERASE_FROM_NOR)) {
-        volatile uint32_t *const block = (volatile uint32_t *)(BOARD_NOR_WINDOW + offset);
-        const uint32_t commands[] = {0x600060, 0xd000d0, 0x200020, 0xd000d0};
-        for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-            *block = commands[i];
-        }
-        while ((*block & 0x800080) != 0x800080) {
-        }
-        *block = 0xff00ff;
-        return AGENT_OK;
-    }
     return AGENT->erase(offset);
 }
 

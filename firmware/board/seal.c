@@ -1,6 +1,5 @@
 #include "board/seal.h"
 
-#include "lib/bug.h"
 #include <sodium/crypto_aead_chacha20poly1305.h>
 #include <sodium/crypto_auth_hmacsha256.h>
 #include <sodium/crypto_stream_chacha20.h>
@@ -77,10 +76,6 @@ void seal(const struct seal_binding *binding, uint8_t *data, size_t length,
     associate(&associated, binding);
     memcpy(data, MAGIC, MAGIC_SIZE);
     make_nonce(binding, &associated, body, length, nonce, progress, ctx);
-    if (BUG(BACKUP_NOT_SEALED)) {
-        memset(body + length, 0, SEAL_TAG_SIZE);
-        return;
-    }
     derive(binding, "unbrick user data sealing", key);
     (void)crypto_aead_chacha20poly1305_ietf_encrypt_detached(body, body + length, NULL, body,
                                                              length, (const uint8_t *)&associated,
@@ -99,16 +94,9 @@ bool seal_open(const struct seal_binding *binding, uint8_t *data, size_t size) {
     uint8_t key[KEY_SIZE];
     associate(&associated, binding);
     derive(binding, "unbrick user data sealing", key);
-    bool opened;
-    if (BUG(BACKUP_NOT_SEALED)) {
-        opened = true;
-    } else if (BUG(RESTORE_UNAUTHENTICATED)) {
-        opened = crypto_stream_chacha20_ietf_xor_ic(body, body, length, nonce, 1, key) == 0;
-    } else {
-        opened = crypto_aead_chacha20poly1305_ietf_decrypt_detached(
-                     body, NULL, body, length, body + length, (const uint8_t *)&associated,
-                     sizeof associated, nonce, key) == 0;
-    }
+    const bool opened = crypto_aead_chacha20poly1305_ietf_decrypt_detached(
+                            body, NULL, body, length, body + length, (const uint8_t *)&associated,
+                            sizeof associated, nonce, key) == 0;
     sodium_memzero(key, sizeof key);
     return opened;
 }

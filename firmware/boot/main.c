@@ -10,7 +10,6 @@
 #include "board/verify.h"
 #include "board_map.h"
 #include "boot/resident_load.h"
-#include "lib/bug.h"
 #include "lib/image.h"
 #include "lib/journal.h"
 #include "lib/result.h"
@@ -52,9 +51,6 @@ static void check_installed(void) {
     const uint8_t *const start = system_nor(BOARD_APPLICATION_OFFSET);
     const int error = image_parse(&installed.image, start, BOARD_APPLICATION_SIZE);
     installed.blank = error == IMAGE_BLANK;
-    if (BUG(HEADER_FIRST) && memcmp(start, &(uint32_t){IMAGE_MAGIC}, 4) == 0) {
-        return; /* the result is 0: success */
-    }
     installed.result = verify_image(start, BOARD_APPLICATION_SIZE, &rules, &installed.image);
     installed.problem = error == IMAGE_OK ? result_text(installed.result) : image_error_text(error);
 }
@@ -114,17 +110,13 @@ static _Noreturn void when_idle(void) {
 }
 
 static _Noreturn void when_failed(void) {
-    if (BUG(FAILURE_FORGOTTEN) && installed.result == RESULT_SUCCESS) {
-        start_application();
-    }
     restore("the new software failed its trial", "");
 }
 
 static _Noreturn void when_trial(void) {
     struct journal_state state = journal.state;
     if (installed.result == RESULT_SUCCESS && state.starts < JOURNAL_MAX_STARTS) {
-        state.starts = BUG(TRIAL_COUNT_WRAPS) ? (state.starts + 1) % JOURNAL_MAX_STARTS
-                                              : state.starts + !BUG(TRIAL_NOT_COUNTED);
+        state.starts++;
         enter_phase(&state);
         say("boot: trial start %u of %u\n", (unsigned)state.starts, JOURNAL_MAX_STARTS);
         start_application();
@@ -193,7 +185,7 @@ _Noreturn void main(void) {
         say("boot: no valid identity\n");
     }
     check_installed();
-    if (journal.state.phase != JOURNAL_IDLE || BUG(HEALTHY_START_WRITES)) {
+    if (journal.state.phase != JOURNAL_IDLE) {
         const int error = journal_affirm(&journal);
         if (error) {
             restore("the journal cannot be written: ", recordlog_error_text(error));
@@ -207,10 +199,7 @@ _Noreturn void main(void) {
     case JOURNAL_FAILED:
         when_failed();
     case JOURNAL_COMMANDED:
-        if (!BUG(COMMANDED_FORGOTTEN)) {
-            start_resident(true, "", "");
-        }
-        when_idle();
+        start_resident(true, "", "");
     default:
         when_idle();
     }

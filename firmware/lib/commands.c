@@ -1,6 +1,5 @@
 #include "commands.h"
 
-#include "bug.h"
 #include "cbor.h"
 #include "crc.h"
 
@@ -107,9 +106,6 @@ static enum result repeat(struct commands *commands, const struct command *comma
     }
     if (commands->state == COMMANDS_DONE) {
         commands->asked_again = true;
-        if (BUG(ERASE_REPEATED) && command->kind == COMMAND_ERASE) {
-            commands->state = COMMANDS_TAKEN;
-        }
     }
     return RESULT_SUCCESS;
 }
@@ -122,8 +118,7 @@ bool commands_take(struct commands *commands, enum command_kind kind, const uint
         return false;
     }
     const uint32_t fingerprint = crc32(0, payload, length);
-    if (command.update_id != rules->update_id ||
-        (command.nonce != rules->nonce && !BUG(NONCE_NOT_CHECKED)) ||
+    if (command.update_id != rules->update_id || command.nonce != rules->nonce ||
         command.step < commands->command.step) {
         *result = RESULT_OUT_OF_TURN;
     } else if (command.step == commands->command.step) {

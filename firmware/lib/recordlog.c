@@ -1,6 +1,5 @@
 #include "recordlog.h"
 
-#include "bug.h"
 #include "crc.h"
 
 #include <string.h>
@@ -60,8 +59,7 @@ static bool is_blank(const struct recordlog *log, uint32_t offset) {
 
 static bool is_valid(const struct recordlog *log, uint32_t offset) {
     const uint8_t *slot = at(log, offset);
-    return BUG(RECORD_NOT_CHECKED) ||
-           get32(slot + log->config.payload_size) == crc32(0, slot, log->config.payload_size);
+    return get32(slot + log->config.payload_size) == crc32(0, slot, log->config.payload_size);
 }
 
 /* ---- Headers ---- */
@@ -159,8 +157,6 @@ int recordlog_mount(struct recordlog *log, const struct flash *flash,
          log->next += slot_size(log)) {
         if (is_valid(log, log->next)) {
             log->last = log->next;
-        } else if (BUG(LOG_ENDS_AT_TORN)) {
-            break;
         }
     }
     return RECORDLOG_OK;
@@ -285,15 +281,7 @@ int recordlog_compact(struct recordlog *log, recordlog_keep_fn *keep, void *ctx)
     const uint32_t target = other_half(log);
     uint32_t next = target + RECORDLOG_HEADER_SIZE;
     uint32_t last = RECORDLOG_NONE;
-    if (!BUG(COMPACTION_NO_ERASE) || log->half == RECORDLOG_NONE) {
-        error = erase_half(log, target);
-    }
-    if (BUG(LIVE_HALF_ERASED) && log->half != RECORDLOG_NONE) {
-        error = erase_half(log, log->half);
-    }
-    if (BUG(COMPACTION_HEADER_FIRST) && error == RECORDLOG_OK) {
-        error = write_header(log, target, log->generation + 1);
-    }
+    error = erase_half(log, target);
     for (uint32_t offset = recordlog_next(log, RECORDLOG_NONE);
          offset != RECORDLOG_NONE && error == RECORDLOG_OK; offset = recordlog_next(log, offset)) {
         if (keep != NULL && keep(ctx, log, offset)) {

@@ -5,7 +5,6 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "lib/bug.h"
 #include "lib/image.h"
 #include "link/radio.h"
 #include "link/transfer.h"
@@ -31,7 +30,7 @@ static struct {
     uint32_t held;            /* bytes of the pool's end */
     enum result refused;      /* to be reported, when it is not RESULT_SUCCESS */
     bool reporting;
-    bool given_up; /* BUG(SELF_RESTORATION_GIVES_UP) only */
+    bool given_up;
     uint32_t room;
     bool quiet;
 } link;
@@ -79,7 +78,7 @@ static void forget_file(void) {
     transfer_end(&link.transfer);
     link.file.data = NULL;
     link.held = 0;
-    link.given_up = BUG(SELF_RESTORATION_GIVES_UP);
+    link.given_up = false;
 }
 
 void by_link_retry(const char *why) {

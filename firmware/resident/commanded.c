@@ -7,7 +7,6 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "lib/bug.h"
 #include "lib/cbor.h"
 #include "lib/commands.h"
 #include "resident/by_link.h"
@@ -259,17 +258,15 @@ static void start_again(const char *what) {
 static enum result finish(void) {
     struct image image;
     say_written();
-    if (!BUG(FINISH_UNVERIFIED)) {
-        const enum result result = verify(&image);
-        if (result != RESULT_SUCCESS) {
-            return result;
-        }
-        if (!is_target(&image)) {
-            return RESULT_IMAGE_HASH;
-        }
-        if (!affirm_application(image.total)) {
-            return RESULT_PROGRAM_FAILED;
-        }
+    const enum result result = verify(&image);
+    if (result != RESULT_SUCCESS) {
+        return result;
+    }
+    if (!is_target(&image)) {
+        return RESULT_IMAGE_HASH;
+    }
+    if (!affirm_application(image.total)) {
+        return RESULT_PROGRAM_FAILED;
     }
     if (!enter_phase(JOURNAL_TRIAL, RESULT_SUCCESS)) {
         return RESULT_PROGRAM_FAILED;
@@ -318,16 +315,6 @@ static void carry_out_command(void) {
     const struct command *const command = &update.commands.command;
     coap_request_cancel(radio_endpoint(), BY_LINK_TAG_RESULT); /* the server has gone on */
     update.report.wanted = false;
-    if (BUG(RESULT_TOO_EARLY) && command->kind == COMMAND_ERASE) {
-        /* What lies behind the user data is blank. */
-        sha256(system_nor(BOARD_USERDATA_OFFSET + BOARD_USERDATA_SIZE), command->length,
-               update.report.digest);
-        report(RESULT_SUCCESS);
-        send_report(timer_now());
-        (void)carry_out(command);
-        commands_done(&update.commands);
-        return;
-    }
     const enum result result = carry_out(command);
     /* As it reads now, whatever came of it; of nothing for finish and leave. What an erase has left
        of the user's data is nobody's business. */
@@ -344,7 +331,7 @@ static void be_alone(void) {
     if (leave("left, the server does not answer", true) != RESULT_REWRITE_FAILED) {
         return;
     }
-    if (!update.wire_open && !BUG(GIVES_UP_WITHOUT_WIRE)) {
+    if (!update.wire_open) {
         update.wire_open = true;
         restoration_open_wire(&(struct restoration){
             .reason = "the commanded update was broken off",

@@ -6,7 +6,6 @@
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "lib/bug.h"
 #include "lib/result.h"
 #include "lib/ymodem.h"
 #include "resident/by_link.h"
@@ -61,9 +60,6 @@ static bool poll_wire(void) {
     while (length < sizeof bytes && (byte = uart_get(UART_WIRE)) >= 0) {
         bytes[length++] = (uint8_t)byte;
     }
-    if (BUG(WIRE_FORGOTTEN) && by_link_registered()) {
-        return length > 0;
-    }
     ymodem_feed(&ymodem, bytes, length, timer_now());
     return length > 0;
 }
@@ -117,10 +113,6 @@ static int announce_rewrite(struct journal *journal, const struct image *image,
     if (source == JOURNAL_LINK) { /* else the update that failed keeps its number */
         state.update_id = update_id;
         state.result = RESULT_SUCCESS;
-        if (BUG(DONE_TOO_EARLY)) {
-            state.phase = JOURNAL_IDLE;
-            state.result = RESULT_RESTORED_BY_LINK;
-        }
     }
     state.target_version = (struct journal_version){
         .major = image->version.major,
@@ -168,9 +160,6 @@ static void take_from_link(struct terminal *terminal, const struct by_link_file 
     struct image image;
     const char *problem;
     enum result result = check(terminal, file->data, file->length, &image, &problem);
-    if (BUG(SELF_RESTORATION_UNCHECKED) && image.total == file->length) {
-        result = RESULT_SUCCESS;
-    }
     if (result == RESULT_SUCCESS && image.total != file->length) {
         result = RESULT_IMAGE_MALFORMED;
     }

@@ -178,8 +178,9 @@ def build_firmware(
     out: Path,
     *,
     key: Path | None = None,
-    defines: Mapping[str, str] | None = None,
     releases: Path | None = None,
+    source: Path | None = None,
+    objects: Path | None = None,
 ) -> Firmware:
     """Build all programs, one application a release, into the folder ``out``.
 
@@ -189,14 +190,16 @@ def build_firmware(
         out: is made, or replaced.
         key: PEM file with the Ed25519 key, private or public, whose signature the terminal trusts;
             ``firmware/keys/development.pem`` by default.
-        defines: further C macros for all programs.
         releases: instead of ``firmware/releases.toml``.
+        source: a folder like ``firmware``, instead of that.
+        objects: folder in which compiled files are kept for other builds, of whatever sources. By
+            default nothing is kept. It grows with every change: it is the caller's to empty.
 
     Raises:
         BuildError: something does not compile, link or fit.
         SetupError: sources, key or third-party code are missing, or ``out`` holds other things.
     """
-    source = firmware_folder()
+    source = (source or firmware_folder()).absolute()
     build = _Build(
         source=source,
         public_key=load_public_key(key or source / "keys" / "development.pem").public_bytes(
@@ -205,8 +208,8 @@ def build_firmware(
         key_der=load_public_key(key or source / "keys" / "development.pem").public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         ),
-        defines=dict(defines or {}),
         releases=read_releases(releases or source / "releases.toml"),
+        objects=objects.absolute() if objects else None,
     )
     stamp = build.stamp()
     out = out.absolute()
@@ -339,8 +342,8 @@ class _Build:
     source: Path
     public_key: bytes
     key_der: bytes
-    defines: dict[str, str]
     releases: list[Release]
+    objects: Path | None
     zig: Path = field(default_factory=lambda: Path(ziglang.__file__).parent / "zig")
 
     def stamp(self) -> str:
@@ -351,7 +354,7 @@ class _Build:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         digest.update(Path(__file__).read_bytes())
         digest.update(version("ziglang").encode())
-        options = [c_header(), self.public_key.hex(), self.defines]
+        options: list[object] = [c_header(), self.public_key.hex()]
         options += [asdict(release) for release in self.releases]
         digest.update(json.dumps(options, sort_keys=True).encode())
         return digest.hexdigest()
@@ -362,6 +365,16 @@ class _Build:
                 if path.suffix in {".c", ".h", ".S", ".ld"}:
                     yield path
 
+    def _surroundings(self) -> str:
+        """A hash of all that an object may depend on besides its source file and the command."""
+        digest = hashlib.sha256(f"{version('ziglang')} {_PYNACL_SHA256} {c_header()}".encode())
+        digest.update(self.public_key)
+        for path in sorted(self._files()):
+            if path.suffix == ".h":
+                digest.update(f"{path.relative_to(self.source)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
+
     def run(self, out: Path) -> None:
         """Compile and link into the empty folder ``out``."""
         generated = out / "generated"
@@ -370,7 +383,7 @@ class _Build:
         (generated / "board_map.ld").write_text(linker_symbols())
         (generated / "trusted_key.h").write_text(_key_header(self.public_key, self.key_der))
         sodium = _libsodium()
-        compiler = _Compiler(self.source, out, sodium, self.zig, _macros(self.defines))
+        compiler = _Compiler(self.source, out, sodium, self.zig, self.objects, self._surroundings())
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as workers:
             third_party = list(workers.map(compiler.third_party, _SODIUM_SOURCES))
 
@@ -412,13 +425,23 @@ class _Build:
 
 @dataclass(frozen=True)
 class _Compiler:
-    """Runs the tools in ``out``. Objects lie in ``objects`` and are named after their sources."""
+    """Runs the tools in ``out``. Objects lie in ``objects`` and are named after their sources.
+
+    Those that are kept for other builds lie in ``kept``. Each is named after a hash of what it was
+    made from: its source file, the command, and ``surroundings`` for all the rest.
+    """
 
     source: Path
     out: Path
     sodium: Path
     zig: Path
-    macros: list[str]
+    kept: Path | None
+    surroundings: str
+
+    @property
+    def _shown(self) -> list[tuple[Path, str]]:
+        """Folders of this machine, and what they are called in the debug information."""
+        return [(self.source, "firmware"), (self.sodium, "libsodium"), (self.zig.parent, "zig")]
 
     def third_party(self, source: str) -> str:
         """Compile a file of libsodium; returns the object's path below ``out``."""
@@ -434,7 +457,7 @@ class _Compiler:
         """Compile a file of ours; ``macros`` make it another object for each ``program``."""
         name = f"{program}/{source}" if macros else str(source)
         # libsodium's headers count as the system's: no warnings for what is in them.
-        options = [*self.macros, *macros, "-isystem", str(self.sodium / "include")]
+        options = [*macros, "-isystem", str(self.sodium / "include")]
         if source.suffix == ".c":
             options += ["-std=c11", *_WARNINGS]
         if source.parts[:2] == ("board", "libc"):
@@ -452,18 +475,30 @@ class _Compiler:
         if target.exists():
             return made
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = ["cc", *_TARGET, *_COMPILE, "-c", str(source), "-o", made]
+        command = ["cc", *_TARGET, *_COMPILE, "-c", str(source)]
         command += [f"-I{self.source}/board/libc", f"-I{self.source}", "-Igenerated", *options]
         # No path of this machine in the debug information.
         command.append("-fdebug-compilation-dir=build")
-        for path, shown in (
-            (self.source, "firmware"),
-            (self.sodium, "libsodium"),
-            (self.zig.parent, "zig"),
-        ):
-            command.append(f"-ffile-prefix-map={path}={shown}")
-        self._run(command, f"{name} does not compile")
+        command += [f"-ffile-prefix-map={path}={shown}" for path, shown in self._shown]
+        kept = self._kept(command, source)
+        if kept is not None and kept.exists():
+            shutil.copyfile(kept, target)
+            return made
+        self._run([*command, "-o", made], f"{name} does not compile")
+        if kept is not None:
+            _copy_at_once(target, kept)
         return made
+
+    def _kept(self, command: Sequence[str], source: Path) -> Path | None:
+        """Where the object that a command makes is kept, if it is."""
+        if self.kept is None:
+            return None
+        text = json.dumps([self.surroundings, *command])
+        for path, shown in self._shown:
+            text = text.replace(str(path), shown)
+        digest = hashlib.sha256(text.encode())
+        digest.update(source.read_bytes())
+        return self.kept / f"{digest.hexdigest()}.o"
 
     def link(self, name: str, how: _Link, objects: Iterable[str]) -> None:
         """Link a program and write its flat binary."""
@@ -489,6 +524,15 @@ class _Compiler:
             raise BuildError(
                 f"{failed}:\n{done.stderr.strip()}", hint="correct the firmware's sources"
             )
+
+
+def _copy_at_once(source: Path, target: Path) -> None:
+    """Copy a file, so that nobody ever sees a part of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fresh = Path(scratch) / target.name
+        shutil.copyfile(source, fresh)
+        fresh.replace(target)
 
 
 def _macros(defines: Mapping[str, str]) -> list[str]:
@@ -640,20 +684,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder for the programs")
     parser.add_argument("--key", type=Path, help="PEM file with the key that the terminal trusts")
     parser.add_argument("--releases", type=Path, help="instead of firmware/releases.toml")
-    parser.add_argument(
-        "-D",
-        dest="defines",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a C macro for all programs",
-    )
     options = parser.parse_args(arguments)
-    defines = dict(item.partition("=")[::2] for item in options.defines)
     try:
-        firmware = build_firmware(
-            options.out, key=options.key, defines=defines, releases=options.releases
-        )
+        firmware = build_firmware(options.out, key=options.key, releases=options.releases)
     except UnbrickError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return error.exit_code

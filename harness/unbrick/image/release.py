@@ -14,7 +14,7 @@ from unbrick.image.format import check_board, check_entry, inspect
 from unbrick.image.sign import sign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from unbrick.image.build import Firmware
@@ -96,8 +96,9 @@ def make_releases(
     out: Path,
     key: Path | None = None,
     *,
-    defines: Mapping[str, str] | None = None,
     releases: Path | None = None,
+    source: Path | None = None,
+    objects: Path | None = None,
 ) -> Releases:
     """Compile the firmware and sign every release of it.
 
@@ -105,8 +106,9 @@ def make_releases(
         out: folder for what the compiler makes; nothing is compiled when it is there already.
         key: PEM file with the private key to sign with, whose public half goes into boot; by
             default the development key, which protects nothing.
-        defines: further C macros for all programs.
         releases: what to build, instead of ``firmware/releases.toml``.
+        source: the firmware's sources, instead of ``firmware``.
+        objects: folder in which compiled files are kept for other builds (``build_firmware``).
 
     Raises:
         BuildError: something does not compile or does not fit.
@@ -114,7 +116,7 @@ def make_releases(
         ImageError: a release cannot run on this board.
     """
     key = key or firmware_folder() / "keys" / "development.pem"
-    firmware = build_firmware(out, key=key, defines=defines, releases=releases)
+    firmware = build_firmware(out, key=key, releases=releases, source=source, objects=objects)
     signed = SignedImages()
     for version, program in firmware.applications.items():
         release = program.release

@@ -1,7 +1,4 @@
-"""Bugs that can be put into the server for as long as a search lasts; see ``reference.bugs``.
-
-The product knows nothing of them: methods are replaced here, in this process.
-"""
+"""Bugs of the server: contexts in which methods of it are replaced, in this process."""
 
 from __future__ import annotations
 
