@@ -10,6 +10,7 @@ BENCH_STAMP := $(VENV)/.unbrick-bench-installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
+MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup firmware test lint format hil-test robot bench run up console docs/traceability clean
@@ -42,16 +43,18 @@ firmware: $(STAMP) ## build boot, agent and every release of the application
 test: lint ## all tests, after the linters
 	$(BIN)/python -m pytest -n auto
 
-lint: $(STAMP) ## ruff, mypy --strict and clang-format
+lint: $(STAMP) ## ruff, mypy --strict, clang-format and mdformat
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/mdformat --check $(MARKDOWN_FILES)
 
-format: $(STAMP) ## lay out Python and C as lint wants it
+format: $(STAMP) ## lay out Python, C and Markdown as lint wants them
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/mdformat $(MARKDOWN_FILES)
 
 hil-test: $(STAMP) ## the whole system once: boot, update over the air, restoration
 	@$(BIN)/unbrick hil-test --engine $(ENGINE)

@@ -249,7 +249,7 @@ def look_for(bug: Bug, *, seeded: bool = True) -> Result:
 
 def table(bugs: Iterable[Bug], who: str, results: Mapping[str, Result]) -> str:
     """A table of ``docs/bugs.md``: every bug, and the case that shows it; ``who`` has the bugs."""
-    lines = [f"| bug | what the {who} does | found as | case |", "|---|---|---|---|"]
+    lines = [f"| bug | what the {who} does | found as | case |", "| -- | -- | -- | -- |"]
     return "\n".join([*lines, *(row(bug, results[bug.name]) for bug in bugs)])
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def write_section(title: str, text: str) -> None:
     sections[title] = text.strip()
     parts = [_HEAD, *(f"## {name}\n\n{body}\n" for name, body in sections.items())]
     PAGE.write_text("\n".join(parts), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "mdformat", PAGE], check=True)
     print(f"written: {PAGE.relative_to(ROOT)}, {title}")
 
 

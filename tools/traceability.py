@@ -101,12 +101,13 @@ def page(tests: dict[str, list[str]]) -> str:
     lines = [
         "# What the project set out to do, and the tests that show it",
         "",
-        "Written by `make docs/traceability` from the names of the tests; do not edit. A row",
-        "without a test is open.",
+        "Written by `make docs/traceability` from the names of the tests; do not edit.",
+        "",
+        "A row without a test is open.",
     ]
     for group, title in GROUPS.items():
         rows = [row for row in ROWS if row.startswith(group)]
-        lines += ["", f"## {group}: {title}", "", "| row | what | shown by |", "|---|---|---|"]
+        lines += ["", f"## {group}: {title}", "", "| row | what | shown by |", "| -- | -- | -- |"]
         for row in rows:
             shown = "<br>".join(f"`{name}`" for name in tests.get(row, [])) or "*open*"
             lines.append(f"| {row} | {ROWS[row]} | {shown} |")
