@@ -75,7 +75,6 @@ _Noreturn void main(void) {
     for (;;) {
         radio_poll(timer_now());
         update_poll(timer_now());
-        userdata_poll();
         call_poll(timer_now());
         commanded_poll();
         console_poll();

@@ -290,5 +290,3 @@ void userdata_answer_restore(const struct coap_message *request, struct coap_bui
     cbor_pair_uint(&map, 2, userdata.next);
     answer(reply, &map);
 }
-
-void userdata_poll(void) {}

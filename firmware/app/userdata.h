@@ -15,6 +15,3 @@ void userdata_answer_restore(const struct coap_message *request, struct coap_bui
    then the user's data may be erased from here on. Returns RESULT_SUCCESS, RESULT_USERDATA_CHANGED,
    or why there can be no backup. */
 enum result userdata_unchanged(uint32_t update_id, const uint8_t digest[32]);
-
-/* Does nothing but for a seeded bug. */
-void userdata_poll(void);

@@ -30,7 +30,6 @@ static struct {
     uint32_t held;            /* bytes of the pool's end */
     enum result refused;      /* to be reported, when it is not RESULT_SUCCESS */
     bool reporting;
-    bool given_up;
     uint32_t room;
     bool quiet;
 } link;
@@ -78,7 +77,6 @@ static void forget_file(void) {
     transfer_end(&link.transfer);
     link.file.data = NULL;
     link.held = 0;
-    link.given_up = false;
 }
 
 void by_link_retry(const char *why) {
@@ -117,7 +115,7 @@ static enum result judge(const struct announcement *file) {
         return RESULT_TOO_LARGE;
     }
     /* What comes over the wire takes the room: the server may announce it again later. */
-    return file->size + ALIGNMENT > link.room || link.given_up ? RESULT_BUSY : RESULT_SUCCESS;
+    return file->size + ALIGNMENT > link.room ? RESULT_BUSY : RESULT_SUCCESS;
 }
 
 static void answer_announcement(const struct coap_message *request, struct coap_builder *reply) {
@@ -248,9 +246,6 @@ void by_link_tick(void) {
 void by_link_poll(uint64_t now, uint32_t room, bool quiet) {
     link.room = room;
     link.quiet = quiet;
-    if (link.given_up) {
-        return;
-    }
     radio_poll(now);
     transfer_poll(&link.transfer, now);
     end_transfer();
