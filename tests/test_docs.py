@@ -1,0 +1,355 @@
+"""The documentation keeps its promises: short sentences, and nothing named that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain, pairwise
+from pathlib import Path
+
+import click
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from unbrick.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page
+    for page in chain(
+        ROOT.glob("*.md"), (ROOT / "docs").rglob("*.md"), ROOT.glob("firmware/*/*.md")
+    )
+    if "build" not in page.parts
+)
+SOURCES = sorted(
+    file
+    for folder in ("harness", "firmware", "tests", "tools", "renode", "robot_tests")
+    for kind in ("*.py", "*.c", "*.h", "*.cs", "*.repl", "*.resc", "*.robot", "*.toml", "*.ld")
+    for file in (ROOT / folder).rglob(kind)
+    if "build" not in file.relative_to(ROOT).parts
+)
+
+LONGEST_SENTENCE_WORDS = 40  # the aim is 25
+STILL_LONG = {  # pages that are still to be mended; none is added
+    "CHANGELOG.md",
+    "README.md",
+    "docs/adr/0005-pipelined-block2.md",
+    "docs/adr/0009-states-by-trace.md",
+    "docs/adr/0012-differential-files.md",
+    "docs/adr/0013-restores-itself.md",
+    "docs/adr/0015-customer-center.md",
+    "docs/adr/0017-sealed-on-the-terminal.md",
+    "docs/adr/0018-session-as-stored-plan.md",
+    "docs/adr/0019-own-udp.md",
+    "docs/architecture.md",
+    "docs/bugs.md",
+    "docs/campaign.md",
+    "docs/center.md",
+    "docs/delta-format.md",
+    "docs/firmware.md",
+    "docs/performance.md",
+    "docs/protocol.md",
+    "docs/renode.md",
+    "docs/robot.md",
+    "docs/tutorials/own-firmware.md",
+}
+
+# Where a path in backticks may begin, besides the root and the page's own folder.
+FOLDERS = ("firmware", "harness/unbrick", "docs", "tests")
+PATH = re.compile(r"^(?!/|\.\./|~|https?:)[\w.-]+(?:/[\w.-]+)+/?$")
+OURS = re.compile(
+    r"^(?:harness|firmware|tests|tools|docs|renode|robot_tests|\.ci|lib|board|link|agent|resident"
+    r"|boot|app|engine|campaign|reference|flash|server|center|bench|wire|report)/"
+)
+MADE = ("build/", "outcomes.sqlite")  # what commands make
+PLACEHOLDER = re.compile(r"[<>…{}*]|\.\.\.|[A-Z]{4,}")
+
+_MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
+_SENTENCE_END = re.compile(r"(?<=[.!?])[*_)”\"]*\s+(?=[\W_]*[A-Z0-9`])|\s·\s|:\s*$")
+_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|No|vs|Rev)\.$")
+_COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(unbrick\b.*)$")
+_MAKE = re.compile(r"\bmake ([a-z][\w/-]*)")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@cache
+def tokens(page: Path) -> tuple[Token, ...]:
+    return tuple(_MARKDOWN.parse(page.read_text(encoding="utf-8")))
+
+
+def inlines(page: Path) -> Iterator[Token]:
+    """Every paragraph, heading, cell and list item that has text."""
+    return (token for token in tokens(page) if token.type == "inline")
+
+
+def code_spans(page: Path) -> Iterator[str]:
+    for inline in inlines(page):
+        for child in inline.children or ():
+            if child.type == "code_inline":
+                yield child.content.strip()
+
+
+def blocks(page: Path) -> Iterator[str]:
+    return (token.content for token in tokens(page) if token.type == "fence")
+
+
+def plain(inline: Token) -> str:
+    """The text as a reader hears it: a code span is one word."""
+    words = []
+    for child in inline.children or ():
+        if child.type == "code_inline":
+            words.append("`code`")
+        elif child.type == "text":
+            words.append(child.content)
+        elif child.type in ("softbreak", "hardbreak") or child.content == "<br>":
+            words.append(" ")
+    return " ".join("".join(words).split())
+
+
+def sentences(text: str) -> list[str]:
+    found: list[str] = []
+    for part in _SENTENCE_END.split(text):
+        if found and _ABBREVIATION.search(found[-1]):
+            found[-1] += " " + part
+        else:
+            found.append(part)
+    return found
+
+
+def words(sentence: str) -> int:
+    return len([word for word in sentence.split() if re.search(r"\w", word)])
+
+
+# ---- Sentences ----
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_sentence_is_longer_than_anybody_can_keep_in_mind(page: Path) -> None:
+    long = [
+        f"{words(sentence)} words: {sentence}"
+        for inline in inlines(page)
+        for sentence in sentences(plain(inline))
+        if words(sentence) > LONGEST_SENTENCE_WORDS
+    ]
+    assert not long or name(page) in STILL_LONG, "\n".join(long)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("It ends. Then another begins.", 2),
+        ("**Why.** Because.", 2),
+        ("Version 1.1.0 runs, e.g. Here.", 1),
+        ("See `code`. `code` follows.", 2),
+        ("0 done · 1 failed", 2),
+    ],
+)
+def test_sentences_are_told_apart(text: str, count: int) -> None:
+    assert len(sentences(text)) == count
+
+
+# ---- Links ----
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: dict[str, int] = {}
+    parsed = tokens(page)
+    for opening, inline in pairwise(parsed):
+        if opening.type == "heading_open":
+            text = "".join(child.content for child in inline.children or ())
+            slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+            count = found.setdefault(slug, 0)
+            found[slug] += 1
+            if count:
+                found[f"{slug}-{count}"] = 1
+    return set(found)
+
+
+def links(page: Path) -> Iterator[str]:
+    for inline in inlines(page):
+        for child in inline.children or ():
+            target = child.attrs.get("href") or child.attrs.get("src")
+            if target is not None:
+                yield str(target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert not lost
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        for link in links(page):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            ahead += [target] if ":" not in link and target.is_file() else []
+    assert set((ROOT / "docs").rglob("*.md")) <= reached
+
+
+# ---- Names ----
+
+
+def exists(path: str, page: Path) -> bool:
+    roots = [ROOT, page.parent, *(ROOT / folder for folder in FOLDERS)]
+    return any((root / path).exists() for root in roots)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_path_that_is_named_is_there(page: Path) -> None:
+    gone = [
+        span
+        for span in code_spans(page)
+        if PATH.match(span)
+        and OURS.match(span)
+        and not span.startswith(MADE)
+        and not PLACEHOLDER.search(span)
+        and not exists(span, page)
+    ]
+    assert not gone
+
+
+def test_every_page_that_the_sources_name_is_there() -> None:
+    gone = [
+        f"{name(file)}: {path}"
+        for file in SOURCES
+        for path in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text(encoding="utf-8"))
+        if not (ROOT / path).exists()
+    ]
+    assert not gone
+
+
+def resolves(dotted: str) -> bool:
+    """Whether a dotted name of the package is a module, or something in one."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        if spec is None:
+            continue
+        found = importlib.import_module(".".join(parts[:count]))
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return part in getattr(found, "__annotations__", {})
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_name_of_the_package_resolves(page: Path) -> None:
+    gone = [
+        span
+        for span in code_spans(page)
+        if re.fullmatch(r"unbrick(\.\w+)+", span)
+        and not span.endswith((".toml", ".db"))
+        and not resolves(span)
+    ]
+    assert not gone
+
+
+# ---- Commands ----
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """Calls of ``unbrick``, from blocks and from code spans, without comments."""
+    for block in blocks(page):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith(("$ ", "unbrick ")):
+                yield line.strip()
+    yield from code_spans(page)
+
+
+def calls(line: str) -> Iterator[list[str]]:
+    """The words of each call of ``unbrick`` in a line of a shell."""
+    for part in re.split(r"\s[|&;]+\s?|\s#\s", line.removeprefix("$ ")):
+        match = _COMMAND.match(part.strip())
+        if match:
+            try:
+                yield shlex.split(match.group(1))
+            except ValueError:
+                yield match.group(1).split()
+
+
+def complaint(call: list[str]) -> str | None:
+    """What is wrong with a call, as far as names of commands and options go."""
+    command: click.Command = cli
+    context = click.Context(cli, info_name="unbrick")
+    for word in call[1:]:
+        if word in {">", "…", "..."}:
+            break
+        if word.startswith("-") and len(word) > 1:
+            option = word.split("=")[0]
+            known = {
+                text
+                for parameter in command.get_params(context)
+                for text in (*parameter.opts, *parameter.secondary_opts)
+            }
+            if option not in known:
+                return f"{' '.join(call)}: {command.name} has no option {option}"
+        elif isinstance(command, click.Group) and not PLACEHOLDER.search(word):
+            inner = command.get_command(context, word.rstrip(","))
+            if inner is None:
+                return f"{' '.join(call)}: there is no command {word}"
+            command, context = inner, click.Context(inner, context, info_name=inner.name)
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_line_names_a_command_and_options_that_exist(page: Path) -> None:
+    complaints = [complaint(call) for line in command_lines(page) for call in calls(line)]
+    assert not list(filter(None, complaints))
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        ("$ unbrick run --engine qemu", False),
+        ("$ UNBRICK_X=1 unbrick console --gdb 1 | cat", False),
+        ("$ unbrick run --no-such-option", True),
+        ("$ unbrick no-such-command", True),
+        ("$ unbrick update no-such-command", True),
+        ("$ true && unbrick update start --no-such", True),
+    ],
+)
+def test_a_command_line_that_is_wrong_is_found(line: str, bad: bool) -> None:
+    assert any(complaint(call) for call in calls(line)) == bad
+
+
+def targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][\w/-]*):", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_target_of_make_exists(page: Path) -> None:
+    asked = {
+        target
+        for text in chain(blocks(page), code_spans(page))
+        for line in text.splitlines()
+        if line.removeprefix("$ ").startswith("make ")
+        for target in _MAKE.findall(line.partition("#")[0])
+    }
+    assert asked <= targets()
