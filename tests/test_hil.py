@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,6 @@ from unbrick.image.release import SignedImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from unbrick.image.release import Releases
 
@@ -40,6 +41,18 @@ STEPS = [
     "the phonebook has survived that, too",
     "nothing personal is left in the database",
 ]
+
+
+def test_the_tutorial_shows_these_steps() -> None:
+    page = Path(__file__).parents[1] / "docs" / "tutorials" / "reference-system.md"
+    shown: dict[str, str] = {}
+    number = ""
+    for row in re.findall(r"^│(.*)│$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        cells = [cell.strip() for cell in row.split("│")]
+        number = cells[0] or number
+        shown[number] = f"{shown.get(number, '')} {cells[1]}".strip()
+    assert list(shown.values()) == STEPS
+    assert f"in {len(STEPS)} steps" in (page.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
