@@ -44,6 +44,7 @@ class Info:
     size: int
     userdata_format: int = 1
     signature: bytes = bytes(64)
+    dependencies: tuple[str, ...] = ()
 
 
 def make_image(

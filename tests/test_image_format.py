@@ -18,6 +18,7 @@ from imgtool import keys
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image import format as fmt
+from unbrick.image import mcuboot
 from unbrick.image.sign import sign
 
 PROTECTED_MAGIC = b"\x08\x69"
@@ -215,7 +216,7 @@ def test_inspect_refuses_bad_tlvs_even_with_the_right_hash(
 
 
 def test_inspect_refuses_a_hardware_id_that_the_hash_does_not_cover(image: bytes) -> None:
-    extra = struct.pack("<HH", fmt.TLV_HARDWARE_ID, 4) + b"evil"
+    extra = struct.pack("<HH", mcuboot.TLV_HARDWARE_ID, 4) + b"evil"
     at = image.rindex(b"\x07\x69", 0, image.rindex(b"\x10\x00\x20\x00"))
     (size,) = struct.unpack_from("<H", image, at + 2)
     longer = image[: at + 2] + struct.pack("<H", size + len(extra)) + image[at + 4 :] + extra
@@ -256,7 +257,7 @@ def test_no_mutation_crashes_or_passes_verification(
 @given(st.binary(max_size=600))
 def test_inspect_survives_any_bytes_behind_a_good_magic(tail: bytes) -> None:
     with pytest.raises(ImageError):
-        fmt.inspect(struct.pack("<I", fmt.MAGIC) + tail)
+        fmt.inspect(struct.pack("<I", mcuboot.MAGIC) + tail)
 
 
 @pytest.mark.parametrize(

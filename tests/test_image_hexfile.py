@@ -57,6 +57,39 @@ def test_bad_files_are_named_for_what_they_are(text: str, message: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("behind", ["", " ", "\t \n\n", "\x1a", "\x1a" * 100, "\0\0"])
+@pytest.mark.parametrize("blanks", ["", "  ", "\t"])
+def test_line_ends_and_blanks_of_other_systems_are_nothing_to_refuse(
+    line_end: str, behind: str, blanks: str
+) -> None:
+    data = bytes(range(256)) * 3
+    lines = [blanks + line + blanks for line in to_hex(data).splitlines()]
+    assert from_hex(line_end.join(lines) + line_end + behind) == data
+    assert from_hex(line_end.join(lines).lower() + behind) == data
+
+
+@pytest.mark.parametrize(
+    ("behind", "what"),
+    [
+        ("; made by hand\n", "text follows the end record"),
+        ("\n\nS00600004844521B\n", "text follows the end record"),
+        (AT_APPLICATION + record(0, b"x") + END, "another HEX file follows the end record"),
+    ],
+)
+def test_what_follows_the_end_record_is_called_so(behind: str, what: str) -> None:
+    """Other tools drop it without a word: half of what was given would be missing."""
+    with pytest.raises(ImageError, match=what) as caught:
+        from_hex(to_hex(b"image") + behind)
+    assert "truncated" not in str(caught.value)
+    assert "line 3" in caught.value.hint
+
+
+def test_an_end_record_with_a_start_address_ends_the_file() -> None:
+    text = AT_APPLICATION + record(0, b"ab") + ":00123401B9\n"
+    assert from_hex(text) == b"ab"
+
+
 def test_an_image_too_large_for_the_partition_is_refused() -> None:
     with pytest.raises(ImageError, match="too large for the partition"):
         to_hex(bytes(BOARD.partition("application").size + 1))

@@ -14,15 +14,18 @@ from rich.table import Table
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
+from unbrick.image.examine import Examination, examine, other_file
 from unbrick.image.factory import KEY_SIZE, factory_image, nor_map, read_identity
 from unbrick.image.format import (
-    ImageInfo,
     check_board,
     check_entry,
     check_signature,
+    info_of,
     inspect,
     load_public_key,
     read_bounded,
+    refusals,
+    warnings,
 )
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.image.sign import sign
@@ -84,37 +87,76 @@ def image() -> None:
 @_json_option
 def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
     """Check an image (.hex or binary) and say what it is."""
-    info = inspect(read_image(file))
-    if key is not None:
-        check_signature(info, load_public_key(key))
-    problem = _problem(info)
+    data = read_image(file)
+    found = examine(data)
+    trouble = _all_of(found.problems)
+    refused: list[ImageError] = []
+    warned: list[str] = []
+    signature = ""
+    if trouble is None:
+        info = info_of(found)
+        refused, warned = refusals(data, info), warnings(info)
+        if key is not None:
+            try:
+                check_signature(info, load_public_key(key))
+                signature = "right"
+            except ImageError as error:
+                trouble = error
+                signature = "not right"
+    problem = "; ".join(str(item) for item in (found.problems or refused))
     if as_json:
-        values = {
-            name: value.hex() if isinstance(value, bytes) else value
-            for name, value in asdict(info).items()
-        }
-        click.echo(json.dumps({**values, "signed": info.signed, "problem": problem}, indent=2))
-        return
-    if not info.signed:
-        signature = "none"
-    elif key is None:
-        signature = f"by key {info.key_hash.hex()[:_DIGEST_SHOWN]}, not checked (give --key)"
+        click.echo(json.dumps(_as_json(found, problem, warned), indent=2))
     else:
-        signature = f"right, by key {info.key_hash.hex()[:_DIGEST_SHOWN]}"
-    rows = {
-        "name": info.name,
-        "version": info.version,
-        "build time": info.build_time,
-        "hardware": info.hardware_id,
-        "security counter": str(info.security_counter),
-        "user data": f"format {info.userdata_format}",
-        "size": f"{info.size} bytes",
-        "digest": info.digest.hex(),
-        "signature": signature,
-        "this board": problem or "fits",
+        rows = _rows(found, signature, key_given=key is not None)
+        if not found.problems:
+            texts = [f"{item} ({item.hint})" for item in refused] or ["fits"]
+            rows += zip(("this board", *("" for _ in texts[1:])), texts, strict=True)
+        for name, value in (*rows, *(("warning", text) for text in warned)):
+            click.echo(f"{name + ':' if name else '':18}{value}")
+    if trouble is not None:
+        raise trouble
+
+
+def _all_of(problems: list[ImageError]) -> ImageError | None:
+    """All that is wrong, as one error."""
+    if len(problems) < 2:
+        return next(iter(problems), None)
+    hints = dict.fromkeys(problem.hint for problem in problems)
+    return ImageError("; ".join(map(str, problems)), hint="; ".join(hints))
+
+
+def _as_json(found: Examination, problem: str, warned: list[str]) -> dict[str, Any]:
+    values = {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name, value in vars(found).items()
+        if name != "problems"
     }
-    for name, value in rows.items():
-        click.echo(f"{name + ':':18}{value}")
+    return {**values, "signed": found.signed, "problem": problem, "warnings": warned}
+
+
+def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[str, str]]:
+    """What is known of an image, for a person; ``checked``: what came of checking its signature."""
+    signature = "none" if found.size else ""
+    if found.signature_algorithm:
+        by = f"by key {found.key_hash.hex()[:_DIGEST_SHOWN]}" if found.key_hash else "by a key"
+        signature = f"{by} ({found.signature_algorithm})"
+        signature = f"{checked}, {signature}" if checked else signature
+        signature += "" if key_given else ", not checked (give --key)"
+    size = f"{found.size} bytes" if found.size else f"{found.file_size} bytes in the file"
+    digest = f"{found.digest.hex()} ({found.digest_algorithm})" if found.digest else ""
+    counter, data_format = found.security_counter, found.userdata_format
+    rows = {
+        "name": found.name,
+        "version": found.version,
+        "build time": found.build_time,
+        "hardware": found.hardware_id,
+        "security counter": "" if counter is None else str(counter),
+        "user data": "" if data_format is None else f"format {data_format}",
+        "size": size,
+        "digest": digest,
+        "signature": signature,
+    }
+    return [(name, value) for name, value in rows.items() if value]
 
 
 @image.command("sign")
@@ -135,12 +177,14 @@ def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
 @click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
 def image_sign(binary: Path, output: Path, **values: Any) -> None:
     """Sign a flat binary that is linked for the application partition."""
-    signed = sign(read_bounded(binary), **values)
+    signed = sign(_read_program(binary), **values)
     info = inspect(signed)
     check_board(info)
     check_entry(signed)
     _write_image(output, signed)
     click.echo(f"{output}: {info.name} {info.version}, {info.size} bytes")
+    for text in warnings(info):
+        click.echo(f"warning: {text}", err=True)
 
 
 @image.command("convert")
@@ -165,7 +209,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
     if data is not None:
         check_board(inspect(data))
     key = secrets.token_bytes(KEY_SIZE)
-    _write(output, factory_image(read_bounded(boot), data, serial, key=key))
+    _write(output, factory_image(_read_program(boot), data, serial, key=key))
     click.echo(f"{output}: terminal {serial}, {BOARD.nor.modelled} bytes")
 
 
@@ -201,12 +245,13 @@ def image_map(nor: Path, *, as_json: bool) -> None:
         click.echo(f"{name}: {value}")
 
 
-def _problem(info: ImageInfo) -> str:
-    try:
-        check_board(info)
-    except ImageError as error:
-        return str(error)
-    return ""
+def _read_program(path: Path) -> bytes:
+    """A flat binary, as it runs."""
+    data = read_bounded(path)
+    other = other_file(data)
+    if other is not None:
+        raise ImageError(f"{path} is not a flat binary: {other}", hint=other.hint)
+    return data
 
 
 def _write_image(path: Path, data: bytes) -> None:

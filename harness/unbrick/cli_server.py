@@ -168,6 +168,8 @@ def publish(file: Path, server_url: str, *, as_json: bool) -> None:
         _print_json(image)
     else:
         click.echo(f"published {image['name']} {image['version']} for {image['hardware_id']}")
+        for text in image.get("warnings", ()):
+            click.echo(f"warning: {text}", err=True)
 
 
 @click.command()

@@ -12,7 +12,7 @@ import cbor2
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
-from unbrick.image.format import TEXT_LIMIT, is_text
+from unbrick.image.examine import TEXT_LIMIT, is_text
 
 BLANK = 0xFF
 

@@ -1,14 +1,13 @@
 """MCUboot images: what is in one, and whether this terminal would run it.
 
-An image is a header, a body, protected TLVs and TLVs (``docs/protocol.md``, *Images*). Everything
-read here may come from an enemy: every length is checked before it is used.
+An image is a header, a body, protected TLVs and TLVs (``docs/protocol.md``, *Images*).
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,44 +17,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
+from unbrick.image.examine import OUR_SIGNATURE, USE_OUR_KEY, Examination, examine
+from unbrick.image.mcuboot import FLAG_ROM_FIXED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unbrick.board.description import Board
-
-MAGIC = 0x96F3B83D
-FLAG_ROM_FIXED = 0x100
-
-TLV_KEY_HASH = 0x01
-TLV_SHA256 = 0x10
-TLV_ED25519 = 0x24
-TLV_SECURITY_COUNTER = 0x50
-TLV_HARDWARE_ID = 0x00A0
-TLV_NAME = 0x00A1
-TLV_BUILD_TIME = 0x00A2
-TLV_USERDATA_FORMAT = 0x00A3
-
-TEXT_LIMIT = 31
-"""Characters of printable ASCII that a text in an image may have."""
 
 FILE_LIMIT = 16 * 1024 * 1024
 """Bytes of an image file that are read at most: far above any partition of any board."""
 
-_HEADER = struct.Struct("<IIHHIIBBHII")
-_TLV = struct.Struct("<HH")
-_TLV_INFO_MAGIC = 0x6907
-_TLV_PROTECTED_MAGIC = 0x6908
-_SHORTEST_BODY = 8  # Initial SP and entry address.
-_PROTECTED = frozenset(
-    {TLV_SECURITY_COUNTER, TLV_HARDWARE_ID, TLV_NAME, TLV_BUILD_TIME, TLV_USERDATA_FORMAT}
-)
-_UNPROTECTED = frozenset({TLV_KEY_HASH, TLV_SHA256, TLV_ED25519})
-_FIXED_SIZES = {
-    TLV_KEY_HASH: 32,
-    TLV_SHA256: 32,
-    TLV_ED25519: 64,
-    TLV_SECURITY_COUNTER: 4,
-    TLV_USERDATA_FORMAT: 4,
-}
+MAX_COUNTER = 2**32 - 1
+"""The largest security counter; no image has one above it."""
+
+STACK_ALIGNMENT = 8
+"""Bytes (Procedure Call Standard for the Arm Architecture, "Stack constraints")."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +54,11 @@ class ImageInfo:
         load_address: where the image must lie; 0 when the header leaves it open.
         key_hash: SHA-256 of the public key it was signed with; empty without a signature.
         signature: Ed25519 over ``digest``; empty without one.
+        signature_algorithm: how it is signed, ``Ed25519`` or otherwise; empty when it is not.
         userdata_format: the format in which this software keeps the user's data; 1 when the image
             does not say.
+        dependencies: on other images, as text; terminals do not look at them.
+        strange_tlvs: types of TLVs outside of the protected area that no terminal knows.
     """
 
     name: str
@@ -95,12 +75,15 @@ class ImageInfo:
     load_address: int
     key_hash: bytes
     signature: bytes
-    userdata_format: int = 1
+    signature_algorithm: str
+    userdata_format: int
+    dependencies: tuple[str, ...]
+    strange_tlvs: tuple[int, ...]
 
     @property
     def signed(self) -> bool:
-        """Whether there is a signature; ``verify`` says whether it is right."""
-        return bool(self.signature)
+        """Whether a terminal can check the signature; ``verify`` says whether it is right."""
+        return bool(self.signature and self.key_hash)
 
 
 def inspect(data: bytes, *, trailing: bool = False) -> ImageInfo:
@@ -111,63 +94,20 @@ def inspect(data: bytes, *, trailing: bool = False) -> ImageInfo:
         trailing: accept bytes after its end, as a partition of the NOR has them.
 
     Raises:
-        ImageError: it is truncated, malformed or damaged.
+        ImageError: it is truncated, malformed or damaged; see ``examine`` for all that is wrong.
     """
-    if len(data) < _HEADER.size:
-        raise _malformed(f"the image is truncated: {len(data)} bytes are no header")
-    (magic, load_address, header_size, protected_size, body_size, flags, *numbers) = (
-        _HEADER.unpack_from(data)
-    )
-    if magic != MAGIC:
-        raise ImageError(
-            f"not an image: it begins with 0x{magic:08x} instead of 0x{MAGIC:08x}",
-            hint="give a signed image: `unbrick image sign` makes one from a binary",
-        )
-    if header_size < _HEADER.size:
-        raise _malformed(f"the image says that its header has {header_size} bytes")
-    if flags & ~FLAG_ROM_FIXED:
-        raise ImageError(
-            f"the image has flags that this terminal does not know: 0x{flags:08x}",
-            hint="sign it without encryption, compression and RAM loading",
-        )
-    if body_size < _SHORTEST_BODY:
-        raise _malformed(f"the body of the image has only {body_size} bytes")
-    body_end = header_size + body_size
-    protected, tlv_start = _tlvs(data, body_end, _TLV_PROTECTED_MAGIC, protected_size)
-    plain, end = _tlvs(data, tlv_start, _TLV_INFO_MAGIC, None)
-    if len(data) > end and not trailing:
-        raise _malformed(f"{len(data) - end} bytes follow the end of the image")
+    return info_of(examine(data, trailing=trailing))
 
-    if misplaced := (_PROTECTED & plain.keys()) | (_UNPROTECTED & protected.keys()):
-        raise _malformed(f"TLV 0x{min(misplaced):04x} of the image is in the wrong area")
-    digest = plain.get(TLV_SHA256)
-    if digest is None:
-        raise _malformed("the image has no SHA-256")
-    if hashlib.sha256(memoryview(data)[:tlv_start]).digest() != digest:
-        raise ImageError(
-            "the image is damaged: its SHA-256 does not match its contents",
-            hint="copy it again, or build and sign it anew",
-        )
-    major, minor, revision, build = numbers[:4]
-    return ImageInfo(
-        name=_text(protected, TLV_NAME, "name"),
-        version=f"{major}.{minor}.{revision}+{build}",
-        build_time=_text(protected, TLV_BUILD_TIME, "build time"),
-        hardware_id=_text(protected, TLV_HARDWARE_ID, "hardware id"),
-        security_counter=int.from_bytes(
-            _required(protected, TLV_SECURITY_COUNTER, "security counter"), "little"
-        ),
-        digest=digest,
-        size=end,
-        header_size=header_size,
-        body_size=body_size,
-        protected_size=protected_size,
-        flags=flags,
-        load_address=load_address,
-        key_hash=plain.get(TLV_KEY_HASH, b""),
-        signature=plain.get(TLV_ED25519, b""),
-        userdata_format=int.from_bytes(protected.get(TLV_USERDATA_FORMAT, b"\x01\0\0\0"), "little"),
-    )
+
+def info_of(found: Examination) -> ImageInfo:
+    """What was examined, as an image without problems.
+
+    Raises:
+        ImageError: the first problem.
+    """
+    if found.problems:
+        raise found.problems[0]
+    return ImageInfo(**{item.name: getattr(found, item.name) for item in fields(ImageInfo)})
 
 
 def verify(data: bytes, public_key: Ed25519PublicKey, *, board: Board = BOARD) -> ImageInfo:
@@ -182,16 +122,37 @@ def verify(data: bytes, public_key: Ed25519PublicKey, *, board: Board = BOARD) -
     return info
 
 
+def check_signed(info: ImageInfo) -> None:
+    """Check that the image has a signature that a terminal can check, by whatever key.
+
+    Raises:
+        ImageError: it has none.
+    """
+    if not info.signature_algorithm:
+        raise ImageError(
+            "the image is not signed, no terminal would take it",
+            hint="sign it: `unbrick image sign --key KEY.pem`",
+        )
+    if info.signature_algorithm != OUR_SIGNATURE:
+        raise ImageError(
+            f"the image is signed by {info.signature_algorithm},"
+            f" terminals check {OUR_SIGNATURE} alone",
+            hint=USE_OUR_KEY,
+        )
+    if not info.key_hash:
+        raise ImageError(
+            "the image does not say the hash of the key that it is signed with",
+            hint="sign it without --public-key-format full",
+        )
+
+
 def check_signature(info: ImageInfo, public_key: Ed25519PublicKey) -> None:
     """Check that the image was signed with the private key of ``public_key``.
 
     Raises:
         ImageError: there is no signature, it was made with another key, or it is wrong.
     """
-    if not info.signed:
-        raise ImageError(
-            "the image is not signed", hint="sign it: `unbrick image sign --key KEY.pem`"
-        )
+    check_signed(info)
     expected = key_hash(public_key)
     if info.key_hash != expected:
         found = info.key_hash.hex()[:16] or "an unnamed key"
@@ -213,28 +174,8 @@ def check_board(info: ImageInfo, board: Board = BOARD) -> None:
     Raises:
         ImageError: it is not.
     """
-    part = board.partition("application")
-    if info.hardware_id != board.hardware_id:
-        raise ImageError(
-            f"the image is for other hardware: {info.hardware_id}, not {board.hardware_id}",
-            hint="build it for this terminal",
-        )
-    if info.header_size != board.image_header_size:
-        raise ImageError(
-            f"the header of the image has {info.header_size} bytes, not {board.image_header_size}",
-            hint="sign it with `unbrick image sign`",
-        )
-    if info.flags & FLAG_ROM_FIXED and info.load_address != board.map.nor + part.offset:
-        raise ImageError(
-            f"the image must lie at 0x{info.load_address:08x}, "
-            f"not at 0x{board.map.nor + part.offset:08x}",
-            hint="link and sign it for the application partition",
-        )
-    if info.size > part.size:
-        raise ImageError(
-            f"the image is too large for the partition: {info.size} of {part.size} bytes",
-            hint="make the software smaller",
-        )
+    for problem in _misfits(info, board):
+        raise problem
 
 
 def check_entry(data: bytes, board: Board = BOARD) -> None:
@@ -244,16 +185,89 @@ def check_entry(data: bytes, board: Board = BOARD) -> None:
     Raises:
         ImageError: it is not.
     """
-    info = inspect(data)
+    for problem in _bad_start(data, inspect(data), board):
+        raise problem
+
+
+def refusals(data: bytes, info: ImageInfo, board: Board = BOARD) -> list[ImageError]:
+    """Why no terminal with this board would take an image, whoever signed it.
+
+    Args:
+        data: the image.
+        info: of it.
+        board: the terminals'.
+    """
+    found = [*_misfits(info, board), *_bad_start(data, info, board)]
+    try:
+        check_signed(info)
+    except ImageError as error:
+        found.append(error)
+    else:
+        found += [
+            ImageError(
+                f"the image has a TLV 0x{kind:04x} that its hash does not cover",
+                hint="sign it with `unbrick image sign`",
+            )
+            for kind in info.strange_tlvs
+        ]
+    return found
+
+
+def warnings(info: ImageInfo) -> list[str]:
+    """What a person should know before a terminal gets an image that it would take."""
+    found = []
+    if info.security_counter == MAX_COUNTER:
+        found.append(
+            f"the security counter {MAX_COUNTER} is the last one: a terminal that has run this"
+            " takes nothing with another counter any more"
+        )
+    found += [
+        f"it depends on {other}, which neither the server nor a terminal checks"
+        for other in info.dependencies
+    ]
+    return found
+
+
+def _misfits(info: ImageInfo, board: Board) -> Iterator[ImageError]:
+    """What of the header does not fit the board."""
+    part = board.partition("application")
+    if info.hardware_id != board.hardware_id:
+        yield ImageError(
+            f"the image is for other hardware: {info.hardware_id}, not {board.hardware_id}",
+            hint="build it for this terminal",
+        )
+    if info.header_size != board.image_header_size:
+        yield ImageError(
+            f"the header of the image has {info.header_size} bytes, not {board.image_header_size}",
+            hint="sign it with `unbrick image sign`, or with --header-size"
+            f" {board.image_header_size:#x}",
+        )
+    start = board.map.nor + part.offset
+    fixed = info.flags & FLAG_ROM_FIXED or info.load_address
+    if fixed and info.load_address != start:
+        yield ImageError(
+            f"the image must lie at 0x{info.load_address:08x}, not at 0x{start:08x}",
+            hint="link and sign it for the application partition",
+        )
+    if info.size > part.size:
+        yield ImageError(
+            f"the image is too large for the partition: {info.size} of {part.size} bytes",
+            hint="make the software smaller",
+        )
+
+
+def _bad_start(data: bytes, info: ImageInfo, board: Board) -> Iterator[ImageError]:
+    """What of the first two words of the program keeps it from running."""
     stack, entry = struct.unpack_from("<II", data, info.header_size)
     body = board.map.nor + board.partition("application").offset + info.header_size
-    if not board.sram.base < stack <= board.sram.end:
-        raise ImageError(
-            f"the program is not for this board: its stack 0x{stack:08x} is not in the SRAM",
+    if not board.sram.base < stack <= board.sram.end or stack % STACK_ALIGNMENT:
+        yield ImageError(
+            f"the program is not for this board: its stack 0x{stack:08x} is not in the SRAM,"
+            f" at a multiple of {STACK_ALIGNMENT}",
             hint="sign a flat binary that begins with initial SP and entry address",
         )
     if not entry & 1 or not body <= entry < body + info.body_size:
-        raise ImageError(
+        yield ImageError(
             f"the program is not linked for the application partition: its entry 0x{entry:08x} "
             f"is not Thumb code in 0x{body:08x} to 0x{body + info.body_size - 1:08x}",
             hint="link it to lie right after the header of the image",
@@ -292,16 +306,6 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def is_text(value: object) -> bool:
-    """Whether ``value`` can be a text in an image or in the identity partition."""
-    return (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isprintable()
-        and 0 < len(value) <= TEXT_LIMIT
-    )
-
-
 def read_bounded(path: Path, limit: int = FILE_LIMIT) -> bytes:
     """The contents of a file of at most ``limit`` bytes.
 
@@ -318,59 +322,3 @@ def read_bounded(path: Path, limit: int = FILE_LIMIT) -> bytes:
     if len(data) > limit:
         raise SetupError(f"{path} is larger than {limit} bytes", hint="give the right file")
     return data
-
-
-def _malformed(what: str) -> ImageError:
-    return ImageError(what, hint="get the image again, or build and sign it anew")
-
-
-def _tlvs(
-    data: bytes, start: int, magic: int, expected: int | None
-) -> tuple[dict[int, bytes], int]:
-    """The TLVs of the area at ``start`` and where it ends; ``expected``: its size, if known."""
-    if expected == 0:
-        return {}, start
-    if start + _TLV.size > len(data):
-        raise _malformed(
-            f"the image is truncated: {len(data)} bytes, its TLVs would begin at {start}"
-        )
-    found, size = _TLV.unpack_from(data, start)
-    if found != magic:
-        raise _malformed(f"no TLVs where they must be: 0x{found:04x} instead of 0x{magic:04x}")
-    if size < _TLV.size or (expected is not None and size != expected):
-        raise _malformed(f"the TLVs of the image have a wrong size: {size} bytes")
-    end = start + size
-    if end > len(data):
-        raise _malformed(f"the image is truncated: {len(data)} of {end} bytes")
-    values: dict[int, bytes] = {}
-    at = start + _TLV.size
-    while at < end:
-        if at + _TLV.size > end:
-            raise _malformed("a TLV of the image is cut off")
-        kind, length = _TLV.unpack_from(data, at)
-        at += _TLV.size
-        if at + length > end:
-            raise _malformed(f"TLV 0x{kind:04x} of the image is longer than what is left")
-        if kind in values:
-            raise _malformed(f"the image has TLV 0x{kind:04x} twice")
-        if length != _FIXED_SIZES.get(kind, length):
-            raise _malformed(f"TLV 0x{kind:04x} of the image has {length} bytes")
-        values[kind] = bytes(data[at : at + length])
-        at += length
-    return values, end
-
-
-def _required(tlvs: dict[int, bytes], kind: int, what: str) -> bytes:
-    if kind not in tlvs:
-        raise ImageError(
-            f"the image has no {what}", hint="sign it with `unbrick image sign`, which adds it"
-        )
-    return tlvs[kind]
-
-
-def _text(tlvs: dict[int, bytes], kind: int, what: str) -> str:
-    raw = _required(tlvs, kind, what)
-    text = raw.decode("latin-1")
-    if not is_text(text):
-        raise _malformed(f"the {what} of the image is not a text of 1 to {TEXT_LIMIT} characters")
-    return text

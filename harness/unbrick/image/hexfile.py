@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from intelhex import IntelHex, IntelHexError
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
+from unbrick.image.examine import other_file
 from unbrick.image.format import read_bounded
 
 _RECORD_BYTES = 16
 _GAP = 0xFF
-_END_RECORD = ":00000001FF"
+_END_RECORD = re.compile(r":00[0-9A-F]{4}01[0-9A-F]{2}", re.IGNORECASE)
+_FILLERS = " \t\0\x1a"
+"""What stands around lines and behind the end of files that other systems or XMODEM have padded."""
+
 _HEX_LIMIT = 8 * 1024 * 1024
 
 
@@ -43,18 +48,27 @@ def from_hex(text: str) -> bytes:
         ImageError: it is no Intel HEX, is damaged, is empty, or has bytes outside of the
             application partition.
     """
+    lines = [line.strip(_FILLERS) for line in text.splitlines()]
+    end = next((at for at, line in enumerate(lines) if _END_RECORD.fullmatch(line)), None)
     hexfile = IntelHex()
     try:
-        hexfile.loadhex(io.StringIO(text))
+        hexfile.loadhex(io.StringIO("\n".join(lines)))
     except IntelHexError as error:
         raise ImageError(
             f"the file is not Intel HEX, or is damaged: {error}", hint="get or convert it again"
         ) from None
-    if not text.rstrip().upper().endswith(_END_RECORD):
+    if end is None:
         raise ImageError(
             "the HEX file is truncated: it does not close with an end record",
             hint="get or convert it again",
         )
+    for number, line in enumerate(lines[end + 1 :], end + 2):
+        if line:
+            what = "another HEX file" if line.startswith(":") else "text"
+            raise ImageError(
+                f"{what} follows the end record of the HEX file, in line {number}",
+                hint=f"give the signed application alone: cut off what follows line {end + 1}",
+            )
     part = BOARD.partition("application")
     start = BOARD.map.nor + part.offset
     first, last = hexfile.minaddr(), hexfile.maxaddr()
@@ -93,6 +107,9 @@ def read_image(path: Path) -> bytes:
     data = read_bounded(path)
     if path.suffix.lower() not in {".hex", ".ihex"} and not data.startswith(b":"):
         return data
+    other = None if data.startswith(b":") else other_file(data)
+    if other is not None:
+        raise ImageError(f"{path} is {other}", hint=other.hint)
     if len(data) > _HEX_LIMIT:
         raise ImageError(
             f"{path} is too large for an application: {len(data)} bytes of HEX",

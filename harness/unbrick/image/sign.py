@@ -16,16 +16,9 @@ from imgtool.version import decode_version
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
-from unbrick.image.format import (
-    TEXT_LIMIT,
-    TLV_BUILD_TIME,
-    TLV_HARDWARE_ID,
-    TLV_NAME,
-    TLV_USERDATA_FORMAT,
-    inspect,
-    is_text,
-    load_public_key,
-)
+from unbrick.image.examine import TEXT_LIMIT, is_text
+from unbrick.image.format import inspect, load_public_key
+from unbrick.image.mcuboot import TLV_BUILD_TIME, TLV_HARDWARE_ID, TLV_NAME, TLV_USERDATA_FORMAT
 
 _VERSION_LIMITS = (0xFF, 0xFF, 0xFFFF, 0xFFFF_FFFF)
 

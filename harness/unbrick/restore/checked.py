@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unbrick.errors import ImageError, SetupError
+from unbrick.errors import SetupError
 from unbrick.image.build import firmware_folder
 from unbrick.image.format import (
     ImageInfo,
     check_board,
     check_entry,
     check_signature,
+    check_signed,
     inspect,
     key_hash,
     load_public_key,
@@ -53,11 +54,7 @@ def check_file(path: Path, key: Path | None = None) -> CheckedImage:
     info = inspect(data)
     check_board(info)
     check_entry(data)
-    if not info.signed:
-        raise ImageError(
-            "the image is not signed: no terminal would accept it",
-            hint="sign it: `unbrick image sign`",
-        )
+    check_signed(info)
     public = None
     if key is not None:
         public = load_public_key(key)

@@ -18,7 +18,7 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import LinkError
-from unbrick.image.format import ImageInfo
+from unbrick.image.format import ImageInfo, warnings
 from unbrick.server.analysis import Analyst, AtOnce
 from unbrick.server.calls import CallLines
 from unbrick.server.commanded import Commander
@@ -66,6 +66,8 @@ class ServerCore:
     Args:
         records: what it remembers.
         inspect: what an image file is; raises ImageError.
+        admit: raises ImageError for an image that no terminal would take; without it the server
+            publishes whatever is an image.
         analyst: what keeps the history of terminals and has prepared what turns one image into
             another; an update waits until it is there (``prepared``). Without one only full images
             are sent.
@@ -76,8 +78,11 @@ class ServerCore:
         records: Records,
         inspect: Callable[[bytes], ImageInfo],
         analyst: Analyst | None = None,
+        *,
+        admit: Callable[[bytes, ImageInfo], None] | None = None,
     ) -> None:
         self.records = records
+        self._admit = admit
         self._analyst = analyst or AtOnce(records)
         self._inspect = inspect
         self._log = UpdateLog(records)
@@ -337,12 +342,21 @@ class ServerCore:
         """Take a signed image into the store; one that is there already is left as it is.
 
         Raises:
-            ImageError: it is no image.
-            ConflictError: there is another image of that version for that hardware.
+            ImageError: it is no image, or no terminal would take it.
+            ConflictError: there is another image of that version for that hardware, or that one
+                with another signature.
         """
         info = self._inspect(data)
+        if self._admit is not None:
+            self._admit(data, info)
+        file_digest = hashlib.sha256(data).digest()
         known = self.records.image(info.digest)
         if known is not None:
+            if known.file_digest != file_digest:
+                raise ConflictError(
+                    f"{info.version} for {info.hardware_id} is published with another signature",
+                    hint="give the software that is signed anew a new version",
+                )
             return known
         for other in self.records.images():
             if (other.version, other.hardware_id) == (info.version, info.hardware_id):
@@ -359,7 +373,7 @@ class ServerCore:
             security_counter=info.security_counter,
             size=info.size,
             file_size=len(data),
-            file_digest=hashlib.sha256(data).digest(),
+            file_digest=file_digest,
             published=now,
             userdata_format=info.userdata_format,
         )
@@ -367,6 +381,14 @@ class ServerCore:
             self.records.add_image(image, data)
             self._analyst.published(image, now)
         return image
+
+    def warnings(self, data: bytes) -> list[str]:
+        """What a person should know of an image that was published.
+
+        Raises:
+            ImageError: it is no image.
+        """
+        return warnings(self._inspect(data))
 
     def prepared(self, digest: bytes) -> None:
         """What turns others into image ``digest`` is there, or will not be: updates go on."""

@@ -9,7 +9,8 @@ GET         /api/terminals/{serial}     one, with its updates, events, what it h
 GET         /api/preparations           what is prepared for pairs of images
 GET         /api/images                 every published image
 POST        /api/images                 publishes the signed image that is the body, or the one
-                                        file of a multipart form
+                                        file of a multipart form; what a person should know
+                                        of it is in warnings
 GET, POST   /api/updates                every update; starts one: {serial, version}, and way, which
                                         is "staged" (what it is without) or "commanded"
 GET         /api/updates/{id}           one, with its events, and its session if it is commanded
@@ -251,8 +252,10 @@ class _Api:
         return JSONResponse([shapes.image(item) for item in self._core.records.images()])
 
     async def publish(self, request: Request) -> JSONResponse:
-        image = self._core.publish(await _upload(request), self._clock())
-        return JSONResponse(shapes.image(image), 201)
+        data = await _upload(request)
+        image = self._core.publish(data, self._clock())
+        found = self._core.warnings(data)
+        return JSONResponse({**shapes.image(image), **({"warnings": found} if found else {})}, 201)
 
     async def updates(self, _request: Request) -> JSONResponse:
         return JSONResponse([self._update(item) for item in self._core.records.updates()])

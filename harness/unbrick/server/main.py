@@ -8,13 +8,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
 import uvicorn
 
-from unbrick.errors import ImageError
+from unbrick.board.description import BOARD
 from unbrick.image import format as image_format
 from unbrick.server.analysis import Analyst
 from unbrick.server.coap import CoapServer
@@ -43,25 +42,23 @@ class Settings:
     database: str = "unbrick-server.db"
 
 
-def inspect_signed(data: bytes) -> image_format.ImageInfo:
-    """What an image says about itself.
+def admit(data: bytes, info: image_format.ImageInfo) -> None:
+    """Refuse an image that no terminal would take.
+
+    Of images for other hardware than this server's board, nothing but the signature can be known.
 
     Raises:
-        ImageError: it is damaged, or not signed.
+        ImageError: it is not signed, not as terminals check it, or does not fit the board.
     """
-    info = image_format.inspect(data)
-    if not info.signed:
-        raise ImageError(
-            "the image is not signed, no terminal would take it",
-            hint="sign it with `unbrick image sign`",
-        )
-    return info
+    image_format.check_signed(info)
+    if info.hardware_id == BOARD.hardware_id:
+        for problem in image_format.refusals(data, info):
+            raise problem
 
 
 async def serve(
     settings: Settings,
     *,
-    inspect: Callable[[bytes], image_format.ImageInfo] = inspect_signed,
     out: TextIO | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; says one line on ``out`` when both ports answer.
@@ -72,7 +69,7 @@ async def serve(
     """
     records = SqlRecords(settings.database)
     analyst = Analyst(records)
-    core = ServerCore(records, inspect, analyst=analyst)
+    core = ServerCore(records, image_format.inspect, analyst=analyst, admit=admit)
     coap = CoapServer(core)
 
     def announce(prepared: Preparation) -> None:
