@@ -12,14 +12,14 @@ from typing import Any
 import argon2
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.center.accounts import Passwords, add_operator
+from unbrick.center.calls.menu import read_menu
 from unbrick.center.center import Center
 from unbrick.center.desk import Desk
-from unbrick.center.menu import read_menu
-from unbrick.center.records import Entry, MemoryAccounts, Role
-from unbrick.center.web import make_app
-from unbrick.server.client import SilentError
-from unbrick.server.core import ServerCore
+from unbrick.center.operators.accounts import Passwords, add_operator
+from unbrick.center.operators.records import Entry, MemoryAccounts, Role
+from unbrick.center.page.web import make_app
+from unbrick.server.core.core import ServerCore
+from unbrick.server.edge.client import SilentError
 from unbrick.server.records import MemoryRecords, Records
 from unbrick.server.user_records import (
     Actor,

@@ -11,7 +11,7 @@ import aiocoap
 from commanded_terminal import CommandedTerminal
 from server_world import SERIAL, inspect, make_image
 
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records, Update
 from unbrick.server.user_records import Session, SessionState, Step, StepKind
 

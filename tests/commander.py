@@ -34,7 +34,7 @@ from unbrick.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
 BLOCK = BOARD.nor.block_size

@@ -20,10 +20,10 @@ from scripted_server import World
 from sqlalchemy import create_engine
 
 from unbrick.engine.create import create_engine as create_terminal
-from unbrick.engine.qemu import find_qemu
-from unbrick.engine.renode_link import find_renode
+from unbrick.engine.qemu.engine import find_qemu
+from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
-from unbrick.image.release import Releases
+from unbrick.firmware.signed import Releases
 
 PROBE = Path(__file__).with_name("probe")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.bench.bench import Bench
-from unbrick.bench.system import PROMPT
 from unbrick.board.description import BOARD
 from unbrick.image.factory import bench_key, factory_image
 from unbrick.link.simulated import SimulatedLink
+from unbrick.reference.system import PROMPT
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import PIECE, BackupPiece, BackupRequest, RestoreAnswer, RestorePiece
 from unbrick.wire.messages import Registration, Result
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.engine.base import Engine
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 SERIAL = "UB-000007"
 USERDATA = slice(BOARD.partition("userdata").offset, BOARD.partition("userdata").end)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from unbrick.reference.memory import Store
-from unbrick.server import plan
-from unbrick.server.commanded import Commander
+from unbrick.server.core import plan
+from unbrick.server.core.commanded import Commander
 from unbrick.server.records import UpdateState
 from unbrick.server.user_records import StepKind, StepState
 from unbrick.wire.commands import CommandResult

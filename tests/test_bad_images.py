@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from unbrick.bench.system import System
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
+    from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
 SIGNATURE_TLV = 0x24

@@ -8,13 +8,13 @@ import pytest
 
 from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import UpdateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 PLANS = {
     "drops": FaultPlan(drop=0.1),

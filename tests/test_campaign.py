@@ -18,7 +18,7 @@ from unbrick.campaign.search import Bounds, minimise, state_after
 from unbrick.campaign.target import Mark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.engine.qemu import QemuEngine
+from unbrick.engine.qemu.engine import QemuEngine
 from unbrick.errors import MissingToolError, SetupError
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unbrick.campaign.target import State
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 STAGED = find_scenario("staged")
 

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from unbrick import cli_campaign
 from unbrick.campaign.case import Death
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.store import OutcomeStore, pack, unpack
 from unbrick.campaign.target import Fate, Outcome, State
-from unbrick.cli import cli
+from unbrick.cli import campaign as cli_campaign
+from unbrick.cli.main import cli
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
-from unbrick.image.build import firmware_folder
-from unbrick.image.release import Releases, SignedImages
+from unbrick.firmware.build import firmware_folder
+from unbrick.firmware.signed import Releases, SignedImages
 from unbrick.reference.scenario import SCENARIOS
 from unbrick.reference.target import ReferenceTarget, find_target
 from unbrick.report.model import ScenarioReport, scenario_report

@@ -24,12 +24,12 @@ from unbrick.campaign.search import Bounds
 from unbrick.campaign.store import pack, unpack
 from unbrick.campaign.target import Fate, Mark, Outcome, State
 from unbrick.campaign.verdict import Violation
-from unbrick.cli import cli
+from unbrick.cli.main import cli
+from unbrick.firmware.signed import Releases
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import tear, variants
 from unbrick.image.factory import bench_key
-from unbrick.image.release import Releases
 from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonical, repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left

@@ -14,10 +14,10 @@ from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import list_events, replay, vcd
 from unbrick.campaign.target import Event, Fate, Outcome, ReplayedSession, State
-from unbrick.cli import cli
+from unbrick.cli.main import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError
-from unbrick.image.release import Releases
+from unbrick.firmware.signed import Releases
 from unbrick.reference.target import ReferenceTarget, find_target
 
 Play = Callable[[str], list[ReplayedSession]]

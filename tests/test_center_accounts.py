@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from unbrick.center.accounts import (
+from unbrick.center.operators.accounts import (
     LONGEST,
     SHORTEST,
     PasswordError,
@@ -24,9 +24,9 @@ from unbrick.center.accounts import (
     add_operator,
     may,
 )
-from unbrick.center.database import META, SqlAccounts
-from unbrick.center.records import Accounts, Deed, Entry, MemoryAccounts, Operator, Role
-from unbrick.cli_center import COMMANDS
+from unbrick.center.operators.database import META, SqlAccounts
+from unbrick.center.operators.records import Accounts, Deed, Entry, MemoryAccounts, Operator, Role
+from unbrick.cli.center import COMMANDS
 from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import open_database

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbrick.center.call import (
+from unbrick.center.calls.machine import (
     MAX_KEYS,
     Action,
     AskSituation,
@@ -31,7 +31,7 @@ from unbrick.center.call import (
     UpgradeRefused,
     UpgradeStarted,
 )
-from unbrick.center.menu import read_menu
+from unbrick.center.calls.menu import read_menu
 
 MENU = read_menu()
 DUE = Told(Situation(Need.NEEDED, "1.0.0+0", "1.1.0+0"))

@@ -15,7 +15,7 @@ import pytest
 from processes import Running
 from server_world import SERIAL, post, registration
 
-from unbrick.server.calls import BROKEN_OFF
+from unbrick.server.core.lines import BROKEN_OFF
 from unbrick.server.database import SqlRecords
 from unbrick.wire.calls import Call, Key, Say
 from unbrick.wire.coap import CoapEndpoint

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from center_world import SERIAL, World
 
-from unbrick.center import live
-from unbrick.center.live import CHANGE, Hub, Watcher, stream
+from unbrick.center.page import live
+from unbrick.center.page.live import CHANGE, Hub, Watcher, stream
 from unbrick.server.records import MessageState, UpdateState
 
 TOPIC = f"terminal:{SERIAL}"

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbrick.center.menu import DEFAULT, MenuError, fill, parse_menu, read_menu
+from unbrick.center.calls.menu import DEFAULT, MenuError, fill, parse_menu, read_menu
 
 
 def changed(**changes: Any) -> bytes:

@@ -8,11 +8,11 @@ import pytest
 from center_world import SERIAL, World
 from server_world import make_image
 
-from unbrick.center import notify
-from unbrick.center.menu import read_menu
-from unbrick.center.notify import Notifier
+from unbrick.center.calls import notify
+from unbrick.center.calls.menu import read_menu
+from unbrick.center.calls.notify import Notifier
 from unbrick.errors import ServerError
-from unbrick.server.client import SilentError
+from unbrick.server.edge.client import SilentError
 
 
 @pytest.fixture

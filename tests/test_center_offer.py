@@ -7,8 +7,8 @@ from center_world import SERIAL, World
 from server_world import inspect, make_image
 
 from unbrick.board import BOARD
-from unbrick.center.call import Need
-from unbrick.center.nor_map import Mark, blocks_of, nor_map
+from unbrick.center.calls.machine import Need
+from unbrick.center.page.nor_map import Mark, blocks_of, nor_map
 from unbrick.wire.messages import Result, TerminalState
 
 

@@ -20,7 +20,7 @@ from center_world import (
 )
 from server_world import inspect, make_image
 
-from unbrick.center.records import Deed
+from unbrick.center.operators.records import Deed
 from unbrick.server.records import MessageState, UpdateState
 from unbrick.server.user_records import (
     Actor,
@@ -433,7 +433,7 @@ def test_where_the_users_data_is_and_never_what_it_says(world: World) -> None:
 def test_calls_and_the_log_are_read_page_by_page(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unbrick.center.views.MOST_ROWS", 3)
+    monkeypatch.setattr("unbrick.center.page.views.MOST_ROWS", 3)
     for number in range(1, 8):
         world.records.add_call(Call(0, SERIAL, "cleo", "", "hung up", "", number, number))
     browser = world.browser("aude")

@@ -14,9 +14,9 @@ import pytest
 from center_world import PASSWORD
 from processes import Running, unbrick
 
-from unbrick.center.accounts import Passwords, add_operator
-from unbrick.center.database import SqlAccounts
-from unbrick.center.records import Role
+from unbrick.center.operators.accounts import Passwords, add_operator
+from unbrick.center.operators.database import SqlAccounts
+from unbrick.center.operators.records import Role
 
 
 def start_server(folder: Path) -> tuple[Running, str]:

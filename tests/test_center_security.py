@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from center_world import PASSWORD, SERIAL, Browser, World
 
-from unbrick.center.accounts import add_operator
 from unbrick.center.center import Center
-from unbrick.center.records import Deed, Role
-from unbrick.center.security import COOKIE, IDLE, LIFETIME, SESSIONS, Sessions, Tokens
-from unbrick.center.web import MAX_FORM
+from unbrick.center.operators.accounts import add_operator
+from unbrick.center.operators.records import Deed, Role
+from unbrick.center.page.security import COOKIE, IDLE, LIFETIME, SESSIONS, Sessions, Tokens
+from unbrick.center.page.web import MAX_FORM
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from center_world import World, words
 
-from unbrick.bench.system import System
-from unbrick.center.notify import Notifier
+from unbrick.center.calls.notify import Notifier
+from unbrick.reference.system import System
 
 SERIAL = "UB-000001"
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.bench.system import System
-from unbrick.center.lines import pieces
-from unbrick.center.simulated import SimulatedCenter
-from unbrick.server.core import ServerCore
+from unbrick.center.calls.terminal import pieces
+from unbrick.reference.center import SimulatedCenter
+from unbrick.reference.system import System
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.wire.calls import Call, HangUp, Key, Say
 from unbrick.wire.messages import Text

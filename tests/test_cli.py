@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import unbrick
-from unbrick import cli as cli_module
-from unbrick.cli import cli, one_line
+from unbrick.cli import main as cli_module
+from unbrick.cli.main import cli, one_line
 from unbrick.errors import ImageError, RestoreError, ToolBrokenError, UnbrickError
 
 if TYPE_CHECKING:

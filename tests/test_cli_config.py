@@ -9,9 +9,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from unbrick import cli as root
-from unbrick.cli import cli
-from unbrick.cli_config import default_map
+from unbrick.cli import main as root
+from unbrick.cli.config import default_map
+from unbrick.cli.main import cli
 from unbrick.errors import SetupError
 
 SAID: list[dict[str, Any]] = []
@@ -150,7 +150,7 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
 
 def test_the_example_of_the_documentation_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(root, "_commands", REAL_COMMANDS)
-    page = Path(root.__file__).parents[2] / "docs" / "configuration.md"
+    page = Path(root.__file__).parents[3] / "docs" / "configuration.md"
     example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     found = default_map(write(example), cli, click.Context(cli))
     assert found["server"]["start"]["coap_port"] == 5683

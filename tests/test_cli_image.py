@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from image_samples import FIELDS, program, signed, write_key
 
 from unbrick.board.description import BOARD
-from unbrick.cli import cli
+from unbrick.cli.main import cli
 from unbrick.image.factory import KEY_SIZE, factory_image, read_identity
 from unbrick.image.hexfile import read_image, to_hex
 

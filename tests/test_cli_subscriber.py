@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from unbrick.cli_subscriber import subscriber
+from unbrick.cli.subscriber import subscriber
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.server.database import SqlRecords
 

@@ -12,13 +12,13 @@ import pytest
 from processes import Running
 from server_world import SERIAL, registration
 
-from unbrick.server.client import ServerClient
+from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 NAMES = ("coap-client", "coap-client-notls", "coap-client-openssl", "coap-client-gnutls")
 ANSWER_TIMEOUT_S = 60

@@ -21,7 +21,7 @@ from unbrick.wire.messages import Announcement, Kind, Phase, Result, TerminalSta
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 USERDATA = BOARD.partition("userdata")
 ENTRY = "Alice                            12345"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.bench.system import System
 from unbrick.board import BOARD
 from unbrick.image.factory import bench_key
 from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
-from unbrick.server.core import ServerCore
+from unbrick.reference.system import System
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import Update, UpdateState
 from unbrick.server.user_records import Actor, AuditAction, RangeKind, Step, StepKind, StepState
 from unbrick.wire.messages import TerminalState

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 USER = BOARD.partition("userdata")
 

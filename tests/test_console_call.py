@@ -14,7 +14,7 @@ from unbrick.wire.calls import Call, HangUp, Key, Say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from person import Debugger, Person
 
 from unbrick.board import BOARD
 from unbrick.engine.base import Engine
-from unbrick.engine.renode import RenodeEngine
+from unbrick.engine.renode.engine import RenodeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.engine.renode import RenodeEngine
+from unbrick.engine.renode.engine import RenodeEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 
 def start_and_look_around(system: System) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.bench.system import System
 from unbrick.board import BOARD
 from unbrick.delta import encode
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
-from unbrick.server.analysis import AtOnce
-from unbrick.server.core import ServerCore
+from unbrick.reference.system import System
+from unbrick.server.core.analysis import AtOnce
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Kind, Result
 

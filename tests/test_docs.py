@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from processes import unbrick
 
-from unbrick.cli import cli
+from unbrick.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

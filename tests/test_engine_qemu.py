@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from unbrick.board import BOARD
-from unbrick.engine.qemu import QemuEngine, QemuNor, find_qemu
+from unbrick.engine.qemu.engine import QemuEngine, QemuNor, find_qemu
 from unbrick.errors import EngineError, MissingToolError
 
 PATIENCE = 60.0  # seconds: never waited for unless something is wrong
@@ -271,7 +271,7 @@ def test_an_engine_that_is_forgotten_ends_its_process(qemu: str) -> None:
 def test_a_bench_that_is_killed_takes_its_qemu_along(qemu: str) -> None:
     assert qemu
     script = (
-        "import time; from unbrick.engine.qemu import QemuEngine\n"
+        "import time; from unbrick.engine.qemu.engine import QemuEngine\n"
         "e = QemuEngine(); e.power_on(); print(e._process._child.pid, e._folder.name, flush=True)\n"
         "time.sleep(600)\n"
     )

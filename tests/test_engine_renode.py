@@ -19,8 +19,8 @@ from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.devices import NorModel
 from unbrick.engine.paced import PacedEngine
-from unbrick.engine.renode import RenodeEngine
-from unbrick.engine.renode_link import RenodeNor, find_renode
+from unbrick.engine.renode.engine import RenodeEngine
+from unbrick.engine.renode.link import RenodeNor, find_renode
 from unbrick.errors import EngineError, MissingToolError
 
 PATIENCE = 60.0  # seconds: never waited for unless something is wrong
@@ -539,7 +539,7 @@ def test_close_leaves_no_process_and_no_file(
 def test_a_bench_that_is_killed_takes_its_renode_along(renode: str, tmp_path: Path) -> None:
     assert renode
     script = (
-        "import time; from unbrick.engine.renode import RenodeEngine\n"
+        "import time; from unbrick.engine.renode.engine import RenodeEngine\n"
         "e = RenodeEngine(); print(e._link.pid, flush=True)\n"
         "time.sleep(600)\n"
     )

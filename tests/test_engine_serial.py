@@ -18,12 +18,11 @@ import pytest
 from processes import unbrick
 
 from unbrick.bench.bench import Bench
-from unbrick.bench.system import System
 from unbrick.board import BOARD
-from unbrick.engine.board_file import find_board_file, read_board_file
 from unbrick.engine.create import create_engine
-from unbrick.engine.power import LabgridPower, RelayPower
-from unbrick.engine.serial_port import SerialLine
+from unbrick.engine.serial.board_file import find_board_file, read_board_file
+from unbrick.engine.serial.engine import SerialLine
+from unbrick.engine.serial.power import LabgridPower, RelayPower
 from unbrick.errors import (
     EngineError,
     MissingToolError,
@@ -32,8 +31,9 @@ from unbrick.errors import (
     SetupError,
     UnbrickError,
 )
+from unbrick.firmware.signed import Releases
 from unbrick.image.factory import bench_key, factory_image
-from unbrick.image.release import Releases
+from unbrick.reference.system import System
 
 EMULATED_BOARD = Path(__file__).with_name("emulated_board.py")
 

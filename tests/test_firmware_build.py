@@ -20,10 +20,10 @@ from unbrick.board import BOARD
 from unbrick.engine.base import Engine
 from unbrick.engine.create import create_engine
 from unbrick.errors import BuildError, SetupError
-from unbrick.image import build
-from unbrick.image.build import Firmware, build_firmware, firmware_folder, size_report
+from unbrick.firmware import build
+from unbrick.firmware.build import Firmware, build_firmware, firmware_folder, size_report
+from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image
-from unbrick.image.release import Releases
 from unbrick.image.sign import sign
 
 ONE_RELEASE = """

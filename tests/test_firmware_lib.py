@@ -23,7 +23,7 @@ from image_samples import signed, write_key
 
 from unbrick.delta import encode
 from unbrick.errors import ImageError
-from unbrick.image import build as firmware_build
+from unbrick.firmware import build as firmware_build
 from unbrick.image.format import inspect
 from unbrick.wire import slipmux
 from unbrick.wire.messages import Result

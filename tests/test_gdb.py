@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
-from unbrick.cli import cli
+from unbrick.cli.main import cli
 from unbrick.engine.gdbstub import (
     LONGEST,
     MONITOR,
@@ -30,8 +30,8 @@ from unbrick.engine.gdbstub import (
 )
 from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.errors import PortError
+from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image
-from unbrick.image.release import Releases
 from unbrick.reference.target import find_target
 
 PATIENCE = 30  # seconds until a test that hangs fails

@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner
 from processes import unbrick
 
-from unbrick import cli_run
-from unbrick.bench.hil import HilTest
-from unbrick.cli import cli
-from unbrick.image.release import SignedImages
+from unbrick.cli import run as cli_run
+from unbrick.cli.main import cli
+from unbrick.firmware.signed import SignedImages
+from unbrick.reference.hil import HilTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 STEPS = [
     "the terminal boots from NOR",

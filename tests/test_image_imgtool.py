@@ -14,13 +14,13 @@ from image_samples import FIELDS, program
 from imgtool_samples import Imgtool
 
 from unbrick.board.description import BOARD
-from unbrick.cli import cli
+from unbrick.cli.main import cli
 from unbrick.errors import ImageError
 from unbrick.image.examine import examine
 from unbrick.image.format import inspect
-from unbrick.server.core import ServerCore
-from unbrick.server.main import admit
-from unbrick.server.orders import ConflictError
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.orders import ConflictError
+from unbrick.server.edge.main import admit
 from unbrick.server.records import MemoryRecords
 
 Make = Callable[[Imgtool], Path]

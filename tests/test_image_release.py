@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from click.testing import CliRunner
 
-from unbrick.cli import cli
-from unbrick.image.build import read_releases
+from unbrick.cli.main import cli
+from unbrick.firmware.build import read_releases
 from unbrick.image.format import load_public_key, verify
 from unbrick.image.hexfile import read_image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 
 def test_every_release_is_signed_as_its_list_says(unbrick_releases: Releases) -> None:

@@ -15,8 +15,8 @@ from server_world import SERIAL, ScriptedTerminal, inspect, make_image
 from unbrick.errors import PortError, SetupError
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
-from unbrick.server.coap import CoapServer
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
+from unbrick.server.edge.udp import CoapServer
 from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.wire.slipmux import MAX_FRAME, Decoder, encode, encode_diagnostic
 

@@ -9,7 +9,7 @@ from server_world import SERIAL, ScriptedTerminal, inspect, make_image, run
 
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.link.simulated import SimulatedLink
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import MemoryRecords, UpdateState
 from unbrick.wire.messages import Phase, Result
 

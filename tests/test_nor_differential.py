@@ -13,7 +13,7 @@ import pytest
 from nor_watch import BLOCK, BUFFER, Difference, Read, Step, Wait, Watch, Write
 
 from unbrick.engine.devices import NorModel
-from unbrick.engine.qemu import QemuNor
+from unbrick.engine.qemu.engine import QemuNor
 
 SEQUENCES = 750  # a part; there are as many parts as PARTS
 PARTS = range(4)

@@ -15,7 +15,7 @@ from unbrick.server.records import UpdateState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 RUNS = re.compile(r"terminal: .* (1\.[01]\.0)")
 WAITS = "restoration: send the signed image by YMODEM"

@@ -19,13 +19,13 @@ from processes import Running, unbrick
 from unbrick.board import BOARD
 from unbrick.image.factory import read_identity
 from unbrick.image.hexfile import to_hex
-from unbrick.server.client import ServerClient
+from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 APPLICATION = BOARD.partition("application")
 READY = r"ready: wire (\S+) modem (\S+)\n"

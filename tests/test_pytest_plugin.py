@@ -11,15 +11,15 @@ import pytest
 
 from unbrick.board import BOARD
 from unbrick.image.hexfile import read_image, to_hex
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.bench.console import Console
-    from unbrick.bench.system import System
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
     from unbrick.link.simulated import SimulatedLink
+    from unbrick.reference.system import System
 
 USER_TEST = """
 def test_update(unbrick_system):

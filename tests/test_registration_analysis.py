@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from record_stores import Open
 from server_world import HARDWARE, SERIAL, inspect, make_image, post, registration
 
-from unbrick.bench.system import System
 from unbrick.board.description import BOARD, Board, NorGeometry, Partition
 from unbrick.delta import decode
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect as inspect_image
-from unbrick.server.analysis import MAX_TRIES, Analyst, judge
-from unbrick.server.core import ServerCore
-from unbrick.server.difference import WORD, Prepared, prepare, ranges_between
+from unbrick.reference.system import System
+from unbrick.server.core.analysis import MAX_TRIES, Analyst, judge
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.difference import WORD, Prepared, prepare, ranges_between
 from unbrick.server.records import MemoryRecords, Records, UpdateState
 from unbrick.server.user_records import PreparationState, Range, RangeKind, Verdict
 from unbrick.wire.messages import Announcement, Kind, Result, TerminalState

@@ -20,7 +20,7 @@ from unbrick.restore.port import restore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
 

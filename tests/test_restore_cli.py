@@ -14,8 +14,8 @@ from image_samples import signed, write_key
 from scripted_terminal import ScriptedTerminal
 from wired import wiring
 
-from unbrick import cli_restore
-from unbrick.cli import cli
+from unbrick.cli import restore as cli_restore
+from unbrick.cli.main import cli
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.restore.apparatus import Apparatus

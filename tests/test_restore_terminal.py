@@ -19,8 +19,8 @@ from unbrick.restore.apparatus import Apparatus, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
     from unbrick.engine.base import Line
+    from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
 OFF = 2.0  # seconds without power

@@ -35,7 +35,7 @@ from unbrick.robot.spoil import Spoiled, spoil
 from unbrick.robot.uart import Uart, compiled
 
 if TYPE_CHECKING:
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "robot_tests").glob("[a-z]*.robot"))

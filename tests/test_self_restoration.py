@@ -13,14 +13,14 @@ from unbrick.board import BOARD
 from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.restore.apparatus import Apparatus, Stage
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
+    from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
 ENTRY = "Alice                            12345"

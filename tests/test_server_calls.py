@@ -11,7 +11,8 @@ from record_stores import Open
 from server_world import SERIAL, inspect, post, registration
 
 from unbrick.errors import LinkError
-from unbrick.server.calls import (
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.lines import (
     BROKEN_OFF,
     CENTER_SILENT,
     LINES,
@@ -19,7 +20,6 @@ from unbrick.server.calls import (
     LOST,
     CallOverError,
 )
-from unbrick.server.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records
 from unbrick.server.user_records import LineState
 from unbrick.wire.calls import Call, HangUp, Key, Say

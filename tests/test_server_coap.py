@@ -14,9 +14,9 @@ import pytest
 from server_world import SERIAL, get_block, inspect, make_image, post, registration
 
 from unbrick.errors import PortError
-from unbrick.server import coap
-from unbrick.server.coap import CoapServer
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
+from unbrick.server.edge import udp as coap
+from unbrick.server.edge.udp import CoapServer
 from unbrick.server.records import MemoryRecords, MessageState, Terminal, UpdateState
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Decision, Result

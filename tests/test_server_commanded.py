@@ -23,12 +23,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.server import plan
-from unbrick.server.core import ServerCore
-from unbrick.server.difference import ranges_between
-from unbrick.server.orders import ConflictError, NotCommandedError, UnknownError
+from unbrick.server.core import plan
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.difference import ranges_between
+from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
+from unbrick.server.core.restoring import choose
 from unbrick.server.records import MemoryRecords, UpdateState
-from unbrick.server.restoring import choose
 from unbrick.server.user_records import Range, RangeKind, SessionState, Step, StepKind, StepState
 from unbrick.wire.commands import (
     MAX_WRITE,

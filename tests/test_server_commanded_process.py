@@ -22,8 +22,8 @@ from test_server_process import ServerProcess, start
 from unbrick.board.description import BOARD
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
-from unbrick.server.client import ServerClient
 from unbrick.server.database import SqlRecords
+from unbrick.server.edge.client import ServerClient
 from unbrick.wire.coap import CoapEndpoint
 
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]

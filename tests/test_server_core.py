@@ -22,8 +22,8 @@ from server_world import (
 )
 
 from unbrick.errors import ImageError, LinkError, ServerError
-from unbrick.server.core import ServerCore
-from unbrick.server.orders import ConflictError, UnknownError
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.orders import ConflictError, UnknownError
 from unbrick.server.records import MemoryRecords, MessageState, Update, UpdateState
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.messages import (

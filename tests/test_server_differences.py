@@ -9,8 +9,8 @@ import pytest
 from server_world import SERIAL, get_block, inspect, make_image, post, registration
 
 from unbrick.delta import decode, encode, read_header
-from unbrick.server.analysis import AtOnce
-from unbrick.server.core import ServerCore
+from unbrick.server.core.analysis import AtOnce
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import MemoryRecords, Records, Update, UpdateState
 from unbrick.wire.messages import Announcement, Decision, Kind, Phase, Report, Result
 

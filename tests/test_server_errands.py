@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from server_world import inspect, post, registration
 
-from unbrick.server.core import ServerCore
-from unbrick.server.errands import Errand, Errands
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.errands import Errand, Errands
 from unbrick.server.records import MemoryRecords
 
 ERRAND = Errand("text", 1, "T-1")

@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager
 import pytest
 from processes import Running
 
-from unbrick.bench.fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
-from unbrick.bench.fleet_terminal import identity
+from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from fleet_terminal import identity
 from unbrick.board import BOARD
-from unbrick.image.build import firmware_folder
+from unbrick.firmware.build import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords

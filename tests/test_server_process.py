@@ -27,7 +27,7 @@ from server_world import SERIAL, get_block, post, registration
 
 import unbrick
 from unbrick.board.description import BOARD
-from unbrick.cli_server import COMMANDS
+from unbrick.cli.server import COMMANDS
 from unbrick.errors import (
     ImageError,
     PortError,
@@ -38,14 +38,14 @@ from unbrick.errors import (
 )
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
-from unbrick.server.client import ServerClient
+from unbrick.server.edge.client import ServerClient
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Announcement, Decision, Phase, Report, Result, Text
 from unbrick.wire.slipmux import encode
 
 MAIN = """
 import sys, click
-from unbrick.cli_server import COMMANDS
+from unbrick.cli.server import COMMANDS
 from unbrick.errors import UnbrickError
 try:
     click.Group(commands=COMMANDS).main(standalone_mode=False)

@@ -12,7 +12,7 @@ from server_world import SERIAL, inspect, make_image, registration
 from sqlalchemy.exc import IntegrityError
 
 from unbrick.errors import SetupError
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, rows
 from unbrick.server.records import (
     Event,

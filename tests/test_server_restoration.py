@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.records import MemoryRecords, Update, UpdateState
 from unbrick.wire.messages import (

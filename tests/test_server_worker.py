@@ -15,14 +15,14 @@ import pytest
 from server_world import inspect, make_image, registration
 
 from unbrick.delta import decode
-from unbrick.server import worker as worker_module
-from unbrick.server.analysis import MAX_TRIES, Analyst
-from unbrick.server.core import ServerCore
+from unbrick.server.core.analysis import MAX_TRIES, Analyst
+from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
-from unbrick.server.prepare import REFUSED, as_input
+from unbrick.server.edge import worker as worker_module
+from unbrick.server.edge.prepare import REFUSED, as_input
+from unbrick.server.edge.worker import PROGRAM, Worker
 from unbrick.server.records import MemoryRecords, Records, Terminal
 from unbrick.server.user_records import Preparation, PreparationState, RangeKind
-from unbrick.server.worker import PROGRAM, Worker
 
 OLD, NEW = make_image("1.0.0+0", counter=1), make_image("1.1.0+0")
 PAIR = inspect(OLD).digest, inspect(NEW).digest
@@ -113,7 +113,7 @@ mark = pathlib.Path({str(mark)!r})
 if not mark.exists():
     mark.touch()
     os.kill(os.getpid(), signal.SIGKILL)
-from unbrick.server.prepare import main
+from unbrick.server.edge.prepare import main
 main()
 """
     records = MemoryRecords()

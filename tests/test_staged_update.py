@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.bench.system import System
 from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
+from unbrick.firmware.signed import make_releases
 from unbrick.image.format import inspect
-from unbrick.image.release import make_releases
+from unbrick.reference.system import System
 from unbrick.server.records import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 APPLICATION = BOARD.partition("application")
 

@@ -15,8 +15,8 @@ from unbrick.wire.coap import decode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.bench.system import System
     from unbrick.engine.base import Line
+    from unbrick.reference.system import System
 
 TIMEOUT = 10.0
 """Virtual seconds within which a terminal has answered, or does not."""

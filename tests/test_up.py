@@ -18,7 +18,7 @@ from pexpect import fdpexpect
 from processes import Running, unbrick
 
 from unbrick.image.factory import read_identity
-from unbrick.server.client import ServerClient
+from unbrick.server.edge.client import ServerClient
 
 PATIENCE = 120.0
 PARTS = ("server", "terminal", "center", "bridge")

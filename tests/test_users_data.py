@@ -22,7 +22,7 @@ from unbrick.wire.userdata import Entry, open_backup, seal, seal_backup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 UPDATE = 5
 PEOPLE = (("Alice", "+441632960123"), ("José Núñez", "112"), ("Bob the builder", "*100#"))

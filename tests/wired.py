@@ -9,7 +9,7 @@ import time
 import tty
 from typing import TYPE_CHECKING
 
-from unbrick.engine.serial_port import SerialLine
+from unbrick.engine.serial.engine import SerialLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,20 +19,20 @@ from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PRO
 from unicorn.unicorn_py3.unicorn import Uc
 
 from performance_page import machine, write_section
-from unbrick.bench.system import System
 from unbrick.board import BOARD, MAP
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import MissingToolError, ToolBrokenError
-from unbrick.image.release import make_releases
+from unbrick.firmware.signed import make_releases
+from unbrick.reference.system import System
 from unbrick.reference.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 HASHED = 1 << 20  # bytes of NOR that the processor benchmark hashes
 STUB = 0x3F0000  # spare NOR: where the stub lies

@@ -25,12 +25,12 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
+from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from fleet_terminal import UNPUBLISHED
 from performance_page import ROOT, machine, write_section
-from unbrick.bench.fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
-from unbrick.bench.fleet_terminal import UNPUBLISHED
 from unbrick.board import BOARD
 from unbrick.errors import ToolBrokenError
-from unbrick.image.build import firmware_folder
+from unbrick.firmware.build import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords

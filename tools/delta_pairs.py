@@ -19,7 +19,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 
 from unbrick.errors import SetupError
-from unbrick.image.release import make_releases
+from unbrick.firmware.signed import make_releases
 
 CODE_BASE = 0x20000
 RAM_BASE = 0x20000000

@@ -1,7 +1,7 @@
 /* Sealing data so that only this terminal can read it, and nobody can change it unseen
  * (docs/firmware.md, "The user's data"; docs/adr/0017-sealed-on-the-terminal.md).
  *
- * The cryptography is libsodium's (see harness/unbrick/image/build.py for where it comes from):
+ * The cryptography is libsodium's (see harness/unbrick/firmware/build.py for where it comes from):
  * ChaCha20-Poly1305 of RFC 8439, with a nonce that is a keyed hash of all that is sealed. */
 #pragma once
 

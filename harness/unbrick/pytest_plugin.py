@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from unbrick.bench.console import Console
-    from unbrick.bench.system import System
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
     from unbrick.link.simulated import SimulatedLink
+    from unbrick.reference.system import System
     from unbrick.report.model import ScenarioReport
-    from unbrick.server.core import ServerCore
+    from unbrick.server.core.core import ServerCore
 
 CONSOLE_TAIL = 3000
 """Characters of the terminal's console that a failure shows."""
@@ -119,7 +119,7 @@ def unbrick_engine_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def unbrick_releases(request: pytest.FixtureRequest) -> Releases:
     """The terminal's firmware, built once and signed with the development key."""
-    from unbrick.image.release import make_releases  # noqa: PLC0415
+    from unbrick.firmware.signed import make_releases  # noqa: PLC0415
 
     folder = Path(str(request.config.getoption("--unbrick-firmware")))
     if not folder.is_absolute():
@@ -137,8 +137,8 @@ def unbrick_make_system(
     With ``speed`` its virtual time goes by the clock, so that other programs can take part.
     The test is skipped, visibly, when the engine is not on this machine.
     """
-    from unbrick.bench.system import System  # noqa: PLC0415
     from unbrick.engine.create import create_engine  # noqa: PLC0415
+    from unbrick.reference.system import System  # noqa: PLC0415
 
     systems: list[System] = []
 

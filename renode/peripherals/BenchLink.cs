@@ -1,4 +1,4 @@
-// Lets the bench of Unbrick (harness/unbrick/engine/renode.py) drive a terminal: power, time, both
+// Lets the bench of Unbrick (harness/unbrick/engine/renode/engine.py) drive a terminal: power, time, both
 // UARTs and the NOR, over one connection that this side opens. By hand it is not needed.
 //
 // A request is one byte that says what, the length of the rest (32 bits, low byte first) and the

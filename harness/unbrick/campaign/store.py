@@ -110,7 +110,7 @@ def tool_digest() -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256(__version__.encode())
     for path in sorted(root.rglob("*")):
-        beside = path.is_relative_to(root / "report") or path.name.startswith("cli")
+        beside = path.is_relative_to(root / "report") or path.is_relative_to(root / "cli")
         if path.suffix in {".py", ".c", ".h"} and not beside:
             digest.update(path.relative_to(root).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())

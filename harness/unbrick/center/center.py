@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from unbrick.center.accounts import Passwords, Throttle
-from unbrick.center.calls import Calls
+from unbrick.center.calls.carry import Calls
+from unbrick.center.calls.menu import Menu
+from unbrick.center.calls.notify import Notifier
+from unbrick.center.calls.terminal import Lines
 from unbrick.center.desk import Desk
-from unbrick.center.lines import Lines
-from unbrick.center.live import Hub, Watcher
-from unbrick.center.menu import Menu
-from unbrick.center.notify import Notifier
-from unbrick.center.records import Accounts, Deed, Entry, Operator
-from unbrick.center.security import Sessions, Tokens
-from unbrick.center.views import Views
+from unbrick.center.operators.accounts import Passwords, Throttle
+from unbrick.center.operators.records import Accounts, Deed, Entry, Operator
+from unbrick.center.page.live import Hub, Watcher
+from unbrick.center.page.security import Sessions, Tokens
+from unbrick.center.page.views import Views
 from unbrick.errors import UnbrickError
 from unbrick.server.user_records import Call, Subscriber
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 
-from unbrick.center.call import Situation
+from unbrick.center.calls.machine import Situation
 from unbrick.center.offer import situation_of
-from unbrick.server.client import SilentError
-from unbrick.server.orders import NotCommandedError
+from unbrick.server.core.orders import NotCommandedError
+from unbrick.server.edge.client import SilentError
 from unbrick.server.records import Records, Terminal, UpdateState
 
 COMMANDED, STAGED = "commanded", "staged"

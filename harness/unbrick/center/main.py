@@ -15,15 +15,15 @@ from typing import TextIO
 
 import uvicorn
 
+from unbrick.center.calls.menu import DEFAULT, read_menu
 from unbrick.center.center import Center
-from unbrick.center.database import SqlAccounts
 from unbrick.center.desk import COMMANDED, Desk
-from unbrick.center.menu import DEFAULT, read_menu
-from unbrick.center.web import make_app
+from unbrick.center.operators.database import SqlAccounts
+from unbrick.center.page.web import make_app
 from unbrick.errors import SetupError
-from unbrick.server.client import ServerClient
 from unbrick.server.database import SqlRecords
-from unbrick.server.serving import HttpServer, address, bind, started
+from unbrick.server.edge.client import ServerClient
+from unbrick.server.edge.serving import HttpServer, address, bind, started
 
 SHUTDOWN_TIMEOUT = 3
 """Seconds that requests under way get when the center is told to stop."""

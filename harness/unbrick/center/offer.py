@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unbrick.center.call import Need, Situation
-from unbrick.server.analysis import judge
+from unbrick.center.calls.machine import Need, Situation
+from unbrick.server.core.analysis import judge
 from unbrick.server.records import Image, Records, Terminal, Update
 from unbrick.server.user_records import Session, Verdict
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from unbrick.image.factory import read_identity
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
-from unbrick.server.core import ServerCore
+from unbrick.server.core.core import ServerCore
 from unbrick.server.records import MemoryRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.engine.base import Engine
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 FOREVER = float("inf")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unbrick.engine import ENGINES
-from unbrick.engine.board_file import find_board_file, read_board_file
 from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.paced import PacedEngine
-from unbrick.engine.qemu import QemuEngine
-from unbrick.engine.renode import RenodeEngine
-from unbrick.engine.serial_port import SerialEngine
+from unbrick.engine.qemu.engine import QemuEngine
+from unbrick.engine.renode.engine import RenodeEngine
+from unbrick.engine.serial.board_file import find_board_file, read_board_file
+from unbrick.engine.serial.engine import SerialEngine
 from unbrick.errors import SetupError
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ MAX_DIAGNOSTICS = 1000
 
 
 class Server(Protocol):
-    """What the link needs of the server: see ``unbrick.server.core.ServerCore``."""
+    """What the link needs of the server: see ``unbrick.server.core.core.ServerCore``."""
 
     def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
         """The answer to a terminal's request."""

@@ -23,7 +23,7 @@ from unbrick.reference.story import SERIAL, Story
 if TYPE_CHECKING:
     from unbrick.campaign.case import Death
     from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
 

@@ -15,7 +15,7 @@ from unbrick.reference.story import SERIAL, inspect_once
 
 if TYPE_CHECKING:
     from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
     from unbrick.reference.scenario import Scenario
 
 

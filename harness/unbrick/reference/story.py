@@ -24,9 +24,9 @@ from unbrick.reference.adversary import Echo, TamperedStore
 from unbrick.reference.links import BAD_FOR
 from unbrick.reference.memory import Store
 from unbrick.restore.apparatus import Apparatus, Stage
-from unbrick.server.analysis import AtOnce
-from unbrick.server.core import ServerCore
-from unbrick.server.orders import ConflictError
+from unbrick.server.core.analysis import AtOnce
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.orders import ConflictError
 from unbrick.server.records import UpdateState
 from unbrick.server.user_records import StepKind, StepState
 from unbrick.wire.messages import Result, TerminalState
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from unbrick.bench.console import Console
     from unbrick.engine.base import Engine
+    from unbrick.firmware.signed import Releases
     from unbrick.image.format import ImageInfo
-    from unbrick.image.release import Releases
     from unbrick.link.simulated import Server
     from unbrick.reference.links import BadLink
     from unbrick.reference.memory import ServerState

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.target import Event, Outcome, ReplayedSession, State
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
     from unbrick.reference.scenario import Scenario
 
 

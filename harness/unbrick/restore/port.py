@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from serial.tools.list_ports import comports
 
 from unbrick.board.description import BOARD
-from unbrick.engine.serial_port import SerialLine
+from unbrick.engine.serial.engine import SerialLine
 from unbrick.errors import PortError, RestoreError, UnbrickError
 from unbrick.restore.apparatus import ATTEMPTS, Apparatus, Stage
 from unbrick.restore.checked import CheckedImage, check_file

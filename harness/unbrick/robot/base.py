@@ -20,7 +20,7 @@ from unbrick.errors import (
     ToolBrokenError,
     UnbrickError,
 )
-from unbrick.image.release import Releases, make_releases
+from unbrick.firmware.signed import Releases, make_releases
 
 if TYPE_CHECKING:
     from unbrick.robot.reference import Reference

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from robot.api import logger
 
-from unbrick.center.simulated import SimulatedCenter
 from unbrick.errors import ServerError, UpdateError
 from unbrick.image.format import inspect
+from unbrick.reference.center import SimulatedCenter
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.server.user_records import (
     Actor,

@@ -6,21 +6,21 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unbrick.bench.system import System
 from unbrick.errors import UnbrickError
 from unbrick.image.format import inspect
+from unbrick.reference.system import System
 from unbrick.robot.picture import nor_picture
 from unbrick.robot.uart import Uart
-from unbrick.server.analysis import AtOnce
-from unbrick.server.core import ServerCore
+from unbrick.server.core.analysis import AtOnce
+from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.engine.base import Engine
+    from unbrick.firmware.signed import Releases
     from unbrick.flash.ops import FlashOp
     from unbrick.image.format import ImageInfo
-    from unbrick.image.release import Releases
 
 SHOWN = 30  # lines of a log that a failure shows; the file has all of them
 

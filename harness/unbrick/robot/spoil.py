@@ -16,7 +16,7 @@ from unbrick.errors import BuildError
 from unbrick.image.sign import sign
 
 if TYPE_CHECKING:
-    from unbrick.image.release import Releases
+    from unbrick.firmware.signed import Releases
 
 _SIGNATURE_SIZE = 64
 _SIZES = struct.Struct("<HHI")  # of header, protected TLVs and body, at offset 8

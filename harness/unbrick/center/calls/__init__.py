@@ -1,0 +1,1 @@
+"""Calls to the customer center: the machine that answers, its menu, and who is told."""

@@ -1,0 +1,79 @@
+"""Tells users by text message that an upgrade is ready for their terminal (row B3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from unbrick.center.calls.machine import Need, short
+from unbrick.center.calls.menu import Menu, fill
+from unbrick.center.desk import Desk
+from unbrick.center.offer import situation
+from unbrick.errors import UnbrickError
+from unbrick.server.records import Records
+
+INTERVAL = 10.0
+"""Seconds between two looks at what is ready for whom."""
+
+AT_ONCE = 50
+"""Messages that one look sends at most: a new release must not block the server."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def invitation(menu: Menu, serial: str, old: str, new: str) -> str:
+    """The text that invites to call for an upgrade."""
+    return fill(menu.message, {"old": short(old), "new": short(new), "serial": serial})
+
+
+def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
+    """Whom to tell: serial, version and text of each invitation that was never sent."""
+    images = records.images()
+    busy = {update.serial for update in records.unfinished_updates()}
+    busy |= {session.serial for session in records.unfinished_sessions()}
+    told = {(message.serial, message.text) for message in records.messages()}
+    found = []
+    for terminal in records.terminals():
+        now = situation(terminal, images, (), ())
+        if now.need is Need.NEEDED and terminal.serial not in busy:
+            text = invitation(menu, terminal.serial, now.old, now.new)
+            if (terminal.serial, text) not in told:
+                found.append((terminal.serial, now.new, text))
+    return found
+
+
+class Notifier:
+    """Sends each terminal's user one message for each version that is ready for it.
+
+    What was sent is in the database, so nothing is sent twice after a restart.
+
+    Args:
+        desk: what is ready, and who sends.
+        menu: has the text.
+        sent: told the serial and the version of each message.
+    """
+
+    def __init__(self, desk: Desk, menu: Menu, sent: Callable[[str, str], None]) -> None:
+        self._desk, self._menu, self._sent = desk, menu, sent
+
+    async def look(self) -> None:
+        """Look once, and send what is to be sent.
+
+        Raises:
+            ServerError: the server does not take a message.
+        """
+        for serial, version, text in invitations(self._desk.records, self._menu)[:AT_ONCE]:
+            await self._desk.send(serial, text)
+            self._sent(serial, version)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (UnbrickError, SQLAlchemyError) as error:
+                _LOG.warning("users are not told of upgrades: %s", error)
+            await asyncio.sleep(INTERVAL)

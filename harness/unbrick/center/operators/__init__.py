@@ -1,0 +1,1 @@
+"""Who may sign in to the customer center, and what is kept of them."""

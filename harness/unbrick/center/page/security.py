@@ -1,0 +1,138 @@
+"""Sessions of operators, tokens against forged requests, and the headers of every answer.
+
+The cookie is signed by Starlette's session middleware and carries a random number alone; whose
+session it is, is kept here, so that signing out ends it for good. All sessions end with the
+process: its key is made anew at each start.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unbrick.center.operators.records import Operator
+
+COOKIE = "__Host-unbrick-center"
+LIFETIME = 10 * 3600
+"""Seconds that a session lasts at most."""
+
+IDLE = 3600
+"""Seconds after which a session ends that nothing was done in."""
+
+SESSIONS = 1000
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """An operator who is signed in. Times are seconds since 1970.
+
+    Attributes:
+        password: the hash that was right; another one ends the session.
+    """
+
+    operator: str
+    password: str
+    began: float
+    used: float
+    looked_at: frozenset[str] = frozenset()
+
+
+class Sessions:
+    """Who is signed in, by the number in the cookie."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+
+    def begin(self, operator: Operator, now: float) -> str:
+        """A new session; returns its number."""
+        number = secrets.token_urlsafe(32)
+        self._sessions[number] = Session(operator.name, operator.password, now, now)
+        if len(self._sessions) > SESSIONS:
+            self._sessions.popitem(last=False)
+        return number
+
+    def find(self, number: str, now: float, *, use: bool = False) -> Session | None:
+        """The session with this number while it lasts; ``use`` makes it last longer."""
+        session = self._sessions.get(number)
+        if session is None:
+            return None
+        if now - session.began >= LIFETIME or now - session.used >= IDLE:
+            del self._sessions[number]
+            return None
+        if use:
+            session = self._sessions[number] = replace(session, used=now)
+        return session
+
+    def first_look(self, number: str, serial: str) -> bool:
+        """Whether this session looks at a terminal's subscriber for the first time."""
+        session = self._sessions[number]
+        if serial in session.looked_at:
+            return False
+        self._sessions[number] = replace(session, looked_at=session.looked_at | {serial})
+        return True
+
+    def end(self, number: str) -> None:
+        """Sign out."""
+        self._sessions.pop(number, None)
+
+
+class Tokens:
+    """Tokens that a form of ours carries and a page of somebody else cannot have."""
+
+    def __init__(self, key: str) -> None:
+        self._serializer = URLSafeTimedSerializer(key, salt="form")
+
+    def make(self, number: str) -> str:
+        """A token for the session with this number."""
+        return str(self._serializer.dumps(number))
+
+    def fits(self, token: str, number: str) -> bool:
+        """Whether a token was made for that session, and not too long ago."""
+        try:
+            inside = self._serializer.loads(token, max_age=LIFETIME)
+        except BadData:
+            return False
+        return isinstance(inside, str) and secrets.compare_digest(inside, number)
+
+
+def from_elsewhere(request: Request) -> bool:
+    """Whether a browser says that a page of another site sent this."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return True
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+class SafeHeaders:
+    """Middleware: every answer says what its page may do, and that it is not to be kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

@@ -1,0 +1,317 @@
+"""What the pages show, as plain values for the templates: no HTML here, no HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from unbrick.board import BOARD
+from unbrick.center.calls.machine import Need, Situation, short
+from unbrick.center.desk import Desk
+from unbrick.center.offer import situation
+from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
+from unbrick.center.page.progress import SessionView, Stage, data_of, marks
+from unbrick.server.records import Image, Terminal, TextMessage, Update, UpdateState
+from unbrick.server.user_records import Call, RangeKind, Session, Subscriber
+from unbrick.wire.messages import TerminalState
+
+MOST_ROWS = 200
+"""Terminals on one page; more are found by searching."""
+
+MOST_LINES = 50
+"""Events, messages and calls that a terminal's page shows; the latest."""
+
+_STAGES = (
+    (UpdateState.ANNOUNCED, "announced"),
+    (UpdateState.TRANSFERRING, "being transferred"),
+    (UpdateState.RECEIVED, "received"),
+    (UpdateState.CHECKED, "checked"),
+    (UpdateState.REWRITING, "being rewritten"),
+    (UpdateState.SUCCEEDED, "runs the new software"),
+)
+
+
+def moment(seconds: float | None) -> str:
+    """A time for a person, UTC."""
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def machine_time(seconds: float) -> str:
+    """A time for the ``datetime`` of a ``time`` element."""
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class UpdateView:
+    """An update, its stages and how far its transfer is, in per cent; ``session``: commanded."""
+
+    update: Update
+    stages: list[Stage]
+    percent: int
+    sent: int
+    size: int
+    session: SessionView | None = None
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether the server would still cancel it."""
+        if self.session:
+            return self.session.cancellable and not self.update.state.ended
+        return self.update.state in (
+            *(UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING),
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """A terminal among others."""
+
+    terminal: Terminal
+    owner: Subscriber | None
+    situation: Situation
+    update: UpdateView | None
+    call: Call | None
+
+    @property
+    def words(self) -> str:
+        """How it is with it, in words."""
+        return status_words(self.terminal, self.situation)
+
+    @property
+    def kind(self) -> str:
+        """The style of its state."""
+        return status_kind(self.terminal, self.situation)
+
+
+@dataclass(frozen=True)
+class TerminalView:
+    """A terminal with all that is known of it."""
+
+    row: Row
+    nor: list[Block]
+    update: UpdateView | None
+    messages: list[TextMessage]
+    calls: list[Call]
+    history: list[tuple[float, str]]
+    images: list[Image]
+
+
+def status_words(terminal: Terminal, now: Situation) -> str:
+    """How it is with a terminal, in words."""
+    restoration = terminal.state is TerminalState.RESTORATION
+    if now.need is Need.UNDER_WAY:
+        if now.new == terminal.version and not restoration:
+            return "gets its user's data back"
+        return f"being {'restored with' if restoration else 'updated to'} {short(now.new)}"
+    if restoration:
+        return "waits to be restored"
+    if terminal.state is TerminalState.COMMANDED:
+        return "runs its resident program"
+    if now.need is Need.NEEDED:
+        return f"{short(now.new)} is ready for it"
+    return "up to date"
+
+
+def status_kind(terminal: Terminal, now: Situation) -> str:
+    """The class of a terminal's state in the style sheet."""
+    if now.need is Need.UNDER_WAY:
+        return "busy"
+    if terminal.state is not TerminalState.APPLICATION:
+        return "bad"
+    return "due" if now.need is Need.NEEDED else "good"
+
+
+class Views:
+    """Makes what the pages show.
+
+    Args:
+        desk: what is known.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._records = desk.records
+
+    def rows(self, search: str, *, owners: bool) -> tuple[list[Row], int]:
+        """The terminals that ``search`` finds, at most ``MOST_ROWS`` of them, and how many it does.
+
+        Those that something happens with come first, then those with an upgrade to offer.
+
+        Args:
+            search: part of a serial, a version, a state, a name or a phone number.
+            owners: whether subscribers are shown, and found.
+        """
+        images = self._records.images()
+        unfinished = {update.serial: update for update in self._records.unfinished_updates()}
+        sessions = {item.serial: [item] for item in self._records.unfinished_sessions()}
+        calls = {call.serial: call for call in self._records.open_calls()}
+        known = self._records.owners() if owners else {}
+        rows = []
+        for terminal in self._records.terminals():
+            update = unfinished.get(terminal.serial)
+            row = Row(
+                terminal,
+                known.get(terminal.serial),
+                situation(
+                    *(terminal, images, [update] if update else []),
+                    sessions.get(terminal.serial, []),
+                ),
+                self._update(update, steps=False) if update else None,
+                calls.get(terminal.serial),
+            )
+            if _found(row, search.casefold()):
+                rows.append(row)
+        first = ("bad", "busy", "due", "good")
+        rows.sort(key=lambda row: (first.index(row.kind), row.terminal.serial))
+        return rows[:MOST_ROWS], len(rows)
+
+    def terminal(self, serial: str, *, owners: bool) -> TerminalView | None:
+        """All about a terminal, if it has registered."""
+        records = self._records
+        terminal = records.terminal(serial)
+        if terminal is None:
+            return None
+        updates = records.updates(serial)
+        images = records.images()
+        call = next((call for call in records.open_calls() if call.serial == serial), None)
+        update = self._update(updates[-1]) if updates else None
+        row = Row(
+            terminal,
+            records.owner(serial) if owners else None,
+            situation(terminal, images, updates, records.unfinished_sessions(serial)),
+            update if update and not update.update.state.ended else None,
+            call,
+        )
+        installed = records.image(terminal.digest)
+        return TerminalView(
+            row,
+            nor_map(installed.size if installed else 0, self._marks(update)),
+            update,
+            records.messages(serial)[: -MOST_LINES - 1 : -1],
+            records.calls(serial, newest=MOST_LINES)[::-1],
+            self._history(serial),
+            [image for image in images if image.hardware_id == terminal.hardware_id],
+        )
+
+    def fingerprint(self, topic: str) -> object:
+        """A value that differs when what a topic's pages show has changed.
+
+        Topics: ``terminals``, ``terminal:<serial>``, ``call:<id>``. What is said in a call is not
+        in it: whoever carries out the call tells.
+        """
+        records = self._records
+        under_way: list[tuple[Update | Session, int]] = [
+            (item, self._desk.sent(item.id)) for item in records.unfinished_updates()
+        ]
+        under_way += [(item, 0) for item in records.unfinished_sessions()]
+        kind, _, serial = topic.partition(":")
+        if kind == "terminals":
+            return hash((tuple(records.terminals()), tuple(under_way), len(records.images())))
+        if kind == "call":
+            number = int(serial) if serial.isdecimal() and len(serial) < 10 else 0
+            call = records.call(number)
+            return hash(tuple(item for item in under_way if call and item[0].serial == call.serial))
+        if kind != "terminal":
+            return None
+        sessions = records.sessions(serial)[-1:]
+        return hash(
+            (
+                records.terminal(serial),
+                tuple(records.updates(serial)),
+                tuple(item for item in under_way if item[0].serial == serial),
+                tuple(records.messages(serial)),
+                len(records.events(serial=serial)),
+                tuple(sessions),
+                tuple(records.backups(serial)),
+                tuple(step for item in sessions for step in records.steps(item.id)),
+            )
+        )
+
+    def _session(self, update: Update) -> SessionView | None:
+        """The session of a commanded update."""
+        records = self._records
+        found = [item for item in records.sessions(update.serial) if item.update_id == update.id]
+        if not found:
+            return None
+        session = found[-1]
+        kept = [item for item in records.backups(update.serial) if item.session_id == session.id]
+        entries = records.audit(serial=update.serial, newest=MOST_LINES)
+        since = [entry for entry in entries if entry.time >= session.created]
+        steps = records.steps(session.id)
+        return SessionView(session, steps, data_of(since), next(iter(kept), None))
+
+    def _update(self, update: Update, *, steps: bool = True) -> UpdateView:
+        """An update; of a commanded one with its ``steps``, which are many."""
+        image = self._records.image(update.digest)
+        size = image.file_size if image else 0
+        session = self._session(update) if update.commanded and steps else None
+        if session:
+            percent = 100 * session.done // len(session.steps) if session.steps else 0
+            return UpdateView(update, session.stages, percent, 0, size, session)
+        sent = self._desk.sent(update.id)
+        states = [state for state, _ in _STAGES]
+        reached = self._reached(update, states)
+        stages = []
+        for number, (_, words) in enumerate(_STAGES):
+            state = "done" if number < reached else "later"
+            if number == reached:
+                ended = {UpdateState.SUCCEEDED: "done"}.get(update.state, "failed")
+                state = ended if update.state.ended else "now"
+            stages.append(Stage(words, state))
+        all_there = reached > states.index(UpdateState.TRANSFERRING)
+        percent = 100 if all_there else min(100, 100 * sent // size) if size else 0
+        return UpdateView(update, stages, percent, size if all_there else sent, size)
+
+    def _reached(self, update: Update, states: list[UpdateState]) -> int:
+        """The number of the step that an update is at, or that it ended in."""
+        if update.state in states:
+            return states.index(update.state)
+        if not update.state.ended:
+            return -1
+        events = self._records.events(update_id=update.id)
+        been = [states.index(event.state) for event in events if event.state in states]
+        return been[-1] if been else 0
+
+    def _marks(self, view: UpdateView | None) -> dict[int, tuple[Mark, int]]:
+        if view is None:
+            return {}
+        if view.session:
+            return marks(view.session.steps)
+        update = view.update
+        image = self._records.image(update.digest)
+        mark = {
+            UpdateState.REFUSED: None,
+            UpdateState.CANCELLED: None,
+            UpdateState.FAILED: None,
+            UpdateState.SUCCEEDED: Mark.DONE,
+            UpdateState.REWRITING: Mark.REWRITING,
+        }.get(update.state, Mark.DUE)
+        if image is None or mark is None:
+            return {}
+        return dict.fromkeys(self._differing(update, image), (mark, 0))
+
+    def _differing(self, update: Update, image: Image) -> list[int]:
+        """The blocks that an update changes: as prepared, otherwise all that the image lies in."""
+        ranges = self._records.ranges(update.from_digest, update.digest, RangeKind.ERASE)
+        if ranges:
+            return [n for item in ranges for n in blocks_of(item.offset, item.length)]
+        return list(blocks_of(BOARD.partition("application").offset, image.size))
+
+    def _history(self, serial: str) -> list[tuple[float, str]]:
+        lines = []
+        for event in self._records.events(serial=serial)[-MOST_LINES:]:
+            about = f"update {event.update_id}: " if event.update_id else ""
+            words = ", ".join(
+                part for part in (event.state and event.state.value, event.text) if part
+            )
+            lines.append((event.time, about + words))
+        return lines[::-1]
+
+
+def _found(row: Row, search: str) -> bool:
+    texts = [row.terminal.serial, row.terminal.version, row.words]
+    if row.owner:
+        texts += [row.owner.name, row.owner.phone]
+    return any(search in text.casefold() for text in texts)

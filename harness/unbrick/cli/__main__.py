@@ -1,0 +1,5 @@
+"""``python -m unbrick.cli``."""
+
+from unbrick.cli.main import main
+
+main()

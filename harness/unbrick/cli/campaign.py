@@ -1,0 +1,377 @@
+"""Commands that search and replay power cuts: ``campaign`` and ``replay``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from unbrick.campaign.case import CaseId
+from unbrick.campaign.coverage import CoverageRun
+from unbrick.campaign.replay import debug, list_events, reduce, replay, vcd
+from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
+from unbrick.campaign.search import INTERRUPTED
+from unbrick.campaign.store import OutcomeStore, tool_digest
+from unbrick.cli.options import firmware_option
+from unbrick.engine.gdbstub import (
+    DebuggedEngine,
+    DebuggerGoneError,
+    gdb_command,
+    wait_for_debugger,
+)
+from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
+from unbrick.firmware.signed import make_releases
+from unbrick.reference.scenario import SCENARIOS, find_scenario
+from unbrick.reference.target import find_target
+from unbrick.report.formats import junit, sarif
+from unbrick.report.html import html
+from unbrick.report.model import (
+    CampaignReport,
+    SourceFile,
+    scenario_report,
+    timings,
+    versions,
+)
+from unbrick.report.summary import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unbrick.campaign.search import Result
+    from unbrick.campaign.target import ReplayedSession, Target
+    from unbrick.firmware.signed import Releases
+    from unbrick.report.model import ScenarioReport
+
+
+class _Bar:
+    """The progress of a campaign on stderr; silent when nobody looks."""
+
+    def __init__(self, console: Console) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", style="dim"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self.bar.add_task("", total=None, rate="")
+        self._start = time.monotonic()
+
+    def begin(self, name: str) -> None:
+        """The next scenario."""
+        self._start = time.monotonic()
+        self.bar.reset(self._task, description=name, total=None, rate="")
+
+    def step(self, result: Result, waiting: int) -> None:
+        """One more session; what is left is what waits now: it may become more."""
+        done = len(result.cases)
+        rate = done / max(1e-6, time.monotonic() - self._start)
+        bad = f" · {len(result.violations)} violations" if result.violations else ""
+        words = (
+            f"{result.states:,} states · {rate:.0f}/s · {waiting / rate:.0f} s or more left{bad}"
+        )
+        self.bar.update(self._task, completed=done, total=done + waiting, rate=words)
+
+
+@contextmanager
+def _verdict_or_broken() -> Iterator[None]:
+    """A session ends with a verdict: any error that is none is the tool's, or the call's."""
+    try:
+        yield
+    except (SetupError, ToolBrokenError):
+        raise
+    except UnbrickError as error:
+        raise ToolBrokenError(f"a session had no verdict: {error}") from error
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    for name in names:
+        find_scenario(name)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"{out} cannot be made: {error.strerror}", hint="choose another folder with --out"
+        ) from error
+
+
+def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
+    """The firmware, with every release that the scenarios play with.
+
+    Raises:
+        BuildError, SetupError: it cannot be built, or a release is missing.
+    """
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
+    for name in names:
+        releases.require(SCENARIOS[name].releases, f"the scenario {name}")
+    return releases
+
+
+@click.command()
+@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="quick",
+    show_default=True,
+    help="quick: one loss of power, a sample of the states; full: until no state is new; "
+    "exhaustive: as full, and every state that counts as known is run all the same.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes to use."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write report.html, report.json, junit.xml and report.sarif to this folder, and go on "
+    "from the outcomes that a stopped campaign has left there.",
+)
+@click.option(
+    "--links",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Also try each scenario over so many bad links, with losses of power on the way.",
+)
+@click.option(
+    "--coverage",
+    is_flag=True,
+    help="Also note which source lines of boot, resident program and agent run only after a loss "
+    "of power; every session is run anew, in one process.",
+)
+@click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
+@firmware_option
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
+def campaign(
+    scenarios: tuple[str, ...],
+    preset: str,
+    jobs: int,
+    out: Path | None,
+    links: int,
+    *,
+    coverage: bool,
+    stop_early: bool,
+    firmware: Path,
+    as_json: bool,
+) -> None:
+    """Cut the power at every flash operation, before it and in it, and see what comes of it.
+
+    Every cut's recovery is searched in its turn. Without SCENARIO all are searched. Ctrl-C ends the
+    search and reports what was found; with --out the same call later goes on from there.
+
+    \b
+    Exit codes: 0 the terminal always recovered, 1 it did not,
+    2 the call or the set-up is wrong, 3 unbrick itself is broken.
+    """
+    _check_names(scenarios)
+    status = Console(stderr=True, highlight=False)
+    if coverage and jobs > 1:
+        raise SetupError("coverage is measured in one process", hint="leave out --jobs")
+    if out is not None:
+        _make_folder(out)
+    releases = _build(firmware, scenarios or tuple(SCENARIOS), status)
+    targets = [find_target(name, releases) for name in scenarios or SCENARIOS]
+    digests = targets[0].programs
+    begun = time.monotonic()
+    results: list[Result] = []
+    reports: list[ScenarioReport] = []
+    bounds = replace(PRESETS[preset], stop_early=stop_early)
+    store: OutcomeStore | None = None
+    with ExitStack() as stack:
+        if out is not None and not coverage:
+            # Before the pool: its last results are still being kept while it comes to its end.
+            store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
+            stack.callback(store.close)
+        executor = stack.enter_context(open_pool(jobs))
+        bar = _Bar(status)
+        stack.enter_context(bar.bar)
+        measured = stack.enter_context(_measure(targets[0])) if coverage else None
+        for target in targets:
+            bar.begin(target.name)
+            try:
+                with _verdict_or_broken():
+                    result = run_campaign(
+                        target,
+                        executor,
+                        bounds,
+                        workers=jobs,
+                        exhaustive=preset == "exhaustive",
+                        store=store,
+                        coverage=measured,
+                        progress=bar.step,
+                    )
+                    results.append(result)
+                    reports.append(scenario_report(result))
+                    if links and result.cut_short != INTERRUPTED:
+                        tried = run_links(target, executor, links)
+                        results.append(tried)
+                        reports.append(scenario_report(tried))
+                        _say_reduced(tried, status)
+            except KeyboardInterrupt:
+                status.print("interrupted; what was found so far counts", style="yellow")
+                break
+            if result.cut_short == INTERRUPTED:
+                status.print("interrupted; what was found so far counts", style="yellow")
+                break
+    report = CampaignReport(
+        preset=preset,
+        seed=0,
+        firmware=dict(digests),
+        versions=versions(),
+        scenarios=tuple(reports),
+        coverage=tuple(SourceFile(*file) for file in measured.lines()) if measured else (),
+        timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
+        invariants=targets[0].invariants,
+        board=targets[0].board,
+    )
+    _tell(report, out, status, as_json=as_json)
+    sys.exit(report.exit_code)
+
+
+def _measure(target: Target) -> CoverageRun:
+    engine = target.create_engine()
+    return CoverageRun(engine, target.covered)
+
+
+def _say_reduced(tried: Result, status: Console) -> None:
+    """Name the faults that the first violation over a bad link really needs."""
+    if tried.violations:
+        worst = tried.violations[0].id
+        smaller = reduce(tried.target, worst) or worst
+        status.print(f"{worst} reduced: unbrick replay {smaller}", soft_wrap=True)
+
+
+def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json: bool) -> None:
+    """Write the report to all places where it is wanted."""
+    if out is not None:
+        pages = {
+            "report.html": html(report),
+            "report.json": report.to_json(),
+            "junit.xml": junit(report),
+            "report.sarif": sarif(report),
+        }
+        for name, text in pages.items():
+            (out / name).write_text(text, encoding="utf-8")
+        status.print(f"the report is in {out / 'report.html'}", style="dim")
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(summary(report))
+
+
+_COLOURS = {"power": "bold", "nor": "yellow", "radio": "cyan", "server": "magenta"}
+
+
+def _show(session: ReplayedSession, target: Target, screen: Console) -> None:
+    screen.print(f"session {session.case}", style="bold underline")
+    for event in list_events(session, target):
+        loud = event.source == "power" and ("LOST" in event.text or "VIOLATION" in event.text)
+        screen.print(
+            f"{event.time:12.6f}  {event.source:<6}  {event.text}",
+            style="bold red" if loud else _COLOURS.get(event.source),
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: Console) -> None:
+    """Run a case under a debugger, and say how to begin."""
+
+    def ready(port: int) -> None:
+        status.print("waiting for a debugger; start one with:")
+        status.print(gdb_command(releases.common_elf_files, port), soft_wrap=True)
+
+    with closing(DebuggedEngine(releases.elf_files)) as engine:
+        try:
+            debug(target, engine, case, lambda: engine.attach(wait_for_debugger(port, ready)))
+        except DebuggerGoneError as error:
+            status.print(str(error))
+
+
+@click.command("replay")
+@click.argument("case_id", metavar="CASE-ID")
+@click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
+@click.option(
+    "--vcd",
+    "waveform",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write all sessions as a waveform, for GTKWave and the like.",
+)
+@click.option(
+    "--minimise",
+    is_flag=True,
+    help="First leave out every fault without which the same invariant breaks, and say what is "
+    "left.",
+)
+@click.option(
+    "--gdb",
+    "port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Wait for a debugger on this port of the loopback interface (0: any), and run the case "
+    "under it; it stops just before the operation at which power is lost last.",
+)
+@firmware_option
+def replay_command(
+    case_id: str,
+    *,
+    every: bool,
+    waveform: Path | None,
+    minimise: bool,
+    port: int | None,
+    firmware: Path,
+) -> None:
+    """Run one case of a campaign again and show all that happens, in one order, in virtual time.
+
+    CASE-ID is as a report has it, e.g. staged/12-weak+1. Exit code 1: an invariant does not hold.
+    """
+    case = CaseId.parse(case_id)
+    find_scenario(case.scenario)
+    status = Console(stderr=True, highlight=False)
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
+    target = find_target(case.scenario, releases)
+    with (
+        closing(target.create_engine()) as engine,
+        status.status("replaying"),
+        _verdict_or_broken(),
+    ):
+        if minimise:
+            smaller = reduce(target, case)
+            status.print(
+                "nothing to leave out: every invariant holds"
+                if smaller is None
+                else f"reduced: unbrick replay {smaller}"
+            )
+            case = smaller or case
+        sessions = replay(target, engine, case)
+    if port is not None:
+        _debug(target, releases, case, port, status)
+    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    for session in sessions if every else sessions[-1:]:
+        _show(session, target, screen)
+    if waveform is not None:
+        try:
+            waveform.write_text(vcd(sessions, target), encoding="utf-8")
+        except OSError as error:
+            raise SetupError(
+                f"{waveform} cannot be written: {error.strerror}", hint="choose another file"
+            ) from error
+    sys.exit(1 if sessions[-1].outcome.violation else 0)
+
+
+COMMANDS: list[click.Command] = [campaign, replay_command]

@@ -1,0 +1,151 @@
+"""Commands for the customer center and its operators."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from unbrick.center.calls.menu import DEFAULT
+from unbrick.center.operators.accounts import Passwords, Permission, add_operator, may
+from unbrick.center.operators.database import SqlAccounts
+from unbrick.center.operators.records import Deed, Entry, Role
+from unbrick.cli.options import owned_database, server_url_option
+from unbrick.errors import SetupError
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+_accounts_option = click.option(
+    "--accounts",
+    envvar="UNBRICK_CENTER_ACCOUNTS",
+    default="unbrick-center.db",
+    show_default=True,
+    help="Database of operators: an SQLite file, or an SQLAlchemy URL.",
+)
+
+
+@click.group()
+def center() -> None:
+    """Run the customer center: calls, text messages, and the page for operators."""
+
+
+@center.command("start")
+@click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="TCP; 0: any."
+)
+@server_url_option
+@click.option(
+    "--database",
+    default="unbrick-server.db",
+    show_default=True,
+    help="The user database, which the server has, too.",
+)
+@_accounts_option
+@click.option("--menu", type=_FILE, default=DEFAULT, help="What callers hear, a YAML file.")
+@click.option("--certificate", type=_FILE, help="Certificate for HTTPS, PEM.")
+@click.option("--key", type=_FILE, help="Its private key, PEM.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy on this machine does HTTPS.")
+@click.option(
+    "--notify/--no-notify",
+    default=True,
+    show_default=True,
+    help="Tell users by text message that an upgrade is ready.",
+)
+@click.option(
+    "--upgrade",
+    type=click.Choice(["commanded", "staged"]),
+    default="commanded",
+    show_default=True,
+    help="How a call upgrades: by commands, with a backup of the user's data, where that can be; "
+    "or by a file that the terminal rewrites itself.",
+)
+def center_start(
+    host: str,
+    port: int,
+    server_url: str,
+    database: str,
+    accounts: str,
+    menu: Path,
+    certificate: Path | None,
+    key: Path | None,
+    *,
+    behind_proxy: bool,
+    notify: bool,
+    upgrade: str,
+) -> None:
+    """Start the customer center; it runs until SIGTERM or Ctrl-C.
+
+    It prints one line with the address of its page when it is ready.
+    """
+    from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
+
+    places = (host, port, server_url, database, accounts, menu, certificate, key)
+    settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
+    with owned_database(accounts, "--accounts"):
+        asyncio.run(serve(settings))
+
+
+@center.command("add-operator")
+@click.argument("name")
+@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
+@_accounts_option
+def center_add_operator(name: str, role: str, accounts: str) -> None:
+    """Make an account for NAME, or give it another role and password.
+
+    Asks for the password, or reads it from a pipe. A clerk makes calls and sends text messages; an
+    engineer starts and cancels updates, and does not see who a terminal belongs to; an auditor
+    sees what was done, and does nothing.
+    """
+    password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    store = SqlAccounts(accounts)
+    try:
+        add_operator(store, Passwords(), name, Role(role), password, time.time())
+    finally:
+        store.close()
+    click.echo(f"{name} may sign in as {role}")
+
+
+@center.command("remove-operator")
+@click.argument("name")
+@_accounts_option
+def center_remove_operator(name: str, accounts: str) -> None:
+    """Take NAME's account away, at once; what they did stays in the log."""
+    store = SqlAccounts(accounts)
+    try:
+        if store.operator(name) is None:
+            raise SetupError(
+                f"there is no operator {name!r}", hint="`unbrick center operators` lists them"
+            )
+        store.remove_operator(name)
+        store.log(Entry(0, time.time(), name, Deed.REMOVED, "", ""))
+    finally:
+        store.close()
+    click.echo(f"{name} may not sign in any more")
+
+
+@center.command("operators")
+@_accounts_option
+def center_operators(accounts: str) -> None:
+    """List the operators, and what each may do."""
+    store = SqlAccounts(accounts)
+    try:
+        operators = store.operators()
+    finally:
+        store.close()
+    if not operators:
+        click.echo("there are no operators, `unbrick center add-operator` makes one")
+        return
+    table = Table("name", "role", "may", box=None)
+    for operator in operators:
+        able = ", ".join(item.value for item in Permission if may(operator, item))
+        table.add_row(escape(operator.name), operator.role.value, able)
+    Console().print(table)
+
+
+COMMANDS: list[click.Command] = [center]

@@ -1,0 +1,272 @@
+"""Commands for images: ``firmware``, ``image``."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from unbrick.board.description import BOARD
+from unbrick.errors import ImageError, SetupError
+from unbrick.image.examine import Examination, examine, other_file
+from unbrick.image.factory import KEY_SIZE, factory_image, nor_map, read_identity
+from unbrick.image.format import (
+    check_board,
+    check_entry,
+    check_signature,
+    info_of,
+    inspect,
+    load_public_key,
+    read_bounded,
+    refusals,
+    warnings,
+)
+from unbrick.image.hexfile import read_image, to_hex
+from unbrick.image.sign import sign
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_HEX_NAMES = {".hex", ".ihex"}
+_DIGEST_SHOWN = 16  # Hexadecimal digits of a digest in a table.
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+_out_option = click.option("-o", "--output", type=_FILE, required=True, help="File to write.")
+
+
+@click.group()
+def firmware() -> None:
+    """Build the terminal's firmware."""
+
+
+@firmware.command("build")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("build/firmware"),
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--key", type=_FILE, help="PEM file with the private key, instead of development's.")
+@_json_option
+def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
+    """Compile and sign every release; write each as .bin and .hex."""
+    from unbrick.firmware.build import size_report  # noqa: PLC0415 - needs the compiler
+    from unbrick.firmware.signed import make_releases  # noqa: PLC0415 - likewise
+
+    with Console(stderr=True).status("compiling the firmware"):
+        releases = make_releases(output, key)
+    images: dict[str, str] = {}
+    for version, data in releases.signed.items():
+        stem = f"terminal-{version}"
+        _write(output / f"{stem}.bin", data)
+        _write(output / f"{stem}.hex", to_hex(data).encode())
+        images[version] = str(output / f"{stem}.hex")
+    boot = str(releases.firmware.boot.binary)
+    if as_json:
+        click.echo(json.dumps({"boot": boot, "images": images}, indent=2))
+        return
+    click.echo(size_report(releases.firmware))
+    for file in (boot, *images.values()):
+        click.echo(file)
+
+
+@click.group()
+def image() -> None:
+    """Look at, sign and convert images."""
+
+
+@image.command("inspect")
+@click.argument("file", type=_FILE)
+@click.option("--key", type=_FILE, help="PEM file: check the signature with this key.")
+@_json_option
+def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
+    """Check an image (.hex or binary) and say what it is."""
+    data = read_image(file)
+    found = examine(data)
+    trouble = _all_of(found.problems)
+    refused: list[ImageError] = []
+    warned: list[str] = []
+    signature = ""
+    if trouble is None:
+        info = info_of(found)
+        refused, warned = refusals(data, info), warnings(info)
+        if key is not None:
+            try:
+                check_signature(info, load_public_key(key))
+                signature = "right"
+            except ImageError as error:
+                trouble = error
+                signature = "not right"
+    problem = "; ".join(str(item) for item in (found.problems or refused))
+    if as_json:
+        click.echo(json.dumps(_as_json(found, problem, warned), indent=2))
+    else:
+        rows = _rows(found, signature, key_given=key is not None)
+        if not found.problems:
+            texts = [f"{item} ({item.hint})" for item in refused] or ["fits"]
+            rows += zip(("this board", *("" for _ in texts[1:])), texts, strict=True)
+        for name, value in (*rows, *(("warning", text) for text in warned)):
+            click.echo(f"{name + ':' if name else '':18}{value}")
+    if trouble is not None:
+        raise trouble
+
+
+def _all_of(problems: list[ImageError]) -> ImageError | None:
+    """All that is wrong, as one error."""
+    if len(problems) < 2:
+        return next(iter(problems), None)
+    hints = dict.fromkeys(problem.hint for problem in problems)
+    return ImageError("; ".join(map(str, problems)), hint="; ".join(hints))
+
+
+def _as_json(found: Examination, problem: str, warned: list[str]) -> dict[str, Any]:
+    values = {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name, value in vars(found).items()
+        if name != "problems"
+    }
+    return {**values, "signed": found.signed, "problem": problem, "warnings": warned}
+
+
+def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[str, str]]:
+    """What is known of an image, for a person; ``checked``: what came of checking its signature."""
+    signature = "none" if found.size else ""
+    if found.signature_algorithm:
+        by = f"by key {found.key_hash.hex()[:_DIGEST_SHOWN]}" if found.key_hash else "by a key"
+        signature = f"{by} ({found.signature_algorithm})"
+        signature = f"{checked}, {signature}" if checked else signature
+        signature += "" if key_given else ", not checked (give --key)"
+    size = f"{found.size} bytes" if found.size else f"{found.file_size} bytes in the file"
+    digest = f"{found.digest.hex()} ({found.digest_algorithm})" if found.digest else ""
+    counter, data_format = found.security_counter, found.userdata_format
+    rows = {
+        "name": found.name,
+        "version": found.version,
+        "build time": found.build_time,
+        "hardware": found.hardware_id,
+        "security counter": "" if counter is None else str(counter),
+        "user data": "" if data_format is None else f"format {data_format}",
+        "size": size,
+        "digest": digest,
+        "signature": signature,
+    }
+    return [(name, value) for name, value in rows.items() if value]
+
+
+@image.command("sign")
+@click.argument("binary", type=_FILE)
+@_out_option
+@click.option("--key", type=_FILE, required=True, help="PEM file with the private Ed25519 key.")
+@click.option("--name", required=True, help="Name of the software.")
+@click.option("--version", required=True, help="1.2.3 or 1.2.3+4.")
+@click.option("--build-time", required=True, help="ISO 8601, UTC: 2026-01-31T12:00:00Z.")
+@click.option("--security-counter", type=click.IntRange(0, 2**32 - 1), required=True)
+@click.option(
+    "--userdata-format",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1,
+    show_default=True,
+    help="Format in which the software keeps the user's data.",
+)
+@click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
+def image_sign(binary: Path, output: Path, **values: Any) -> None:
+    """Sign a flat binary that is linked for the application partition."""
+    signed = sign(_read_program(binary), **values)
+    info = inspect(signed)
+    check_board(info)
+    check_entry(signed)
+    _write_image(output, signed)
+    click.echo(f"{output}: {info.name} {info.version}, {info.size} bytes")
+    for text in warnings(info):
+        click.echo(f"warning: {text}", err=True)
+
+
+@image.command("convert")
+@click.argument("source", type=_FILE)
+@click.argument("target", type=_FILE)
+def image_convert(source: Path, target: Path) -> None:
+    """Convert a signed image between Intel HEX and binary, by the names of the files."""
+    data = read_image(source)
+    info = inspect(data)
+    _write_image(target, data)
+    click.echo(f"{target}: {info.name} {info.version}, {info.size} bytes")
+
+
+@image.command("factory")
+@_out_option
+@click.option("--boot", type=_FILE, required=True, help="Flat binary of the bootloader.")
+@click.option("--application", type=_FILE, help="Signed image; without it there is none.")
+@click.option("--serial", required=True, help="Serial number of the terminal.")
+def image_factory(output: Path, boot: Path, application: Path | None, serial: str) -> None:
+    """Make the contents of a NOR as the factory programs it, with a new key of its own."""
+    data = None if application is None else read_image(application)
+    if data is not None:
+        check_board(inspect(data))
+    key = secrets.token_bytes(KEY_SIZE)
+    _write(output, factory_image(_read_program(boot), data, serial, key=key))
+    click.echo(f"{output}: terminal {serial}, {BOARD.nor.modelled} bytes")
+
+
+@image.command("map")
+@click.argument("nor", type=_FILE)
+@_json_option
+def image_map(nor: Path, *, as_json: bool) -> None:
+    """Show what is in each block of a NOR image."""
+    data = read_bounded(nor, BOARD.nor.size)
+    blocks = nor_map(data)
+    part = BOARD.partition("application")
+    found: dict[str, str] = {}
+    try:
+        identity = read_identity(data)
+        found["identity"] = f"{identity.serial}, {identity.hardware_id}"
+    except ImageError as error:
+        found["identity"] = str(error)
+    try:
+        info = inspect(data[part.offset : part.end], trailing=True)
+        found["application"] = f"{info.name} {info.version}"
+    except ImageError as error:
+        found["application"] = str(error)
+    if as_json:
+        click.echo(json.dumps({**found, "blocks": [asdict(block) for block in blocks]}, indent=2))
+        return
+    table = Table("offset", "partition", "used", "SHA-256", box=None)
+    for block in blocks:
+        used = f"{block.used} of {block.size}" if block.used else "blank"
+        digest = block.digest[:_DIGEST_SHOWN]
+        table.add_row(f"0x{block.offset:06x}", block.partition, used, digest)
+    Console().print(table)
+    for name, value in found.items():
+        click.echo(f"{name}: {value}")
+
+
+def _read_program(path: Path) -> bytes:
+    """A flat binary, as it runs."""
+    data = read_bounded(path)
+    other = other_file(data)
+    if other is not None:
+        raise ImageError(f"{path} is not a flat binary: {other}", hint=other.hint)
+    return data
+
+
+def _write_image(path: Path, data: bytes) -> None:
+    """Write an image as the name of the file says."""
+    _write(path, to_hex(data).encode() if path.suffix.lower() in _HEX_NAMES else data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {path}: {error.strerror}", hint="choose another place"
+        ) from error
+
+
+COMMANDS: list[click.Command] = [firmware, image]

@@ -1,0 +1,135 @@
+"""The command line: ``unbrick``.
+
+Exit codes: 0 done · 1 the terminal or an update failed · 2 the call or the set-up is wrong ·
+3 the tool itself is broken · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unbrick import __version__
+from unbrick.cli.config import DEFAULT_FILE, default_map
+from unbrick.errors import ToolBrokenError, UnbrickError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MODULES = (
+    "unbrick.cli.run",
+    "unbrick.cli.console",
+    "unbrick.cli.server",
+    "unbrick.cli.center",
+    "unbrick.cli.subscriber",
+    "unbrick.cli.image",
+    "unbrick.cli.restore",
+    "unbrick.cli.campaign",
+    "unbrick.cli.up",
+)
+_INTERRUPTED = 130
+
+
+def one_line(error: UnbrickError) -> str:
+    """The error and its hint as one line for a person: of a longer message, its first line."""
+    message = str(error).split("\n", 1)[0].rstrip(" .:")
+    hint = " ".join(error.hint.split())
+    return f"{message}. {hint[:1].upper()}{hint[1:]}" if hint else message
+
+
+def _commands() -> Iterator[click.Command]:
+    """The commands of the modules, each loaded only when it is come to."""
+    for module in _MODULES:
+        if importlib.util.find_spec(module) is not None:
+            yield from importlib.import_module(module).COMMANDS
+
+
+class Unbrick(click.Group):
+    """The root: loads the commands when they are needed, and is the one place that ends errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        del ctx
+        return sorted(command.name or "" for command in _commands())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command called ``cmd_name``; modules after its own are not loaded."""
+        del ctx
+        return next((command for command in _commands() if command.name == cmd_name), None)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that ``args`` begin with.
+
+        Raises:
+            click.UsageError: there is none; says which is nearest.
+        """
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            near = f" Did you mean `{ctx.command_path} {close[0]}`?" if close else ""
+            raise click.UsageError(f"There is no command {name!r}.{near}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run, and end the process with the documented exit code."""
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(*args, **extra)
+        except UnbrickError as error:
+            # A compiler's or a terminal's words, if there are any, then the error itself.
+            if details := str(error).partition("\n")[2]:
+                click.echo(details, err=True)
+            sys.exit(_say(one_line(error), error.exit_code))
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(_say("interrupted", _INTERRUPTED))
+        except Exception:  # noqa: BLE001 - the last line of defence
+            traceback.print_exc()
+            bug = "this is a bug of unbrick. Report it with the lines above"
+            sys.exit(_say(bug, ToolBrokenError.exit_code))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"unbrick: {message}", err=True)
+    return code
+
+
+@click.group(
+    cls=Unbrick,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNBRICK"},
+)
+@click.version_option(__version__, message="unbrick %(version)s")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Defaults of all commands' options, TOML.  [default: unbrick.toml, if it is there]",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path | None) -> None:
+    """Over-the-air updates that cannot brick a terminal, and the bench that proves it.
+
+    \b
+    Exit codes: 0 done, 1 the terminal or an update failed,
+    2 the call or the set-up is wrong, 3 unbrick itself is broken.
+    """
+    if config is None and DEFAULT_FILE.exists():
+        config = DEFAULT_FILE
+    if config is not None:
+        ctx.default_map = default_map(config, cli, ctx)
+
+
+def main() -> None:
+    """The entry point of ``unbrick``."""
+    cli.main()

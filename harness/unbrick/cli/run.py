@@ -1,0 +1,280 @@
+"""Commands that run a terminal: ``run`` and ``hil-test``, and what ``console`` shares with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from unbrick.bench.bench import Bench
+from unbrick.cli.options import firmware_option
+from unbrick.console.state import check_place, read_nor, write_nor
+from unbrick.engine import ENGINES
+from unbrick.engine.create import create_engine
+from unbrick.engine.ports import PtyPort, TcpPort
+from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
+from unbrick.errors import SetupError, UnbrickError
+from unbrick.firmware.signed import make_releases
+from unbrick.image.factory import KEY_SIZE, factory_image
+from unbrick.lock import owned
+from unbrick.reference.hil import HilTest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from unbrick.engine.base import Engine, Line
+    from unbrick.engine.ports import Port
+    from unbrick.firmware.signed import Releases
+    from unbrick.reference.hil import Step
+
+
+def _name_board(_context: click.Context, _option: click.Parameter, file: Path | None) -> None:
+    if file is not None:
+        os.environ[BOARD_VARIABLE] = str(file)
+
+
+def engine_option(command: Callable[..., None]) -> Callable[..., None]:
+    """``--engine``, and ``--board`` for the one that needs a file."""
+    engine = click.option(
+        "--engine", type=click.Choice(ENGINES), default="inprocess", show_default=True
+    )
+    board = click.option(
+        "--board",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar=BOARD_VARIABLE,
+        show_envvar=True,
+        expose_value=False,
+        callback=_name_board,
+        help="With --engine serial: the file that describes the board.  [default: board.toml]",
+    )
+    return engine(board(command))
+
+
+nor_option = click.option(
+    "--nor",
+    "nor_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="NOR image: read at the start, written back at the end. Without it a terminal fresh "
+    "from the factory is made and forgotten.",
+)
+serial_option = click.option(
+    "--serial", default="UB-000001", show_default=True, help="Of a terminal made new."
+)
+installed_option = click.option(
+    "--installed", default="1.0.0", show_default=True, help="Release on a terminal made new."
+)
+
+
+def build_releases(folder: Path, status: Console) -> Releases:
+    """The firmware in ``folder``, built if it is not; ``status`` shows that it is.
+
+    Raises:
+        BuildError, SetupError: it cannot be built.
+    """
+    with status.status("building the firmware"):
+        return make_releases(folder)
+
+
+@contextmanager
+def terminal(
+    engine: str,
+    releases: Releases,
+    nor_file: Path | None,
+    serial: str,
+    installed: str,
+    *,
+    debugger: bool = False,
+) -> Iterator[Engine]:
+    """A terminal in real time, switched off; its NOR is kept in ``nor_file``.
+
+    Args:
+        engine: name of what runs it.
+        releases: the firmware.
+        nor_file: read at the start and written at the end; None: made new and forgotten.
+        serial: of a terminal made new.
+        installed: release on a terminal made new.
+        debugger: a debugger is to be let in.
+
+    Raises:
+        SetupError: a file, a release or the engine is not there.
+    """
+    image = releases.signed[installed]
+    with ExitStack() as stack:
+        cells = None
+        if nor_file is not None:
+            check_place(nor_file)
+            stack.enter_context(owned(nor_file, hint="give another --nor"))
+            if nor_file.exists():
+                cells = read_nor(nor_file)
+        made = stack.enter_context(
+            create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger)
+        )
+        if cells is not None:
+            made.load_nor(cells)
+        elif engine != "serial":  # a board is taken as it is
+            key = secrets.token_bytes(KEY_SIZE)
+            made.load_nor(factory_image(releases.boot, image, serial, key=key))
+        try:
+            yield made
+        finally:
+            made.power_off()
+            if nor_file is not None:
+                write_nor(nor_file, made.read_nor())
+
+
+@contextmanager
+def told_to_end() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM and the loss of the window set.
+
+    Nothing is raised: the terminal is switched off, and its NOR kept, between two of its turns.
+    """
+    told = threading.Event()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_port(line: Line, where: str) -> tuple[Port, str]:
+    """A port for ``line`` as ``where`` says, and what others have to open.
+
+    Raises:
+        SetupError: ``where`` is no such thing.
+        PortError: it cannot be had.
+    """
+    if where == "pty":
+        pty = PtyPort(line)
+        return pty, pty.path
+    kind, _, number = where.partition(":")
+    if kind != "tcp" or not number.isdecimal() or int(number) > 65535:
+        raise SetupError(f"not a port: {where}", hint="write pty or tcp:PORT (0: a free one)")
+    tcp = TcpPort(line, int(number))
+    return tcp, f"tcp:{tcp.address}"
+
+
+@click.command()
+@engine_option
+@firmware_option
+@nor_option
+@serial_option
+@installed_option
+@click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
+@click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
+def run(
+    engine: str,
+    firmware: Path,
+    nor_file: Path | None,
+    serial: str,
+    installed: str,
+    wire: str,
+    modem: str,
+) -> None:
+    """Run a terminal in real time and show its two serial lines as ports, until Ctrl-C or SIGTERM.
+
+    Connect the bridge to the modem (`unbrick bridge --modem …`), and picocom, `unbrick restore` or
+    `sb` to the wire.
+    """
+    status = Console(stderr=True)
+    releases = build_releases(firmware, status)
+    with ExitStack() as stack:
+        told = stack.enter_context(told_to_end())
+        made = stack.enter_context(terminal(engine, releases, nor_file, serial, installed))
+        bench = Bench(made)
+        bench.peers.clear()
+        places = {}
+        for name, line, where in (("wire", made.wire, wire), ("modem", made.radio, modem)):
+            port, places[name] = open_port(line, where)
+            stack.callback(port.close)
+            bench.peers.append(port)
+        made.power_on()
+        click.echo(f"ready: wire {places['wire']} modem {places['modem']}")
+        sys.stdout.flush()
+        while not bench.run_until(told.is_set, 3600):
+            pass
+        status.print("terminal switched off", style="dim")
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+@click.command("hil-test")
+@engine_option
+@firmware_option
+@click.option("--verbose", "-v", is_flag=True, help="Show everything the terminal says.")
+@click.option("--json", "as_json", is_flag=True, help="The steps as JSON, for a script.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep logs, database and console transcript in this folder.",
+)
+def hil_test(
+    engine: str, firmware: Path, *, verbose: bool, as_json: bool, keep: Path | None
+) -> None:
+    """Play the whole system once: boot, update over the air, power cut, restoration.
+
+    Server and bridge run as processes of their own. Ends with a table of the steps; exit code 0
+    when all passed, 1 when the terminal failed one.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
+    status = Console(stderr=True, highlight=False)
+    releases = build_releases(firmware, status)
+    steps: list[Step] = []
+    echo = (lambda data: _write_all(2, data)) if verbose else None
+    folder = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="unbrick-")
+    with ExitStack() as stack:
+        place = stack.enter_context(folder)
+        Path(place).mkdir(parents=True, exist_ok=True)
+        stack.enter_context(owned(Path(place), hint="give another --keep"))
+        test = HilTest(releases, engine, Path(place), echo)
+        with status.status("starting") as spinner:
+            for step in test.run():
+                spinner.update(step.name)
+                if step.passed is not None:
+                    steps.append(step)
+        (Path(place) / "console.log").write_text(test.console_text)
+    failed = [step for step in steps if not step.passed]
+    if as_json:
+        click.echo(json.dumps([vars(step) for step in steps], indent=2))
+    else:
+        _show(steps, engine)
+    if failed:
+        raise UnbrickError(
+            f"failed: {failed[0].name}",
+            hint="run it with --verbose, or with --keep FOLDER to read the logs",
+        )
+
+
+def _show(steps: list[Step], engine: str) -> None:
+    table = Table(title=f"Unbrick HIL test, engine {engine}", title_justify="left")
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("step")
+    table.add_column("result")
+    table.add_column("s", justify="right")
+    table.add_column("what was seen", overflow="fold")
+    for number, step in enumerate(steps, 1):
+        result = "[green]passed[/]" if step.passed else "[bold red]FAILED[/]"
+        detail = escape(step.detail)
+        table.add_row(str(number), step.name, result, f"{step.seconds:.1f}", detail)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+COMMANDS: list[click.Command] = [run, hil_test]

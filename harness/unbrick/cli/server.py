@@ -1,0 +1,446 @@
+"""Commands for the server, the bridge, and what people do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from unbrick.cli.options import owned_database, server_url_option
+from unbrick.errors import UpdateError
+from unbrick.image.hexfile import read_image
+from unbrick.link.bridge import Bridge, parse_host_port
+from unbrick.link.faults import Direction, FaultPlan, Faults
+from unbrick.server.edge.client import ServerClient
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_PORT = click.IntRange(0, 65535)
+_PROBABILITY = click.FloatRange(0, 1)
+_FILE_IS_THERE = ("received", "checked", "rewriting", "succeeded")
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _print_table(rows: Iterable[dict[str, Any]], columns: dict[str, str], nothing: str) -> None:
+    """``columns`` gives the heading of each key that is shown."""
+    rows = list(rows)
+    if not rows:
+        click.echo(nothing)
+        return
+    table = Table(box=None)
+    for heading in columns.values():
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*(escape(str(row[key])) for key in columns))
+    Console().print(table)
+
+
+@click.group()
+def server() -> None:
+    """Run the software management server."""
+
+
+@server.command("start")
+@click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
+@click.option("--coap-port", type=_PORT, default=5683, show_default=True, help="UDP; 0: any.")
+@click.option("--http-port", type=_PORT, default=8080, show_default=True, help="TCP; 0: any.")
+@click.option(
+    "--database",
+    default="unbrick-server.db",
+    show_default=True,
+    help="SQLite file, or an SQLAlchemy URL.",
+)
+def server_start(host: str, coap_port: int, http_port: int, database: str) -> None:
+    """Start the server; it runs until SIGTERM or Ctrl-C.
+
+    It prints one line with its two addresses when it is ready.
+    """
+    from unbrick.server.edge.main import Settings, serve  # noqa: PLC0415 - slow to import
+
+    with owned_database(database, "--database"):
+        asyncio.run(serve(Settings(host, coap_port, http_port, database)))
+
+
+@click.command()
+@click.option(
+    "--modem",
+    required=True,
+    help="The terminal's modem: tcp:HOST:PORT to call it, listen:HOST:PORT to be called, or the "
+    "path of a serial port or pseudo-terminal.",
+)
+@click.option(
+    "--server",
+    "server_address",
+    default="127.0.0.1:5683",
+    show_default=True,
+    help="HOST:PORT of the server's CoAP.",
+)
+@click.option("--latency", type=click.FloatRange(0), default=0.0, help="Seconds one way.")
+@click.option("--drop", type=_PROBABILITY, default=0.0, help="Messages lost.")
+@click.option("--duplicate", type=_PROBABILITY, default=0.0, help="Messages that arrive twice.")
+@click.option("--reorder", type=_PROBABILITY, default=0.0, help="Messages that are overtaken.")
+@click.option("--corrupt", type=_PROBABILITY, default=0.0, help="Frames with a wrong bit.")
+@click.option("--truncate", type=_PROBABILITY, default=0.0, help="Frames cut short.")
+@click.option("--garble", type=_PROBABILITY, default=0.0, help="Messages changed unnoticed.")
+@click.option("--noise", type=_PROBABILITY, default=0.0, help="Bytes replaced by others.")
+@click.option("--delay", type=click.FloatRange(0), default=0.0, help="Seconds of jitter.")
+@click.option(
+    "--cut",
+    type=(float, float),
+    multiple=True,
+    metavar="START END",
+    help="Nothing gets through in these seconds of a connection; may be given again.",
+)
+@click.option(
+    "--only",
+    type=click.Choice([direction.value for direction in Direction]),
+    help="Faults in this direction alone.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Where the faults come from.")
+def bridge(
+    *,
+    modem: str,
+    server_address: str,
+    latency: float,
+    cut: tuple[tuple[float, float], ...],
+    only: str | None,
+    seed: int,
+    **probabilities: float,
+) -> None:
+    """Carry messages between a terminal's modem and the server, with faults if wanted.
+
+    The fault options are probabilities from 0 to 1. It runs until SIGTERM or Ctrl-C.
+    """
+    plan = FaultPlan(cuts=cut, only=Direction(only) if only else None, **probabilities)
+    base_station = Bridge(
+        modem,
+        parse_host_port(server_address),
+        faults=lambda number: Faults(plan, seed + number),
+        latency=latency,
+    )
+    asyncio.run(_run_bridge(base_station, modem, server_address))
+
+
+async def _run_bridge(base_station: Bridge, modem: str, server_address: str) -> None:
+    await base_station.start()
+    where = f"port {base_station.port}" if base_station.port else modem
+    click.echo(f"bridge: ready, {where} <-> coap://{server_address}")
+    task = asyncio.ensure_future(base_station.wait())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await base_station.close()
+
+
+@click.command()
+@click.argument("file", type=_FILE)
+@server_url_option
+@_json_option
+def publish(file: Path, server_url: str, *, as_json: bool) -> None:
+    """Publish a signed image (.bin or .hex), so that terminals can be updated to it."""
+    data = read_image(file)
+    with ServerClient(server_url) as client:
+        image = client.publish(data)
+    if as_json:
+        _print_json(image)
+    else:
+        click.echo(f"published {image['name']} {image['version']} for {image['hardware_id']}")
+        for text in image.get("warnings", ()):
+            click.echo(f"warning: {text}", err=True)
+
+
+@click.command()
+@server_url_option
+@_json_option
+def terminals(server_url: str, *, as_json: bool) -> None:
+    """List the terminals that registered, and what they run."""
+    with ServerClient(server_url) as client:
+        rows = client.terminals()
+    if as_json:
+        _print_json(rows)
+        return
+    columns = {
+        "serial": "serial",
+        "hardware_id": "hardware",
+        "name": "software",
+        "version": "version",
+        "build_time": "built",
+        "state": "state",
+        "last_seen": "last seen",
+        "upgrade": "upgrade",
+    }
+    for row in rows:
+        row["upgrade"] = row["upgrade"]["verdict"] if row["upgrade"] else "?"
+    _print_table(rows, columns, "no terminal has registered")
+
+
+@click.command()
+@click.argument("serial")
+@server_url_option
+@_json_option
+def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
+    """Show what the terminal SERIAL has run, and whether it needs an upgrade."""
+    with ServerClient(server_url) as client:
+        item = client.terminal(serial)
+    if as_json:
+        _print_json(item)
+        return
+    click.echo(f"{serial} runs {item['name']} {item['version']}, built {item['build_time']}")
+    for ran in item["installations"]:
+        until = f"to {ran['until']}" if ran["until"] else "until now"
+        click.echo(f"{ran['since']}  {ran['version']}, {until}")
+    for decision in item["analyses"]:
+        click.echo(f"{decision['time']}  {decision['verdict']}: {decision['reason']}")
+
+
+@click.command()
+@server_url_option
+@_json_option
+def preparations(server_url: str, *, as_json: bool) -> None:
+    """List what is prepared for updates before anybody asks for them."""
+    with ServerClient(server_url) as client:
+        rows = client.preparations()
+    if as_json:
+        _print_json(rows)
+        return
+    columns = {
+        "from_version": "from",
+        "version": "to",
+        "hardware_id": "hardware",
+        "state": "state",
+        "file_size": "file",
+        "full_size": "full image",
+        "erase": "blocks",
+        "write": "written",
+        "text": "",
+    }
+    for row in rows:
+        row["erase"] = row["ranges"]["erase"]["count"]
+        row["write"] = row["ranges"]["write"]["bytes"]
+        row["file_size"] = "" if row["file_size"] is None else row["file_size"]
+    _print_table(rows, columns, "nothing is prepared")
+
+
+@click.command()
+@server_url_option
+@_json_option
+def images(server_url: str, *, as_json: bool) -> None:
+    """List the published images."""
+    with ServerClient(server_url) as client:
+        rows = client.images()
+    if as_json:
+        _print_json(rows)
+        return
+    columns = {
+        "version": "version",
+        "name": "software",
+        "hardware_id": "hardware",
+        "security_counter": "counter",
+        "size": "bytes",
+        "build_time": "built",
+        "published": "published",
+    }
+    _print_table(rows, columns, "no image is published")
+
+
+@click.group()
+def update() -> None:
+    """Update terminals over the air."""
+
+
+@update.command("start")
+@click.argument("serial")
+@click.argument("version")
+@click.option(
+    "--commanded",
+    is_flag=True,
+    help="Not by a file, but by commands, with the user's data backed up and given back.",
+)
+@click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
+@server_url_option
+@_json_option
+def update_start(
+    serial: str, version: str, server_url: str, *, commanded: bool, wait: bool, as_json: bool
+) -> None:
+    """Update the terminal SERIAL to the published VERSION."""
+    with ServerClient(server_url) as client:
+        started = client.start(serial, version, "commanded" if commanded else "staged")
+        if wait:
+            started = _watch(client, started)
+        elif not as_json:
+            click.echo(f"update {started['id']} of {serial} to {started['version']} is started")
+            click.echo(f"follow it with `unbrick update show {started['id']}`")
+    if as_json:
+        _print_json(started)
+    if wait:
+        _judge(started)
+
+
+def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
+    counted = MofNCompleteColumn() if started["commanded"] else DownloadColumn()
+    columns = (
+        TextColumn("{task.description:13}"),
+        BarColumn(),
+        counted,
+        TimeElapsedColumn(),
+    )
+    latest = started
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(started["state"], total=started["size"])
+        for latest in client.watch(started["id"]):
+            session = latest["session"]
+            if session is not None:
+                now = session["current"]["kind"] if session["current"] else latest["state"]
+                done, steps = session["done"], session["steps"]
+                progress.update(task, description=now, completed=done, total=steps)
+                continue
+            # The server forgets what it sent when it starts anew; what is checked was all sent.
+            done = latest["state"] in _FILE_IS_THERE
+            sent = latest["size"] if done else latest["sent"]
+            progress.update(task, description=latest["state"], completed=sent)
+    return latest
+
+
+def _judge(ended: dict[str, Any]) -> None:
+    if ended["state"] != "succeeded":
+        raise UpdateError(
+            f"update {ended['id']} {ended['state']}: {ended['text'] or 'no reason given'}",
+            hint=f"`unbrick update show {ended['id']}` has its course",
+        )
+    click.echo(f"update {ended['id']} succeeded: {ended['text']}", err=True)
+
+
+@update.command("show")
+@click.argument("update_id", metavar="ID", type=click.IntRange(1))
+@server_url_option
+@_json_option
+def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
+    """Show an update and everything that happened."""
+    with ServerClient(server_url) as client:
+        item = client.update(update_id)
+    if as_json:
+        _print_json(item)
+        return
+    click.echo(
+        f"update {item['id']} of {item['serial']}, {item['from_version'] or '?'} to"
+        f" {item['version']}: {item['state']}"
+    )
+    if item["session"] is None:
+        click.echo(f"sent {item['sent']} of {item['size']} bytes")
+    else:
+        _show_session(item["session"])
+    for event in item["events"]:
+        words = ", ".join(part for part in (event["state"], event["text"]) if part)
+        click.echo(f"{event['time']}  {words}")
+
+
+def _show_session(session: dict[str, Any]) -> None:
+    """How far a commanded update is, in a line or two."""
+    line = f"session {session['id']} {session['state']}, {session['done']} of {session['steps']}"
+    click.echo(f"{line} steps done, {session['repeats']} repeated")
+    step = session["current"]
+    if step is not None:
+        where = f" {step['length']} bytes at {step['offset']:#x}" if step["length"] else ""
+        said = f": {step['text']}" if step["text"] else ""
+        click.echo(f"now: {step['kind']}{where}, {step['state']}{said}")
+    if session["backup"] is not None:
+        click.echo(f"the user's data is kept: {session['backup']['size']} bytes, sealed")
+
+
+@update.command("list")
+@server_url_option
+@_json_option
+def update_list(server_url: str, *, as_json: bool) -> None:
+    """List all updates."""
+    with ServerClient(server_url) as client:
+        rows = client.updates()
+    if as_json:
+        _print_json(rows)
+        return
+    columns = {
+        "id": "id",
+        "serial": "serial",
+        "from_version": "from",
+        "version": "to",
+        "state": "state",
+        "text": "",
+        "changed": "changed",
+    }
+    _print_table(rows, columns, "there are no updates")
+
+
+@update.command("cancel")
+@click.argument("update_id", metavar="ID", type=click.IntRange(1))
+@server_url_option
+def update_cancel(update_id: int, server_url: str) -> None:
+    """Cancel an update: until the terminal has the whole file, or until the first erase."""
+    with ServerClient(server_url) as client:
+        client.cancel(update_id)
+    click.echo(f"update {update_id} is cancelled")
+
+
+@update.command("abandon")
+@click.argument("update_id", metavar="ID", type=click.IntRange(1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@server_url_option
+def update_abandon(update_id: int, server_url: str, *, yes: bool) -> None:
+    """Give up a commanded update whose terminal will not come back.
+
+    The backup of its user's data is deleted. When nothing was erased yet, cancel it instead.
+    """
+    if not yes:
+        click.confirm("The user's data may be nowhere else. Delete its backup?", abort=True)
+    with ServerClient(server_url) as client:
+        client.abandon(update_id)
+    click.echo(f"update {update_id} is given up, no backup is left")
+
+
+@click.command()
+@click.argument("serial")
+@click.argument("text")
+@server_url_option
+@_json_option
+def message(serial: str, text: str, server_url: str, *, as_json: bool) -> None:
+    """Send TEXT to the user of the terminal SERIAL."""
+    with ServerClient(server_url) as client:
+        sent = client.send_text(serial, text)
+    if as_json:
+        _print_json(sent)
+    else:
+        click.echo(f"message {sent['id']} is queued, it is delivered when {serial} is there")
+
+
+COMMANDS: list[click.Command] = [
+    server,
+    bridge,
+    publish,
+    terminals,
+    terminal,
+    preparations,
+    images,
+    update,
+    message,
+]

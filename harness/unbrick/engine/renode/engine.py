@@ -1,0 +1,229 @@
+"""The Renode engine: Renode runs the terminal, in virtual time, with our model of its NOR.
+
+The platform is in ``renode/``. Time passes only in :meth:`RenodeEngine.advance`, so the same NOR
+and the same bytes at the same times give the same run. Renode's UARTs send at once and lose
+nothing; the NOR takes its time and is as strict as the in-process one.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING
+
+from unbrick.board import BOARD
+from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.renode.link import RenodeLink, find_renode, renode_version
+from unbrick.engine.symbols import Symbols
+from unbrick.errors import EngineError
+from unbrick.flash.ops import FlashOp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+WAITING_LIMIT = 1 << 20  # bytes that wait for the terminal; more are lost
+NEVER = (1 << 64) - 1
+LONGEST = 1_000_000_000  # nanoseconds that a request may last
+_STATE = struct.Struct("<QQII?")
+_OPERATION = struct.Struct("<BBIIQQI")
+_KINDS = {1: "word", 2: "buffer", 3: "erase"}
+
+
+class _Line:
+    """One UART. Without power what is written is lost."""
+
+    def __init__(self) -> None:
+        self.powered = False
+        self.waiting = bytearray()
+        self.received = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``; bytes arrive one after the other at the line's rate."""
+        if self.powered:
+            self.waiting += data[: WAITING_LIMIT - len(self.waiting)]
+
+    def read(self) -> bytes:
+        """What the terminal has sent since the last call."""
+        data = bytes(self.received)
+        self.received.clear()
+        return data
+
+
+class RenodeEngine(Engine):
+    """A terminal in a Renode process, in virtual time. The process lives as long as the engine.
+
+    Args:
+        elf_files: firmware ELF files with symbols, so that faults name function and line.
+
+    Raises:
+        MissingToolError: Renode is not installed.
+        EngineError: it does not start.
+    """
+
+    name = "renode"
+
+    def __init__(self, elf_files: Iterable[Path] = ()) -> None:
+        find_renode()
+        self._symbols = Symbols(elf_files)
+        self._link = RenodeLink()
+        self._powered = False
+        self._began = self._nanoseconds = 0  # of Renode's time
+        self._dark = (
+            0.0  # seconds without power, or after a cut, in which Renode's time stands still
+        )
+        self._generation = -1  # of the NOR's cells
+        self._cells = b""
+        self._operations = self._fault_count = 0
+        self._cut_reached = False
+        self._faults: list[FirmwareFault] = []
+        self._lines = (_Line(), _Line())
+        self.wire, self.radio = self._lines
+
+    @property
+    def version(self) -> str:
+        """The version of Renode."""
+        return renode_version()
+
+    @property
+    def powered(self) -> bool:
+        return self._powered
+
+    @property
+    def now(self) -> float:
+        return (self._nanoseconds - self._began) / 1e9 + self._dark
+
+    @property
+    def faults(self) -> list[FirmwareFault]:
+        """What our NOR model and Renode have found, in the order of time (first 64 of each)."""
+        return self._faults
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every flash operation that was begun, in order, over all power cycles."""
+        answer, at = self._link.ask("T", struct.pack("<i", 0)), 0
+        found: list[FlashOp] = []
+        while at < len(answer):
+            kind, lanes, offset, length, start, end, size = _OPERATION.unpack_from(answer, at)
+            at += _OPERATION.size
+            data = answer[at : at + size]
+            at += size
+            times = ((start - self._began) / 1e9, (end - self._began) / 1e9)
+            found.append(FlashOp(len(found), _KINDS[kind], offset, length, lanes, *times, data))
+        return found
+
+    @property
+    def op_count(self) -> int:
+        """How many flash operations were begun."""
+        return self._operations
+
+    def forget(self) -> None:
+        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
+        if self._powered:
+            raise EngineError("time cannot begin anew under power", hint="power off first")
+        (self._began,) = struct.unpack("<Q", self._link.ask("Z"))
+        self._nanoseconds, self._dark = self._began, 0.0
+        self._operations = self._fault_count = 0
+        self._faults = []
+
+    def cut_before_op(self, index: int | None) -> None:
+        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
+        self._link.ask("C", struct.pack("<Q", NEVER if index is None else index))
+
+    @property
+    def cut_reached(self) -> bool:
+        """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
+        return self._powered and self._cut_reached
+
+    def power_on(self) -> None:
+        if self._powered:
+            return
+        self._link.ask("P")
+        self._set_power(on=True)
+
+    def power_off(self) -> None:
+        if not self._powered:
+            return
+        self._link.ask("O")
+        self._set_power(on=False)
+
+    def _set_power(self, *, on: bool) -> None:
+        self._powered = on
+        self._cut_reached = False
+        self._generation = -1
+        for line in self._lines:
+            line.powered = on
+            line.waiting.clear()
+
+    def advance(self, seconds: float) -> None:
+        """Let the terminal run; Renode's time goes in whole microseconds.
+
+        Raises:
+            EngineError: Renode ended by itself or does not answer; the power is off then.
+        """
+        if not self._powered or self._cut_reached:
+            self._dark += seconds
+            return
+        left = max(1, math.ceil(seconds * 1e6)) * 1000  # nanoseconds
+        said = False
+        while left > 0 and not said and not self._cut_reached:
+            before = self._nanoseconds
+            try:
+                said = self._run(min(left, LONGEST))
+            except EngineError:
+                self._set_power(on=False)
+                raise
+            left -= self._nanoseconds - before
+
+    def _run(self, period: int) -> bool:
+        """Let ``period`` nanoseconds pass, or fewer; whether the terminal has said something."""
+        body = struct.pack("<Q", period)
+        for line in self._lines:
+            body += struct.pack("<I", len(line.waiting)) + line.waiting
+            line.waiting.clear()
+        return self._take(self._link.ask("R", body))
+
+    def _take(self, answer: bytes) -> bool:
+        self._nanoseconds, generation, self._operations, faults, self._cut_reached = (
+            _STATE.unpack_from(answer)
+        )
+        at = _STATE.size
+        for line in self._lines:
+            (length,) = struct.unpack_from("<I", answer, at)
+            line.received += answer[at + 4 : at + 4 + length]
+            at += 4 + length
+        if generation != self._generation:
+            self._generation, self._cells = generation, b""
+        if faults != self._fault_count:
+            self._fault_count = faults
+            self._faults = self._read_faults()
+        return any(line.received for line in self._lines)
+
+    def _read_faults(self) -> list[FirmwareFault]:
+        found = []
+        for line in self._link.ask("F").decode("utf-8", "replace").splitlines():
+            kind, pc, time, text = line.split("\t", 3)
+            address = min(int(pc), 0xFFFF_FFFF)
+            where = self._symbols.describe(address)
+            seconds = (int(time) - self._began) / 1e9
+            found.append(FirmwareFault(kind, address, where, text, seconds))
+        return sorted(found, key=lambda fault: fault.time)
+
+    def read_nor(self) -> bytes:
+        if not self._cells or self._generation < 0:
+            self._cells = self._link.ask("N")
+        return self._cells
+
+    def load_nor(self, image: bytes) -> None:
+        if self._powered:
+            raise EngineError("the NOR cannot be replaced under power", hint="power off first")
+        if len(image) > BOARD.nor.modelled:
+            raise EngineError(
+                f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
+            )
+        self._link.ask("L", image)
+        self._generation = -1
+
+    def close(self) -> None:
+        self._link.close()
+        self._powered = False

@@ -1,0 +1,1 @@
+"""The engine for a real board on serial ports."""

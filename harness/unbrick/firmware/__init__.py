@@ -1,0 +1,1 @@
+"""Building the reference firmware: compiler, libsodium, releases and their signatures."""

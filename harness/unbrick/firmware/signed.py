@@ -1,0 +1,141 @@
+"""The releases of the terminal's software: compiled, signed and ready to publish."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from unbrick.board.description import BOARD
+from unbrick.errors import BuildError, SetupError
+from unbrick.firmware.build import build_firmware, firmware_folder
+from unbrick.image.format import check_board, check_entry, inspect
+from unbrick.image.sign import sign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from unbrick.firmware.build import Firmware
+
+
+class SignedImages(dict[str, bytes]):
+    """Signed images by their version. Looking up one that is not there says which ones are."""
+
+    def __missing__(self, version: str) -> bytes:
+        """Say that there is no release ``version``.
+
+        Raises:
+            SetupError: always.
+        """
+        raise SetupError(f"there is no release {version}", hint=f"choose from {', '.join(self)}")
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Everything that was built.
+
+    Attributes:
+        firmware: the programs, with their ELF and map files.
+        boot: the flat binary of the bootloader.
+        signed: the signed image of each version, as ``releases.toml`` names it.
+        key: PEM file of the key they are signed with, and that boot trusts.
+    """
+
+    firmware: Firmware
+    boot: bytes
+    signed: SignedImages
+    key: Path
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 over all programs as they are in the NOR."""
+        digest = hashlib.sha256(self.boot)
+        for version, image in sorted(self.signed.items()):
+            digest.update(f"{version}\0".encode() + hashlib.sha256(image).digest())
+        return digest.hexdigest()
+
+    @property
+    def common_elf_files(self) -> list[Path]:
+        """The ELF files of what every terminal has, whatever its application; boot's is first."""
+        return [program.elf for program in self.firmware.common]
+
+    @property
+    def elf_files(self) -> list[Path]:
+        """The ELF files of all programs, for debuggers and for messages with source lines."""
+        return [program.elf for program in self.firmware.programs]
+
+    def require(self, versions: Iterable[str], who: str) -> None:
+        """See that all of ``versions`` are there, before anything is begun.
+
+        Args:
+            versions: what is needed.
+            who: needs them, for the message.
+
+        Raises:
+            SetupError: one is missing; says which, and which ones there are.
+        """
+        missing = [version for version in dict.fromkeys(versions) if version not in self.signed]
+        if missing:
+            raise SetupError(
+                f"{who} needs {_named(missing)}, and this firmware has {_named(self.signed)}",
+                hint="unset UNBRICK_FIRMWARE for the reference firmware, or add to "
+                "firmware/releases.toml what is missing",
+            )
+
+
+def _named(versions: Iterable[str]) -> str:
+    found = list(versions)
+    if len(found) < 2:
+        return f"the release {found[0]}" if found else "no release"
+    return f"the releases {', '.join(found[:-1])} and {found[-1]}"
+
+
+def make_releases(
+    out: Path,
+    key: Path | None = None,
+    *,
+    releases: Path | None = None,
+    source: Path | None = None,
+    objects: Path | None = None,
+) -> Releases:
+    """Compile the firmware and sign every release of it.
+
+    Args:
+        out: folder for what the compiler makes; nothing is compiled when it is there already.
+        key: PEM file with the private key to sign with, whose public half goes into boot; by
+            default the development key, which protects nothing.
+        releases: what to build, instead of ``firmware/releases.toml``.
+        source: the firmware's sources, instead of ``firmware``.
+        objects: folder in which compiled files are kept for other builds (``build_firmware``).
+
+    Raises:
+        BuildError: something does not compile or does not fit.
+        SetupError: the key or ``releases.toml`` cannot be used.
+        ImageError: a release cannot run on this board.
+    """
+    key = key or firmware_folder() / "keys" / "development.pem"
+    firmware = build_firmware(out, key=key, releases=releases, source=source, objects=objects)
+    signed = SignedImages()
+    for version, program in firmware.applications.items():
+        release = program.release
+        if release is None:
+            raise BuildError(
+                f"{program.name} was built without a release", hint="build the firmware again"
+            )
+        image = sign(
+            program.binary.read_bytes(),
+            name=release.name,
+            version=release.version,
+            build_time=release.build_time,
+            hardware_id=BOARD.hardware_id,
+            security_counter=release.security_counter,
+            key=key,
+            userdata_format=release.userdata_format,
+        )
+        check_board(inspect(image))
+        check_entry(image)
+        signed[version] = image
+    boot = firmware.boot.binary.read_bytes()
+    return Releases(firmware=firmware, boot=boot, signed=signed, key=key)

@@ -1,0 +1,1 @@
+"""The server's core: no input or output (tests/test_layers.py)."""

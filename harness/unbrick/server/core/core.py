@@ -1,0 +1,586 @@
+"""The software management server without sockets, clock, threads or randomness (rows A5-A7, A13).
+
+It takes messages and gives messages; everything it knows is in ``Records`` and is committed before
+a message that says so leaves, so that its word stays true when it is killed at any point.
+
+What comes from terminals, what goes to them and what people order meets here. How an update goes
+is said in ``server.staged`` (by a file) and ``server.commanded`` (by commands). A terminal that
+registers as in restoration has no software that may run; the server then begins an update by
+itself, to software that ``server.restoring`` chooses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import aiocoap
+
+from unbrick.errors import LinkError
+from unbrick.image.format import ImageInfo, warnings
+from unbrick.server.core.analysis import Analyst, AtOnce
+from unbrick.server.core.commanded import Commander
+from unbrick.server.core.errands import Errand, Errands
+from unbrick.server.core.files import Files, block
+from unbrick.server.core.lines import CallLines
+from unbrick.server.core.orders import (
+    ConflictError,
+    NotCommandedError,
+    UnknownError,
+    check_commanded,
+    check_fit,
+    check_formats,
+    check_serial,
+    find_image,
+)
+from unbrick.server.core.restoring import choose
+from unbrick.server.core.staged import CANCELLABLE, WAITING, Stager
+from unbrick.server.core.update_log import UpdateLog
+from unbrick.server.records import (
+    Image,
+    MessageState,
+    Records,
+    Terminal,
+    TextMessage,
+    Update,
+    UpdateState,
+)
+from unbrick.server.user_records import TerminalCall
+from unbrick.wire.coap import DISCOVERY, Outgoing
+from unbrick.wire.messages import CBOR_FORMAT, LINK_FORMAT, Registration, TerminalState, Text
+
+_ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
+_TEXT, _SAY = "text", "say"
+
+_PLACE = {
+    TerminalState.APPLICATION: "",
+    TerminalState.RESTORATION: ", in restoration",
+    TerminalState.COMMANDED: ", in the resident program",
+}
+
+
+class ServerCore:
+    """The server. Every method that takes ``now`` takes seconds; none of them waits.
+
+    Args:
+        records: what it remembers.
+        inspect: what an image file is; raises ImageError.
+        admit: raises ImageError for an image that no terminal would take; without it the server
+            publishes whatever is an image.
+        analyst: what keeps the history of terminals and has prepared what turns one image into
+            another; an update waits until it is there (``prepared``). Without one only full images
+            are sent.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        inspect: Callable[[bytes], ImageInfo],
+        analyst: Analyst | None = None,
+        *,
+        admit: Callable[[bytes, ImageInfo], None] | None = None,
+    ) -> None:
+        self.records = records
+        self._admit = admit
+        self._analyst = analyst or AtOnce(records)
+        self._inspect = inspect
+        self._log = UpdateLog(records)
+        self._files = Files(records)
+        self._stager = Stager(records, self._analyst, self._files, self._log, self._go_on)
+        self._commander = Commander(
+            records, self._analyst, self._files, self._log, inspect, self._go_on
+        )
+        self._errands = Errands()
+        self._kept: dict[Errand, None] = {}
+        # What was under way when an earlier life of this server ended.
+        for update in (*records.unfinished_updates(), *self._commander.open_updates()):
+            self._go_on(update)
+        for message in records.queued_messages():
+            self._make_due(_TEXT, message)
+        self.lines = CallLines(records)
+        self._actions: dict[str, Callable[[str, bytes, float], aiocoap.Message]] = {
+            "call": lambda _endpoint, payload, now: self.lines.call(payload, now),
+            "hang-up": lambda _endpoint, payload, _now: self.lines.hang_up(payload),
+            "key": lambda _endpoint, payload, _now: self.lines.key(payload),
+            "register": self._register,
+            "report": lambda _endpoint, payload, now: self._stager.report(payload, now),
+            "result": lambda _endpoint, payload, now: self._commander.result(payload, now),
+        }
+        self._say(self.lines.waiting())
+
+    # Requests of terminals
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The answer to a terminal's request; never raises for what is in it.
+
+        Critical options that nobody here knows have been refused before (``CoapEndpoint``).
+        """
+        path = request.opt.uri_path
+        if path == DISCOVERY:
+            return self._discover(request)
+        if len(path) == 2 and path[0] == "file":
+            return self._stager.file(request, path[1], now)
+        action = self._actions.get(path[0]) if len(path) == 1 else None
+        if action is None:
+            return aiocoap.Message(code=aiocoap.NOT_FOUND)
+        if request.code != aiocoap.POST:
+            return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
+        if request.opt.content_format not in (None, CBOR_FORMAT):
+            return aiocoap.Message(code=aiocoap.UNSUPPORTED_CONTENT_FORMAT)
+        if request.opt.accept not in (None, CBOR_FORMAT):
+            return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
+        try:
+            return action(endpoint, request.payload, now)
+        except LinkError:
+            return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+
+    def _discover(self, request: aiocoap.Message) -> aiocoap.Message:
+        """The resources as links (RFC 6690); a query is no filter here, as §4.1 allows.
+
+        Files are not among them: a terminal is told of its file by an announcement.
+        """
+        if request.code != aiocoap.GET:
+            return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
+        if request.opt.accept not in (None, LINK_FORMAT):
+            return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
+        links = ",".join(f"</{name}>;ct={CBOR_FORMAT}" for name in sorted(self._actions))
+        return block(request, links.encode(), LINK_FORMAT)
+
+    def _register(self, endpoint: str, payload: bytes, now: float) -> aiocoap.Message:
+        registration = Registration.decode(payload)
+        with self.records.transaction():
+            before = self.records.terminal(registration.serial)
+            terminal = Terminal(
+                **vars(registration),
+                endpoint=endpoint,
+                first_seen=before.first_seen if before else now,
+                last_seen=now,
+                confirmed=_confirmed(registration, before),
+            )
+            self.records.save_terminal(terminal)
+            if (
+                before is None
+                or before.digest != terminal.digest
+                or before.state is not terminal.state
+            ):
+                text = f"registered with {terminal.version or 'no software'}"
+                self._log.note(terminal.serial, text + _PLACE[terminal.state], now)
+            for update in self.records.updates(terminal.serial):
+                self._stager.compare(update, terminal, before, now)
+            self._commander.registered(terminal, now)
+            self._analyst.registered(terminal, before, now)
+            if terminal.state is TerminalState.RESTORATION:
+                self._restore(terminal, now)
+        self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
+        return aiocoap.Message(code=aiocoap.CHANGED)
+
+    def _reconsider(self, terminal: Terminal, *, moved: bool) -> None:
+        """Make due what this terminal is to be told or asked, now that it can be reached."""
+        if moved:
+            # What is under way goes to where the terminal is no longer.
+            self._errands.give_up(terminal.serial)
+        for update in self.records.updates(terminal.serial):
+            if not update.state.ended:
+                self._go_on(update)
+        if terminal.state is TerminalState.COMMANDED and not self._commander.commands(terminal):
+            self._errands.add(Errand(_SEND_AWAY, terminal.last_update_id, terminal.serial))
+        if terminal.state is not TerminalState.APPLICATION:
+            return
+        for message in self.records.messages(terminal.serial):
+            if message.state is MessageState.QUEUED:
+                self._make_due(_TEXT, message)
+        self._say(self.lines.waiting(terminal.serial))
+
+    def _restore(self, terminal: Terminal, now: float) -> None:
+        """Begin an update to software that can run, unless one is under way."""
+        updates = self.records.updates(terminal.serial)
+        image = choose(terminal, updates, self.records.images())
+        if image is None or not all(update.state.ended for update in updates):
+            return
+        text = f"the terminal is to be restored with {image.version}"
+        # Under a number that it had before, if there is one besides that of the terminal's last
+        # verdict: a terminal that fails for ever must not fill the records.
+        for update in updates:
+            if update.commanded or update.id == terminal.last_update_id:
+                continue
+            if update.digest == image.digest:
+                failed = update.state in (UpdateState.FAILED, UpdateState.REFUSED)
+                if failed or update.restoration:
+                    again = replace(update, restoration=True)
+                    self._log.change(again, UpdateState.PENDING, f"{text}, once more", now)
+                    return
+        self._add_update(terminal.serial, image, terminal, now, restoration=text)
+
+    # Requests to terminals
+
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
+        """The requests to send now, to every terminal or only to ``endpoint``; ``most`` at most.
+
+        ``outcome`` must be called once for each of them, whatever comes of it.
+        """
+        self._say(self.lines.look(now))
+        for errand in self._kept:
+            self._errands.add(errand)
+        requests: list[Outgoing] = []
+        try:
+            for errand in self._errands.due():
+                if len(requests) == most:
+                    break
+                terminal = self.records.terminal(errand.serial)
+                if terminal is not None and endpoint not in (None, terminal.endpoint):
+                    continue
+                self._errands.drop(errand)
+                if terminal is None or self._errands.is_under_way(errand):
+                    continue  # It will be due when the terminal registers.
+                message = self._message(errand, terminal, now)
+                if message is not None:
+                    ticket = self._errands.start(errand)
+                    requests.append(Outgoing(terminal.endpoint, message, ticket))
+        except BaseException:
+            # These are not sent, since nobody gets to know them.
+            for request in requests:
+                lost = self._errands.end(request.ticket)
+                if lost is not None:
+                    self._errands.add(lost)
+            raise
+        return requests
+
+    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
+        """What came of a request of ``poll``: the response, or None when there was none.
+
+        A request without response is made again when the terminal registers.
+        """
+        errand = self._errands.end(ticket)
+        if errand is None:
+            return
+        if errand.kind == _TEXT:
+            self._told(errand.subject, response, now)
+            return
+        if errand.kind == _SAY:
+            if self.lines.heard(errand.subject, response):
+                self._errands.add(errand)
+            return
+        update = self.records.update(errand.subject)
+        if update is None or errand.kind == _SEND_AWAY:
+            return
+        if errand.kind == _COMMAND:
+            self._commander.outcome(update, response, now)
+        elif update.state.ended:
+            return
+        elif errand.kind == _ANNOUNCE:
+            self._stager.decided(update, response, now)
+        else:
+            self._stager.stands(update, response, now)
+
+    def _go_on(self, update: Update) -> None:
+        """The terminal of an update is to be told, or asked, whatever is next."""
+        if update.commanded:
+            self._make_due(_COMMAND, update)
+        else:
+            self._make_due(_ANNOUNCE if update.state in WAITING else _STATUS, update)
+
+    def _make_due(self, kind: str, subject: Update | TextMessage) -> None:
+        self._errands.add(Errand(kind, subject.id, subject.serial))
+
+    def _say(self, calls: list[TerminalCall]) -> None:
+        """Something waits to be heard in these calls."""
+        for call in calls:
+            self._errands.add(Errand(_SAY, call.call_id, call.serial))
+
+    def _message(self, errand: Errand, terminal: Terminal, now: float) -> aiocoap.Message | None:
+        if errand.kind == _TEXT:
+            message = self.records.message(errand.subject)
+            if message is None or message.state is not MessageState.QUEUED:
+                return None
+            return _post_message("message", Text(message.text).encode())
+        if errand.kind == _SAY:
+            said = self.lines.message(errand.subject)
+            return None if said is None else _post_message("say", said)
+        if errand.kind == _SEND_AWAY:
+            return self._commander.send_away(terminal)
+        update = self.records.update(errand.subject)
+        if update is None:
+            return None
+        if errand.kind != _STATUS and self._is_kept(update, now):
+            if errand not in self._kept:
+                self._kept[errand] = None
+                with self.records.transaction():
+                    text = "it begins when the call has ended"
+                    self._log.note(update.serial, text, now, update.id)
+            return None
+        self._kept.pop(errand, None)
+        if errand.kind == _COMMAND:
+            return self._commander.message(update, terminal, now)
+        if update.state.ended:
+            return None
+        if errand.kind == _STATUS:
+            return aiocoap.Message(code=aiocoap.GET, uri_path=("status",))
+        announcement = self._stager.announcement(update, terminal, now)
+        return None if announcement is None else _post_message("announce", announcement.encode())
+
+    def _is_kept(self, update: Update, now: float) -> bool:
+        """Whether an update waits for the end of a call; a restoration has nobody to wait for."""
+        if update.state not in WAITING or update.restoration:
+            return False
+        return self.lines.keeps(update.serial, now)
+
+    def _told(self, message_id: int, response: aiocoap.Message | None, now: float) -> None:
+        message = self.records.message(message_id)
+        if message is None or response is None:
+            return
+        state = MessageState.DELIVERED if response.code.is_successful() else MessageState.REFUSED
+        with self.records.transaction():
+            self.records.save_message(replace(message, state=state, changed=now))
+            self._log.note(message.serial, f"text message {message_id} {state.value}", now)
+
+    # Orders of people
+
+    def publish(self, data: bytes, now: float) -> Image:
+        """Take a signed image into the store; one that is there already is left as it is.
+
+        Raises:
+            ImageError: it is no image, or no terminal would take it.
+            ConflictError: there is another image of that version for that hardware, or that one
+                with another signature.
+        """
+        info = self._inspect(data)
+        if self._admit is not None:
+            self._admit(data, info)
+        file_digest = hashlib.sha256(data).digest()
+        known = self.records.image(info.digest)
+        if known is not None:
+            if known.file_digest != file_digest:
+                raise ConflictError(
+                    f"{info.version} for {info.hardware_id} is published with another signature",
+                    hint="give the software that is signed anew a new version",
+                )
+            return known
+        for other in self.records.images():
+            if (other.version, other.hardware_id) == (info.version, info.hardware_id):
+                raise ConflictError(
+                    f"{info.version} for {info.hardware_id} is published with other contents",
+                    hint="give the new software a new version",
+                )
+        image = Image(
+            digest=info.digest,
+            version=info.version,
+            hardware_id=info.hardware_id,
+            name=info.name,
+            build_time=info.build_time,
+            security_counter=info.security_counter,
+            size=info.size,
+            file_size=len(data),
+            file_digest=file_digest,
+            published=now,
+            userdata_format=info.userdata_format,
+        )
+        with self.records.transaction():
+            self.records.add_image(image, data)
+            self._analyst.published(image, now)
+        return image
+
+    def warnings(self, data: bytes) -> list[str]:
+        """What a person should know of an image that was published.
+
+        Raises:
+            ImageError: it is no image.
+        """
+        return warnings(self._inspect(data))
+
+    def prepared(self, digest: bytes) -> None:
+        """What turns others into image ``digest`` is there, or will not be: updates go on."""
+        for update in self.records.unfinished_updates():
+            if update.digest == digest and update.state in WAITING:
+                self._go_on(update)
+
+    def start_update(
+        self, serial: str, version: str, now: float, *, commanded: bool = False
+    ) -> Update:
+        """Have a terminal updated; one that never registered is told when it does.
+
+        Args:
+            serial: of the terminal.
+            version: of a published image.
+            now: seconds.
+            commanded: not by a file but by commands, with a backup of the user's data.
+
+        Raises:
+            UnknownError: there is no such image.
+            ConflictError: the terminal would refuse it, runs it already, cannot be updated so, or
+                is being updated.
+        """
+        check_serial(serial)
+        terminal = self.records.terminal(serial)
+        image = find_image(self.records.images(), version, terminal)
+        if terminal is not None:
+            check_fit(image, terminal)
+        self._check_way(image, serial, terminal, commanded=commanded)
+        self._check_free(serial, now)
+        with self.records.transaction():
+            update = self._add_update(serial, image, terminal, now, commanded=commanded)
+            if commanded and terminal is not None:
+                self._commander.begin(update, terminal, now)
+        self._go_on(update)
+        return update
+
+    def _check_way(
+        self, image: Image, serial: str, terminal: Terminal | None, *, commanded: bool
+    ) -> None:
+        base = self.records.image(terminal.digest) if terminal is not None else None
+        runs = terminal is not None and terminal.state is TerminalState.APPLICATION
+        if not commanded:
+            if runs:
+                check_formats(image, base, serial)
+            return
+        if not runs:
+            raise NotCommandedError(
+                f"{serial} has not registered with software that runs, so it cannot be commanded",
+                hint="wait until it has, or leave out --commanded",
+            )
+        prepared = base is not None and self._analyst.can_prepare(base.digest, image)
+        check_commanded(image, base, serial, prepared=prepared)
+
+    def _check_free(self, serial: str, now: float) -> None:
+        """Whether nothing else is going on with a terminal; a restoration does not count."""
+        for update in self.records.updates(serial):
+            if update.restoration and update.state in CANCELLABLE:
+                self.cancel_update(update.id, now)  # What a person wants is better than a guess.
+            elif not update.state.ended:
+                raise ConflictError(
+                    f"update {update.id} of {serial} is still {update.state.value}",
+                    hint=f"wait for it, or `unbrick update cancel {update.id}`",
+                )
+        session = self._commander.live(serial)
+        if session is not None:
+            raise ConflictError(
+                f"update {session.update_id} of {serial} is over, but not in its last step",
+                hint=f"wait for it; `unbrick update show {session.update_id}` says which",
+            )
+
+    def _add_update(
+        self,
+        serial: str,
+        image: Image,
+        terminal: Terminal | None,
+        now: float,
+        *,
+        restoration: str = "",
+        commanded: bool = False,
+    ) -> Update:
+        """A new update; ``restoration`` says in words that the server begins it by itself."""
+        update = self.records.add_update(
+            Update(
+                id=0,
+                serial=serial,
+                version=image.version,
+                digest=image.digest,
+                from_version=terminal.version if terminal else "",
+                from_digest=terminal.digest if terminal else b"",
+                state=UpdateState.PENDING,
+                result=None,
+                text=restoration,
+                created=now,
+                changed=now,
+                restoration=bool(restoration),
+                commanded=commanded,
+            )
+        )
+        self._log.event(update, now)
+        return update
+
+    def cancel_update(self, update_id: int, now: float) -> Update:
+        """Cancel an update: until the terminal has the whole file, or until the first erase.
+
+        Raises:
+            UnknownError: there is no such update.
+            ConflictError: it is too late.
+        """
+        update = self._known(update_id)
+        can = self._commander.can_cancel(update)
+        if not (can if update.commanded else update.state in CANCELLABLE):
+            raise ConflictError(
+                f"update {update_id} is {update.state.value}, which cannot be cancelled",
+                hint=f"see `unbrick update show {update_id}`",
+            )
+        with self.records.transaction():
+            cancelled = self._log.change(update, UpdateState.CANCELLED, "", now)
+            if update.commanded:
+                self._commander.cancelled(cancelled, now)
+        return cancelled
+
+    def abandon_update(self, update_id: int, now: float) -> Update:
+        """Give up a commanded update whose terminal will not come back, and delete its backup.
+
+        Raises:
+            UnknownError: there is no such update.
+            ConflictError: nothing of it goes on.
+        """
+        update = self._known(update_id)
+        with self.records.transaction():
+            if not self._commander.abandoned(update, now):
+                raise ConflictError(
+                    f"update {update_id} is {update.state.value}, and nothing of it goes on",
+                    hint=f"see `unbrick update show {update_id}`",
+                )
+        return self._known(update_id)
+
+    def _known(self, update_id: int) -> Update:
+        update = self.records.update(update_id)
+        if update is None:
+            raise UnknownError(f"there is no update {update_id}", hint="see `unbrick update list`")
+        return update
+
+    def send_text(self, serial: str, text: str, now: float) -> TextMessage:
+        """Send a text to a terminal's user; it is queued until it is delivered.
+
+        Raises:
+            UnknownError: the terminal never registered.
+            LinkError: the text is too long or not printable.
+        """
+        Text(text).encode()
+        if self.records.terminal(serial) is None:
+            raise UnknownError(
+                f"no terminal {serial} has registered",
+                hint="`unbrick terminals` lists the terminals that registered",
+            )
+        draft = TextMessage(0, serial, text, MessageState.QUEUED, now, now)
+        with self.records.transaction():
+            message = self.records.add_message(draft)
+        self._make_due(_TEXT, message)
+        return message
+
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        """Say text ``count`` of a call to the user of the terminal that makes it.
+
+        Raises:
+            CallOverError: nothing can be said any more.
+            LinkError: the text is too long or not printable.
+        """
+        self._say([self.lines.say(call_id, count, text, last=last)])
+
+    def center_leaves(self) -> None:
+        """The customer center ends, or has just begun: its calls are over."""
+        self._say(self.lines.center_leaves())
+
+    def progress(self, update_id: int) -> int:
+        """Bytes of the file that were sent for an update since this server started."""
+        return self._files.sent(update_id)
+
+
+def _post_message(path: str, payload: bytes) -> aiocoap.Message:
+    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
+    message.opt.content_format = CBOR_FORMAT
+    return message
+
+
+def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
+    """The digest of what ran last: an application registers only after its trial."""
+    if registration.state is TerminalState.APPLICATION:
+        return registration.digest
+    if before is None:
+        return b""
+    ran = before.state is TerminalState.APPLICATION
+    return before.digest if ran else before.confirmed

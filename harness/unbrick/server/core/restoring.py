@@ -1,0 +1,82 @@
+"""Which software a terminal can take, and which one it is restored to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from unbrick.server.core.analysis import version_key
+from unbrick.server.records import Image, Terminal, Update
+from unbrick.wire.messages import Result
+
+UNUSABLE = frozenset(
+    (
+        Result.TOO_LARGE,
+        Result.UNKNOWN_KIND,
+        Result.MALFORMED_ANNOUNCEMENT,
+        Result.IMAGE_MALFORMED,
+        Result.IMAGE_HASH_WRONG,
+        Result.SIGNATURE_WRONG,
+        Result.OTHER_HARDWARE,
+        Result.OLDER_THAN_COUNTER,
+    )
+)
+"""Results after which a terminal would refuse the same file every time."""
+
+
+def unfit(image: Image, terminal: Terminal) -> Result | None:
+    """Why a terminal would refuse an image, as far as the server can know."""
+    if image.hardware_id != terminal.hardware_id:
+        return Result.OTHER_HARDWARE
+    if image.security_counter < terminal.security_counter:
+        return Result.OLDER_THAN_COUNTER
+    return None
+
+
+@dataclass(frozen=True)
+class History:
+    """What the updates of a terminal say about images, by their digests."""
+
+    refused: frozenset[bytes]
+    failed: tuple[bytes, ...]
+    just: frozenset[bytes]
+
+
+def _history(terminal: Terminal, updates: Iterable[Update]) -> History:
+    ended = [update for update in updates if update.state.ended]
+    just = frozenset(update.digest for update in ended if update.id == terminal.last_update_id)
+    failed = [update.digest for update in ended if update.result is Result.TRIAL_FAILED]
+    if terminal.last_result is not Result.TRIAL_FAILED or terminal.confirmed not in just:
+        failed = [digest for digest in failed if digest != terminal.confirmed]
+    refused = frozenset(update.digest for update in ended if update.result in UNUSABLE)
+    return History(refused, tuple(failed), just)
+
+
+def choose(terminal: Terminal, updates: list[Update], images: list[Image]) -> Image | None:
+    """What a terminal without valid software shall run.
+
+    The software that ran last, unless it is what has just failed its trial; else the newest that
+    has not failed there, rather one that reads the user's data as it is; when all have failed
+    (power cuts in the trial make good software fail) what ran last, else one after the other.
+    Never what the terminal would refuse, nor what it has refused.
+    """
+    history = _history(terminal, updates)
+    usable = [
+        image
+        for image in images
+        if unfit(image, terminal) is None and image.digest not in history.refused
+    ]
+    good = [image for image in usable if image.digest not in history.failed]
+    ran = [image for image in good or usable if image.digest == terminal.confirmed]
+    if ran:
+        return ran[0]
+    if good:
+        data = next((i.userdata_format for i in images if i.digest == terminal.confirmed), None)
+
+        def order(image: Image) -> tuple[bool, tuple[int, ...]]:
+            return image.userdata_format == data, version_key(image.version)
+
+        return max(good, key=order)
+    turn = sorted(usable, key=lambda image: history.failed.index(image.digest))
+    at = [number for number, image in enumerate(turn, 1) if image.digest in history.just]
+    return turn[at[0] % len(turn)] if at else next(iter(turn), None)

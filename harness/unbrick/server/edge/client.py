@@ -1,0 +1,180 @@
+"""A client of the server's HTTP API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
+from unbrick.server.core.orders import NotCommandedError
+
+TIMEOUT = 10.0
+"""Seconds that the server may take for an answer."""
+
+NO_IMAGE = 422
+"""The HTTP status that says that what was sent is no image."""
+
+POLL_INTERVAL = 0.5
+"""Seconds between questions when an update is watched."""
+
+
+class SilentError(ServerError):
+    """No server answers; what it was told to do may have been done."""
+
+
+class ServerClient:
+    """Talks to the server at ``url``; every method raises ServerError when it cannot or may not.
+
+    Args:
+        url: such as ``http://127.0.0.1:8080``.
+        transport: for tests.
+
+    Raises:
+        SetupError: ``url`` is not of that form.
+    """
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        if not _is_address(url):
+            raise SetupError(
+                f"{url!r} is no address of a server", hint="write it as http://HOST:PORT"
+            )
+        # Never by a proxy: the server is on this machine or on the bench's network.
+        self._http = httpx.Client(
+            base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> ServerClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def terminals(self) -> list[dict[str, Any]]:
+        """Every terminal that registered."""
+        return list(self._ask("GET", "/api/terminals"))
+
+    def terminal(self, serial: str) -> dict[str, Any]:
+        """One terminal with its history."""
+        return dict(self._ask("GET", f"/api/terminals/{quote(serial, safe='')}"))
+
+    def preparations(self) -> list[dict[str, Any]]:
+        """What is prepared for pairs of images."""
+        return list(self._ask("GET", "/api/preparations"))
+
+    def images(self) -> list[dict[str, Any]]:
+        """Every published image."""
+        return list(self._ask("GET", "/api/images"))
+
+    def publish(self, data: bytes) -> dict[str, Any]:
+        """Publish a signed image.
+
+        Raises:
+            ImageError: the server says that it is none.
+        """
+        kind = {"content-type": "application/octet-stream"}
+        return dict(self._ask("POST", "/api/images", content=data, headers=kind))
+
+    def updates(self) -> list[dict[str, Any]]:
+        """Every update, without events."""
+        return list(self._ask("GET", "/api/updates"))
+
+    def update(self, update_id: int) -> dict[str, Any]:
+        """One update with its events."""
+        return dict(self._ask("GET", f"/api/updates/{update_id}"))
+
+    def start(self, serial: str, version: str, way: str = "staged") -> dict[str, Any]:
+        """Have a terminal updated; ``way`` is ``staged`` or ``commanded``.
+
+        Raises:
+            NotCommandedError: that terminal cannot be commanded.
+        """
+        values = {"serial": serial, "version": version, "way": way}
+        return dict(self._ask("POST", "/api/updates", json=values))
+
+    def session(self, session_id: int) -> dict[str, Any]:
+        """The session of a commanded update, with its plan."""
+        return dict(self._ask("GET", f"/api/sessions/{session_id}"))
+
+    def cancel(self, update_id: int) -> dict[str, Any]:
+        """Cancel an update."""
+        return dict(self._ask("DELETE", f"/api/updates/{update_id}"))
+
+    def abandon(self, update_id: int) -> dict[str, Any]:
+        """Give up a commanded update whose terminal will not come back; deletes its backup."""
+        return dict(self._ask("DELETE", f"/api/updates/{update_id}/backup"))
+
+    def send_text(self, serial: str, text: str) -> dict[str, Any]:
+        """Send a text to a terminal's user."""
+        return dict(self._ask("POST", "/api/messages", json={"serial": serial, "text": text}))
+
+    def center_is_there(self) -> None:
+        """The customer center says that it takes calls."""
+        self._ask("POST", "/api/center")
+
+    def center_leaves(self) -> None:
+        """The customer center ends, or has just begun."""
+        self._ask("DELETE", "/api/center")
+
+    def say(self, call_id: int, count: int, text: str, *, last: bool) -> None:
+        """Say text ``count`` of a call to the user of the terminal that makes it."""
+        values = {"text": text, "then": "end" if last else "wait"}
+        self._ask("PUT", f"/api/calls/{call_id}/texts/{count}", json=values)
+
+    def watch(self, update_id: int) -> Iterator[dict[str, Any]]:
+        """An update as it is, again and again until it, and its session if any, has ended."""
+        while True:
+            update = self.update(update_id)
+            yield update
+            session = update["session"]
+            if update["ended"] and (session is None or session["ended"]):
+                return
+            time.sleep(POLL_INTERVAL)
+
+    def _ask(self, method: str, path: str, **extra: Any) -> Any:
+        try:
+            response = self._http.request(method, path, **extra)
+        except httpx.TransportError as error:
+            raise SilentError(
+                f"no server answers at {self._url}: {error}",
+                hint="start one with `unbrick server start`, or give its --server-url",
+            ) from error
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise _no_api(self._url) from error
+        if response.is_success:
+            return answer
+        if not isinstance(answer, dict) or not isinstance(answer.get("error"), str):
+            raise _no_api(self._url)
+        kind: type[UnbrickError] = ServerError
+        if response.status_code == NO_IMAGE:
+            kind = ImageError
+        elif answer.get("code") == NotCommandedError.code:
+            kind = NotCommandedError
+        raise kind(answer["error"], hint=str(answer.get("hint", "")))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _no_api(url: str) -> ServerError:
+    return ServerError(
+        f"what answers at {url} is no software management server",
+        hint="give the address that the server printed when it started",
+    )

@@ -1,0 +1,129 @@
+"""The server's process: CoAP and HTTP side by side on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+import uvicorn
+
+from unbrick.board.description import BOARD
+from unbrick.image import format as image_format
+from unbrick.server.core.analysis import Analyst
+from unbrick.server.core.core import ServerCore
+from unbrick.server.database import SqlRecords
+from unbrick.server.edge.http import make_app
+from unbrick.server.edge.serving import HttpServer, address, bind, started
+from unbrick.server.edge.udp import CoapServer
+from unbrick.server.edge.worker import Worker
+from unbrick.server.user_records import Preparation
+
+SHUTDOWN_TIMEOUT = 3
+"""Seconds that HTTP requests under way get when the server is told to stop."""
+
+
+LOOK_INTERVAL = 2.0
+"""Seconds between two looks at what is due by the clock alone."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the server listens and where it keeps its records; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    coap_port: int = 5683
+    http_port: int = 8080
+    database: str = "unbrick-server.db"
+
+
+def admit(data: bytes, info: image_format.ImageInfo) -> None:
+    """Refuse an image that no terminal would take.
+
+    Of images for other hardware than this server's board, nothing but the signature can be known.
+
+    Raises:
+        ImageError: it is not signed, not as terminals check it, or does not fit the board.
+    """
+    image_format.check_signed(info)
+    if info.hardware_id == BOARD.hardware_id:
+        for problem in image_format.refusals(data, info):
+            raise problem
+
+
+async def serve(
+    settings: Settings,
+    *,
+    out: TextIO | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT; says one line on ``out`` when both ports answer.
+
+    Raises:
+        PortError: a port cannot be used.
+        SetupError: the database cannot be opened.
+    """
+    records = SqlRecords(settings.database)
+    analyst = Analyst(records)
+    core = ServerCore(records, image_format.inspect, analyst=analyst, admit=admit)
+    coap = CoapServer(core)
+
+    def announce(prepared: Preparation) -> None:
+        core.prepared(prepared.digest)
+        coap.pump()
+
+    worker = Worker(analyst, announce)
+    with contextlib.ExitStack() as stack:
+        stack.callback(records.close)
+        sock = stack.enter_context(bind(settings.host, settings.http_port, "server"))
+        await coap.start(settings.host, settings.coap_port)
+        config = uvicorn.Config(
+            make_app(coap.core, coap.pump, time.time),
+            log_level="warning",
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+        )
+        http = HttpServer(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _stop, http)
+            stack.callback(loop.remove_signal_handler, number)
+        ready = asyncio.create_task(_say_ready(http, coap, sock, out or sys.stdout))
+        work = asyncio.create_task(worker.run())
+        work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
+        look = asyncio.create_task(_look(coap))
+        try:
+            await http.serve(sockets=[sock])
+        finally:
+            ready.cancel()
+            work.cancel()
+            look.cancel()
+            await coap.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+
+async def _look(coap: CoapServer) -> None:
+    """Let the core see what time it is, also when nothing happens."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL)
+        coap.pump()
+
+
+def _stop(http: uvicorn.Server) -> None:
+    http.should_exit = True
+
+
+async def _say_ready(
+    http: uvicorn.Server, coap: CoapServer, sock: socket.socket, out: TextIO
+) -> None:
+    await started(http)
+    port = sock.getsockname()[1]
+    addresses = address("coap", coap.host, coap.port), address("http", coap.host, port)
+    out.write(f"server: ready, {addresses[0]} {addresses[1]}\n")
+    out.flush()

@@ -1,0 +1,237 @@
+"""The server's CoAP on UDP: carries messages between the network and the core.
+
+What arrives together is handled together, in one transaction, and answered when that is committed:
+a disk that takes its time to keep something is waited for once (docs/adr/0019-own-udp.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import heapq
+import logging
+import random
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiocoap
+
+from unbrick.errors import PortError
+from unbrick.server.core.core import ServerCore
+from unbrick.wire.coap import CoapEndpoint
+
+TOGETHER = 64
+"""Datagrams, and requests of ours, of one transaction at most."""
+
+MAX_PEERS = 16_384
+"""Endpoints whose requests are remembered, so that a duplicate gets the same answer."""
+
+RECEIVE_BUFFER = 4 << 20
+"""Bytes that may wait in the socket; the system may allow less."""
+
+_MAX_DATAGRAM = 2048
+
+_log = logging.getLogger(__name__)
+
+
+class _Peer:
+    """An endpoint that is spoken with."""
+
+    def __init__(self, coap: CoapEndpoint, address: tuple[Any, ...]) -> None:
+        self.coap = coap
+        self.address = address
+        self.armed: float | None = None
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setblocking(False)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise PortError(
+            f"UDP port {port} of {host} cannot be used: {error.strerror}",
+            hint="is another server running? give another port, or 0 for a free one",
+        ) from error
+    return sock
+
+
+def _endpoint(address: tuple[Any, ...]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class CoapServer:
+    """Runs a core on a UDP port.
+
+    Call ``pump`` whenever the core was told something by somebody else.
+    """
+
+    def __init__(self, core: ServerCore, clock: Callable[[], float] = time.time) -> None:
+        self.host = ""
+        self.port = 0
+        self.core = core
+        self._clock = clock
+        self._socket: socket.socket | None = None
+        self._rng = random.Random(random.SystemRandom().getrandbits(64))
+        self._peers: OrderedDict[str, _Peer] = OrderedDict()
+        self._deadlines: list[tuple[float, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Bind to an IP address and a port; 0 takes a free one.
+
+        Raises:
+            PortError: the port is taken, or the address is not of this machine.
+        """
+        self._socket = _socket(host, port)
+        self.host, self.port = host, self._socket.getsockname()[1]
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self.pump()
+
+    async def close(self) -> None:
+        """Stop; requests that are under way are given up."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pump(self) -> None:
+        """Send what the core wants sent."""
+        self._turn(())
+
+    def _read(self) -> None:
+        received: list[tuple[bytes, Any]] = []
+        assert self._socket is not None  # noqa: S101 - it is what is read
+        with contextlib.suppress(OSError):
+            while len(received) < TOGETHER:
+                received.append(self._socket.recvfrom(_MAX_DATAGRAM))
+        try:
+            self._turn(received)
+        except Exception:
+            if len(received) == 1:
+                raise
+            # One may be to blame, and the others are not to suffer.
+            for one in received:
+                self._alone(one)
+
+    def _alone(self, received: tuple[bytes, Any]) -> None:
+        try:
+            self._turn((received,))
+        except Exception:  # noqa: BLE001 - whatever it is, the next may do.
+            _log.exception("a message of %s is dropped", received[1])
+
+    def _turn(self, received: Sequence[tuple[bytes, Any]]) -> None:
+        """Handle what has arrived and what is due, and commit; then send."""
+        if self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        touched: dict[str, _Peer] = {}
+        several = self.core.records.transaction() if len(received) > 1 else contextlib.nullcontext()
+        try:
+            with several:
+                for data, address in received:
+                    self._peer(_endpoint(address), touched, address).receive(data, now)
+                for name in self._expired(now):
+                    self._peer(name, touched).poll(now)
+                for peer in touched.values():
+                    for outcome in peer.coap.take_outcomes():
+                        self.core.outcome(outcome.ticket, outcome.response, self._clock())
+                requests = self.core.poll(self._clock(), most=TOGETHER)
+                for request in requests:
+                    peer_ = self._peer(request.endpoint, touched)
+                    peer_.request(request.message, request.ticket, now)
+        except Exception:
+            # Nothing of this was kept, so nothing of it may be answered or taken for known.
+            for name in touched:
+                self._forget(name)
+            raise
+        for name, peer in touched.items():
+            self._send(peer)
+            self._arm(name, peer)
+        if len(requests) == TOGETHER:
+            loop.call_soon(self.pump)
+
+    def _peer(
+        self, name: str, touched: dict[str, _Peer], address: tuple[Any, ...] | None = None
+    ) -> CoapEndpoint:
+        """The end of the link to an endpoint, from now on among those that are touched."""
+        peer = self._peers.get(name)
+        if peer is None:
+            handle = functools.partial(self._handle, name)
+            peer = _Peer(CoapEndpoint(handle, self._rng), address or _address(name))
+            self._peers[name] = peer
+            while len(self._peers) > MAX_PEERS:
+                self._forget(next(iter(self._peers)))
+        else:
+            self._peers.move_to_end(name)
+        touched[name] = peer
+        return peer.coap
+
+    def _handle(self, name: str, request: aiocoap.Message, _now: float) -> aiocoap.Message:
+        return self.core.handle(name, request, self._clock())
+
+    def _forget(self, name: str) -> None:
+        peer = self._peers.pop(name, None)
+        if peer is None:
+            return
+        peer.coap.abandon()
+        for outcome in peer.coap.take_outcomes():
+            with contextlib.suppress(Exception):
+                self.core.outcome(outcome.ticket, None, self._clock())
+
+    def _send(self, peer: _Peer) -> None:
+        for datagram in peer.coap.take_datagrams():
+            # What the system does not take is lost, as on the way, and is sent again.
+            with contextlib.suppress(OSError):
+                if self._socket is not None:
+                    self._socket.sendto(datagram, peer.address)
+
+    def _arm(self, name: str, peer: _Peer) -> None:
+        """See to it that what is due at an endpoint is done."""
+        deadline = peer.coap.deadline
+        if deadline is None or deadline == peer.armed:
+            return
+        peer.armed = deadline
+        heapq.heappush(self._deadlines, (deadline, name))
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.pump()
+        if self._timer is None and self._deadlines:
+            self._set_timer(self._deadlines[0][0])
+
+    def _expired(self, now: float) -> list[str]:
+        """The endpoints at which something is due."""
+        names: list[str] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(names) < TOGETHER:
+            deadline, name = heapq.heappop(self._deadlines)
+            peer = self._peers.get(name)
+            if peer is not None and peer.armed == deadline:
+                peer.armed = None
+                names.append(name)
+        return names

@@ -1,0 +1,100 @@
+"""Prepares what the analysis has queued, in a process beside the server's event loop.
+
+The process can be killed at any time, and so can the server: what is queued is queued in the
+records, and kept there when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from unbrick.server.core.analysis import Analyst
+from unbrick.server.core.difference import Prepared
+from unbrick.server.edge.prepare import REFUSED, as_input
+from unbrick.server.user_records import Preparation
+
+PATIENCE = 600.0
+"""Seconds that a pair of images may take; seconds are usual."""
+
+PROGRAM = (sys.executable, "-m", "unbrick.server.edge.prepare")
+
+
+class Worker:
+    """Works off what an analyst has queued, one pair of images after the other.
+
+    Args:
+        analyst: whose queue it is; the worker has itself woken by it.
+        on_end: called with a job when there is no more to wait for.
+        program: what prepares a pair.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        analyst: Analyst,
+        on_end: Callable[[Preparation], None],
+        *,
+        program: Sequence[str] = PROGRAM,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._analyst = analyst
+        self._on_end = on_end
+        self._program = program
+        self._clock = clock
+        self._work = asyncio.Event()
+        analyst.wake = self._work.set
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._work.clear()
+            job = self._analyst.next_job()
+            if job is None:
+                await self._work.wait()
+                continue
+            await self._do(job)
+            self._on_end(job)
+
+    async def _do(self, job: Preparation) -> None:
+        images = self._analyst.images_of(job)
+        try:
+            code, output, errors = await asyncio.wait_for(self._prepare(*images), PATIENCE)
+        except asyncio.TimeoutError:  # First: it is an OSError, too.
+            self._analyst.failed(job, f"it took more than {PATIENCE:.0f} s", self._clock())
+            return
+        except OSError as error:
+            self._analyst.failed(job, f"no process can be started: {error}", self._clock())
+            return
+        if code == REFUSED:
+            why = errors.decode(errors="replace").strip()[-500:]
+            self._analyst.failed(job, why, self._clock(), final=True)
+            return
+        if code:
+            self._analyst.failed(job, f"the worker ended with {code}", self._clock())
+            return
+        try:
+            prepared = Prepared.decode(output)
+        except ValueError as error:
+            self._analyst.failed(job, str(error), self._clock())
+            return
+        self._analyst.done(job, prepared, self._clock())
+
+    async def _prepare(self, old: bytes, new: bytes) -> tuple[int, bytes, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *self._program,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            output, errors = await process.communicate(as_input(old, new))
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        return process.returncode or 0, output, errors
