@@ -37,14 +37,6 @@ SOURCES = sorted(
 LONGEST_SENTENCE_WORDS = 40  # the aim is 25
 STILL_LONG = {  # pages that are still to be mended; none is added
     "CHANGELOG.md",
-    "docs/adr/0005-pipelined-block2.md",
-    "docs/adr/0009-states-by-trace.md",
-    "docs/adr/0012-differential-files.md",
-    "docs/adr/0013-restores-itself.md",
-    "docs/adr/0015-customer-center.md",
-    "docs/adr/0017-sealed-on-the-terminal.md",
-    "docs/adr/0018-session-as-stored-plan.md",
-    "docs/adr/0019-own-udp.md",
     "docs/architecture.md",
     "docs/bugs.md",
     "docs/campaign.md",
@@ -369,3 +361,51 @@ def test_every_target_of_make_exists(page: Path) -> None:
         for target in _MAKE.findall(line.partition("#")[0])
     }
     assert asked <= targets()
+
+
+# ---- Decision records ----
+
+RECORDS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+_HEAD = re.compile(r"# (\d{4}): (.+)\n\n- Date: (\d{4}-\d\d-\d\d)\n- Status: ((?:.+\n)+)\n")
+_RELATION = re.compile(r"(amends|amended by|supersedes|superseded by)\s\[(\d{4})\]")
+_OPPOSITE = {
+    "amends": "amended by",
+    "amended by": "amends",
+    "supersedes": "superseded by",
+    "superseded by": "supersedes",
+}
+
+
+def head(record: Path) -> tuple[str, str, str, str]:
+    """Number, title, date and status of a decision record."""
+    match = _HEAD.match(record.read_text(encoding="utf-8"))
+    assert match, f"{name(record)} does not begin with title, date and status"
+    number, title, date, status = match.groups()
+    return number, title, date, " ".join(status.split())
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=name)
+def test_a_decision_has_a_date_and_a_status(record: Path) -> None:
+    number, _, _, status = head(record)
+    assert record.name.startswith(f"{number}-")
+    assert re.match(r"(accepted|superseded by)\b", status)
+
+
+def test_decisions_that_change_each_other_name_each_other() -> None:
+    named = {
+        (number, relation, other)
+        for number, _, _, status in map(head, RECORDS)
+        for relation, other in _RELATION.findall(status)
+    }
+    assert named
+    for number, relation, other in named:
+        assert (other, _OPPOSITE[relation], number) in named, f"{number} is {relation} {other}"
+
+
+def test_the_list_of_decisions_is_that_of_the_pages() -> None:
+    page = (ROOT / "docs" / "adr" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d+)\]\((.+?)\) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+    listed = [(number, file, title) for number, file, title, _ in rows]
+    assert listed == [(*head(record)[:1], record.name, head(record)[1]) for record in RECORDS]
+    for record, (*_, status) in zip(RECORDS, rows, strict=True):
+        assert _RELATION.findall(status) == _RELATION.findall(head(record)[3])
