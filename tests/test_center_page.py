@@ -30,7 +30,7 @@ from unbrick.server.user_records import (
     Step,
     StepState,
 )
-from unbrick.wire.messages import TerminalState
+from unbrick.wire.messages import Kind, TerminalState
 
 
 @pytest.fixture
@@ -294,6 +294,21 @@ def test_how_far_a_transfer_is(world: World) -> None:
         browser.http.portal.call(world.center.desk.refresh)
         assert 'value="50"' in browser.get(f"/terminals/{SERIAL}")
     assert world.center.views.fingerprint("terminals") != before
+
+
+def test_how_far_a_transfer_of_a_differential_file_is(world: World) -> None:
+    update = world.core.start_update(SERIAL, "1.1.0", 0.0)
+    base = inspect(make_image("1.0.0+0")).digest
+    world.records.add_difference(base, update.digest, bytes(130))
+    under_way = replace(
+        update, state=UpdateState.TRANSFERRING, kind=Kind.DIFFERENTIAL, from_digest=base
+    )
+    world.records.save_update(under_way)
+    world.core._files._sent[update.id] = 65
+    with world.browser("enno") as browser:
+        assert browser.http.portal is not None
+        browser.http.portal.call(world.center.desk.refresh)
+        assert "50 % of 130 bytes" in browser.get(f"/terminals/{SERIAL}")
 
 
 def test_cancelling_an_update(world: World) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import aiocoap
 import pytest
+from click.testing import CliRunner
 from server_world import SERIAL, get_block, inspect, make_image, post, registration
 
+from unbrick.cli.main import cli
 from unbrick.delta import decode, encode, read_header
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.files import file_size
+from unbrick.server.edge.client import ServerClient
+from unbrick.server.edge.http import make_app
 from unbrick.server.records import MemoryRecords, Records, Update, UpdateState
 from unbrick.wire.messages import Announcement, Decision, Kind, Phase, Report, Result
 
@@ -175,3 +181,57 @@ def test_other_software_meanwhile_is_announced_its_own_difference() -> None:
     world.announced()
     world.decide(Result.SUCCESS)
     assert decode(between, world.file()) == NEW
+
+
+def shown(world: World) -> dict[str, Any]:
+    """The update, as the HTTP API says it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # See test_server_http.
+        from starlette.testclient import TestClient  # noqa: PLC0415
+    http = TestClient(make_app(world.core, lambda: None, lambda: world.now))
+    answer = http.get("/api/updates/1").json()
+    assert http.get("/api/updates").json()[0]["size"] == answer["size"]
+    return dict(answer)
+
+
+def test_what_was_sent_is_told_of_the_file_that_is_sent() -> None:
+    """The differential file's bytes of the differential file's, not of the full image's."""
+    world = World()
+    size = world.begin().file_size
+    assert size < len(NEW)
+    told = shown(world)
+    assert (told["sent"], told["size"], told["kind"]) == (0, size, "differential file")
+    world.decide(Result.SUCCESS)
+    world.file()
+    assert (shown(world)["sent"], shown(world)["size"]) == (size, size)
+    world.register(digest=inspect(NEW).digest, version="1.1.0+0", last_update_id=1)
+    assert world.update.state is UpdateState.SUCCEEDED
+    # The server starts anew, and has forgotten what it counted.
+    world.core = ServerCore(world.records, inspect, AtOnce(world.records, world.differ))
+    assert (shown(world)["sent"], shown(world)["size"]) == (size, size)
+
+
+def test_when_the_full_image_follows_it_is_counted_from_its_start() -> None:
+    world = World()
+    world.begin()
+    world.decide(Result.SUCCESS)
+    world.file()
+    world.report(Result.WRONG_BASE)
+    told = shown(world)
+    assert (told["sent"], told["size"], told["kind"]) == (0, len(NEW), "full image")
+    world.announced()
+    world.decide(Result.SUCCESS)
+    world.file()
+    assert (shown(world)["sent"], shown(world)["size"]) == (len(NEW), len(NEW))
+
+
+def test_the_command_line_and_the_page_say_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    size = world.begin().file_size
+    world.decide(Result.SUCCESS)
+    world.file()
+    answer = shown(world)
+    monkeypatch.setattr(ServerClient, "update", lambda *_: answer)
+    done = CliRunner().invoke(cli, ["update", "show", "1"], prog_name="unbrick")
+    assert f"sent {size} of {size} bytes of the differential file" in done.stdout
+    assert file_size(world.records, world.update) == size

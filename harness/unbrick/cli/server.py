@@ -33,7 +33,6 @@ from unbrick.server.edge.client import ServerClient
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PORT = click.IntRange(0, 65535)
 _PROBABILITY = click.FloatRange(0, 1)
-_FILE_IS_THERE = ("received", "checked", "rewriting", "succeeded")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
@@ -317,10 +316,8 @@ def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
                 done, steps = session["done"], session["steps"]
                 progress.update(task, description=now, completed=done, total=steps)
                 continue
-            # The server forgets what it sent when it starts anew; what is checked was all sent.
-            done = latest["state"] in _FILE_IS_THERE
-            sent = latest["size"] if done else latest["sent"]
-            progress.update(task, description=latest["state"], completed=sent)
+            sent, size = latest["sent"], latest["size"]
+            progress.update(task, description=latest["state"], completed=sent, total=size)
     return latest
 
 
@@ -349,7 +346,8 @@ def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
         f" {item['version']}: {item['state']}"
     )
     if item["session"] is None:
-        click.echo(f"sent {item['sent']} of {item['size']} bytes")
+        kind = f" of the {item['kind']}" if item["kind"] else ""
+        click.echo(f"sent {item['sent']} of {item['size']} bytes{kind}")
     else:
         _show_session(item["session"])
     for event in item["events"]:

@@ -11,6 +11,7 @@ from unbrick.center.desk import Desk
 from unbrick.center.offer import situation
 from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.page.progress import SessionView, Stage, data_of, marks
+from unbrick.server.core.files import file_size
 from unbrick.server.records import Image, Terminal, TextMessage, Update, UpdateState
 from unbrick.server.user_records import Call, RangeKind, Session, Subscriber
 from unbrick.wire.messages import TerminalState
@@ -244,8 +245,7 @@ class Views:
 
     def _update(self, update: Update, *, steps: bool = True) -> UpdateView:
         """An update; of a commanded one with its ``steps``, which are many."""
-        image = self._records.image(update.digest)
-        size = image.file_size if image else 0
+        size = file_size(self._records, update)
         session = self._session(update) if update.commanded and steps else None
         if session:
             percent = 100 * session.done // len(session.steps) if session.steps else 0

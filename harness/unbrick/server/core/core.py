@@ -566,8 +566,9 @@ class ServerCore:
         self._say(self.lines.center_leaves())
 
     def progress(self, update_id: int) -> int:
-        """Bytes of the file that were sent for an update since this server started."""
-        return self._files.sent(update_id)
+        """Bytes of its file that were sent for an update; see ``Files.sent``."""
+        update = self.records.update(update_id)
+        return 0 if update is None else self._files.sent(update)
 
 
 def _post_message(path: str, payload: bytes) -> aiocoap.Message:

@@ -7,14 +7,31 @@ import hashlib
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
-from unbrick.server.records import Records, Update
-from unbrick.wire.messages import FILE_FORMAT, Kind
+from unbrick.server.records import Records, Update, UpdateState
+from unbrick.wire.messages import FILE_FORMAT, Kind, Result
 
 BLOCK_EXPONENT = 6
 """1,024-byte blocks, unless a request asks for others (RFC 7959 §2.2)."""
 
 HELD = 4
 """Files kept in memory between the blocks of a transfer, and between the commands of a session."""
+
+
+_FILE_IS_THERE = (UpdateState.RECEIVED, UpdateState.CHECKED, UpdateState.REWRITING)
+
+
+def file_size(records: Records, update: Update) -> int:
+    """Bytes of the file of an update: of what was announced last, or else of the full image."""
+    if update.kind is Kind.DIFFERENTIAL:
+        pair = update.from_digest, update.digest
+        prepared = records.preparation(*pair)
+        if prepared is not None and prepared.file_size is not None:
+            return prepared.file_size
+        file = records.difference(*pair)
+        if file is not None:
+            return len(file)
+    image = records.image(update.digest)
+    return image.file_size if image else 0
 
 
 class Files:
@@ -29,9 +46,24 @@ class Files:
         self._held: dict[tuple[bytes, ...], tuple[bytes, bytes]] = {}
         self._sent: dict[int, int] = {}
 
-    def sent(self, update_id: int) -> int:
-        """Bytes of its file that were sent for an update since this server started."""
-        return self._sent.get(update_id, 0)
+    def sent(self, update: Update) -> int:
+        """Bytes of its file that were sent for an update: all, where the terminal has said so.
+
+        Otherwise those that were sent since this server started.
+        """
+        if update.commanded:
+            return 0
+        installed = update.state is UpdateState.SUCCEEDED and update.result in (
+            Result.SUCCESS,
+            Result.RESTORED_BY_LINK,
+        )
+        if installed or update.state in _FILE_IS_THERE:
+            return file_size(self._records, update)
+        return self._sent.get(update.id, 0)
+
+    def begin_anew(self, update_id: int) -> None:
+        """Another file follows for an update: nothing of it was sent."""
+        self._sent.pop(update_id, None)
 
     def image(self, digest: bytes) -> bytes:
         """The file of a published image.
@@ -71,7 +103,7 @@ class Files:
             response.opt.etag = etag
             number, _more, exponent = response.opt.block2
             end = (number << (exponent + 4)) + len(response.payload)
-            self._sent[update.id] = max(end, self.sent(update.id))
+            self._sent[update.id] = max(end, self._sent.get(update.id, 0))
         return response
 
 

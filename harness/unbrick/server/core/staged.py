@@ -281,6 +281,7 @@ class Stager:
             return
         text = f"the full image is sent, the differential file will not do: {result.text}"
         update = replace(update, kind=Kind.FULL_IMAGE)
+        self._files.begin_anew(update.id)
         self._make_due(self._log.change(update, UpdateState.ANNOUNCED, text, now))
 
     def stands(self, update: Update, response: aiocoap.Message | None, now: float) -> None:

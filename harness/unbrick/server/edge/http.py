@@ -48,11 +48,13 @@ from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.files import file_size
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.edge import shapes
 from unbrick.server.records import Update
 from unbrick.server.user_records import Preparation, RangeKind
+from unbrick.wire.messages import Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON = 16 * 1024
@@ -326,7 +328,7 @@ class _Api:
         return JSONResponse({}, 201)
 
     def _update(self, item: Update) -> dict[str, Any]:
-        image = self._core.records.image(item.digest)
+        kind = {None: None, Kind.FULL_IMAGE: "full image", Kind.DIFFERENTIAL: "differential file"}
         return {
             "id": item.id,
             "serial": item.serial,
@@ -340,7 +342,8 @@ class _Api:
             "result": None if item.result is None else int(item.result),
             "text": item.text,
             "sent": self._core.progress(item.id),
-            "size": image.file_size if image else 0,
+            "size": file_size(self._core.records, item),
+            "kind": kind[item.kind],
             "created": shapes.when(item.created),
             "changed": shapes.when(item.changed),
         }
