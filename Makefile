@@ -22,7 +22,7 @@ help: ## this list
 
 setup: $(STAMP) ## make .venv and install everything into it
 
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/engine/*.[ch])
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or later is needed: make setup PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -81,7 +81,7 @@ docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
 	$(BIN)/python tools/traceability.py
 
 clean: ## remove what was built; .venv stays
-	rm -rf build dist harness/*.egg-info harness/unbrick/engine/*.so
+	rm -rf build dist harness/*.egg-info harness/unbrick/engine/inprocess/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f $(STAMP) $(BENCH_STAMP)
 	find firmware harness tests tools -name __pycache__ -prune -exec rm -rf {} +

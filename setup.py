@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
-ENGINE = Path("harness") / "unbrick" / "engine"
+ENGINE = Path("harness") / "unbrick" / "engine" / "inprocess"
 
 
 class BuildWithDevices(build_py):
@@ -15,8 +15,8 @@ class BuildWithDevices(build_py):
     def run(self) -> None:
         super().run()
         compile_devices = runpy.run_path(str(ENGINE / "compile.py"))["compile_devices"]
-        folder = ENGINE if self.editable_mode else Path(self.build_lib) / "unbrick" / "engine"
-        compile_devices(folder)
+        built = Path(self.build_lib) / ENGINE.relative_to("harness")
+        compile_devices(ENGINE if self.editable_mode else built)
 
 
 class PlatformDistribution(Distribution):

@@ -17,7 +17,7 @@ from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import CONGESTED, Output, Screen
 from unbrick.console.typist import BURST, PATIENCE, STRANGER, Typist
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.gdbstub import DebuggerGoneError
+from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
 
 PROMPT = b"\r\n> "

@@ -17,7 +17,7 @@ import pytest
 
 from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
-from unbrick.engine.devices import NorModel
+from unbrick.engine.inprocess import NorModel
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.renode.engine import RenodeEngine
 from unbrick.engine.renode.link import RenodeNor, find_renode

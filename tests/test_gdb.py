@@ -19,7 +19,8 @@ from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
-from unbrick.engine.gdbstub import (
+from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
+from unbrick.engine.inprocess.gdbstub import (
     LONGEST,
     MONITOR,
     MOST_BREAKPOINTS,
@@ -28,7 +29,6 @@ from unbrick.engine.gdbstub import (
     DebuggerGoneError,
     wait_for_debugger,
 )
-from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.errors import PortError
 from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from nor_watch import BLOCK, BUFFER, Difference, Read, Step, Wait, Watch, Write
 
-from unbrick.engine.devices import NorModel
+from unbrick.engine.inprocess import NorModel
 from unbrick.engine.qemu.engine import QemuNor
 
 SEQUENCES = 750  # a part; there are as many parts as PARTS

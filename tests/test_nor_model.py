@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unbrick.engine.devices import NorModel
+from unbrick.engine.inprocess import NorModel
 
 BLOCK = 0x40000
 ADDRESS = 0x80000

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import follow, minimise
 from unbrick.campaign.target import Event, Heard, ReplayedSession
-from unbrick.engine.gdbstub import DebuggedEngine, PowerLostError
+from unbrick.engine.inprocess.gdbstub import DebuggedEngine, PowerLostError
 from unbrick.errors import SetupError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.case import CaseId, Death, PowerCut
-    from unbrick.engine.gdbstub import DebuggedEngine
     from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.inprocess.gdbstub import DebuggedEngine
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
 

@@ -20,7 +20,7 @@ from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
 from unbrick.campaign.search import INTERRUPTED
 from unbrick.campaign.store import OutcomeStore, tool_digest
 from unbrick.cli.options import firmware_option
-from unbrick.engine.gdbstub import (
+from unbrick.engine.inprocess.gdbstub import (
     DebuggedEngine,
     DebuggerGoneError,
     gdb_command,

@@ -26,7 +26,7 @@ from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import HeldPty, Session, WireView
 from unbrick.console.typist import Typist
-from unbrick.engine.gdbstub import gdb_command
+from unbrick.engine.inprocess.gdbstub import gdb_command
 
 if TYPE_CHECKING:
     from pathlib import Path

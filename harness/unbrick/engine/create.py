@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unbrick.engine import ENGINES
-from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.inprocess.gdbstub import DebuggedEngine
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.qemu.engine import QemuEngine
 from unbrick.engine.renode.engine import RenodeEngine

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.board import BOARD
 from unbrick.campaign.target import UNDISTURBED, Fate
-from unbrick.engine.gdbstub import DebuggedEngine
 from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.inprocess.gdbstub import DebuggedEngine
 from unbrick.reference import remembered
 from unbrick.reference.canonical import canonical, repaired_first
 from unbrick.reference.invariants import INVARIANTS

@@ -473,7 +473,7 @@ class QemuEngine(Engine):
 class QemuNor:
     """QEMU's model of the NOR alone: bus accesses to the command window, no CPU, no time.
 
-    It has the calls of :class:`unbrick.engine.devices.NorModel`, and :meth:`batch`, which is
+    It has the calls of :class:`unbrick.engine.inprocess.NorModel`, and :meth:`batch`, which is
     faster.
     """
 

@@ -268,7 +268,7 @@ def _receive(peer: socket.socket, length: int) -> bytes:
 class RenodeNor:
     """Renode's NOR alone: bus accesses to the command window, no CPU, and explicit time.
 
-    It has the calls of :class:`unbrick.engine.devices.NorModel`, and :meth:`batch`, which is
+    It has the calls of :class:`unbrick.engine.inprocess.NorModel`, and :meth:`batch`, which is
     faster.
     """
 

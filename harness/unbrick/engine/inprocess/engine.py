@@ -1,4 +1,4 @@
-"""The in-process engine: Unicorn runs the CPU, ``devices.c`` is the board, time is virtual.
+"""The in-process engine: Unicorn runs the CPU, the models in ``c/`` are the board, time is virtual.
 
 The same NOR and the same bytes at the same virtual times give the same run, bit for bit.
 """
@@ -37,7 +37,7 @@ from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board import BOARD, MAP
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.devices import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
+from unbrick.engine.inprocess.models import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 

@@ -1,4 +1,4 @@
-"""The C device models (``devices.c``) as seen from Python.
+"""The C device models (``c/``) as seen from Python.
 
 :class:`Models` owns the memories and the models; :class:`NorModel` is the NOR alone, without a CPU,
 for tests of the chip.
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from unbrick.board import BOARD
-from unbrick.engine.compile import LIBRARY_NAME
 from unbrick.errors import EngineError, SetupError
 from unbrick.flash.ops import FlashOp
 
@@ -93,11 +92,14 @@ class CUnicorn(c.Structure):
 
 
 def _load() -> Any:
+    # Here, so that `python -m unbrick.engine.inprocess.compile` finds itself not imported yet.
+    from unbrick.engine.inprocess.compile import LIBRARY_NAME  # noqa: PLC0415
+
     path = Path(__file__).with_name(LIBRARY_NAME)
     if not path.exists():
         raise SetupError(
             "the device models are not compiled",
-            hint="run: python -m unbrick.engine.compile (or install the package again)",
+            hint="run: python -m unbrick.engine.inprocess.compile (or install the package again)",
         )
     lib = c.CDLL(str(path))
     board, u64, size = c.c_void_p, c.c_uint64, c.c_size_t

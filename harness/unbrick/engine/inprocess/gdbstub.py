@@ -15,8 +15,8 @@ from string import hexdigits
 from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD, MAP
-from unbrick.engine.devices import Stop
-from unbrick.engine.inprocess import CPSR, InProcessEngine, Watchpoint
+from unbrick.engine.inprocess.engine import CPSR, InProcessEngine, Watchpoint
+from unbrick.engine.inprocess.models import Stop
 from unbrick.errors import EngineError, PortError
 
 if TYPE_CHECKING:

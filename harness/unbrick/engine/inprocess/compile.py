@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("devices.c")
+SOURCE = Path(__file__).parent / "c" / "devices.c"
 LIBRARY_NAME = "libdevices.so"
 
 
@@ -45,4 +45,4 @@ def compile_devices(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(compile_devices(SOURCE.parent))
+    print(compile_devices(Path(__file__).parent))
