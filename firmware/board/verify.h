@@ -1,6 +1,7 @@
 /* Whether an image may run on this terminal: hash, signature, hardware, age, size.
  *
- * The cryptography is libsodium's (see harness/unbrick/firmware/build.py for where it comes from). */
+ * The cryptography is libsodium's (see harness/unbrick/firmware/build.py for where it comes from).
+ */
 #pragma once
 
 #include <stdbool.h>
