@@ -16,7 +16,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from processes import unbrick
 
+from unbrick.board import BOARD, MAP
 from unbrick.cli.main import cli
+from unbrick.reference.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -49,6 +51,12 @@ STILL_LONG = {  # pages that are still to be mended; none is added
     "docs/robot.md",
     "docs/tutorials/own-firmware.md",
 }
+
+# What `docs/architecture.md` has a table of.
+ADDRESSES = (
+    *(MAP.nor, MAP.nor_window, MAP.sram, MAP.uart0, MAP.uart1),
+    *(MAP.timer, MAP.sys_24mhz, MAP.sys_cfgctrl, MAP.gic_cpu, MAP.gic_dist),
+)
 
 # Where a path in backticks may begin, besides the root and the page's own folder.
 FOLDERS = ("firmware", "harness/unbrick", "docs", "tests")
@@ -161,6 +169,25 @@ def test_the_readme_shows_what_a_campaign_says(firmware: Path) -> None:
         return [line for line in lines if " sessions in " not in line]
 
     assert without_times(done.stdout) == without_times(shown)
+
+
+def test_the_architecture_has_the_addresses_of_the_board() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    addresses = {f"`0x{value >> 16:04X}_{value & 0xFFFF:04X}`" for value in ADDRESSES}
+    assert addresses == set(re.findall(r"`0x[0-9A-F]{4}_[0-9A-F]{4}`", page))
+    listed = re.findall(r"^\| ([a-z ]+) \| `(0x\w{6})`, (\d+) KiB", page, re.MULTILINE)
+    assert [
+        (found.replace(" ", ""), int(offset, 16), int(size)) for found, offset, size in listed
+    ] == [(part.name, part.offset, part.size // 1024) for part in BOARD.partitions]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])
+def test_a_scenario_that_is_shown_as_an_example_is_one(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(Scenario\(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        assert isinstance(eval(example, {"Scenario": Scenario}), Scenario)  # noqa: S307
 
 
 # ---- Links ----
