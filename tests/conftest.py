@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from elftools.elf.elffile import ELFFile
 from person import Person
@@ -26,6 +28,27 @@ from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases
 
 PROBE = Path(__file__).with_name("probe")
+
+# A search ends after a number of examples and never after a time, and one that fails says how to
+# repeat it. What else differs (more or fewer examples) is said at the test.
+hypothesis.settings.register_profile("unbrick", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("unbrick")
+
+
+def _take_signals_as_at_a_terminal() -> None:
+    """Undo what `nohup`, `trap` and jobs in the background hand down: ignored, blocked signals.
+
+    A handler that does nothing ignores as well, but not in programs that are started from here,
+    which get the default. So the run itself is as deaf as it was told to be, and none of its
+    children.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+_take_signals_as_at_a_terminal()
 
 
 @pytest.fixture(scope="session", autouse=True)

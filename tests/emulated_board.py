@@ -15,6 +15,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 SPEED = 2.0  # of the terminal's time, so that a test need not wait
 
 
@@ -58,7 +60,7 @@ def run() -> None:
 
 def command(port: int, *words: str) -> None:
     """Have the board do something, and wait until it is done."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as board:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as board:
         board.sendall(" ".join(words).encode() + b"\n")
         if board.recv(16) != b"done\n":
             sys.exit("the board did not do it")

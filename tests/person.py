@@ -8,8 +8,8 @@ import termios
 from pathlib import Path
 
 import pexpect
+from patience import PATIENCE_S
 
-PATIENCE = 120
 ESCAPE = "\x01"
 
 
@@ -20,7 +20,7 @@ class Person:
         self.window = pexpect.spawn(
             sys.executable,
             ["-m", "unbrick.cli", "console", *map(str, options)],
-            timeout=PATIENCE,
+            timeout=PATIENCE_S,
             encoding="utf-8",
             codec_errors="replace",
             cwd=str(folder),
@@ -64,7 +64,7 @@ class Debugger:
 
     def __init__(self, command: str) -> None:
         self.window = pexpect.spawn(
-            "sh", ["-c", command], timeout=PATIENCE, encoding="utf-8", dimensions=(50, 200)
+            "sh", ["-c", command], timeout=PATIENCE_S, encoding="utf-8", dimensions=(50, 200)
         )
         self.orders("set style enabled off")
         self.orders("set pagination off")

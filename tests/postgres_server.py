@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60.0
-"""Seconds for PostgreSQL to start."""
+from patience import PATIENCE_S
 
 
 class NoPostgresError(Exception):
@@ -46,9 +45,9 @@ def _free_port() -> int:
 
 
 def _wait(server: subprocess.Popen[bytes], data: Path, log: Path) -> None:
-    begin = time.monotonic()
+    deadline = time.monotonic() + PATIENCE_S
     status = data / "postmaster.pid"
-    while time.monotonic() - begin < PATIENCE and server.poll() is None:
+    while time.monotonic() < deadline and server.poll() is None:
         if status.exists() and status.read_text().rstrip().endswith("ready"):
             return
         time.sleep(0.05)
@@ -116,4 +115,4 @@ def _server(folder: Path, initdb: str, postgres: str, *, durable: bool) -> Itera
         yield f"postgresql://tester@127.0.0.1:{port}"
     finally:
         server.send_signal(signal.SIGINT)  # "Fast": whoever is connected is sent away.
-        server.wait(PATIENCE)
+        server.wait(PATIENCE_S)

@@ -10,17 +10,22 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from patience import PATIENCE_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
-
-PATIENCE = 120.0  # seconds until something that should have come is given up
 
 
 def unbrick(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``unbrick`` to its end."""
     return subprocess.run(
-        _command(arguments), capture_output=True, text=True, check=False, timeout=300, **options
+        _command(arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        **options,
     )
 
 
@@ -71,7 +76,7 @@ class Running:
             return re.search(pattern, "".join(self.output))
 
         with self._said:
-            self._said.wait_for(lambda: found() or self._ended, PATIENCE)
+            self._said.wait_for(lambda: found() or self._ended, PATIENCE_S)
             match = found()
         assert match, f"never said {pattern!r}, but:\n{''.join(self.output)}"
         return match
@@ -83,12 +88,12 @@ class Running:
 
     def wait(self) -> int:
         """Wait until it ends by itself; returns the exit code."""
-        return self._process.wait(PATIENCE)
+        return self._process.wait(PATIENCE_S)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to its process group, as Ctrl-C does; returns the exit code."""
         os.killpg(self._process.pid, number)
-        return self._process.wait(PATIENCE)
+        return self._process.wait(PATIENCE_S)
 
     def __enter__(self) -> Running:
         return self

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 from center_world import PASSWORD, SERIAL, World, begin_session, carry_out
+from patience import PATIENCE_S
 from server_world import make_image, post
 
 from unbrick.server.records import MessageState, UpdateState
@@ -92,7 +93,7 @@ class Site:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(PATIENCE_S)
 
     async def _run(self) -> None:
         task = asyncio.create_task(self._server.serve(sockets=[self._socket]))

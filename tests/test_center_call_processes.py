@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from processes import Running
 from server_world import SERIAL, post, registration
 
@@ -19,8 +20,6 @@ from unbrick.server.core.lines import BROKEN_OFF
 from unbrick.server.database import SqlRecords
 from unbrick.wire.calls import Call, Key, Say
 from unbrick.wire.coap import CoapEndpoint
-
-PATIENCE = 90.0
 
 
 def free_port(kind: int) -> int:
@@ -59,7 +58,7 @@ class User:
             self._socket.sendto(datagram, self._server)
 
     def until(self, true: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             self.step()
             if found := true():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from center_world import SERIAL, World
+from patience import PATIENCE_S
 
 from unbrick.center.page import live
 from unbrick.center.page.live import CHANGE, Hub, Watcher, stream
@@ -26,7 +27,7 @@ def test_only_those_are_told_who_look_at_it() -> None:
 
 
 async def _next(events: AsyncIterator[bytes]) -> bytes:
-    return await asyncio.wait_for(anext(events), 30)
+    return await asyncio.wait_for(anext(events), PATIENCE_S)
 
 
 def test_a_stream_tells_of_each_change_and_ends_with_the_session() -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from center_world import SERIAL, World
+from patience import PATIENCE_S
 from server_world import make_image
 
 from unbrick.center.calls import notify
@@ -82,7 +83,7 @@ def test_it_goes_on_after_what_fails(world: World, monkeypatch: pytest.MonkeyPat
 
         monkeypatch.setattr(notifier, "look", failing)
         task = asyncio.create_task(notifier.run())
-        await asyncio.wait_for(again.wait(), 30)
+        await asyncio.wait_for(again.wait(), PATIENCE_S)
         task.cancel()
 
     asyncio.run(play())

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
-from person import ESCAPE, PATIENCE, Person
+from patience import PATIENCE_S, until
+from person import ESCAPE, Person
 from processes import Running, unbrick
 
 from unbrick.board import BOARD
@@ -240,7 +241,7 @@ def test_nothing_pasted_is_lost(emulator: str, sit_down: Callable[..., Person]) 
     for word in words:
         answer = f'no command "{word}": type help\r\n'
         said += person.sees(answer) + answer
-    sender.join(PATIENCE)
+    sender.join(PATIENCE_S)
     said += person.sees("> ") + "> "
     expected = "".join(f'{word}\r\nno command "{word}": type help\r\n> ' for word in words)
     assert undisturbed("> " + said) == "> " + expected
@@ -262,7 +263,7 @@ def test_nothing_printed_is_lost_by_a_slow_reader(emulator: str, firmware: Path)
         console.stdin.close()
         time.sleep(3)
         said = undisturbed(console.stdout.read().decode())
-        assert console.wait(PATIENCE) == 0
+        assert console.wait(PATIENCE_S) == 0
     start, *answers = said.split("> help\r\n")
     assert start.startswith("boot: ")
     assert len(answers) == times
@@ -316,7 +317,7 @@ def tmux(tmp_path: Path) -> Iterator[Callable[..., str]]:
             capture_output=True,
             text=True,
             check=True,
-            timeout=PATIENCE,
+            timeout=PATIENCE_S,
             env=environment,
         ).stdout
 
@@ -329,11 +330,14 @@ def test_a_person_in_tmux(tmux: Callable[..., str], firmware: Path, tmp_path: Pa
     tmux("new-session", "-d", "-x", 110, "-y", 40, "-c", tmp_path, "sh")
 
     def sees(text: str) -> str:
-        deadline = time.monotonic() + PATIENCE
-        while text not in (pane := tmux("capture-pane", "-p", "-J")):
-            assert time.monotonic() < deadline, pane
-            time.sleep(0.1)
-        return pane
+        panes: list[str] = []
+
+        def seen() -> bool:
+            panes.append(tmux("capture-pane", "-p", "-J"))
+            return text in panes[-1]
+
+        until(seen, text)
+        return panes[-1]
 
     tmux("send-keys", "PS1='done: '; stty -a > before; " + command, "Enter")
     sees("link: registered")
@@ -365,7 +369,7 @@ def test_a_pseudo_terminal_for_other_programs(
     path = bench.window.match.group(1)
     bench.sees("bench> ")
     window = pexpect.spawn(
-        program, ["-q", "-b", "115200", path], timeout=PATIENCE, encoding="utf-8", echo=False
+        program, ["-q", "-b", "115200", path], timeout=PATIENCE_S, encoding="utf-8", echo=False
     )
     try:
         time.sleep(0.5)  # it throws away what came before

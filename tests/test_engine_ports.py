@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE_S
 
 from unbrick.engine.ports import BURST, KEPT, Port, PtyPort, TcpPort
 from unbrick.errors import PortError
@@ -34,7 +35,7 @@ class TcpProgram:
 
     def __init__(self, port: TcpPort) -> None:
         host, _, number = port.address.partition(":")
-        self.socket = socket.create_connection((host, int(number)), timeout=10)
+        self.socket = socket.create_connection((host, int(number)), timeout=PATIENCE_S)
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -10,18 +10,16 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, until
 
 from unbrick.board import BOARD
 from unbrick.engine.qemu.engine import QemuEngine, QemuNor, find_qemu
 from unbrick.errors import EngineError, MissingToolError
-
-PATIENCE = 60.0  # seconds: never waited for unless something is wrong
 
 # In ARM code, from the reset vector on: an undefined instruction in every vector, and a program
 # that says R on UART0 and asks for a reset of the board (SYS_CFGCTRL).
@@ -62,7 +60,7 @@ def hear(engine: QemuEngine, end: bytes) -> bytes:
 
 
 def hear_until(engine: QemuEngine, enough: Callable[[bytes], bool]) -> bytes:
-    said, deadline = b"", engine.now + PATIENCE
+    said, deadline = b"", engine.now + PATIENCE_S
     while not enough(said):
         assert engine.now < deadline, said[-200:]
         engine.advance(1.0)
@@ -85,13 +83,6 @@ def runs(pid: int) -> bool:
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def test_what_was_programmed_is_in_the_nor_at_the_moment_of_the_cut(engine: QemuEngine) -> None:
@@ -145,7 +136,7 @@ def test_what_was_sent_before_the_cut_can_be_read_after_it(engine: QemuEngine) -
     assert engine._process is not None
     end = engine._process.ends["wire"]
     end.send(b"AB")  # not by the line, which would take the echo at once
-    assert wait_for(lambda: len(peek(end)) == 2)
+    until(lambda: len(peek(end)) == 2)
     engine.power_off()
     assert engine.wire.read() == b"AB"
     assert engine.wire.read() == b""
@@ -174,7 +165,7 @@ def test_exceptions_are_faults_and_a_flood_of_them_blocks_nothing(qemu: str) -> 
         assert isinstance(engine, QemuEngine)
         engine.load_nor(LOOP_OF_EXCEPTIONS)
         engine.power_on()
-        deadline = engine.now + PATIENCE
+        deadline = engine.now + PATIENCE_S
         while len(engine.faults) < 64 and engine.now < deadline:
             engine.advance(0.05)
         assert {fault.kind for fault in engine.faults} == {"exception"}
@@ -284,7 +275,7 @@ def test_a_bench_that_is_killed_takes_its_qemu_along(qemu: str) -> None:
             assert runs(int(pid))
         finally:
             bench.kill()
-    assert wait_for(lambda: not runs(int(pid)))
+    until(lambda: not runs(int(pid)))
     for file in Path(folder).iterdir():
         file.unlink()
     Path(folder).rmdir()

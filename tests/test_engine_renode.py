@@ -9,11 +9,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, until
 
 from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
@@ -23,7 +23,6 @@ from unbrick.engine.renode.engine import RenodeEngine
 from unbrick.engine.renode.link import RenodeNor, find_renode
 from unbrick.errors import EngineError, MissingToolError
 
-PATIENCE = 60.0  # seconds: never waited for unless something is wrong
 BLOCK = BOARD.nor.block_size
 VICTIM = 0x80000  # the block that the probe changes
 ACCESS = 50  # nanoseconds that the in-process model takes for an access
@@ -89,7 +88,7 @@ def engine(erring: RenodeEngine) -> Iterator[RenodeEngine]:
 
 def hear(engine: RenodeEngine, end: bytes) -> bytes:
     """All the terminal says up to and including ``end``."""
-    said, deadline = b"", engine.now + PATIENCE
+    said, deadline = b"", engine.now + PATIENCE_S
     while not said.endswith(end):
         assert engine.now < deadline, said[-200:]
         engine.advance(1.0)
@@ -116,13 +115,6 @@ def session_of(pid: int) -> int:
         return os.getsid(pid)
     except OSError:
         return -1
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 # -------------------------------------------------------------------- power and NOR
@@ -171,7 +163,7 @@ def test_a_cut_before_an_operation_stops_before_it(engine: RenodeEngine) -> None
     before = engine.op_count
     engine.cut_before_op(before + 1)
     engine.wire.write(b"e7c")
-    deadline = engine.now + PATIENCE
+    deadline = engine.now + PATIENCE_S
     while not engine.cut_reached and engine.now < deadline:
         engine.advance(1.0)
     assert engine.cut_reached
@@ -280,7 +272,7 @@ def test_speed_is_a_matter_of_the_bench(renode: str) -> None:
 )
 def test_firmware_that_errs_is_found_out(erring: RenodeEngine, typed: bytes, kind: str) -> None:
     erring.wire.write(typed)
-    deadline = erring.now + PATIENCE
+    deadline = erring.now + PATIENCE_S
     while not erring.faults and erring.now < deadline:
         erring.advance(0.5)
     assert erring.faults[0].kind == kind
@@ -532,7 +524,7 @@ def test_close_leaves_no_process_and_no_file(
     assert list(tmp_path.iterdir())
     engine.close()
     engine.close()
-    assert wait_for(lambda: not family(leader))
+    until(lambda: not family(leader))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -555,4 +547,4 @@ def test_a_bench_that_is_killed_takes_its_renode_along(renode: str, tmp_path: Pa
             assert family(leader)
         finally:
             bench.kill()
-    assert wait_for(lambda: not family(leader))
+    until(lambda: not family(leader))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from patience import PATIENCE_S
 from processes import unbrick
 
 from unbrick.bench.bench import Bench
@@ -235,7 +236,7 @@ def test_picocom_and_socat_and_a_board(
             pytest.skip(f"{program} is not installed (apt install {program})")
     board.as_from_the_factory(unbrick_releases)
     board.do("on")
-    person = pexpect.spawn(f"picocom --quiet --baud 115200 {board.wire}", timeout=60)
+    person = pexpect.spawn(f"picocom --quiet --baud 115200 {board.wire}", timeout=PATIENCE_S)
     person.send("\r")
     person.expect_exact("\r\n> ")
     person.send("pb add Alice 112\r")

@@ -20,6 +20,7 @@ import cbor2
 import pytest
 from delta_samples import BASE, arm, thumb
 from image_samples import signed, write_key
+from patience import PATIENCE_S
 
 from unbrick.delta import encode
 from unbrick.errors import ImageError
@@ -54,19 +55,18 @@ MAX_FRAME = 400
 """Bytes of stack that one function may take; calls are not nested deeper than five."""
 FUZZ_RUNS = {"fuzz_delta": 6_000}
 """Where not 150,000."""
-TIMEOUT = 120
 """Seconds after which a program hangs; they take one or two."""
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
+        command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S, check=False
     )
 
 
 def compile_c(command: list[str], *, cwd: Path) -> None:
     done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        command, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -552,11 +552,11 @@ def _send_with_sb(
                     terminal.stdin.write(dirty)
                 except BrokenPipeError:
                     break
-                assert select.select([], [terminal.stdin], [], TIMEOUT)[1]
-            sent = sender.wait(TIMEOUT)
+                assert select.select([], [terminal.stdin], [], PATIENCE_S)[1]
+            sent = sender.wait(PATIENCE_S)
             terminal.stdin.close()
             told = terminal.stderr.read()
-            received = terminal.wait(TIMEOUT)
+            received = terminal.wait(PATIENCE_S)
         finally:
             sender.kill()
             terminal.kill()

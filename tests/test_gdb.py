@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE_S, until
 
 from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
@@ -34,7 +35,6 @@ from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image
 from unbrick.reference.target import find_target
 
-PATIENCE = 30  # seconds until a test that hangs fails
 SRAM = BOARD.sram.base
 
 
@@ -46,7 +46,7 @@ class Terminal:
         self.engine.load_nor(image)
         ours, theirs = socket.socketpair()
         self.socket = ours
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(PATIENCE_S)
         self.engine.attach(Connection(theirs))
         self.error: Exception | None = None
         self.stop = threading.Event()
@@ -98,7 +98,7 @@ def terminal(unbrick_releases: Releases) -> Iterator[Terminal]:
     yield made
     made.stop.set()
     made.socket.close()
-    made.thread.join(PATIENCE)
+    made.thread.join(PATIENCE_S)
     made.engine.close()
 
 
@@ -425,19 +425,19 @@ def test_a_terminal_that_is_let_go_runs_on(terminal: Terminal, how: str) -> None
         assert terminal.hung_up()
     else:
         terminal.socket.shutdown(socket.SHUT_RDWR)
-    said = b""
-    for _ in range(10 * PATIENCE):
-        said += terminal.engine.wire.read()
-        if b"restoration" in said:
-            break
-        terminal.thread.join(0.1)
-    assert b"restoration" in said
+    said = bytearray()
+
+    def restores() -> bool:
+        said.extend(terminal.engine.wire.read())
+        return b"restoration" in said
+
+    until(restores)
 
 
 def test_a_killed_terminal_ends_the_session(terminal: Terminal) -> None:
     terminal.send("k")
     assert terminal.hung_up()
-    terminal.thread.join(PATIENCE)
+    terminal.thread.join(PATIENCE_S)
     assert isinstance(terminal.error, DebuggerGoneError)
 
 
@@ -489,7 +489,7 @@ def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tup
 
     thread = threading.Thread(target=terminal, daemon=True)
     thread.start()
-    port = ports.get(timeout=PATIENCE)
+    port = ports.get(timeout=PATIENCE_S)
     first = [
         "set confirm off",
         f"add-symbol-file {releases.firmware.agent.elf}",
@@ -502,10 +502,10 @@ def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tup
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=PATIENCE,
+        timeout=PATIENCE_S,
         check=False,
     )
-    thread.join(PATIENCE)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     return done.stdout, bool(killed)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 from server_world import SERIAL, ScriptedTerminal, inspect, make_image
 
 from unbrick.errors import PortError, SetupError
@@ -23,7 +24,7 @@ from unbrick.wire.slipmux import MAX_FRAME, Decoder, encode, encode_diagnostic
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        await asyncio.wait_for(test(), 30)
+        await asyncio.wait_for(test(), PATIENCE_S)
 
     asyncio.run(limited())
 

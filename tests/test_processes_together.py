@@ -7,12 +7,12 @@ import os
 import re
 import signal
 import socket
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
+from patience import PATIENCE_S, until
 from pexpect import fdpexpect
 from processes import Running, unbrick
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 APPLICATION = BOARD.partition("application")
 READY = r"ready: wire (\S+) modem (\S+)\n"
-PATIENCE = 120
 
 
 @pytest.fixture(params=["inprocess", "qemu"])
@@ -83,15 +82,14 @@ def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
 
 def registered(url: str, version: str) -> None:
     """Wait until the server knows T-77 with this version."""
-    deadline = time.monotonic() + PATIENCE
-    terminals: list[dict[str, Any]] = []
     with ServerClient(url) as client:
-        while time.monotonic() < deadline:
-            terminals = client.terminals()
-            if any(t["serial"] == "T-77" and t["version"].startswith(version) for t in terminals):
-                return
-            time.sleep(0.1)
-    raise AssertionError(f"T-77 has not registered with {version}: {terminals}")
+        until(
+            lambda: any(
+                terminal["serial"] == "T-77" and terminal["version"].startswith(version)
+                for terminal in client.terminals()
+            ),
+            f"the registration of T-77 with {version}",
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -125,7 +123,7 @@ def say(person: fdpexpect.fdspawn[str] | pexpect.spawn[str], line: str) -> str:
 def at_the_wire(path: str) -> Iterator[fdpexpect.fdspawn[str]]:
     """A person whose program has opened the wire's pseudo-terminal, after the first prompt."""
     port = os.open(path, os.O_RDWR | os.O_NOCTTY)
-    person = fdpexpect.fdspawn(port, timeout=PATIENCE, encoding="utf-8")
+    person = fdpexpect.fdspawn(port, timeout=PATIENCE_S, encoding="utf-8")
     person.expect_exact("\r\n> ")
     yield person
     person.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import PATIENCE_S
 
 from unbrick.bench.tap import Tap
 from unbrick.board import BOARD
@@ -119,7 +120,7 @@ class Pumped:
         thread = threading.Thread(target=guarded)
         thread.start()
         self._system.bench.run_until(lambda: not thread.is_alive(), 600)
-        thread.join(1)
+        thread.join(PATIENCE_S)
         if failure:
             raise failure[0]
 
@@ -159,7 +160,7 @@ def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> N
                 stdout=port,
                 stderr=subprocess.PIPE,
                 check=False,
-                timeout=120,
+                timeout=PATIENCE_S,
             )
         assert done.returncode == 0, done.stderr.decode(errors="replace")
 

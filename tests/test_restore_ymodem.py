@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_S
 from ymodem_receiver import ACK, CAN, EOT, NAK, SOH, STX, Receiver
 
 from unbrick.wire.ymodem import CANCEL, Phase, Sender
@@ -257,7 +258,7 @@ def test_lrzsz_receives_the_file(tmp_path: Path, seed: int | None) -> None:
                 received = os.read(rb.stdout.fileno(), 4096) if ready else b""
                 os.write(rb.stdin.fileno(), disturb(sender.step(received, time.monotonic())))
             rb.stdin.close()
-            assert rb.wait(20) == 0
+            assert rb.wait(PATIENCE_S) == 0
         finally:
             rb.kill()
     assert sender.error is None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE_S
 from robot.api import ExecutionResult, Failure, FatalError, SkipExecution
 from robot.libdocpkg import LibraryDocumentation
 from test_engine_serial import Board, board  # noqa: F401 - the fixture
@@ -51,7 +52,7 @@ def make_robot(engine: str, folder: Path, *options: str) -> subprocess.Completed
     robot = " ".join(["--outputdir", str(folder), *options])
     command += ["robot", f"ENGINE={engine}", f"ROBOT={robot}"]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3 * PATIENCE_S
     )
 
 
@@ -62,7 +63,7 @@ def run_robot(suite: str, folder: Path, firmware: Path, *options: str) -> Any:
     command = [sys.executable, "-m", "robot", "--outputdir", str(folder / "out"), *options]
     command += ["--variable", f"FIRMWARE:{firmware}"]
     done = subprocess.run(
-        [*command, str(source)], capture_output=True, text=True, check=False, timeout=300
+        [*command, str(source)], capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert (folder / "out" / "output.xml").exists(), done.stderr
     return ExecutionResult(folder / "out" / "output.xml")

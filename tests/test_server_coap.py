@@ -11,6 +11,7 @@ from typing import Any
 
 import aiocoap
 import pytest
+from patience import PATIENCE_S
 from server_world import SERIAL, get_block, inspect, make_image, post, registration
 
 from unbrick.errors import PortError
@@ -29,7 +30,7 @@ def with_server(test: Callable[[CoapServer], Awaitable[None]]) -> None:
         server = CoapServer(ServerCore(MemoryRecords(), inspect))
         await server.start("127.0.0.1", 0)
         try:
-            await asyncio.wait_for(test(server), 30)
+            await asyncio.wait_for(test(server), PATIENCE_S)
         finally:
             await server.close()
 
@@ -218,7 +219,7 @@ async def _quiet(test: Callable[[CoapServer], Awaitable[None]]) -> None:
     server = CoapServer(ServerCore(MemoryRecords(), inspect))
     await server.start("127.0.0.1", 0)
     try:
-        await asyncio.wait_for(test(server), 30)
+        await asyncio.wait_for(test(server), PATIENCE_S)
     finally:
         await server.close()
 

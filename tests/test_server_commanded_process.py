@@ -16,6 +16,7 @@ import pytest
 from commanded_terminal import CommandedTerminal, in_nor, seal
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from patience import PATIENCE_S
 from server_world import SERIAL
 from test_server_process import ServerProcess, start
 
@@ -29,9 +30,6 @@ from unbrick.wire.coap import CoapEndpoint
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
 SPEED = 8.0
 """Seconds of the terminal in a second: it waits for nobody as long as a real one."""
-
-PATIENCE = 60.0
-"""Seconds until a session that has not ended is taken to hang."""
 
 
 def make_signed(folder: Path, version: str, userdata_format: int) -> bytes:
@@ -135,7 +133,7 @@ class Bench:
 
     def wait(self, until: Callable[[ServerClient], bool]) -> None:
         """Serve until something is so, which is looked at from time to time."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + PATIENCE_S
         while True:
             url = self.server.url
             with ServerClient(url) as client:

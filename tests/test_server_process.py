@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from patience import PATIENCE_S, until
 from server_world import SERIAL, get_block, post, registration
 
 import unbrick
@@ -87,7 +88,7 @@ class ServerProcess:
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         self._process.send_signal(number)
-        _, errors = self._process.communicate(timeout=20)
+        _, errors = self._process.communicate(timeout=PATIENCE_S)
         return self._process.returncode, errors
 
     def kill(self) -> None:
@@ -199,13 +200,6 @@ def report(phase: Phase) -> Any:
 
 def states(client: ServerClient) -> list[str]:
     return [event["state"] for event in client.update(1)["events"] if event["state"]]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -320,7 +314,7 @@ def test_a_server_on_postgresql_that_is_killed_goes_on(new_postgresql: str) -> N
             terminal.ask(post("register", registration().encode()))
             while not terminal.texts:
                 terminal.serve()
-        assert server.stop()[0] == 0  # On a busy machine aiocoap says what came twice.
+        assert server.stop() == (0, "")
     finally:
         server.kill()
 
@@ -395,7 +389,7 @@ def test_waiting_for_an_update_ends_with_it(start_server: Start, tmp_path: Path)
         waiting = start("update", "start", SERIAL, "1.1.0", "--wait", "--server-url", server.url)
         until(lambda: client.updates() != [])
         assert "is cancelled" in invoke("update", "cancel", "1", "--server-url", server.url).output
-        _, errors = waiting.communicate(timeout=30)
+        _, errors = waiting.communicate(timeout=PATIENCE_S)
     assert waiting.returncode == UpdateError.exit_code
     assert "update 1 cancelled" in errors
 
@@ -417,7 +411,7 @@ def test_a_server_on_a_port_that_is_taken_says_so(start_server: Start, tmp_path:
         other = {"--http-port": "--coap-port", "--coap-port": "--http-port"}[option]
         database = str(tmp_path / "other.db")
         process = start("server", "start", option, number, other, "0", "--database", database)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == PortError.exit_code
         assert f"port {number} of 127.0.0.1 cannot be used" in errors
         assert "Traceback" not in errors
@@ -436,13 +430,13 @@ def test_the_bridge_as_a_process_carries_and_ends_well(start_server: Start) -> N
         message = post("register", registration().encode())
         endpoint = CoapEndpoint(lambda request, _now: request, random.Random(1))
         endpoint.request(message, 1, 0.0)
-        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=20) as modem:
+        with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as modem:
             modem.sendall(encode(endpoint.take_datagrams()[0]))
             assert modem.recv(1)
         with ServerClient(server.url) as client:
             assert [item["serial"] for item in client.terminals()] == [SERIAL]
         bridge.send_signal(signal.SIGTERM)
-        _, errors = bridge.communicate(timeout=20)
+        _, errors = bridge.communicate(timeout=PATIENCE_S)
         assert (bridge.returncode, errors) == (0, "")
     finally:
         if bridge.poll() is None:

@@ -7,11 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, until
 from server_world import inspect, make_image, registration
 
 from unbrick.delta import decode
@@ -26,7 +26,6 @@ from unbrick.server.user_records import Preparation, PreparationState, RangeKind
 
 OLD, NEW = make_image("1.0.0+0", counter=1), make_image("1.1.0+0")
 PAIR = inspect(OLD).digest, inspect(NEW).digest
-PATIENCE = 60.0
 
 
 def queue(records: Records) -> Analyst:
@@ -66,7 +65,7 @@ def work(
         worker = Worker(analyst, ended, program=program)
         task = asyncio.create_task(worker.run())
         try:
-            await asyncio.wait_for(over.wait(), PATIENCE)
+            await asyncio.wait_for(over.wait(), PATIENCE_S)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -180,10 +179,7 @@ time.sleep(1000)
 
     async def run() -> None:
         task = asyncio.create_task(Worker(analyst, lambda _: None, program=python(code)).run())
-        begin = time.monotonic()
-        while not number.exists():
-            assert time.monotonic() - begin < PATIENCE
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, number.exists)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

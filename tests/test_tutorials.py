@@ -78,6 +78,13 @@ def test_what_is_true_passes(tmp_path: Path) -> None:
     assert (tmp_path / "hello.sh").read_text() == "echo hello\nprintf 'bye, %s\\n' \"$1\"\n"
 
 
+def test_a_key_is_pressed_when_the_program_runs(tmp_path: Path) -> None:
+    """And not while the shell is still busy: it ignores this one."""
+    busy = "for ((i = 0; i < 200000; i++)); do :; done"
+    shown = f"$ echo begins; {busy}; cat\nbegins\n^\\\n...\n$ echo back\nback"
+    play(f"```console\n{shown}\n```\n", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("shown", "why"),
     [

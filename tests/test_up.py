@@ -6,21 +6,19 @@ import os
 import re
 import signal
 import socket
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from patience import PATIENCE_S, until
 from pexpect import fdpexpect
 from processes import Running, unbrick
 
 from unbrick.image.factory import read_identity
 from unbrick.server.edge.client import ServerClient
 
-PATIENCE = 120.0
 PARTS = ("server", "terminal", "center", "bridge")
 
 
@@ -33,16 +31,6 @@ def folder(tmp_path: Path, firmware: Path, monkeypatch: pytest.MonkeyPatch) -> P
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def until(true: Callable[[], Any]) -> Any:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if found := true():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 def children(pid: int) -> list[int]:
@@ -115,7 +103,7 @@ def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) ->
         everything.wait_for("up: ready")
         url = everything.wait_for(r"server +(http://\S+), coap://")[1]
         port = os.open(folder / "unbrick-state" / "wire", os.O_RDWR | os.O_NOCTTY)
-        with closing(fdpexpect.fdspawn(port, timeout=PATIENCE, encoding="utf-8")) as user:
+        with closing(fdpexpect.fdspawn(port, timeout=PATIENCE_S, encoding="utf-8")) as user:
             user.expect_exact("message: Version 2.0.0 of your terminal's software is ready.")
             user.send("pb add Alice 112\r")
             user.expect_exact("added 1")

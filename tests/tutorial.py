@@ -49,9 +49,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from patience import PATIENCE_S
+
 PROMPTS = ("$ ", ">>> ", "(gdb) ", "bench> ", "> ")
 SHOWN_ONLY = ("text", "mermaid")
-PATIENCE = 120.0  # seconds until what should have come is given up
 SETTLED = 0.3  # seconds without output, after which a prompt is taken for the last one
 COLUMNS, ROWS = 110, 50
 SHELL_PROMPT = "\x02$ "  # the shell's, so that no output can be taken for it
@@ -207,6 +208,16 @@ class Window:
             text, self._partial = self._partial.decode(errors="replace"), b""
         self.unread += text
 
+    def runs_a_program(self) -> bool:
+        """Whether another program than the shell is in front, and gets what is typed."""
+        front = os.tcgetpgrp(self.master)
+        if front == self._shell.pid:
+            return False
+        try:
+            return _command_line(front) != _command_line(self._shell.pid)
+        except FileNotFoundError:  # the first of a pipe, which is over
+            return True
+
     def close(self) -> None:
         """End what runs in the window, and the window."""
         with contextlib.suppress(OSError):
@@ -221,6 +232,11 @@ class Window:
         os.close(self.master)
         self._shell.kill()
         self._shell.wait()
+
+
+def _command_line(pid: int) -> bytes:
+    """The command of a process: the shell's, too, in a child that has not begun its own yet."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _take_terminal() -> None:
@@ -283,6 +299,8 @@ class Player:
         expected = ""
         if step.typed:
             typed = self._real(step.typed)
+            if not step.prompt:
+                self._await_program(window, step)
             os.write(window.master, typed.encode())
             if typed[0] >= " " or (step.prompt and typed == "\r"):
                 expected = re.escape(typed.rstrip()) + "\n"
@@ -298,6 +316,21 @@ class Player:
             window.skip = _ANY_LINES
         if step.last and not step.window:
             self._await(window, f"(?={_prompt('$ ')})", step, "the shell, and nothing else")
+
+    def _await_program(self, window: Window, step: Turn) -> None:
+        """Wait until somebody is there to be sent a key: a program, or the shell at its prompt.
+
+        A shell that has shown what comes before the program has not always started it yet; the
+        key would be the shell's, and lost.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not (window.unread.endswith(SHELL_PROMPT) or window.runs_a_program()):
+            self._take_all()
+            if time.monotonic() > deadline:
+                raise TutorialError(
+                    f"line {step.line}: no program runs that {step.typed!r} could reach\n"
+                    f"--- {step.window or 'the window'} shows:\n{window.unread[-TAIL:]}"
+                )
 
     def _real(self, text: str) -> str:
         return _VARIES.sub(lambda found: self._stands_for.get(found.group(), found.group()), text)
@@ -330,7 +363,7 @@ class Player:
     ) -> re.Match[str]:
         """Wait until the window's text goes on as ``pattern`` says, and take that as read."""
         compiled = re.compile(window.skip + pattern)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             self._take_all()
             seen = plain(window.unread)
