@@ -9,11 +9,13 @@ STAMP  := $(VENV)/.unbrick-installed
 BENCH_STAMP := $(VENV)/.unbrick-bench-installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
+# One test at a time to each worker, since the slow ones go first.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxschedchunk 1
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware test lint format hil-test robot bench run up console docs/traceability clean
+.PHONY: help setup firmware check test lint format hil-test robot bench run up console docs/traceability clean
 
 help: ## this list
 	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,8 +42,11 @@ $(BENCH_STAMP): $(STAMP)
 firmware: $(STAMP) ## build boot, agent and every release of the application
 	$(BIN)/unbrick firmware build
 
+check: lint ## the linters, and every test that takes less than two seconds
+	$(PYTEST) -m 'not slow'
+
 test: lint ## all tests, after the linters
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 lint: $(STAMP) ## ruff, mypy --strict, clang-format and mdformat
 	$(BIN)/ruff check .

@@ -7,11 +7,16 @@ Test Setup        A Terminal That Is To Be Commanded
 
 *** Test Cases ***
 S200 To S203: Each Command Is Received, Checked, Carried Out And Its Result Sent
+    [Documentation]    By the clock, what is late is sent again: counts are those of virtual time.
     Start Commanded Update    1.1.0
     Wait For Commanded Update    timeout=10 min
     ${commands} =    Get Requests    /erase    /write    /check    /finish
     ${results} =    Get Requests    /result
-    Should Be Equal As Integers    ${{len($commands)}}    ${{len($results)}}
+    All Steps Should Be Done
+    ${engine} =    Get Variable Value    ${ENGINE}    inprocess
+    IF    $engine == 'inprocess'
+        Should Be Equal As Integers    ${{len($commands)}}    ${{len($results)}}
+    END
     Should Be True    all(line.endswith("2.04") for line in $commands + $results)
 
 The Resident Program Is Loaded Into SRAM When The Upgrade Starts

@@ -13,10 +13,9 @@ The Terminal Says Who It Is And What It Runs
 Software That Uses The SRAM Is Limited Before The File Is Asked For
     Tasks Should Work    voice    logger    maps    media    browser
     Start Update    1.1.0
-    Wait For Line On Uart    update: announced 1.1.0
-    Wait For Line On Uart    update: limited browser
-    Nothing Should Be Transferred
-    Wait For Line On Uart    update: secured
+    Wait For Transfer
+    @{said} =    Create List    update: announced 1.1.0    update: limited browser    update: secured
+    Wait For Lines On Uart    ${said}    timeout=0 s
     Wait For Update    succeeded
 
 Software That Need Not Be Limited Goes On Working During The Transfer

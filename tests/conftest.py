@@ -20,6 +20,7 @@ from postgres_server import NoPostgresError, postgres_server
 from record_stores import STORES, Open, opener
 from scripted_server import World
 from sqlalchemy import create_engine
+from summary import pytest_collection_modifyitems, pytest_terminal_summary
 
 from unbrick.engine.create import create_engine as create_terminal
 from unbrick.engine.qemu.engine import find_qemu
@@ -27,11 +28,18 @@ from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases
 
+__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]  # hooks of pytest
+
 PROBE = Path(__file__).with_name("probe")
 
 # A search ends after a number of examples and never after a time, and one that fails says how to
 # repeat it. What else differs (more or fewer examples) is said at the test.
-hypothesis.settings.register_profile("unbrick", deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "unbrick",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("unbrick")
 
 

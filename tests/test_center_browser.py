@@ -129,7 +129,7 @@ def sit_down(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
         width, height = SIZES[size]
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(1000 * PATIENCE_S)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: _complaint(said) and errors.append(said.text))

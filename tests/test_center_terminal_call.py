@@ -235,7 +235,7 @@ class Nobody:
         """Do nothing."""
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=14))
 def test_claim_b4_whatever_happens_texts_come_in_their_order_and_every_call_ends(
     events: list[str],

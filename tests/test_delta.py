@@ -33,14 +33,14 @@ EDITS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.binary(min_size=1, max_size=600), EDITS)
 def test_any_bytes_and_any_edits(image: bytes, edits: list[tuple[int, int, bytes]]) -> None:
     new = edited(image, edits)
     assert decode(image, encode(image, new)) == new
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 1 << 32), EDITS, st.integers(0, 6))
 def test_code_and_any_edits(seed: int, edits: list[tuple[int, int, bytes]], shift: int) -> None:
     old = thumb(random.Random(seed), 20)
@@ -189,7 +189,6 @@ def test_squash_and_stretch_are_inverse() -> None:
     assert squash(-2815) == 65536 - squash(2815) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 65535), st.booleans()), max_size=300))
 def test_bits_of_any_probability(bits: list[tuple[int, bool]]) -> None:
     """Among them those that make a carry run through bytes that are written already."""

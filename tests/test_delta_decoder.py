@@ -127,7 +127,7 @@ def file() -> bytes:
     return encode(OLD, NEW, base_address=BASE)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.binary(min_size=1, max_size=600), st.binary(min_size=1, max_size=600), st.integers(0, 9))
 def test_any_bytes(decoder: Decoder, old: bytes, new: bytes, seed: int) -> None:
     for left, right in ((old, new), (old, old + new), (old + new, new)):
@@ -136,7 +136,7 @@ def test_any_bytes(decoder: Decoder, old: bytes, new: bytes, seed: int) -> None:
         assert said == ("no error", right)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 1 << 32), st.integers(0, 6), st.integers(0, 12))
 def test_code(decoder: Decoder, seed: int, shift: int, edits: int) -> None:
     old = thumb(random.Random(seed), 40)
@@ -145,7 +145,7 @@ def test_code(decoder: Decoder, seed: int, shift: int, edits: int) -> None:
     assert decoder.rebuild(old, file, chance=random.Random(seed)) == ("no error", new)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 1 << 32), st.integers(1, 6), st.binary(max_size=60))
 def test_arm_code(decoder: Decoder, seed: int, shift: int, inserted: bytes) -> None:
     old = arm(random.Random(seed), 60)

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiocoap
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from record_stores import Open
 from server_world import HARDWARE, SERIAL, inspect, make_image, post, registration
@@ -371,7 +371,6 @@ PIECES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=10 * BLOCK), PIECES, st.integers(1, 10 * BLOCK), st.data())
 def test_claim_b2_ranges_are_aligned_and_a_rewrite_by_them_makes_the_new_image(
     old: bytes, pieces: list[tuple[int, bytes]], size: int, data: st.DataObject

@@ -838,7 +838,7 @@ refusals = st.sampled_from(
 often = st.sampled_from([0.0, 0.02, 0.1, 0.3])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 20),
     target=st.sampled_from([NEW, MIGRATED]),

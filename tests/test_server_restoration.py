@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiocoap
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
@@ -208,7 +208,6 @@ def test_an_update_that_a_person_starts_takes_the_place_of_a_restoration() -> No
 results = st.sampled_from([*Result])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["asks", "refuses"]), results), max_size=40))
 def test_whatever_becomes_of_it_no_update_is_begun_without_end(
     said: list[tuple[str, Result]],

@@ -177,6 +177,20 @@ class UpdateKeywords(Keywords):
         expect(not blocks, f"the terminal has asked for {len(blocks)} blocks")
 
     @keyword
+    def wait_for_transfer(self, timeout: timedelta = timedelta(minutes=2)) -> None:
+        """Waits until the terminal asks for the first block of an update file.
+
+        What it has said before is on the UART then:
+
+        | `Start Update`          | 1.1.0 |
+        | `Wait For Transfer`     |
+        | `Wait For Line On Uart` | update: secured | timeout=0 s |
+        """
+        link = self._terminal.system.link
+        if not self._terminal.bench.run_until(lambda: bool(link.fetched), timeout.total_seconds()):
+            raise UpdateError("the terminal has not asked for the update file")
+
+    @keyword
     def get_transferred_blocks(self) -> list[int]:
         """The numbers of the update file's blocks that were asked for, with repetitions."""
         return self._terminal.system.link.fetched_blocks(self._update().id)

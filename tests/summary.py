@@ -1,0 +1,73 @@
+"""What a run says at its end, and in which order it goes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import pytest
+
+SLOW_S = 2.0
+"""Seconds from which on a test is to be marked slow."""
+
+FAST_S = 0.5
+"""Seconds below which the mark is wrong; between the two it depends on the machine."""
+
+SHOWN = 20
+"""Lines about marks at most."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: no worker has that left when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _seconds(
+    reports: list[pytest.TestReport],
+) -> dict[str, tuple[float, bool]]:
+    """For each test that passed: how long it took, without what it shares, and its mark."""
+    return {
+        report.nodeid: (report.duration, "slow" in report.keywords)
+        for report in reports
+        if report.when == "call"
+    }
+
+
+def wrong_marks(passed: list[pytest.TestReport]) -> list[str]:
+    """A line for each test whose mark is not true, the worst first."""
+    lines = []
+    for name, (seconds, marked) in _seconds(passed).items():
+        if seconds >= SLOW_S and not marked:
+            lines.append((seconds, f"{seconds:6.1f} s, mark it slow: {name}"))
+        elif seconds < FAST_S and marked:
+            lines.append((0.0, f"{seconds:6.1f} s, not slow: {name}"))
+    return [line for _, line in sorted(lines, reverse=True)]
+
+
+def skip_reasons(skipped: list[pytest.TestReport]) -> list[str]:
+    """A line for each reason, with the number of tests, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for report in skipped:
+        where_and_why = report.longrepr
+        assert isinstance(where_and_why, tuple)
+        counts[where_and_why[2].removeprefix("Skipped: ")] += 1
+    return [f"{count:4} {reason}" for reason, count in counts.most_common()]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Skips and marks in few lines, above the failures: these are what is to be read last."""
+    stats = defaultdict(list, terminalreporter.stats)
+    if lines := skip_reasons(stats["skipped"]):
+        terminalreporter.section("skipped, and why")
+        terminalreporter.write("\n".join([*lines, ""]))
+    if lines := wrong_marks(stats["passed"]):
+        load = os.getloadavg()[0]
+        busy = load > (os.cpu_count() or 1) + 1
+        remark = f" (but the machine was busy, load {load:.0f})" if busy else ""
+        terminalreporter.section("marks of slow tests that are not true" + remark)
+        more = [f"       and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        terminalreporter.write("\n".join([*lines[:SHOWN], *more, ""]))
+    return (yield)
