@@ -24,7 +24,7 @@ LAYERS = (
     {"board"},
     {"flash"},
     {"lock"},
-    {"errors"},
+    {"errors", "patience"},
 )
 
 # Within a layer, only these.

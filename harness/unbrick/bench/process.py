@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 from unbrick.engine.child import die_with_parent
 from unbrick.errors import ServerError
+from unbrick.patience import END_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-START = 60.0  # seconds of the clock for a process to be ready
-END = 15.0  # and to end when it is told to
 
 
 class Process:
@@ -57,7 +55,7 @@ class Process:
         Raises:
             ServerError: it ended, said nothing of the kind in time, or was given up.
         """
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and not given_up():
             ended = self.popen.poll() is not None
             match = re.search(pattern, self.output)
@@ -76,7 +74,7 @@ class Process:
         if self.popen.poll() is None:
             self.popen.terminate()
             try:
-                self.popen.wait(END)
+                self.popen.wait(END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.wait()

@@ -25,6 +25,7 @@ from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickE
 from unbrick.image.factory import bench_key, factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
+from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.database import SqlRecords
 from unbrick.server.user_records import PreparationState, RangeKind, StepState
 from unbrick.wire.messages import Result
@@ -381,7 +382,7 @@ class HilTest:
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         try:
-            answer = httpx.request(method, self._api + path, timeout=10, **options)
+            answer = httpx.request(method, self._api + path, timeout=ANSWER_TIMEOUT_S, **options)
         except httpx.HTTPError as error:
             raise ServerError(f"the server does not answer: {error}") from error
         if answer.is_error:

@@ -27,6 +27,7 @@ from unbrick.board import BOARD
 from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.child import die_with_parent, find_program, living
 from unbrick.errors import EngineError, PortError
+from unbrick.patience import ANSWER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 PROGRAM = "qemu-system-arm"
 PROGRAM_VARIABLE = "QEMU_SYSTEM_ARM"
 
-ANSWER_TIMEOUT = 30.0  # seconds: QEMU answers in milliseconds, a loaded machine a little later
 WAITING_LIMIT = 1 << 20  # bytes that wait for a terminal that does not read; more are lost
 LOG_LINE_LIMIT = 4096  # bytes
 LOG_KEPT = 64  # lines, and as many faults
@@ -70,7 +70,7 @@ def qemu_version() -> tuple[int, int, int]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=ANSWER_TIMEOUT,
+        timeout=ANSWER_TIMEOUT_S,
     ).stdout
     match = re.search(r"version (\d+)\.(\d+)\.(\d+)", said)
     if match is None:
@@ -157,7 +157,7 @@ class _Process:
             EngineError: QEMU is gone or does not answer.
         """
         end = self.ends[channel]
-        deadline = time.monotonic() + ANSWER_TIMEOUT
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         data = b""
         with selectors.DefaultSelector() as selector:
             selector.register(end, selectors.EVENT_READ)
@@ -165,7 +165,7 @@ class _Process:
             while True:
                 left = deadline - time.monotonic()
                 if left < 0:
-                    raise EngineError(f"QEMU did not answer within {ANSWER_TIMEOUT:g} s")
+                    raise EngineError(f"QEMU did not answer within {ANSWER_TIMEOUT_S:g} s")
                 ready = [key.fileobj for key, _ in selector.select(left)]
                 if end in ready:
                     break
@@ -187,7 +187,7 @@ class _Process:
     def gone(self) -> EngineError:
         """The error that says why QEMU ended."""
         try:
-            status: int | None = self._child.wait(ANSWER_TIMEOUT)
+            status: int | None = self._child.wait(ANSWER_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             status = None
         self.log.read()

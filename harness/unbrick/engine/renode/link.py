@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from unbrick.board import BOARD
 from unbrick.engine.child import die_with_parent, find_program, living
 from unbrick.errors import EngineError, SetupError
+from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 PROGRAM = "renode"
 PROGRAM_VARIABLE = "RENODE"
 
-START_TIMEOUT = 120.0  # seconds until Renode has compiled our peripherals
-ANSWER_TIMEOUT = 120.0  # seconds: a request lets at most one second of virtual time pass
 ANSWER_LIMIT = 1 << 28  # bytes
 LOG_KEPT = 16384  # bytes of what Renode prints
 
@@ -69,7 +68,7 @@ def renode_version() -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=ANSWER_TIMEOUT,
+        timeout=ANSWER_TIMEOUT_S,
     ).stdout
     match = re.search(r"(\d+\.\d+\.\d+)", said)
     if match is None:
@@ -170,9 +169,9 @@ class RenodeLink:
     def _accept(self, server: socket.socket, token: str) -> socket.socket:
         """The connection of our Renode; whoever else comes first is sent away."""
         while True:
-            self._wait(server, START_TIMEOUT, lambda: bool(_FAILED.search(self._text)))
+            self._wait(server, START_TIMEOUT_S, lambda: bool(_FAILED.search(self._text)))
             peer, _ = server.accept()
-            peer.settimeout(ANSWER_TIMEOUT)
+            peer.settimeout(ANSWER_TIMEOUT_S)
             with contextlib.suppress(OSError):
                 if secrets.compare_digest(_receive(peer, len(token)), token.encode()):
                     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -212,7 +211,7 @@ class RenodeLink:
         message = request.encode() + struct.pack("<I", len(body)) + body
         try:
             self._socket.sendall(message)
-            self._wait(self._socket, ANSWER_TIMEOUT, lambda: False)
+            self._wait(self._socket, ANSWER_TIMEOUT_S, lambda: False)
             done, length = struct.unpack("<BI", _receive(self._socket, 5))
             if length > ANSWER_LIMIT:
                 raise EngineError(f"Renode answered with {length} bytes")

@@ -11,10 +11,8 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
+from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.core.orders import NotCommandedError
-
-TIMEOUT = 10.0
-"""Seconds that the server may take for an answer."""
 
 NO_IMAGE = 422
 """The HTTP status that says that what was sent is no image."""
@@ -46,7 +44,7 @@ class ServerClient:
             )
         # Never by a proxy: the server is on this machine or on the bench's network.
         self._http = httpx.Client(
-            base_url=url, timeout=TIMEOUT, transport=transport, trust_env=False
+            base_url=url, timeout=ANSWER_TIMEOUT_S, transport=transport, trust_env=False
         )
 
     def __enter__(self) -> ServerClient:
