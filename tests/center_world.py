@@ -20,15 +20,10 @@ from unbrick.center.operators.records import Entry, MemoryAccounts, Role
 from unbrick.center.page.web import make_app
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import SilentError
-from unbrick.server.records import MemoryRecords, Records
-from unbrick.server.user_records import (
-    Actor,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-    Subscriber,
-)
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.people import Actor, Subscriber
+from unbrick.server.records.sessions import SessionState, Step, StepKind, StepState
 
 with warnings.catch_warnings():
     # Newer test clients want the successor of httpx; the command line has httpx.

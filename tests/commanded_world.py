@@ -12,8 +12,10 @@ from commanded_terminal import CommandedTerminal
 from server_world import SERIAL, inspect, make_image
 
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import MemoryRecords, Records, Update
-from unbrick.server.user_records import Session, SessionState, Step, StepKind
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.sessions import Session, SessionState, Step, StepKind
+from unbrick.server.records.updates import Update
 
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
 OLD = make_image("1.0.0+0", size=6000)

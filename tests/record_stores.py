@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from unbrick.server.database import SqlRecords
-from unbrick.server.records import MemoryRecords, Records
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
 
 Open = Callable[[], AbstractContextManager[Records]]
 

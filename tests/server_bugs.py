@@ -10,8 +10,8 @@ from unittest.mock import patch
 from unbrick.reference.memory import Store
 from unbrick.server.core import plan
 from unbrick.server.core.commanded import Commander
-from unbrick.server.records import UpdateState
-from unbrick.server.user_records import StepKind, StepState
+from unbrick.server.records.sessions import StepKind, StepState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import CommandResult
 from unbrick.wire.messages import Result
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from unbrick.board import BOARD
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:

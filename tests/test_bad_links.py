@@ -9,7 +9,7 @@ import pytest
 from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,16 +37,10 @@ from unbrick.reference.layout import BLOCK, GEOMETRY
 from unbrick.reference.memory import Store
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
-from unbrick.server.records import Image, Update, UpdateState
-from unbrick.server.user_records import (
-    Actor,
-    Backup,
-    Session,
-    SessionState,
-    StepKind,
-    StepState,
-)
-from unbrick.server.user_records import Step as PlanStep
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import Backup, Session, SessionState, StepKind, StepState
+from unbrick.server.records.sessions import Step as PlanStep
+from unbrick.server.records.updates import Image, Update, UpdateState
 from unbrick.wire.userdata import Entry, seal_backup
 
 SERIAL = "UB-000001"

@@ -17,8 +17,9 @@ from center_world import PASSWORD, SERIAL, World, begin_session, carry_out
 from patience import PATIENCE_S
 from server_world import make_image, post
 
-from unbrick.server.records import MessageState, UpdateState
-from unbrick.server.user_records import Actor, Backup
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import Backup
+from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.calls import Call, Key
 from unbrick.wire.messages import TerminalState
 

@@ -12,7 +12,7 @@ from patience import PATIENCE_S
 
 from unbrick.center.page import live
 from unbrick.center.page.live import CHANGE, Hub, Watcher, stream
-from unbrick.server.records import MessageState, UpdateState
+from unbrick.server.records.updates import MessageState, UpdateState
 
 TOPIC = f"terminal:{SERIAL}"
 

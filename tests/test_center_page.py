@@ -21,15 +21,10 @@ from center_world import (
 from server_world import inspect, make_image
 
 from unbrick.center.operators.records import Deed
-from unbrick.server.records import MessageState, UpdateState
-from unbrick.server.user_records import (
-    Actor,
-    Backup,
-    Call,
-    SessionState,
-    Step,
-    StepState,
-)
+from unbrick.server.records.calls import Call
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import Backup, SessionState, Step, StepState
+from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.messages import Kind, TerminalState
 
 

@@ -15,7 +15,8 @@ from unbrick.center.calls.terminal import pieces
 from unbrick.reference.center import SimulatedCenter
 from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.calls import Call, HangUp, Key, Say
 from unbrick.wire.messages import Text
 

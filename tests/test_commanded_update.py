@@ -13,8 +13,10 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import Update, UpdateState
-from unbrick.server.user_records import Actor, AuditAction, RangeKind, Step, StepKind, StepState
+from unbrick.server.records.analysis import RangeKind
+from unbrick.server.records.people import Actor, AuditAction
+from unbrick.server.records.sessions import Step, StepKind, StepState
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
 

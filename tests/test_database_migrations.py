@@ -15,8 +15,8 @@ from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.database import connection as opening
 from unbrick.server.database.models import Base
-from unbrick.server.records import UpdateState
-from unbrick.server.user_records import Actor, Subscriber
+from unbrick.server.records.people import Actor, Subscriber
+from unbrick.server.records.updates import UpdateState
 
 FIRST = """
 CREATE TABLE terminals (serial VARCHAR NOT NULL, hardware_id VARCHAR NOT NULL,

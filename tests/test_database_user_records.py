@@ -16,26 +16,21 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from unbrick.server.database import SqlRecords
-from unbrick.server.records import Image, MemoryRecords, Records, Terminal, Update, UpdateState
-from unbrick.server.user_records import (
-    Actor,
+from unbrick.server.records.analysis import (
     Analysis,
-    AuditAction,
-    Backup,
-    Call,
     Installation,
     Preparation,
     PreparationState,
     Range,
     RangeKind,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-    Subscriber,
     Verdict,
 )
+from unbrick.server.records.calls import Call
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.people import Actor, AuditAction, Subscriber
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
 
 CLERK = Actor("clerk", 100.0, "asked for by phone")
 TERMINAL = Terminal(**vars(registration()), endpoint="e", first_seen=1.0, last_seen=1.0)

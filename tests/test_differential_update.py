@@ -17,7 +17,7 @@ from unbrick.image.sign import sign
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Kind, Result
 
 if TYPE_CHECKING:

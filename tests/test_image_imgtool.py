@@ -21,7 +21,7 @@ from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.orders import ConflictError
 from unbrick.server.edge.main import admit
-from unbrick.server.records import MemoryRecords
+from unbrick.server.records.memory import MemoryRecords
 
 Make = Callable[[Imgtool], Path]
 

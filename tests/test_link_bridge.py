@@ -18,7 +18,8 @@ from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.udp import CoapServer
-from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.slipmux import MAX_FRAME, Decoder, encode, encode_diagnostic
 
 

@@ -10,7 +10,8 @@ from server_world import SERIAL, ScriptedTerminal, inspect, make_image, run
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Phase, Result
 
 IMAGE = make_image(size=20_000)

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

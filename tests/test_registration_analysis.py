@@ -21,8 +21,10 @@ from unbrick.reference.system import System
 from unbrick.server.core.analysis import MAX_TRIES, Analyst, judge
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.difference import WORD, Prepared, prepare, ranges_between
-from unbrick.server.records import MemoryRecords, Records, UpdateState
-from unbrick.server.user_records import PreparationState, Range, RangeKind, Verdict
+from unbrick.server.records.analysis import PreparationState, Range, RangeKind, Verdict
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Announcement, Kind, Result, TerminalState
 
 ENGINES = ["inprocess", "qemu", "renode"]

@@ -14,7 +14,7 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:

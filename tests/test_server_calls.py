@@ -20,8 +20,9 @@ from unbrick.server.core.lines import (
     LOST,
     CallOverError,
 )
-from unbrick.server.records import MemoryRecords, Records
-from unbrick.server.user_records import LineState
+from unbrick.server.records.calls import LineState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
 from unbrick.wire.calls import Call, HangUp, Key, Say
 from unbrick.wire.messages import TerminalState
 

@@ -18,7 +18,8 @@ from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge import udp as coap
 from unbrick.server.edge.udp import CoapServer
-from unbrick.server.records import MemoryRecords, MessageState, Terminal, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import MessageState, Terminal, UpdateState
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Decision, Result
 

@@ -28,8 +28,10 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.difference import ranges_between
 from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.core.restoring import choose
-from unbrick.server.records import MemoryRecords, UpdateState
-from unbrick.server.user_records import Range, RangeKind, SessionState, Step, StepKind, StepState
+from unbrick.server.records.analysis import Range, RangeKind
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.sessions import SessionState, Step, StepKind, StepState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import (
     MAX_WRITE,
     Check,

@@ -24,7 +24,8 @@ from server_world import (
 from unbrick.errors import ImageError, LinkError, ServerError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.orders import ConflictError, UnknownError
-from unbrick.server.records import MemoryRecords, MessageState, Update, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import MessageState, Update, UpdateState
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.messages import (
     Announcement,

@@ -17,7 +17,9 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.files import file_size
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import make_app
-from unbrick.server.records import MemoryRecords, Records, Update, UpdateState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Announcement, Decision, Kind, Phase, Report, Result
 
 OLD = make_image("1.0.0+0")

@@ -9,7 +9,7 @@ from server_world import inspect, post, registration
 
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.errands import Errand, Errands
-from unbrick.server.records import MemoryRecords
+from unbrick.server.records.memory import MemoryRecords
 
 ERRAND = Errand("text", 1, "T-1")
 

@@ -13,7 +13,7 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.orders import NotCommandedError
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON, make_app
-from unbrick.server.records import MemoryRecords
+from unbrick.server.records.memory import MemoryRecords
 
 with warnings.catch_warnings():
     # Newer test clients want the successor of httpx; the command line has httpx.

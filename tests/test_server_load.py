@@ -18,7 +18,7 @@ from unbrick.firmware.build import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords
-from unbrick.server.user_records import AuditAction
+from unbrick.server.records.people import AuditAction
 from unbrick.wire.messages import TerminalState
 
 COUNT = 300

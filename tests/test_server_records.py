@@ -14,13 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, rows
-from unbrick.server.records import (
+from unbrick.server.records.contract import UndoneError
+from unbrick.server.records.updates import (
     Event,
     Image,
     MessageState,
     Terminal,
     TextMessage,
-    UndoneError,
     Update,
     UpdateState,
 )

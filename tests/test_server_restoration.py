@@ -13,7 +13,8 @@ from server_world import SERIAL, inspect, make_image, post, registration
 
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
-from unbrick.server.records import MemoryRecords, Update, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import (
     Announcement,
     Decision,
@@ -27,7 +28,7 @@ from unbrick.wire.messages import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from unbrick.server.records import Records
+    from unbrick.server.records.contract import Records
 
 OLD, GOOD, NEW = (make_image(f"1.{minor}.0+0", counter=2) for minor in (9, 10, 11))
 UNKNOWN = bytes(32)

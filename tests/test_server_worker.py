@@ -21,8 +21,10 @@ from unbrick.server.database import SqlRecords
 from unbrick.server.edge import worker as worker_module
 from unbrick.server.edge.prepare import REFUSED, as_input
 from unbrick.server.edge.worker import PROGRAM, Worker
-from unbrick.server.records import MemoryRecords, Records, Terminal
-from unbrick.server.user_records import Preparation, PreparationState, RangeKind
+from unbrick.server.records.analysis import Preparation, PreparationState, RangeKind
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import Terminal
 
 OLD, NEW = make_image("1.0.0+0", counter=1), make_image("1.1.0+0")
 PAIR = inspect(OLD).digest, inspect(NEW).digest

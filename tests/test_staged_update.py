@@ -13,7 +13,7 @@ from unbrick.engine.inprocess import InProcessEngine
 from unbrick.firmware.signed import make_releases
 from unbrick.image.format import inspect
 from unbrick.reference.system import System
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from fleet_terminal import PATIENCE, UNPUBLISHED, FleetTerminal, identity, post
 from unbrick.errors import ToolBrokenError
 from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import Records
+from unbrick.server.records.contract import Records
 
 _TURN = 0.1
 """Seconds between looks at what is to be sent again."""

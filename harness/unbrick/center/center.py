@@ -22,7 +22,8 @@ from unbrick.center.page.live import Hub, Watcher
 from unbrick.center.page.security import Sessions, Tokens
 from unbrick.center.page.views import Views
 from unbrick.errors import UnbrickError
-from unbrick.server.user_records import Call, Subscriber
+from unbrick.server.records.calls import Call
+from unbrick.server.records.people import Subscriber
 
 INTERVAL = 1.0
 """Seconds between two looks at what somebody looks at."""

@@ -14,7 +14,8 @@ from unbrick.center.calls.machine import Situation
 from unbrick.center.offer import situation_of
 from unbrick.server.core.orders import NotCommandedError
 from unbrick.server.edge.client import SilentError
-from unbrick.server.records import Records, Terminal, UpdateState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import Terminal, UpdateState
 
 COMMANDED, STAGED = "commanded", "staged"
 WAYS = (COMMANDED, STAGED)

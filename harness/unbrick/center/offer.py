@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 from unbrick.center.calls.machine import Need, Situation
 from unbrick.server.core.analysis import judge
-from unbrick.server.records import Image, Records, Terminal, Update
-from unbrick.server.user_records import Session, Verdict
+from unbrick.server.records.analysis import Verdict
+from unbrick.server.records.contract import Records
+from unbrick.server.records.sessions import Session
+from unbrick.server.records.updates import Image, Terminal, Update
 
 
 def situation_of(records: Records, serial: str) -> Situation:

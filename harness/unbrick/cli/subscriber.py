@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 import click
 
 from unbrick.errors import SetupError
-from unbrick.server.records import Records
-from unbrick.server.user_records import Actor, Subscriber
+from unbrick.server.records.contract import Records
+from unbrick.server.records.people import Actor, Subscriber
 from unbrick.wire.messages import MAX_SERIAL
 
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")

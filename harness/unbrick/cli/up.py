@@ -207,7 +207,7 @@ def _people(plan: _Plan) -> str:
     from unbrick.center.operators.database import SqlAccounts  # noqa: PLC0415
     from unbrick.center.operators.records import Role  # noqa: PLC0415
     from unbrick.server.database import SqlRecords  # noqa: PLC0415
-    from unbrick.server.user_records import Actor, Subscriber  # noqa: PLC0415
+    from unbrick.server.records.people import Actor, Subscriber  # noqa: PLC0415
 
     now = time.time()
     password = secrets.token_urlsafe(12)

@@ -8,7 +8,7 @@ from unbrick.image.factory import read_identity
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import MemoryRecords
+from unbrick.server.records.memory import MemoryRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,14 +11,15 @@ import aiocoap
 from unbrick.errors import LinkError
 from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.reference.memory import Store
-from unbrick.server.user_records import StepKind
+from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command
 from unbrick.wire.messages import CBOR_FORMAT, Result
 
 if TYPE_CHECKING:
     from unbrick.link.simulated import Server
-    from unbrick.server.user_records import Actor, Backup
+    from unbrick.server.records.people import Actor
+    from unbrick.server.records.sessions import Backup
 
 ECHO = -1
 """The ticket of what no server has sent."""

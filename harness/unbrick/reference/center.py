@@ -33,7 +33,7 @@ from unbrick.center.offer import situation_of
 from unbrick.errors import ServerError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.orders import NotCommandedError
-from unbrick.server.user_records import Call, LineState
+from unbrick.server.records.calls import Call, LineState
 
 LOOK_INTERVAL = 0.25
 """Seconds between two looks for calls and keys."""

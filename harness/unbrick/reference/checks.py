@@ -9,7 +9,7 @@ from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
 from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
-from unbrick.server.records import UpdateState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:

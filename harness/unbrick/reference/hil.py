@@ -27,7 +27,8 @@ from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.database import SqlRecords
-from unbrick.server.user_records import PreparationState, RangeKind, StepState
+from unbrick.server.records.analysis import PreparationState, RangeKind
+from unbrick.server.records.sessions import StepState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:

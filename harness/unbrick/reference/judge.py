@@ -15,8 +15,9 @@ from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.reference.canonical import HEADER, is_commanded, valid_header
 from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT, USERDATA
-from unbrick.server.records import UpdateState
-from unbrick.server.user_records import AuditAction, StepKind, StepState
+from unbrick.server.records.people import AuditAction
+from unbrick.server.records.sessions import StepKind, StepState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from unbrick.engine.inprocess import InProcessEngine
     from unbrick.reference.memory import ServerState, Store
     from unbrick.reference.story import Story
-    from unbrick.server.user_records import AuditEntry, Backup, Session, Step
+    from unbrick.server.records.people import AuditEntry
+    from unbrick.server.records.sessions import Backup, Session, Step
 
 
 _BLANK = b"\xff" * 2 * SLOT

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.reference.canonical import Plan
 from unbrick.reference.layout import APPLICATION, BLOCK
-from unbrick.server.records import MemoryRecords
-from unbrick.server.user_records import Backup, Session, Step, StepKind
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.sessions import Backup, Session, Step, StepKind
 from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from unbrick.server.records import Terminal, TextMessage, Update
+    from unbrick.server.records.updates import Terminal, TextMessage, Update
 
 
 _MAKES_NO_DIFFERENCE = frozenset(("id", "session_id", "created", "changed", "text", "command"))

@@ -6,15 +6,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from unbrick.reference.memory import ServerState
-from unbrick.server.records import MessageState, Terminal, TextMessage, Update, UpdateState
-from unbrick.server.user_records import (
-    Backup,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-)
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.updates import MessageState, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import Kind, Result, TerminalState
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.orders import ConflictError
-from unbrick.server.records import UpdateState
-from unbrick.server.user_records import StepKind, StepState
+from unbrick.server.records.sessions import StepKind, StepState
+from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from unbrick.reference.links import BadLink
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
-    from unbrick.server.records import Update
+    from unbrick.server.records.updates import Update
 
 SERIAL = "UB-000001"
 LONGEST = 1500.0  # seconds of virtual time in which everything must have come about

@@ -17,7 +17,8 @@ from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
 from unbrick.server.core.analysis import Analyst, AtOnce
 from unbrick.server.core.core import ServerCore
-from unbrick.server.records import MemoryRecords, UpdateState
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import UpdateState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
     from unbrick.image.format import ImageInfo
     from unbrick.link.faults import Faults
-    from unbrick.server.records import Records, Update
+    from unbrick.server.records.contract import Records
+    from unbrick.server.records.updates import Update
 
 PROMPT = "\r\n> "
 RESTORATION = "restoration: send the signed image by YMODEM"

@@ -10,18 +10,9 @@ from unbrick.errors import ServerError, UpdateError
 from unbrick.image.format import inspect
 from unbrick.reference.center import SimulatedCenter
 from unbrick.robot.base import Keywords, expect, keyword
-from unbrick.server.user_records import (
-    Actor,
-    AuditAction,
-    PreparationState,
-    RangeKind,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-    Verdict,
-)
+from unbrick.server.records.analysis import PreparationState, RangeKind, Verdict
+from unbrick.server.records.people import Actor, AuditAction
+from unbrick.server.records.sessions import Session, SessionState, Step, StepKind, StepState
 
 LONG = timedelta(minutes=2)
 BENCH = "bench"  # who looks into backups here, in the audit

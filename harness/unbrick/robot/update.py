@@ -15,7 +15,7 @@ from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.robot.spoil import Spoiled, spoil
 from unbrick.robot.uart import compiled
-from unbrick.server.records import Update, UpdateState
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Kind, Result
 
 UPDATE_TIME = timedelta(minutes=5)

@@ -36,7 +36,8 @@ from unbrick.center.calls.menu import KEYS, Menu
 from unbrick.errors import ServerError, UnbrickError
 from unbrick.server.core.lines import CALLER
 from unbrick.server.edge.client import SilentError
-from unbrick.server.user_records import Call, UserRecords
+from unbrick.server.records.calls import Call
+from unbrick.server.records.contract import UserRecords
 
 MOST = 100
 """Calls at a time."""

@@ -13,7 +13,7 @@ from unbrick.center.calls.menu import Menu, fill
 from unbrick.center.desk import Desk
 from unbrick.center.offer import situation
 from unbrick.errors import UnbrickError
-from unbrick.server.records import Records
+from unbrick.server.records.contract import Records
 
 INTERVAL = 10.0
 """Seconds between two looks at what is ready for whom."""

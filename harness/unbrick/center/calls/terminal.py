@@ -19,7 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from unbrick.center.calls.carry import CallError, Calls
 from unbrick.errors import UnbrickError
 from unbrick.server.edge.client import SilentError
-from unbrick.server.user_records import LineState, UserRecords
+from unbrick.server.records.calls import LineState
+from unbrick.server.records.contract import UserRecords
 from unbrick.wire.messages import MAX_TEXT
 
 LOOK_INTERVAL = 0.25

@@ -9,16 +9,8 @@ from itertools import groupby
 from unbrick.board import BOARD
 from unbrick.center.page.nor_map import Mark, blocks_of
 from unbrick.server.core.plan import touched
-from unbrick.server.user_records import (
-    AuditAction,
-    AuditEntry,
-    Backup,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-)
+from unbrick.server.records.people import AuditAction, AuditEntry
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
 from unbrick.wire.messages import Result
 
 _STAGES = (

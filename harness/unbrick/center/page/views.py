@@ -12,8 +12,11 @@ from unbrick.center.offer import situation
 from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.page.progress import SessionView, Stage, data_of, marks
 from unbrick.server.core.files import file_size
-from unbrick.server.records import Image, Terminal, TextMessage, Update, UpdateState
-from unbrick.server.user_records import Call, RangeKind, Session, Subscriber
+from unbrick.server.records.analysis import RangeKind
+from unbrick.server.records.calls import Call
+from unbrick.server.records.people import Subscriber
+from unbrick.server.records.sessions import Session
+from unbrick.server.records.updates import Image, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import TerminalState
 
 MOST_ROWS = 200

@@ -13,14 +13,15 @@ from datetime import datetime, timezone
 
 from unbrick.board.description import BOARD
 from unbrick.server.core.difference import Prepared, ranges_between
-from unbrick.server.records import Image, Records, Terminal, Update
-from unbrick.server.user_records import (
+from unbrick.server.records.analysis import (
     Analysis,
     Installation,
     Preparation,
     PreparationState,
     Verdict,
 )
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import Result, TerminalState
 
 MAX_TRIES = 3

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from unbrick.server.core import plan
 from unbrick.server.core.ending import ACTOR, Sessions
 from unbrick.server.core.update_log import UpdateLog
-from unbrick.server.records import Records, Update
-from unbrick.server.user_records import Actor, Backup, Session, Step, StepKind, StepState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import Backup, Session, Step, StepKind, StepState
+from unbrick.server.records.updates import Update
 from unbrick.wire.commands import (
     PIECE,
     BackupPiece,

@@ -25,14 +25,9 @@ from unbrick.server.core.backups import Keeper
 from unbrick.server.core.ending import PERSON
 from unbrick.server.core.files import Files
 from unbrick.server.core.update_log import UpdateLog
-from unbrick.server.records import Records, Terminal, Update, UpdateState
-from unbrick.server.user_records import (
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-)
+from unbrick.server.records.contract import Records
+from unbrick.server.records.sessions import Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.updates import Terminal, Update, UpdateState
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,

@@ -37,16 +37,16 @@ from unbrick.server.core.orders import (
 from unbrick.server.core.restoring import choose
 from unbrick.server.core.staged import CANCELLABLE, WAITING, Stager
 from unbrick.server.core.update_log import UpdateLog
-from unbrick.server.records import (
+from unbrick.server.records.calls import TerminalCall
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import (
     Image,
     MessageState,
-    Records,
     Terminal,
     TextMessage,
     Update,
     UpdateState,
 )
-from unbrick.server.user_records import TerminalCall
 from unbrick.wire.coap import DISCOVERY, Outgoing
 from unbrick.wire.messages import CBOR_FORMAT, LINK_FORMAT, Registration, TerminalState, Text
 

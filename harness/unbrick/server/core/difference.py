@@ -15,7 +15,7 @@ import numpy.typing as npt
 from unbrick.board.description import BOARD, Board
 from unbrick.delta import encode
 from unbrick.errors import DeltaError, ImageError
-from unbrick.server.user_records import Range, RangeKind
+from unbrick.server.records.analysis import Range, RangeKind
 
 WORD = 4
 """What the pair of chips is written in."""

@@ -15,16 +15,10 @@ from dataclasses import replace
 
 from unbrick.server.core import plan
 from unbrick.server.core.update_log import UpdateLog
-from unbrick.server.records import Records, Update, UpdateState
-from unbrick.server.user_records import (
-    Actor,
-    Backup,
-    Session,
-    SessionState,
-    Step,
-    StepKind,
-    StepState,
-)
+from unbrick.server.records.contract import Records
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Result
 
 ACTOR, PERSON = "server", "operator"

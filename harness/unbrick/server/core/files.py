@@ -7,7 +7,8 @@ import hashlib
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
-from unbrick.server.records import Records, Update, UpdateState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import FILE_FORMAT, Kind, Result
 
 BLOCK_EXPONENT = 6

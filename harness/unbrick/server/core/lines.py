@@ -15,9 +15,9 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import ServerError
-from unbrick.server.records import Records
-from unbrick.server.user_records import Call as CallRecord
-from unbrick.server.user_records import LineState, Saying, TerminalCall
+from unbrick.server.records.calls import Call as CallRecord
+from unbrick.server.records.calls import LineState, Saying, TerminalCall
+from unbrick.server.records.contract import Records
 from unbrick.wire.calls import Call, HangUp, Key, Say
 
 CALLER = "terminal"

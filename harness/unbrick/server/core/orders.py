@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unbrick.errors import ServerError
 from unbrick.server.core.restoring import unfit
-from unbrick.server.records import Image, Terminal
+from unbrick.server.records.updates import Image, Terminal
 from unbrick.wire.messages import MAX_SERIAL, Result, TerminalState
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from unbrick.board.description import BOARD, Board
-from unbrick.server.user_records import Range, RangeKind, Step, StepKind, StepState
+from unbrick.server.records.analysis import Range, RangeKind
+from unbrick.server.records.sessions import Step, StepKind, StepState
 from unbrick.wire.commands import MAX_WRITE
 from unbrick.wire.messages import Result
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unbrick.server.core.analysis import version_key
-from unbrick.server.records import Image, Terminal, Update
+from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import Result
 
 UNUSABLE = frozenset(

@@ -27,7 +27,8 @@ from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.files import Files
 from unbrick.server.core.restoring import unfit
 from unbrick.server.core.update_log import UpdateLog
-from unbrick.server.records import Image, Records, Terminal, Update, UpdateState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
 from unbrick.wire.messages import (
     FILE_FORMAT,
     Announcement,

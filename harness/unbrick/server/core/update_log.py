@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unbrick.server.records import Event, Records, Update, UpdateState
+from unbrick.server.records.contract import Records
+from unbrick.server.records.updates import Event, Update, UpdateState
 from unbrick.wire.messages import Result
 
 

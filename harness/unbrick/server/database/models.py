@@ -23,17 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from unbrick.server.records import MessageState, UpdateState
-from unbrick.server.user_records import (
-    AuditAction,
-    LineState,
-    PreparationState,
-    RangeKind,
-    SessionState,
-    StepKind,
-    StepState,
-    Verdict,
-)
+from unbrick.server.records.analysis import PreparationState, RangeKind, Verdict
+from unbrick.server.records.calls import LineState
+from unbrick.server.records.people import AuditAction
+from unbrick.server.records.sessions import SessionState, StepKind, StepState
+from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.messages import Kind, Result, TerminalState
 
 E = TypeVar("E", bound=Enum)

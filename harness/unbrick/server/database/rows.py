@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from unbrick.server.database.connection import data_version, open_database, wipe_log, writing
 from unbrick.server.database.models import Base, table
-from unbrick.server.records import check_whole
+from unbrick.server.records.contract import check_whole
 
 T = TypeVar("T")
 

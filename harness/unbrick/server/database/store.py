@@ -15,7 +15,7 @@ from unbrick.server.database.models import (
     UpdateRow,
 )
 from unbrick.server.database.user_store import SqlUserRecords
-from unbrick.server.records import (
+from unbrick.server.records.updates import (
     Event,
     Image,
     MessageState,

@@ -27,27 +27,17 @@ from unbrick.server.database.models import (
     table,
 )
 from unbrick.server.database.rows import Rows
-from unbrick.server.user_records import (
-    Actor,
+from unbrick.server.records.analysis import (
     Analysis,
-    AuditAction,
-    AuditEntry,
-    Backup,
-    Call,
     Installation,
-    LineState,
     Preparation,
     PreparationState,
     Range,
     RangeKind,
-    Saying,
-    Session,
-    SessionState,
-    Step,
-    StepState,
-    Subscriber,
-    TerminalCall,
 )
+from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
+from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Subscriber
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepState
 
 _SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
 

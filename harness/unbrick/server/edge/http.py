@@ -52,8 +52,8 @@ from unbrick.server.core.files import file_size
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.edge import shapes
-from unbrick.server.records import Update
-from unbrick.server.user_records import Preparation, RangeKind
+from unbrick.server.records.analysis import Preparation, RangeKind
+from unbrick.server.records.updates import Update
 from unbrick.wire.messages import Kind
 
 MAX_IMAGE = 16 * 1024 * 1024

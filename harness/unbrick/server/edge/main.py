@@ -22,7 +22,7 @@ from unbrick.server.edge.http import make_app
 from unbrick.server.edge.serving import HttpServer, address, bind, started
 from unbrick.server.edge.udp import CoapServer
 from unbrick.server.edge.worker import Worker
-from unbrick.server.user_records import Preparation
+from unbrick.server.records.analysis import Preparation
 
 SHUTDOWN_TIMEOUT = 3
 """Seconds that HTTP requests under way get when the server is told to stop."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from unbrick.server.records import Event, Image, Records, Terminal, TextMessage
-from unbrick.server.user_records import Analysis, Installation, Session, Step, StepKind, StepState
+from unbrick.server.records.analysis import Analysis, Installation
+from unbrick.server.records.contract import Records
+from unbrick.server.records.sessions import Session, Step, StepKind, StepState
+from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
 
 def when(seconds: float) -> str:

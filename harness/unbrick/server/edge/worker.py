@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.difference import Prepared
 from unbrick.server.edge.prepare import REFUSED, as_input
-from unbrick.server.user_records import Preparation
+from unbrick.server.records.analysis import Preparation
 
 PATIENCE = 600.0
 """Seconds that a pair of images may take; seconds are usual."""

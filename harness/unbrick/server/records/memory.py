@@ -1,32 +1,29 @@
-"""The user database in memory, for simulations and tests."""
+"""The records in memory, for simulations and tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from unbrick.server.user_records import (
-    Actor,
+from unbrick.server.records.analysis import (
     Analysis,
-    AuditAction,
-    AuditEntry,
-    Backup,
-    Call,
     Installation,
-    LineState,
     Preparation,
     PreparationState,
     Range,
     RangeKind,
-    Saying,
-    Session,
-    Step,
-    Subscriber,
-    TerminalCall,
 )
+from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
+from unbrick.server.records.contract import check_whole
+from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Subscriber
+from unbrick.server.records.sessions import Backup, Session, Step
+from unbrick.server.records.updates import Event, Image, MessageState, Terminal, TextMessage, Update
 
 _Pair = tuple[bytes, bytes]
+
+
 T = TypeVar("T", Call, AuditEntry)
 
 
@@ -315,3 +312,141 @@ class MemoryUserRecords:
         number = len(self._audit) + 1
         entry = AuditEntry(number, actor.now, actor.name, action, serial, subject, actor.why)
         self._audit.append(entry)
+
+
+class MemoryRecords(MemoryUserRecords):
+    """A store in memory, for simulations and tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._terminals: dict[str, Terminal] = {}
+        self._images: dict[bytes, Image] = {}
+        self._files: dict[bytes, bytes] = {}
+        self._differences: dict[tuple[bytes, bytes], bytes] = {}
+        self._updates: dict[int, Update] = {}
+        self._events: dict[int, Event] = {}
+        self._messages: dict[int, TextMessage] = {}
+        self._undone: bool | None = None  # A part of the transaction that is under way, if one is.
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See ``Records``."""
+        if self._undone is not None:
+            try:
+                yield
+            except BaseException:
+                self._undone = True
+                raise
+            return
+        tables = {name: table for name, table in vars(self).items() if name != "_undone"}
+        before = {name: table.copy() for name, table in tables.items()}
+        self._undone = False
+        try:
+            yield
+            check_whole(undone=self._undone)
+        except BaseException:
+            vars(self).update(before)
+            raise
+        finally:
+            self._undone = None
+
+    def terminal(self, serial: str) -> Terminal | None:
+        """See ``Records``."""
+        return self._terminals.get(serial)
+
+    def terminals(self) -> list[Terminal]:
+        """See ``Records``."""
+        return [self._terminals[serial] for serial in sorted(self._terminals)]
+
+    def save_terminal(self, terminal: Terminal) -> None:
+        """See ``Records``."""
+        self._terminals[terminal.serial] = terminal
+
+    def image(self, digest: bytes) -> Image | None:
+        """See ``Records``."""
+        return self._images.get(digest)
+
+    def images(self) -> list[Image]:
+        """See ``Records``."""
+        return list(self._images.values())
+
+    def image_file(self, digest: bytes) -> bytes:
+        """See ``Records``."""
+        return self._files[digest]
+
+    def add_image(self, image: Image, file: bytes) -> None:
+        """See ``Records``."""
+        self._images[image.digest] = image
+        self._files[image.digest] = file
+
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """See ``Records``."""
+        return self._differences.get((base, digest))
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """See ``Records``."""
+        self._differences.setdefault((base, digest), file)
+
+    def update(self, update_id: int) -> Update | None:
+        """See ``Records``."""
+        return self._updates.get(update_id)
+
+    def updates(self, serial: str | None = None) -> list[Update]:
+        """See ``Records``."""
+        return [item for item in self._updates.values() if serial in (None, item.serial)]
+
+    def unfinished_updates(self) -> list[Update]:
+        """See ``Records``."""
+        return [item for item in self._updates.values() if not item.state.ended]
+
+    def add_update(self, update: Update) -> Update:
+        """See ``Records``."""
+        update = replace(update, id=len(self._updates) + 1)
+        self._updates[update.id] = update
+        return update
+
+    def save_update(self, update: Update) -> None:
+        """See ``Records``."""
+        self._updates[update.id] = update
+
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
+        """See ``Records``."""
+        found = [
+            item
+            for item in self._events.values()
+            if serial in (None, item.serial) and update_id in (None, item.update_id)
+        ]
+        return found if newest is None else found[max(0, len(found) - newest) :]
+
+    def add_event(self, event: Event) -> None:
+        """See ``Records``."""
+        event = replace(event, id=len(self._events) + 1)
+        self._events[event.id] = event
+
+    def messages(self, serial: str | None = None) -> list[TextMessage]:
+        """See ``Records``."""
+        return [item for item in self._messages.values() if serial in (None, item.serial)]
+
+    def message(self, message_id: int) -> TextMessage | None:
+        """See ``Records``."""
+        return self._messages.get(message_id)
+
+    def queued_messages(self) -> list[TextMessage]:
+        """See ``Records``."""
+        return [item for item in self._messages.values() if item.state is MessageState.QUEUED]
+
+    def add_message(self, message: TextMessage) -> TextMessage:
+        """See ``Records``."""
+        message = replace(message, id=len(self._messages) + 1)
+        self._messages[message.id] = message
+        return message
+
+    def save_message(self, message: TextMessage) -> None:
+        """See ``Records``."""
+        self._messages[message.id] = message

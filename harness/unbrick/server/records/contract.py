@@ -1,7 +1,4 @@
-"""The user database: who uses which terminal, what it runs, what is prepared for it, what was said.
-
-The part of ``Records`` that the update itself can do without. Times are seconds since 1970 on a
-real server, and seconds of the simulation in one; sizes and offsets are in bytes.
+"""What can be kept and asked, whatever keeps it.
 
 Whoever touches personal data (subscribers, backups) names himself: the store itself writes the
 audit entry, in the same transaction, so that there is no way around it.
@@ -10,295 +7,38 @@ audit entry, in the same transaction, so that there is no way around it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-
-@dataclass(frozen=True)
-class Subscriber:
-    """Somebody who has a terminal; ``phone`` (E.164, as ``+441632960123``) is theirs alone."""
-
-    id: int
-    phone: str
-    name: str
-    created: float
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What a terminal runs or ran: from its first registration with it to the first without."""
-
-    id: int
-    serial: str
-    hardware_id: str
-    name: str
-    version: str
-    build_time: str
-    digest: bytes
-    since: float
-    until: float | None
+from unbrick.errors import ServerError
+from unbrick.server.records.analysis import (
+    Analysis,
+    Installation,
+    Preparation,
+    PreparationState,
+    Range,
+    RangeKind,
+)
+from unbrick.server.records.calls import Call, Saying, TerminalCall
+from unbrick.server.records.people import Actor, AuditEntry, Subscriber
+from unbrick.server.records.sessions import Backup, Session, Step
+from unbrick.server.records.updates import Event, Image, Terminal, TextMessage, Update
 
 
-class Verdict(Enum):
-    """What comparing a terminal's software with the latest says."""
-
-    UPGRADE = "upgrade"
-    CURRENT = "current"
-    NEWER = "newer"
-    NOTHING_PUBLISHED = "nothing published"
-    NOT_TAKEN = "not taken"
-    RESTORATION = "restoration"
+class UndoneError(ServerError):
+    """A transaction of which a part could not be kept."""
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """A decision about a terminal, and why; ``digest`` is the latest image's, empty without one."""
+def check_whole(*, undone: bool) -> None:
+    """At the end of a transaction: ``undone`` says whether a part of it had raised.
 
-    id: int
-    serial: str
-    time: float
-    verdict: Verdict
-    digest: bytes
-    reason: str
-
-    @property
-    def needed(self) -> bool:
-        """Whether an upgrade is needed."""
-        return self.verdict is Verdict.UPGRADE
-
-
-class RangeKind(Enum):
-    """What a range of the NOR is for."""
-
-    DIFFERENCE = "difference"
-    ERASE = "erase"
-    WRITE = "write"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A range of the NOR: ``offset`` counts from its start."""
-
-    kind: RangeKind
-    offset: int
-    length: int
-
-
-class PreparationState(Enum):
-    """How far the work on a pair of images is."""
-
-    QUEUED = "queued"
-    READY = "ready"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What turns image ``base`` into image ``digest``, calculated before anybody asks for it.
-
-    ``tries`` counts the times that the work was begun; ``file_size`` is the size of the
-    differential file, None when there is none.
+    Raises:
+        UndoneError: it had.
     """
-
-    base: bytes
-    digest: bytes
-    state: PreparationState
-    tries: int
-    file_size: int | None
-    text: str
-    created: float
-    changed: float
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call to the customer center, while it lasts (``ended`` None) and afterwards.
-
-    ``caller`` is ``terminal``, or the operator who made the call; ``keys`` are those pressed, in
-    their order; ``outcome`` is the center's word for how it ended.
-    """
-
-    id: int
-    serial: str
-    caller: str
-    keys: str
-    outcome: str
-    text: str
-    started: float
-    ended: float | None
-
-
-class LineState(Enum):
-    """How it is with the line between a terminal's user and the customer center.
-
-    A line that is closing has lost one of the two; the last text waits until the terminal has it.
-    """
-
-    OPEN = "open"
-    CLOSING = "closing"
-    OVER = "over"
-
-
-@dataclass(frozen=True)
-class TerminalCall:
-    """The terminal's end of call ``call_id``, which its user makes.
-
-    Attributes:
-        number: the terminal's own, which counts up from its last start.
-        keys: those that came, in their order; the center may not have looked at all of them yet.
-    """
-
-    call_id: int
-    serial: str
-    number: int
-    keys: str = ""
-    state: LineState = LineState.OPEN
-
-
-@dataclass(frozen=True)
-class Saying:
-    """Text ``count`` (from 0) of a call that a terminal's user hears; the call ends with ``final``.
-
-    Attributes:
-        heard: the terminal has it.
-    """
-
-    call_id: int
-    count: int
-    text: str
-    final: bool
-    heard: bool = False
-
-
-class SessionState(Enum):
-    """How far a commanded update is."""
-
-    PLANNED = "planned"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more is expected to happen."""
-        return self not in (SessionState.PLANNED, SessionState.RUNNING)
-
-
-class StepKind(Enum):
-    """What a step of a commanded update does."""
-
-    PREPARE = "prepare"
-    BACK_UP = "back up"
-    ERASE = "erase"
-    WRITE = "write"
-    CHECK = "check"
-    RESTART = "restart"
-    GIVE_BACK = "give back"
-    DELETE_BACKUP = "delete backup"
-
-
-class StepState(Enum):
-    """How far a step is. What was sent may have been carried out, whether an answer came or not."""
-
-    WAITING = "waiting"
-    SENT = "sent"
-    DONE = "done"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-    @property
-    def over(self) -> bool:
-        """Whether there is nothing more to do."""
-        return self in (StepState.DONE, StepState.SKIPPED)
-
-
-@dataclass(frozen=True)
-class Session:
-    """A commanded update, step by step, of update ``update_id``.
-
-    ``command`` is the number of the last command to the resident program; ``outcome`` says how the
-    session ends once the user's data is back, None while that is open.
-    """
-
-    id: int
-    update_id: int
-    serial: str
-    base: bytes
-    digest: bytes
-    state: SessionState
-    text: str
-    created: float
-    changed: float
-    command: int = 0
-    outcome: SessionState | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """Step ``number`` (from 0) of a session; ``offset`` and ``length`` are of the NOR, if any."""
-
-    session_id: int
-    number: int
-    kind: StepKind
-    offset: int
-    length: int
-    state: StepState = StepState.WAITING
-    tries: int = 0
-    result: int | None = None
-    text: str = ""
-    changed: float = 0.0
-
-
-@dataclass(frozen=True)
-class Backup:
-    """A terminal's personal data in the server's care: which, not what.
-
-    What it holds is encrypted with a key that only the terminal has. ``checksum`` is its SHA-256.
-    """
-
-    id: int
-    session_id: int
-    serial: str
-    size: int
-    checksum: bytes
-    created: float
-
-
-class AuditAction(Enum):
-    """What was done to personal data."""
-
-    SUBSCRIBER_ADDED = "subscriber added"
-    SUBSCRIBER_CHANGED = "subscriber changed"
-    SUBSCRIBER_DELETED = "subscriber deleted"
-    TERMINAL_ASSIGNED = "terminal assigned"
-    TERMINAL_RELEASED = "terminal released"
-    BACKUP_KEPT = "backup kept"
-    BACKUP_READ = "backup read"
-    BACKUP_DELETED = "backup deleted"
-
-
-@dataclass(frozen=True)
-class AuditEntry:
-    """Somebody touched personal data. ``subject`` is an id; the data itself is never in here."""
-
-    id: int
-    time: float
-    actor: str
-    action: AuditAction
-    serial: str
-    subject: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who touches personal data, when, and why if that has to be said."""
-
-    name: str
-    now: float
-    why: str = ""
+    if undone:
+        raise UndoneError(
+            "a part of what belongs together could not be kept", hint="see the server's log"
+        )
 
 
 class UserRecords(Protocol):
@@ -466,3 +206,89 @@ class UserRecords(Protocol):
 
         Only the ``newest`` entries, or those with ids lower than ``before``.
         """
+
+
+class Records(UserRecords, Protocol):
+    """A store. Ids count up from 1 and never come back; listings are in the order of making."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that is written inside is kept when the block ends, and nothing when it raises.
+
+        One inside another is a part of it: it is kept when the outer one ends.
+
+        Raises:
+            UndoneError: a part had raised, and somebody in between took that for handled.
+        """
+
+    def terminal(self, serial: str) -> Terminal | None:
+        """The terminal with this serial."""
+
+    def terminals(self) -> list[Terminal]:
+        """Every terminal, by serial."""
+
+    def save_terminal(self, terminal: Terminal) -> None:
+        """Keep a new terminal, or what has changed of one."""
+
+    def image(self, digest: bytes) -> Image | None:
+        """The image with this digest."""
+
+    def images(self) -> list[Image]:
+        """Every image, without the files."""
+
+    def image_file(self, digest: bytes) -> bytes:
+        """The file of a published image.
+
+        Raises:
+            KeyError: there is none.
+        """
+
+    def add_image(self, image: Image, file: bytes) -> None:
+        """Keep a new image with its file."""
+
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """The differential file that turns image ``base`` into image ``digest``, if one is kept."""
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """Keep a differential file; one that is there already stays."""
+
+    def update(self, update_id: int) -> Update | None:
+        """The update with this id."""
+
+    def updates(self, serial: str | None = None) -> list[Update]:
+        """Every update, or every update of a terminal."""
+
+    def unfinished_updates(self) -> list[Update]:
+        """Every update that has not ended."""
+
+    def add_update(self, update: Update) -> Update:
+        """Keep a new update (its id is passed over); gives it back with its id."""
+
+    def save_update(self, update: Update) -> None:
+        """Keep what has changed of an update."""
+
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
+        """Every event, or those of a terminal or of an update; only the ``newest``."""
+
+    def add_event(self, event: Event) -> None:
+        """Keep a new event (its id is passed over)."""
+
+    def messages(self, serial: str | None = None) -> list[TextMessage]:
+        """Every text message, or those of a terminal."""
+
+    def message(self, message_id: int) -> TextMessage | None:
+        """The text message with this id."""
+
+    def queued_messages(self) -> list[TextMessage]:
+        """Every text message that has not been delivered."""
+
+    def add_message(self, message: TextMessage) -> TextMessage:
+        """Keep a new message (its id is passed over); gives it back with its id."""
+
+    def save_message(self, message: TextMessage) -> None:
+        """Keep what has changed of a message."""
