@@ -13,8 +13,9 @@ __attribute__((section(".vectors"), naked, target("arm"))) void reset(void) {
 }
 
 IN_RAM static void put(char c) {
-    while (REG(UART0 + 0x18) & 0x20)
+    while (REG(UART0 + 0x18) & 0x20) {
         __asm__ volatile("");
+    }
     REG(UART0) = (uint32_t)c;
 }
 
@@ -71,8 +72,9 @@ static uint32_t call_victim(void) {
 extern uint32_t ram_start[], ram_end[], ram_load[];
 
 __attribute__((used)) int main(void) {
-    for (uint32_t *to = ram_start, *from = ram_load; to < ram_end;)
+    for (uint32_t *to = ram_start, *from = ram_load; to < ram_end;) {
         *to++ = *from++;
+    }
     REG(UART0 + 0x24) = 13; /* 115200 baud of 24 MHz */
     REG(UART0 + 0x28) = 1;
     REG(UART0 + 0x2c) = 0x70;

@@ -149,8 +149,9 @@ struct board {
 };
 
 static void fault(struct board *b, uint32_t kind, uint32_t address, uint32_t detail) {
-    if (b->fault_count < FAULTS_KEPT)
+    if (b->fault_count < FAULTS_KEPT) {
         b->faults[b->fault_count] = (struct fault){kind, b->block_pc, address, detail, b->now};
+    }
     b->fault_count++;
 }
 
@@ -189,10 +190,12 @@ static uint16_t array_word(struct board *b, int chip, uint32_t word) {
 
 static void touch(struct board *b, uint32_t word, uint32_t count) {
     uint32_t low = word * 4, high = (word + count) * 4;
-    if (low < b->dirty_low)
+    if (low < b->dirty_low) {
         b->dirty_low = low;
-    if (high > b->dirty_high)
+    }
+    if (high > b->dirty_high) {
         b->dirty_high = high;
+    }
 }
 
 /* A deterministic 32-bit hash: which cells of a torn operation changed depends on nothing else. */
@@ -214,19 +217,25 @@ static void program_cell(struct board *b, int chip, uint32_t word, uint16_t data
 static void carry_out(struct board *b, int chip, struct job *j) {
     struct chip *c = &b->chips[chip];
     if (j->kind == BUSY_ERASE) {
-        for (uint32_t i = 0; i < j->count; i++)
+        for (uint32_t i = 0; i < j->count; i++) {
             put16(cell(b, chip, j->word + i), 0xffff);
+        }
     } else if (j->kind == BUSY_WORD || j->kind == BUSY_BUFFER) {
-        for (uint32_t i = 0; i < j->count; i++)
-            if (j->given[i])
+        for (uint32_t i = 0; i < j->count; i++) {
+            if (j->given[i]) {
                 program_cell(b, chip, j->word + i, j->data[i]);
+            }
+        }
     } else if (j->kind == BUSY_BLANK) {
-        for (uint32_t i = 0; i < j->count; i++)
-            if (get16(cell(b, chip, j->word + i)) != 0xffff)
+        for (uint32_t i = 0; i < j->count; i++) {
+            if (get16(cell(b, chip, j->word + i)) != 0xffff) {
                 c->status |= SR_ERASE_ERROR;
+            }
+        }
     }
-    if (j->kind != BUSY_BLANK)
+    if (j->kind != BUSY_BLANK) {
         touch(b, j->word, j->count);
+    }
     j->kind = BUSY_NO;
     c->status |= SR_READY;
 }
@@ -244,9 +253,11 @@ static void tear(struct board *b, int chip, struct job *j) {
     if (j->kind == BUSY_ERASE) {
         for (uint32_t i = 0; i < j->count; i++) {
             uint16_t ones = 0;
-            for (unsigned bit = 0; bit < 16; bit++)
-                if ((mix(j->serial * 2 + (uint32_t)chip, i * 16 + bit) & 0xff) < share)
+            for (unsigned bit = 0; bit < 16; bit++) {
+                if ((mix(j->serial * 2 + (uint32_t)chip, i * 16 + bit) & 0xff) < share) {
                     ones |= (uint16_t)(1u << bit);
+                }
+            }
             uint8_t *p = cell(b, chip, j->word + i);
             put16(p, get16(p) | ones);
         }
@@ -254,8 +265,9 @@ static void tear(struct board *b, int chip, struct job *j) {
         uint32_t done = (uint32_t)(spent * j->count / total);
         for (uint32_t i = 0; i <= done && i < j->count; i++) {
             uint16_t keep = i < done ? 0 : (uint16_t)mix(j->serial * 2 + (uint32_t)chip, i);
-            if (j->given[i])
+            if (j->given[i]) {
                 program_cell(b, chip, j->word + i, j->data[i] | keep);
+            }
         }
     }
     touch(b, j->word, j->count);
@@ -264,15 +276,18 @@ static void tear(struct board *b, int chip, struct job *j) {
 
 static void chip_settle(struct board *b, int chip) {
     struct chip *c = &b->chips[chip];
-    if (c->job.kind != BUSY_NO && b->now >= c->job.end)
+    if (c->job.kind != BUSY_NO && b->now >= c->job.end) {
         carry_out(b, chip, &c->job);
+    }
 }
 
 static uint64_t buffer_time(uint32_t words) {
-    if (words <= 64)
+    if (words <= 64) {
         return 310000;
-    if (words <= 128)
+    }
+    if (words <= 128) {
         return 375000;
+    }
     return words <= 256 ? 505000 : 900000;
 }
 
@@ -285,19 +300,23 @@ static const uint8_t cfi[0x30] = {
 static uint16_t chip_query(uint32_t word) {
     static const uint8_t extended[5] = {'P', 'R', 'I', '1', '5'};
     word &= 0x1ff;
-    if (word < sizeof cfi)
+    if (word < sizeof cfi) {
         return cfi[word];
-    if (word == 0x30)
+    }
+    if (word == 0x30) {
         return 0x02; /* 0x0200 * 256 bytes = 128 KiB a chip */
-    if (word >= 0x10a && word < 0x10a + sizeof extended)
+    }
+    if (word >= 0x10a && word < 0x10a + sizeof extended) {
         return extended[word - 0x10a];
+    }
     return 0;
 }
 
 static uint16_t chip_identity(const struct chip *c, uint32_t word) {
     uint32_t in_block = word & (NOR_BLOCK / 4 - 1);
-    if (in_block == 0x02)
+    if (in_block == 0x02) {
         return c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS];
+    }
     switch (in_block) {
     case 0x00:
         return 0x0089;
@@ -313,8 +332,9 @@ static uint16_t chip_identity(const struct chip *c, uint32_t word) {
 static uint16_t chip_read(struct board *b, int chip, uint32_t word) {
     struct chip *c = &b->chips[chip];
     chip_settle(b, chip);
-    if (c->job.kind != BUSY_NO)
+    if (c->job.kind != BUSY_NO) {
         return c->status;
+    }
     switch (c->output) {
     case OUT_STATUS:
         return c->status;
@@ -364,8 +384,9 @@ static void begin(struct board *b, struct chip *c, enum busy kind, uint64_t time
 
 static void check_bits(struct board *b, int chip, const struct job *j) {
     for (uint32_t i = 0; i < j->count; i++) {
-        if (!j->given[i])
+        if (!j->given[i]) {
             continue;
+        }
         uint16_t old = array_word(b, chip, j->word + i), data = j->data[i];
         for (int byte = 0; byte < 2; byte++) { /* a byte of 0xff asks for no change */
             uint8_t o = (uint8_t)(old >> 8 * byte), d = (uint8_t)(data >> 8 * byte);
@@ -379,8 +400,9 @@ static void check_bits(struct board *b, int chip, const struct job *j) {
 }
 
 static void chip_resume_or_ignore(struct board *b, struct chip *c) {
-    if (c->suspended.kind == BUSY_NO)
+    if (c->suspended.kind == BUSY_NO) {
         return;
+    }
     c->job = c->suspended;
     c->suspended.kind = BUSY_NO;
     c->job.start = b->now - (c->job.end - c->job.start - c->job.left);
@@ -416,10 +438,11 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
     case 0x10:
     case 0x40:
     case 0xe8: /* while a program is suspended no other can begin */
-        if (suspended && c->suspended.kind != BUSY_ERASE)
+        if (suspended && c->suspended.kind != BUSY_ERASE) {
             refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR);
-        else
+        } else {
             c->step = (value & 0xff) == 0xe8 ? STEP_COUNT : STEP_WORD;
+        }
         c->output = OUT_STATUS;
         break;
     case 0x60:
@@ -427,10 +450,11 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
         c->output = OUT_STATUS;
         break;
     case 0x20:
-        if (suspended)
+        if (suspended) {
             refuse(b, c, FAULT_COMMAND, word, SR_SEQUENCE_ERROR);
-        else
+        } else {
             c->step = STEP_ERASE;
+        }
         c->output = OUT_STATUS;
         break;
     case 0xbc:
@@ -449,8 +473,9 @@ static void chip_command(struct board *b, struct chip *c, uint32_t word, uint16_
 
 static void chip_suspend(struct board *b, int chip) {
     struct chip *c = &b->chips[chip];
-    if (c->job.kind == BUSY_BLANK || c->suspended.kind != BUSY_NO)
+    if (c->job.kind == BUSY_BLANK || c->suspended.kind != BUSY_NO) {
         return;
+    }
     c->suspended = c->job;
     c->suspended.left = c->job.end - b->now + T_SUSPEND;
     c->job.kind = BUSY_NO;
@@ -463,14 +488,16 @@ static void chip_lock(struct board *b, struct chip *c, uint32_t word, uint16_t v
     uint8_t *lock = &c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS];
     switch (value & 0xff) {
     case 0x01:
-        if (*lock == LOCK_OPEN)
+        if (*lock == LOCK_OPEN) {
             *lock = LOCK_LOCKED;
+        }
         break;
     case 0xd0:
-        if (*lock & LOCK_DOWN) /* WP# is low on this board: locked down until the next power-up */
+        if (*lock & LOCK_DOWN) { /* WP# is low on this board: locked down until the next power-up */
             fault(b, FAULT_LOCKED, word * 4, value);
-        else
+        } else {
             *lock = LOCK_OPEN;
+        }
         break;
     case 0x2f:
         *lock = LOCK_DOWN | LOCK_LOCKED;
@@ -498,8 +525,9 @@ static void chip_buffer_word(struct chip *c, uint32_t word, uint16_t value) {
     } else {
         c->block = UINT32_MAX; /* outside the announced range: the confirm will be refused */
     }
-    if (--c->todo == 0)
+    if (--c->todo == 0) {
         c->step = STEP_CONFIRM;
+    }
 }
 
 static bool buffer_is_sound(const struct chip *c) {
@@ -511,8 +539,9 @@ static bool buffer_is_sound(const struct chip *c) {
 
 /* Would this write make the chip begin to change its cells? The power may be cut just before. */
 static bool begins(const struct chip *c, uint32_t word, uint16_t value) {
-    if (c->job.kind != BUSY_NO)
+    if (c->job.kind != BUSY_NO) {
         return false;
+    }
     bool open = c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS] == LOCK_OPEN && modelled(word) &&
                 !in_suspended_block(c, word);
     switch (c->step) {
@@ -532,10 +561,11 @@ static void chip_write(struct board *b, int chip, uint32_t word, uint16_t value)
     enum step step = c->step;
     chip_settle(b, chip);
     if (c->job.kind != BUSY_NO) {
-        if ((value & 0xff) == 0xb0)
+        if ((value & 0xff) == 0xb0) {
             chip_suspend(b, chip);
-        else if ((value & 0xff) != 0x70)
+        } else if ((value & 0xff) != 0x70) {
             fault(b, FAULT_COMMAND, word * 4, value);
+        }
         return;
     }
     c->step = STEP_READY;
@@ -603,12 +633,14 @@ static void chip_write(struct board *b, int chip, uint32_t word, uint16_t value)
 }
 
 static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
-    if (wanted <= *capacity)
+    if (wanted <= *capacity) {
         return memory;
+    }
     *capacity = wanted * 2;
     memory = realloc(memory, *capacity * size);
-    if (!memory)
+    if (!memory) {
         abort();
+    }
     return memory;
 }
 
@@ -618,17 +650,20 @@ static void record_op(struct board *b, uint32_t lanes) {
     uint32_t kind = j->kind == BUSY_ERASE ? OP_ERASE : j->kind == BUSY_WORD ? OP_WORD : OP_BUFFER;
     b->ops[b->op_count++] =
         (struct op){kind, lanes, j->word * 4, j->count * 4, j->start, j->end, b->op_data_size};
-    if (kind == OP_ERASE)
+    if (kind == OP_ERASE) {
         return;
+    }
     size_t size = b->op_data_size + j->count * 4;
     b->op_data = grown(b->op_data, &b->op_data_capacity, size, 1);
     uint8_t *out = b->op_data + b->op_data_size;
     memset(out, 0xff, j->count * 4);
     for (int chip = 0; chip < NOR_CHIPS; chip++) {
         const struct job *part = &b->chips[chip].job;
-        for (uint32_t i = 0; lanes & 1u << chip && i < part->count; i++)
-            if (part->given[i])
+        for (uint32_t i = 0; lanes & 1u << chip && i < part->count; i++) {
+            if (part->given[i]) {
                 put16(out + i * 4 + chip * 2, part->data[i]);
+            }
+        }
     }
     b->op_data_size = size;
 }
@@ -636,28 +671,33 @@ static void record_op(struct board *b, uint32_t lanes) {
 /* Translated code of this range is no longer what memory holds. */
 static void forget_code(struct board *b, uint64_t low, uint64_t high) {
     enum { REMOVE_CACHE = 9, ARGS_2 = 2 << 26, WRITE = 1 << 30 }; /* uc_ctl_remove_cache() */
-    if (b->u.uc)
+    if (b->u.uc) {
         b->u.ctl(b->u.uc, REMOVE_CACHE | ARGS_2 | WRITE, low, high);
+    }
 }
 
 static void forget_sram_code(struct board *b) {
     enum { FLUSH_TLB = 11, WRITE = 1 << 30 }; /* uc_ctl_flush_tlb() */
     forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
     memset(b->executed, 0, sizeof b->executed);
-    if (b->u.uc)
+    if (b->u.uc) {
         b->u.ctl(b->u.uc, FLUSH_TLB | WRITE);
+    }
 }
 
 /* Show or hide the array alias at 0, and drop translated code of what was changed. */
 static void nor_view(struct board *b) {
     bool hide = false;
-    for (int i = 0; i < NOR_CHIPS; i++)
+    for (int i = 0; i < NOR_CHIPS; i++) {
         hide |= b->chips[i].output != OUT_ARRAY || b->chips[i].job.kind != BUSY_NO;
-    if (hide == b->hidden)
+    }
+    if (hide == b->hidden) {
         return;
+    }
     b->hidden = hide;
-    if (!b->u.uc)
+    if (!b->u.uc) {
         return;
+    }
     if (hide && b->block_pc < NOR_TOTAL) {
         fatal(b, FAULT_BUSY_FETCH, b->block_pc, 0);
         return;
@@ -684,25 +724,30 @@ static void nor_write(struct board *b, uint32_t offset, unsigned size, uint32_t 
         return;
     }
     uint32_t word = offset / 4, lanes = size == 4 ? 3 : offset & 2 ? 2 : 1;
-    if (size == 2 && lanes == 2)
+    if (size == 2 && lanes == 2) {
         value <<= 16;
+    }
     uint32_t starting = 0;
     for (int i = 0; i < NOR_CHIPS; i++) {
         chip_settle(b, i);
         uint16_t half = (uint16_t)(value >> 16 * i);
-        if (lanes & 1u << i && begins(&b->chips[i], word, half))
+        if (lanes & 1u << i && begins(&b->chips[i], word, half)) {
             starting |= 1u << i;
+        }
     }
     if (starting && b->op_count == b->cut_before) {
         stop(b, STOP_CUT);
         return;
     }
     b->job_serial = (uint32_t)b->op_count;
-    for (int i = 0; i < NOR_CHIPS; i++)
-        if (lanes & 1u << i)
+    for (int i = 0; i < NOR_CHIPS; i++) {
+        if (lanes & 1u << i) {
             chip_write(b, i, word, (uint16_t)(value >> 16 * i));
-    if (starting)
+        }
+    }
+    if (starting) {
         record_op(b, starting);
+    }
     nor_view(b);
 }
 
@@ -718,8 +763,9 @@ static void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time) {
         q->capacity = q->capacity ? q->capacity * 2 : 1024;
         q->data = realloc(q->data, q->capacity);
         q->time = realloc(q->time, q->capacity * sizeof *q->time);
-        if (!q->data || !q->time)
+        if (!q->data || !q->time) {
             abort();
+        }
     }
     q->data[q->head + q->count] = byte;
     q->time[q->head + q->count] = time;
@@ -729,8 +775,9 @@ static void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time) {
 static void queue_drop(struct byte_queue *q, size_t n) {
     q->head += n;
     q->count -= n;
-    if (!q->count)
+    if (!q->count) {
         q->head = 0;
+    }
 }
 
 static uint64_t later(uint64_t a, uint64_t c) {
@@ -758,8 +805,9 @@ static void uart_settle(struct board *b, struct uart *u) {
     while (taken < u->rx.count && u->rx.time[u->rx.head + taken] <= b->now) {
         uint8_t byte = u->rx.data[u->rx.head + taken];
         uint64_t at = u->rx.time[u->rx.head + taken++];
-        if (!uart_receives(u))
+        if (!uart_receives(u)) {
             continue;
+        }
         unsigned depth = u->lcr & 0x10 ? UART_FIFO : 1;
         if (u->fifo_count >= depth) {
             u->overrun = true;
@@ -778,8 +826,9 @@ static unsigned uart_rx_trigger(const struct uart *u) {
 }
 
 static unsigned uart_tx_level(const struct board *b, const struct uart *u) {
-    if (!u->byte_ns || u->tx_done <= b->now)
+    if (!u->byte_ns || u->tx_done <= b->now) {
         return 0;
+    }
     return (unsigned)((u->tx_done - b->now + u->byte_ns - 1) / u->byte_ns);
 }
 
@@ -792,48 +841,59 @@ enum { INT_RX = 0x10, INT_TX = 0x20, INT_RT = 0x40, INT_OE = 0x400 };
 static uint32_t uart_raw(struct board *b, struct uart *u) {
     uint32_t raw = 0;
     uart_settle(b, u);
-    if (u->fifo_count >= uart_rx_trigger(u))
+    if (u->fifo_count >= uart_rx_trigger(u)) {
         raw |= INT_RX;
-    if (u->fifo_count && b->now >= u->last_rx + uart_timeout(u))
+    }
+    if (u->fifo_count && b->now >= u->last_rx + uart_timeout(u)) {
         raw |= INT_RT;
-    if (uart_tx_level(b, u) <= UART_FIFO / 8)
+    }
+    if (uart_tx_level(b, u) <= UART_FIFO / 8) {
         raw |= INT_TX;
-    if (u->overrun)
+    }
+    if (u->overrun) {
         raw |= INT_OE;
+    }
     return raw;
 }
 
 /* When the interrupt line of this UART goes up if nothing is read, NEVER if not from what is known.
  */
 static uint64_t uart_next(struct board *b, struct uart *u) {
-    if (uart_raw(b, u) & u->imsc)
+    if (uart_raw(b, u) & u->imsc) {
         return b->now;
+    }
     uint64_t next = NEVER;
     if (uart_receives(u) && u->imsc & (INT_RX | INT_RT)) {
         unsigned have = u->fifo_count;
         uint64_t last = u->last_rx;
         for (size_t i = 0;; i++) {
             uint64_t arrival = i < u->rx.count ? u->rx.time[u->rx.head + i] : NEVER;
-            if (have && u->imsc & INT_RT && last + uart_timeout(u) < arrival)
+            if (have && u->imsc & INT_RT && last + uart_timeout(u) < arrival) {
                 return sooner(next, last + uart_timeout(u));
-            if (arrival == NEVER)
+            }
+            if (arrival == NEVER) {
                 break;
+            }
             last = arrival;
-            if (++have >= uart_rx_trigger(u) && u->imsc & INT_RX)
+            if (++have >= uart_rx_trigger(u) && u->imsc & INT_RX) {
                 return sooner(next, arrival);
+            }
         }
     }
-    if (u->imsc & INT_TX && u->byte_ns)
+    if (u->imsc & INT_TX && u->byte_ns) {
         next = sooner(next, later(b->now, u->tx_done - sooner(u->tx_done, u->byte_ns * 2)));
+    }
     return next;
 }
 
 static void look_again(struct board *b) {
-    if (b->stuck)
+    if (b->stuck) {
         return;
+    }
     b->end = b->until;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         b->end = sooner(b->end, sooner(b->uarts[i].watched, b->uarts[i].idle));
+    }
 }
 
 static void uart_send(struct board *b, struct uart *u, uint8_t byte) {
@@ -844,8 +904,9 @@ static void uart_send(struct board *b, struct uart *u, uint8_t byte) {
     u->tx_done = later(u->tx_done, b->now) + u->byte_ns;
     queue_put(&u->tx, byte, u->tx_done);
     u->idle = u->tx_done;
-    if (u->watch == byte && u->watched == NEVER)
+    if (u->watch == byte && u->watched == NEVER) {
         u->watched = u->tx_done;
+    }
     look_again(b);
 }
 
@@ -854,8 +915,9 @@ static uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg) {
     uart_settle(b, u);
     switch (reg) {
     case 0x00: {
-        if (!u->fifo_count)
+        if (!u->fifo_count) {
             return 0;
+        }
         uint32_t value = u->fifo[u->fifo_head];
         if (u->overrun) {
             value |= 0x800;
@@ -891,8 +953,9 @@ static uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg) {
     case 0x48:
         return 0;
     default:
-        if (reg >= 0xfe0)
+        if (reg >= 0xfe0) {
             return id[(reg - 0xfe0) / 4];
+        }
         fault(b, FAULT_BOUNDS, reg, 0);
         return 0;
     }
@@ -928,8 +991,9 @@ static void uart_write(struct board *b, struct uart *u, uint32_t reg, uint32_t v
         u->imsc = value & 0x7ff;
         break;
     case 0x44:
-        if (value & INT_OE)
+        if (value & INT_OE) {
             u->overrun = false;
+        }
         break;
     case 0x48:
         break;
@@ -963,8 +1027,9 @@ static void timer_settle(struct board *b, struct timer *t) {
             t->from = t->control & TIMER_PERIODIC ? t->load
                       : t->control & TIMER_32     ? 0xffffffffu
                                                   : 0xffffu;
-            if (!t->from)
+            if (!t->from) {
                 t->from = 1;
+            }
             uint64_t period = t->from * tick_ns(t);
             t->start = at + (b->now - at) / period * period; /* skip whole periods at once */
         }
@@ -973,8 +1038,9 @@ static void timer_settle(struct board *b, struct timer *t) {
 
 static uint64_t timer_next(struct board *b, struct timer *t) {
     timer_settle(b, t);
-    if (!(t->control & TIMER_INT))
+    if (!(t->control & TIMER_INT)) {
         return NEVER;
+    }
     return t->raw ? b->now : timer_expiry(t);
 }
 
@@ -1014,8 +1080,9 @@ static void timer_write(struct board *b, struct timer *t, uint32_t reg, uint32_t
     case 0x08: {
         bool was_on = t->control & TIMER_ON;
         t->control = value & 0xef;
-        if (!was_on && value & TIMER_ON)
+        if (!was_on && value & TIMER_ON) {
             timer_begin(b, t);
+        }
         break;
     }
     case 0x0c:
@@ -1040,55 +1107,67 @@ static bool gic_passes(const struct board *b, unsigned irq) {
 
 static uint64_t next_wake(struct board *b) {
     uint64_t next = NEVER;
-    if (gic_passes(b, 34))
-        for (int i = 0; i < 2; i++)
+    if (gic_passes(b, 34)) {
+        for (int i = 0; i < 2; i++) {
             next = sooner(next, timer_next(b, &b->timers[i]));
-    for (int i = 0; i < 2; i++)
-        if (gic_passes(b, 37 + (unsigned)i))
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        if (gic_passes(b, 37 + (unsigned)i)) {
             next = sooner(next, uart_next(b, &b->uarts[i]));
+        }
+    }
     return next;
 }
 
 static uint32_t private_read(struct board *b, uint32_t offset) {
     const struct gic *g = &b->gic;
-    if (offset == 0x100)
+    if (offset == 0x100) {
         return g->cpu_control;
-    if (offset == 0x104)
+    }
+    if (offset == 0x104) {
         return g->priority_mask;
-    if (offset == 0x1000)
+    }
+    if (offset == 0x1000) {
         return g->dist_control;
-    if (offset == 0x1004)
+    }
+    if (offset == 0x1004) {
         return 0x62; /* 96 lines, two CPU interfaces: as the A9 of this board */
-    if (offset >= 0x1100 && offset < 0x1110)
+    }
+    if (offset >= 0x1100 && offset < 0x1110) {
         return g->enable[(offset - 0x1100) / 4];
-    if (offset >= 0x1180 && offset < 0x1190)
+    }
+    if (offset >= 0x1180 && offset < 0x1190) {
         return g->enable[(offset - 0x1180) / 4];
+    }
     fault(b, FAULT_BOUNDS, 0x1e000000u + offset, 0);
     return 0;
 }
 
 static void private_write(struct board *b, uint32_t offset, uint32_t value) {
     struct gic *g = &b->gic;
-    if (offset == 0x100)
+    if (offset == 0x100) {
         g->cpu_control = value;
-    else if (offset == 0x104)
+    } else if (offset == 0x104) {
         g->priority_mask = value & 0xff;
-    else if (offset == 0x1000)
+    } else if (offset == 0x1000) {
         g->dist_control = value;
-    else if (offset >= 0x1100 && offset < 0x1110)
+    } else if (offset >= 0x1100 && offset < 0x1110) {
         g->enable[(offset - 0x1100) / 4] |= value;
-    else if (offset >= 0x1180 && offset < 0x1190)
+    } else if (offset >= 0x1180 && offset < 0x1190) {
         g->enable[(offset - 0x1180) / 4] &= ~value;
-    else if (offset != 0x108 && offset != 0x110 && !(offset >= 0x1080 && offset < 0x2000))
+    } else if (offset != 0x108 && offset != 0x110 && !(offset >= 0x1080 && offset < 0x2000)) {
         fault(b, FAULT_BOUNDS, 0x1e000000u + offset, value);
+    }
 }
 
 /* ---------------------------------------------------------------- bus ---- */
 
 /* An access to a device takes time, and takes place unless a watch was to stop the CPU before. */
 static bool takes_place(struct board *b) {
-    if (b->hit.pending)
+    if (b->hit.pending) {
         return false;
+    }
     b->now += ACCESS_NS;
     return true;
 }
@@ -1096,16 +1175,18 @@ static bool takes_place(struct board *b) {
 uint64_t board_mmio_nor_read(void *uc, uint64_t offset, unsigned size, void *user) {
     (void)uc;
     struct board *b = user;
-    if (!takes_place(b))
+    if (!takes_place(b)) {
         return 0;
+    }
     return nor_read(b, (uint32_t)offset, size);
 }
 
 void board_mmio_nor_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user) {
     (void)uc;
     struct board *b = user;
-    if (takes_place(b) && !b->stuck)
+    if (takes_place(b) && !b->stuck) {
         nor_write(b, (uint32_t)offset, size, (uint32_t)value);
+    }
 }
 
 /* The motherboard's page range: 0x10000000 to 0x10011fff. */
@@ -1114,20 +1195,23 @@ uint64_t board_mmio_motherboard_read(void *uc, uint64_t offset, unsigned size, v
     (void)size;
     struct board *b = user;
     uint32_t reg = offset & 0xfff;
-    if (!takes_place(b))
+    if (!takes_place(b)) {
         return 0;
+    }
     switch (offset >> 12) {
     case 0x00:
-        if (reg == 0x5c)
+        if (reg == 0x5c) {
             return (uint32_t)(b->now * 24 / 1000);
+        }
         break;
     case 0x09:
         return uart_read(b, &b->uarts[0], reg);
     case 0x0a:
         return uart_read(b, &b->uarts[1], reg);
     case 0x11:
-        if (reg < 0x40)
+        if (reg < 0x40) {
             return timer_read(b, &b->timers[reg >> 5], reg & 0x1f);
+        }
         break;
     }
     fault(b, FAULT_BOUNDS, 0x10000000u + (uint32_t)offset, 0);
@@ -1140,8 +1224,9 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
     (void)size;
     struct board *b = user;
     uint32_t reg = offset & 0xfff, word = (uint32_t)value;
-    if (!takes_place(b) || b->stuck)
+    if (!takes_place(b) || b->stuck) {
         return;
+    }
     switch (offset >> 12) {
     case 0x00:
         if (reg == 0xa4 && word == SYS_CFGCTRL_REBOOT) {
@@ -1169,8 +1254,9 @@ uint64_t board_mmio_private_read(void *uc, uint64_t offset, unsigned size, void 
     (void)uc;
     (void)size;
     struct board *b = user;
-    if (!takes_place(b))
+    if (!takes_place(b)) {
         return 0;
+    }
     return private_read(b, (uint32_t)offset);
 }
 
@@ -1179,8 +1265,9 @@ void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t
     (void)uc;
     (void)size;
     struct board *b = user;
-    if (takes_place(b) && !b->stuck)
+    if (takes_place(b) && !b->stuck) {
         private_write(b, (uint32_t)offset, (uint32_t)value);
+    }
 }
 
 /* ---------------------------------------------------------------- CPU ---- */
@@ -1192,8 +1279,9 @@ enum { THUMB = 0x20, CPSR_I_F = 0xc0 };
 static void note_code(struct board *b, uint32_t address, uint32_t size) {
     uint32_t at = address < NOR_MODELLED ? address : address - SRAM_BASE + NOR_MODELLED;
     uint32_t length = size / 2 < 255 ? size / 2 : 255;
-    if (at < NOR_MODELLED + SRAM_SIZE && b->code_sizes[at / 2] < length)
+    if (at < NOR_MODELLED + SRAM_SIZE && b->code_sizes[at / 2] < length) {
         b->code_sizes[at / 2] = (uint8_t)length;
+    }
 }
 
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
@@ -1206,8 +1294,9 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     b->block_pc = (uint32_t)address;
     b->blocks++;
     b->now += size;
-    if (b->code_sizes)
+    if (b->code_sizes) {
         note_code(b, (uint32_t)address, size);
+    }
 }
 
 /* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
@@ -1228,17 +1317,21 @@ static void leave_it_block(struct board *b, void *uc) {
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
     enum { FETCH = 18, READ_WRITE = 3, EXECUTE = 4 };
     struct board *b = user;
-    if (type != FETCH)
+    if (type != FETCH) {
         leave_it_block(b, uc);
+    }
     uint64_t number = (address - SRAM_BASE) / PAGE;
     page->address = address;
     page->permissions = READ_WRITE | EXECUTE;
-    if (number >= SRAM_SIZE / PAGE)
+    if (number >= SRAM_SIZE / PAGE) {
         return true;
-    if (type == FETCH)
+    }
+    if (type == FETCH) {
         b->executed[number] = true;
-    if (!b->executed[number])
+    }
+    if (!b->executed[number]) {
         page->permissions = READ_WRITE;
+    }
     return true;
 }
 
@@ -1249,15 +1342,17 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
     (void)value;
     struct board *b = user;
     enum { WRITE_PROT = 22, FETCH_PROT = 24 };
-    if (b->hidden && address < NOR_MODELLED && type != WRITE_PROT && !b->hit.pending)
+    if (b->hidden && address < NOR_MODELLED && type != WRITE_PROT && !b->hit.pending) {
         fatal(b, type == FETCH_PROT ? FAULT_BUSY_FETCH : FAULT_BUSY_READ, (uint32_t)address, 0);
+    }
     return false;
 }
 
 static int register_name(unsigned number) {
     static const int others[] = {REG_SP, REG_LR, REG_CPSR};
-    if (number < 13)
+    if (number < 13) {
         return REG_R0 + (int)number;
+    }
     return number < 16 ? others[number - 13] : REG_D0 + (int)number - 16;
 }
 
@@ -1275,12 +1370,14 @@ void board_on_access(void *uc, int type, uint64_t address, int size, int64_t val
     b->u.reg_read(uc, REG_PC, &pc);
     for (unsigned i = 0; i < b->watch_count && !h->pending; i++) {
         const struct watch *w = &b->watches[i];
-        if (!(w->kinds & kind) || last < w->first || address > w->last || pc == b->passed)
+        if (!(w->kinds & kind) || last < w->first || address > w->last || pc == b->passed) {
             continue;
+        }
         *h = (struct hit){.pending = true, .watch = i, .pc = pc};
         h->address = address < w->first ? w->first : (uint32_t)address;
-        for (unsigned number = 0; number < REGISTERS; number++)
+        for (unsigned number = 0; number < REGISTERS; number++) {
             b->u.reg_read(uc, register_name(number), &h->registers[number]);
+        }
         b->u.mem_protect(uc, SRAM_BASE, SRAM_SIZE, READ_EXEC);
         b->stopping = true;
         b->end = 0;
@@ -1293,8 +1390,9 @@ void board_on_access(void *uc, int type, uint64_t address, int size, int64_t val
 static int stopped_by_watch(struct board *b) {
     enum { ALL = 7 };
     struct hit *h = &b->hit;
-    for (unsigned number = 0; number < REGISTERS; number++)
+    for (unsigned number = 0; number < REGISTERS; number++) {
         b->u.reg_write(b->u.uc, register_name(number), &h->registers[number]);
+    }
     b->u.mem_protect(b->u.uc, SRAM_BASE, SRAM_SIZE, ALL);
     b->pc = h->pc;
     h->pending = b->waiting = false;
@@ -1336,15 +1434,18 @@ int board_run(struct board *b, uint64_t until) {
         b->stopping = false;
         b->u.reg_read(b->u.uc, REG_CPSR, &cpsr);
         int error = b->u.emu_start(b->u.uc, b->pc | (cpsr & THUMB ? 1 : 0), UINT32_MAX, 0, 0);
-        if (b->hit.pending)
+        if (b->hit.pending) {
             return stopped_by_watch(b);
+        }
         b->u.reg_read(b->u.uc, REG_PC, &b->pc);
-        if (error)
+        if (error) {
             return stopped_by_error(b, error);
+        }
         b->waiting = !b->stopping;
     }
-    if (b->reason != STOP_TIME)
+    if (b->reason != STOP_TIME) {
         return b->reason;
+    }
     for (int i = 0; i < 2; i++) {
         struct uart *u = &b->uarts[i];
         if (u->watched <= b->now) {
@@ -1378,8 +1479,9 @@ static void reset_devices(struct board *b) {
         u->tx = tx;
         u->rx = rx;
         u->rx.head = u->rx.count = 0;
-        while (u->tx.count && u->tx.time[u->tx.head + u->tx.count - 1] > b->now)
+        while (u->tx.count && u->tx.time[u->tx.head + u->tx.count - 1] > b->now) {
             u->tx.count--; /* what was still in the FIFO is lost */
+        }
         u->watch = watch;
         u->overruns = overruns;
         u->cr = 0x300;
@@ -1394,8 +1496,9 @@ static void reset_devices(struct board *b) {
 
 struct board *board_new(uint8_t *nor, uint8_t *sram) {
     struct board *b = calloc(1, sizeof *b);
-    if (!b)
+    if (!b) {
         return NULL;
+    }
     b->nor = nor;
     b->sram = sram;
     b->cut_before = NEVER;
@@ -1435,12 +1538,14 @@ void board_power_on(struct board *b, uint32_t pc) {
 }
 
 void board_power_off(struct board *b) {
-    if (!b->powered)
+    if (!b->powered) {
         return;
+    }
     b->powered = false;
     for (int i = 0; i < NOR_CHIPS; i++) {
-        if (b->chips[i].job.kind != BUSY_NO)
+        if (b->chips[i].job.kind != BUSY_NO) {
             tear(b, i, &b->chips[i].job);
+        }
         if (b->chips[i].suspended.kind != BUSY_NO) {
             struct job *j = &b->chips[i].suspended;
             uint64_t total = j->end - j->start;
@@ -1463,8 +1568,9 @@ uint64_t board_blocks(const struct board *b) {
 
 /* Carry out what has come to its end, so that the host sees the cells as they are now. */
 void board_settle(struct board *b) {
-    for (int i = 0; i < NOR_CHIPS; i++)
+    for (int i = 0; i < NOR_CHIPS; i++) {
         chip_settle(b, i);
+    }
 }
 
 void board_elapse(struct board *b, uint64_t ns) {
@@ -1473,8 +1579,9 @@ void board_elapse(struct board *b, uint64_t ns) {
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length) {
     struct uart *u = &b->uarts[uart];
-    if (!b->powered)
+    if (!b->powered) {
         return;
+    }
     uint64_t byte_ns = u->byte_ns ? u->byte_ns : 86806; /* 115200 8N1 until the firmware says */
     for (size_t i = 0; i < length; i++) {
         u->rx_done = later(u->rx_done, b->now) + byte_ns;
@@ -1487,8 +1594,9 @@ size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times
     size_t n = 0;
     while (n < capacity && n < q->count && q->time[q->head + n] <= b->now) {
         data[n] = q->data[q->head + n];
-        if (times)
+        if (times) {
             times[n] = q->time[q->head + n];
+        }
         n++;
     }
     queue_drop(q, n);
@@ -1500,20 +1608,23 @@ size_t board_uart_overruns(const struct board *b, int uart) {
 }
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity) {
-    for (size_t i = 0; i < capacity && i < b->fault_count && i < FAULTS_KEPT; i++)
+    for (size_t i = 0; i < capacity && i < b->fault_count && i < FAULTS_KEPT; i++) {
         out[i] = b->faults[i];
+    }
     return b->fault_count;
 }
 
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity) {
-    for (size_t i = 0; i < capacity && from + i < b->op_count; i++)
+    for (size_t i = 0; i < capacity && from + i < b->op_count; i++) {
         out[i] = b->ops[from + i];
+    }
     return b->op_count;
 }
 
 void board_op_data(const struct board *b, size_t op, uint8_t *out) {
-    if (op < b->op_count && b->ops[op].kind != OP_ERASE)
+    if (op < b->op_count && b->ops[op].kind != OP_ERASE) {
         memcpy(out, b->op_data + b->ops[op].data, b->ops[op].length);
+    }
 }
 
 /* Without power: nothing that was is of any more interest, time and counting begin anew. */
@@ -1543,8 +1654,9 @@ void board_break(struct board *b) {
 /* What is watched from now on; the host sees to it that board_on_access() is called for it. */
 void board_watch(struct board *b, const struct watch *watches, size_t count) {
     b->watch_count = count < WATCHES ? count : WATCHES;
-    if (count)
+    if (count) {
         memcpy(b->watches, watches, b->watch_count * sizeof *watches);
+    }
 }
 
 /* Which watch the last STOP_WATCH was for, and where the access would begin in it. */
@@ -1557,8 +1669,9 @@ unsigned board_watch_hit(const struct board *b, uint32_t *address) {
  * for an interrupt is over at once. Unicorn takes an IT block for one instruction. */
 int board_step(struct board *b, bool pass) {
     uint32_t cpsr = 0;
-    if (!b->powered || b->stuck)
+    if (!b->powered || b->stuck) {
         return b->stuck;
+    }
     b->waiting = b->stopping = false;
     b->reason = STOP_TIME;
     b->until = b->end = NEVER;
@@ -1566,8 +1679,9 @@ int board_step(struct board *b, bool pass) {
     b->u.reg_read(b->u.uc, REG_CPSR, &cpsr);
     int error = b->u.emu_start(b->u.uc, b->pc | (cpsr & THUMB ? 1 : 0), UINT32_MAX, 0, 1);
     b->passed = NOWHERE;
-    if (b->hit.pending)
+    if (b->hit.pending) {
         return stopped_by_watch(b);
+    }
     b->u.reg_read(b->u.uc, REG_PC, &b->pc);
     return error ? stopped_by_error(b, error) : b->reason;
 }
