@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/eng
 # Not part of the set-up: it compiles detools, which needs a compiler.
 $(BENCH_STAMP): $(STAMP)
 	@echo "installing what the measurements compare with into $(VENV)"
-	@$(PIP_INSTALL) '.[dev,bench]'
+	@$(PIP_INSTALL) '.[bench]'
 	@touch $@
 
 firmware: $(STAMP) ## build boot, agent and every release of the application

@@ -1,29 +1,66 @@
-"""Compiles the C device models at install; everything else is in pyproject.toml."""
+"""Makes the package complete: compiled device models, the firmware and the Renode platform.
 
+Everything else is in ``pyproject.toml``. A wheel for another processor is cross-compiled::
+
+    pip wheel . --no-deps --config-settings=--build-option=--plat-name=manylinux2014_aarch64
+"""
+
+import platform
 import runpy
+import shutil
 from pathlib import Path
 
 from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ENGINE = Path("harness") / "unbrick" / "engine" / "inprocess"
+COMPILE = runpy.run_path(str(ENGINE / "compile.py"))
+CARRIED = ("firmware", "renode")
+"""Folders that a wheel has in ``unbrick/_data`` (``unbrick.folders``)."""
 
 
-class BuildWithDevices(build_py):
-    """Put ``libdevices.so`` beside its source, in the tree when the install is editable."""
+class BuildPackage(build_py):
+    """Put beside the modules what they need; an editable install finds it in the tree."""
 
     def run(self) -> None:
+        if self.editable_mode:
+            super().run()
+            COMPILE["compile_devices"](ENGINE)
+            return
+        library = Path(self.build_lib)
+        shutil.rmtree(library, ignore_errors=True)  # what an earlier build has left there
         super().run()
-        compile_devices = runpy.run_path(str(ENGINE / "compile.py"))["compile_devices"]
-        built = Path(self.build_lib) / ENGINE.relative_to("harness")
-        compile_devices(ENGINE if self.editable_mode else built)
+        wheel = self.get_finalized_command("bdist_wheel")
+        machine = next((m for m in COMPILE["MACHINES"] if wheel.plat_name.endswith(m)), None)
+        COMPILE["compile_devices"](library / ENGINE.relative_to("harness"), machine)
+        for name in CARRIED:
+            # The firmware's own tests run on a PC, from a checkout or the source distribution.
+            leave = shutil.ignore_patterns("tests", "build", ".*")
+            shutil.copytree(name, library / "unbrick" / "_data" / name, ignore=leave)
+
+
+class PlatformWheel(bdist_wheel):
+    """For any Python 3, since models are reached through ctypes, but for one platform."""
+
+    def finalize_options(self) -> None:
+        machine = platform.machine()
+        if platform.system() == "Linux" and machine in COMPILE["MACHINES"]:
+            self.plat_name = self.plat_name or f"manylinux2014_{machine}"
+        super().finalize_options()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 class PlatformDistribution(Distribution):
-    """The wheel holds compiled code, so it is for one platform."""
+    """The wheel holds compiled code."""
 
     def has_ext_modules(self) -> bool:
         return True
 
 
-setup(cmdclass={"build_py": BuildWithDevices}, distclass=PlatformDistribution)
+setup(
+    cmdclass={"build_py": BuildPackage, "bdist_wheel": PlatformWheel},
+    distclass=PlatformDistribution,
+)

@@ -25,8 +25,8 @@ import server_bugs
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds, Result
 from unbrick.errors import BuildError, MissingToolError
-from unbrick.firmware.build import firmware_folder
 from unbrick.firmware.signed import Releases, make_releases
+from unbrick.folders import firmware_folder
 from unbrick.reference.target import find_target
 
 PATCHES = Path(__file__).with_name("seeded_bugs")

@@ -23,8 +23,8 @@ from unbrick.campaign.target import Fate, Outcome, State
 from unbrick.cli import campaign as cli_campaign
 from unbrick.cli.main import cli
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
-from unbrick.firmware.build import firmware_folder
 from unbrick.firmware.signed import Releases, SignedImages
+from unbrick.folders import firmware_folder
 from unbrick.reference.scenario import SCENARIOS
 from unbrick.reference.target import ReferenceTarget, find_target
 from unbrick.report.model import ScenarioReport, scenario_report

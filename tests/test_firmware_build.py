@@ -21,8 +21,9 @@ from unbrick.engine.base import Engine
 from unbrick.engine.create import create_engine
 from unbrick.errors import BuildError, SetupError
 from unbrick.firmware import build
-from unbrick.firmware.build import Firmware, build_firmware, firmware_folder, size_report
+from unbrick.firmware.build import Firmware, build_firmware, size_report
 from unbrick.firmware.signed import Releases
+from unbrick.folders import cache_folder, firmware_folder
 from unbrick.image.factory import factory_image
 from unbrick.image.sign import sign
 
@@ -62,7 +63,7 @@ def test_two_builds_in_different_folders_are_equal_to_the_bit(
     tmp_path: Path, unbrick_releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other sources, other third-party sources, and a compiler that remembers nothing.
-    archive = build._cache_folder() / f"{build._PYNACL}.tar.gz"
+    archive = cache_folder() / f"{build._PYNACL}.tar.gz"
     (tmp_path / "cache").mkdir()
     shutil.copy(archive, tmp_path / "cache")
     monkeypatch.setenv("UNBRICK_CACHE", str(tmp_path / "cache"))
@@ -240,7 +241,7 @@ def test_without_sources_the_error_says_where_to_get_them(
 def test_third_party_sources_that_are_not_the_pinned_ones_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = build._cache_folder() / f"{build._PYNACL}.tar.gz"
+    cached = cache_folder() / f"{build._PYNACL}.tar.gz"
     forged = tmp_path / "cache" / cached.name
     forged.parent.mkdir()
     forged.write_bytes(cached.read_bytes() + b"!")

@@ -22,7 +22,7 @@ LAYERS = (
     {"engine", "server", "restore", "link", "firmware"},
     {"wire", "image", "delta"},
     {"board"},
-    {"flash"},
+    {"flash", "folders", "extras"},
     {"lock"},
     {"errors", "patience"},
 )

@@ -14,7 +14,7 @@ from processes import Running
 from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
 from fleet_terminal import identity
 from unbrick.board import BOARD
-from unbrick.firmware.build import firmware_folder
+from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords

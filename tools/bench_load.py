@@ -30,7 +30,7 @@ from fleet_terminal import UNPUBLISHED
 from performance_page import ROOT, machine, write_section
 from unbrick.board import BOARD
 from unbrick.errors import ToolBrokenError
-from unbrick.firmware.build import firmware_folder
+from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.server.database import SqlRecords

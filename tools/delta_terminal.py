@@ -27,7 +27,7 @@ from unicorn.unicorn_py3.unicorn import Uc
 
 from unbrick.delta import read_header
 from unbrick.errors import BuildError, ToolBrokenError
-from unbrick.firmware.build import firmware_folder
+from unbrick.folders import firmware_folder
 
 CODE, OLD, FILE, IMAGE, WORK, STACK = (n << 28 for n in (1, 2, 3, 4, 5, 6))
 END = CODE + 0xFF000

@@ -93,9 +93,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--unbrick-firmware",
-        default="build/firmware",
         metavar="FOLDER",
-        help="Where the firmware is built, and kept between runs (default: build/firmware)",
+        help="Where the firmware is built, and kept between runs (default: build/firmware; the "
+        "cache for the firmware of an installed Unbrick)",
     )
 
 
@@ -107,7 +107,17 @@ def _in_one_line() -> Iterator[None]:
     except NotKnownHereError:
         raise
     except SetupError as error:
-        pytest.fail(f"{error} ({error.hint})" if error.hint else str(error), pytrace=False)
+        wrong = error
+    except ModuleNotFoundError as error:
+        from unbrick.extras import missing_extra  # noqa: PLC0415
+
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        wrong = missing
+    else:
+        return
+    pytest.fail(f"{wrong} ({wrong.hint})" if wrong.hint else str(wrong), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -120,12 +130,12 @@ def unbrick_engine_name(request: pytest.FixtureRequest) -> str:
 def unbrick_releases(request: pytest.FixtureRequest) -> Releases:
     """The terminal's firmware, built once and signed with the development key."""
     from unbrick.firmware.signed import make_releases  # noqa: PLC0415
+    from unbrick.folders import build_folder  # noqa: PLC0415
 
-    folder = Path(str(request.config.getoption("--unbrick-firmware")))
-    if not folder.is_absolute():
-        folder = request.config.rootpath / folder
+    root = request.config.rootpath
+    given = request.config.getoption("--unbrick-firmware")
     with _in_one_line():
-        return make_releases(folder)
+        return make_releases(root / given if given else build_folder(root))
 
 
 @pytest.fixture

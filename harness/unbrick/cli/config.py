@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from unbrick.cli.options import Unavailable
 from unbrick.errors import SetupError
 
 if sys.version_info >= (3, 11):
@@ -43,12 +44,15 @@ def default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, 
         for name, of_name in commands.items()
     }
     known = {option for of_command in options.values() for option in of_command}
-    _check(file, "", shared, known, "an option of any command")
+    unknowable = {name for name in commands if isinstance(root.get_command(ctx, name), Unavailable)}
+    if not unknowable:
+        _check(file, "", shared, known, "an option of any command")
     _check(file, "", values.keys() - shared.keys(), options.keys(), "a command")
     found: dict[str, Any] = {}
     for name, of_name in commands.items():
         own = {} if name in shared else values.get(name, {})  # `firmware` is an option, too.
-        _check(file, f"[{name}] ", own, options[name], f"an option of `unbrick {name}`")
+        if name not in unknowable:
+            _check(file, f"[{name}] ", own, options[name], f"an option of `unbrick {name}`")
         wanted = {**shared, **own}
         maps = {
             command: {parameter: wanted[key] for key, parameter in keys.items() if key in wanted}

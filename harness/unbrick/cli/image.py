@@ -28,7 +28,6 @@ from unbrick.image.format import (
     warnings,
 )
 from unbrick.image.hexfile import read_image, to_hex
-from unbrick.image.sign import sign
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _HEX_NAMES = {".hex", ".ihex"}
@@ -177,6 +176,8 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
 @click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
 def image_sign(binary: Path, output: Path, **values: Any) -> None:
     """Sign a flat binary that is linked for the application partition."""
+    from unbrick.image.sign import sign  # noqa: PLC0415 - of the extra `system`
+
     signed = sign(_read_program(binary), **values)
     info = inspect(signed)
     check_board(info)

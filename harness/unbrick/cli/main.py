@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import sys
 import traceback
 from pathlib import Path
@@ -18,22 +17,28 @@ import click
 
 from unbrick import __version__
 from unbrick.cli.config import DEFAULT_FILE, default_map
+from unbrick.cli.options import Unavailable
 from unbrick.errors import ToolBrokenError, UnbrickError
+from unbrick.extras import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MODULES = (
-    "unbrick.cli.run",
-    "unbrick.cli.console",
-    "unbrick.cli.server",
-    "unbrick.cli.center",
-    "unbrick.cli.subscriber",
-    "unbrick.cli.image",
-    "unbrick.cli.restore",
-    "unbrick.cli.campaign",
-    "unbrick.cli.up",
-)
+_MODULES = {
+    "unbrick.cli.run": ("run", "hil-test"),
+    "unbrick.cli.console": ("console",),
+    "unbrick.cli.server": (
+        *("server", "bridge", "publish", "terminals", "terminal", "preparations", "images"),
+        *("update", "message"),
+    ),
+    "unbrick.cli.center": ("center",),
+    "unbrick.cli.subscriber": ("subscriber",),
+    "unbrick.cli.image": ("firmware", "image"),
+    "unbrick.cli.restore": ("restore", "restorations"),
+    "unbrick.cli.campaign": ("campaign", "replay"),
+    "unbrick.cli.up": ("up",),
+}
+"""The modules, and the commands that each has (``COMMANDS``)."""
 _INTERRUPTED = 130
 
 
@@ -46,9 +51,15 @@ def one_line(error: UnbrickError) -> str:
 
 def _commands() -> Iterator[click.Command]:
     """The commands of the modules, each loaded only when it is come to."""
-    for module in _MODULES:
-        if importlib.util.find_spec(module) is not None:
-            yield from importlib.import_module(module).COMMANDS
+    for module, names in _MODULES.items():
+        try:
+            commands: list[click.Command] = importlib.import_module(module).COMMANDS
+        except ModuleNotFoundError as error:
+            missing = missing_extra(error)
+            if missing is None:
+                raise
+            commands = [Unavailable(name, missing) for name in names]
+        yield from commands
 
 
 class Unbrick(click.Group):
@@ -89,21 +100,31 @@ class Unbrick(click.Group):
             if details := str(error).partition("\n")[2]:
                 click.echo(details, err=True)
             sys.exit(_say(one_line(error), error.exit_code))
+        except ModuleNotFoundError as error:
+            missing = missing_extra(error)
+            if missing is None:
+                sys.exit(_say_broken())
+            sys.exit(_say(one_line(missing), missing.exit_code))
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(_say("interrupted", _INTERRUPTED))
         except Exception:  # noqa: BLE001 - the last line of defence
-            traceback.print_exc()
-            bug = "this is a bug of unbrick. Report it with the lines above"
-            sys.exit(_say(bug, ToolBrokenError.exit_code))
+            sys.exit(_say_broken())
         sys.exit(result if isinstance(result, int) else 0)
 
 
 def _say(message: str, code: int) -> int:
     click.echo(f"unbrick: {message}", err=True)
     return code
+
+
+def _say_broken() -> int:
+    """Show the exception that is being handled as a bug."""
+    traceback.print_exc()
+    bug = "this is a bug of unbrick. Report it with the lines above"
+    return _say(bug, ToolBrokenError.exit_code)
 
 
 @click.group(

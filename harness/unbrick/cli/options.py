@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unbrick.folders import build_folder
 from unbrick.lock import owned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from unbrick.extras import MissingExtraError
+
 firmware_option = click.option(
     "--firmware",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("build/firmware"),
-    show_default=True,
+    default=build_folder,
+    show_default="build/firmware; the cache for the firmware of an installed Unbrick",
     help="Where the firmware is built and kept.",
 )
 server_url_option = click.option(
@@ -51,3 +54,25 @@ def owned_database(database: str, option: str) -> Iterator[None]:
         return
     with owned(file, hint=f"give another {option}"):
         yield
+
+
+class Unavailable(click.Command):
+    """Stands for a command whose packages are not installed: says so, whatever it is told."""
+
+    def __init__(self, name: str, missing: MissingExtraError) -> None:
+        super().__init__(
+            name,
+            help=f"Not installed; {missing.hint}",
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )
+        self._missing = missing
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Say what is missing.
+
+        Raises:
+            MissingExtraError: always.
+        """
+        del ctx
+        raise self._missing

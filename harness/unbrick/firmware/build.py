@@ -24,12 +24,12 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-import ziglang
 from cryptography.hazmat.primitives import serialization
 from elftools.elf.elffile import ELFFile
 
 from unbrick.board.description import BOARD, c_header, linker_symbols
 from unbrick.errors import BuildError, SetupError, UnbrickError
+from unbrick.folders import cache_folder, firmware_folder
 from unbrick.image.format import load_public_key
 
 if sys.version_info >= (3, 11):
@@ -228,22 +228,6 @@ def build_firmware(
         return build.result(out)
 
 
-def firmware_folder() -> Path:
-    """The folder with the firmware's sources: ``UNBRICK_FIRMWARE``, or that of the repository.
-
-    Raises:
-        SetupError: there is none.
-    """
-    given = os.environ.get("UNBRICK_FIRMWARE")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "firmware"
-    if not (folder / "boot").is_dir():
-        raise SetupError(
-            f"there are no firmware sources in {folder}",
-            hint="set UNBRICK_FIRMWARE to the folder `firmware` of the repository",
-        )
-    return folder.absolute()
-
-
 def read_releases(path: Path) -> list[Release]:
     """The releases of the application that a file names.
 
@@ -335,6 +319,12 @@ _PROGRAMS = {
 }
 
 
+def _find_zig() -> Path:
+    import ziglang  # noqa: PLC0415 - of the extra `system`
+
+    return Path(ziglang.__file__).parent / "zig"
+
+
 @dataclass(frozen=True)
 class _Build:
     """One build: all that its result depends on."""
@@ -344,7 +334,7 @@ class _Build:
     key_der: bytes
     releases: list[Release]
     objects: Path | None
-    zig: Path = field(default_factory=lambda: Path(ziglang.__file__).parent / "zig")
+    zig: Path = field(default_factory=_find_zig)
 
     def stamp(self) -> str:
         """A hash of everything that goes in."""
@@ -616,15 +606,9 @@ def _locked(path: Path) -> Iterator[None]:
 # ---- Third-party sources ----
 
 
-def _cache_folder() -> Path:
-    given = os.environ.get("UNBRICK_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "unbrick"
-
-
 def _libsodium() -> Path:
     """The folder with libsodium's sources, each file as in the checked source distribution."""
-    cache = _cache_folder()
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"libsodium-{_PYNACL_SHA256[:16]}"
     with _locked(cache / "libsodium.lock"):

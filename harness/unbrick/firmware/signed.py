@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from unbrick.board.description import BOARD
 from unbrick.errors import BuildError, SetupError
-from unbrick.firmware.build import build_firmware, firmware_folder
+from unbrick.firmware.build import build_firmware
+from unbrick.folders import firmware_folder
 from unbrick.image.format import check_board, check_entry, inspect
-from unbrick.image.sign import sign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,6 +115,8 @@ def make_releases(
         SetupError: the key or ``releases.toml`` cannot be used.
         ImageError: a release cannot run on this board.
     """
+    from unbrick.image.sign import sign  # noqa: PLC0415 - of the extra `system`
+
     key = key or firmware_folder() / "keys" / "development.pem"
     firmware = build_firmware(out, key=key, releases=releases, source=source, objects=objects)
     signed = SignedImages()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unbrick.errors import SetupError
-from unbrick.firmware.build import firmware_folder
+from unbrick.folders import firmware_folder
 from unbrick.image.format import (
     ImageInfo,
     check_board,

@@ -21,6 +21,7 @@ from unbrick.errors import (
     UnbrickError,
 )
 from unbrick.firmware.signed import Releases, make_releases
+from unbrick.folders import build_folder
 
 if TYPE_CHECKING:
     from unbrick.robot.reference import Reference
@@ -70,7 +71,7 @@ class Keywords:
     Args:
         engine: what runs the terminal; None: the variable ``${ENGINE}``, or in process.
         firmware: where the firmware is built, and kept between runs; None: the variable
-            ``${FIRMWARE}``, or ``build/firmware``.
+            ``${FIRMWARE}``, or :func:`unbrick.folders.build_folder`.
         timeout: how long to wait for the terminal when a keyword is not told.
         seed: of everything random on the server's side and on the link.
     """
@@ -85,7 +86,8 @@ class Keywords:
 
     @property
     def _releases(self) -> Releases:
-        folder = self._firmware or Path(variable("FIRMWARE") or "build/firmware")
+        given = variable("FIRMWARE")
+        folder = self._firmware or (Path(given) if given else build_folder())
         return releases_in(folder.absolute())
 
     @property

@@ -15,16 +15,26 @@ SOURCE = Path(__file__).parent / "c" / "devices.c"
 LIBRARY_NAME = "libdevices.so"
 
 
-def _target() -> list[str]:
-    """Any processor of this kind, and an old glibc, so that a wheel can be carried elsewhere."""
-    machine = platform.machine()
-    if platform.system() == "Linux" and machine in {"x86_64", "aarch64"}:
-        return ["-target", f"{machine}-linux-gnu.2.17", "-mcpu=baseline"]
-    return []
+MACHINES = ("x86_64", "aarch64")
+"""The processors, with Linux, that wheels are made for."""
+
+GLIBC = "2.17"
+"""The oldest C library that will do: that of manylinux2014 (PEP 599)."""
 
 
-def compile_devices(folder: Path) -> Path:
+def _target(machine: str | None) -> list[str]:
+    """Any processor of the kind, and an old glibc, so that a wheel can be carried elsewhere."""
+    if machine is None and platform.system() == "Linux" and platform.machine() in MACHINES:
+        machine = platform.machine()
+    return [] if machine is None else ["-target", f"{machine}-linux-gnu.{GLIBC}", "-mcpu=baseline"]
+
+
+def compile_devices(folder: Path, machine: str | None = None) -> Path:
     """Compile the models into ``folder`` and return the library's path.
+
+    Args:
+        folder: is made when it is not there.
+        machine: one of ``MACHINES``; by default the one that this runs on.
 
     Raises:
         RuntimeError: the compiler failed; its text is the message.
@@ -33,7 +43,7 @@ def compile_devices(folder: Path) -> Path:
     library = folder / LIBRARY_NAME
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / LIBRARY_NAME
-        command = [sys.executable, "-m", "ziglang", "cc", *_target(), "-std=c11", "-O2"]
+        command = [sys.executable, "-m", "ziglang", "cc", *_target(machine), "-std=c11", "-O2"]
         command += ["-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", "-shared", "-fPIC"]
         command += ["-s", "-o", str(fresh), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from unbrick.board import BOARD
 from unbrick.engine.child import die_with_parent, find_program, living
-from unbrick.errors import EngineError, SetupError
+from unbrick.errors import EngineError
+from unbrick.folders import renode_folder
 from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -74,21 +75,6 @@ def renode_version() -> str:
     if match is None:
         raise EngineError("Renode does not say its version", hint=f"try: {PROGRAM} --version")
     return match.group(1)
-
-
-def renode_folder() -> Path:
-    """Where the platform is: ``renode/`` of the source tree.
-
-    Raises:
-        SetupError: this package was installed without its source tree.
-    """
-    folder = Path(__file__).parents[4] / "renode"
-    if not (folder / "platform.resc").is_file():
-        raise SetupError(
-            "the Renode platform is not here",
-            hint="install Unbrick from its source tree: pip install -e .",
-        )
-    return folder
 
 
 class RenodeLink:

@@ -144,7 +144,7 @@ class LabgridPower:
             from labgrid import Environment  # noqa: PLC0415 - large, and not everybody has it
         except ImportError:
             raise MissingToolError(
-                "labgrid is not installed", hint="run: pip install labgrid"
+                "labgrid is not installed", hint="run: pip install 'unbrick[labgrid]'"
             ) from None
         try:
             self._environment = Environment(str(environment))

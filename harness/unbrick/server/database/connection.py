@@ -60,7 +60,7 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     except (SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, ImportError) and "psycopg" in reason:
-            hint = "install what is needed for PostgreSQL: pip install 'unbrick[postgresql]'"
+            hint = "run: pip install 'unbrick[postgresql]'"
         raise SetupError(f"the database cannot be opened: {reason}", hint=hint) from error
     return engine
 

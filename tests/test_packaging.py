@@ -1,0 +1,330 @@
+"""What is handed on: the source distribution, the wheels, and what each extra brings."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import unbrick
+from unbrick.cli import main as cli_main
+from unbrick.engine.inprocess.compile import GLIBC, MACHINES
+from unbrick.extras import EXTRAS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(unbrick.__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OF_A_CHECKOUT = shutil.ignore_patterns(
+    ".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", "*.so", ".*_cache", ".hypothesis"
+)
+
+MANYLINUX2014 = {
+    *("libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libc.so.6"),
+    *("libnsl.so.1", "libutil.so.1", "libpthread.so.0", "libresolv.so.2"),
+    *("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"),
+}
+"""Libraries that every system for such a wheel has (PEP 599, without those for graphics)."""
+
+ELF_MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
+
+WITHOUT_EXTRAS = f"""
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(sum(EXTRAS.values(), ()))}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+"""A ``sitecustomize`` after which imports fail as in an install without any extra."""
+
+
+def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        list(map(str, command)), capture_output=True, text=True, check=False, **options
+    )
+
+
+def build(hook: str, source: Path, out: Path, *options: str) -> Path:
+    """Call a hook of the build backend (PEP 517) as pip does, without fetching anything."""
+    out.mkdir(exist_ok=True)
+    script = (
+        "import json, sys; from setuptools import build_meta; hook, out, options = sys.argv[1:]; "
+        "getattr(build_meta, hook)(out, {'--build-option': json.loads(options)})"
+    )
+    done = run(sys.executable, "-c", script, hook, out, json.dumps(options), cwd=source)
+    assert done.returncode == 0, done.stderr
+    (made,) = out.iterdir()
+    return made
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, unpacked."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(ROOT, folder / "tree", ignore=OF_A_CHECKOUT)
+    archive = build("build_sdist", folder / "tree", folder / "dist")
+    assert run("tar", "-xf", archive, "-C", folder).returncode == 0
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="session", params=MACHINES)
+def wheel(request: pytest.FixtureRequest, sdist: Path) -> Path:
+    """The wheel for each processor, made from the source distribution, in a tree built before."""
+    stale = next(iter((sdist / "build").glob("lib*")), sdist / "build" / "lib") / "unbrick"
+    stale.mkdir(parents=True, exist_ok=True)
+    (stale / "stale.py").touch()
+    platform = f"manylinux2014_{request.param}"
+    return build("build_wheel", sdist, sdist.parent / platform, f"--plat-name={platform}")
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files, as in ``site-packages``."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_source_distribution_has_all_that_the_repository_has(sdist: Path) -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("what the repository has is only known to git, in a checkout")
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
+    ours = {name for name in listed.splitlines() if (ROOT / name).exists()}
+    made = {"PKG-INFO", "setup.cfg"}
+    there = {name for name in files_in(sdist) if not name.startswith("build/")}
+    assert {name for name in there if ".egg-info/" not in name} == ours | made
+
+
+def test_a_wheel_is_for_any_python_and_one_platform(wheel: Path, installed: Path) -> None:
+    platform = wheel.parent.name
+    assert wheel.name == f"unbrick-{unbrick.__version__}-py3-none-{platform}.whl"
+    (said,) = installed.glob("*.dist-info/WHEEL")
+    assert f"Tag: py3-none-{platform}\n" in said.read_text()
+    assert "Root-Is-Purelib: false\n" in said.read_text()
+
+
+def test_the_compiled_models_need_an_old_c_library_and_no_python(
+    wheel: Path, installed: Path
+) -> None:
+    with (installed / "unbrick" / "engine" / "inprocess" / "libdevices.so").open("rb") as stream:
+        elf = ELFFile(stream)
+        assert wheel.stem.endswith(
+            next(m for m, e in ELF_MACHINES.items() if e == elf["e_machine"])
+        )
+        needed = {tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")}
+        versions = [
+            version.name
+            for section in elf.iter_sections()
+            if isinstance(section, GNUVerNeedSection)
+            for _, library in section.iter_versions()
+            for version in library
+        ]
+    assert "libc.so.6" in needed <= MANYLINUX2014
+    for version in versions:
+        numbers = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version)
+        assert numbers, version
+        assert (int(numbers[1]), int(numbers[2])) <= tuple(map(int, GLIBC.split(".")))
+
+
+def test_a_wheel_carries_the_firmware_and_the_renode_platform(installed: Path) -> None:
+    carried = installed / "unbrick" / "_data"
+    for name in ("firmware", "renode"):
+        ours = {file for file in files_in(ROOT / name) if not file.startswith("tests/")}
+        assert files_in(carried / name) == ours
+    modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    there = {str(path.relative_to(installed / "unbrick")) for path in installed.rglob("*.py")}
+    assert there == modules
+
+
+WHERE = """
+from unbrick.folders import build_folder, firmware_folder, renode_folder
+print(firmware_folder(), renode_folder(), build_folder(), sep="\\n")
+"""
+
+
+def where(folder: Path, package: Path, **variables: str) -> list[str]:
+    """What an Unbrick that lies in ``package`` uses, in the current folder ``folder``."""
+    given = {n: v for n, v in os.environ.items() if not n.startswith("UNBRICK_")}
+    environment = {**given, "PYTHONPATH": str(package), **variables}
+    return run(sys.executable, "-c", WHERE, cwd=folder, env=environment).stdout.splitlines()
+
+
+def test_an_installed_unbrick_builds_what_it_carries_in_the_cache(
+    installed: Path, tmp_path: Path
+) -> None:
+    carried = installed / "unbrick" / "_data"
+    firmware, renode, built = where(tmp_path, installed, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert [firmware, renode] == [str(carried / "firmware"), str(carried / "renode")]
+    assert Path(built).parent == tmp_path / "cache" / "unbrick" / "firmware"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unbrick_in_a_checkout_builds_its_sources_in_the_current_folder(tmp_path: Path) -> None:
+    firmware, renode, built = where(tmp_path, ROOT / "harness")
+    assert [firmware, renode] == [str(ROOT / "firmware"), str(ROOT / "renode")]
+    assert built == "build/firmware"
+
+
+def test_sources_of_ones_own_are_built_in_the_current_folder(
+    installed: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(ROOT / "firmware", tmp_path / "own")
+    firmware, _, built = where(tmp_path, installed, UNBRICK_FIRMWARE=str(own))
+    assert [firmware, built] == [str(own), "build/firmware"]
+
+
+def third_party_imports() -> set[str]:
+    """Every package that the harness imports, anywhere in its code."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"tomllib", "unbrick"}
+
+
+def brought_by(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def test_each_import_is_of_a_package_that_is_always_there_or_of_a_known_extra() -> None:
+    base = brought_by(PROJECT["dependencies"])
+    extras = {name: brought_by(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+    distributions = {"labgrid": ["labgrid"], "tomli": ["tomli"], **packages_distributions()}
+    known = {package: extra for extra, packages in EXTRAS.items() for package in packages}
+    # Pytest loads our plugin, if it is there, and mypy looks into `typing_extensions`.
+    for package in third_party_imports() - {"pytest", "typing_extensions"}:
+        names = {canonicalize_name(name) for name in distributions[package]}
+        if package in known:
+            assert names & extras[known[package]], f"{known[package]} does not bring {package}"
+            assert not names & base, f"{package} is always there"
+        else:
+            assert names & base, f"nothing brings {package}"
+    assert set(known) <= third_party_imports() | {"psycopg", "python_multipart"}  # by others
+
+
+def test_every_command_is_known_without_its_module() -> None:
+    for module, names in cli_main._MODULES.items():
+        assert {command.name for command in import_module(module).COMMANDS} == set(names)
+
+
+@pytest.fixture
+def without_extras(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process for which no extra is installed."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_EXTRAS)
+    return {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["image", "--help"]])
+def test_what_needs_no_extra_works_without_one(
+    arguments: list[str], without_extras: dict[str, str]
+) -> None:
+    done = run(sys.executable, "-m", "unbrick.cli", *arguments, env=without_extras)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_campaigns_engines_and_reports_need_no_extra(without_extras: dict[str, str]) -> None:
+    bench = (
+        "campaign.run",
+        "engine.inprocess",
+        "engine.qemu",
+        "engine.renode",
+        "engine.inprocess.gdbstub",
+    )
+    bench += ("engine.serial", "bench.bench", "console.session", "restore.port", "report.html")
+    imports = "; ".join(f"import unbrick.{name}" for name in bench)
+    done = run(sys.executable, "-c", imports, env=without_extras)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["hil-test"],
+        ["up", "--demo"],
+        ["run", "--help"],
+        ["--config", "here.toml", "server", "start", "--http-port", "1"],
+        ["firmware", "build"],
+    ],
+)
+def test_a_command_whose_extra_is_missing_says_which(
+    arguments: list[str], without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "here.toml").write_text('database = "x"\n[server]\ncoap-port = 7000\n')
+    done = run(sys.executable, "-m", "unbrick.cli", *arguments, env=without_extras, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"unbrick: this needs the package \w+, which is not installed. "
+        r"Run: pip install 'unbrick\[system\]'\n",
+        done.stderr,
+    )
+
+
+def test_a_fixture_whose_extra_is_missing_says_which(
+    without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "test_user.py").write_text("def test_it(unbrick_system):\n    pass\n")
+    options = ("-p", "no:cacheprovider", "-p", "no:randomly", "--rootdir", tmp_path)
+    done = run(sys.executable, "-m", "pytest", *options, env=without_extras, cwd=tmp_path)
+    assert "which is not installed (run: pip install 'unbrick[system]')" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def needed(requirement: Requirement, found: set[str]) -> set[str]:
+    """The names of all that an installed package with its extras needs here."""
+    name = canonicalize_name(requirement.name)
+    for extra in ("", *sorted(requirement.extras)):
+        if f"{name}[{extra}]" in found:
+            continue
+        found.add(f"{name}[{extra}]")
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            lines = []
+        for further in map(Requirement, lines):
+            if further.marker is None or further.marker.evaluate({"extra": extra}):
+                needed(further, found)
+    return {entry.partition("[")[0] for entry in found}
+
+
+def test_the_set_up_pins_all_that_it_installs_and_nothing_of_the_measurements() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    set_up, measurements = (
+        {
+            canonicalize_name(pin[1])
+            for pin in re.finditer(r"^([\w.-]+)==[\w.]+ *(?:;.*)?$", section, re.MULTILINE)
+        }
+        for section in re.split("^# .*`make bench`.*$", text, flags=re.MULTILINE)
+    )
+    installed = needed(Requirement("unbrick[dev]"), set()) - {"unbrick"}
+    assert installed <= set_up
+    assert not installed & measurements
+    assert "detools" in measurements
