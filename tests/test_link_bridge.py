@@ -156,6 +156,37 @@ def test_the_bridge_calls_a_modem_and_calls_again_when_it_hangs_up() -> None:
     run(test)
 
 
+def test_a_bridge_that_is_told_to_end_while_the_modem_hangs_up_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The connection takes a while to close, and that is when the bridge is told."""
+
+    async def test() -> None:
+        hanging_up = asyncio.Event()
+
+        async def closes_slowly(_writer: asyncio.StreamWriter) -> None:
+            hanging_up.set()
+            await asyncio.Event().wait()
+
+        async def modem(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        monkeypatch.setattr(asyncio.StreamWriter, "wait_closed", closes_slowly)
+        listener = await asyncio.start_server(modem, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        bridge = Bridge(f"tcp:127.0.0.1:{port}", ("127.0.0.1", 9))
+        await bridge.start()
+        waits = asyncio.create_task(bridge.wait())
+        await hanging_up.wait()
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        await bridge.close()
+        listener.close()
+
+    run(test)
+
+
 def test_a_pseudo_terminal_is_a_modem_too() -> None:
     async def test() -> None:
         server = await udp_server()

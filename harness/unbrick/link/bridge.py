@@ -248,7 +248,7 @@ class Bridge:
             await session.run(reader, self._server)
         finally:
             writer.close()
-            with contextlib.suppress(OSError, asyncio.CancelledError):
+            with contextlib.suppress(OSError):  # But not the cancellation: it would go on.
                 await writer.wait_closed()
 
 
