@@ -377,7 +377,7 @@ def test_a_death_of_the_server_can_be_replayed(firmware: Path) -> None:
 
 
 def test_deaths_of_the_server_are_measured_and_kept(firmware: Path, tmp_path: Path) -> None:
-    words = ["campaign", "commandedforged", "--preset", "quick", "--firmware", str(firmware)]
+    words = ["campaign", "commandedforged", "--jobs", "1", "--firmware", str(firmware)]
     measured = CliRunner().invoke(cli, [*words, "--coverage", "--json"])
     assert measured.exit_code == 0, measured.output
     lines = json.loads(measured.stdout)["coverage"]

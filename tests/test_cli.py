@@ -16,7 +16,7 @@ from unbrick.cli.main import cli, one_line
 from unbrick.errors import ImageError, RestoreError, ToolBrokenError, UnbrickError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -40,6 +40,31 @@ def test_version_and_help() -> None:
     assert "Exit codes" in done.output
     for name in ("firmware", "image", "restore"):
         assert name in done.output
+
+
+def commands(
+    command: click.Command, context: click.Context
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """A command and all below it, with what one types for it."""
+    yield context.command_path, command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from commands(below, click.Context(below, parent=context, info_name=name))
+
+
+def test_help_fits_a_window_of_80_columns_and_nothing_in_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = list(commands(cli, click.Context(cli, info_name="unbrick")))
+    assert len(found) > 40
+    for path, command, context in found:
+        lines = command.get_help(context).splitlines()
+        usage = lines.pop(0)
+        assert [line for line in lines if line.endswith("...")] == [], path
+        assert max(map(len, [usage, *lines])) <= 80, path
 
 
 @pytest.mark.parametrize(

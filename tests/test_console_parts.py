@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,15 +12,19 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from unbrick.board import BOARD
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
-from unbrick.console.nor_picture import SHADES, nor_picture
+from unbrick.console.nor_picture import CELL, SHADES, nor_picture, picture_notes
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import CONGESTED, Output, Screen
 from unbrick.console.typist import BURST, PATIENCE, STRANGER, Typist
 from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
+from unbrick.firmware.signed import Releases
+from unbrick.image.factory import factory_image
 
 PROMPT = b"\r\n> "
 
@@ -444,3 +450,25 @@ def test_the_picture_shows_what_is_written_and_what_has_changed() -> None:
     assert "reverse" not in repr(second)
     what = [str(cell) for cell in nor_picture(full).columns[3].cells]
     assert what == ["", "blank"]
+
+
+def test_the_picture_fits_a_window_of_80_columns_whatever_is_in_the_nor(
+    unbrick_releases: Releases,
+) -> None:
+    """As after a rewrite that was interrupted: a long reason takes nothing from the picture."""
+    part = BOARD.partition("application")
+    for image in (b"", unbrick_releases.signed["1.1.0"]):
+        nor = bytearray(factory_image(unbrick_releases.boot, image, "UB-000001"))
+        if image:
+            nor[part.offset : part.offset + CELL] = b"\xff" * CELL  # the first erase
+        console = Console(width=80, file=io.StringIO())
+        with console.capture() as shown:
+            console.print(nor_picture(bytes(nor)))
+        lines = shown.get().splitlines()
+        assert len(lines) == 2 + BOARD.nor.modelled // BOARD.nor.block_size
+        assert not [line for line in lines if "…" in line]
+        assert re.match(r"0x100000 application [·░▒▓█]{32} (blank|see below) *$", lines[6])
+        assert re.match(r"0x3c0000 spare       ·{32} *$", lines[-1])
+    (note,) = picture_notes(bytes(nor))
+    assert re.match(r"application: not an image: .{20,}", note)
+    assert max(map(len, picture_notes(bytes(nor)))) > 40

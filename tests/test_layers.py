@@ -23,7 +23,7 @@ LAYERS = (
     {"wire", "image", "delta"},
     {"board"},
     {"flash", "folders", "extras"},
-    {"lock"},
+    {"lock", "screen"},
     {"errors", "patience"},
 )
 

@@ -109,6 +109,7 @@ def test_a_place_where_nothing_can_be_locked_is_said(tmp_path: Path) -> None:
         (("console", "--nor"), "terminal.nor"),
         (("hil-test", "--keep"), "kept"),
         (("up", "--state"), "state"),
+        (("campaign", "phonebook", "--out"), "found"),
         (("server", "start", "--coap-port", 0, "--http-port", 0, "--database"), "server.db"),
         (("center", "start", "--port", 0, "--accounts"), "center.db"),
     ],

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from unbrick.board import BOARD
 from unbrick.reference.invariants import INVARIANTS
+from unbrick.reference.scenario import SCENARIOS
 from unbrick.report.formats import junit, sarif
 from unbrick.report.html import html
 from unbrick.report.model import (
@@ -87,12 +88,13 @@ def campaign(*scenarios: ScenarioReport) -> CampaignReport:
     )
 
 
+INTERRUPTED = replace(scenario(GOOD, closed=False), cut_short="it was interrupted")
 HEALTHY = campaign(scenario(GOOD, RESTORED))
 BROKEN = campaign(scenario(GOOD, RESTORED, BAD, WORSE))
 
 
-def text_of(report: CampaignReport) -> str:
-    console = Console(width=120, record=True, file=None, quiet=False)
+def text_of(report: CampaignReport, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=None, quiet=False)
     with console.capture() as said:
         console.print(summary(report))
     return said.get()
@@ -103,8 +105,9 @@ def text_of(report: CampaignReport) -> str:
     [
         (HEALTHY, 0, "no number of power cuts"),
         (BROKEN, 1, "2 violations, first staged/7"),
-        (campaign(scenario(GOOD, closed=False)), 0, "not run to its end"),
-        (campaign(), 0, "not run to its end"),
+        (campaign(scenario(GOOD, closed=False)), 0, "within the preset quick; full"),
+        (campaign(INTERRUPTED), 0, "no violation found before the search was interrupted"),
+        (campaign(), 0, "nothing was searched"),
         (campaign(scenario(GOOD), scenario(BAD)), 1, "1 violation, first"),
         (campaign(scenario(GOOD), replace(scenario(GOOD, closed=False), links=3)), 0, "bricks"),
     ],
@@ -112,6 +115,17 @@ def text_of(report: CampaignReport) -> str:
 def test_the_verdict(report: CampaignReport, code: int, words: str) -> None:
     assert report.exit_code == code
     assert words in report.verdict
+
+
+def test_the_summary_fits_a_window_of_80_columns_and_cuts_no_name() -> None:
+    names = [f"{name}~" for name in SCENARIOS]
+    found = replace(scenario(GOOD, closed=False), states=1_234_567, transitions=12_345_678)
+    text = text_of(campaign(*(replace(found, name=name) for name in names), INTERRUPTED), 80)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in text
+    assert [line.split()[0] for line in lines[2 : 2 + len(names)]] == names
+    assert "Searched in part: it was interrupted (staged)" in text
 
 
 def test_all_reports_name_the_same_violations_fewest_faults_first() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pexpect
 import pytest
 from patience import PATIENCE_S, until
 from pexpect import fdpexpect
@@ -135,12 +139,78 @@ def test_the_second_start_goes_on_with_what_there_is(folder: Path) -> None:
         with Running("up", "--demo") as everything:
             everything.wait_for("up: ready")
             url = everything.wait_for(r"server +(http://\S+), coap://")[1]
-            assert ("password" in "".join(everything.output)) is (time_ == "first")
+            said_now = "(said only now)" in "".join(everything.output)
+            assert said_now is (time_ == "first")
             seen = until(lambda url=url: registered(url))[0]["first_seen"]
             if time_ == "first":
                 before = seen
             assert everything.end() == 0
     assert seen == before
+
+
+def command_after(everything: Running, line: str) -> str:
+    """The command that is said after a line, to be pasted."""
+    return everything.wait_for(rf"{re.escape(line)}\n  (\S.*)\n")[1]
+
+
+def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folder: Path) -> None:
+    fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb"}
+    with Running("up", "--demo") as everything:
+        everything.wait_for("up: ready")
+        url = everything.wait_for(r"server +(http://\S+), coap://")[1]
+        until(lambda: registered(url))
+        orders = command_after(everything, "Orders to the server, for example:")
+        done = subprocess.run(
+            ["sh", "-c", orders], env=fresh, capture_output=True, text=True, check=True
+        )
+        assert re.search(r"^T-77 .* 1\.0\.0\+0 ", done.stdout, re.MULTILINE)
+        console = command_after(
+            everything, "The terminal's console (Enter brings its prompt, Ctrl-] leaves):"
+        )
+        user = pexpect.spawn("sh", ["-c", console], env=fresh, encoding="utf-8", timeout=PATIENCE_S)
+        user.expect_exact("--- Miniterm on unbrick-state/wire")
+        user.send("\r")
+        user.expect_exact("> ")
+        user.send("id\r")
+        user.expect_exact("T-77")
+        user.send("\x1d")
+        user.expect(pexpect.EOF)
+        assert max(map(len, "".join(everything.output).splitlines())) <= 80 + 2 * len(sys.prefix)
+        assert everything.end() == 0
+    with Running("up", "--demo") as everything:
+        everything.wait_for("up: ready")
+        page = everything.wait_for(r"center +(http://\S+)\n")[1]
+        change = command_after(everything, "  if you have it no more, this asks for a new one:")
+        typed = "three or four\n" * 2
+        subprocess.run(["sh", "-c", change], env=fresh, input=typed, text=True, check=True)
+        with closing(httpx.Client(base_url=page, trust_env=False)) as browser:
+            answer = browser.post("/sign-in", data={"name": "clerk", "password": "three or four"})
+            assert answer.status_code == 303
+        assert everything.end() == 0
+
+
+def test_everything_is_in_one_folder_that_git_ignores(folder: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is missing (apt install git)")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    with Running("up", "--demo") as everything:
+        everything.wait_for("up: ready")
+        assert everything.end() == 0
+    assert {path.name for path in folder.iterdir()} == {".git", "unbrick.toml", "unbrick-state"}
+    command = ["git", "status", "--porcelain"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "?? unbrick.toml\n"
+    assert "Ada Lovelace" in unbrick("subscriber", "list").stdout, "other commands look there, too"
+    assert "engineer" in unbrick("center", "operators").stdout
+
+
+def test_another_state_folder_has_everything(folder: Path) -> None:
+    with Running("up", "--demo", "--state", "elsewhere") as everything:
+        everything.wait_for("up: ready")
+        assert everything.end() == 0
+    assert {path.name for path in folder.iterdir()} == {"unbrick.toml", "elsewhere"}
+    there = ("--database", Path("elsewhere", "server.db"))
+    assert "Ada Lovelace" in unbrick("subscriber", "list", *there).stdout
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ class Settings:
         upgrade: how a call upgrades a terminal, if it can be so; one of ``WAYS``.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8090
-    server_url: str = "http://127.0.0.1:8080"
-    database: str = "unbrick-server.db"
-    accounts: str = "unbrick-center.db"
+    host: str
+    port: int
+    server_url: str
+    database: str
+    accounts: str
     menu: Path = DEFAULT
     certificate: Path | None = None
     key: Path | None = None

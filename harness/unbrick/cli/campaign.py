@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unbrick.campaign.case import CaseId
@@ -28,6 +28,7 @@ from unbrick.engine.inprocess.gdbstub import (
 )
 from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
 from unbrick.firmware.signed import make_releases
+from unbrick.lock import owned
 from unbrick.reference.scenario import SCENARIOS, find_scenario
 from unbrick.reference.target import find_target
 from unbrick.report.formats import junit, sarif
@@ -40,9 +41,12 @@ from unbrick.report.model import (
     versions,
 )
 from unbrick.report.summary import summary
+from unbrick.screen import open_screen, open_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console
 
     from unbrick.campaign.search import Result
     from unbrick.campaign.target import ReplayedSession, Target
@@ -121,7 +125,7 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     return releases
 
 
-@click.command()
+@click.command(short_help="Cut the power everywhere, and see what comes of it.")
 @click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
 @click.option(
     "--preset",
@@ -132,7 +136,9 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     "exhaustive: as full, and every state that counts as known is run all the same.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes to use."
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes to use.  [default: one for each core that this may use]",
 )
 @click.option(
     "--out",
@@ -159,7 +165,7 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
 def campaign(
     scenarios: tuple[str, ...],
     preset: str,
-    jobs: int,
+    jobs: int | None,
     out: Path | None,
     links: int,
     *,
@@ -178,11 +184,14 @@ def campaign(
     2 the call or the set-up is wrong, 3 unbrick itself is broken.
     """
     _check_names(scenarios)
-    status = Console(stderr=True, highlight=False)
-    if coverage and jobs > 1:
+    status = open_status()
+    if coverage and jobs not in {None, 1}:
         raise SetupError("coverage is measured in one process", hint="leave out --jobs")
+    if jobs is None:
+        jobs = 1 if coverage else len(os.sched_getaffinity(0))
     if out is not None:
         _make_folder(out)
+        click.get_current_context().with_resource(owned(out, hint="give another --out"))
     releases = _build(firmware, scenarios or tuple(SCENARIOS), status)
     targets = [find_target(name, releases) for name in scenarios or SCENARIOS]
     digests = targets[0].programs
@@ -270,7 +279,7 @@ def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json:
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(summary(report))
+        open_screen().print(summary(report))
 
 
 _COLOURS = {"power": "bold", "nor": "yellow", "radio": "cyan", "server": "magenta"}
@@ -302,7 +311,7 @@ def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: 
             status.print(str(error))
 
 
-@click.command("replay")
+@click.command("replay", short_help="Run one case of a campaign again.")
 @click.argument("case_id", metavar="CASE-ID")
 @click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
 @click.option(
@@ -341,7 +350,7 @@ def replay_command(
     """
     case = CaseId.parse(case_id)
     find_scenario(case.scenario)
-    status = Console(stderr=True, highlight=False)
+    status = open_status()
     with status.status("building the firmware"):
         releases = make_releases(firmware)
     target = find_target(case.scenario, releases)
@@ -361,7 +370,7 @@ def replay_command(
         sessions = replay(target, engine, case)
     if port is not None:
         _debug(target, releases, case, port, status)
-    screen = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    screen = open_screen()
     for session in sessions if every else sessions[-1:]:
         _show(session, target, screen)
     if waveform is not None:

@@ -7,46 +7,37 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from unbrick.center.calls.menu import DEFAULT
 from unbrick.center.operators.accounts import Passwords, Permission, add_operator, may
 from unbrick.center.operators.database import SqlAccounts
 from unbrick.center.operators.records import Deed, Entry, Role
-from unbrick.cli.options import owned_database, server_url_option
+from unbrick.cli.options import (
+    accounts_option,
+    database_option,
+    owned_database,
+    ready,
+    server_url_option,
+)
 from unbrick.errors import SetupError
+from unbrick.screen import Column, FittedTable, open_screen
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
-_accounts_option = click.option(
-    "--accounts",
-    envvar="UNBRICK_CENTER_ACCOUNTS",
-    default="unbrick-center.db",
-    show_default=True,
-    help="Database of operators: an SQLite file, or an SQLAlchemy URL.",
-)
 
-
-@click.group()
+@click.group(short_help="Run the customer center.")
 def center() -> None:
     """Run the customer center: calls, text messages, and the page for operators."""
 
 
-@center.command("start")
+@center.command("start", short_help="Start the customer center.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="TCP; 0: any."
 )
 @server_url_option
-@click.option(
-    "--database",
-    default="unbrick-server.db",
-    show_default=True,
-    help="The user database, which the server has, too.",
-)
-@_accounts_option
+@database_option("The user database, which the server has, too.")
+@accounts_option
 @click.option("--menu", type=_FILE, default=DEFAULT, help="What callers hear, a YAML file.")
 @click.option("--certificate", type=_FILE, help="Certificate for HTTPS, PEM.")
 @click.option("--key", type=_FILE, help="Its private key, PEM.")
@@ -85,16 +76,16 @@ def center_start(
     """
     from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
 
-    places = (host, port, server_url, database, accounts, menu, certificate, key)
+    places = (host, port, server_url, ready(database), accounts, menu, certificate, key)
     settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
     with owned_database(accounts, "--accounts"):
         asyncio.run(serve(settings))
 
 
-@center.command("add-operator")
+@center.command("add-operator", short_help="Make an account, or give a new password.")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
-@_accounts_option
+@accounts_option
 def center_add_operator(name: str, role: str, accounts: str) -> None:
     """Make an account for NAME, or give it another role and password.
 
@@ -103,7 +94,7 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
     sees what was done, and does nothing.
     """
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    store = SqlAccounts(accounts)
+    store = SqlAccounts(ready(accounts))
     try:
         add_operator(store, Passwords(), name, Role(role), password, time.time())
     finally:
@@ -111,12 +102,12 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
     click.echo(f"{name} may sign in as {role}")
 
 
-@center.command("remove-operator")
+@center.command("remove-operator", short_help="Take an account away, at once.")
 @click.argument("name")
-@_accounts_option
+@accounts_option
 def center_remove_operator(name: str, accounts: str) -> None:
     """Take NAME's account away, at once; what they did stays in the log."""
-    store = SqlAccounts(accounts)
+    store = SqlAccounts(ready(accounts))
     try:
         if store.operator(name) is None:
             raise SetupError(
@@ -130,10 +121,10 @@ def center_remove_operator(name: str, accounts: str) -> None:
 
 
 @center.command("operators")
-@_accounts_option
+@accounts_option
 def center_operators(accounts: str) -> None:
     """List the operators, and what each may do."""
-    store = SqlAccounts(accounts)
+    store = SqlAccounts(ready(accounts))
     try:
         operators = store.operators()
     finally:
@@ -141,11 +132,16 @@ def center_operators(accounts: str) -> None:
     if not operators:
         click.echo("there are no operators, `unbrick center add-operator` makes one")
         return
-    table = Table("name", "role", "may", box=None)
-    for operator in operators:
-        able = ", ".join(item.value for item in Permission if may(operator, item))
-        table.add_row(escape(operator.name), operator.role.value, able)
-    Console().print(table)
+    rows = [
+        (
+            operator.name,
+            operator.role.value,
+            ", ".join(item.value for item in Permission if may(operator, item)),
+        )
+        for operator in operators
+    ]
+    columns = (Column("name"), Column("role"), Column("may", wraps=True))
+    open_screen().print(FittedTable(columns, rows))
 
 
 COMMANDS: list[click.Command] = [center]

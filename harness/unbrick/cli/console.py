@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from unbrick.cli.options import firmware_option
 from unbrick.cli.run import (
@@ -27,6 +26,7 @@ from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import HeldPty, Session, WireView
 from unbrick.console.typist import Typist
 from unbrick.engine.inprocess.gdbstub import gdb_command
+from unbrick.screen import open_status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
 
 
-@click.command()
+@click.command(short_help="Sit at a terminal's console.")
 @engine_option
 @firmware_option
 @nor_option
@@ -77,7 +77,7 @@ def console(
 
     What a pipe has typed is typed no faster than the terminal answers, and ends this.
     """
-    releases = build_releases(firmware, Console(stderr=True))
+    releases = build_releases(firmware, open_status())
     keyboard = sys.stdin.fileno()
     person = sys.stdin.isatty()
     raw = person and not pty

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
@@ -28,6 +26,7 @@ from unbrick.image.format import (
     warnings,
 )
 from unbrick.image.hexfile import read_image, to_hex
+from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _HEX_NAMES = {".hex", ".ihex"}
@@ -58,7 +57,7 @@ def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     from unbrick.firmware.build import size_report  # noqa: PLC0415 - needs the compiler
     from unbrick.firmware.signed import make_releases  # noqa: PLC0415 - likewise
 
-    with Console(stderr=True).status("compiling the firmware"):
+    with open_status().status("compiling the firmware"):
         releases = make_releases(output, key)
     images: dict[str, str] = {}
     for version, data in releases.signed.items():
@@ -188,7 +187,7 @@ def image_sign(binary: Path, output: Path, **values: Any) -> None:
         click.echo(f"warning: {text}", err=True)
 
 
-@image.command("convert")
+@image.command("convert", short_help="Convert between Intel HEX and binary.")
 @click.argument("source", type=_FILE)
 @click.argument("target", type=_FILE)
 def image_convert(source: Path, target: Path) -> None:
@@ -199,7 +198,7 @@ def image_convert(source: Path, target: Path) -> None:
     click.echo(f"{target}: {info.name} {info.version}, {info.size} bytes")
 
 
-@image.command("factory")
+@image.command("factory", short_help="Make the contents of a new terminal's NOR.")
 @_out_option
 @click.option("--boot", type=_FILE, required=True, help="Flat binary of the bootloader.")
 @click.option("--application", type=_FILE, help="Signed image; without it there is none.")
@@ -236,12 +235,17 @@ def image_map(nor: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**found, "blocks": [asdict(block) for block in blocks]}, indent=2))
         return
-    table = Table("offset", "partition", "used", "SHA-256", box=None)
-    for block in blocks:
-        used = f"{block.used} of {block.size}" if block.used else "blank"
-        digest = block.digest[:_DIGEST_SHOWN]
-        table.add_row(f"0x{block.offset:06x}", block.partition, used, digest)
-    Console().print(table)
+    rows = [
+        (
+            f"0x{block.offset:06x}",
+            block.partition,
+            f"{block.used} of {block.size}" if block.used else "blank",
+            block.digest[:_DIGEST_SHOWN],
+        )
+        for block in blocks
+    ]
+    columns = [Column(heading) for heading in ("offset", "partition", "used", "SHA-256")]
+    open_screen().print(FittedTable(columns, rows))
     for name, value in found.items():
         click.echo(f"{name}: {value}")
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from unbrick.errors import SetupError
 from unbrick.folders import build_folder
 from unbrick.lock import owned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unbrick.extras import MissingExtraError
+
+_Command = TypeVar("_Command", bound="Callable[..., object]")
+
+STATE = Path("unbrick-state")
+"""The folder for what a system keeps, unless options say otherwise."""
+
+SERVER_DATABASE = STATE / "server.db"
+ACCOUNTS = STATE / "center.db"
 
 firmware_option = click.option(
     "--firmware",
@@ -33,6 +44,57 @@ server_url_option = click.option(
 )
 
 
+def database_option(help_text: str) -> Callable[[_Command], _Command]:
+    """``--database``: the user database, which the server and the center share."""
+    return click.option(
+        "--database", default=str(SERVER_DATABASE), show_default=True, help=help_text
+    )
+
+
+accounts_option = click.option(
+    "--accounts",
+    envvar="UNBRICK_CENTER_ACCOUNTS",
+    default=str(ACCOUNTS),
+    show_default=True,
+    help="Database of operators: an SQLite file, or an SQLAlchemy URL.",
+)
+
+
+def make_state_folder(folder: Path, hint: str) -> None:
+    """Make the state folder, if it is missing. Git ignores what is in it.
+
+    Raises:
+        SetupError: it cannot be made.
+    """
+    try:
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            (folder / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be made: {error.strerror}", hint=hint) from error
+
+
+def ready(database: str) -> str:
+    """A database as an option has it; the state folder is made when it is in there."""
+    if Path(database).parent == STATE:
+        make_state_folder(STATE, hint="choose another place for the database")
+    return database
+
+
+def words_for(program: str) -> list[str]:
+    """How a person begins a command with a program of this environment, in the folder here.
+
+    Its name does where the shell finds it by that; else it needs its path.
+    """
+    own = Path(sys.executable).with_name(program)
+    if program == "unbrick" and not own.exists():
+        return [*words_for(Path(sys.executable).name), "-m", "unbrick.cli"]
+    found = shutil.which(program)
+    if found is not None and Path(found).absolute() == own:
+        return [program]
+    return [str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)]
+
+
 @contextmanager
 def owned_database(database: str, option: str) -> Iterator[None]:
     """Own the file of an SQLite database while the block runs; others than ours may use it, too.
@@ -48,7 +110,7 @@ def owned_database(database: str, option: str) -> Iterator[None]:
     """
     from unbrick.server.database.connection import sqlite_file  # noqa: PLC0415 - slow to import
 
-    file = sqlite_file(database)
+    file = sqlite_file(ready(database))
     if file is None or not file.parent.is_dir():  # Opening it will say what is wrong.
         yield
         return

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -23,7 +22,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.text import Text
 
 from unbrick.board.description import BOARD
 from unbrick.errors import RestoreError, SetupError
@@ -32,9 +31,12 @@ from unbrick.restore.checked import check_file
 from unbrick.restore.port import Fleet, Options, Outcome, Restoration, machine_ports
 from unbrick.restore.record import Record, default_record, entry_of, read_record
 from unbrick.restore.words import PROMPT, READ_BACK
+from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOOK_EVERY = 0.1  # Seconds between two looks at the ports.
@@ -55,7 +57,7 @@ _record_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
-@click.command("restore")
+@click.command("restore", short_help="Restore a terminal over the wire.")
 @click.argument("ports", metavar="[PORT]...", nargs=-1)
 @click.argument("file", metavar="IMAGE", type=_FILE)
 @click.option("--all", "every", is_flag=True, help="Every port of this machine, at once.")
@@ -108,7 +110,7 @@ def restore(
     """
     image = check_file(file, key)
     kept = Record(record or default_record(os.environ))
-    status = Console(stderr=True, highlight=False)
+    status = open_status()
     if not image.verified:
         status.print("the signature is checked by the terminal alone: give --key", style="yellow")
     named = list(dict.fromkeys(ports))
@@ -291,19 +293,25 @@ def _success(restoration: Restoration) -> str:
 
 
 def _table(restorations: Sequence[Restoration]) -> None:
-    table = Table("port", "terminal", "result", "transfers", "what was seen", box=None)
+    rows = []
     for restoration in restorations:
         apparatus, outcome = restoration.apparatus, restoration.outcome
         seen = str(restoration.error) if restoration.error else _runs(restoration)
         style = "green" if outcome in _GOOD else "red" if outcome is Outcome.FAILED else "yellow"
-        table.add_row(
-            escape(restoration.port),
-            escape(apparatus.terminal.serial) if apparatus and apparatus.terminal else "",
-            f"[{style}]{outcome.value}[/]",
-            str(restoration.transfers),
-            escape(seen),
+        rows.append(
+            (
+                restoration.port,
+                apparatus.terminal.serial if apparatus and apparatus.terminal else "",
+                Text(outcome.value, style=style),
+                str(restoration.transfers),
+                seen,
+            )
         )
-    Console(width=None if Console().is_terminal else 160, highlight=False).print(table)
+    columns = (
+        *(Column("port"), Column("terminal"), Column("result")),
+        *(Column("transfers", dispensable=True), Column("what was seen", wraps=True)),
+    )
+    open_screen().print(FittedTable(columns, rows))
 
 
 def _end(restorations: Sequence[Restoration], named: set[str]) -> None:
@@ -333,7 +341,7 @@ def _end(restorations: Sequence[Restoration], named: set[str]) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="List the restorations so far.")
 @click.option("--serial", help="Only of this terminal.")
 @_record_option
 @_json_option
@@ -347,21 +355,25 @@ def restorations(serial: str | None, record: Path | None, *, as_json: bool) -> N
     elif not wanted:
         click.echo(f"no restorations are recorded in {path}")
     else:
-        table = Table(
-            "ended", "terminal", "image", "digest", "result", "transfers", "s", "why", box=None
+        columns = (
+            *(Column("ended"), Column("terminal"), Column("image"), Column("result")),
+            *(Column(name, dispensable=True) for name in ("digest", "transfers", "s")),
+            Column("why", wraps=True),
         )
-        for entry in wanted:
-            table.add_row(
-                escape(entry.ended),
-                escape(entry.serial or entry.port),
-                escape(f"{entry.software} {entry.version}"),
-                escape(entry.digest[:16]),
-                escape(entry.outcome),
+        rows = [
+            (
+                entry.ended,
+                entry.serial or entry.port,
+                f"{entry.software} {entry.version}",
+                entry.outcome,
+                entry.digest[:16],
                 str(entry.transfers),
                 f"{entry.seconds:.0f}",
-                escape(entry.error or entry.reason),
+                entry.error or entry.reason,
             )
-        Console(width=None if Console().is_terminal else 160, highlight=False).print(table)
+            for entry in wanted
+        ]
+        open_screen().print(FittedTable(columns, rows))
     if unreadable := entries.count(None):
         click.echo(f"unbrick: {unreadable} lines of {path} are no entries", err=True)
 

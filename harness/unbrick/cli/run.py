@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from unbrick.bench.bench import Bench
 from unbrick.cli.options import firmware_option
@@ -30,9 +28,12 @@ from unbrick.firmware.signed import make_releases
 from unbrick.image.factory import KEY_SIZE, factory_image
 from unbrick.lock import owned
 from unbrick.reference.hil import HilTest
+from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.console import Console
 
     from unbrick.engine.base import Engine, Line
     from unbrick.engine.ports import Port
@@ -169,7 +170,7 @@ def open_port(line: Line, where: str) -> tuple[Port, str]:
     return tcp, f"tcp:{tcp.address}"
 
 
-@click.command()
+@click.command(short_help="Run a terminal, its serial lines as ports.")
 @engine_option
 @firmware_option
 @nor_option
@@ -191,7 +192,7 @@ def run(
     Connect the bridge to the modem (`unbrick bridge --modem …`), and picocom, `unbrick restore` or
     `sb` to the wire.
     """
-    status = Console(stderr=True)
+    status = open_status()
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -216,7 +217,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-@click.command("hil-test")
+@click.command("hil-test", short_help="Play the whole system once, with checks.")
 @engine_option
 @firmware_option
 @click.option("--verbose", "-v", is_flag=True, help="Show everything the terminal says.")
@@ -235,7 +236,7 @@ def hil_test(
     when all passed, 1 when the terminal failed one.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
-    status = Console(stderr=True, highlight=False)
+    status = open_status()
     releases = build_releases(firmware, status)
     steps: list[Step] = []
     echo = (lambda data: _write_all(2, data)) if verbose else None
@@ -264,17 +265,21 @@ def hil_test(
 
 
 def _show(steps: list[Step], engine: str) -> None:
-    table = Table(title=f"Unbrick HIL test, engine {engine}", title_justify="left")
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("step")
-    table.add_column("result")
-    table.add_column("s", justify="right")
-    table.add_column("what was seen", overflow="fold")
-    for number, step in enumerate(steps, 1):
-        result = "[green]passed[/]" if step.passed else "[bold red]FAILED[/]"
-        detail = escape(step.detail)
-        table.add_row(str(number), step.name, result, f"{step.seconds:.1f}", detail)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    columns = (
+        *(Column("#", justify="right"), Column("step", wraps=True), Column("result")),
+        *(Column("s", justify="right", dispensable=True), Column("what was seen", wraps=True)),
+    )
+    rows = [
+        (
+            str(number),
+            step.name,
+            Text("passed", "green") if step.passed else Text("FAILED", "bold red"),
+            f"{step.seconds:.1f}",
+            step.detail,
+        )
+        for number, step in enumerate(steps, 1)
+    ]
+    open_screen().print(FittedTable(columns, rows, f"Unbrick HIL test, engine {engine}"))
 
 
 COMMANDS: list[click.Command] = [run, hil_test]

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,13 +19,13 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
 
-from unbrick.cli.options import owned_database, server_url_option
+from unbrick.cli.options import database_option, owned_database, server_url_option
 from unbrick.errors import UpdateError
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
+from unbrick.screen import Column, FittedTable, open_screen, open_status
 from unbrick.server.edge.client import ServerClient
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -41,18 +39,33 @@ def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def _print_table(rows: Iterable[dict[str, Any]], columns: dict[str, str], nothing: str) -> None:
-    """``columns`` gives the heading of each key that is shown."""
+def _print_table(
+    rows: Iterable[dict[str, Any]],
+    columns: dict[str, str],
+    nothing: str,
+    *,
+    dispensable: Collection[str] = (),
+) -> None:
+    """Print rows as a table.
+
+    Args:
+        rows: their values by key.
+        columns: the heading of each key that is shown.
+        nothing: what is said when there are no rows.
+        dispensable: keys that are left out where the window is too narrow.
+    """
     rows = list(rows)
     if not rows:
         click.echo(nothing)
         return
-    table = Table(box=None)
-    for heading in columns.values():
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*(escape(str(row[key])) for key in columns))
-    Console().print(table)
+    table = FittedTable(
+        [
+            Column(heading, wraps=key == "text", dispensable=key in dispensable)
+            for key, heading in columns.items()
+        ],
+        [[str(row[key]) for key in columns] for row in rows],
+    )
+    open_screen().print(table)
 
 
 @click.group()
@@ -64,12 +77,7 @@ def server() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
 @click.option("--coap-port", type=_PORT, default=5683, show_default=True, help="UDP; 0: any.")
 @click.option("--http-port", type=_PORT, default=8080, show_default=True, help="TCP; 0: any.")
-@click.option(
-    "--database",
-    default="unbrick-server.db",
-    show_default=True,
-    help="SQLite file, or an SQLAlchemy URL.",
-)
+@database_option("SQLite file, or an SQLAlchemy URL.")
 def server_start(host: str, coap_port: int, http_port: int, database: str) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
@@ -81,7 +89,7 @@ def server_start(host: str, coap_port: int, http_port: int, database: str) -> No
         asyncio.run(serve(Settings(host, coap_port, http_port, database)))
 
 
-@click.command()
+@click.command(short_help="Carry messages between a modem and the server.")
 @click.option(
     "--modem",
     required=True,
@@ -154,7 +162,7 @@ async def _run_bridge(base_station: Bridge, modem: str, server_address: str) -> 
     await base_station.close()
 
 
-@click.command()
+@click.command(short_help="Publish a signed image for updates.")
 @click.argument("file", type=_FILE)
 @server_url_option
 @_json_option
@@ -171,7 +179,7 @@ def publish(file: Path, server_url: str, *, as_json: bool) -> None:
             click.echo(f"warning: {text}", err=True)
 
 
-@click.command()
+@click.command(short_help="List the terminals, and what they run.")
 @server_url_option
 @_json_option
 def terminals(server_url: str, *, as_json: bool) -> None:
@@ -193,10 +201,13 @@ def terminals(server_url: str, *, as_json: bool) -> None:
     }
     for row in rows:
         row["upgrade"] = row["upgrade"]["verdict"] if row["upgrade"] else "?"
-    _print_table(rows, columns, "no terminal has registered")
+    _print_table(
+        *(rows, columns, "no terminal has registered"),
+        dispensable=("hardware_id", "name", "build_time"),
+    )
 
 
-@click.command()
+@click.command(short_help="Show one terminal and its history.")
 @click.argument("serial")
 @server_url_option
 @_json_option
@@ -215,7 +226,7 @@ def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
         click.echo(f"{decision['time']}  {decision['verdict']}: {decision['reason']}")
 
 
-@click.command()
+@click.command(short_help="List what is prepared for updates.")
 @server_url_option
 @_json_option
 def preparations(server_url: str, *, as_json: bool) -> None:
@@ -240,7 +251,8 @@ def preparations(server_url: str, *, as_json: bool) -> None:
         row["erase"] = row["ranges"]["erase"]["count"]
         row["write"] = row["ranges"]["write"]["bytes"]
         row["file_size"] = "" if row["file_size"] is None else row["file_size"]
-    _print_table(rows, columns, "nothing is prepared")
+    dispensable = ("hardware_id", "file_size", "full_size", "write")
+    _print_table(rows, columns, "nothing is prepared", dispensable=dispensable)
 
 
 @click.command()
@@ -262,7 +274,8 @@ def images(server_url: str, *, as_json: bool) -> None:
         "build_time": "built",
         "published": "published",
     }
-    _print_table(rows, columns, "no image is published")
+    dispensable = ("security_counter", "build_time", "published")
+    _print_table(rows, columns, "no image is published", dispensable=dispensable)
 
 
 @click.group()
@@ -307,7 +320,7 @@ def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
         TimeElapsedColumn(),
     )
     latest = started
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=open_status()) as progress:
         task = progress.add_task(started["state"], total=started["size"])
         for latest in client.watch(started["id"]):
             session = latest["session"]
@@ -387,10 +400,10 @@ def update_list(server_url: str, *, as_json: bool) -> None:
         "text": "",
         "changed": "changed",
     }
-    _print_table(rows, columns, "there are no updates")
+    _print_table(rows, columns, "there are no updates", dispensable=("changed",))
 
 
-@update.command("cancel")
+@update.command("cancel", short_help="Cancel an update that has erased nothing yet.")
 @click.argument("update_id", metavar="ID", type=click.IntRange(1))
 @server_url_option
 def update_cancel(update_id: int, server_url: str) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 import click
 
+from unbrick.cli.options import database_option, ready
 from unbrick.errors import SetupError
 from unbrick.server.records.contract import Records
 from unbrick.server.records.people import Actor, Subscriber
@@ -20,12 +21,7 @@ from unbrick.wire.messages import MAX_SERIAL
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 _MAX_NAME = 100
 
-_database_option = click.option(
-    "--database",
-    default="unbrick-server.db",
-    show_default=True,
-    help="SQLite file, or postgresql://USER@HOST/NAME.",
-)
+_database_option = database_option("SQLite file, or postgresql://USER@HOST/NAME.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
@@ -68,7 +64,7 @@ def _actor() -> Actor:
 def _records(database: str) -> Iterator[Records]:
     from unbrick.server.database import SqlRecords  # noqa: PLC0415 - slow to import
 
-    records = SqlRecords(database)
+    records = SqlRecords(ready(database))
     try:
         yield records
     finally:
@@ -132,7 +128,7 @@ def subscriber_list(database: str, *, as_json: bool) -> None:
         click.echo("there are no subscribers")
 
 
-@subscriber.command("assign")
+@subscriber.command("assign", short_help="Give a terminal to a subscriber.")
 @click.argument("serial")
 @click.argument("phone", required=False)
 @_database_option
@@ -144,7 +140,7 @@ def subscriber_assign(serial: str, phone: str | None, database: str) -> None:
     click.echo(f"{serial} is {owner.name if owner else 'nobody'}'s")
 
 
-@subscriber.command("remove")
+@subscriber.command("remove", short_help="Forget a subscriber.")
 @click.argument("phone")
 @_database_option
 def subscriber_remove(phone: str, database: str) -> None:

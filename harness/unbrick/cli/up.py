@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import secrets
+import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,18 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from click.core import ParameterSource
 
 from unbrick.bench.process import Process
 from unbrick.cli.center import center, center_start
+from unbrick.cli.options import ACCOUNTS, STATE, make_state_folder, words_for
 from unbrick.cli.run import build_releases, run, told_to_end
-from unbrick.cli.server import server, server_start
-from unbrick.errors import ServerError, SetupError, UnbrickError
+from unbrick.cli.server import server, server_start, terminals
+from unbrick.errors import ServerError, UnbrickError
 from unbrick.lock import owned
+from unbrick.screen import open_status
 from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from unbrick.firmware.signed import Releases
 
@@ -33,19 +36,23 @@ POLL = 0.2
 DEMO_RELEASES = ("1.0.0", "1.1.0", "1.3.0", "2.0.0")
 """What --demo publishes: none that is broken on purpose."""
 
+DEMO_OPERATORS = ("clerk", "engineer", "auditor")
+"""Whom --demo makes: one of each role, who is called by it."""
+
 WIRE = "wire"
 """A link in the state folder to the pseudo-terminal, whose name is another one each time."""
 
 DEMO_PHONE, DEMO_NAME = "+441632960123", "Ada Lovelace"
 
 
-@click.command()
+@click.command(short_help="Start all parts of the system at once.")
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("unbrick-state"),
+    default=STATE,
     show_default=True,
-    help="Folder for the logs, and for the terminal's NOR unless [run] has another.",
+    help="Folder for logs, databases and the terminal's NOR, unless options of the parts say "
+    "otherwise.",
 )
 @click.option(
     "--demo",
@@ -63,8 +70,10 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
     and why.
     """
     plan = _Plan(ctx, state)
-    status = Console(stderr=True, highlight=False)
+    status = open_status()
     releases = build_releases(Path(plan.run["firmware"]), status)
+    if demo:
+        releases.require(DEMO_RELEASES, "--demo")
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         stack.enter_context(_alone(state))
@@ -73,7 +82,7 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
         stack.callback(parts.stop)
         try:
             with status.status("starting"):
-                password = _people(plan) if demo else ""
+                made = _people(plan) if demo else None
                 parts.start()
                 if demo:
                     _publish(parts.url, releases)
@@ -81,7 +90,7 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
             if told.is_set():
                 return
             raise
-        _say(plan, parts, password)
+        _say(plan, parts, made)
         while not told.wait(POLL):
             parts.check()
         click.echo("up: told to end", err=True)
@@ -93,22 +102,30 @@ class _Plan:
     def __init__(self, ctx: click.Context, state: Path) -> None:
         root = ctx.find_root()
         self.state = state
-        self.server = _options(root, server_start, server)
-        self.center = _options(root, center_start, center)
+        self.server = _options(root, server_start, server, database=str(state / "server.db"))
+        self.center = _options(root, center_start, center, accounts=str(state / "center.db"))
         self.run = _options(root, run)
+        self.usual_url = _options(root, terminals)["server_url"]
         file = root.params.get("config")
         self.first = ("--config", str(file)) if file else ()
 
 
 def _options(
-    root: click.Context, command: click.Command, group: click.Group | None = None
+    root: click.Context, command: click.Command, group: click.Group | None = None, **instead: str
 ) -> dict[str, Any]:
-    """The options that a command would have now."""
+    """The options that a command would have now; ``instead`` replaces defaults of its own."""
     name = command.name or ""
     if group is None:
-        return dict(command.make_context(name, [], parent=root).params)
-    with click.Context(group, parent=root, info_name=group.name) as parent:
-        return dict(command.make_context(name, [], parent=parent).params)
+        context = command.make_context(name, [], parent=root)
+    else:
+        with click.Context(group, parent=root, info_name=group.name) as parent:
+            context = command.make_context(name, [], parent=parent)
+    replaced = {
+        option: value
+        for option, value in instead.items()
+        if context.get_parameter_source(option) is ParameterSource.DEFAULT
+    }
+    return {**context.params, **replaced}
 
 
 @contextlib.contextmanager
@@ -118,12 +135,7 @@ def _alone(state: Path) -> Iterator[None]:
     Raises:
         SetupError: it cannot be made, or another has it.
     """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(
-            f"{state} cannot be used: {error.strerror}", hint="give another --state"
-        ) from error
+    make_state_folder(state, hint="give another --state")
     with owned(state, hint="give another --state"):
         yield
 
@@ -155,15 +167,16 @@ class _Parts:
             ServerError: one is not.
         """
         plan = self.plan
-        serving = self._start("server", "server", "start")
+        database = ("--database", plan.server["database"])
+        serving = self._start("server", "server", "start", *database)
         nor = plan.run["nor_file"] or plan.state / "terminal.nor"
         kept = () if plan.run["engine"] == "serial" else ("--nor", str(nor))  # A board keeps it.
         terminal = self._start("terminal", "run", *kept)
         ready = serving.wait_for(r"server: ready, coap://(\S+) (\S+)\n", self.given_up)
         self.coap, self.url = ready.groups()
         page = self._start(
-            *("center", "center", "start", "--server-url", self.url),
-            *("--database", plan.server["database"]),
+            *("center", "center", "start", "--server-url", self.url, *database),
+            *("--accounts", plan.center["accounts"]),
         )
         ready = terminal.wait_for(r"ready: wire (\S+) modem (\S+)\n", self.given_up)
         self.wire, self.modem = ready.groups()
@@ -201,8 +214,16 @@ class _Parts:
                 click.echo(f"up: the {name} ended with {code}, see {process.log}", err=True)
 
 
-def _people(plan: _Plan) -> str:
-    """Operators and a subscriber, where there are none; gives the password of the new ones."""
+@dataclass
+class _NewOperators:
+    """Operators that were just made, and the password that they have."""
+
+    password: str
+    names: list[str] = field(default_factory=list)
+
+
+def _people(plan: _Plan) -> _NewOperators:
+    """Make operators and a subscriber, where there are none."""
     from unbrick.center.operators.accounts import Passwords, add_operator  # noqa: PLC0415 - slow to import
     from unbrick.center.operators.database import SqlAccounts  # noqa: PLC0415
     from unbrick.center.operators.records import Role  # noqa: PLC0415
@@ -210,13 +231,12 @@ def _people(plan: _Plan) -> str:
     from unbrick.server.records.people import Actor, Subscriber  # noqa: PLC0415
 
     now = time.time()
-    password = secrets.token_urlsafe(12)
-    new = False
+    made = _NewOperators(secrets.token_urlsafe(12))
     with contextlib.closing(SqlAccounts(plan.center["accounts"])) as accounts:
-        for role in Role:
-            if accounts.operator(role.value) is None:
-                add_operator(accounts, Passwords(), role.value, role, password, now)
-                new = True
+        for name in DEMO_OPERATORS:
+            if accounts.operator(name) is None:
+                add_operator(accounts, Passwords(), name, Role(name), made.password, now)
+                made.names.append(name)
     actor = Actor(getpass.getuser(), now, "by `unbrick up --demo`")
     with contextlib.closing(SqlRecords(plan.server["database"])) as records:
         if records.owner(plan.run["serial"]) is None:
@@ -227,7 +247,7 @@ def _people(plan: _Plan) -> str:
                 else records.add_subscriber(Subscriber(0, DEMO_PHONE, DEMO_NAME, now), actor)
             )
             records.assign(plan.run["serial"], person.id, actor)
-    return password if new else ""
+    return made
 
 
 def _publish(url: str, releases: Releases) -> None:
@@ -236,8 +256,8 @@ def _publish(url: str, releases: Releases) -> None:
             client.publish(releases.signed[version])
 
 
-def _say(plan: _Plan, parts: _Parts, password: str) -> None:
-    """Where everything is, and what to do with it."""
+def _say(plan: _Plan, parts: _Parts, made: _NewOperators | None) -> None:
+    """Where everything is, and what to do with it: commands that can be pasted."""
     wire = parts.wire.replace("tcp:", "socket://")
     if Path(parts.wire).exists():
         wire = str(plan.state / WIRE)
@@ -251,14 +271,36 @@ def _say(plan: _Plan, parts: _Parts, password: str) -> None:
     }
     for name, place in lines.items():
         click.echo(f"{name:<9} {place}")
-    click.echo()
-    click.echo(f"The page of the customer center:  {parts.page}")
-    if password:
-        click.echo(f"  sign in as clerk, engineer or auditor, password {password} (said only now)")
-    click.echo(f"The terminal's console:           python -m serial.tools.miniterm {wire} 115200")
-    click.echo(f"Orders to the server:             unbrick terminals --server-url {parts.url}")
-    click.echo()
-    click.echo("up: ready, Ctrl-C ends it all")
+    click.echo(f"\nThe page of the customer center: {parts.page}")
+    if made is not None:
+        _say_passwords(plan, made)
+    click.echo("The terminal's console (Enter brings its prompt, Ctrl-] leaves):")
+    _say_command(*words_for("python"), "-m", "serial.tools.miniterm", wire, "115200")
+    click.echo("Orders to the server, for example:")
+    url = () if parts.url == plan.usual_url else ("--server-url", parts.url)
+    _say_command(*words_for("unbrick"), "terminals", *url)
+    click.echo("\nup: ready, Ctrl-C ends it all")
+
+
+def _say_command(*words: str) -> None:
+    click.echo(f"  {shlex.join(words)}")
+
+
+def _say_passwords(plan: _Plan, made: _NewOperators) -> None:
+    if made.names:
+        click.echo(f"  sign in as {_one_of(made.names)}, password {made.password} (said only now)")
+    old = [name for name in DEMO_OPERATORS if name not in made.names]
+    if old:
+        click.echo(f"  sign in as {_one_of(old)} with the password of an earlier start;")
+        click.echo("  if you have it no more, this asks for a new one:")
+        words = (*words_for("unbrick"), *plan.first, "center", "add-operator", old[0])
+        accounts = plan.center["accounts"]
+        where = () if accounts == str(ACCOUNTS) else ("--accounts", accounts)
+        _say_command(*words, "--role", old[0], *where)
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 COMMANDS: list[click.Command] = [up]

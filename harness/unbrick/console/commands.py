@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from unbrick.console.nor_picture import nor_picture
+from unbrick.console.nor_picture import nor_picture, picture_notes
 from unbrick.console.state import NOT_SAVED, check_place, read_nor, write_nor
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.lock import owned
@@ -156,7 +156,8 @@ class Commands(cmd.Cmd):
         with console.capture() as picture:
             console.print(nor_picture(cells, self._seen))
         self._seen = cells
-        self._say("\n".join(line.rstrip() for line in picture.get().splitlines()))
+        lines = [line.rstrip() for line in picture.get().splitlines()]
+        self._say("\n".join(lines + picture_notes(cells)))
 
     def do_save(self, arg: str) -> None:
         """Write the NOR's contents as they are now."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CELL = 8192  # bytes that one character stands for
 PER_LINE = BOARD.nor.block_size // CELL
 SHADES = "·░▒▓█"  # blank, then by quarters
+WHAT_WIDTH = 26
+"""Columns of a window of 80 that are left for what is in a partition."""
+
 _COLOURS = {
     "boot": "cyan",
     "identity": "magenta",
@@ -28,7 +31,10 @@ _COLOURS = {
 
 
 def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
-    """One line for each erase block; what differs from ``before`` is shown in reverse."""
+    """One line for each erase block; what differs from ``before`` is shown in reverse.
+
+    What is too long for it is in :func:`picture_notes`.
+    """
     table = Table(
         title=f"NOR, one character for {CELL // 1024} KiB: {SHADES[0]} blank, {SHADES[-1]} written",
         title_justify="left",
@@ -49,8 +55,15 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
             cells.append(_shade(cell), style="reverse" if changed else "")
         first = part is not None and part.offset == offset
         what = _what(nor, part) if part is not None and first else ""
+        what = what if len(what) <= WHAT_WIDTH else "see below"
         table.add_row(f"{offset:#08x}", Text(name, style=style), cells, Text(what))
     return table
+
+
+def picture_notes(nor: bytes) -> list[str]:
+    """What the picture has no room for, line by line."""
+    found = {part.name: _what(nor, part) for part in BOARD.partitions}
+    return [f"{name}: {what}" for name, what in found.items() if len(what) > WHAT_WIDTH]
 
 
 def _shade(cell: bytes) -> str:

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from unbrick import __version__
-from unbrick.campaign.search import find_successors
+from unbrick.campaign.search import INTERRUPTED, find_successors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -192,7 +192,12 @@ class CampaignReport:
         searched = [scenario for scenario in self.scenarios if not scenario.links]
         if searched and all(scenario.closed for scenario in searched):
             return "no number of power cuts in any order bricks this terminal"
-        return "no violation found; the search was not run to its end"
+        if not self.scenarios:
+            return "nothing was searched"
+        if any(scenario.cut_short == INTERRUPTED for scenario in self.scenarios):
+            return "no violation found before the search was interrupted"
+        further = "; full searches to the end" if self.preset == "quick" else ""
+        return f"no violation found within the preset {self.preset}{further}"
 
     @property
     def exit_code(self) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from unbrick.report.formats import how_to_replay
+from unbrick.screen import Column, FittedTable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,24 +20,10 @@ SHOWN = 20  # violations on the terminal; the report has them all
 
 def summary(report: CampaignReport) -> RenderableType:
     """Scenarios, violations and the verdict."""
-    table = Table(title=f"Unbrick campaign, preset {report.preset}", title_justify="left")
-    table.add_column("scenario")
-    for name in ("states", "transitions", "sessions", "deepest", "restored", "violations"):
-        table.add_column(name, justify="right")
-    table.add_column("searched")
-    for scenario in report.scenarios:
-        bad = len(scenario.violations)
-        table.add_row(
-            scenario.name,
-            f"{scenario.states:,}",
-            f"{scenario.transitions:,}",
-            f"{len(scenario.cases):,}",
-            str(scenario.deepest),
-            f"{scenario.routes['restored']:,}",
-            f"[bold red]{bad:,}[/]" if bad else "0",
-            "[green]to the end[/]" if scenario.closed else escape(scenario.cut_short),
-        )
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [_table(report)]
+    for reason, names in _reasons(report).items():
+        where = f" ({', '.join(names)})" if len(names) < len(report.scenarios) else ""
+        parts.append(Text(f"Searched in part: {reason}{where}"))
     for case in report.violations[:SHOWN]:
         parts.append(Text(f"{case.id}: {case.kind}: {case.text}", style="red"))
         parts.append(Text(f"    {how_to_replay(case)}", style="dim"))
@@ -60,3 +45,37 @@ def summary(report: CampaignReport) -> RenderableType:
     style = "bold red" if report.violations else "bold green"
     parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
     return Group(*parts)
+
+
+def _table(report: CampaignReport) -> FittedTable:
+    columns = [Column("scenario")]
+    columns += [
+        Column(name, justify="right", dispensable=name in {"transitions", "restored"})
+        for name in ("states", "transitions", "sessions", "deepest", "restored", "violations")
+    ]
+    columns.append(Column("searched"))
+    rows = []
+    for scenario in report.scenarios:
+        bad = len(scenario.violations)
+        rows.append(
+            (
+                scenario.name,
+                f"{scenario.states:,}",
+                f"{scenario.transitions:,}",
+                f"{len(scenario.cases):,}",
+                str(scenario.deepest),
+                f"{scenario.routes['restored']:,}",
+                Text(f"{bad:,}", style="bold red" if bad else ""),
+                Text("to the end", style="green") if scenario.closed else "in part",
+            )
+        )
+    return FittedTable(columns, rows, f"Unbrick campaign, preset {report.preset}")
+
+
+def _reasons(report: CampaignReport) -> dict[str, list[str]]:
+    """Why searches ended before their end, each with the scenarios that it is true of."""
+    reasons: dict[str, list[str]] = {}
+    for scenario in report.scenarios:
+        if not scenario.closed:
+            reasons.setdefault(scenario.cut_short, []).append(scenario.name)
+    return reasons

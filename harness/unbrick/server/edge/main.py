@@ -36,10 +36,10 @@ LOOK_INTERVAL = 2.0
 class Settings:
     """Where the server listens and where it keeps its records; port 0 takes a free one."""
 
-    host: str = "127.0.0.1"
-    coap_port: int = 5683
-    http_port: int = 8080
-    database: str = "unbrick-server.db"
+    host: str
+    coap_port: int
+    http_port: int
+    database: str
 
 
 def admit(data: bytes, info: image_format.ImageInfo) -> None:
