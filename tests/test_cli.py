@@ -58,7 +58,7 @@ def test_help_fits_a_window_of_80_columns_and_nothing_in_it_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    found = list(commands(cli, click.Context(cli, info_name="unbrick")))
+    found = list(commands(cli, click.Context(cli, info_name="unbrick", **cli.context_settings)))
     assert len(found) > 40
     for path, command, context in found:
         lines = command.get_help(context).splitlines()

@@ -355,7 +355,7 @@ def calls(line: str) -> Iterator[list[str]]:
 def complaint(call: list[str]) -> str | None:
     """What is wrong with a call, as far as names of commands and options go."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="unbrick")
+    context = click.Context(cli, info_name="unbrick", **cli.context_settings)
     for word in call[1:]:
         if word in {">", "…", "..."}:
             break
