@@ -18,8 +18,11 @@ from processes import unbrick
 from test_layers import LAYERS
 
 from unbrick.board import BOARD, MAP
+from unbrick.campaign.run import PRESETS
 from unbrick.cli.main import cli
-from unbrick.reference.scenario import Scenario
+from unbrick.engine.inprocess.gdbstub import MOST_BREAKPOINTS
+from unbrick.flash.torn import ERASES, PROGRAMS
+from unbrick.reference.scenario import SCENARIOS, Scenario
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -41,7 +44,6 @@ LONGEST_SENTENCE_WORDS = 40  # the aim is 25
 STILL_LONG = {  # pages that are still to be mended; none is added
     "CHANGELOG.md",
     "docs/bugs.md",
-    "docs/campaign.md",
     "docs/center.md",
     "docs/delta-format.md",
     "docs/firmware.md",
@@ -77,6 +79,9 @@ _MAKE = re.compile(r"\bmake ([a-z][\w/-]*)")
 
 def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
+
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @cache
@@ -158,6 +163,7 @@ def test_sentences_are_told_apart(text: str, count: int) -> None:
 # ---- What is shown ----
 
 
+@pytest.mark.slow
 def test_the_readme_shows_what_a_campaign_says(firmware: Path) -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = page.split("$ unbrick campaign phonebook --preset full\n")[1].split("```")[0]
@@ -203,6 +209,20 @@ def test_the_layers_that_the_architecture_draws_are_those_of_the_test() -> None:
     for short, long in names:
         drawn.setdefault(short, set((long or short).split(", ")))
     assert list(drawn.values()) == [set(layer) for layer in LAYERS]
+
+
+def test_the_campaigns_page_has_its_figures() -> None:
+    page = (ROOT / "docs" / "campaign.md").read_text(encoding="utf-8")
+    assert f"{NUMBERS[len(PROGRAMS)]} of a program and {NUMBERS[len(ERASES)]} of an erase" in page
+    quick = PRESETS["quick"]
+    assert quick.depth == 1
+    assert f"at most {quick.states} states of a scenario, {quick.deaths} deaths" in page
+    assert f"up to {MOST_BREAKPOINTS} breakpoints" in page
+    numbers = page.split("<!-- numbers: begin")[1]
+    searched = re.findall(r"^\| (\w+) \| [\d,]+ \|", numbers, re.MULTILINE)
+    assert searched
+    assert set(searched) <= set(SCENARIOS)
+    assert set(re.findall(r"`([a-z]+)`", numbers)) - {"quick", "unbrick"} <= set(SCENARIOS)
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])
