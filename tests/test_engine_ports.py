@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import termios
+import tty
 from collections.abc import Iterator
 
 import pytest
 from patience import PATIENCE_S
 
-from unbrick.engine.ports import BURST, KEPT, Port, PtyPort, TcpPort
+from unbrick.engine.ports import BEHIND, BURST, Port, PtyPort, TcpPort
 from unbrick.errors import PortError
 
 RATE = 1000.0  # bytes a second
@@ -114,16 +116,117 @@ def test_bytes_of_every_value_pass_both_ways(
     assert line.written == every
 
 
-def test_what_is_said_before_anyone_listens_is_kept(port: Port, line: RecordedLine) -> None:
+def come(port: Port) -> Program:
+    """A program that opens the port."""
+    assert isinstance(port, TcpPort | PtyPort)
+    return TcpProgram(port) if isinstance(port, TcpPort) else PtyProgram(port)
+
+
+def step_until_closed(port: Port) -> None:
+    """Give the port turns until it has seen that the program is gone."""
+    for _ in range(100_000):
+        port.step(0.0)
+        if not port._open:
+            return
+    raise AssertionError("the port takes the program for one that is there")
+
+
+def test_what_is_said_while_no_program_has_the_port_open_is_lost(
+    port: Port, line: RecordedLine
+) -> None:
     line.to_say = b"early, "
     port.step(0.0)
-    line.to_say = b"late"
-    port.step(0.1)
-    assert isinstance(port, TcpPort | PtyPort)
-    program = TcpProgram(port) if isinstance(port, TcpPort) else PtyProgram(port)
+    program = come(port)
+    line.to_say = b"in between, "
     port.step(0.2)
-    assert program.receive(11) == b"early, late"
+    assert program.receive(12) == b"in between, "
+    line.to_say = b"not read"
+    port.step(0.3)
     program.close()
+    step_until_closed(port)
+    line.to_say = b"nobody"
+    port.step(0.4)
+    program = come(port)
+    line.to_say = b"late"
+    port.step(0.5)
+    assert program.receive(4) == b"late"
+    assert port.lost == 0, "there was nobody to lose it"
+    program.close()
+
+
+class Notes:
+    """Remembers what was missed, and what was not."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, bool]] = []
+
+    def hear(self, data: bytes, *, read: bool) -> None:
+        if data:
+            self.heard.append((data, read))
+
+    def take(self) -> bytes:
+        return b"you have missed it, "
+
+
+@pytest.mark.parametrize("kind", [TcpPort, PtyPort])
+def test_a_program_that_comes_late_is_told_what_it_missed(
+    kind: type[TcpPort | PtyPort], line: RecordedLine
+) -> None:
+    notes = Notes()
+    port = kind(line, rate=RATE, missed=notes)
+    line.to_say = b"early"
+    port.step(0.0)
+    program = come(port)
+    line.to_say = b"now"
+    port.step(0.1)
+    assert program.receive(23) == b"you have missed it, now"
+    assert notes.heard == [(b"early", False), (b"now", True)]
+    program.close()
+    port.close()
+
+
+def test_what_a_program_leaves_behind_still_arrives(port: Port, line: RecordedLine) -> None:
+    program = come(port)
+    port.step(0.0)
+    program.send(b"bye")
+    program.close()
+    step_until_written(port, line, 3, 0.0)
+    assert line.written == b"bye"
+
+
+def test_a_program_finds_the_pseudo_terminal_raw_whatever_the_last_one_did(
+    line: RecordedLine,
+) -> None:
+    port = PtyPort(line, rate=RATE)
+    first = PtyProgram(port)
+    port.step(0.0)
+    settings = termios.tcgetattr(first.descriptor)
+    settings[tty.LFLAG] |= termios.ECHO | termios.ICANON
+    termios.tcsetattr(first.descriptor, termios.TCSANOW, settings)
+    first.close()
+    step_until_closed(port)
+    second = PtyProgram(port)
+    line.to_say = b"\x03\r\n"
+    port.step(0.0)
+    assert second.receive(3) == b"\x03\r\n"
+    assert line.written == b"", "nothing is echoed"
+    second.close()
+    port.close()
+
+
+def test_no_more_is_taken_than_there_is_room_for(line: RecordedLine) -> None:
+    room = [0]
+    port = PtyPort(line, rate=RATE, room=lambda: room[0])
+    program = PtyProgram(port)
+    program.send(b"0123456789")
+    for _ in range(100):
+        port.step(0.0)
+    assert line.written == b""
+    room[0] = 4
+    step_until_written(port, line, 4, 0.0)
+    assert line.written == b"0123"
+    program.close()
+    port.close()
 
 
 def test_not_more_than_the_lines_rate_goes_to_the_terminal(
@@ -166,17 +269,21 @@ def test_a_tcp_program_may_leave_and_another_come(line: RecordedLine) -> None:
     port.close()
 
 
-def test_what_nobody_reads_is_kept_up_to_a_limit(line: RecordedLine) -> None:
-    port = TcpPort(line, rate=RATE)
-    line.to_say = b"\x00" * KEPT + b"the end"
+def test_a_program_that_does_not_read_is_waited_for_up_to_a_limit(line: RecordedLine) -> None:
+    port = PtyPort(line, rate=RATE)
+    program = PtyProgram(port)
+    line.to_say = b"begin" + b"\0" * 10 * BEHIND + b"the end"
     port.step(0.0)
-    program = TcpProgram(port)
+    assert 8 * BEHIND < port.lost <= 9 * BEHIND + 12
+    expected = 10 * BEHIND + 12 - port.lost
     got = b""
-    while len(got) < KEPT:
+    while len(got) < expected:
         port.step(1.0)
-        got += program.socket.recv(65536)
+        got += program.receive(1)
+        got += program.receive(min(100, expected - len(got)))
+    assert got.startswith(b"begin")
     assert got.endswith(b"the end")
-    assert len(got) == KEPT
+    assert port._unsent == b""
     program.close()
     port.close()
 

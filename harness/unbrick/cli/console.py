@@ -21,9 +21,10 @@ from unbrick.cli.run import (
 )
 from unbrick.console.air import Air
 from unbrick.console.commands import Commands
+from unbrick.console.missed import MissedLines
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
-from unbrick.console.session import HeldPty, Session, WireView
+from unbrick.console.session import Session, WireView
 from unbrick.console.typist import Typist
 from unbrick.engine.inprocess.gdbstub import gdb_command
 from unbrick.screen import open_status
@@ -112,10 +113,10 @@ def console(
             told=told.is_set,
         )
         if pty:
-            port = HeldPty(typist)
+            port, place = open_port(typist, "pty", missed=MissedLines(), room=typist.room)
             stack.callback(port.close)
             peers.append(port)
-            screen.say(f"console: {port.path}")
+            screen.say(f"console: {place}")
         else:
             peers.append(WireView(typist, screen))
         air = None

@@ -18,7 +18,9 @@ from rich.text import Text
 
 from unbrick.bench.bench import Bench
 from unbrick.cli.options import firmware_option
+from unbrick.console.missed import MissedLines
 from unbrick.console.state import check_place, read_nor, write_nor
+from unbrick.console.typist import Typist
 from unbrick.engine import ENGINES
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unbrick.engine.base import Engine, Line
-    from unbrick.engine.ports import Port
+    from unbrick.engine.ports import Missed, Port
     from unbrick.firmware.signed import Releases
     from unbrick.reference.hil import Step
+
+LOSSES_INTERVAL_S = 10.0
+"""Between two messages about bytes that were lost."""
 
 
 def _name_board(_context: click.Context, _option: click.Parameter, file: Path | None) -> None:
@@ -153,21 +158,59 @@ def told_to_end() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def open_port(line: Line, where: str) -> tuple[Port, str]:
+def open_port(
+    line: Line,
+    where: str,
+    *,
+    missed: Missed | None = None,
+    room: Callable[[], int] | None = None,
+) -> tuple[Port, str]:
     """A port for ``line`` as ``where`` says, and what others have to open.
+
+    Args:
+        line: the UART.
+        where: ``pty`` or ``tcp:PORT``.
+        missed: as of :class:`~unbrick.engine.ports.Port`, and so is ``room``.
+        room: gives how many bytes ``line`` would take.
 
     Raises:
         SetupError: ``where`` is no such thing.
         PortError: it cannot be had.
     """
     if where == "pty":
-        pty = PtyPort(line)
+        pty = PtyPort(line, missed=missed, room=room)
         return pty, pty.path
     kind, _, number = where.partition(":")
     if kind != "tcp" or not number.isdecimal() or int(number) > 65535:
         raise SetupError(f"not a port: {where}", hint="write pty or tcp:PORT (0: a free one)")
-    tcp = TcpPort(line, int(number))
+    tcp = TcpPort(line, int(number), missed=missed, room=room)
     return tcp, f"tcp:{tcp.address}"
+
+
+class _Losses:
+    """Says that bytes were lost at a port, at once and then from time to time."""
+
+    def __init__(self, engine: Engine, ports: dict[str, Port], status: Console) -> None:
+        self._engine, self._ports, self._status = engine, ports, status
+        self._said: dict[str, int] = {}
+        self._again = 0.0
+
+    def step(self, now: float) -> None:
+        """Look, and say what is new."""
+        if now < self._again:
+            return
+        for text, lost in self._count():
+            if lost > self._said.get(text, 0):
+                self._said[text] = lost
+                self._again = now + LOSSES_INTERVAL_S
+                self._status.print(f"{lost} bytes were lost: {text}", style="yellow")
+
+    def _count(self) -> Iterator[tuple[str, int]]:
+        """How many bytes were lost so far, and why."""
+        for name, port in self._ports.items():
+            yield f"the program at the {name} does not read", port.lost
+        for name, lost in zip(self._ports, self._engine.overruns, strict=False):
+            yield f"they came to the {name} faster than the terminal took them", lost
 
 
 @click.command(short_help="Run a terminal, its serial lines as ports.")
@@ -190,7 +233,7 @@ def run(
     """Run a terminal in real time and show its two serial lines as ports, until Ctrl-C or SIGTERM.
 
     Connect the bridge to the modem (`unbrick bridge --modem …`), and picocom, `unbrick restore` or
-    `sb` to the wire.
+    `sb` to the wire. What is typed there goes to the terminal no faster than it answers.
     """
     status = open_status()
     releases = build_releases(firmware, status)
@@ -198,14 +241,16 @@ def run(
         told = stack.enter_context(told_to_end())
         made = stack.enter_context(terminal(engine, releases, nor_file, serial, installed))
         bench = Bench(made)
-        bench.peers.clear()
-        places = {}
-        for name, line, where in (("wire", made.wire, wire), ("modem", made.radio, modem)):
-            port, places[name] = open_port(line, where)
-            stack.callback(port.close)
-            bench.peers.append(port)
+        typist = Typist(made.wire)
+        wire_port, wire = open_port(typist, wire, missed=MissedLines(), room=typist.room)
+        stack.callback(wire_port.close)
+        modem_port, modem = open_port(made.radio, modem)
+        stack.callback(modem_port.close)
+        losses = _Losses(made, {"wire": wire_port, "modem": modem_port}, status)
+        bench.peers[:] = [wire_port, typist, modem_port, losses]
         made.power_on()
-        click.echo(f"ready: wire {places['wire']} modem {places['modem']}")
+        typist.power_on(made.now)
+        click.echo(f"ready: wire {wire} modem {modem}")
         sys.stdout.flush()
         while not bench.run_until(told.is_set, 3600):
             pass

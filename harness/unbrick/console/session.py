@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from unbrick.console.keys import Keys
-from unbrick.console.typist import BURST, PATIENCE
-from unbrick.engine.ports import PtyPort
+from unbrick.console.typist import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +30,6 @@ class Peer(Protocol):
 
     def step(self, now: float, /) -> float | None:
         """Do what is due at ``now`` (seconds); return the time of the next deadline, if any."""
-
-
-class HeldPty(PtyPort):
-    """The wire as a pseudo-terminal that takes no more than the terminal will be typed at."""
-
-    def __init__(self, typist: Typist) -> None:
-        super().__init__(typist)
-        self._typist = typist
-
-    def _receive(self, limit: int) -> bytes:
-        return b"" if self._typist.waiting >= BURST else super()._receive(limit)
 
 
 class WireView:

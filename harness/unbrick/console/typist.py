@@ -60,6 +60,10 @@ class Typist:
         """Bytes that are not sent yet."""
         return len(self._waiting)
 
+    def room(self) -> int:
+        """Bytes that may be handed over now, so that what waits is soon sent."""
+        return max(0, BURST - len(self._waiting))
+
     @property
     def listened_to(self) -> bool:
         """Whether the terminal takes what is typed: it shows its prompt, or what comes passes."""

@@ -103,6 +103,11 @@ class Engine(ABC):
         return self if isinstance(self, MemoryAccess) else None
 
     @property
+    def overruns(self) -> tuple[int, ...]:
+        """Bytes that UART0 and UART1 lost since the software was late; empty: it is not known."""
+        return ()
+
+    @property
     @abstractmethod
     def powered(self) -> bool:
         """Whether the terminal has power."""

@@ -47,6 +47,10 @@ class PacedEngine(Engine):
     def faults(self) -> list[FirmwareFault]:
         return self.inner.faults
 
+    @property
+    def overruns(self) -> tuple[int, ...]:
+        return self.inner.overruns
+
     def advance(self, seconds: float) -> None:
         self.inner.advance(min(seconds, SLICE * self._speed))
         ahead = (self.inner.now - self._virtual) / self._speed

@@ -1,27 +1,42 @@
 """Shows a UART to other programs: as a TCP port on loopback or as a pseudo-terminal.
 
-A port is a peer of the bench. What the terminal sends while nobody listens is kept, up to
-``KEPT`` bytes, so that a program that comes a moment later misses nothing.
+A port is a peer of the bench. As at a serial port, what the terminal sends while no program has it
+open is lost: a program that comes later does not get answers to what it never asked.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import socket
+import termios
 import tty
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from unbrick.board import BOARD
 from unbrick.errors import PortError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.engine.base import Line
 
-KEPT = 1 << 20
+BEHIND = 1 << 16  # bytes that a program which has the port open may be behind with reading
 POLL = 0.005  # seconds between two looks at the other program
 BURST = 512  # bytes that may go to the terminal at once; then the line's rate counts
+
+
+class Missed(Protocol):
+    """Keeps what a program that opens the port later would want to know."""
+
+    def hear(self, data: bytes, *, read: bool) -> None:
+        """The terminal says ``data``; ``read``: to a program that has the port open."""
+
+    def take(self) -> bytes:
+        """What the program that has just come is told first."""
 
 
 class Port(ABC):
@@ -30,11 +45,25 @@ class Port(ABC):
     Args:
         line: the UART.
         rate: bytes a second of the bench's time that may go to the terminal.
+        missed: keeps what is said while no program has the port open; None: it is lost.
+        room: gives how many bytes the line would take now; None: as many as the rate allows.
+
+    Attributes:
+        lost: bytes from the terminal that a program which has the port open was too late to read.
     """
 
-    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
-        self._line, self._rate = line, rate
+    def __init__(
+        self,
+        line: Line,
+        *,
+        rate: float = BOARD.baud / 10,
+        missed: Missed | None = None,
+        room: Callable[[], int] | None = None,
+    ) -> None:
+        self.lost = 0
+        self._line, self._rate, self._missed, self._room = line, rate, missed, room
         self._unsent = b""
+        self._open = False
         self._credit = float(BURST)
         self._last: float | None = None
 
@@ -44,15 +73,33 @@ class Port(ABC):
             earned = (now - self._last) * self._rate
             self._credit = min(self._credit + earned, float(BURST))
         self._last = now
-        self._unsent = (self._unsent + self._line.read())[-KEPT:]
+        self._speak(self._line.read())
+        limit = int(self._credit) if self._room is None else min(int(self._credit), self._room())
+        data = self._receive(limit) if limit > 0 else b""
+        self._credit -= len(data)
+        if data:
+            self._line.write(data)
+        return now + POLL
+
+    def _speak(self, said: bytes) -> None:
+        """Give the other program what the terminal has said."""
+        before, self._open = self._open, self._is_open()
+        if self._missed is not None and self._open and not before:
+            self._unsent = self._missed.take()
+        if self._missed is not None:
+            self._missed.hear(said, read=self._open)
+        if not self._open:
+            self._unsent = b""
+            return
+        self._unsent += said
         if self._unsent:
             self._unsent = self._unsent[self._send(self._unsent) :]
-        if self._credit >= 1:
-            data = self._receive(int(self._credit))
-            self._credit -= len(data)
-            if data:
-                self._line.write(data)
-        return now + POLL
+        self.lost += max(0, len(self._unsent) - BEHIND)
+        self._unsent = self._unsent[-BEHIND:]
+
+    @abstractmethod
+    def _is_open(self) -> bool:
+        """Whether a program has the port open."""
 
     @abstractmethod
     def _send(self, data: bytes) -> int:
@@ -81,8 +128,10 @@ class TcpPort(Port):
         *,
         host: str = "127.0.0.1",
         rate: float = BOARD.baud / 10,
+        missed: Missed | None = None,
+        room: Callable[[], int] | None = None,
     ) -> None:
-        super().__init__(line, rate=rate)
+        super().__init__(line, rate=rate, missed=missed, room=room)
         try:
             self._server = socket.create_server((host, port))
         except OSError as error:
@@ -99,20 +148,19 @@ class TcpPort(Port):
         host, port = self._server.getsockname()[:2]
         return f"{host}:{port}"
 
-    def _peer(self) -> socket.socket | None:
+    def _is_open(self) -> bool:
         if self._client is None:
             with contextlib.suppress(BlockingIOError):
                 self._client = self._server.accept()[0]
                 self._client.setblocking(False)
                 self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return self._client
+        return self._client is not None
 
     def _send(self, data: bytes) -> int:
-        peer = self._peer()
-        if peer is None:
+        if self._client is None:
             return 0
         try:
-            return peer.send(data)
+            return self._client.send(data)
         except BlockingIOError:
             return 0
         except OSError:
@@ -120,11 +168,10 @@ class TcpPort(Port):
             return 0
 
     def _receive(self, limit: int) -> bytes:
-        peer = self._peer()
-        if peer is None:
+        if self._client is None:
             return b""
         try:
-            data = peer.recv(limit)
+            data = self._client.recv(limit)
         except BlockingIOError:
             return b""
         except OSError:
@@ -146,12 +193,35 @@ class TcpPort(Port):
 class PtyPort(Port):
     """A pseudo-terminal in raw mode; ``path`` is what picocom, ``sb`` or pyserial open."""
 
-    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
-        super().__init__(line, rate=rate)
-        self._master, self._slave = os.openpty()  # the slave stays open: no hang-up in between
-        tty.setraw(self._slave)
+    def __init__(
+        self,
+        line: Line,
+        *,
+        rate: float = BOARD.baud / 10,
+        missed: Missed | None = None,
+        room: Callable[[], int] | None = None,
+    ) -> None:
+        super().__init__(line, rate=rate, missed=missed, room=room)
+        self._master, slave = os.openpty()
         os.set_blocking(self._master, False)
-        self.path = os.ttyname(self._slave)
+        self.path = os.ttyname(slave)
+        tty.setraw(slave)
+        os.close(slave)  # From now on the system tells whether a program has it open.
+        self._events = select.poll()
+        self._events.register(self._master, select.POLLHUP)
+
+    def _is_open(self) -> bool:
+        there = not any(event & select.POLLHUP for _, event in self._events.poll(0))
+        if self._open and not there:
+            self._renew()
+        return there
+
+    def _renew(self) -> None:
+        """What the last program has not read, and its settings, are not for the next one."""
+        slave = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
+        termios.tcflush(slave, termios.TCIFLUSH)
+        tty.setraw(slave)
+        os.close(slave)
 
     def _send(self, data: bytes) -> int:
         try:
@@ -164,7 +234,10 @@ class PtyPort(Port):
             return os.read(self._master, limit)
         except BlockingIOError:
             return b""
+        except OSError as error:
+            if error.errno != errno.EIO:  # No program has it open, and none has left anything.
+                raise
+            return b""
 
     def close(self) -> None:
         os.close(self._master)
-        os.close(self._slave)

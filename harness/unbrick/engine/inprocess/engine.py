@@ -251,8 +251,7 @@ class InProcessEngine(Engine):
         ]
 
     @property
-    def overruns(self) -> tuple[int, int]:
-        """Bytes lost in the receivers of (UART0, UART1) because the firmware was late."""
+    def overruns(self) -> tuple[int, ...]:
         lib, board = self._models.lib, self._models.board
         return int(lib.board_uart_overruns(board, 0)), int(lib.board_uart_overruns(board, 1))
 

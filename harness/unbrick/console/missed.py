@@ -1,0 +1,47 @@
+"""What somebody who opens the console's port later would have liked to see."""
+
+from __future__ import annotations
+
+from unbrick.console.typist import BOOT, RESTORATION
+
+KEPT = 4096  # bytes: about what a window shows
+INVITATION = b"C"
+
+
+class MissedLines:
+    """Keeps the latest lines since the terminal's last start that nobody has read.
+
+    In the restoration state the terminal invites a sender once a second. A program that found all
+    those invitations would answer each of them, and the transfer would come to nothing (YMODEM). So
+    they are not kept; no line has such a letter there (docs/protocol.md, "The wire").
+    """
+
+    def __init__(self) -> None:
+        self._text = self._line = b""
+        self._restoring = False
+
+    def hear(self, data: bytes, *, read: bool) -> None:
+        """The terminal says ``data``; ``read``: to somebody who is there."""
+        first, *lines = data.split(b"\n")
+        self._say(first, read=read)
+        for line in lines:
+            self._say(b"\n", read=read)
+            self._line = b""
+            self._say(line, read=read)
+
+    def _say(self, part: bytes, *, read: bool) -> None:
+        """A part of a line."""
+        known = self._line.startswith(BOOT)
+        self._line = (self._line + part)[:KEPT]
+        if self._line.startswith(BOOT) and not known:
+            self._restoring, self._text, part = False, b"", self._line
+        elif self._line.startswith(RESTORATION):
+            self._restoring = True
+        if not read:
+            kept = part.replace(INVITATION, b"") if self._restoring else part
+            self._text = (self._text + kept)[-KEPT:]
+
+    def take(self) -> bytes:
+        """What was missed; it is not kept any longer."""
+        text, self._text = self._text, b""
+        return text
