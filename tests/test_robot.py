@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from patience import PATIENCE_S
+from robot import api
 from robot.api import ExecutionResult, Failure, FatalError, SkipExecution
 from robot.libdocpkg import LibraryDocumentation
 from test_engine_serial import Board, board  # noqa: F401 - the fixture
@@ -75,12 +76,20 @@ def skipped(folder: Path) -> dict[str, str]:
     return {test.name: test.message for test in tests if test.skipped}
 
 
-def test_claim_c6_the_suites_pass_in_process(unbrick_releases: Releases, tmp_path: Path) -> None:
-    done = make_robot("inprocess", tmp_path)
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.stem)
+def test_claim_c6_the_suites_pass_in_process(
+    suite: Path, unbrick_releases: Releases, tmp_path: Path
+) -> None:
+    done = make_robot("inprocess", tmp_path, "--suite", suite.stem)
     assert done.returncode == 0, done.stdout + done.stderr
     assert skipped(tmp_path) == {}
-    assert ExecutionResult(tmp_path / "output.xml").statistics.total.passed > 60
+    written = api.TestSuite.from_file_system(suite).test_count
+    assert ExecutionResult(tmp_path / "output.xml").statistics.total.passed == written
     assert (tmp_path / "log.html").exists()
+
+
+def test_claim_c6_there_are_many_of_them() -> None:
+    assert api.TestSuite.from_file_system(ROOT / "robot_tests").test_count > 60
 
 
 def test_claim_c6_the_suites_pass_on_qemu(
