@@ -11,7 +11,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,9 +20,6 @@ from unbrick.cli.config import DEFAULT_FILE, default_map
 from unbrick.cli.options import Unavailable
 from unbrick.errors import ToolBrokenError, UnbrickError
 from unbrick.extras import missing_extra
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _MODULES = {
     "unbrick.cli.run": ("run", "hil-test"),
@@ -49,17 +46,16 @@ def one_line(error: UnbrickError) -> str:
     return f"{message}. {hint[:1].upper()}{hint[1:]}" if hint else message
 
 
-def _commands() -> Iterator[click.Command]:
-    """The commands of the modules, each loaded only when it is come to."""
-    for module, names in _MODULES.items():
-        try:
-            commands: list[click.Command] = importlib.import_module(module).COMMANDS
-        except ModuleNotFoundError as error:
-            missing = missing_extra(error)
-            if missing is None:
-                raise
-            commands = [Unavailable(name, missing) for name in names]
-        yield from commands
+def _load(module: str) -> list[click.Command]:
+    """The commands of a module, which takes up to a second."""
+    try:
+        commands: list[click.Command] = importlib.import_module(module).COMMANDS
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        return [Unavailable(name, missing) for name in _MODULES[module]]
+    return commands
 
 
 class Unbrick(click.Group):
@@ -68,12 +64,15 @@ class Unbrick(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""
         del ctx
-        return sorted(command.name or "" for command in _commands())
+        return sorted(name for names in _MODULES.values() for name in names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called ``cmd_name``; modules after its own are not loaded."""
+        """The command called ``cmd_name``; no other module than its own is loaded."""
         del ctx
-        return next((command for command in _commands() if command.name == cmd_name), None)
+        for module, names in _MODULES.items():
+            if cmd_name in names:
+                return next(command for command in _load(module) if command.name == cmd_name)
+        return None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -29,7 +29,6 @@ from unbrick.errors import SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
 from unbrick.image.factory import KEY_SIZE, factory_image
 from unbrick.lock import owned
-from unbrick.reference.hil import HilTest
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 if TYPE_CHECKING:
@@ -283,6 +282,9 @@ def hil_test(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
     status = open_status()
     releases = build_releases(firmware, status)
+    # Server and database, which a terminal that runs alone does not wait for.
+    from unbrick.reference.hil import HilTest  # noqa: PLC0415
+
     steps: list[Step] = []
     echo = (lambda data: _write_all(2, data)) if verbose else None
     folder = nullcontext(str(keep)) if keep else tempfile.TemporaryDirectory(prefix="unbrick-")
