@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +29,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def fail() -> None:
             raise error
 
-        monkeypatch.setattr(cli_module, "_commands", lambda: iter([fail]))
+        monkeypatch.setattr(cli_module, "_MODULES", {"of_the_test": ("fail",)})
+        monkeypatch.setitem(sys.modules, "of_the_test", SimpleNamespace(COMMANDS=[fail]))
 
     return add
 

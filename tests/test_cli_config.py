@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -15,7 +17,7 @@ from unbrick.cli.main import cli
 from unbrick.errors import SetupError
 
 SAID: list[dict[str, Any]] = []
-REAL_COMMANDS = root._commands
+REAL_MODULES = root._MODULES
 
 
 @click.group()
@@ -46,7 +48,8 @@ def bridge(**said: object) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(root, "_commands", lambda: iter([server, bridge]))
+    monkeypatch.setattr(root, "_MODULES", {"of_the_test": ("server", "bridge")})
+    monkeypatch.setitem(sys.modules, "of_the_test", SimpleNamespace(COMMANDS=[server, bridge]))
     monkeypatch.chdir(tmp_path)
     SAID.clear()
 
@@ -149,7 +152,7 @@ def test_a_value_of_the_wrong_kind_is_refused() -> None:
 
 
 def test_the_example_of_the_documentation_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(root, "_commands", REAL_COMMANDS)
+    monkeypatch.setattr(root, "_MODULES", REAL_MODULES)
     page = Path(root.__file__).parents[3] / "docs" / "configuration.md"
     example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     found = default_map(write(example), cli, click.Context(cli))
