@@ -1,6 +1,6 @@
 // One Micron StrataFlash P30-65nm chip of 16 bits: commands, status, locks, time, and what is left
 // when the power is lost in the middle of an operation. NorFlash.cs puts two side by side. The same
-// in C is harness/unbrick/engine/inprocess/c/devices.c. Source: the data sheet (256 Mb to 512 Mb, rev. D).
+// in C is harness/unbrick/engine/inprocess/c/p30.c. Source: the data sheet (256 Mb to 512 Mb, rev. D).
 
 using System;
 using System.Linq;

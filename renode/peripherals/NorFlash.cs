@@ -1,5 +1,5 @@
 // The terminal's NOR for Renode: two chips (NorChip.cs) side by side on a 32-bit bus, as
-// harness/unbrick/engine/inprocess/c/devices.c models them for the in-process engine;
+// harness/unbrick/engine/inprocess/c/p30.c models them for the in-process engine;
 // tests/test_engine_renode.py compares the two.
 //
 // Register it at two places, with the regions "array" (read and executed in place) and "window"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "c" / "devices.c"
+SOURCES = Path(__file__).parent / "c"
 LIBRARY_NAME = "libdevices.so"
 
 
@@ -45,7 +45,8 @@ def compile_devices(folder: Path, machine: str | None = None) -> Path:
         fresh = Path(scratch) / LIBRARY_NAME
         command = [sys.executable, "-m", "ziglang", "cc", *_target(machine), "-std=c11", "-O2"]
         command += ["-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", "-shared", "-fPIC"]
-        command += ["-s", "-o", str(fresh), str(SOURCE)]
+        command += ["-fvisibility=hidden", "-s", "-o", str(fresh)]
+        command += map(str, sorted(SOURCES.glob("*.c")))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             msg = f"the device models did not compile:\n{done.stderr}"

@@ -1,4 +1,4 @@
-/* Device models of the terminal's board, for the in-process engine.
+/* Device models of the terminal's board, for the in-process engine: what the host knows of them.
  *
  * Time is virtual and counted in nanoseconds. Executing code takes 1 ns a byte of instructions (a
  * 400 MHz Cortex-A9, roughly), an access to a device 50 ns; nothing else makes time pass, so the
@@ -85,6 +85,8 @@ struct unicorn {
     int (*ctl)(void *uc, unsigned control, ...);
 };
 
+#pragma GCC visibility push(default)
+
 struct board *board_new(uint8_t *nor, uint8_t *sram);
 void board_free(struct board *b);
 void board_attach(struct board *b, const struct unicorn *unicorn);
@@ -125,3 +127,5 @@ uint32_t board_pc(const struct board *b);
 void board_set_pc(struct board *b, uint32_t pc);
 void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);
+
+#pragma GCC visibility pop

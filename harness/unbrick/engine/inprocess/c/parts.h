@@ -1,0 +1,216 @@
+/* The parts of the board, as they know each other: one file for each part. The host knows board.h
+ * alone.
+ *
+ *   board.c     the board as a whole: the bus to the NOR, power, the run loop
+ *   cpu.c       what Unicorn needs to be told of code and pages
+ *   watch.c     watchpoints
+ *   p30.c       a NOR chip
+ *   pl011.c     a UART
+ *   sp804.c     a timer
+ *   vexpress.c  the motherboard: where each device is; the interrupt controller
+ *   trace.c     operations and faults, kept for the host
+ *   parts.c     what all of them need */
+#pragma once
+
+#include "board.h"
+
+#define ACCESS_NS 50u /* of an access to a device */
+#define NEVER UINT64_MAX
+#define SRAM_BASE 0x48000000u
+#define SRAM_SIZE (2u * 1024u * 1024u)
+#define PAGE 4096u /* bytes; of Unicorn's memory */
+#define FAULTS_KEPT 64u
+#define NOWHERE 1u /* address where no instruction begins */
+
+enum {
+    SR_READY = 0x80,
+    SR_ERASE_SUSPENDED = 0x40,
+    SR_ERASE_ERROR = 0x20,
+    SR_PROGRAM_ERROR = 0x10,
+    SR_PROGRAM_SUSPENDED = 0x04,
+    SR_LOCKED = 0x02,
+    SR_SEQUENCE_ERROR = SR_ERASE_ERROR | SR_PROGRAM_ERROR
+};
+
+enum output { OUT_ARRAY, OUT_STATUS, OUT_ID, OUT_CFI };
+
+enum step {
+    STEP_READY,
+    STEP_ERASE,
+    STEP_WORD,
+    STEP_COUNT,
+    STEP_DATA,
+    STEP_CONFIRM,
+    STEP_LOCK,
+    STEP_BLANK,
+    STEP_OTP
+};
+
+enum busy { BUSY_NO, BUSY_WORD, BUSY_BUFFER, BUSY_ERASE, BUSY_BLANK };
+
+enum lock { LOCK_OPEN = 0, LOCK_LOCKED = 1, LOCK_DOWN = 2 };
+
+struct job { /* what a chip's write state machine is doing, or has suspended */
+    enum busy kind;
+    uint32_t word;  /* chip word address of the first word */
+    uint32_t count; /* words */
+    uint64_t start, end, left;
+    uint32_t serial;
+    uint16_t data[NOR_BUFFER_WORDS];
+    uint8_t given[NOR_BUFFER_WORDS];
+};
+
+struct chip {
+    enum output output;
+    enum step step;
+    uint8_t status;
+    uint8_t lock[NOR_BLOCKS];
+    uint16_t read_config;
+    uint32_t block; /* of the command under way, chip block number */
+    uint32_t todo;
+    bool sized;
+    struct job job, suspended;
+};
+
+#define UART_FIFO 16u
+
+struct byte_queue {
+    uint8_t *data;
+    uint64_t *time;
+    size_t head, count, capacity;
+};
+
+struct uart {
+    uint32_t ibrd, fbrd, lcr, cr, ifls, imsc, errors;
+    uint64_t byte_ns;
+    uint8_t fifo[UART_FIFO];
+    unsigned fifo_head, fifo_count;
+    uint64_t last_rx; /* when the newest byte came into the FIFO, or one was read */
+    struct byte_queue rx, tx;
+    uint64_t tx_done, rx_done;
+    uint64_t watched, idle; /* times at which the host wants to look */
+    int watch;
+    size_t overruns;
+    bool overrun;
+};
+
+struct timer {
+    uint32_t load, control;
+    uint64_t start; /* when it began to count down from `from` */
+    uint32_t from;
+    bool raw;
+};
+
+struct gic {
+    uint32_t cpu_control, priority_mask, dist_control;
+    uint32_t enable[4];
+};
+
+enum { REG_CPSR = 3, REG_LR = 10, REG_PC = 11, REG_SP = 12, REG_D0 = 14, REG_R0 = 66 };
+
+#define REGISTERS 48u /* R0 to R12, SP, LR, CPSR, D0 to D31 */
+
+struct hit {      /* of an instruction that accesses what is watched */
+    bool pending; /* it is not to be executed, and nothing behind it, until the emulator stops */
+    unsigned watch;
+    uint32_t address, pc;
+    uint64_t registers[REGISTERS];
+};
+
+struct board {
+    struct unicorn u;
+    uint8_t *nor, *sram;
+    struct chip chips[NOR_CHIPS];
+    bool hidden; /* the array alias at 0 is taken away because a chip does not answer with its array
+                  */
+    uint32_t dirty_low, dirty_high;
+    struct uart uarts[2];
+    struct timer timers[2];
+    struct gic gic;
+    uint64_t now, until, end, blocks;
+    uint32_t pc, block_pc;
+    bool powered, waiting, stopping;
+    bool executed[SRAM_SIZE / PAGE]; /* since power-on */
+    int reason, stuck; /* stuck: the reason for which nothing runs until power goes off and on */
+    struct fault faults[FAULTS_KEPT];
+    size_t fault_count;
+    struct op *ops;
+    size_t op_count, op_capacity;
+    uint8_t *op_data;
+    size_t op_data_size, op_data_capacity;
+    uint64_t cut_before;
+    uint8_t *code_sizes;
+    uint32_t job_serial;
+    struct watch watches[WATCHES];
+    size_t watch_count;
+    uint32_t passed; /* address of an instruction that may access what is watched */
+    struct hit hit;
+};
+
+static inline uint16_t get16(const uint8_t *p) {
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline void put16(uint8_t *p, uint16_t v) {
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+static inline uint64_t later(uint64_t a, uint64_t c) {
+    return a > c ? a : c;
+}
+
+static inline uint64_t sooner(uint64_t a, uint64_t c) {
+    return a < c ? a : c;
+}
+
+/* An access to a device takes time, and takes place unless a watch was to stop the CPU before. */
+static inline bool takes_place(struct board *b) {
+    if (b->hit.pending) {
+        return false;
+    }
+    b->now += ACCESS_NS;
+    return true;
+}
+
+/* parts.c */
+void fault(struct board *b, uint32_t kind, uint32_t address, uint32_t detail);
+void stop(struct board *b, int reason);
+void fatal(struct board *b, uint32_t kind, uint32_t address, uint32_t detail);
+
+/* p30.c */
+void chip_reset(struct chip *c);
+void chip_lose_power(struct board *b, int chip);
+void chip_settle(struct board *b, int chip);
+uint16_t chip_read(struct board *b, int chip, uint32_t word);
+bool chip_begins(const struct chip *c, uint32_t word, uint16_t value);
+void chip_write(struct board *b, int chip, uint32_t word, uint16_t value);
+
+/* trace.c */
+void trace_op(struct board *b, uint32_t lanes);
+
+/* pl011.c */
+void look_again(struct board *b);
+void uart_reset(struct board *b, struct uart *u);
+void uart_free(struct uart *u);
+bool uart_shows(struct board *b, struct uart *u);
+uint64_t uart_next(struct board *b, struct uart *u);
+uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg);
+void uart_write(struct board *b, struct uart *u, uint32_t reg, uint32_t value);
+
+/* sp804.c */
+void timer_reset(struct timer *t);
+uint64_t timer_next(struct board *b, struct timer *t);
+uint32_t timer_read(struct board *b, struct timer *t, uint32_t reg);
+void timer_write(struct board *b, struct timer *t, uint32_t reg, uint32_t value);
+
+/* vexpress.c */
+bool gic_passes(const struct board *b, unsigned irq);
+
+/* cpu.c */
+void forget_code(struct board *b, uint64_t low, uint64_t high);
+void forget_sram_code(struct board *b);
+void leave_it_block(struct board *b, void *uc);
+
+/* watch.c */
+int stopped_by_watch(struct board *b);
