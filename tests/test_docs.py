@@ -46,7 +46,6 @@ STILL_LONG = {  # pages that are still to be mended; none is added
     "docs/bugs.md",
     "docs/center.md",
     "docs/delta-format.md",
-    "docs/firmware.md",
     "docs/performance.md",
     "docs/protocol.md",
     "docs/renode.md",
@@ -223,6 +222,40 @@ def test_the_campaigns_page_has_its_figures() -> None:
     assert searched
     assert set(searched) <= set(SCENARIOS)
     assert set(re.findall(r"`([a-z]+)`", numbers)) - {"quick", "unbrick"} <= set(SCENARIOS)
+
+
+def firmware_texts() -> set[str]:
+    """All string literals of the firmware's sources, as they are printed."""
+    sources = [
+        file
+        for folder in ("agent", "app", "board", "boot", "lib", "link", "resident")
+        for file in (ROOT / "firmware" / folder).glob("*.[ch]")
+    ]
+    literal = r'"((?:[^"\\\n]|\\.)*)"'
+    return {
+        "".join(re.findall(literal, match.group())).replace("\\n", "")
+        for file in sources
+        for match in re.finditer(rf"(?:{literal}\s*)+", file.read_text(encoding="utf-8"))
+    }
+
+
+def is_made_of(words: list[str], texts: set[str]) -> bool:
+    """Whether the words stand in one text, or their beginning in one and the rest in another."""
+    parts = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(len(words) + 1)]
+    return any(all(any(part in text for text in texts) for part in pair) for pair in parts)
+
+
+def test_the_firmware_says_the_lines_that_its_page_has() -> None:
+    said = firmware_texts()
+    starts = r"agent|boot|call|link|message|panic|phonebook|resident|restoration|update"
+    page = (ROOT / "docs" / "firmware.md").read_text(encoding="utf-8")
+    lines = re.findall(rf"`((?:{starts}): [^`]+)`", page)
+    assert len(lines) > 30
+    for line in lines:
+        source, _, rest = line.partition(": ")
+        assert any(text.startswith(f"{source}: ") for text in said), line
+        for words in re.split(r"<[^>]+>|…|0x\w*|\d[\d.+]*", rest):
+            assert is_made_of(words.split(), said), f"{line}: {words}"
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])
