@@ -6,9 +6,12 @@ ROBOT  ?=
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.unbrick-installed
+SYSTEM_STAMP := $(VENV)/.unbrick-system-installed
 BENCH_STAMP := $(VENV)/.unbrick-bench-installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
+INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
+    $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
 # One test at a time to each worker, since the slow ones go first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxschedchunk 1
 C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
@@ -24,14 +27,22 @@ help: ## this list
 
 setup: $(STAMP) ## make .venv and install everything into it
 
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or later is needed: make setup PYTHON=python3.12"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -m venv $(VENV) || \
 	    { echo "python3 -m venv does not work here (Debian: apt install python3-venv)"; exit 2; }
+
+# What runs the system is half of what tests it.
+$(SYSTEM_STAMP): $(INSTALLED_FROM) | $(BIN)/pip
 	@echo "installing into $(VENV)"
-	@$(PIP_INSTALL) '.[dev]'
+	@$(PIP_INSTALL) '.[system]'
 	@touch $@
+
+$(STAMP): $(INSTALLED_FROM) | $(BIN)/pip
+	@echo "installing into $(VENV), with all that tests need"
+	@$(PIP_INSTALL) '.[dev]'
+	@touch $(SYSTEM_STAMP) $@
 
 # Not part of the set-up: it compiles detools, which needs a compiler.
 $(BENCH_STAMP): $(STAMP)
@@ -39,7 +50,7 @@ $(BENCH_STAMP): $(STAMP)
 	@$(PIP_INSTALL) '.[bench]'
 	@touch $@
 
-firmware: $(STAMP) ## build boot, agent and every release of the application
+firmware: $(SYSTEM_STAMP) ## build boot, agent and every release of the application
 	$(BIN)/unbrick firmware build
 
 check: lint ## the linters, and every test that takes less than two seconds
@@ -61,7 +72,7 @@ format: $(STAMP) ## lay out Python, C and Markdown as lint wants them
 	$(BIN)/clang-format -i $(C_FILES)
 	$(BIN)/mdformat $(MARKDOWN_FILES)
 
-hil-test: $(STAMP) ## the whole system once: boot, update over the air, restoration
+hil-test: $(SYSTEM_STAMP) ## the whole system once: boot, update over the air, restoration
 	@$(BIN)/unbrick hil-test --engine $(ENGINE)
 
 robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for further options
@@ -73,13 +84,13 @@ bench: $(BENCH_STAMP) ## measure, as ratios; needs a compiler; writes docs/perfo
 	@$(BIN)/python tools/bench_load.py
 	@$(BIN)/python tools/bench_delta.py
 
-run: $(STAMP) ## a terminal in real time, its serial lines as ports
+run: $(SYSTEM_STAMP) ## a terminal in real time, its serial lines as ports
 	@$(BIN)/unbrick run --engine $(ENGINE)
 
-up: $(STAMP) ## the whole system for people: terminal, server, bridge and customer center
+up: $(SYSTEM_STAMP) ## the whole system for people: terminal, server, bridge and customer center
 	@$(BIN)/unbrick up --demo
 
-console: $(STAMP) ## sit at a terminal's console
+console: $(SYSTEM_STAMP) ## sit at a terminal's console
 	@$(BIN)/unbrick console --engine $(ENGINE)
 
 docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
@@ -88,5 +99,5 @@ docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
 clean: ## remove what was built; .venv stays
 	rm -rf build dist harness/*.egg-info harness/unbrick/engine/inprocess/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -f $(STAMP) $(BENCH_STAMP)
+	rm -f $(STAMP) $(SYSTEM_STAMP) $(BENCH_STAMP)
 	find firmware harness tests tools -name __pycache__ -prune -exec rm -rf {} +
