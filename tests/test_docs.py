@@ -80,6 +80,7 @@ def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+PLACE = re.compile(r"<[^>]+>|…")  # of what differs from line to line
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -239,23 +240,26 @@ def firmware_texts() -> set[str]:
     }
 
 
-def is_made_of(words: list[str], texts: set[str]) -> bool:
-    """Whether the words stand in one text, or their beginning in one and the rest in another."""
-    parts = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(len(words) + 1)]
-    return any(all(any(part in text for text in texts) for part in pair) for pair in parts)
+def can_say(line: str, texts: set[str]) -> bool:
+    """Whether a text makes the line: what it has for a ``%s`` is a text as well, or a number."""
+    for text in texts:
+        match = re.fullmatch(re.sub(r"%[\d.]*[a-z]", "(.*)", re.escape(text)), line)
+        filled = match.groups() if match else ["no"]
+        if all(re.fullmatch(r"[\d.+]*|0x\w+", part) or part in texts for part in filled):
+            return True
+    return False
 
 
 def test_the_firmware_says_the_lines_that_its_page_has() -> None:
-    said = firmware_texts()
-    starts = r"agent|boot|call|link|message|panic|phonebook|resident|restoration|update"
+    said = {text.replace("\\r", "").replace("%%", "%") for text in firmware_texts()}
+    sources = r"boot|call|link|message|phonebook|resident|restoration|update"
     page = (ROOT / "docs" / "firmware.md").read_text(encoding="utf-8")
-    lines = re.findall(rf"`((?:{starts}): [^`]+)`", page)
+    lines = re.findall(rf"`((?:{sources}): [^`]+)`", page)
     assert len(lines) > 30
-    for line in lines:
-        source, _, rest = line.partition(": ")
-        assert any(text.startswith(f"{source}: ") for text in said), line
-        for words in re.split(r"<[^>]+>|…|0x\w*|\d[\d.+]*", rest):
-            assert is_made_of(words.split(), said), f"{line}: {words}"
+    assert [line for line in lines if not can_say(PLACE.sub("7", line), said)] == []
+    # The agent has no format strings: it says its lines in pieces.
+    pieces = {piece for line in re.findall(r"`(agent: .+?)`", page) for piece in PLACE.split(line)}
+    assert pieces - said == {""}
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])
