@@ -259,7 +259,7 @@ def test_the_firmware_says_the_lines_that_its_page_has() -> None:
     assert [line for line in lines if not can_say(PLACE.sub("7", line), said)] == []
     # The agent has no format strings: it says its lines in pieces.
     pieces = {piece for line in re.findall(r"`(agent: .+?)`", page) for piece in PLACE.split(line)}
-    assert pieces - said == {""}
+    assert pieces <= said | {""}
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])
