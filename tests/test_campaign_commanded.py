@@ -37,7 +37,7 @@ from unbrick.reference.layout import BLOCK, GEOMETRY
 from unbrick.reference.memory import Store
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
-from unbrick.server.records.people import Actor
+from unbrick.server.records.people import Actor, AuditEntry
 from unbrick.server.records.sessions import Backup, Session, SessionState, StepKind, StepState
 from unbrick.server.records.sessions import Step as PlanStep
 from unbrick.server.records.updates import Image, Update, UpdateState
@@ -308,7 +308,7 @@ def test_the_judge_reads_the_audit() -> None:
     store.read_backup(1, Actor("server", 4.0))
     store.delete_backup(1, Actor("server", 5.0))
     sees.look(store.snapshot())
-    store._audit.append(replace(store._audit[-1], id=99))
+    store.tables[AuditEntry].add(store.audit()[-1])
     with pytest.raises(Violation, match="backup deleted") as seen:
         sees.look(replace(store.snapshot(), messages=()))
     assert seen.value.kind == "unaudited"
@@ -318,7 +318,7 @@ def test_the_judge_misses_what_is_not_in_the_audit() -> None:
     store = records(DONE, SENT)
     sees = judge(store, nor(saved=SAVED))
     sees.look(store.snapshot())
-    del store._backups[1]
+    store.tables[Backup].remove(id=1)
     with pytest.raises(Violation, match="by the audit") as seen:
         sees.look(store.snapshot())
     assert seen.value.kind == "unaudited"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,7 +31,14 @@ from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, AuditAction, Subscriber
 from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
-from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
+from unbrick.server.records.updates import (
+    Image,
+    MessageState,
+    Terminal,
+    TextMessage,
+    Update,
+    UpdateState,
+)
 
 CLERK = Actor("clerk", 100.0, "asked for by phone")
 TERMINAL = Terminal(**vars(registration()), endpoint="e", first_seen=1.0, last_seen=1.0)
@@ -392,3 +400,56 @@ def test_two_processes_share_a_database(database_url: str) -> None:
     assert mine.terminals() == [replace(TERMINAL, version="2.0.0+0")]
     mine.close()
     others.close()
+
+
+WRITES = ("add an update", "change an update", "decide", "send", "install", "register")
+
+
+def write(records: Records, what: str, update: Update, text: str) -> object:
+    """Write something about the terminal of an update; gives what comes back."""
+    serial = update.serial
+    if what == "add an update":
+        return records.add_update(replace(update, text=text))
+    if what == "change an update":
+        return records.save_update(replace(update, text=text))
+    if what == "decide":
+        return records.add_analysis(Analysis(0, serial, 1.0, Verdict.CURRENT, b"", text))
+    if what == "send":
+        sent = records.add_message(TextMessage(0, serial, "", MessageState.QUEUED, 1.0, 1.0))
+        return records.save_message(replace(sent, text=text))
+    if what == "install":
+        records.end_installation(serial, 2.0)
+        return records.add_installation(replace(INSTALLATION, serial=serial, version=text))
+    return records.save_terminal(replace(TERMINAL, serial=serial, version=text))
+
+
+def all_about(records: Records, update: Update) -> object:
+    """Everything that is kept of the terminal of an update."""
+    serial = update.serial
+    return [
+        *(records.terminal(serial), records.update(update.id), records.updates(serial)),
+        *(records.analysis(serial), records.analyses(serial), records.messages(serial)),
+        *(records.installations(serial), records.decisions(), records.unfinished_updates()),
+    ]
+
+
+def test_in_a_transaction_every_store_says_the_same_about_terminals(database_url: str) -> None:
+    """What is remembered of the database's answers follows what is written."""
+    rng = random.Random(11)
+    database = SqlRecords(database_url)
+    stores: list[Records] = [MemoryRecords(), database]
+    for records in stores:
+        add_session(records)
+        records.save_terminal(replace(TERMINAL, serial="T-2"))
+        records.add_update(replace(records.updates()[0], serial="T-2"))
+    for _ in range(30):
+        updates = database.updates()
+        with contextlib.ExitStack() as stack:
+            for records in stores:
+                stack.enter_context(records.transaction())
+            for _ in range(6):
+                update, what, text = rng.choice(updates), rng.choice(WRITES), str(rng.random())
+                for do in (all_about, partial(write, what=what, text=text), all_about):
+                    mine, its = (do(records, update=update) for records in stores)
+                    assert mine == its, what
+    database.close()

@@ -30,7 +30,7 @@ from unbrick.server.core.orders import ConflictError, NotCommandedError, Unknown
 from unbrick.server.core.restoring import choose
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
-from unbrick.server.records.sessions import SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import Backup, SessionState, Step, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import (
     MAX_WRITE,
@@ -58,14 +58,19 @@ def version_of(target: bytes) -> str:
     return str(inspect(target).version)
 
 
+def sealed(world: World, backup: Backup) -> bytes:
+    """What a backup holds; nobody is told of the looking."""
+    assert isinstance(world.records, MemoryRecords)
+    return dict(world.records.tables[Backup].take().data)[backup.id]
+
+
 def check_nothing_is_lost(world: World) -> None:
     """The user's data is in the NOR, or a backup has it, at any time."""
     there = in_nor(world.terminal)
     for backup in world.records.backups(SERIAL):
         session = world.records.session(backup.session_id)
         assert session is not None
-        assert isinstance(world.records, MemoryRecords)
-        there |= set(unseal(world.records._contents[backup.id], session.update_id))
+        there |= set(unseal(sealed(world, backup), session.update_id))
     assert there >= set(ENTRIES), world.story()
 
 
@@ -181,8 +186,7 @@ def test_claim_b6_data_is_backed_up_before_the_first_erase_given_back_and_delete
     def look(message: Any) -> None:
         if message.opt.uri_path == ("erase",):
             (backup,) = w.records.backups(SERIAL)
-            assert isinstance(w.records, MemoryRecords)
-            kept.append(w.records._contents[backup.id])
+            kept.append(sealed(w, backup))
 
     w.on_request = look
     update = w.start(version_of(target))

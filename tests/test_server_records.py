@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError
 
 from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
-from unbrick.server.database import SqlRecords, rows
-from unbrick.server.records.contract import UndoneError
+from unbrick.server.database import SqlRecords, answers
+from unbrick.server.records.tables import UndoneError
 from unbrick.server.records.updates import (
     Event,
     Image,
@@ -261,12 +261,12 @@ def test_what_was_undone_is_not_remembered(open_records: Open) -> None:
 def test_the_memory_of_records_is_bounded(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "REMEMBERED", 3)
+    monkeypatch.setattr(answers, "REMEMBERED", 3)
     records = SqlRecords(database_url)
     with records.transaction():
         for number in range(10):
             records.save_terminal(replace(TERMINAL, serial=str(number)))
-        assert len(records._memory) == 3
+        assert len(records._database.answers) == 3
         assert [records.terminal(str(number)) is None for number in range(10)] == [False] * 10
     records.close()
 

@@ -98,33 +98,29 @@ class TamperedStore(Store):
 
     def __init__(self) -> None:
         super().__init__()
-        self._repented: set[bool] = set()
-
-    @property
-    def tampered(self) -> bool:
+        self.tampered = True
         """Whether that is still so."""
-        return not self._repented
 
     def repent(self) -> None:
         """From now on backups read as they were kept."""
-        self._repented.add(True)
+        self.tampered = False
 
-    def _changed(self, backup_id: int) -> bytes:
+    def _changed(self, backup: Backup) -> bytes:
         """What a backup reads as: with another name in it when it is time to give it back."""
-        data = bytearray(self.sealed(backup_id))
-        step = self.next_step(self._backups[backup_id].session_id)
+        data = bytearray(self.sealed(backup.id))
+        step = self.next_step(backup.session_id)
         if self.tampered and step is not None and step.kind is StepKind.GIVE_BACK:
             data[_NAME_AT] ^= 2
         return bytes(data)
 
     def read_backup(self, backup_id: int, actor: Actor) -> bytes:
-        """See ``UserRecords``."""
+        """See ``Records``."""
         super().read_backup(backup_id, actor)
-        return self._changed(backup_id)
+        return next(self._changed(item) for item in super().backups() if item.id == backup_id)
 
     def backups(self, serial: str | None = None) -> list[Backup]:
-        """See ``UserRecords``."""
+        """See ``Records``."""
         return [
-            replace(item, checksum=hashlib.sha256(self._changed(item.id)).digest())
+            replace(item, checksum=hashlib.sha256(self._changed(item)).digest())
             for item in super().backups(serial)
         ]

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.reference.canonical import Plan
 from unbrick.reference.layout import APPLICATION, BLOCK
-from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.memory import Contents, MemoryRecords
+from unbrick.server.records.people import AuditEntry
 from unbrick.server.records.sessions import Backup, Session, Step, StepKind
+from unbrick.server.records.updates import Event, File, Terminal, TextMessage, Update
 from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from unbrick.server.records.updates import Terminal, TextMessage, Update
 
 
 _MAKES_NO_DIFFERENCE = frozenset(("id", "session_id", "created", "changed", "text", "command"))
@@ -146,39 +146,57 @@ _GETTERS: dict[type[Any], Callable[[Any], Iterable[Any]]] = {
 }
 
 
+PARTS: dict[str, type[Any]] = {
+    "terminals": Terminal,
+    "updates": Update,
+    "messages": TextMessage,
+    "sessions": Session,
+    "steps": Step,
+    "backups": Backup,
+}
+"""The kinds of records that a state has, by its fields."""
+
+_LOGS = (Event, AuditEntry)
+"""The kinds of records by which the server decides nothing."""
+
+
 class Store(MemoryRecords):
     """The server's records, from which a state can be taken and put back."""
 
     def snapshot(self) -> ServerState:
         """What is remembered now."""
+        tables = self.tables.items()
+        counts = ((kind.__name__, table.count) for kind, table in tables if kind not in _LOGS)
         return ServerState(
-            tuple(self._terminals.values()),
-            tuple(self._updates.values()),
-            tuple(self._messages.values()),
-            tuple(self._sessions.values()),
-            tuple(self._steps.values()),
-            tuple(self._backups.values()),
-            tuple(self._contents.items()),
-            tuple(self._counts.items()),
+            **{name: self.tables[kind].take().records for name, kind in PARTS.items()},
+            contents=self.tables[Backup].take().data,
+            counts=tuple(counts),
         )
 
     def put_back(self, state: ServerState) -> None:
         """Remember what ``state`` says; images and what follows from them stay."""
-        self._terminals = {item.serial: item for item in state.terminals}
-        self._updates = {item.id: item for item in state.updates}
-        self._messages = {item.id: item for item in state.messages}
-        self._sessions = {item.id: item for item in state.sessions}
-        self._steps = {(item.session_id, item.number): item for item in state.steps}
-        self._backups = {item.id: item for item in state.backups}
-        self._contents = dict(state.contents)
-        self._counts = dict(state.counts)
-        self._events = {}
-        self._audit = []
+        counts = dict(state.counts)
+        for kind, table in self.tables.items():
+            table.count = counts.get(kind.__name__, 0)
+        for kind in _LOGS:
+            self.tables[kind].put_back(Contents())
+        for name, kind in PARTS.items():
+            data = state.contents if kind is Backup else ()
+            count = self.tables[kind].count
+            self.tables[kind].put_back(Contents(getattr(state, name), data, count))
 
     def spoil_file(self, digest: bytes, file: bytes) -> None:
         """Make another file of a published image."""
-        self._files[digest] = file
+        self._files.remove(digest=digest)
+        self._files.add(File(digest), file)
 
     def sealed(self, backup_id: int) -> bytes:
-        """What a backup holds; the looking is not audited, for it is the judge who looks."""
-        return self._contents[backup_id]
+        """What a backup holds; the looking is not audited, for it is the judge who looks.
+
+        Raises:
+            KeyError: there is none.
+        """
+        data = self._backups.data(backup_id)
+        if data is None:
+            raise KeyError(backup_id)
+        return data

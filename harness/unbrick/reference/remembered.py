@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from unbrick.reference.memory import ServerState
+from unbrick.reference.memory import PARTS, ServerState
 from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
 from unbrick.server.records.updates import MessageState, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import Kind, Result, TerminalState
@@ -32,14 +32,6 @@ _READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
     Step: {"kind": StepKind, "state": StepState},
     Backup: {"checksum": bytes.fromhex},
 }
-_PARTS: tuple[tuple[str, type[Any]], ...] = (
-    ("terminals", Terminal),
-    ("updates", Update),
-    ("messages", TextMessage),
-    ("sessions", Session),
-    ("steps", Step),
-    ("backups", Backup),
-)
 
 
 def _plain(value: Any) -> Any:
@@ -74,7 +66,7 @@ def _pack_server(server: ServerState | None, rows: _Rows) -> Any:
     if server is None:
         return None
     parts: dict[str, Any] = {
-        part: [rows.number(item) for item in getattr(server, part)] for part, _ in _PARTS
+        part: [rows.number(item) for item in getattr(server, part)] for part in PARTS
     }
     parts["contents"] = [[number, data.hex()] for number, data in server.contents]
     parts["counts"] = [[name, count] for name, count in server.counts]
@@ -93,7 +85,7 @@ def unpack(packed: Any) -> list[ServerState]:
 
 def _unpack_server(data: Any, rows: list[Any], known: dict[int, Any]) -> ServerState:
     parts: dict[str, Any] = {}
-    for part, kind in _PARTS:
+    for part, kind in PARTS.items():
         readers, names = _READERS[kind], [f.name for f in fields(kind)]
         for number in data[part]:
             if number not in known:

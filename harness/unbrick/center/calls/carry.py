@@ -37,7 +37,7 @@ from unbrick.errors import ServerError, UnbrickError
 from unbrick.server.core.lines import CALLER
 from unbrick.server.edge.client import SilentError
 from unbrick.server.records.calls import Call
-from unbrick.server.records.contract import UserRecords
+from unbrick.server.records.contract import Records
 
 MOST = 100
 """Calls at a time."""
@@ -108,7 +108,7 @@ class Calls:
     def __init__(
         self,
         menu: Menu,
-        users: UserRecords,
+        users: Records,
         server: Upgrades,
         clock: Callable[[], float],
         changed: Callable[[Call], None],

@@ -20,7 +20,7 @@ from unbrick.center.calls.carry import CallError, Calls
 from unbrick.errors import UnbrickError
 from unbrick.server.edge.client import SilentError
 from unbrick.server.records.calls import LineState
-from unbrick.server.records.contract import UserRecords
+from unbrick.server.records.contract import Records
 from unbrick.wire.messages import MAX_TEXT
 
 LOOK_INTERVAL = 0.25
@@ -108,7 +108,7 @@ class Lines:
         server: says texts.
     """
 
-    def __init__(self, calls: Calls, users: UserRecords, server: Telephone) -> None:
+    def __init__(self, calls: Calls, users: Records, server: Telephone) -> None:
         self._calls, self._users, self._server = calls, users, server
         self._lines: dict[int, _Line] = {}
         calls.speak = self._speak

@@ -21,6 +21,29 @@ class Installation:
     until: float | None
 
 
+@dataclass(frozen=True)
+class Software:
+    """Software as a terminal named it, published here or not."""
+
+    id: int
+    digest: bytes
+    hardware_id: str
+    name: str
+    version: str
+    build_time: str
+
+
+@dataclass(frozen=True)
+class KeptInstallation:
+    """How an installation is kept: its software apart, since many terminals run the same."""
+
+    id: int
+    serial: str
+    software_id: int
+    since: float
+    until: float | None
+
+
 class Verdict(Enum):
     """What comparing a terminal's software with the latest says."""
 
@@ -61,6 +84,17 @@ class RangeKind(Enum):
 class Range:
     """A range of the NOR: ``offset`` counts from its start."""
 
+    kind: RangeKind
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class PreparedRange:
+    """How a range is kept: with the pair of images that it was prepared for."""
+
+    base: bytes
+    digest: bytes
     kind: RangeKind
     offset: int
     length: int

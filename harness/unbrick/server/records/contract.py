@@ -1,61 +1,219 @@
 """What can be kept and asked, whatever keeps it.
 
-Whoever touches personal data (subscribers, backups) names himself: the store itself writes the
-audit entry, in the same transaction, so that there is no way around it.
+Whoever touches personal data (subscribers, backups) names himself: the audit entry is written here,
+in the same transaction, so that there is no way around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import replace
 
-from unbrick.errors import ServerError
 from unbrick.server.records.analysis import (
     Analysis,
     Installation,
+    KeptInstallation,
     Preparation,
     PreparationState,
+    PreparedRange,
     Range,
     RangeKind,
+    Software,
 )
-from unbrick.server.records.calls import Call, Saying, TerminalCall
-from unbrick.server.records.people import Actor, AuditEntry, Subscriber
-from unbrick.server.records.sessions import Backup, Session, Step
-from unbrick.server.records.updates import Event, Image, Terminal, TextMessage, Update
+from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
+from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Ownership, Subscriber
+from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepState
+from unbrick.server.records.tables import Store, given
+from unbrick.server.records.updates import (
+    Difference,
+    Event,
+    File,
+    Image,
+    MessageState,
+    Terminal,
+    TextMessage,
+    Update,
+    UpdateState,
+)
+
+SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
+"""The fields of an installation by which software is known."""
+
+_GOING_UPDATE = frozenset(state for state in UpdateState if not state.ended)
+_GOING_SESSION = frozenset(state for state in SessionState if not state.ended)
+_GOING_STEP = frozenset(state for state in StepState if not state.over)
+_GOING_LINE = frozenset(LineState) - {LineState.OVER}
 
 
-class UndoneError(ServerError):
-    """A transaction of which a part could not be kept."""
+class Records:
+    """What the server remembers.
 
+    Ids count up from 1 and never come back; listings are in the order of making. Who adds a record
+    that has an id passes one over, and is given the record back with the id that it has.
 
-def check_whole(*, undone: bool) -> None:
-    """At the end of a transaction: ``undone`` says whether a part of it had raised.
-
-    Raises:
-        UndoneError: it had.
+    Args:
+        store: keeps it.
     """
-    if undone:
-        raise UndoneError(
-            "a part of what belongs together could not be kept", hint="see the server's log"
-        )
 
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._terminals = store.table(Terminal, "serial")
+        self._images = store.table(Image, "digest")
+        self._files = store.table(File, "digest")
+        self._differences = store.table(Difference, "base", "digest")
+        self._updates = store.table(Update, "id")
+        self._events = store.table(Event, "id")
+        self._messages = store.table(TextMessage, "id")
+        self._subscribers = store.table(Subscriber, "id")
+        self._ownerships = store.table(Ownership, "serial")
+        self._audit = store.table(AuditEntry, "id")
+        self._software = store.table(Software, "id")
+        self._installations = store.table(KeptInstallation, "id")
+        self._analyses = store.table(Analysis, "id")
+        self._preparations = store.table(Preparation, "base", "digest")
+        self._ranges = store.table(PreparedRange, "base", "digest", "kind", "offset")
+        self._calls = store.table(Call, "id")
+        self._terminal_calls = store.table(TerminalCall, "call_id")
+        self._sayings = store.table(Saying, "call_id", "count")
+        self._sessions = store.table(Session, "id")
+        self._steps = store.table(Step, "session_id", "number")
+        self._backups = store.table(Backup, "id")
 
-class UserRecords(Protocol):
-    """The user database. Ids count up and never come back; listings are in the order of making."""
+    def transaction(self) -> AbstractContextManager[None]:
+        """All that is written inside is kept when the block ends, and nothing when it raises.
+
+        One inside another is a part of it: it is kept when the outer one ends.
+
+        Raises:
+            UndoneError: a part had raised, and somebody in between took that for handled.
+        """
+        return self._store.transaction()
+
+    # Terminals, images, updates
+
+    def terminal(self, serial: str) -> Terminal | None:
+        """The terminal with this serial."""
+        return self._terminals.get(serial)
+
+    def terminals(self) -> list[Terminal]:
+        """Every terminal, by serial."""
+        return sorted(self._terminals.select(), key=lambda item: item.serial)
+
+    def save_terminal(self, terminal: Terminal) -> None:
+        """Keep a new terminal, or what has changed of one."""
+        self._terminals.put(terminal)
+
+    def image(self, digest: bytes) -> Image | None:
+        """The image with this digest."""
+        return self._images.get(digest)
+
+    def images(self) -> list[Image]:
+        """Every image, without the files."""
+        return self._images.select()
+
+    def image_file(self, digest: bytes) -> bytes:
+        """The file of a published image.
+
+        Raises:
+            KeyError: there is none.
+        """
+        data = self._files.data(digest)
+        if data is None:
+            raise KeyError(digest)
+        return data
+
+    def add_image(self, image: Image, file: bytes) -> None:
+        """Keep a new image with its file."""
+        with self._store.together():
+            self._images.add(image)
+            self._files.add(File(image.digest), file)
+
+    def difference(self, base: bytes, digest: bytes) -> bytes | None:
+        """The differential file that turns image ``base`` into image ``digest``, if one is kept."""
+        return self._differences.data(base, digest)
+
+    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
+        """Keep a differential file; one that is there already stays."""
+        with self._store.together():
+            if self._differences.get(base, digest) is None:
+                self._differences.add(Difference(base, digest), file)
+
+    def update(self, update_id: int) -> Update | None:
+        """The update with this id."""
+        return self._updates.get(update_id)
+
+    def updates(self, serial: str | None = None) -> list[Update]:
+        """Every update, or every update of a terminal."""
+        return self._updates.select(**given(serial=serial))
+
+    def unfinished_updates(self) -> list[Update]:
+        """Every update that has not ended."""
+        return self._updates.select(state=_GOING_UPDATE)
+
+    def add_update(self, update: Update) -> Update:
+        """Keep a new update."""
+        return self._updates.add(update)
+
+    def save_update(self, update: Update) -> None:
+        """Keep what has changed of an update."""
+        self._updates.change(update)
+
+    def events(
+        self,
+        *,
+        serial: str | None = None,
+        update_id: int | None = None,
+        newest: int | None = None,
+    ) -> list[Event]:
+        """Every event, or those of a terminal or of an update; only the ``newest``."""
+        return self._events.select(last=newest, **given(serial=serial, update_id=update_id))
+
+    def add_event(self, event: Event) -> None:
+        """Keep a new event."""
+        self._events.append(event)
+
+    def messages(self, serial: str | None = None) -> list[TextMessage]:
+        """Every text message, or those of a terminal."""
+        return self._messages.select(**given(serial=serial))
+
+    def message(self, message_id: int) -> TextMessage | None:
+        """The text message with this id."""
+        return self._messages.get(message_id)
+
+    def queued_messages(self) -> list[TextMessage]:
+        """Every text message that has not been delivered."""
+        return self._messages.select(state=MessageState.QUEUED)
+
+    def add_message(self, message: TextMessage) -> TextMessage:
+        """Keep a new message."""
+        return self._messages.add(message)
+
+    def save_message(self, message: TextMessage) -> None:
+        """Keep what has changed of a message."""
+        self._messages.change(message)
+
+    # People
 
     def subscriber(self, subscriber_id: int) -> Subscriber | None:
         """The subscriber with this id."""
+        return self._subscribers.get(subscriber_id)
 
     def subscribers(self) -> list[Subscriber]:
         """Every subscriber."""
+        return self._subscribers.select()
 
     def add_subscriber(self, subscriber: Subscriber, actor: Actor) -> Subscriber:
-        """Keep a new subscriber (the id is passed over); gives it back with its id.
+        """Keep a new subscriber.
 
         Raises:
             KeyError: another subscriber has that phone number.
         """
+        with self._store.together():
+            self._check_phone(subscriber)
+            subscriber = self._subscribers.add(subscriber)
+            self._note(AuditAction.SUBSCRIBER_ADDED, "", subscriber.id, actor)
+        return subscriber
 
     def save_subscriber(self, subscriber: Subscriber, actor: Actor) -> None:
         """Keep what has changed of a subscriber.
@@ -63,136 +221,54 @@ class UserRecords(Protocol):
         Raises:
             KeyError: another subscriber has that phone number.
         """
+        with self._store.together():
+            self._check_phone(subscriber)
+            if self._subscribers.change(subscriber):
+                self._note(AuditAction.SUBSCRIBER_CHANGED, "", subscriber.id, actor)
+
+    def _check_phone(self, subscriber: Subscriber) -> None:
+        for other in self._subscribers.select(phone=subscriber.phone):
+            if other.id != subscriber.id:
+                raise KeyError(subscriber.phone)
 
     def delete_subscriber(self, subscriber_id: int, actor: Actor) -> None:
         """Forget a subscriber; their terminals are nobody's."""
+        with self._store.together():
+            for serial in self.owned(subscriber_id):
+                self.assign(serial, None, actor)
+            if self._subscribers.remove(id=subscriber_id):
+                self._note(AuditAction.SUBSCRIBER_DELETED, "", subscriber_id, actor)
 
     def owner(self, serial: str) -> Subscriber | None:
         """The subscriber whose terminal this is."""
+        found = self._ownerships.get(serial)
+        return None if found is None else self._subscribers.get(found.subscriber_id)
 
     def owners(self) -> dict[str, Subscriber]:
         """The subscriber of each terminal that has one, by serial."""
+        found = self._ownerships.select()
+        known = {subscriber.id: subscriber for subscriber in self._subscribers.select()}
+        return {
+            item.serial: known[item.subscriber_id] for item in found if item.subscriber_id in known
+        }
 
     def owned(self, subscriber_id: int) -> list[str]:
         """Serials of a subscriber's terminals, in their order."""
+        found = self._ownerships.select(subscriber_id=subscriber_id)
+        return sorted(item.serial for item in found)
 
     def assign(self, serial: str, subscriber_id: int | None, actor: Actor) -> None:
         """Make a terminal a subscriber's, or nobody's; it need not have registered yet."""
-
-    def installations(self, serial: str) -> list[Installation]:
-        """What a terminal has run, oldest first; ``until`` of the last is None if it runs now."""
-
-    def add_installation(self, installation: Installation) -> Installation:
-        """Keep what a terminal runs now (the id is passed over); gives it back with its id."""
-
-    def end_installation(self, serial: str, until: float) -> None:
-        """What the terminal ran, it does not run any more; nothing if it ran nothing."""
-
-    def analysis(self, serial: str) -> Analysis | None:
-        """The last decision about a terminal."""
-
-    def analyses(self, serial: str) -> list[Analysis]:
-        """Every decision about a terminal."""
-
-    def decisions(self) -> dict[str, Analysis]:
-        """The last decision about every terminal, by serial."""
-
-    def add_analysis(self, analysis: Analysis) -> Analysis:
-        """Keep a decision (the id is passed over); gives it back with its id."""
-
-    def preparation(self, base: bytes, digest: bytes) -> Preparation | None:
-        """What is prepared for a pair of images."""
-
-    def preparations(self, state: PreparationState | None = None) -> list[Preparation]:
-        """Every preparation, or those in a state, oldest first."""
-
-    def save_preparation(self, preparation: Preparation) -> None:
-        """Keep a new preparation, or what has changed of one."""
-
-    def ranges(self, base: bytes, digest: bytes, kind: RangeKind | None = None) -> list[Range]:
-        """The ranges that were prepared for a pair of images, by offset within each kind."""
-
-    def set_ranges(self, base: bytes, digest: bytes, ranges: Sequence[Range]) -> None:
-        """Keep the ranges of a pair of images whose preparation is kept, in place of others."""
-
-    def calls(
-        self, serial: str | None = None, *, newest: int | None = None, before: int | None = None
-    ) -> list[Call]:
-        """Every call, or those of a terminal; only the ``newest``, or those with lower ids."""
-
-    def call(self, call_id: int) -> Call | None:
-        """The call with this id."""
-
-    def open_calls(self) -> list[Call]:
-        """Every call that has not ended."""
-
-    def add_call(self, call: Call) -> Call:
-        """Keep a new call (its id is passed over); gives it back with its id."""
-
-    def save_call(self, call: Call) -> None:
-        """Keep what has changed of a call."""
-
-    def terminal_call(self, call_id: int) -> TerminalCall | None:
-        """The terminal's end of a call, if a terminal makes it."""
-
-    def terminal_calls(self) -> list[TerminalCall]:
-        """The terminal's end of every call that is not over there."""
-
-    def add_terminal_call(self, call: TerminalCall) -> None:
-        """Keep the terminal's end of a new call."""
-
-    def save_terminal_call(self, call: TerminalCall) -> None:
-        """Keep what has changed; when it is over, what was to be said is forgotten."""
-
-    def sayings(self, call_id: int) -> list[Saying]:
-        """What is said to a terminal's user, in its order."""
-
-    def save_saying(self, saying: Saying) -> None:
-        """Keep a new text, or what has changed of one."""
-
-    def session(self, session_id: int) -> Session | None:
-        """The session with this id."""
-
-    def sessions(self, serial: str | None = None) -> list[Session]:
-        """Every session, or those of a terminal."""
-
-    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
-        """Every session that has not ended, or those of a terminal."""
-
-    def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
-        """Keep a new session with its plan (ids are passed over); gives it back with its id."""
-
-    def save_session(self, session: Session) -> None:
-        """Keep what has changed of a session."""
-
-    def steps(self, session_id: int) -> list[Step]:
-        """The plan of a session, and how far each step is."""
-
-    def next_step(self, session_id: int) -> Step | None:
-        """The first step that is not over; None when all are."""
-
-    def save_step(self, step: Step) -> None:
-        """Keep what has changed of a step."""
-
-    def backups(self, serial: str | None = None) -> list[Backup]:
-        """Which backups there are, or those of a terminal."""
-
-    def add_backup(self, backup: Backup, data: bytes, actor: Actor) -> Backup:
-        """Keep a backup (its id is passed over); gives it back with its id.
-
-        Raises:
-            KeyError: that session has one.
-        """
-
-    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
-        """What a backup holds.
-
-        Raises:
-            KeyError: there is none.
-        """
-
-    def delete_backup(self, backup_id: int, actor: Actor) -> None:
-        """Remove a backup for good; nothing if there is none."""
+        with self._store.together():
+            before = self._ownerships.get(serial)
+            if (before.subscriber_id if before else None) == subscriber_id:
+                return
+            if before is not None:
+                self._ownerships.remove(serial=serial)
+                self._note(AuditAction.TERMINAL_RELEASED, serial, before.subscriber_id, actor)
+            if subscriber_id is not None:
+                self._ownerships.add(Ownership(serial, subscriber_id))
+                self._note(AuditAction.TERMINAL_ASSIGNED, serial, subscriber_id, actor)
 
     def audit(
         self,
@@ -206,89 +282,205 @@ class UserRecords(Protocol):
 
         Only the ``newest`` entries, or those with ids lower than ``before``.
         """
+        where = given(serial=serial, subject=subject)
+        return self._audit.select(last=newest, below=before, **where)
 
+    def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
+        entry = AuditEntry(0, actor.now, actor.name, action, serial, subject, actor.why)
+        self._audit.append(entry)
 
-class Records(UserRecords, Protocol):
-    """A store. Ids count up from 1 and never come back; listings are in the order of making."""
+    # What terminals run, and what is prepared for them
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """All that is written inside is kept when the block ends, and nothing when it raises.
+    def installations(self, serial: str) -> list[Installation]:
+        """What a terminal has run, oldest first; ``until`` of the last is None if it runs now."""
+        found = []
+        for kept in self._installations.select(serial=serial):
+            values = {**vars(self._software.get(kept.software_id)), **vars(kept)}
+            del values["software_id"]
+            found.append(Installation(**values))
+        return found
 
-        One inside another is a part of it: it is kept when the outer one ends.
+    def add_installation(self, installation: Installation) -> Installation:
+        """Keep what a terminal runs now."""
+        named = {name: getattr(installation, name) for name in SOFTWARE}
+        times = {name: getattr(installation, name) for name in ("since", "until")}
+        with self._store.together():
+            known = self._software.select(**named) or [self._software.add(Software(0, **named))]
+            kept = KeptInstallation(0, installation.serial, known[0].id, **times)
+            return replace(installation, id=self._installations.add(kept).id)
+
+    def end_installation(self, serial: str, until: float) -> None:
+        """What the terminal ran, it does not run any more; nothing if it ran nothing."""
+        with self._store.together():
+            for kept in self._installations.select(serial=serial):
+                if kept.until is None:
+                    self._installations.change(replace(kept, until=until))
+
+    def analysis(self, serial: str) -> Analysis | None:
+        """The last decision about a terminal."""
+        return next(iter(self._analyses.select(last=1, serial=serial)), None)
+
+    def analyses(self, serial: str) -> list[Analysis]:
+        """Every decision about a terminal."""
+        return self._analyses.select(serial=serial)
+
+    def decisions(self) -> dict[str, Analysis]:
+        """The last decision about every terminal, by serial."""
+        return {item.serial: item for item in self._analyses.select(last_of_each="serial")}
+
+    def add_analysis(self, analysis: Analysis) -> Analysis:
+        """Keep a decision."""
+        return self._analyses.add(analysis)
+
+    def preparation(self, base: bytes, digest: bytes) -> Preparation | None:
+        """What is prepared for a pair of images."""
+        return self._preparations.get(base, digest)
+
+    def preparations(self, state: PreparationState | None = None) -> list[Preparation]:
+        """Every preparation, or those in a state, oldest first."""
+        found = self._preparations.select(**given(state=state))
+        return sorted(found, key=lambda item: (item.created, item.base, item.digest))
+
+    def save_preparation(self, preparation: Preparation) -> None:
+        """Keep a new preparation, or what has changed of one."""
+        self._preparations.put(preparation)
+
+    def ranges(self, base: bytes, digest: bytes, kind: RangeKind | None = None) -> list[Range]:
+        """The ranges that were prepared for a pair of images, by offset within each kind."""
+        found = self._ranges.select(base=base, digest=digest, **given(kind=kind))
+        return [Range(item.kind, item.offset, item.length) for item in found]
+
+    def set_ranges(self, base: bytes, digest: bytes, ranges: Sequence[Range]) -> None:
+        """Keep the ranges of a pair of images whose preparation is kept, in place of others."""
+        with self._store.together():
+            self._ranges.remove(base=base, digest=digest)
+            for item in sorted(ranges, key=lambda item: (item.kind.value, item.offset)):
+                self._ranges.append(PreparedRange(base, digest, **vars(item)))
+
+    # Calls
+
+    def calls(
+        self, serial: str | None = None, *, newest: int | None = None, before: int | None = None
+    ) -> list[Call]:
+        """Every call, or those of a terminal; only the ``newest``, or those with lower ids."""
+        return self._calls.select(last=newest, below=before, **given(serial=serial))
+
+    def call(self, call_id: int) -> Call | None:
+        """The call with this id."""
+        return self._calls.get(call_id)
+
+    def open_calls(self) -> list[Call]:
+        """Every call that has not ended."""
+        return self._calls.select(ended=None)
+
+    def add_call(self, call: Call) -> Call:
+        """Keep a new call."""
+        return self._calls.add(call)
+
+    def save_call(self, call: Call) -> None:
+        """Keep what has changed of a call."""
+        self._calls.change(call)
+
+    def terminal_call(self, call_id: int) -> TerminalCall | None:
+        """The terminal's end of a call, if a terminal makes it."""
+        return self._terminal_calls.get(call_id)
+
+    def terminal_calls(self) -> list[TerminalCall]:
+        """The terminal's end of every call that is not over there."""
+        return self._terminal_calls.select(state=_GOING_LINE)
+
+    def add_terminal_call(self, call: TerminalCall) -> None:
+        """Keep the terminal's end of a new call."""
+        self._terminal_calls.add(call)
+
+    def save_terminal_call(self, call: TerminalCall) -> None:
+        """Keep what has changed; when it is over, what was to be said is forgotten."""
+        with self._store.together():
+            self._terminal_calls.change(call)
+            if call.state is LineState.OVER:
+                self._sayings.remove(call_id=call.call_id)
+
+    def sayings(self, call_id: int) -> list[Saying]:
+        """What is said to a terminal's user, in its order."""
+        return self._sayings.select(call_id=call_id)
+
+    def save_saying(self, saying: Saying) -> None:
+        """Keep a new text, or what has changed of one."""
+        self._sayings.put(saying)
+
+    # Commanded updates
+
+    def session(self, session_id: int) -> Session | None:
+        """The session with this id."""
+        return self._sessions.get(session_id)
+
+    def sessions(self, serial: str | None = None) -> list[Session]:
+        """Every session, or those of a terminal."""
+        return self._sessions.select(**given(serial=serial))
+
+    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
+        """Every session that has not ended, or those of a terminal."""
+        return self._sessions.select(state=_GOING_SESSION, **given(serial=serial))
+
+    def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
+        """Keep a new session with its plan."""
+        with self._store.together():
+            session = self._sessions.add(session)
+            for step in sorted(steps, key=lambda step: step.number):
+                self._steps.append(replace(step, session_id=session.id))
+        return session
+
+    def save_session(self, session: Session) -> None:
+        """Keep what has changed of a session."""
+        self._sessions.change(session)
+
+    def steps(self, session_id: int) -> list[Step]:
+        """The plan of a session, and how far each step is."""
+        return self._steps.select(session_id=session_id)
+
+    def next_step(self, session_id: int) -> Step | None:
+        """The first step that is not over; None when all are."""
+        found = self._steps.select(first=1, session_id=session_id, state=_GOING_STEP)
+        return next(iter(found), None)
+
+    def save_step(self, step: Step) -> None:
+        """Keep what has changed of a step."""
+        self._steps.change(step)
+
+    def backups(self, serial: str | None = None) -> list[Backup]:
+        """Which backups there are, or those of a terminal."""
+        return self._backups.select(**given(serial=serial))
+
+    def add_backup(self, backup: Backup, data: bytes, actor: Actor) -> Backup:
+        """Keep a backup.
 
         Raises:
-            UndoneError: a part had raised, and somebody in between took that for handled.
+            KeyError: that session has one.
         """
+        with self._store.together():
+            if self._backups.select(session_id=backup.session_id):
+                raise KeyError(backup.session_id)
+            backup = self._backups.add(backup, data)
+            self._note(AuditAction.BACKUP_KEPT, backup.serial, backup.id, actor)
+        return backup
 
-    def terminal(self, serial: str) -> Terminal | None:
-        """The terminal with this serial."""
-
-    def terminals(self) -> list[Terminal]:
-        """Every terminal, by serial."""
-
-    def save_terminal(self, terminal: Terminal) -> None:
-        """Keep a new terminal, or what has changed of one."""
-
-    def image(self, digest: bytes) -> Image | None:
-        """The image with this digest."""
-
-    def images(self) -> list[Image]:
-        """Every image, without the files."""
-
-    def image_file(self, digest: bytes) -> bytes:
-        """The file of a published image.
+    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
+        """What a backup holds.
 
         Raises:
             KeyError: there is none.
         """
+        with self._store.together():
+            backup, data = self._backups.get(backup_id), self._backups.data(backup_id)
+            if backup is None or data is None:
+                raise KeyError(backup_id)
+            self._note(AuditAction.BACKUP_READ, backup.serial, backup_id, actor)
+        return data
 
-    def add_image(self, image: Image, file: bytes) -> None:
-        """Keep a new image with its file."""
-
-    def difference(self, base: bytes, digest: bytes) -> bytes | None:
-        """The differential file that turns image ``base`` into image ``digest``, if one is kept."""
-
-    def add_difference(self, base: bytes, digest: bytes, file: bytes) -> None:
-        """Keep a differential file; one that is there already stays."""
-
-    def update(self, update_id: int) -> Update | None:
-        """The update with this id."""
-
-    def updates(self, serial: str | None = None) -> list[Update]:
-        """Every update, or every update of a terminal."""
-
-    def unfinished_updates(self) -> list[Update]:
-        """Every update that has not ended."""
-
-    def add_update(self, update: Update) -> Update:
-        """Keep a new update (its id is passed over); gives it back with its id."""
-
-    def save_update(self, update: Update) -> None:
-        """Keep what has changed of an update."""
-
-    def events(
-        self,
-        *,
-        serial: str | None = None,
-        update_id: int | None = None,
-        newest: int | None = None,
-    ) -> list[Event]:
-        """Every event, or those of a terminal or of an update; only the ``newest``."""
-
-    def add_event(self, event: Event) -> None:
-        """Keep a new event (its id is passed over)."""
-
-    def messages(self, serial: str | None = None) -> list[TextMessage]:
-        """Every text message, or those of a terminal."""
-
-    def message(self, message_id: int) -> TextMessage | None:
-        """The text message with this id."""
-
-    def queued_messages(self) -> list[TextMessage]:
-        """Every text message that has not been delivered."""
-
-    def add_message(self, message: TextMessage) -> TextMessage:
-        """Keep a new message (its id is passed over); gives it back with its id."""
-
-    def save_message(self, message: TextMessage) -> None:
-        """Keep what has changed of a message."""
+    def delete_backup(self, backup_id: int, actor: Actor) -> None:
+        """Remove a backup for good; nothing if there is none."""
+        with self._store.together():
+            backup = self._backups.get(backup_id)
+            if backup is not None:
+                self._backups.remove(id=backup_id)
+                self._note(AuditAction.BACKUP_DELETED, backup.serial, backup_id, actor)

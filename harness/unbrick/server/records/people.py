@@ -16,6 +16,14 @@ class Subscriber:
     created: float
 
 
+@dataclass(frozen=True)
+class Ownership:
+    """Whose terminal one is."""
+
+    serial: str
+    subscriber_id: int
+
+
 class AuditAction(Enum):
     """What was done to personal data."""
 

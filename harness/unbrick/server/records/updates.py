@@ -84,6 +84,21 @@ class Image:
 
 
 @dataclass(frozen=True)
+class File:
+    """The file of image ``digest``; its bytes are kept with it."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The differential file from image ``base`` to image ``digest``; its bytes are kept with it."""
+
+    base: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True)
 class Update:
     """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before.
 

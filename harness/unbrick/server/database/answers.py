@@ -1,0 +1,97 @@
+"""What the database has answered, so that it need not be asked again.
+
+Answers are remembered by groups of records: those with certain values in certain fields, which
+never change of a record. Who writes a record says so, and the answers of its groups follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any, NamedTuple
+
+from unbrick.server.records.tables import holds
+
+REMEMBERED = 50_000
+"""Groups whose answers are kept in memory."""
+
+Group = Hashable
+Answer = dict[Any, Any]
+"""Records by their keys, in order."""
+
+
+class Query(NamedTuple):
+    """What a table was asked for, as ``Table.select`` has it."""
+
+    where: tuple[tuple[str, Any], ...]
+    first: int | None = None
+    last: int | None = None
+    below: int | None = None
+    last_of_each: str = ""
+
+    def fits(self, record: Any) -> bool:
+        """Whether the conditions hold for a record."""
+        return holds(record, self.where) and (self.below is None or record.id < self.below)
+
+
+class Answers:
+    """Those that are remembered; of too many the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Group, dict[Query, Answer]] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._groups.clear()
+
+    def forget(self, groups: Iterable[Group]) -> None:
+        """Forget what was answered about these groups."""
+        for group in groups:
+            self._groups.pop(group, None)
+
+    def find(self, group: Group, query: Query) -> Answer | None:
+        """What was answered, if that is remembered."""
+        return self._groups.get(group, {}).get(query)
+
+    def remember(self, group: Group, query: Query, answer: Answer) -> None:
+        """Remember an answer about a group."""
+        answers = self._groups.pop(group, {})
+        answers[query] = answer
+        self._groups[group] = answers
+        if len(self._groups) > REMEMBERED:
+            del self._groups[next(iter(self._groups))]
+
+    def know(self, groups: Iterable[Group], key: Any) -> bool:
+        """Whether a record of these groups is in any answer, and so in the database."""
+        return any(
+            key in answer for group in groups for answer in self._groups.get(group, {}).values()
+        )
+
+    def added(self, groups: Iterable[Group], key: Any, record: Any, *, last: bool) -> None:
+        """A record was added; ``last``: it is the last one of its kind."""
+        for group in groups:
+            answers = self._groups.get(group, {})
+            for query, answer in list(answers.items()):
+                if not query.fits(record):
+                    continue
+                if not last or query.first is not None:
+                    del answers[query]
+                    continue
+                answer[key] = record
+                if query.last is not None and len(answer) > query.last:
+                    del answer[next(iter(answer))]
+
+    def changed(self, groups: Iterable[Group], key: Any, record: Any) -> None:
+        """A record was changed."""
+        for group in groups:
+            answers = self._groups.get(group, {})
+            for query, answer in list(answers.items()):
+                was, fits = key in answer, query.fits(record)
+                if was and fits:
+                    answer[key] = record
+                elif was and query.first is None and query.last is None:
+                    del answer[key]
+                elif was or fits:  # Others move up; or its place is not known.
+                    del answers[query]

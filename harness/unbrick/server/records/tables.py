@@ -1,0 +1,143 @@
+"""What a store is made of: a table for every kind of record, and transactions over all of them.
+
+A kind of record is a frozen dataclass with a key, one field or several. When the key is ``id``, the
+table gives the ids: they count up from 1 and never come back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol, TypeVar
+
+from unbrick.errors import ServerError
+
+R = TypeVar("R")
+
+
+class UndoneError(ServerError):
+    """A transaction of which a part could not be kept."""
+
+
+class Table(Protocol[R]):
+    """The records of one kind.
+
+    Conditions (``where``) name fields and what they must be: a value, None, or any value of a
+    frozenset. Bytes may be kept with a record; they are read apart from it.
+    """
+
+    def get(self, *key: Any) -> R | None:
+        """The record with this key."""
+
+    def select(
+        self,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        below: int | None = None,
+        last_of_each: str = "",
+        **where: Any,
+    ) -> list[R]:
+        """The records for which the conditions hold, in the order of adding.
+
+        Records without an id are to be added in the order of their keys, or to be sorted by who
+        selects them: some stores list them by their keys.
+
+        Args:
+            first: only so many, the first of them.
+            last: only so many, the last of them; of kinds with an id.
+            below: only those with lower ids.
+            last_of_each: only the last one for every value of this field; of kinds with an id.
+            where: the conditions.
+        """
+
+    def add(self, record: R, data: bytes | None = None) -> R:
+        """Keep a new record (an id is passed over), and bytes with it; gives it with its id."""
+
+    def append(self, record: R) -> None:
+        """Keep a new record (an id is passed over); it may be written with others, later."""
+
+    def change(self, record: R) -> bool:
+        """Keep what has changed of a record; gives whether there is one with its key."""
+
+    def put(self, record: R) -> None:
+        """Keep what has changed of a record, or a new one."""
+
+    def remove(self, **where: Any) -> bool:
+        """Remove the records with these values; gives whether there were any."""
+
+    def data(self, *key: Any) -> bytes | None:
+        """The bytes that are kept with the record with this key."""
+
+
+class Store(ABC):
+    """The tables, and transactions over them. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._undone: bool | None = None
+        """Whether a part of the transaction that is under way had raised; None when none is."""
+
+    @abstractmethod
+    def table(self, kind: type[R], *key: str) -> Table[R]:
+        """The table of a kind of records, whose fields ``key`` are their key."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is under way."""
+        return self._undone is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is kept when the block ends, and nothing when it raises.
+
+        One inside another is a part of it: it is kept when the outer one ends.
+
+        Raises:
+            UndoneError: a part had raised, and somebody in between took that for handled.
+        """
+        if self.in_transaction:
+            try:
+                yield
+            except BaseException:
+                self._undone = True
+                raise
+            return
+        with self._begun():
+            self._undone = False
+            try:
+                yield
+                if self._undone:
+                    raise UndoneError(
+                        "a part of what belongs together could not be kept",
+                        hint="see the server's log",
+                    )
+            finally:
+                self._undone = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The transaction that is under way, or one for this block alone."""
+        if self.in_transaction:
+            yield
+        else:
+            with self.transaction():
+                yield
+
+    @abstractmethod
+    def _begun(self) -> AbstractContextManager[None]:
+        """A transaction: it is kept when the block ends, and undone when it raises."""
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Conditions of those arguments that were given: not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def holds(record: object, where: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether conditions hold for a record."""
+    for name, value in where:
+        found = getattr(record, name)
+        if found not in value if isinstance(value, frozenset) else found != value:
+            return False
+    return True
