@@ -264,6 +264,7 @@ def run_ours(what: Load, database: str) -> Run:
 @contextmanager
 def postgresql() -> Iterator[Callable[[], str] | None]:
     """Makes databases in a PostgreSQL of its own; None when there is none here."""
+    sys.path.append(str(ROOT / "tests"))  # The file imports others.
     tests = runpy.run_path(str(ROOT / "tests" / "postgres_server.py"))
     with ExitStack() as stack:
         try:
