@@ -14,7 +14,7 @@ from server_world import SERIAL
 from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.database import connection as opening
-from unbrick.server.database.models import Base
+from unbrick.server.database.models import META
 from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.updates import UpdateState
 
@@ -77,7 +77,7 @@ def differences(url: str) -> list[object]:
     engine = opening.open_database(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        found = compare_metadata(context, Base.metadata)
+        found = compare_metadata(context, META)
     engine.dispose()
     return list(found)
 

@@ -1,37 +1,60 @@
-"""The tables of the database. Columns have the names of the fields that they keep.
+"""The tables of the database. Each keeps a kind of records, and its columns are their fields.
 
 Whoever changes something here writes a migration for it (docs/database.md); a test compares them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
+    Column,
     Dialect,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
     Integer,
     LargeBinary,
+    MetaData,
     String,
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from unbrick.server.records.analysis import PreparationState, RangeKind, Verdict
-from unbrick.server.records.calls import LineState
-from unbrick.server.records.people import AuditAction
-from unbrick.server.records.sessions import SessionState, StepKind, StepState
-from unbrick.server.records.updates import MessageState, UpdateState
-from unbrick.wire.messages import Kind, Result, TerminalState
+from unbrick.server.records.analysis import (
+    Analysis,
+    KeptInstallation,
+    Preparation,
+    PreparedRange,
+    Software,
+)
+from unbrick.server.records.calls import Call, Saying, TerminalCall
+from unbrick.server.records.contract import SOFTWARE
+from unbrick.server.records.people import AuditEntry, Ownership, Subscriber
+from unbrick.server.records.sessions import Backup, Session, Step
+from unbrick.server.records.tables import Record
+from unbrick.server.records.updates import (
+    Difference,
+    Event,
+    File,
+    Image,
+    Terminal,
+    TextMessage,
+    Update,
+)
 
 E = TypeVar("E", bound=Enum)
 N = TypeVar("N", bound=IntEnum)
+
+META = MetaData()
+"""All of the tables."""
 
 BIG = BigInteger().with_variant(Integer(), "sqlite")
 """64 bits; SQLite's INTEGER has them, and only that counts up by itself there."""
@@ -71,331 +94,166 @@ class Number(TypeDecorator[N], Generic[N]):
         return None if value is None else self.kind(value)
 
 
-Id = Annotated[int, mapped_column(BIG, primary_key=True)]
-Serial = Annotated[str, mapped_column(index=True)]
-Digest = Annotated[bytes, mapped_column(LargeBinary(32))]
-ImageDigest = Annotated[bytes, mapped_column(LargeBinary(32), ForeignKey("images.digest"))]
-PairPart = Annotated[
-    bytes, mapped_column(LargeBinary(32), ForeignKey("images.digest"), primary_key=True)
-]
-
-_PAIR = ["preparations.base", "preparations.digest"]
-# An id that was given out never comes back, whatever is deleted.
-_COUNTED = {"sqlite_autoincrement": True}
-
-
-class Base(DeclarativeBase):
-    """What the tables have in common."""
-
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's way
-        int: BIG,
-        float: Float(),
-        UpdateState: Word(UpdateState),
-        MessageState: Word(MessageState),
-        Verdict: Word(Verdict),
-        RangeKind: Word(RangeKind),
-        PreparationState: Word(PreparationState),
-        SessionState: Word(SessionState),
-        StepKind: Word(StepKind),
-        StepState: Word(StepState),
-        AuditAction: Word(AuditAction),
-        LineState: Word(LineState),
-        TerminalState: Number(TerminalState),
-        Result: Number(Result),
-        Kind: Number(Kind),
-    }
-
-
-class TerminalRow(Base):
-    """A terminal as it registered last."""
-
-    __tablename__ = "terminals"
-    serial: Mapped[str] = mapped_column(primary_key=True)
-    hardware_id: Mapped[str]
-    name: Mapped[str]
-    version: Mapped[str]
-    build_time: Mapped[str]
-    digest: Mapped[bytes]
-    state: Mapped[TerminalState]
-    last_update_id: Mapped[int]
-    last_result: Mapped[Result]
-    security_counter: Mapped[int]
-    endpoint: Mapped[str]
-    first_seen: Mapped[float]
-    last_seen: Mapped[float]
-    confirmed: Mapped[bytes | None]
-    nonce: Mapped[int]
-
-
-class ImageRow(Base):
-    """A published image."""
-
-    __tablename__ = "images"
-    id: Mapped[Id]
-    digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    version: Mapped[str]
-    hardware_id: Mapped[str]
-    name: Mapped[str]
-    build_time: Mapped[str]
-    security_counter: Mapped[int]
-    size: Mapped[int]
-    file_size: Mapped[int]
-    file_digest: Mapped[bytes]
-    published: Mapped[float]
-    userdata_format: Mapped[int]
-
-
-class FileRow(Base):
-    """The file of a published image."""
-
-    __tablename__ = "files"
-    digest: Mapped[PairPart]
-    data: Mapped[bytes]
-
-
-class DifferenceRow(Base):
-    """A differential file."""
-
-    __tablename__ = "differences"
-    base: Mapped[PairPart]
-    digest: Mapped[PairPart]
-    data: Mapped[bytes]
-
-
-class UpdateRow(Base):
-    """An update."""
-
-    __tablename__ = "updates"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    serial: Mapped[Serial]
-    version: Mapped[str]
-    digest: Mapped[ImageDigest]
-    from_version: Mapped[str]
-    from_digest: Mapped[bytes]
-    state: Mapped[UpdateState] = mapped_column(index=True)
-    result: Mapped[Result | None]
-    text: Mapped[str]
-    created: Mapped[float]
-    changed: Mapped[float]
-    restoration: Mapped[bool | None]
-    kind: Mapped[Kind | None]
-    commanded: Mapped[bool]
-
-
-class EventRow(Base):
-    """Something that happened."""
-
-    __tablename__ = "events"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    time: Mapped[float]
-    serial: Mapped[Serial]
-    update_id: Mapped[int | None] = mapped_column(ForeignKey("updates.id"), index=True)
-    state: Mapped[UpdateState | None]
-    text: Mapped[str]
-
-
-class MessageRow(Base):
-    """A text message."""
-
-    __tablename__ = "messages"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    serial: Mapped[str] = mapped_column(ForeignKey("terminals.serial"), index=True)
-    text: Mapped[str]
-    state: Mapped[MessageState] = mapped_column(index=True)
-    created: Mapped[float]
-    changed: Mapped[float]
-
-
-class SubscriberRow(Base):
-    """Somebody who has a terminal."""
-
-    __tablename__ = "subscribers"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    phone: Mapped[str] = mapped_column(unique=True)
-    name: Mapped[str]
-    created: Mapped[float]
-
-
-class OwnershipRow(Base):
-    """Whose terminal one is."""
-
-    __tablename__ = "ownerships"
-    serial: Mapped[str] = mapped_column(primary_key=True)
-    subscriber_id: Mapped[int] = mapped_column(ForeignKey("subscribers.id"), index=True)
-
-
-class SoftwareRow(Base):
-    """Software as a terminal named it, published here or not."""
-
-    __tablename__ = "software"
-    __table_args__ = (
-        UniqueConstraint("digest", "hardware_id", "name", "version", "build_time"),
-        _COUNTED,
-    )
-    id: Mapped[Id]
-    digest: Mapped[bytes]
-    hardware_id: Mapped[str]
-    name: Mapped[str]
-    version: Mapped[str]
-    build_time: Mapped[str]
-
-
-class InstallationRow(Base):
-    """What a terminal runs, and since when."""
-
-    __tablename__ = "installations"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    serial: Mapped[str] = mapped_column(ForeignKey("terminals.serial"), index=True)
-    software_id: Mapped[int] = mapped_column(ForeignKey("software.id"))
-    since: Mapped[float]
-    until: Mapped[float | None]
-
-
-class AnalysisRow(Base):
-    """A decision, and why."""
-
-    __tablename__ = "analyses"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    serial: Mapped[str] = mapped_column(ForeignKey("terminals.serial"), index=True)
-    time: Mapped[float]
-    verdict: Mapped[Verdict]
-    digest: Mapped[bytes]
-    reason: Mapped[str]
-
-
-class PreparationRow(Base):
-    """The work on a pair of images."""
-
-    __tablename__ = "preparations"
-    base: Mapped[PairPart]
-    digest: Mapped[PairPart]
-    state: Mapped[PreparationState] = mapped_column(index=True)
-    tries: Mapped[int]
-    file_size: Mapped[int | None]
-    text: Mapped[str]
-    created: Mapped[float]
-    changed: Mapped[float]
-
-
-class RangeRow(Base):
-    """A range of the NOR in which a pair of images differs, or which that has erased or written."""
-
-    __tablename__ = "ranges"
-    __table_args__ = (ForeignKeyConstraint(["base", "digest"], _PAIR),)
-    base: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
-    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
-    kind: Mapped[RangeKind] = mapped_column(primary_key=True)
-    offset: Mapped[int] = mapped_column(primary_key=True)
-    length: Mapped[int]
-
-
-class CallRow(Base):
-    """A call to the customer center."""
-
-    __tablename__ = "calls"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    serial: Mapped[Serial]
-    caller: Mapped[str]
-    keys: Mapped[str]
-    outcome: Mapped[str]
-    text: Mapped[str]
-    started: Mapped[float]
-    ended: Mapped[float | None] = mapped_column(index=True)
-
-
-class TerminalCallRow(Base):
-    """The terminal's end of a call."""
-
-    __tablename__ = "terminal_calls"
-    call_id: Mapped[int] = mapped_column(ForeignKey("calls.id"), primary_key=True)
-    serial: Mapped[str]
-    number: Mapped[int]
-    keys: Mapped[str]
-    state: Mapped[LineState] = mapped_column(index=True)
-
-
-class SayingRow(Base):
-    """What is to be said to a terminal's user, or was said in a call that goes on."""
-
-    __tablename__ = "sayings"
-    call_id: Mapped[int] = mapped_column(ForeignKey("calls.id"), primary_key=True)
-    count: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
-    final: Mapped[bool]
-    heard: Mapped[bool]
-
-
-class SessionRow(Base):
-    """A commanded update."""
-
-    __tablename__ = "sessions"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    update_id: Mapped[int] = mapped_column(ForeignKey("updates.id"), index=True)
-    serial: Mapped[Serial]
-    base: Mapped[Digest]
-    digest: Mapped[ImageDigest]
-    state: Mapped[SessionState] = mapped_column(index=True)
-    text: Mapped[str]
-    created: Mapped[float]
-    changed: Mapped[float]
-    command: Mapped[int]
-    outcome: Mapped[SessionState | None]
-
-
-class StepRow(Base):
-    """A step of a commanded update."""
-
-    __tablename__ = "steps"
-    session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id"), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[StepKind]
-    offset: Mapped[int]
-    length: Mapped[int]
-    state: Mapped[StepState]
-    tries: Mapped[int]
-    result: Mapped[int | None]
-    text: Mapped[str]
-    changed: Mapped[float]
-
-
-class BackupRow(Base):
-    """A terminal's personal data, encrypted by the terminal."""
-
-    __tablename__ = "backups"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    session_id: Mapped[int] = mapped_column(ForeignKey("sessions.id"), unique=True)
-    serial: Mapped[Serial]
-    size: Mapped[int]
-    checksum: Mapped[Digest]
-    created: Mapped[float]
-    data: Mapped[bytes]
-
-
-class AuditRow(Base):
-    """What was done to personal data; a trigger refuses to change or to remove a row."""
-
-    __tablename__ = "audit"
-    __table_args__ = _COUNTED
-    id: Mapped[Id]
-    time: Mapped[float]
-    actor: Mapped[str]
-    action: Mapped[AuditAction]
-    serial: Mapped[Serial]
-    subject: Mapped[int]
-    text: Mapped[str]
-
-
-def table(model: type[Base]) -> Table:
-    """The table of a model."""
-    found = model.__table__
-    assert isinstance(found, Table)  # noqa: S101 - what every model here has
-    return found
+_PLAIN: dict[type[Any], TypeEngine[Any]] = {
+    bool: Boolean(),
+    bytes: LargeBinary(),
+    float: Float(),
+    int: BIG,
+    str: String(),
+}
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How a kind of records is kept.
+
+    Attributes:
+        table: its table.
+        groups: fields by which answers are remembered (see ``answers``), none of which changes.
+        longest: answers with more records are not remembered.
+        personal: of what is removed nothing may be left when the transaction is over.
+    """
+
+    table: Table
+    groups: tuple[tuple[str, ...], ...] = ()
+    longest: int | None = None
+    personal: bool = False
+
+
+def _type(kind: type[Any]) -> TypeEngine[Any]:
+    if issubclass(kind, IntEnum):
+        return Number(kind)
+    return Word(kind) if issubclass(kind, Enum) else _PLAIN[kind]
+
+
+def _table(
+    kind: type[Record],
+    name: str,
+    *more: SchemaItem,
+    refers: Mapping[str, str] | None = None,
+    indexed: str = "",
+    unique: str = "",
+    older: str = "",
+) -> Table:
+    """The table of a kind of records.
+
+    Args:
+        kind: whose fields are the columns.
+        name: of the table.
+        more: columns that are no fields, and constraints.
+        refers: the columns of other tables that fields refer to.
+        indexed: names of the fields that have an index.
+        unique: the field whose values are.
+        older: the field that an earlier version's rows do not have.
+    """
+    hints, columns = get_type_hints(kind), []
+    own_key = any(isinstance(item, Column) and item.primary_key for item in more)
+    for field in fields(kind):  # type: ignore[arg-type]
+        hint = hints[field.name]
+        types = [part for part in get_args(hint) or [hint] if part is not type(None)]
+        refer = [ForeignKey(target) for at, target in (refers or {}).items() if at == field.name]
+        columns.append(
+            Column(
+                field.name,
+                _type(types[0]),
+                *refer,
+                primary_key=field.name in kind.KEY and not own_key,
+                nullable=types != [hint] or field.name == older,
+                index=field.name in indexed.split() or None,
+                unique=field.name == unique or None,
+            )
+        )
+    # An id that was given out never comes back, whatever is deleted.
+    return Table(name, META, *columns, *more, sqlite_autoincrement=kind.KEY == Record.KEY)
+
+
+def _data() -> Column[bytes]:
+    """What is kept with a record."""
+    return Column("data", LargeBinary, nullable=False)
+
+
+_ID, _SERIAL, _ALL = ("id",), ("serial",), ()
+_PAIR = {"base": "images.digest", "digest": "images.digest"}
+_IMAGE = {"digest": "images.digest"}
+_TERMINAL = {"serial": "terminals.serial"}
+_CALL = {"call_id": "calls.id"}
+
+KINDS: dict[type[Any], Keeping] = {
+    Terminal: Keeping(_table(Terminal, "terminals", older="confirmed"), (_SERIAL,)),
+    Image: Keeping(
+        # Listed in the order of publishing.
+        _table(Image, "images", Column("id", BIG, primary_key=True), unique="digest"),
+        (("digest",), _ALL),
+    ),
+    File: Keeping(_table(File, "files", _data(), refers=_IMAGE)),
+    Difference: Keeping(_table(Difference, "differences", _data(), refers=_PAIR)),
+    Update: Keeping(
+        _table(Update, "updates", refers=_IMAGE, indexed="serial state", older="restoration"),
+        (_ID, _SERIAL),
+    ),
+    Event: Keeping(
+        _table(Event, "events", refers={"update_id": "updates.id"}, indexed="serial update_id")
+    ),
+    TextMessage: Keeping(
+        _table(TextMessage, "messages", refers=_TERMINAL, indexed="serial state"), (_SERIAL,)
+    ),
+    Subscriber: Keeping(_table(Subscriber, "subscribers", unique="phone"), personal=True),
+    Ownership: Keeping(
+        _table(
+            Ownership,
+            "ownerships",
+            refers={"subscriber_id": "subscribers.id"},
+            indexed="subscriber_id",
+        )
+    ),
+    # A trigger refuses to change or to remove a row.
+    AuditEntry: Keeping(_table(AuditEntry, "audit", indexed="serial")),
+    Software: Keeping(_table(Software, "software", UniqueConstraint(*SOFTWARE)), (_ID, SOFTWARE)),
+    KeptInstallation: Keeping(
+        _table(
+            KeptInstallation,
+            "installations",
+            refers={**_TERMINAL, "software_id": "software.id"},
+            indexed="serial",
+        ),
+        (_SERIAL,),
+    ),
+    Analysis: Keeping(_table(Analysis, "analyses", refers=_TERMINAL, indexed="serial"), (_SERIAL,)),
+    Preparation: Keeping(_table(Preparation, "preparations", refers=_PAIR, indexed="state")),
+    PreparedRange: Keeping(
+        _table(
+            PreparedRange,
+            "ranges",
+            ForeignKeyConstraint(["base", "digest"], ["preparations.base", "preparations.digest"]),
+        )
+    ),
+    Call: Keeping(_table(Call, "calls", indexed="serial ended")),
+    TerminalCall: Keeping(_table(TerminalCall, "terminal_calls", refers=_CALL, indexed="state")),
+    Saying: Keeping(_table(Saying, "sayings", refers=_CALL)),
+    Session: Keeping(
+        _table(
+            Session,
+            "sessions",
+            refers={**_IMAGE, "update_id": "updates.id"},
+            indexed="update_id serial state",
+        ),
+        (_SERIAL,),
+    ),
+    Step: Keeping(
+        _table(Step, "steps", refers={"session_id": "sessions.id"}),
+        (("session_id",),),
+        longest=1,  # A plan may be long.
+    ),
+    Backup: Keeping(
+        _table(
+            Backup,
+            "backups",
+            _data(),
+            refers={"session_id": "sessions.id"},
+            indexed="serial",
+            unique="session_id",
+        ),
+        personal=True,
+    ),
+}
+"""How each kind of records is kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, fields, replace
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -22,30 +22,13 @@ from sqlalchemy import (
 
 from unbrick.server.database.answers import Answers, Group, Query
 from unbrick.server.database.connection import data_version, open_database, wipe_log, writing
-from unbrick.server.database.models import Base, table
-from unbrick.server.records.tables import Store
+from unbrick.server.database.models import KINDS
+from unbrick.server.records.tables import Record, Store
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Record)
 
 # Names of parameters that are not those of columns.
 _KEY, _FIRST, _LAST, _BELOW = "key_", "first_", "last_", "below_"
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How a kind of records is kept.
-
-    Attributes:
-        model: of its table.
-        groups: fields by which answers are remembered (see ``answers``), none of which changes.
-        longest: answers with more records are not remembered.
-        personal: of what is removed nothing may be left when the transaction is over.
-    """
-
-    model: type[Base]
-    groups: tuple[tuple[str, ...], ...] = ()
-    longest: int | None = None
-    personal: bool = False
 
 
 class SqlTable(Generic[R]):
@@ -54,24 +37,20 @@ class SqlTable(Generic[R]):
     Args:
         store: that it is of.
         kind: of its records.
-        key: the names of the fields that are the key.
-        keeping: how they are kept.
     """
 
-    def __init__(
-        self, store: SqlStore, kind: type[R], key: tuple[str, ...], keeping: Keeping
-    ) -> None:
-        self._store, self._kind, self._key, self._keeping = store, kind, key, keeping
-        self._key_of = attrgetter(*key)
-        self._counts = key == ("id",)
-        self._rows = rows = table(keeping.model)
+    def __init__(self, store: SqlStore, kind: type[R]) -> None:
+        self._store, self._kind, self._key, self._keeping = store, kind, kind.KEY, KINDS[kind]
+        self._key_of = attrgetter(*kind.KEY)
+        self._counts = kind.KEY == Record.KEY
+        self._rows = rows = self._keeping.table
         # To make a statement takes longer than to carry it out, so each is made once.
         self._selects: dict[object, Select[Any]] = {}
         self._insert = insert(rows)
-        others = [item.name for item in fields(kind) if item.name not in key]  # type: ignore[arg-type]
+        others = [item.name for item in fields(kind) if item.name not in kind.KEY]  # type: ignore[arg-type]
         self._update = (
             update(rows)
-            .where(*(rows.c[name] == bindparam(_KEY + name) for name in key))
+            .where(*(rows.c[name] == bindparam(_KEY + name) for name in kind.KEY))
             .values({name: bindparam(name) for name in others})
         )
 
@@ -267,16 +246,14 @@ class SqlStore(Store):
 
     Args:
         url: see ``open_database``.
-        kinds: how each kind of records is kept.
 
     Raises:
         SetupError: the database cannot be opened, or is a later version's.
     """
 
-    def __init__(self, url: str, kinds: dict[type[Any], Keeping]) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
         self._engine = open_database(url)
-        self._kinds = kinds
         self._connection: Connection | None = None
         self._pending: dict[object, dict[Executable, list[dict[str, Any]]]] = {}
         self._seen: object = None
@@ -290,9 +267,9 @@ class SqlStore(Store):
         """Let go of the database."""
         self._engine.dispose()
 
-    def table(self, kind: type[R], *key: str) -> SqlTable[R]:
+    def table(self, kind: type[R]) -> SqlTable[R]:
         """See ``Store``."""
-        return SqlTable(self, kind, key, self._kinds[kind])
+        return SqlTable(self, kind)
 
     @contextmanager
     def _begun(self) -> Iterator[None]:

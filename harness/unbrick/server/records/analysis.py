@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from unbrick.server.records.tables import Record
+
 
 @dataclass(frozen=True)
 class Installation:
@@ -22,7 +24,7 @@ class Installation:
 
 
 @dataclass(frozen=True)
-class Software:
+class Software(Record):
     """Software as a terminal named it, published here or not."""
 
     id: int
@@ -34,7 +36,7 @@ class Software:
 
 
 @dataclass(frozen=True)
-class KeptInstallation:
+class KeptInstallation(Record):
     """How an installation is kept: its software apart, since many terminals run the same."""
 
     id: int
@@ -56,7 +58,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Record):
     """A decision about a terminal, and why; ``digest`` is the latest image's, empty without one."""
 
     id: int
@@ -90,9 +92,10 @@ class Range:
 
 
 @dataclass(frozen=True)
-class PreparedRange:
+class PreparedRange(Record):
     """How a range is kept: with the pair of images that it was prepared for."""
 
+    KEY = ("base", "digest", "kind", "offset")
     base: bytes
     digest: bytes
     kind: RangeKind
@@ -109,13 +112,14 @@ class PreparationState(Enum):
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preparation(Record):
     """What turns image ``base`` into image ``digest``, calculated before anybody asks for it.
 
     ``tries`` counts the times that the work was begun; ``file_size`` is the size of the
     differential file, None when there is none.
     """
 
+    KEY = ("base", "digest")
     base: bytes
     digest: bytes
     state: PreparationState

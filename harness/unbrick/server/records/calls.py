@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from unbrick.server.records.tables import Record
+
 
 @dataclass(frozen=True)
-class Call:
+class Call(Record):
     """A call to the customer center, while it lasts (``ended`` None) and afterwards.
 
     ``caller`` is ``terminal``, or the operator who made the call; ``keys`` are those pressed, in
@@ -36,7 +38,7 @@ class LineState(Enum):
 
 
 @dataclass(frozen=True)
-class TerminalCall:
+class TerminalCall(Record):
     """The terminal's end of call ``call_id``, which its user makes.
 
     Attributes:
@@ -44,6 +46,7 @@ class TerminalCall:
         keys: those that came, in their order; the center may not have looked at all of them yet.
     """
 
+    KEY = ("call_id",)
     call_id: int
     serial: str
     number: int
@@ -52,13 +55,14 @@ class TerminalCall:
 
 
 @dataclass(frozen=True)
-class Saying:
+class Saying(Record):
     """Text ``count`` (from 0) of a call that a terminal's user hears; the call ends with ``final``.
 
     Attributes:
         heard: the terminal has it.
     """
 
+    KEY = ("call_id", "count")
     call_id: int
     count: int
     text: str

@@ -9,9 +9,9 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from unbrick.server.records.contract import Records
-from unbrick.server.records.tables import Store
+from unbrick.server.records.tables import Record, Store
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class MemoryTable(Generic[R]):
 
     Args:
         store: that it is of.
-        key: the names of the fields that are the key.
+        kind: of its records.
     """
 
-    def __init__(self, store: MemoryStore, key: tuple[str, ...]) -> None:
+    def __init__(self, store: MemoryStore, kind: type[R]) -> None:
         self._store = store
-        self._key_of: Callable[[R], Any] = attrgetter(*key)
-        self._counts = key == ("id",)
+        self._key_of: Callable[[R], Any] = attrgetter(*kind.KEY)
+        self._counts = kind.KEY == Record.KEY
         self._records: dict[Any, R] = {}
         self._data: dict[Any, bytes] = {}
         self.count = 0
@@ -138,9 +138,9 @@ class MemoryStore(Store):
         """By their kinds of records."""
         self._before: dict[MemoryTable[Any], Contents[Any]] = {}
 
-    def table(self, kind: type[R], *key: str) -> MemoryTable[R]:
+    def table(self, kind: type[R]) -> MemoryTable[R]:
         """See ``Store``."""
-        return self.tables.setdefault(kind, MemoryTable(self, key))
+        return self.tables.setdefault(kind, MemoryTable(self, kind))
 
     def will_change(self, table: MemoryTable[Any]) -> None:
         """A table is about to change: what is in it is kept as long as that can be undone."""

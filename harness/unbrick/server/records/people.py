@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from unbrick.server.records.tables import Record
+
 
 @dataclass(frozen=True)
-class Subscriber:
+class Subscriber(Record):
     """Somebody who has a terminal; ``phone`` (E.164, as ``+441632960123``) is theirs alone."""
 
     id: int
@@ -17,9 +19,10 @@ class Subscriber:
 
 
 @dataclass(frozen=True)
-class Ownership:
+class Ownership(Record):
     """Whose terminal one is."""
 
+    KEY = ("serial",)
     serial: str
     subscriber_id: int
 
@@ -38,7 +41,7 @@ class AuditAction(Enum):
 
 
 @dataclass(frozen=True)
-class AuditEntry:
+class AuditEntry(Record):
     """Somebody touched personal data. ``subject`` is an id; the data itself is never in here."""
 
     id: int

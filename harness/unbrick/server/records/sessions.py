@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from unbrick.server.records.tables import Record
+
 
 class SessionState(Enum):
     """How far a commanded update is."""
@@ -50,7 +52,7 @@ class StepState(Enum):
 
 
 @dataclass(frozen=True)
-class Session:
+class Session(Record):
     """A commanded update, step by step, of update ``update_id``.
 
     ``command`` is the number of the last command to the resident program; ``outcome`` says how the
@@ -71,9 +73,10 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Record):
     """Step ``number`` (from 0) of a session; ``offset`` and ``length`` are of the NOR, if any."""
 
+    KEY = ("session_id", "number")
     session_id: int
     number: int
     kind: StepKind
@@ -87,7 +90,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Backup:
+class Backup(Record):
     """A terminal's personal data in the server's care: which, not what.
 
     What it holds is encrypted with a key that only the terminal has. ``checksum`` is its SHA-256.

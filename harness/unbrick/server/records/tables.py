@@ -1,19 +1,26 @@
-"""What a store is made of: a table for every kind of record, and transactions over all of them.
-
-A kind of record is a frozen dataclass with a key, one field or several. When the key is ``id``, the
-table gives the ids: they count up from 1 and never come back.
-"""
+"""What a store is made of: a table for every kind of record, and transactions over all of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from unbrick.errors import ServerError
 
-R = TypeVar("R")
+
+class Record:
+    """A kind of records: a frozen dataclass.
+
+    When its key is ``id``, the table gives the ids: they count up from 1 and never come back.
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("id",)
+    """The fields that tell a record from all others."""
+
+
+R = TypeVar("R", bound=Record)
 
 
 class UndoneError(ServerError):
@@ -79,8 +86,8 @@ class Store(ABC):
         """Whether a part of the transaction that is under way had raised; None when none is."""
 
     @abstractmethod
-    def table(self, kind: type[R], *key: str) -> Table[R]:
-        """The table of a kind of records, whose fields ``key`` are their key."""
+    def table(self, kind: type[R]) -> Table[R]:
+        """The table of a kind of records."""
 
     @property
     def in_transaction(self) -> bool:

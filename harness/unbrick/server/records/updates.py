@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from unbrick.server.records.tables import Record
 from unbrick.wire.messages import Kind, Result, TerminalState
 
 
@@ -42,13 +43,14 @@ class MessageState(Enum):
 
 
 @dataclass(frozen=True)
-class Terminal:
+class Terminal(Record):
     """A terminal as it registered last; ``endpoint`` is where it can be reached.
 
     ``confirmed`` is the digest of the software that ran last, and so had passed its trial; empty
     when none is known. ``nonce`` is of the resident program's start, 0 when that does not run.
     """
 
+    KEY = ("serial",)
     serial: str
     hardware_id: str
     name: str
@@ -67,9 +69,10 @@ class Terminal:
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(Record):
     """A published image; ``digest`` is its SHA-256 TLV, ``file_digest`` is of the whole file."""
 
+    KEY = ("digest",)
     digest: bytes
     version: str
     hardware_id: str
@@ -84,22 +87,24 @@ class Image:
 
 
 @dataclass(frozen=True)
-class File:
+class File(Record):
     """The file of image ``digest``; its bytes are kept with it."""
 
+    KEY = ("digest",)
     digest: bytes
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Record):
     """The differential file from image ``base`` to image ``digest``; its bytes are kept with it."""
 
+    KEY = ("base", "digest")
     base: bytes
     digest: bytes
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Record):
     """One update of one terminal to the image ``digest``; ``from_…`` is what it ran before.
 
     ``restoration``: the server began it by itself, for a terminal without valid software; ``kind``
@@ -124,7 +129,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Event:
+class Event(Record):
     """Something that happened; ``state`` is the state an update changed to, if it did."""
 
     id: int
@@ -136,7 +141,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class TextMessage:
+class TextMessage(Record):
     """A text for a terminal's user."""
 
     id: int

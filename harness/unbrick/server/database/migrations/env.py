@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from unbrick.server.database.models import Base
+from unbrick.server.database.models import META
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=META,
     transactional_ddl=True,
 )
 with context.begin_transaction():
