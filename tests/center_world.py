@@ -16,14 +16,14 @@ from unbrick.center.calls.menu import read_menu
 from unbrick.center.center import Center
 from unbrick.center.desk import Desk
 from unbrick.center.operators.accounts import Passwords, add_operator
-from unbrick.center.operators.records import Entry, MemoryAccounts, Role
+from unbrick.center.operators.records import LogEntry, MemoryAccounts, Role
 from unbrick.center.page.web import make_app
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import SilentError
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, Subscriber
-from unbrick.server.records.sessions import SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import PlannedStep, SessionState, StepKind, StepState
 
 with warnings.catch_warnings():
     # Newer test clients want the successor of httpx; the command line has httpx.
@@ -124,7 +124,7 @@ class World:
         return browser
 
     @property
-    def deeds(self) -> list[Entry]:
+    def deeds(self) -> list[LogEntry]:
         """What is in the log, oldest first, but for the making of the operators."""
         return self.accounts.entries(1000)[::-1][len(OPERATORS) :]
 
@@ -174,7 +174,7 @@ class Browser:
         return str(response.text)
 
 
-def begin_session(world: World, serial: str = SERIAL) -> list[Step]:
+def begin_session(world: World, serial: str = SERIAL) -> list[PlannedStep]:
     """A commanded update as the server would have planned it; returns its steps."""
     base = make_image("1.0.0+0")
     world.publish(base)
@@ -193,12 +193,12 @@ def begin_session(world: World, serial: str = SERIAL) -> list[Step]:
         (StepKind.GIVE_BACK, 0, 0),
         (StepKind.DELETE_BACKUP, 0, 0),
     ]
-    steps = [Step(0, number, *kind) for number, kind in enumerate(kinds)]
+    steps = [PlannedStep(0, number, *kind) for number, kind in enumerate(kinds)]
     kept = world.records.add_session(replace(session, state=SessionState.RUNNING), steps)
     return world.records.steps(kept.id)
 
 
-def carry_out(world: World, steps: list[Step], done: int, now: int | None = None) -> None:
+def carry_out(world: World, steps: list[PlannedStep], done: int, now: int | None = None) -> None:
     """So many steps are done, and one is under way."""
     for step in steps:
         state = StepState.DONE if step.number < done else StepState.WAITING

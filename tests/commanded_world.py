@@ -14,7 +14,7 @@ from server_world import SERIAL, inspect, make_image
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
-from unbrick.server.records.sessions import Session, SessionState, Step, StepKind
+from unbrick.server.records.sessions import CommandedSession, PlannedStep, SessionState, StepKind
 from unbrick.server.records.updates import Update
 
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
@@ -116,10 +116,10 @@ class World:
         self.run(lambda: self.session().state.ended, seconds)
         return self.session().state
 
-    def session(self) -> Session:
+    def session(self) -> CommandedSession:
         return self.records.sessions(SERIAL)[-1]
 
-    def steps(self, kind: StepKind | None = None) -> list[Step]:
+    def steps(self, kind: StepKind | None = None) -> list[PlannedStep]:
         steps = self.records.steps(self.session().id)
         return [step for step in steps if kind in (None, step.kind)]
 

@@ -17,7 +17,7 @@ from unbrick.reference.system import PROMPT
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import PIECE, BackupPiece, BackupRequest, RestoreAnswer, RestorePiece
 from unbrick.wire.messages import Registration, Result
-from unbrick.wire.userdata import Entry
+from unbrick.wire.userdata import PhonebookEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,11 +143,11 @@ class World:
         for name, number in entries:
             assert "added" in self.console.command(f"pb add {name} {number}")
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[PhonebookEntry]:
         """What ``pb list`` shows."""
         shown = self.console.command("pb list")
         rows = re.findall(r"^ *(\d+)  (.*?) +(\S+)\r?$", shown, re.MULTILINE)
-        return [Entry(int(number), name, text) for number, name, text in rows]
+        return [PhonebookEntry(int(number), name, text) for number, name, text in rows]
 
     # ---- The user's data ----
 

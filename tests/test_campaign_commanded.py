@@ -38,10 +38,16 @@ from unbrick.reference.memory import Store
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
 from unbrick.server.records.people import Actor, AuditEntry
-from unbrick.server.records.sessions import Backup, Session, SessionState, StepKind, StepState
-from unbrick.server.records.sessions import Step as PlanStep
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import Image, Update, UpdateState
-from unbrick.wire.userdata import Entry, seal_backup
+from unbrick.wire.userdata import PhonebookEntry, seal_backup
 
 SERIAL = "UB-000001"
 KEY = bench_key(SERIAL)
@@ -149,26 +155,26 @@ def test_a_record_log_of_another_format_is_another() -> None:
 # What a server remembers --------------------------------------------------------------------------
 
 
-def session(**changes: Any) -> Session:
-    made = Session(1, 1, SERIAL, b"b" * 32, DIGEST, SessionState.RUNNING, "", 1.0, 2.0)
+def session(**changes: Any) -> CommandedSession:
+    made = CommandedSession(1, 1, SERIAL, b"b" * 32, DIGEST, SessionState.RUNNING, "", 1.0, 2.0)
     return replace(made, **changes)
 
 
-def plan_steps(*states: StepState) -> list[PlanStep]:
+def plan_steps(*states: StepState) -> list[PlannedStep]:
     """A whole plan; the first steps have ``states``, the others wait."""
     kinds: list[tuple[StepKind, int, int]] = [(StepKind.BACK_UP, 0, 0), (StepKind.PREPARE, 0, 0)]
     kinds += [(StepKind.ERASE, APPLICATION, BLOCK)]
     kinds += [(StepKind.WRITE, *write) for write in WRITES]
     kinds += [(StepKind.CHECK, APPLICATION, len(IMAGE)), (StepKind.RESTART, 0, 0)]
     kinds += [(StepKind.GIVE_BACK, 0, 0), (StepKind.DELETE_BACKUP, 0, 0)]
-    steps = [PlanStep(1, number, *kind) for number, kind in enumerate(kinds)]
+    steps = [PlannedStep(1, number, *kind) for number, kind in enumerate(kinds)]
     for number, state in enumerate(states):
         steps[number] = replace(steps[number], state=state)
     return steps
 
 
 DONE, SENT = StepState.DONE, StepState.SENT
-ENTRIES = [Entry(1, "Alice", "12345")]
+ENTRIES = [PhonebookEntry(1, "Alice", "12345")]
 SEALED = seal_backup(ENTRIES, KEY, SERIAL, 1)
 
 

@@ -25,7 +25,14 @@ from unbrick.center.operators.accounts import (
     may,
 )
 from unbrick.center.operators.database import META, SqlAccounts
-from unbrick.center.operators.records import Accounts, Deed, Entry, MemoryAccounts, Operator, Role
+from unbrick.center.operators.records import (
+    Accounts,
+    Deed,
+    LogEntry,
+    MemoryAccounts,
+    Operator,
+    Role,
+)
 from unbrick.cli.center import COMMANDS
 from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
@@ -59,9 +66,9 @@ def test_operators_are_kept_changed_and_removed(accounts: Accounts) -> None:
 
 def test_the_log_gives_the_latest_first(accounts: Accounts) -> None:
     for number in range(5):
-        accounts.log(Entry(99, float(number), "cleo", Deed.CALLED, "T-1", f"call {number}"))
+        accounts.log(LogEntry(99, float(number), "cleo", Deed.CALLED, "T-1", f"call {number}"))
     assert [entry.text for entry in accounts.entries(3)] == ["call 4", "call 3", "call 2"]
-    assert accounts.entries(9)[-1] == Entry(1, 0.0, "cleo", Deed.CALLED, "T-1", "call 0")
+    assert accounts.entries(9)[-1] == LogEntry(1, 0.0, "cleo", Deed.CALLED, "T-1", "call 0")
     assert accounts.entries(0) == []
 
 

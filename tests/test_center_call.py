@@ -14,12 +14,12 @@ from unbrick.center.calls.machine import (
     AskSituation,
     Begins,
     CallMachine,
+    CallOutcome,
     EndCall,
     Event,
     HungUp,
     KeyPressed,
     Need,
-    Outcome,
     Say,
     ServerSilent,
     SetTimer,
@@ -67,7 +67,7 @@ class Caller:
         return self.play(TimedOut(self.timer))
 
     @property
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> CallOutcome | None:
         ends = [action.outcome for action in self.done if isinstance(action, EndCall)]
         assert len(ends) == (self.machine.state is State.ENDED)
         return ends[0] if ends else None
@@ -93,7 +93,7 @@ def test_claim_b4_press_1_to_upgrade() -> None:
     caller.play(UpgradeStarted())
     assert "The upgrade to 1.1.0 begins when this call has ended" in caller.said[-1]
     caller.keys("0")
-    assert caller.outcome is Outcome.STARTED
+    assert caller.outcome is CallOutcome.STARTED
     assert caller.said[-1] == MENU.phrases["goodbye"]
 
 
@@ -120,13 +120,13 @@ def test_after_wrong_keys_and_silences_the_call_ends() -> None:
     caller = at_menu().keys("5").silence()
     assert caller.outcome is None
     caller.keys("6")
-    assert caller.outcome is Outcome.NO_CHOICE
+    assert caller.outcome is CallOutcome.NO_CHOICE
     assert caller.said[-1] == MENU.phrases["no-choice"]
 
 
 def test_a_choice_forgives_what_was_wrong_before_but_a_repetition_does_not() -> None:
     assert at_menu().keys("55").keys("2").keys("55").outcome is None
-    assert at_menu().keys("55").keys("9").keys("5").outcome is Outcome.NO_CHOICE
+    assert at_menu().keys("55").keys("9").keys("5").outcome is CallOutcome.NO_CHOICE
 
 
 def test_a_timer_that_was_set_before_a_key_means_nothing_after_it() -> None:
@@ -140,25 +140,25 @@ def test_a_timer_that_was_set_before_a_key_means_nothing_after_it() -> None:
 def test_a_caller_who_presses_repeat_for_ever_is_sent_away() -> None:
     caller = at_menu().keys("9" * (MAX_KEYS - 1))
     assert caller.outcome is None
-    assert caller.keys("9").outcome is Outcome.NO_CHOICE
+    assert caller.keys("9").outcome is CallOutcome.NO_CHOICE
 
 
 def test_hanging_up() -> None:
-    assert at_menu().play(HungUp()).outcome is Outcome.HUNG_UP
-    assert Caller(HungUp()).outcome is Outcome.HUNG_UP
-    assert Caller(Begins(), HungUp()).outcome is Outcome.HUNG_UP
-    assert at_menu().keys("0").outcome is Outcome.ENDED
+    assert at_menu().play(HungUp()).outcome is CallOutcome.HUNG_UP
+    assert Caller(HungUp()).outcome is CallOutcome.HUNG_UP
+    assert Caller(Begins(), HungUp()).outcome is CallOutcome.HUNG_UP
+    assert at_menu().keys("0").outcome is CallOutcome.ENDED
 
 
 def test_who_hangs_up_after_the_key_has_the_upgrade_and_the_record_says_so() -> None:
     caller = at_menu().keys("1").play(HungUp())
     assert caller.outcome is None, "what the server does is not known yet"
     before = len(caller.said)
-    assert caller.silence().play(UpgradeStarted()).outcome is Outcome.STARTED
+    assert caller.silence().play(UpgradeStarted()).outcome is CallOutcome.STARTED
     caller = at_menu().keys("1").play(HungUp(), UpgradeRefused("no"))
-    assert caller.outcome is Outcome.REFUSED
+    assert caller.outcome is CallOutcome.REFUSED
     caller = at_menu().keys("1").play(HungUp(), ServerSilent())
-    assert caller.outcome is Outcome.NO_ANSWER
+    assert caller.outcome is CallOutcome.NO_ANSWER
     assert len(caller.said) == before, "nobody is there to hear it"
 
 
@@ -184,28 +184,28 @@ def test_an_upgrade_that_is_unnecessary_or_under_way(told: Told, said: str) -> N
     assert caller.done[-1] == AskSituation()
     caller.play(told)
     assert said in caller.said[-1]
-    assert caller.keys("0").outcome is Outcome.ENDED
+    assert caller.keys("0").outcome is CallOutcome.ENDED
 
 
 def test_an_upgrade_that_the_server_refuses_although_it_is_due() -> None:
     caller = at_menu().keys("1").play(UpgradeRefused("it is for other hardware"), DUE)
-    assert caller.outcome is Outcome.REFUSED
+    assert caller.outcome is CallOutcome.REFUSED
     assert "it is for other hardware" in caller.said[-1]
     caller = at_menu().keys("1").play(UpgradeRefused("because"), ServerSilent())
-    assert caller.outcome is Outcome.REFUSED
+    assert caller.outcome is CallOutcome.REFUSED
 
 
 def test_a_terminal_that_nobody_knows() -> None:
     caller = Caller(Begins(), Told(Situation(Need.UNKNOWN)))
-    assert caller.outcome is Outcome.UNKNOWN
+    assert caller.outcome is CallOutcome.UNKNOWN
     assert "UB-000001" in caller.said[-1]
 
 
 def test_a_server_that_does_not_answer() -> None:
     caller = Caller(Begins()).silence()
     assert caller.said == [MENU.phrases["moment"]]
-    assert caller.play(ServerSilent()).outcome is Outcome.NO_ANSWER
-    assert at_menu().keys("1").play(ServerSilent()).outcome is Outcome.NO_ANSWER
+    assert caller.play(ServerSilent()).outcome is CallOutcome.NO_ANSWER
+    assert at_menu().keys("1").play(ServerSilent()).outcome is CallOutcome.NO_ANSWER
 
 
 EVENTS: st.SearchStrategy[Any] = st.one_of(
@@ -238,5 +238,5 @@ def test_whatever_comes_there_is_one_end_and_a_record_that_is_true(events: list[
     caller.play(HungUp(), ServerSilent())
     assert caller.machine.state is State.ENDED
     assert caller.outcome is not None
-    if caller.outcome is Outcome.STARTED:
+    if caller.outcome is CallOutcome.STARTED:
         assert started(caller)

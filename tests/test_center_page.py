@@ -23,7 +23,7 @@ from server_world import inspect, make_image
 from unbrick.center.operators.records import Deed
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Actor
-from unbrick.server.records.sessions import Backup, SessionState, Step, StepState
+from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepState
 from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.messages import Kind, TerminalState
 
@@ -326,7 +326,7 @@ def test_what_the_server_refuses_is_said(world: World) -> None:
     assert Deed.STARTED not in [entry.deed for entry in world.deeds]
 
 
-def change(world: World, steps: list[Step], done: int, now: int | None = None) -> str:
+def change(world: World, steps: list[PlannedStep], done: int, now: int | None = None) -> str:
     """The page of the terminal when so many steps are done, and one is under way."""
     carry_out(world, steps, done, now)
     return world.browser("enno").get(f"/terminals/{SERIAL}")

@@ -8,7 +8,7 @@ from center_world import PASSWORD, SERIAL, Browser, World
 from unbrick.center.center import Center
 from unbrick.center.operators.accounts import add_operator
 from unbrick.center.operators.records import Deed, Role
-from unbrick.center.page.security import COOKIE, IDLE, LIFETIME, SESSIONS, Sessions, Tokens
+from unbrick.center.page.security import COOKIE, IDLE, LIFETIME, SIGN_INS, SignIns, Tokens
 from unbrick.center.page.web import MAX_FORM
 
 
@@ -172,12 +172,12 @@ def test_sessions_do_not_grow_for_ever() -> None:
     world = World()
     cleo = world.accounts.operator("cleo")
     assert cleo
-    sessions = Sessions()
-    first = sessions.begin(cleo, 0.0)
-    for _ in range(SESSIONS):
-        last = sessions.begin(cleo, 0.0)
-    assert sessions.find(first, 0.0) is None
-    assert sessions.find(last, 0.0)
+    sign_ins = SignIns()
+    first = sign_ins.begin(cleo, 0.0)
+    for _ in range(SIGN_INS):
+        last = sign_ins.begin(cleo, 0.0)
+    assert sign_ins.find(first, 0.0) is None
+    assert sign_ins.find(last, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.people import Actor, AuditAction
-from unbrick.server.records.sessions import Step, StepKind, StepState
+from unbrick.server.records.sessions import PlannedStep, StepKind, StepState
 from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
@@ -42,7 +42,7 @@ def start(
     return system
 
 
-def steps(system: System, update: int) -> list[Step]:
+def steps(system: System, update: int) -> list[PlannedStep]:
     (session,) = [s for s in system.records.sessions(system.serial) if s.update_id == update]
     return system.records.steps(session.id)
 

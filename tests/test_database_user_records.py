@@ -30,7 +30,14 @@ from unbrick.server.records.calls import Call
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, AuditAction, Subscriber
-from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import (
     Image,
     MessageState,
@@ -50,14 +57,14 @@ INSTALLATION = Installation(
     0, SERIAL, "hw", "terminal", "1.0.0+0", "2024-01-01T00:00:00Z", OLD.digest, 2.0, None
 )
 STEPS = [
-    Step(0, 0, StepKind.BACK_UP, 0, 0),
-    Step(0, 1, StepKind.ERASE, 0x100000, 0x40000),
-    Step(0, 2, StepKind.WRITE, 0x100000, 512),
+    PlannedStep(0, 0, StepKind.BACK_UP, 0, 0),
+    PlannedStep(0, 1, StepKind.ERASE, 0x100000, 0x40000),
+    PlannedStep(0, 2, StepKind.WRITE, 0x100000, 512),
 ]
 SECRET = b"ciphertext of a phonebook" * 1000
 
 
-def add_session(records: Records) -> Session:
+def add_session(records: Records) -> CommandedSession:
     """A session in a store that was empty."""
     records.save_terminal(TERMINAL)
     records.add_image(OLD, b"old")
@@ -66,13 +73,13 @@ def add_session(records: Records) -> Session:
     update = records.add_update(
         Update(0, SERIAL, NEW.version, NEW.digest, "", b"", pending, None, "", 4.0, 4.0)
     )
-    planned = Session(
+    planned = CommandedSession(
         0, update.id, SERIAL, OLD.digest, NEW.digest, SessionState.PLANNED, "", 5.0, 5.0
     )
     return records.add_session(planned, STEPS)
 
 
-def backup_of(session: Session) -> Backup:
+def backup_of(session: CommandedSession) -> Backup:
     return Backup(0, session.id, SERIAL, len(SECRET), sha256(SECRET).digest(), 6.0)
 
 

@@ -28,7 +28,7 @@ from unbrick.firmware import build as firmware_build
 from unbrick.image.format import inspect
 from unbrick.wire import slipmux
 from unbrick.wire.messages import Result
-from unbrick.wire.userdata import Entry, seal_backup
+from unbrick.wire.userdata import PhonebookEntry, seal_backup
 
 ROOT = Path(__file__).parents[1]
 LIB = ROOT / "firmware" / "lib"
@@ -268,7 +268,7 @@ def test_claim_b6_hostile_bytes_do_not_open(
     program = build("board/fuzz_seal", "fuzz_driver", more=[*more, *map(str, tmp_path.glob("*.o"))])
     seed = tmp_path / "seed"
     key = bytes((1, 2, 3)).ljust(32, b"\0")
-    seed.write_bytes(seal_backup([Entry(1, "Alice", "112")], key, "UB-000001", 7))
+    seed.write_bytes(seal_backup([PhonebookEntry(1, "Alice", "112")], key, "UB-000001", 7))
     done = run([str(program), "20000", "1", str(seed)])
     assert done.returncode == 0, done.stderr
     assert done.stdout == "20001 inputs\n"

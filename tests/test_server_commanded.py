@@ -30,7 +30,7 @@ from unbrick.server.core.orders import ConflictError, NotCommandedError, Unknown
 from unbrick.server.core.restoring import choose
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
-from unbrick.server.records.sessions import Backup, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import (
     MAX_WRITE,
@@ -148,8 +148,8 @@ def test_what_a_plan_writes_over_the_old_image_makes_the_new_one() -> None:
     assert nor[APPLICATION.offset : APPLICATION.offset + len(new)] == new
 
 
-def at(kind: StepKind, offset: int, number: int, tries: int = 1) -> Step:
-    return Step(1, number, kind, offset, BLOCK, StepState.DONE, tries)
+def at(kind: StepKind, offset: int, number: int, tries: int = 1) -> PlannedStep:
+    return PlannedStep(1, number, kind, offset, BLOCK, StepState.DONE, tries)
 
 
 def test_what_is_repeated_after_a_failure() -> None:
@@ -161,7 +161,7 @@ def test_what_is_repeated_after_a_failure() -> None:
         at(StepKind.CHECK, first, 7),
     ]
 
-    def numbers(failed: Step) -> list[int] | None:
+    def numbers(failed: PlannedStep) -> list[int] | None:
         repeat = plan.repeated(steps, failed, 0.0)
         return None if repeat is None else [step.number for step in repeat]
 

@@ -17,7 +17,7 @@ from unbrick.errors import LinkError
 from unbrick.image.format import inspect
 from unbrick.wire.commands import PIECE, RestoreAnswer, Upgrade
 from unbrick.wire.messages import Decision, Result
-from unbrick.wire.userdata import Entry, open_backup, seal, seal_backup
+from unbrick.wire.userdata import PhonebookEntry, open_backup, seal, seal_backup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,10 +49,10 @@ def people(world: World) -> list[tuple[str, str]]:
     return sorted((entry.name, entry.number) for entry in world.entries())
 
 
-def many(count: int) -> list[Entry]:
+def many(count: int) -> list[PhonebookEntry]:
     """Entries as long as they can be."""
     return [
-        Entry(number, f"Somebody with number {number:010}", f"+{number:022}")
+        PhonebookEntry(number, f"Somebody with number {number:010}", f"+{number:022}")
         for number in range(1, count + 1)
     ]
 

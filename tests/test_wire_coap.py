@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
-from unbrick.wire.coap import CoapEndpoint, Outcome, decode
+from unbrick.wire.coap import CoapEndpoint, RequestOutcome, decode
 
 Message = aiocoap.Message
 
@@ -99,7 +99,7 @@ def test_requests_that_are_abandoned_end_without_response() -> None:
     endpoint.request(ask(), 5, 0.0)
     endpoint.request(ask(), 6, 0.0)
     endpoint.abandon()
-    assert endpoint.take_outcomes() == [Outcome(5, None), Outcome(6, None)]
+    assert endpoint.take_outcomes() == [RequestOutcome(5, None), RequestOutcome(6, None)]
     assert endpoint.deadline is None
 
 

@@ -17,9 +17,9 @@ from unbrick.center.calls.notify import Notifier
 from unbrick.center.calls.terminal import Lines
 from unbrick.center.desk import Desk
 from unbrick.center.operators.accounts import Passwords, Throttle
-from unbrick.center.operators.records import Accounts, Deed, Entry, Operator
+from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator
 from unbrick.center.page.live import Hub, Watcher
-from unbrick.center.page.security import Sessions, Tokens
+from unbrick.center.page.security import SignIns, Tokens
 from unbrick.center.page.views import Views
 from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import Call
@@ -77,7 +77,7 @@ class Center:
         self._lines = Lines(self.calls, desk.records, desk.server)
         self._clock = clock
         self._passwords = passwords or Passwords()
-        self._sessions = Sessions()
+        self._sessions = SignIns()
         self._notifier = Notifier(desk, menu, self._notified) if notify else None
         self._watcher = Watcher(self.hub, self.views.fingerprint)
         self._comparing = asyncio.Semaphore(AT_ONCE)
@@ -116,7 +116,7 @@ class Center:
 
     def _notified(self, serial: str, version: str) -> None:
         about = f"about {version}"
-        self.accounts.log(Entry(0, self._clock(), "(center)", Deed.SENT, serial[:40], about))
+        self.accounts.log(LogEntry(0, self._clock(), "(center)", Deed.SENT, serial[:40], about))
 
     # Operators
 
@@ -145,7 +145,7 @@ class Center:
         if operator is None or not fits:
             # What was typed for an unknown name may be a password: it is not kept.
             who = operator.name if operator else "?"
-            self.accounts.log(Entry(0, now, who, Deed.FAILED, "", f"from {address}"))
+            self.accounts.log(LogEntry(0, now, who, Deed.FAILED, "", f"from {address}"))
             raise SignInError(401, "name and password do not fit together")
         for throttle, key in throttles:
             throttle.succeeded(key)
@@ -170,7 +170,7 @@ class Center:
 
     def note(self, operator: Operator, deed: Deed, serial: str = "", text: str = "") -> None:
         """Write into the log what an operator did."""
-        self.accounts.log(Entry(0, self._clock(), operator.name, deed, serial[:40], text))
+        self.accounts.log(LogEntry(0, self._clock(), operator.name, deed, serial[:40], text))
 
     def looked_at(self, number: str, operator: Operator, owner: Subscriber, serial: str) -> None:
         """An operator sees who a terminal belongs to: kept once for each session."""

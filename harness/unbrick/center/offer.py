@@ -8,7 +8,7 @@ from unbrick.center.calls.machine import Need, Situation
 from unbrick.server.core.analysis import judge
 from unbrick.server.records.analysis import Verdict
 from unbrick.server.records.contract import Records
-from unbrick.server.records.sessions import Session
+from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, Update
 
 
@@ -22,7 +22,7 @@ def situation(
     terminal: Terminal | None,
     images: list[Image],
     updates: Iterable[Update],
-    sessions: Iterable[Session],
+    sessions: Iterable[CommandedSession],
 ) -> Situation:
     """How it is with a terminal.
 

@@ -11,7 +11,7 @@ import click
 from unbrick.center.calls.menu import DEFAULT
 from unbrick.center.operators.accounts import Passwords, Permission, add_operator, may
 from unbrick.center.operators.database import SqlAccounts
-from unbrick.center.operators.records import Deed, Entry, Role
+from unbrick.center.operators.records import Deed, LogEntry, Role
 from unbrick.cli.options import (
     accounts_option,
     database_option,
@@ -114,7 +114,7 @@ def center_remove_operator(name: str, accounts: str) -> None:
                 f"there is no operator {name!r}", hint="`unbrick center operators` lists them"
             )
         store.remove_operator(name)
-        store.log(Entry(0, time.time(), name, Deed.REMOVED, "", ""))
+        store.log(LogEntry(0, time.time(), name, Deed.REMOVED, "", ""))
     finally:
         store.close()
     click.echo(f"{name} may not sign in any more")

@@ -28,7 +28,7 @@ from unbrick.board.description import BOARD
 from unbrick.errors import RestoreError, SetupError
 from unbrick.restore.apparatus import ATTEMPTS, Stage
 from unbrick.restore.checked import check_file
-from unbrick.restore.port import Fleet, Options, Outcome, Restoration, machine_ports
+from unbrick.restore.port import Fleet, Options, PortOutcome, Restoration, machine_ports
 from unbrick.restore.record import Record, default_record, entry_of, read_record
 from unbrick.restore.words import PROMPT, READ_BACK
 from unbrick.screen import Column, FittedTable, open_screen, open_status
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOOK_EVERY = 0.1  # Seconds between two looks at the ports.
 _OTHERS = 2.0  # Seconds in which a second terminal that asks would be heard: they ask every second.
-_GOOD = {Outcome.RESTORED, Outcome.UP_TO_DATE}
-_HARMLESS = {*_GOOD, Outcome.RUNS, Outcome.NOTHING, Outcome.UNUSABLE}
+_GOOD = {PortOutcome.RESTORED, PortOutcome.UP_TO_DATE}
+_HARMLESS = {*_GOOD, PortOutcome.RUNS, PortOutcome.NOTHING, PortOutcome.UNUSABLE}
 """What is no failure on a port that nobody named."""
 
 _TYPED = READ_BACK.decode().split()
@@ -229,7 +229,7 @@ class Display:
                 label = escape(port) if self._several else ""
                 self._tasks[port] = self._progress.add_task("", total=None, port=label)
             stage = apparatus.stage if apparatus else Stage.SEARCHING
-            over = restoration.outcome is not Outcome.RUNNING
+            over = restoration.outcome is not PortOutcome.RUNNING
             size = len(restoration.image.data)
             sent = apparatus.sent if apparatus else 0
             self._progress.update(
@@ -287,7 +287,7 @@ def _success(restoration: Restoration) -> str:
     apparatus = restoration.apparatus
     serial = apparatus.terminal.serial if apparatus and apparatus.terminal else ""
     who = f"terminal {serial}" if serial else "the terminal"
-    if restoration.outcome is Outcome.UP_TO_DATE:
+    if restoration.outcome is PortOutcome.UP_TO_DATE:
         return f"{who} runs {_runs(restoration)} already: nothing was sent"
     return f"{who} is restored, it runs {_runs(restoration)}"
 
@@ -297,7 +297,9 @@ def _table(restorations: Sequence[Restoration]) -> None:
     for restoration in restorations:
         apparatus, outcome = restoration.apparatus, restoration.outcome
         seen = str(restoration.error) if restoration.error else _runs(restoration)
-        style = "green" if outcome in _GOOD else "red" if outcome is Outcome.FAILED else "yellow"
+        style = (
+            "green" if outcome in _GOOD else "red" if outcome is PortOutcome.FAILED else "yellow"
+        )
         rows.append(
             (
                 restoration.port,

@@ -13,11 +13,11 @@ from unbrick.center.calls.machine import (
     AskSituation,
     Begins,
     CallMachine,
+    CallOutcome,
     EndCall,
     Event,
     HungUp,
     KeyPressed,
-    Outcome,
     Say,
     SetTimer,
     StartUpgrade,
@@ -70,7 +70,7 @@ class SimulatedCenter:
         """Do what is due; gives when to look again."""
         self._core.lines.center_is_there(now)
         while self._left:
-            broken_off = replace(self._left.pop(), outcome=Outcome.BROKEN_OFF.value, ended=now)
+            broken_off = replace(self._left.pop(), outcome=CallOutcome.BROKEN_OFF.value, ended=now)
             self._records.save_call(broken_off)
         if self._notify:
             for serial, _, text in invitations(self._records, self._menu):

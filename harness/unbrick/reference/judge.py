@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unbrick.reference.memory import ServerState, Store
     from unbrick.reference.story import Story
     from unbrick.server.records.people import AuditEntry
-    from unbrick.server.records.sessions import Backup, Session, Step
+    from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
 
 
 _BLANK = b"\xff" * 2 * SLOT
@@ -164,7 +164,7 @@ class Judge:
     def _is_commanded(self) -> bool:
         return is_commanded(self._halves(JOURNAL))
 
-    def _check_truth(self, session: Session, done: list[Step]) -> None:
+    def _check_truth(self, session: CommandedSession, done: list[PlannedStep]) -> None:
         image = self._store.image_file(session.digest)
         writes = [step for step in self._store.steps(session.id) if step.kind is StepKind.WRITE]
         begun = [step for step in writes if step.state is not StepState.WAITING]
@@ -181,7 +181,7 @@ class Judge:
                 raise Violation("server-lies", f"{text} at {step.offset:#x}")
 
 
-def _left_out(erase: Step, writes: list[Step]) -> Iterator[tuple[int, int]]:
+def _left_out(erase: PlannedStep, writes: list[PlannedStep]) -> Iterator[tuple[int, int]]:
     """(offset, length) of what an erase has erased and no write has begun with."""
     at, end = erase.offset, erase.offset + erase.length
     for write in sorted(writes, key=lambda step: step.offset):

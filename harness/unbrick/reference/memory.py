@@ -12,7 +12,7 @@ from unbrick.reference.canonical import Plan
 from unbrick.reference.layout import APPLICATION, BLOCK
 from unbrick.server.records.memory import Contents, MemoryRecords
 from unbrick.server.records.people import AuditEntry
-from unbrick.server.records.sessions import Backup, Session, Step, StepKind
+from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep, StepKind
 from unbrick.server.records.updates import Event, File, Terminal, TextMessage, Update
 from unbrick.wire.messages import TerminalState
 
@@ -35,8 +35,8 @@ class ServerState:
     terminals: tuple[Terminal, ...]
     updates: tuple[Update, ...]
     messages: tuple[TextMessage, ...]
-    sessions: tuple[Session, ...] = ()
-    steps: tuple[Step, ...] = ()
+    sessions: tuple[CommandedSession, ...] = ()
+    steps: tuple[PlannedStep, ...] = ()
     backups: tuple[Backup, ...] = ()
     contents: tuple[tuple[int, bytes], ...] = ()
     counts: tuple[tuple[str, int], ...] = ()
@@ -134,7 +134,7 @@ class ServerState:
         return Plan(images[digest], writes, to_erase)
 
 
-def _what_counts(item: Session | Step | Backup) -> tuple[Any, ...]:
+def _what_counts(item: CommandedSession | PlannedStep | Backup) -> tuple[Any, ...]:
     return tuple(_GETTERS[type(item)](item))
 
 
@@ -142,7 +142,7 @@ _GETTERS: dict[type[Any], Callable[[Any], Iterable[Any]]] = {
     kind: attrgetter(
         *(field.name for field in fields(kind) if field.name not in _MAKES_NO_DIFFERENCE)
     )
-    for kind in (Session, Step, Backup)
+    for kind in (CommandedSession, PlannedStep, Backup)
 }
 
 
@@ -150,8 +150,8 @@ PARTS: dict[str, type[Any]] = {
     "terminals": Terminal,
     "updates": Update,
     "messages": TextMessage,
-    "sessions": Session,
-    "steps": Step,
+    "sessions": CommandedSession,
+    "steps": PlannedStep,
     "backups": Backup,
 }
 """The kinds of records that a state has, by its fields."""

@@ -6,7 +6,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from unbrick.reference.memory import PARTS, ServerState
-from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import MessageState, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import Kind, Result, TerminalState
 
@@ -28,8 +35,8 @@ _READERS: dict[type[Any], dict[str, Callable[[Any], Any]]] = {
         "kind": lambda value: None if value is None else Kind(value),
     },
     TextMessage: {"state": MessageState},
-    Session: {"base": bytes.fromhex, "digest": bytes.fromhex, "state": SessionState},
-    Step: {"kind": StepKind, "state": StepState},
+    CommandedSession: {"base": bytes.fromhex, "digest": bytes.fromhex, "state": SessionState},
+    PlannedStep: {"kind": StepKind, "state": StepState},
     Backup: {"checksum": bytes.fromhex},
 }
 

@@ -29,7 +29,7 @@ _MOST_RETURNS = 20  # Times that a port may come back.
 _END = 30.0  # Seconds in which a thread ends that was told to: writing to a port may take 10.
 
 
-class Outcome(enum.Enum):
+class PortOutcome(enum.Enum):
     """How it ended with one port."""
 
     RUNNING = "not over"
@@ -114,20 +114,20 @@ class Restoration:
         return self.asked_at is not None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> PortOutcome:
         """How it ended."""
         if not self._over:
-            return Outcome.RUNNING
+            return PortOutcome.RUNNING
         if self.cancelled:
-            return Outcome.CANCELLED
+            return PortOutcome.CANCELLED
         if self.apparatus and self.apparatus.stage is Stage.DONE:
-            return Outcome.RESTORED if self.transfers else Outcome.UP_TO_DATE
+            return PortOutcome.RESTORED if self.transfers else PortOutcome.UP_TO_DATE
         if self.asks or self.crash:
-            return Outcome.FAILED
+            return PortOutcome.FAILED
         if isinstance(self.error, PortError):
-            return Outcome.UNUSABLE
+            return PortOutcome.UNUSABLE
         runs = self.apparatus is not None and self.apparatus.application_runs
-        return Outcome.RUNS if runs else Outcome.NOTHING
+        return PortOutcome.RUNS if runs else PortOutcome.NOTHING
 
     @property
     def transfers(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.errors import SetupError
-from unbrick.restore.port import Outcome
+from unbrick.restore.port import PortOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _LINE_LIMIT = 16 * 1024  # Bytes of a line; ours have less than 2 KiB.
 
 
 @dataclass(frozen=True)
-class Entry:
+class RestorationEntry:
     """One restoration.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
 
 _TYPES = {
     field.name: (int, float) if field.type == "float" else {"str": str, "int": int}[str(field.type)]
-    for field in fields(Entry)
+    for field in fields(RestorationEntry)
 }
 
 
@@ -70,14 +70,14 @@ def default_record(environ: Mapping[str, str]) -> Path:
     return folder / "unbrick" / "restorations.jsonl"
 
 
-def entry_of(restoration: Restoration, ended: datetime) -> Entry | None:
+def entry_of(restoration: Restoration, ended: datetime) -> RestorationEntry | None:
     """What to keep of it; None when no terminal was found on the port."""
     apparatus, outcome = restoration.apparatus, restoration.outcome
-    if apparatus is None or not (restoration.asks or outcome is Outcome.UP_TO_DATE):
+    if apparatus is None or not (restoration.asks or outcome is PortOutcome.UP_TO_DATE):
         return None
     start, end = restoration.asked_at, restoration.ended_at
     terminal, info = apparatus.terminal, restoration.image.info
-    return Entry(
+    return RestorationEntry(
         ended=ended.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(end - start, 1) if start is not None and end is not None else 0.0,
         port=restoration.port,
@@ -111,7 +111,7 @@ class Record:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: RestorationEntry) -> None:
         """Add an entry; it is on the disk when this returns.
 
         A line that a crash has cut off stays a line of its own, and two programs may append at
@@ -140,7 +140,7 @@ class Record:
         )
 
 
-def read_record(path: Path) -> Iterator[Entry | None]:
+def read_record(path: Path) -> Iterator[RestorationEntry | None]:
     """The entries, oldest first; None for a line that is none. Without a file there are none.
 
     Raises:
@@ -159,7 +159,7 @@ def read_record(path: Path) -> Iterator[Entry | None]:
         ) from None
 
 
-def _entry(line: bytes) -> Entry | None:
+def _entry(line: bytes) -> RestorationEntry | None:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
@@ -172,4 +172,4 @@ def _entry(line: bytes) -> Entry | None:
         isinstance(value, _TYPES[name]) and not isinstance(value, bool)
         for name, value in known.items()
     )
-    return Entry(**known) if right else None
+    return RestorationEntry(**known) if right else None

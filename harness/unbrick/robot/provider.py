@@ -12,7 +12,13 @@ from unbrick.reference.center import SimulatedCenter
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.server.records.analysis import PreparationState, RangeKind, Verdict
 from unbrick.server.records.people import Actor, AuditAction
-from unbrick.server.records.sessions import Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 
 LONG = timedelta(minutes=2)
 BENCH = "bench"  # who looks into backups here, in the audit
@@ -161,7 +167,7 @@ class ProviderKeywords(Keywords):
         expect(not left, f"not all steps are done: {self._in_steps()}")
 
     @keyword
-    def get_steps(self, kind: StepKind | None = None) -> list[Step]:
+    def get_steps(self, kind: StepKind | None = None) -> list[PlannedStep]:
         """The steps of the commanded update, with ``offset``, ``length``, ``state``, ``result``."""
         return [step for step in self._steps() if kind in (None, step.kind)]
 
@@ -225,7 +231,7 @@ class ProviderKeywords(Keywords):
         wanted = [e for e in exchanges if not paths or e.request.split(" ", 1)[1] in paths]
         return [f"{e.request} {e.answer}" for e in wanted]
 
-    def _session(self) -> Session:
+    def _session(self) -> CommandedSession:
         system = self._terminal.system
         sessions = [
             s for s in system.records.sessions(system.serial) if s.update_id == self._update_id
@@ -234,7 +240,7 @@ class ProviderKeywords(Keywords):
             raise UpdateError("no update is commanded", hint="begin with `Start Commanded Update`")
         return sessions[-1]
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[PlannedStep]:
         return self._terminal.system.records.steps(self._session().id)
 
     def _in_steps(self) -> str:

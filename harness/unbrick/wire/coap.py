@@ -75,7 +75,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestOutcome:
     """How a request ended: its response, or None when there was none."""
 
     ticket: int
@@ -213,7 +213,7 @@ class CoapEndpoint:
         self._exchange: _Exchange | None = None
         self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
         self._datagrams: list[bytes] = []
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[RequestOutcome] = []
 
     @property
     def deadline(self) -> float | None:
@@ -225,7 +225,7 @@ class CoapEndpoint:
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
-    def take_outcomes(self) -> list[Outcome]:
+    def take_outcomes(self) -> list[RequestOutcome]:
         """How requests of ours ended since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
@@ -242,7 +242,7 @@ class CoapEndpoint:
             tickets.insert(0, self._exchange.ticket)
         self._waiting.clear()
         self._exchange = None
-        self._outcomes += [Outcome(ticket, None) for ticket in tickets]
+        self._outcomes += [RequestOutcome(ticket, None) for ticket in tickets]
 
     def poll(self, now: float) -> None:
         """Do what is due: send again, or give up (RFC 7252 §4.2)."""
@@ -351,7 +351,7 @@ class CoapEndpoint:
 
     def _end(self, response: aiocoap.Message | None, now: float) -> None:
         if self._exchange is not None:
-            self._outcomes.append(Outcome(self._exchange.ticket, response))
+            self._outcomes.append(RequestOutcome(self._exchange.ticket, response))
         self._exchange = None
         self._start_next(now)
 

@@ -31,7 +31,7 @@ _MAX_ID = 0xFFFF
 _PARTS = 3
 
 
-class Entry(NamedTuple):
+class PhonebookEntry(NamedTuple):
     """An entry of the phonebook."""
 
     id: int
@@ -39,7 +39,9 @@ class Entry(NamedTuple):
     number: str
 
 
-def seal_backup(entries: Sequence[Entry], key: bytes, serial: str, update_id: int) -> bytes:
+def seal_backup(
+    entries: Sequence[PhonebookEntry], key: bytes, serial: str, update_id: int
+) -> bytes:
     """What a terminal with that key and serial makes of these entries for an update, to the bit."""
     return seal(cbor2.dumps([VERSION, [list(entry) for entry in entries]]), key, serial, update_id)
 
@@ -51,7 +53,7 @@ def seal(data: bytes, key: bytes, serial: str, update_id: int) -> bytes:
     return MAGIC + nonce + _cipher(key).encrypt(nonce, data, associated)
 
 
-def open_backup(sealed: bytes, key: bytes, serial: str, update_id: int) -> list[Entry]:
+def open_backup(sealed: bytes, key: bytes, serial: str, update_id: int) -> list[PhonebookEntry]:
     """The entries in a backup, oldest first.
 
     Args:
@@ -73,7 +75,7 @@ def open_backup(sealed: bytes, key: bytes, serial: str, update_id: int) -> list[
         raise LinkError("the backup does not open with this key, serial and update") from None
     try:
         version, entries = cbor2.loads(data)
-        opened = [Entry(*entry) for entry in entries]
+        opened = [PhonebookEntry(*entry) for entry in entries]
     except (cbor2.CBORError, ValueError, TypeError) as error:
         raise LinkError("the backup holds no phonebook") from error
     if version != VERSION or not all(map(_is_entry, opened)):
@@ -81,7 +83,7 @@ def open_backup(sealed: bytes, key: bytes, serial: str, update_id: int) -> list[
     return opened
 
 
-def _is_entry(entry: Entry) -> bool:
+def _is_entry(entry: PhonebookEntry) -> bool:
     return (
         type(entry.id) is int
         and 1 <= entry.id <= _MAX_ID

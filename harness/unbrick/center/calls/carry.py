@@ -17,11 +17,11 @@ from unbrick.center.calls.machine import (
     AskSituation,
     Begins,
     CallMachine,
+    CallOutcome,
     EndCall,
     Event,
     HungUp,
     KeyPressed,
-    Outcome,
     Say,
     ServerSilent,
     SetTimer,
@@ -119,7 +119,7 @@ class Calls:
         self.speak: Speak | None = None
         for call in users.open_calls():
             self._users.save_call(
-                replace(call, outcome=Outcome.BROKEN_OFF.value, ended=self._clock())
+                replace(call, outcome=CallOutcome.BROKEN_OFF.value, ended=self._clock())
             )
 
     def begin(self, serial: str, caller: str) -> Call:
@@ -203,7 +203,7 @@ class Calls:
             if live.question:
                 live.question.cancel()
                 await asyncio.gather(live.question, return_exceptions=True)
-            self._end(live, Outcome.BROKEN_OFF)
+            self._end(live, CallOutcome.BROKEN_OFF)
 
     def _find(self, call_id: int) -> _Live:
         live = self._live.get(call_id)
@@ -279,7 +279,7 @@ class Calls:
         live.call = replace(call, keys=call.keys + key, text=said)
         self._users.save_call(live.call)
 
-    def _end(self, live: _Live, outcome: Outcome) -> None:
+    def _end(self, live: _Live, outcome: CallOutcome) -> None:
         if live.timer:
             live.timer.cancel()
         self._live.pop(live.call.id, None)

@@ -26,8 +26,8 @@ from unbrick.center.calls.menu import (
     UNDER_WAY,
     UNNECESSARY,
     UPGRADE,
-    Entry,
     Menu,
+    MenuEntry,
     fill,
 )
 
@@ -64,7 +64,7 @@ class Situation:
     why: str = ""
 
 
-class Outcome(Enum):
+class CallOutcome(Enum):
     """How a call ended."""
 
     STARTED = "upgrade started"
@@ -167,7 +167,7 @@ class SetTimer:
 class EndCall:
     """The call is over."""
 
-    outcome: Outcome
+    outcome: CallOutcome
 
 
 Action = Say | AskSituation | StartUpgrade | SetTimer | EndCall
@@ -205,7 +205,7 @@ class CallMachine:
         self._started = False
 
     @property
-    def entry(self) -> Entry | None:
+    def entry(self) -> MenuEntry | None:
         """The menu that waits for a key, if one does."""
         return self._menu.entries[self._name] if self.state is State.MENU else None
 
@@ -236,9 +236,9 @@ class CallMachine:
     def _told(self, situation: Situation) -> list[Action]:
         self._situation = situation
         if situation.need is Need.UNKNOWN:
-            return self._end(Outcome.UNKNOWN, "unknown")
+            return self._end(CallOutcome.UNKNOWN, "unknown")
         if self._refused and situation.need is Need.NEEDED:
-            return self._end(Outcome.REFUSED, "refused", why=self._refused)
+            return self._end(CallOutcome.REFUSED, "refused", why=self._refused)
         self._refused = ""
         return self._enter(_MENU_OF[situation.need])
 
@@ -259,11 +259,11 @@ class CallMachine:
         self._keys += 1
         does = entry.keys.get(key)
         if self._keys >= MAX_KEYS:
-            return self._end(self._result(Outcome.NO_CHOICE), "no-choice")
+            return self._end(self._result(CallOutcome.NO_CHOICE), "no-choice")
         if does is None:
             return self._strike("wrong-key", key=key)
         if does == END:
-            return self._end(self._result(Outcome.ENDED), "goodbye")
+            return self._end(self._result(CallOutcome.ENDED), "goodbye")
         if does == REPEAT:
             return self._say_menu()
         if does == UPGRADE:
@@ -276,7 +276,7 @@ class CallMachine:
         self._strikes += 1
         said = self._say(phrase, **more)
         if self._strikes >= self._menu.patience:
-            return [said, *self._end(self._result(Outcome.NO_CHOICE), "no-choice")]
+            return [said, *self._end(self._result(CallOutcome.NO_CHOICE), "no-choice")]
         return [said, *self._say_menu()]
 
     def _late(self) -> list[Action]:
@@ -287,29 +287,29 @@ class CallMachine:
 
     def _hang_up(self) -> list[Action]:
         if self.state is not State.STARTING:
-            return self._end(self._result(Outcome.HUNG_UP))
+            return self._end(self._result(CallOutcome.HUNG_UP))
         self.hung_up = True
         return []
 
     def _answered(self, event: UpgradeStarted | UpgradeRefused) -> list[Action]:
         if isinstance(event, UpgradeStarted):
             self._started = True
-            return self._end(Outcome.STARTED) if self.hung_up else self._enter(STARTED)
+            return self._end(CallOutcome.STARTED) if self.hung_up else self._enter(STARTED)
         if self.hung_up:
-            return self._end(Outcome.REFUSED)
+            return self._end(CallOutcome.REFUSED)
         # It may have become unnecessary, or somebody else has started it.
         self._refused = event.why
         return self._ask()
 
     def _silent(self) -> list[Action]:
         if self._refused:
-            return self._end(Outcome.REFUSED, "refused", why=self._refused)
-        return self._end(Outcome.NO_ANSWER, "no-answer")
+            return self._end(CallOutcome.REFUSED, "refused", why=self._refused)
+        return self._end(CallOutcome.NO_ANSWER, "no-answer")
 
-    def _result(self, outcome: Outcome) -> Outcome:
-        return Outcome.STARTED if self._started else outcome
+    def _result(self, outcome: CallOutcome) -> CallOutcome:
+        return CallOutcome.STARTED if self._started else outcome
 
-    def _end(self, outcome: Outcome, phrase: str = "", **more: str) -> list[Action]:
+    def _end(self, outcome: CallOutcome, phrase: str = "", **more: str) -> list[Action]:
         self.state = State.ENDED
         said = [self._say(phrase, **more)] if phrase and not self.hung_up else []
         return [*said, EndCall(outcome)]

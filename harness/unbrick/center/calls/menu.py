@@ -40,7 +40,7 @@ class MenuError(SetupError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class MenuEntry:
     """One menu: what is said, and for each key an action or the name of another menu."""
 
     say: str
@@ -53,7 +53,7 @@ class Menu:
 
     silence: float
     patience: int
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, MenuEntry]
     phrases: Mapping[str, str]
     message: str
 
@@ -135,7 +135,7 @@ class _Reader:
             message=self._message(parts["message"]),
         )
 
-    def _entry(self, name: str, node: yaml.Node, menus: Mapping[str, yaml.Node]) -> Entry:
+    def _entry(self, name: str, node: yaml.Node, menus: Mapping[str, yaml.Node]) -> MenuEntry:
         if not _NAME.fullmatch(name) or name in _ACTIONS:
             hint = f"use small letters, digits and hyphens, and none of {', '.join(_ACTIONS)}"
             raise self._wrong(node, f"{name!r} cannot be a menu's name", hint)
@@ -152,9 +152,9 @@ class _Reader:
             if does == UPGRADE and name in (UNNECESSARY, UNDER_WAY, STARTED):
                 raise self._wrong(target, f"there is nothing to upgrade in {name}", "drop that key")
             keys[key] = str(does)
-        return Entry(self._text(parts["say"], f"say of {name}", PLACEHOLDERS), keys)
+        return MenuEntry(self._text(parts["say"], f"say of {name}", PLACEHOLDERS), keys)
 
-    def _reachable(self, entries: Mapping[str, Entry], nodes: Mapping[str, yaml.Node]) -> None:
+    def _reachable(self, entries: Mapping[str, MenuEntry], nodes: Mapping[str, yaml.Node]) -> None:
         """Every menu is come to, and an upgrade is offered only where there is one."""
         offered = _from(entries, (NEEDED,))
         other = _from(entries, (UNNECESSARY, UNDER_WAY, STARTED))
@@ -221,7 +221,7 @@ class _Reader:
         return text
 
 
-def _from(entries: Mapping[str, Entry], first: tuple[str, ...]) -> set[str]:
+def _from(entries: Mapping[str, MenuEntry], first: tuple[str, ...]) -> set[str]:
     """The menus that can be come to from ``first``."""
     seen: set[str] = set()
     todo = list(first)

@@ -13,7 +13,7 @@ from enum import Enum
 
 import argon2
 
-from unbrick.center.operators.records import Accounts, Deed, Entry, Operator, Role
+from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator, Role
 from unbrick.errors import SetupError
 from unbrick.server.core.lines import CALLER
 
@@ -110,7 +110,7 @@ def add_operator(
     operator = Operator(name, role, passwords.hash(password), before.created if before else now)
     accounts.save_operator(operator)
     deed = Deed.CHANGED if before else Deed.ADDED
-    accounts.log(Entry(0, now, name, deed, "", f"as {role.value}"))
+    accounts.log(LogEntry(0, now, name, deed, "", f"as {role.value}"))
     return operator
 
 

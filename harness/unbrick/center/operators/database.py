@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from unbrick.center.operators.records import Deed, Entry, Operator, Role
+from unbrick.center.operators.records import Deed, LogEntry, Operator, Role
 from unbrick.errors import SetupError
 from unbrick.server.database.connection import open_database
 
@@ -99,21 +99,21 @@ class SqlAccounts:
         with self._engine.begin() as connection:
             connection.execute(delete(_OPERATORS).where(_OPERATORS.c.name == name))
 
-    def log(self, entry: Entry) -> None:
+    def log(self, entry: LogEntry) -> None:
         """See ``Accounts``."""
         values = {**vars(entry), "deed": entry.deed.value}
         del values["id"]
         with self._engine.begin() as connection:
             connection.execute(insert(_LOG).values(values))
 
-    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
+    def entries(self, limit: int, before: int | None = None) -> list[LogEntry]:
         """See ``Accounts``."""
         query = select(_LOG).order_by(_LOG.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(_LOG.c.id < before)
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return [Entry(**{**row._mapping, "deed": Deed(row.deed)}) for row in rows]
+        return [LogEntry(**{**row._mapping, "deed": Deed(row.deed)}) for row in rows]
 
 
 def _operator(row: Row[Any]) -> Operator:

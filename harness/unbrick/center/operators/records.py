@@ -47,7 +47,7 @@ class Deed(Enum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One line of the center's log, which is only ever added to; no personal data is in it."""
 
     id: int
@@ -73,10 +73,10 @@ class Accounts(Protocol):
     def remove_operator(self, name: str) -> None:
         """Forget an operator; what they did stays in the log."""
 
-    def log(self, entry: Entry) -> None:
+    def log(self, entry: LogEntry) -> None:
         """Add to the log (the id is passed over)."""
 
-    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
+    def entries(self, limit: int, before: int | None = None) -> list[LogEntry]:
         """The last entries, newest first; only those with ids lower than ``before``."""
 
 
@@ -85,7 +85,7 @@ class MemoryAccounts:
 
     def __init__(self) -> None:
         self._operators: dict[str, Operator] = {}
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
 
     def operator(self, name: str) -> Operator | None:
         """See ``Accounts``."""
@@ -103,11 +103,11 @@ class MemoryAccounts:
         """See ``Accounts``."""
         self._operators.pop(name, None)
 
-    def log(self, entry: Entry) -> None:
+    def log(self, entry: LogEntry) -> None:
         """See ``Accounts``."""
         self._entries.append(replace(entry, id=len(self._entries) + 1))
 
-    def entries(self, limit: int, before: int | None = None) -> list[Entry]:
+    def entries(self, limit: int, before: int | None = None) -> list[LogEntry]:
         """See ``Accounts``."""
         older = [entry for entry in self._entries if before is None or entry.id < before]
         return older[: -limit - 1 : -1]

@@ -10,7 +10,14 @@ from unbrick.board import BOARD
 from unbrick.center.page.nor_map import Mark, blocks_of
 from unbrick.server.core.plan import touched
 from unbrick.server.records.people import AuditAction, AuditEntry
-from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.wire.messages import Result
 
 _STAGES = (
@@ -41,7 +48,7 @@ class Stage:
 class Commands:
     """Steps of a kind that belong together: all that is written into one block of the NOR."""
 
-    steps: list[Step]
+    steps: list[PlannedStep]
 
     @property
     def words(self) -> str:
@@ -95,8 +102,8 @@ class SessionView:
         kept: the backup that is in the database now.
     """
 
-    session: Session
-    steps: list[Step]
+    session: CommandedSession
+    steps: list[PlannedStep]
     data: list[tuple[float, str]]
     kept: Backup | None
 
@@ -120,7 +127,7 @@ class SessionView:
         return sum(step.state.over for step in self.steps)
 
     @property
-    def current(self) -> Step | None:
+    def current(self) -> PlannedStep | None:
         """The step that it is at."""
         if self.session.state.ended:
             return None
@@ -150,7 +157,7 @@ class SessionView:
         return styles.get(self.session.state, "due" if self.session.state.ended else "busy")
 
 
-def _stage(steps: list[Step]) -> str:
+def _stage(steps: list[PlannedStep]) -> str:
     states = {step.state for step in steps}
     if StepState.FAILED in states:
         return "failed"
@@ -164,9 +171,9 @@ def data_of(entries: Iterable[AuditEntry]) -> list[tuple[float, str]]:
     return [(entry.time, _DATA[entry.action]) for entry in entries if entry.action in _DATA]
 
 
-def marks(steps: list[Step]) -> dict[int, tuple[Mark, int]]:
+def marks(steps: list[PlannedStep]) -> dict[int, tuple[Mark, int]]:
     """What the steps do to blocks of the NOR, by number, and how much is written in per cent."""
-    touching: dict[int, list[Step]] = {}
+    touching: dict[int, list[PlannedStep]] = {}
     for step in steps:
         if step.kind in (StepKind.ERASE, StepKind.WRITE):
             for number in blocks_of(step.offset, step.length):
@@ -182,7 +189,7 @@ def marks(steps: list[Step]) -> dict[int, tuple[Mark, int]]:
     return found
 
 
-def _mark(steps: list[Step]) -> Mark | None:
+def _mark(steps: list[PlannedStep]) -> Mark | None:
     """What happens to a block whose steps these are."""
     states = [step.state for step in steps]
     if StepState.FAILED in states:

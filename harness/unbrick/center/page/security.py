@@ -1,7 +1,7 @@
-"""Sessions of operators, tokens against forged requests, and the headers of every answer.
+"""Sign-ins of operators, tokens against forged requests, and the headers of every answer.
 
 The cookie is signed by Starlette's session middleware and carries a random number alone; whose
-session it is, is kept here, so that signing out ends it for good. All sessions end with the
+sign-in it is, is kept here, so that signing out ends it for good. All sign-ins end with the
 process: its key is made anew at each start.
 """
 
@@ -21,12 +21,12 @@ from unbrick.center.operators.records import Operator
 
 COOKIE = "__Host-unbrick-center"
 LIFETIME = 10 * 3600
-"""Seconds that a session lasts at most."""
+"""Seconds that a sign-in lasts at most."""
 
 IDLE = 3600
-"""Seconds after which a session ends that nothing was done in."""
+"""Seconds after which a sign-in ends that nothing was done in."""
 
-SESSIONS = 1000
+SIGN_INS = 1000
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -41,11 +41,11 @@ _HEADERS = {
 
 
 @dataclass(frozen=True)
-class Session:
+class SignIn:
     """An operator who is signed in. Times are seconds since 1970.
 
     Attributes:
-        password: the hash that was right; another one ends the session.
+        password: the hash that was right; another one ends the sign-in.
     """
 
     operator: str
@@ -55,43 +55,43 @@ class Session:
     looked_at: frozenset[str] = frozenset()
 
 
-class Sessions:
+class SignIns:
     """Who is signed in, by the number in the cookie."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sign_ins: OrderedDict[str, SignIn] = OrderedDict()
 
     def begin(self, operator: Operator, now: float) -> str:
-        """A new session; returns its number."""
+        """A new sign-in; returns its number."""
         number = secrets.token_urlsafe(32)
-        self._sessions[number] = Session(operator.name, operator.password, now, now)
-        if len(self._sessions) > SESSIONS:
-            self._sessions.popitem(last=False)
+        self._sign_ins[number] = SignIn(operator.name, operator.password, now, now)
+        if len(self._sign_ins) > SIGN_INS:
+            self._sign_ins.popitem(last=False)
         return number
 
-    def find(self, number: str, now: float, *, use: bool = False) -> Session | None:
-        """The session with this number while it lasts; ``use`` makes it last longer."""
-        session = self._sessions.get(number)
-        if session is None:
+    def find(self, number: str, now: float, *, use: bool = False) -> SignIn | None:
+        """The sign-in with this number while it lasts; ``use`` makes it last longer."""
+        sign_in = self._sign_ins.get(number)
+        if sign_in is None:
             return None
-        if now - session.began >= LIFETIME or now - session.used >= IDLE:
-            del self._sessions[number]
+        if now - sign_in.began >= LIFETIME or now - sign_in.used >= IDLE:
+            del self._sign_ins[number]
             return None
         if use:
-            session = self._sessions[number] = replace(session, used=now)
-        return session
+            sign_in = self._sign_ins[number] = replace(sign_in, used=now)
+        return sign_in
 
     def first_look(self, number: str, serial: str) -> bool:
-        """Whether this session looks at a terminal's subscriber for the first time."""
-        session = self._sessions[number]
-        if serial in session.looked_at:
+        """Whether this sign-in looks at a terminal's subscriber for the first time."""
+        sign_in = self._sign_ins[number]
+        if serial in sign_in.looked_at:
             return False
-        self._sessions[number] = replace(session, looked_at=session.looked_at | {serial})
+        self._sign_ins[number] = replace(sign_in, looked_at=sign_in.looked_at | {serial})
         return True
 
     def end(self, number: str) -> None:
         """Sign out."""
-        self._sessions.pop(number, None)
+        self._sign_ins.pop(number, None)
 
 
 class Tokens:
@@ -101,11 +101,11 @@ class Tokens:
         self._serializer = URLSafeTimedSerializer(key, salt="form")
 
     def make(self, number: str) -> str:
-        """A token for the session with this number."""
+        """A token for the sign-in with this number."""
         return str(self._serializer.dumps(number))
 
     def fits(self, token: str, number: str) -> bool:
-        """Whether a token was made for that session, and not too long ago."""
+        """Whether a token was made for that sign-in, and not too long ago."""
         try:
             inside = self._serializer.loads(token, max_age=LIFETIME)
         except BadData:

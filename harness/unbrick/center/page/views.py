@@ -15,7 +15,7 @@ from unbrick.server.core.files import file_size
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
-from unbrick.server.records.sessions import Session
+from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import TerminalState
 
@@ -206,7 +206,7 @@ class Views:
         in it: whoever carries out the call tells.
         """
         records = self._records
-        under_way: list[tuple[Update | Session, int]] = [
+        under_way: list[tuple[Update | CommandedSession, int]] = [
             (item, self._desk.sent(item.id)) for item in records.unfinished_updates()
         ]
         under_way += [(item, 0) for item in records.unfinished_sessions()]

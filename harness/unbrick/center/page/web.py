@@ -113,13 +113,13 @@ class Pages:
     # Signing in and out
 
     async def sign_in_page(self, request: Request) -> Response:
-        """The form, or the way to where a session leads."""
+        """The form, or the way to where a sign-in leads."""
         if self._signed_in(request):
             return RedirectResponse("/", 303)
         return self._render(request, "sign_in.html", None, wrong="", name="")
 
     async def sign_in(self, request: Request) -> Response:
-        """Begin a session."""
+        """Begin a sign-in."""
         form = await self._form(request)
         name = form.get("name", "")
         address = request.client.host if request.client else ""
@@ -135,7 +135,7 @@ class Pages:
         return RedirectResponse("/", 303)
 
     async def sign_out(self, request: Request, operator: Operator) -> Response:
-        """End the session."""
+        """End the sign-in."""
         self._center.sign_out(_number(request), operator)
         request.session.clear()
         return RedirectResponse("/sign-in", 303)

@@ -13,7 +13,13 @@ from unbrick.server.core.ending import ACTOR, Sessions
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
 from unbrick.server.records.people import Actor
-from unbrick.server.records.sessions import Backup, Session, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import Update
 from unbrick.wire.commands import (
     PIECE,
@@ -56,18 +62,18 @@ class Keeper(Sessions):
         self._gathered: dict[int, _Gathered] = {}
         self._given: dict[int, _Given] = {}
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: CommandedSession) -> None:
         self._gathered.pop(session.id, None)
         self._given.pop(session.id, None)
 
     def _piece_wanted(
-        self, session: Session, step: Step, update: Update, now: float
+        self, session: CommandedSession, step: PlannedStep, update: Update, now: float
     ) -> BackupRequest:
         self._sent(step, now)
         gathered = self._gathered.setdefault(session.id, _Gathered())
         return BackupRequest(update.id, len(gathered.data))
 
-    def _keeps_none(self, session: Session, request: object) -> bool:
+    def _keeps_none(self, session: CommandedSession, request: object) -> bool:
         """Whether a terminal that has refused a request knows nothing of backups.
 
         Once or twice it may only not have been in the application.
@@ -80,7 +86,7 @@ class Keeper(Sessions):
 
     def _backed_up(
         self,
-        session: Session,
+        session: CommandedSession,
         update: Update,
         request: BackupRequest,
         piece: BackupPiece,
@@ -116,7 +122,7 @@ class Keeper(Sessions):
         self._done(step, now)
         return True
 
-    def _gather_again(self, session: Session, gathered: _Gathered) -> bool:
+    def _gather_again(self, session: CommandedSession, gathered: _Gathered) -> bool:
         """Fetch the backup from its beginning, at once or when the terminal registers."""
         misses = gathered.misses + 1
         if misses > MISSES:
@@ -126,7 +132,7 @@ class Keeper(Sessions):
         return True
 
     def _piece_back(
-        self, session: Session, step: Step, update: Update, now: float
+        self, session: CommandedSession, step: PlannedStep, update: Update, now: float
     ) -> RestorePiece | None:
         backup = self._backup(session)
         if backup is None:
@@ -142,7 +148,7 @@ class Keeper(Sessions):
 
     def _gave_back(
         self,
-        session: Session,
+        session: CommandedSession,
         update: Update,
         request: RestorePiece,
         answer: RestoreAnswer,

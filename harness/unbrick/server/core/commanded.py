@@ -26,7 +26,13 @@ from unbrick.server.core.ending import PERSON
 from unbrick.server.core.files import Files
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
-from unbrick.server.records.sessions import Session, SessionState, Step, StepKind, StepState
+from unbrick.server.records.sessions import (
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import Terminal, Update, UpdateState
 from unbrick.wire.commands import (
     BackupPiece,
@@ -114,7 +120,7 @@ class Commander(Keeper):
 
     # Beginning and cancelling
 
-    def begin(self, update: Update, terminal: Terminal, now: float) -> Session | None:
+    def begin(self, update: Update, terminal: Terminal, now: float) -> CommandedSession | None:
         """Plan the session of an update, if what it needs is prepared. In a transaction."""
         image = self._records.image(update.digest)
         base = self._records.image(terminal.digest)
@@ -136,7 +142,7 @@ class Commander(Keeper):
         )
         new_format = base.userdata_format != image.userdata_format
         return self._records.add_session(
-            Session(
+            CommandedSession(
                 id=0,
                 update_id=update.id,
                 serial=update.serial,
@@ -227,7 +233,7 @@ class Commander(Keeper):
                 self._settle(session, now)
         self._make_due(update)
 
-    def _in_resident_program(self, session: Session, now: float) -> None:
+    def _in_resident_program(self, session: CommandedSession, now: float) -> None:
         steps = self._records.steps(session.id)
         prepare = plan.of(StepKind.PREPARE, steps)
         known = plan.begun(prepare) and self._backup(session) is not None
@@ -239,7 +245,7 @@ class Commander(Keeper):
         late = [s for s in steps if s.kind in plan.COMMANDS and s.state is StepState.SKIPPED]
         self._save(plan.again(late, now))
 
-    def _arrived(self, session: Session, update: Update, now: float) -> Session:
+    def _arrived(self, session: CommandedSession, update: Update, now: float) -> CommandedSession:
         """The terminal runs the new software, by whatever way."""
         steps = self._records.steps(session.id)
         restart = plan.of(StepKind.RESTART, steps)
@@ -252,8 +258,8 @@ class Commander(Keeper):
         return session
 
     def _in_application(
-        self, session: Session, update: Update, terminal: Terminal, now: float
-    ) -> Session:
+        self, session: CommandedSession, update: Update, terminal: Terminal, now: float
+    ) -> CommandedSession:
         """It runs other software than the new one, and nothing is decided."""
         if terminal.digest != session.base:
             text = f"the terminal runs {terminal.version}, for which it was not planned"
@@ -291,7 +297,7 @@ class Commander(Keeper):
         return _message(request)
 
     def _next(
-        self, session: Session, update: Update, terminal: Terminal, now: float
+        self, session: CommandedSession, update: Update, terminal: Terminal, now: float
     ) -> Request | None:
         step = self._records.next_step(session.id)
         if terminal.state is TerminalState.COMMANDED:
@@ -314,7 +320,9 @@ class Commander(Keeper):
             return self._piece_back(session, step, update, now)
         return None  # It is on its way into the resident program.
 
-    def _command(self, session: Session, step: Step, terminal: Terminal, now: float) -> Command:
+    def _command(
+        self, session: CommandedSession, step: PlannedStep, terminal: Terminal, now: float
+    ) -> Command:
         if step.state is not StepState.SENT:
             session = replace(session, command=session.command + 1, changed=now)
             self._records.save_session(session)
@@ -329,7 +337,9 @@ class Commander(Keeper):
             return Check(*head, step.offset, step.length, hashlib.sha256(image).digest())
         return Write(*head, step.offset, plan.written(step, image))
 
-    def _upgrade(self, session: Session, step: Step, update: Update, now: float) -> Request | None:
+    def _upgrade(
+        self, session: CommandedSession, step: PlannedStep, update: Update, now: float
+    ) -> Request | None:
         backup, image = self._backup(session), self._records.image(session.digest)
         if backup is None or image is None:
             return None
@@ -374,7 +384,7 @@ class Commander(Keeper):
 
     def _unanswered(
         self,
-        session: Session,
+        session: CommandedSession,
         update: Update,
         asked: _Asked,
         response: aiocoap.Message | None,
@@ -393,7 +403,12 @@ class Commander(Keeper):
         self._log.note(update.serial, f"{path_of(asked.request)} {why}", now, update.id)
 
     def _take(
-        self, session: Session, update: Update, request: Request, payload: bytes, now: float
+        self,
+        session: CommandedSession,
+        update: Update,
+        request: Request,
+        payload: bytes,
+        now: float,
     ) -> bool:
         """Take an answer; gives whether there is something to send at once."""
         if isinstance(request, BackupRequest):
@@ -404,7 +419,9 @@ class Commander(Keeper):
             return self._gave_back(session, update, request, RestoreAnswer.decode(payload), now)
         return self._commanded(session, update, request, CommandAnswer.decode(payload), now)
 
-    def _upgrading(self, session: Session, update: Update, decision: Decision, now: float) -> bool:
+    def _upgrading(
+        self, session: CommandedSession, update: Update, decision: Decision, now: float
+    ) -> bool:
         steps = self._records.steps(session.id)
         prepare = plan.of(StepKind.PREPARE, steps)
         if session.outcome is not None or prepare.state is not StepState.SENT:
@@ -426,7 +443,7 @@ class Commander(Keeper):
         self._settle(self._fail(session, update, text, now, decision.result), now)
         return False
 
-    def _prepared(self, session: Session, now: float) -> None:
+    def _prepared(self, session: CommandedSession, now: float) -> None:
         self._done(plan.of(StepKind.PREPARE, self._records.steps(session.id)), now)
         update = self._records.update(session.update_id)
         if update is not None and update.state in (UpdateState.PENDING, UpdateState.ANNOUNCED):
@@ -434,7 +451,7 @@ class Commander(Keeper):
 
     def _commanded(
         self,
-        session: Session,
+        session: CommandedSession,
         update: Update,
         request: Command,
         answer: CommandAnswer,
@@ -474,7 +491,12 @@ class Commander(Keeper):
         return aiocoap.Message(code=aiocoap.CHANGED)
 
     def _carried_out(
-        self, session: Session, update: Update, step: Step, found: CommandResult, now: float
+        self,
+        session: CommandedSession,
+        update: Update,
+        step: PlannedStep,
+        found: CommandResult,
+        now: float,
     ) -> None:
         if found.step != session.command or step.kind not in plan.COMMANDS:
             return
@@ -494,7 +516,7 @@ class Commander(Keeper):
             asked.overtaken = True
         self._make_due(update)
 
-    def _is_so(self, session: Session, step: Step, digest: bytes) -> bool:
+    def _is_so(self, session: CommandedSession, step: PlannedStep, digest: bytes) -> bool:
         """Whether the NOR reads as it must after a command."""
         if step.kind is StepKind.RESTART:
             return True
@@ -506,7 +528,13 @@ class Commander(Keeper):
         return hashlib.sha256(expected).digest() == digest
 
     def _failed(
-        self, session: Session, update: Update, step: Step, result: Result, text: str, now: float
+        self,
+        session: CommandedSession,
+        update: Update,
+        step: PlannedStep,
+        result: Result,
+        text: str,
+        now: float,
     ) -> None:
         """A command has failed: it is given again, with what it builds on, or all is given up."""
         where = f" at {step.offset:#x}" if step.offset else ""

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from unbrick.board.description import BOARD, Board
 from unbrick.server.records.analysis import Range, RangeKind
-from unbrick.server.records.sessions import Step, StepKind, StepState
+from unbrick.server.records.sessions import PlannedStep, StepKind, StepState
 from unbrick.wire.commands import MAX_WRITE
 from unbrick.wire.messages import Result
 
@@ -32,7 +32,7 @@ REWRITING = (StepKind.PREPARE, *COMMANDS)
 
 def plan(
     ranges: Iterable[Range], image_size: int, *, new_format: bool, board: Board = BOARD
-) -> list[Step]:
+) -> list[PlannedStep]:
     """The steps of a session, all of them waiting.
 
     Args:
@@ -56,7 +56,7 @@ def plan(
     steps.append((StepKind.CHECK, board.partition("application").offset, image_size))
     steps += [(kind, 0, 0) for kind in (StepKind.RESTART, StepKind.GIVE_BACK)]
     steps.append((StepKind.DELETE_BACKUP, 0, 0))
-    return [Step(0, number, *step) for number, step in enumerate(steps)]
+    return [PlannedStep(0, number, *step) for number, step in enumerate(steps)]
 
 
 def _pieces(item: Range) -> list[tuple[int, int]]:
@@ -64,28 +64,30 @@ def _pieces(item: Range) -> list[tuple[int, int]]:
     return [(at, min(MAX_WRITE, end - at)) for at in range(item.offset, end, MAX_WRITE)]
 
 
-def begun(step: Step) -> bool:
+def begun(step: PlannedStep) -> bool:
     """Whether a step has ever been sent; what was sent may have been carried out."""
     return step.tries > 0 or step.state in (StepState.SENT, StepState.DONE, StepState.FAILED)
 
 
-def touched(steps: Iterable[Step]) -> bool:
+def touched(steps: Iterable[PlannedStep]) -> bool:
     """Whether anything may have been erased on the terminal."""
     return any(step.kind in COMMANDS and begun(step) for step in steps)
 
 
-def written(step: Step, image: bytes, board: Board = BOARD) -> bytes:
+def written(step: PlannedStep, image: bytes, board: Board = BOARD) -> bytes:
     """What a step writes; what lies behind the end of the image is blank."""
     at = step.offset - board.partition("application").offset
     return image[at : at + step.length].ljust(step.length, b"\xff")
 
 
-def of(kind: StepKind, steps: Iterable[Step]) -> Step:
+def of(kind: StepKind, steps: Iterable[PlannedStep]) -> PlannedStep:
     """The step of a kind that every plan has once."""
     return next(step for step in steps if step.kind is kind)
 
 
-def skipped(steps: Iterable[Step], now: float, kinds: Iterable[StepKind]) -> list[Step]:
+def skipped(
+    steps: Iterable[PlannedStep], now: float, kinds: Iterable[StepKind]
+) -> list[PlannedStep]:
     """The steps of these kinds that are not over, as they are when they shall not be done.
 
     Of one that was sent it stays to be seen, in ``tries``.
@@ -102,14 +104,14 @@ def skipped(steps: Iterable[Step], now: float, kinds: Iterable[StepKind]) -> lis
     ]
 
 
-def again(steps: Iterable[Step], now: float) -> list[Step]:
+def again(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
     """Steps as they are before they are done for another time; ``tries`` stays."""
     return [
         replace(step, state=StepState.WAITING, result=None, text="", changed=now) for step in steps
     ]
 
 
-def from_the_beginning(steps: Iterable[Step], now: float) -> list[Step]:
+def from_the_beginning(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
     """A whole plan, to be carried out anew when the user's data is back in its place.
 
     Only how often it came to nothing before is remembered.
@@ -120,7 +122,7 @@ def from_the_beginning(steps: Iterable[Step], now: float) -> list[Step]:
     ]
 
 
-def repeated(steps: list[Step], failed: Step, now: float) -> list[Step] | None:
+def repeated(steps: list[PlannedStep], failed: PlannedStep, now: float) -> list[PlannedStep] | None:
     """What is done again after a command failed; None when that will not help.
 
     What was not written well is erased first, with all of its block. When the check of the whole

@@ -38,7 +38,7 @@ from unbrick.server.records.analysis import (
 from unbrick.server.records.calls import Call, Saying, TerminalCall
 from unbrick.server.records.contract import SOFTWARE
 from unbrick.server.records.people import AuditEntry, Ownership, Subscriber
-from unbrick.server.records.sessions import Backup, Session, Step
+from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
 from unbrick.server.records.tables import Record
 from unbrick.server.records.updates import (
     Difference,
@@ -230,17 +230,17 @@ KINDS: dict[type[Any], Keeping] = {
     Call: Keeping(_table(Call, "calls", indexed="serial ended")),
     TerminalCall: Keeping(_table(TerminalCall, "terminal_calls", refers=_CALL, indexed="state")),
     Saying: Keeping(_table(Saying, "sayings", refers=_CALL)),
-    Session: Keeping(
+    CommandedSession: Keeping(
         _table(
-            Session,
+            CommandedSession,
             "sessions",
             refers={**_IMAGE, "update_id": "updates.id"},
             indexed="update_id serial state",
         ),
         (_SERIAL,),
     ),
-    Step: Keeping(
-        _table(Step, "steps", refers={"session_id": "sessions.id"}),
+    PlannedStep: Keeping(
+        _table(PlannedStep, "steps", refers={"session_id": "sessions.id"}),
         (("session_id",),),
         longest=1,  # A plan may be long.
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from unbrick.server.records.analysis import Analysis, Installation
 from unbrick.server.records.contract import Records
-from unbrick.server.records.sessions import Session, Step, StepKind, StepState
+from unbrick.server.records.sessions import CommandedSession, PlannedStep, StepKind, StepState
 from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
 
@@ -102,7 +102,7 @@ def message(item: TextMessage) -> dict[str, Any]:
     }
 
 
-def step(item: Step) -> dict[str, Any]:
+def step(item: PlannedStep) -> dict[str, Any]:
     """A step of a session."""
     return {
         "number": item.number,
@@ -117,7 +117,7 @@ def step(item: Step) -> dict[str, Any]:
     }
 
 
-def session(item: Session, records: Records, *, plan: bool = False) -> dict[str, Any]:
+def session(item: CommandedSession, records: Records, *, plan: bool = False) -> dict[str, Any]:
     """A session: how far it is, and with ``plan`` every step. Of a backup no contents."""
     steps = records.steps(item.id)
     current = next((found for found in steps if not found.state.over), None)

@@ -23,7 +23,13 @@ from unbrick.server.records.analysis import (
 )
 from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
 from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Ownership, Subscriber
-from unbrick.server.records.sessions import Backup, Session, SessionState, Step, StepState
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepState,
+)
 from unbrick.server.records.tables import Store, given
 from unbrick.server.records.updates import (
     Difference,
@@ -76,8 +82,8 @@ class Records:
         self._calls = store.table(Call)
         self._terminal_calls = store.table(TerminalCall)
         self._sayings = store.table(Saying)
-        self._sessions = store.table(Session)
-        self._steps = store.table(Step)
+        self._sessions = store.table(CommandedSession)
+        self._steps = store.table(PlannedStep)
         self._backups = store.table(Backup)
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -410,19 +416,21 @@ class Records:
 
     # Commanded updates
 
-    def session(self, session_id: int) -> Session | None:
+    def session(self, session_id: int) -> CommandedSession | None:
         """The session with this id."""
         return self._sessions.get(session_id)
 
-    def sessions(self, serial: str | None = None) -> list[Session]:
+    def sessions(self, serial: str | None = None) -> list[CommandedSession]:
         """Every session, or those of a terminal."""
         return self._sessions.select(**given(serial=serial))
 
-    def unfinished_sessions(self, serial: str | None = None) -> list[Session]:
+    def unfinished_sessions(self, serial: str | None = None) -> list[CommandedSession]:
         """Every session that has not ended, or those of a terminal."""
         return self._sessions.select(state=_GOING_SESSION, **given(serial=serial))
 
-    def add_session(self, session: Session, steps: Sequence[Step]) -> Session:
+    def add_session(
+        self, session: CommandedSession, steps: Sequence[PlannedStep]
+    ) -> CommandedSession:
         """Keep a new session with its plan."""
         with self._store.together():
             session = self._sessions.add(session)
@@ -430,20 +438,20 @@ class Records:
                 self._steps.append(replace(step, session_id=session.id))
         return session
 
-    def save_session(self, session: Session) -> None:
+    def save_session(self, session: CommandedSession) -> None:
         """Keep what has changed of a session."""
         self._sessions.change(session)
 
-    def steps(self, session_id: int) -> list[Step]:
+    def steps(self, session_id: int) -> list[PlannedStep]:
         """The plan of a session, and how far each step is."""
         return self._steps.select(session_id=session_id)
 
-    def next_step(self, session_id: int) -> Step | None:
+    def next_step(self, session_id: int) -> PlannedStep | None:
         """The first step that is not over; None when all are."""
         found = self._steps.select(first=1, session_id=session_id, state=_GOING_STEP)
         return next(iter(found), None)
 
-    def save_step(self, step: Step) -> None:
+    def save_step(self, step: PlannedStep) -> None:
         """Keep what has changed of a step."""
         self._steps.change(step)
 

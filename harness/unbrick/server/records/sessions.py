@@ -52,7 +52,7 @@ class StepState(Enum):
 
 
 @dataclass(frozen=True)
-class Session(Record):
+class CommandedSession(Record):
     """A commanded update, step by step, of update ``update_id``.
 
     ``command`` is the number of the last command to the resident program; ``outcome`` says how the
@@ -73,7 +73,7 @@ class Session(Record):
 
 
 @dataclass(frozen=True)
-class Step(Record):
+class PlannedStep(Record):
     """Step ``number`` (from 0) of a session; ``offset`` and ``length`` are of the NOR, if any."""
 
     KEY = ("session_id", "number")
