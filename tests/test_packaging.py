@@ -243,7 +243,7 @@ def without_extras(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["image", "--help"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["image", "--help"], ["run", "--help"]])
 def test_what_needs_no_extra_works_without_one(
     arguments: list[str], without_extras: dict[str, str]
 ) -> None:
@@ -270,7 +270,7 @@ def test_campaigns_engines_and_reports_need_no_extra(without_extras: dict[str, s
     [
         ["hil-test"],
         ["up", "--demo"],
-        ["run", "--help"],
+        ["run"],
         ["--config", "here.toml", "server", "start", "--http-port", "1"],
         ["firmware", "build"],
     ],

@@ -264,7 +264,7 @@ What an update came to
     ...    Wait For Update
     Run Keyword And Expect Error    *    Update Should Be    succeeded
     Run Keyword And Expect Error    *    Update Should Have Ended With    SUCCESS
-    Run Keyword And Expect Error    there is no release '9.9'*    Publish    9.9
+    Run Keyword And Expect Error    there is no release 9.9 (choose from *    Publish    9.9
     Run Keyword And Expect Error    no fault of the link has struck    Link Should Have Failed
     Run Keyword And Expect Error    the terminal has asked for * blocks
     ...    Nothing Should Be Transferred
