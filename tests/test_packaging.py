@@ -243,7 +243,9 @@ def without_extras(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["image", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["image", "--help"], ["run", "--help"]]
+)
 def test_what_needs_no_extra_works_without_one(
     arguments: list[str], without_extras: dict[str, str]
 ) -> None:
