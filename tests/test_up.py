@@ -20,6 +20,7 @@ from patience import PATIENCE_S, until
 from pexpect import fdpexpect
 from processes import Running, unbrick
 
+from unbrick.bench.process import Process
 from unbrick.image.factory import read_identity
 from unbrick.server.edge.client import ServerClient
 
@@ -242,6 +243,10 @@ def test_a_port_that_is_taken_is_said_in_one_line(folder: Path) -> None:
     assert line.startswith("unbrick: server did not start: TCP port")
     assert "in use. is another server running?" in line.lower()
     assert "server.log" in line
+
+
+def test_a_part_that_is_told_to_end_while_it_starts_has_not_failed(tmp_path: Path) -> None:
+    assert Process(tmp_path / "terminal.log", "run").stop() == 0
 
 
 def test_a_part_with_a_wrong_option_is_said_in_one_line(folder: Path) -> None:

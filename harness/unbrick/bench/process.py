@@ -70,8 +70,13 @@ class Process:
         )
 
     def stop(self) -> int:
-        """End it the polite way, then the other; returns its exit code."""
-        if self.popen.poll() is None:
+        """End it the polite way, then the other.
+
+        Returns:
+            Its exit code; 0 also when it was told to end before it could listen for that.
+        """
+        told = self.popen.poll() is None
+        if told:
             self.popen.terminate()
             try:
                 self.popen.wait(END_TIMEOUT_S)
@@ -79,4 +84,5 @@ class Process:
                 self.popen.kill()
                 self.popen.wait()
         self._stream.close()
-        return self.popen.returncode
+        code = self.popen.returncode
+        return 0 if told and code == -signal.SIGTERM else code
