@@ -21,7 +21,7 @@ An Image Older Than What Ran Before
     Wait For Registration
     ${before} =    Read The NOR
     Publish    1.0.0    spoiled=older_than_it_says
-    Start Update    1.0.0
+    Start Update    1.0.0    downgrade=True
     Wait For Update    failed
     Update Should Have Ended With    OLDER_THAN_COUNTER
     The NOR Should Be As It Was    ${before}

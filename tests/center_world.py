@@ -58,10 +58,12 @@ class DirectServer:
             raise SilentError("no server answers")
         return {}
 
-    def start(self, serial: str, version: str, *, way: str) -> dict[str, Any]:
-        commanded = way == "commanded"
+    def start(
+        self, serial: str, version: str, *, way: str, downgrade: bool = False
+    ) -> dict[str, Any]:
+        ordered = {"commanded": way == "commanded", "downgrade": downgrade}
         start = self.core.start_update
-        return self._order(lambda: start(serial, version, self.clock(), commanded=commanded))
+        return self._order(lambda: start(serial, version, self.clock(), **ordered))
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         return self._order(lambda: self.core.cancel_update(update_id, self.clock()))

@@ -155,7 +155,7 @@ def test_an_image_older_than_the_security_counter_is_refused(
     system.console.expect("link: registered")
     before = system.engine.read_nor()
     system.publish("1.0.0")
-    record = system.wait_update(system.start_update("1.0.0"))
+    record = system.wait_update(system.start_update("1.0.0", downgrade=True))
     assert record.result is Result.OLDER_THAN_COUNTER
     assert system.engine.read_nor() == before
     del unbrick_releases

@@ -275,6 +275,22 @@ def test_an_update_in_progress_with_its_steps(world: World) -> None:
     assert '<li class="application done"' in browser.get(f"/terminals/{SERIAL}")
 
 
+def test_older_software_is_ordered_with_the_box_ticked_and_not_without(world: World) -> None:
+    world.core.publish(make_image("0.9.0+0"), 0.0)
+    browser = world.browser("enno")
+    path = f"/terminals/{SERIAL}"
+    assert 'name="downgrade"' in browser.get(path)
+    refused = browser.post(f"{path}/updates", version="0.9.0+0", way="staged")
+    assert refused.status_code == 409
+    assert "0.9.0+0 is older than 1.0.0+0" in html.unescape(refused.text)
+    assert "as a downgrade" in html.unescape(refused.text)
+    assert world.records.updates() == []
+    browser.order(f"{path}/updates", version="0.9.0+0", way="staged", downgrade="yes")
+    (update,) = world.records.updates()
+    assert update.downgrade
+    assert "a downgrade from 1.0.0+0" in browser.get(path)
+
+
 def test_how_far_a_transfer_is(world: World) -> None:
     (image,) = world.records.images()
     update = world.core.start_update(SERIAL, "1.1.0", 0.0)

@@ -828,7 +828,7 @@ def test_a_second_order_waits_until_the_first_is_over() -> None:
     with pytest.raises(ConflictError, match=f"update {update} of"):
         w.core.start_update(SERIAL, "1.1.0", w.now, commanded=True)
     w.run(lambda: settled(w))
-    again = w.core.start_update(SERIAL, "1.0.0", w.now, commanded=True)
+    again = w.core.start_update(SERIAL, "1.0.0", w.now, commanded=True, downgrade=True)
     w.run(lambda: settled(w))
     assert w.terminal.running() == OLD
     assert w.records.update(again.id) == w.update()

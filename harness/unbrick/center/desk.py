@@ -25,7 +25,9 @@ WAYS = (COMMANDED, STAGED)
 class Server(Protocol):
     """The orders that the server takes (``server.client.ServerClient``)."""
 
-    def start(self, serial: str, version: str, *, way: str) -> dict[str, Any]:
+    def start(
+        self, serial: str, version: str, *, way: str, downgrade: bool = False
+    ) -> dict[str, Any]:
         """Have a terminal updated, in one of ``WAYS``."""
 
     def cancel(self, update_id: int) -> dict[str, Any]:
@@ -90,16 +92,19 @@ class Desk:
         await self.start(serial, version, STAGED)
         return ""
 
-    async def start(self, serial: str, version: str, way: str) -> None:
-        """Start an update.
+    async def start(self, serial: str, version: str, way: str, *, downgrade: bool = False) -> None:
+        """Start an update; ``downgrade``: also to older software.
 
         Raises:
             SilentError: the server does not answer, and it has not begun.
             NotCommandedError: the server refuses to do it in that way.
+            DowngradeError: it is older, and ``downgrade`` is false.
             ServerError: the server refuses.
         """
         try:
-            await run_in_threadpool(self.server.start, serial, version, way=way)
+            await run_in_threadpool(
+                self.server.start, serial, version, way=way, downgrade=downgrade
+            )
         except SilentError:
             # It may have heard, all the same: the database knows.
             if not self._begun(serial, version):

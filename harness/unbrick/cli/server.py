@@ -291,15 +291,29 @@ def update() -> None:
     is_flag=True,
     help="Not by a file, but by commands, with the user's data backed up and given back.",
 )
+@click.option("--downgrade", is_flag=True, help="Also if VERSION is older than what it runs.")
 @click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
 @server_url_option
 @_json_option
 def update_start(
-    serial: str, version: str, server_url: str, *, commanded: bool, wait: bool, as_json: bool
+    serial: str,
+    version: str,
+    server_url: str,
+    *,
+    commanded: bool,
+    downgrade: bool,
+    wait: bool,
+    as_json: bool,
 ) -> None:
-    """Update the terminal SERIAL to the published VERSION."""
+    """Update the terminal SERIAL to the published VERSION.
+
+    A terminal has one update at a time: while one is under way, wait for it or cancel it.
+    """
     with ServerClient(server_url) as client:
-        started = client.start(serial, version, "commanded" if commanded else "staged")
+        way = "commanded" if commanded else "staged"
+        started = client.start(serial, version, way, downgrade=downgrade)
+        if started["text"] and not as_json:
+            click.echo(f"note: {started['text']}", err=True)
         if wait:
             started = _watch(client, started)
         elif not as_json:

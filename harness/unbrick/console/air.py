@@ -54,8 +54,12 @@ class Air:
         self._link.cut_off(0.0 if up else FOREVER)
         self.up = up
 
-    def update(self, version: str) -> int:
+    def update(self, version: str, *, downgrade: bool = False) -> int:
         """Publish a release, and have the terminal updated to it; returns the update's id.
+
+        Args:
+            version: of the release.
+            downgrade: also if that is older than what the terminal runs.
 
         Raises:
             SetupError: there is no such release.
@@ -66,7 +70,7 @@ class Air:
         image = self._releases.signed[version]
         now = self._engine.now
         self._server.publish(image, now)
-        update = self._server.start_update(self._serial(), version, now)
+        update = self._server.start_update(self._serial(), version, now, downgrade=downgrade)
         self._watched.add(update.id)
         return update.id
 

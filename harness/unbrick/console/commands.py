@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbrick.console.air import Air
     from unbrick.console.power import PowerSwitch
 
+DOWNGRADE = "--downgrade"
 PICTURE_SIZE = 80, 25  # characters: what every window has
 _ARGUMENTS = {
     "cut": "[next [N]]",
@@ -136,9 +137,12 @@ class Commands(cmd.Cmd):
         self._need_air().send_text(arg)
 
     def do_update(self, arg: str) -> None:
-        """Publish a release, and update the terminal to it over the air."""
-        number = self._need_air().update(arg)
-        self._say(f"server: update {number} to {arg} is announced")
+        """Publish a release, update the terminal to it; to an older one with --downgrade."""
+        words = arg.split()
+        downgrade = DOWNGRADE in words
+        version = " ".join(word for word in words if word != DOWNGRADE)
+        number = self._need_air().update(version, downgrade=downgrade)
+        self._say(f"server: update {number} to {version} is announced")
 
     def do_nor(self, arg: str) -> None:
         """Show a picture of the NOR; what has changed since the last one is in reverse."""

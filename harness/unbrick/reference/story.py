@@ -297,7 +297,9 @@ class Story:
         if not known:
             commanded = self.scenario.commanded
             now = self.engine.now
-            known = [self.core.start_update(SERIAL, version, now, commanded=commanded)]
+            known = [  # The bystander may have restored the terminal with a newer release.
+                self.core.start_update(SERIAL, version, now, commanded=commanded, downgrade=True)
+            ]
         update = known[-1].id
         if self.scenario.meddled:
             self._meddle(update)

@@ -122,14 +122,27 @@ class System:
         """Publish one of the releases on the server."""
         self.server.publish(self.releases.signed[version], self.engine.now)
 
-    def start_update(self, version: str) -> int:
-        """Tell the server to update the terminal; returns the update's id."""
-        return self.server.start_update(self.serial, version, self.engine.now).id
+    def start_update(self, version: str, *, downgrade: bool = False) -> int:
+        """Tell the server to update the terminal; returns the update's id.
 
-    def start_commanded_update(self, version: str) -> int:
-        """Tell the server to command the terminal to a release; returns the update's id."""
+        Args:
+            version: of a published release.
+            downgrade: also if that is older than what the terminal runs.
+        """
         now = self.engine.now
-        return self.server.start_update(self.serial, version, now, commanded=True).id
+        return self.server.start_update(self.serial, version, now, downgrade=downgrade).id
+
+    def start_commanded_update(self, version: str, *, downgrade: bool = False) -> int:
+        """Tell the server to command the terminal to a release; returns the update's id.
+
+        Args:
+            version: of a published release.
+            downgrade: also if that is older than what the terminal runs.
+        """
+        now = self.engine.now
+        return self.server.start_update(
+            self.serial, version, now, commanded=True, downgrade=downgrade
+        ).id
 
     def update(self, update_id: int) -> Update:
         """The server's record of an update.
@@ -156,14 +169,18 @@ class System:
             )
         return self.update(update_id)
 
-    def update_to(self, version: str) -> Update:
+    def update_to(self, version: str, *, downgrade: bool = False) -> Update:
         """Publish a release, update the terminal to it and wait for the end.
+
+        Args:
+            version: of the release.
+            downgrade: also if that is older than what the terminal runs.
 
         Raises:
             UpdateError: the update did not succeed.
         """
         self.publish(version)
-        update = self.wait_update(self.start_update(version))
+        update = self.wait_update(self.start_update(version, downgrade=downgrade))
         if update.state is not UpdateState.SUCCEEDED:
             raise UpdateError(f"the update ended as {update.state.value}: {update.text}")
         return update

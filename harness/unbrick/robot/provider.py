@@ -116,14 +116,20 @@ class ProviderKeywords(Keywords):
         return sum(item.length for item in writes)
 
     @keyword
-    def start_commanded_update(self, version: str) -> int:
+    def start_commanded_update(
+        self,
+        version: str,
+        downgrade: bool = False,
+    ) -> int:
         """Has the server command the terminal to a published release, erase by erase, write by
         write; returns the update's id.
+
+        Software that is older than what the terminal runs needs ``downgrade=True``.
         """
         terminal = self._terminal
         system = terminal.system
         started = system.server.start_update(
-            system.serial, version, terminal.engine.now, commanded=True
+            system.serial, version, terminal.engine.now, commanded=True, downgrade=downgrade
         )
         self._update_id = started.id
         return started.id

@@ -89,9 +89,12 @@ class UpdateKeywords(Keywords):
         expect(self._update().kind is Kind.FULL_IMAGE, "the update did not send the full image")
 
     @keyword
-    def start_update(self, version: str) -> int:
-        """Has the server update the terminal to a published release; returns the update's id."""
-        self._update_id = self._terminal.system.start_update(version)
+    def start_update(self, version: str, downgrade: bool = False) -> int:
+        """Has the server update the terminal to a published release; returns the update's id.
+
+        Software that is older than what the terminal runs needs ``downgrade=True``.
+        """
+        self._update_id = self._terminal.system.start_update(version, downgrade=downgrade)
         return self._update_id
 
     def _update(self) -> Update:
@@ -116,10 +119,18 @@ class UpdateKeywords(Keywords):
         return ended
 
     @keyword
-    def update_terminal(self, version: str, timeout: timedelta = UPDATE_TIME) -> None:
-        """Publishes a release, updates the terminal to it, and waits until that has succeeded."""
+    def update_terminal(
+        self,
+        version: str,
+        timeout: timedelta = UPDATE_TIME,
+        downgrade: bool = False,
+    ) -> None:
+        """Publishes a release, updates the terminal to it, and waits until that has succeeded.
+
+        Software that is older than what the terminal runs needs ``downgrade=True``.
+        """
         self.publish(version)
-        self.start_update(version)
+        self.start_update(version, downgrade)
         self.wait_for_update(timeout=timeout)
 
     @keyword

@@ -38,10 +38,16 @@ def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
     found = []
     for terminal in records.terminals():
         now = situation(terminal, images, (), ())
-        if now.need is Need.NEEDED and terminal.serial not in busy:
-            text = invitation(menu, terminal.serial, now.old, now.new)
-            if (terminal.serial, text) not in told:
-                found.append((terminal.serial, now.new, text))
+        if now.need is not Need.NEEDED or terminal.serial in busy:
+            continue
+        text = invitation(menu, terminal.serial, now.old, now.new)
+        if (terminal.serial, text) in told:
+            continue
+        # Only now what was ordered before is looked up: of most terminals nothing is due.
+        now = situation(terminal, images, records.updates(terminal.serial), ())
+        text = invitation(menu, terminal.serial, now.old, now.new)
+        if now.need is Need.NEEDED and (terminal.serial, text) not in told:
+            found.append((terminal.serial, now.new, text))
     return found
 
 

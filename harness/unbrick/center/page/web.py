@@ -268,8 +268,10 @@ class Pages:
         version, way = form.get("version", ""), form.get("way", STAGED)
         if way not in WAYS:
             raise PageError(400, "there is no such way to update", hint="load the page anew")
-        await self._center.desk.start(serial, version, way)
-        self._center.note(operator, Deed.STARTED, serial, f"to {version[:40]}, {way}")
+        downgrade = form.get("downgrade") == "yes"
+        await self._center.desk.start(serial, version, way, downgrade=downgrade)
+        meant = ", older or not" if downgrade else ""
+        self._center.note(operator, Deed.STARTED, serial, f"to {version[:40]}, {way}{meant}")
         return RedirectResponse(f"/terminals/{_in_path(serial)}", 303)
 
     async def cancel(self, request: Request, operator: Operator) -> Response:

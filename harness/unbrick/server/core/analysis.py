@@ -21,7 +21,7 @@ from unbrick.server.records.analysis import (
     Verdict,
 )
 from unbrick.server.records.contract import Records
-from unbrick.server.records.updates import Image, Terminal, Update
+from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 MAX_TRIES = 3
@@ -64,6 +64,20 @@ def failed_trials(updates: Iterable[Update]) -> frozenset[bytes]:
     return frozenset(digest for digest, result in last.items() if result is Result.TRIAL_FAILED)
 
 
+def meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Update | None:
+    """The update by which a terminal runs older software on purpose, if one has put it there.
+
+    Args:
+        terminal: as it registered last.
+        updates: those of this terminal, in their order.
+    """
+    succeeded = [update for update in updates if update.state is UpdateState.SUCCEEDED]
+    last = succeeded[-1] if succeeded else None
+    if last is None or not last.downgrade or last.digest != terminal.digest:
+        return None
+    return last if version_key(last.version) < version_key(last.from_version) else None
+
+
 def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = ()) -> Judgment:
     """Compare what a terminal runs with the latest release for its hardware.
 
@@ -71,8 +85,9 @@ def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = (
         terminal: as it registered last.
         images: everything that is published.
         updates: those of this terminal, in their order; software that has failed its trial there
-            is passed over.
+            is passed over, and so is what was published when older software was ordered.
     """
+    updates = list(updates)
     if terminal.state is TerminalState.RESTORATION:
         return Judgment(Verdict.RESTORATION, None, "it has no software that may run")
     for_it = [
@@ -87,6 +102,10 @@ def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = (
     if not taken:
         reason = f"it takes nothing below security counter {terminal.security_counter}"
         return Judgment(Verdict.NOT_TAKEN, max(for_it, key=_age), reason)
+    down = meant_downgrade(terminal, updates)
+    if down is not None:
+        newer = [image for image in taken if image.published > down.created]
+        taken = [i for i in taken if i.digest == terminal.digest] + newer or taken
     failed = failed_trials(updates) - {terminal.digest}
     good = [image for image in taken if image.digest not in failed]
     newest = max(taken, key=_age)
@@ -94,6 +113,9 @@ def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = (
     if not good:
         return Judgment(Verdict.NOT_TAKEN, newest, besides)
     found = _compare(terminal, max(good, key=_age))
+    if down is not None and found.verdict is Verdict.CURRENT:
+        reason = f"it runs {down.version} instead of {down.from_version}, as update {down.id} meant"
+        found = replace(found, reason=reason)
     return replace(found, reason="; ".join(part for part in (found.reason, besides) if part))
 
 

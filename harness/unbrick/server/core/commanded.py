@@ -24,6 +24,7 @@ from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.backups import Keeper
 from unbrick.server.core.ending import PERSON
 from unbrick.server.core.files import Files
+from unbrick.server.core.restoring import is_older
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
 from unbrick.server.records.sessions import (
@@ -128,6 +129,11 @@ class Commander(Keeper):
             return None
         if base is None:
             text = f"cannot be commanded: what {terminal.serial} runs is not published here"
+            self._log.change(update, UpdateState.FAILED, text, now)
+            return None
+        if is_older(image, terminal) and not update.downgrade:
+            text = f"not begun: {image.version} is older than {terminal.version}"
+            text += ", and no downgrade was ordered"
             self._log.change(update, UpdateState.FAILED, text, now)
             return None
         if not self._analyst.ready(base.digest, image, now):

@@ -26,11 +26,10 @@ from unbrick.server.core.files import Files, block
 from unbrick.server.core.lines import CallLines
 from unbrick.server.core.orders import (
     ConflictError,
-    NotCommandedError,
+    Order,
+    Standing,
     UnknownError,
-    check_commanded,
-    check_fit,
-    check_formats,
+    check_order,
     check_serial,
     find_image,
 )
@@ -210,7 +209,7 @@ class ServerCore:
                     again = replace(update, restoration=True)
                     self._log.change(again, UpdateState.PENDING, f"{text}, once more", now)
                     return
-        self._add_update(terminal.serial, image, terminal, now, restoration=text)
+        self._add_update(terminal.serial, image, terminal, now, text=text, restoration=True)
 
     # Requests to terminals
 
@@ -397,7 +396,13 @@ class ServerCore:
                 self._go_on(update)
 
     def start_update(
-        self, serial: str, version: str, now: float, *, commanded: bool = False
+        self,
+        serial: str,
+        version: str,
+        now: float,
+        *,
+        commanded: bool = False,
+        downgrade: bool = False,
     ) -> Update:
         """Have a terminal updated; one that never registered is told when it does.
 
@@ -406,59 +411,41 @@ class ServerCore:
             version: of a published image.
             now: seconds.
             commanded: not by a file but by commands, with a backup of the user's data.
+            downgrade: also if that is older than what the terminal runs.
 
         Raises:
             UnknownError: there is no such image.
-            ConflictError: the terminal would refuse it, runs it already, cannot be updated so, or
-                is being updated.
+            ConflictError: the rule of ``orders`` is against it.
         """
         check_serial(serial)
         terminal = self.records.terminal(serial)
         image = find_image(self.records.images(), version, terminal)
-        if terminal is not None:
-            check_fit(image, terminal)
-        self._check_way(image, serial, terminal, commanded=commanded)
-        self._check_free(serial, now)
+        at = self._standing(serial, terminal, image)
+        text = "; ".join(check_order(Order(image, serial, commanded, downgrade), at))
         with self.records.transaction():
-            update = self._add_update(serial, image, terminal, now, commanded=commanded)
+            for replaced in at.under_way:  # What a person wants is better than a guess.
+                self.cancel_update(replaced.id, now)
+            update = self._add_update(
+                serial, image, terminal, now, text=text, commanded=commanded, downgrade=downgrade
+            )
             if commanded and terminal is not None:
                 self._commander.begin(update, terminal, now)
         self._go_on(update)
         return update
 
-    def _check_way(
-        self, image: Image, serial: str, terminal: Terminal | None, *, commanded: bool
-    ) -> None:
+    def _standing(self, serial: str, terminal: Terminal | None, image: Image) -> Standing:
+        updates = self.records.updates(serial)
         base = self.records.image(terminal.digest) if terminal is not None else None
-        runs = terminal is not None and terminal.state is TerminalState.APPLICATION
-        if not commanded:
-            if runs:
-                check_formats(image, base, serial)
-            return
-        if not runs:
-            raise NotCommandedError(
-                f"{serial} has not registered with software that runs, so it cannot be commanded",
-                hint="wait until it has, or leave out --commanded",
-            )
-        prepared = base is not None and self._analyst.can_prepare(base.digest, image)
-        check_commanded(image, base, serial, prepared=prepared)
-
-    def _check_free(self, serial: str, now: float) -> None:
-        """Whether nothing else is going on with a terminal; a restoration does not count."""
-        for update in self.records.updates(serial):
-            if update.restoration and update.state in CANCELLABLE:
-                self.cancel_update(update.id, now)  # What a person wants is better than a guess.
-            elif not update.state.ended:
-                raise ConflictError(
-                    f"update {update.id} of {serial} is still {update.state.value}",
-                    hint=f"wait for it, or `unbrick update cancel {update.id}`",
-                )
-        session = self._commander.live(serial)
-        if session is not None:
-            raise ConflictError(
-                f"update {session.update_id} of {serial} is over, but not in its last step",
-                hint=f"wait for it; `unbrick update show {session.update_id}` says which",
-            )
+        return Standing(
+            terminal=terminal,
+            base=base,
+            updates=updates,
+            cancellable=frozenset(
+                u.id for u in updates if not u.state.ended and self._can_cancel(u)
+            ),
+            session=self._commander.live(serial),
+            prepared=base is not None and self._analyst.can_prepare(base.digest, image),
+        )
 
     def _add_update(
         self,
@@ -467,10 +454,12 @@ class ServerCore:
         terminal: Terminal | None,
         now: float,
         *,
-        restoration: str = "",
+        text: str,
+        restoration: bool = False,
         commanded: bool = False,
+        downgrade: bool = False,
     ) -> Update:
-        """A new update; ``restoration`` says in words that the server begins it by itself."""
+        """A new update; ``text`` is what a person should know of it."""
         update = self.records.add_update(
             Update(
                 id=0,
@@ -481,11 +470,12 @@ class ServerCore:
                 from_digest=terminal.digest if terminal else b"",
                 state=UpdateState.PENDING,
                 result=None,
-                text=restoration,
+                text=text,
                 created=now,
                 changed=now,
-                restoration=bool(restoration),
+                restoration=restoration,
                 commanded=commanded,
+                downgrade=downgrade,
             )
         )
         self._log.event(update, now)
@@ -499,8 +489,7 @@ class ServerCore:
             ConflictError: it is too late.
         """
         update = self._known(update_id)
-        can = self._commander.can_cancel(update)
-        if not (can if update.commanded else update.state in CANCELLABLE):
+        if not self._can_cancel(update):
             raise ConflictError(
                 f"update {update_id} is {update.state.value}, which cannot be cancelled",
                 hint=f"see `unbrick update show {update_id}`",
@@ -510,6 +499,11 @@ class ServerCore:
             if update.commanded:
                 self._commander.cancelled(cancelled, now)
         return cancelled
+
+    def _can_cancel(self, update: Update) -> bool:
+        if update.commanded:
+            return self._commander.can_cancel(update)
+        return update.state in CANCELLABLE
 
     def abandon_update(self, update_id: int, now: float) -> Update:
         """Give up a commanded update whose terminal will not come back, and delete its backup.

@@ -1,10 +1,22 @@
-"""Whether what a person orders makes sense, and which image is meant."""
+"""What a person may order for a terminal: one rule, whoever orders (``docs/orders.md``).
+
+1. Never what the terminal would refuse: other hardware, a security counter below its own.
+2. One update at a time. Only what the server began by itself gives way, while it can be cancelled.
+3. Not what it runs already, and older software only if that is meant.
+4. Only in a way that keeps the user's data.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from unbrick.errors import ServerError
-from unbrick.server.core.restoring import unfit
-from unbrick.server.records.updates import Image, Terminal
+from unbrick.image.format import MAX_COUNTER
+from unbrick.server.core.analysis import failed_trials
+from unbrick.server.core.restoring import is_older, unfit
+from unbrick.server.records.sessions import CommandedSession
+from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import MAX_SERIAL, Result, TerminalState
 
 
@@ -24,6 +36,16 @@ class NotCommandedError(ConflictError):
     """
 
     code = "not commanded"
+
+
+class DowngradeError(ConflictError):
+    """Software is older than what the terminal runs, and nobody said that this is meant.
+
+    Attributes:
+        code: what says so to programs, beside the words for people.
+    """
+
+    code = "downgrade"
 
 
 def full_version(text: str) -> str:
@@ -66,12 +88,72 @@ def find_image(images: list[Image], version: str, terminal: Terminal | None) -> 
     return (fitting or found)[0]
 
 
-def check_fit(image: Image, terminal: Terminal) -> None:
-    """Whether a terminal would take an image.
+@dataclass(frozen=True)
+class Order:
+    """What a person wants.
+
+    Attributes:
+        image: that the terminal shall run.
+        serial: of the terminal.
+        commanded: by commands, not by a file.
+        downgrade: also if that is older than what it runs.
+    """
+
+    image: Image
+    serial: str
+    commanded: bool
+    downgrade: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How it is with the terminal of an order.
+
+    Attributes:
+        terminal: as it registered last, None if it never has.
+        base: what it registered with, if that is published.
+        updates: those of this terminal, in their order.
+        cancellable: numbers of those that can still be cancelled.
+        session: of a commanded update, while a step of it is left.
+        prepared: where the image differs from what it runs is known, or can be.
+    """
+
+    terminal: Terminal | None
+    base: Image | None
+    updates: list[Update]
+    cancellable: frozenset[int]
+    session: CommandedSession | None
+    prepared: bool
+
+    @property
+    def under_way(self) -> list[Update]:
+        """The updates that have not ended."""
+        return [update for update in self.updates if not update.state.ended]
+
+    def gives_way(self, update: Update) -> bool:
+        """Whether an update is the server's own, and can be cancelled: an order replaces it."""
+        return update.restoration and update.id in self.cancellable
+
+
+def check_order(order: Order, at: Standing) -> list[str]:
+    """Whether an order is carried out; the rule is in the docstring of this module.
+
+    Returns:
+        What a person should know although it is.
 
     Raises:
-        ConflictError: it would not, or it runs it already.
+        ConflictError: it is not; the hint says what to do.
     """
+    if at.terminal is not None:
+        _check_taken(order.image, at.terminal)
+    _check_free(order, at)
+    if at.terminal is not None:
+        _check_wanted(order, at.terminal)
+    _check_way(order, at)
+    return list(_notes(order, at))
+
+
+def _check_taken(image: Image, terminal: Terminal) -> None:
     wrong = unfit(image, terminal)
     if wrong is Result.OTHER_HARDWARE:
         raise ConflictError(
@@ -83,12 +165,70 @@ def check_fit(image: Image, terminal: Terminal) -> None:
         raise ConflictError(
             f"{image.version} has security counter {image.security_counter}, {terminal.serial}"
             f" takes nothing below {terminal.security_counter}",
-            hint="release it again with a counter that is not lower",
+            hint="release it again with a counter that is not lower; no option overrides that",
         )
+
+
+def _check_free(order: Order, at: Standing) -> None:
+    for update in at.under_way:
+        if at.gives_way(update):
+            continue
+        if update.digest == order.image.digest:
+            hint = f"that is what was ordered: `unbrick update show {update.id}` follows it"
+        elif update.id in at.cancellable:
+            hint = f"wait for it, or `unbrick update cancel {update.id}`, then order again"
+        else:
+            hint = f"wait for it, it cannot be cancelled: `unbrick update show {update.id}`"
+        raise ConflictError(
+            f"update {update.id} of {order.serial} to {update.version} is still"
+            f" {update.state.value}, and a terminal has one update at a time",
+            hint=hint,
+        )
+    if at.session is not None:
+        number = at.session.update_id
+        raise ConflictError(
+            f"update {number} of {order.serial} is over, but not in its last step",
+            hint=f"wait for it; `unbrick update show {number}` says which",
+        )
+
+
+def _check_wanted(order: Order, terminal: Terminal) -> None:
+    image = order.image
     if image.digest == terminal.digest and terminal.state is TerminalState.APPLICATION:
         raise ConflictError(
-            f"{terminal.serial} runs {image.version} already", hint="there is nothing to do"
+            f"{order.serial} runs {image.version} already", hint="there is nothing to do"
         )
+    if is_older(image, terminal) and not order.downgrade:
+        raise DowngradeError(
+            f"{image.version} is older than {terminal.version}, which {order.serial} runs",
+            hint="if that is meant, order it as a downgrade (--downgrade)",
+        )
+
+
+def _check_way(order: Order, at: Standing) -> None:
+    runs = at.terminal is not None and at.terminal.state is TerminalState.APPLICATION
+    if order.commanded:
+        if not runs:
+            raise NotCommandedError(
+                f"{order.serial} has not registered with software that runs, so it cannot be"
+                " commanded",
+                hint="wait until it has, or leave out --commanded",
+            )
+        check_commanded(order.image, at.base, order.serial, prepared=at.prepared)
+    elif runs:
+        check_formats(order.image, at.base, order.serial)
+
+
+def _notes(order: Order, at: Standing) -> Iterator[str]:
+    image = order.image
+    if at.terminal is not None and is_older(image, at.terminal):
+        yield f"a downgrade from {at.terminal.version}"
+    if image.digest in failed_trials(at.updates):
+        yield f"{image.version} has failed its trial there before"
+    if image.security_counter == MAX_COUNTER:
+        yield "its security counter is the last one: no other can follow"
+    for update in at.under_way:
+        yield f"in place of update {update.id} to {update.version}, which the server had begun"
 
 
 def check_formats(image: Image, base: Image | None, serial: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unbrick.server.core.analysis import version_key
 from unbrick.server.records.updates import Image, Terminal, Update
-from unbrick.wire.messages import Result
+from unbrick.wire.messages import Result, TerminalState
 
 UNUSABLE = frozenset(
     (
@@ -31,6 +31,17 @@ def unfit(image: Image, terminal: Terminal) -> Result | None:
     if image.security_counter < terminal.security_counter:
         return Result.OLDER_THAN_COUNTER
     return None
+
+
+def is_older(image: Image, terminal: Terminal) -> bool:
+    """Whether an image is an older version of the software that a terminal runs.
+
+    The order is that of imgtool: major, minor, revision, build. Other software, and a terminal in
+    restoration, which runs nothing, have nothing to compare with.
+    """
+    if terminal.state is TerminalState.RESTORATION or image.name != terminal.name:
+        return False
+    return version_key(image.version) < version_key(terminal.version)
 
 
 @dataclass(frozen=True)

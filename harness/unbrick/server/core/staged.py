@@ -25,7 +25,7 @@ from unbrick.delta import read_header
 from unbrick.errors import LinkError
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.files import Files
-from unbrick.server.core.restoring import unfit
+from unbrick.server.core.restoring import is_older, unfit
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
 from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
@@ -234,6 +234,9 @@ class Stager:
         wrong = unfit(image, terminal)
         if wrong is not None:
             return f"not announced: {wrong.text}", wrong
+        if is_older(image, terminal) and not update.downgrade and not update.restoration:
+            text = f"not announced: {image.version} is older than {terminal.version}"
+            return f"{text}, and no downgrade was ordered", None
         if update.restoration or terminal.state is not TerminalState.APPLICATION:
             return None  # Software that can run comes first.
         runs = self._records.image(terminal.digest)

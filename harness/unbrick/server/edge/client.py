@@ -12,13 +12,16 @@ import httpx
 
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
-from unbrick.server.core.orders import NotCommandedError
+from unbrick.server.core.orders import DowngradeError, NotCommandedError
 
 NO_IMAGE = 422
 """The HTTP status that says that what was sent is no image."""
 
 POLL_INTERVAL = 0.5
 """Seconds between questions when an update is watched."""
+
+
+_CODES = {error.code: error for error in (NotCommandedError, DowngradeError)}
 
 
 class SilentError(ServerError):
@@ -91,13 +94,22 @@ class ServerClient:
         """One update with its events."""
         return dict(self._ask("GET", f"/api/updates/{update_id}"))
 
-    def start(self, serial: str, version: str, way: str = "staged") -> dict[str, Any]:
-        """Have a terminal updated; ``way`` is ``staged`` or ``commanded``.
+    def start(
+        self, serial: str, version: str, way: str = "staged", *, downgrade: bool = False
+    ) -> dict[str, Any]:
+        """Have a terminal updated.
+
+        Args:
+            serial: of the terminal.
+            version: of a published image.
+            way: ``staged`` or ``commanded``.
+            downgrade: also if that is older than what the terminal runs.
 
         Raises:
             NotCommandedError: that terminal cannot be commanded.
+            DowngradeError: it is older, and ``downgrade`` is false.
         """
-        values = {"serial": serial, "version": version, "way": way}
+        values = {"serial": serial, "version": version, "way": way, "downgrade": downgrade}
         return dict(self._ask("POST", "/api/updates", json=values))
 
     def session(self, session_id: int) -> dict[str, Any]:
@@ -158,8 +170,8 @@ class ServerClient:
         kind: type[UnbrickError] = ServerError
         if response.status_code == NO_IMAGE:
             kind = ImageError
-        elif answer.get("code") == NotCommandedError.code:
-            kind = NotCommandedError
+        else:
+            kind = _CODES.get(str(answer.get("code")), ServerError)
         raise kind(answer["error"], hint=str(answer.get("hint", "")))
 
 

@@ -12,7 +12,9 @@ POST        /api/images                 publishes the signed image that is the b
                                         file of a multipart form; what a person should know
                                         of it is in warnings
 GET, POST   /api/updates                every update; starts one: {serial, version}, and way, which
-                                        is "staged" (what it is without) or "commanded"
+                                        is "staged" (what it is without) or "commanded", and
+                                        downgrade, true if older software is meant (docs/orders.md);
+                                        the answer's text is what a person should know of it
 GET         /api/updates/{id}           one, with its events, and its session if it is commanded
 DELETE      /api/updates/{id}           cancels it
 DELETE      /api/updates/{id}/backup    gives up a commanded update whose terminal will not come
@@ -33,7 +35,7 @@ content type, 422 no image.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -50,7 +52,12 @@ from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.files import file_size
 from unbrick.server.core.lines import CallOverError
-from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
+from unbrick.server.core.orders import (
+    ConflictError,
+    DowngradeError,
+    NotCommandedError,
+    UnknownError,
+)
 from unbrick.server.edge import shapes
 from unbrick.server.records.analysis import Preparation, RangeKind
 from unbrick.server.records.updates import Update
@@ -97,7 +104,7 @@ async def _say_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, UnbrickError):
         raise error
     body = {"error": str(error), "hint": error.hint}
-    if isinstance(error, NotCommandedError):
+    if isinstance(error, (NotCommandedError, DowngradeError)):
         body["code"] = error.code
     return JSONResponse(body, _status_of(error))
 
@@ -118,26 +125,37 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _texts(request: Request, *names: str, **more: str) -> list[str]:
-    """The texts with these names from a JSON body that has nothing else.
-
-    ``more`` are texts that may be left out, and what they are then.
-    """
+async def _object(request: Request, hint: str) -> dict[str, object]:
+    """The JSON object that is the body."""
     # A type that pages of other sites cannot send without being asked first.
     if _content_type(request) != "application/json":
         raise RequestError(415, "the body is not JSON", hint="send it as application/json")
-    hint = "send " + json.dumps(dict.fromkeys(names, "…"), ensure_ascii=False)
     try:
         values = json.loads(await _body(request, MAX_JSON))
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "the body is not JSON", hint=hint) from error
-    if (
-        not isinstance(values, dict)
-        or not set(names) <= set(values) <= {*names, *more}
-        or not all(isinstance(value, str) for value in values.values())
-    ):
+    if not isinstance(values, dict):
+        raise RequestError(400, "the body is no JSON object", hint=hint)
+    return values
+
+
+async def _texts(request: Request, *names: str) -> list[str]:
+    """The texts with these names from a JSON body that has nothing else."""
+    hint = _example(names)
+    values = await _object(request, hint)
+    if set(values) != set(names):
         raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
-    return [{**more, **values}[name] for name in (*names, *more)]
+    return [_text(values[name], names, hint) for name in names]
+
+
+def _text(value: object, names: Iterable[str], hint: str) -> str:
+    if not isinstance(value, str):
+        raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
+    return value
+
+
+def _example(names: Iterable[str]) -> str:
+    return "send " + json.dumps(dict.fromkeys(names, "…"), ensure_ascii=False)
 
 
 async def _upload(request: Request) -> bytes:
@@ -263,11 +281,20 @@ class _Api:
         return JSONResponse([self._update(item) for item in self._core.records.updates()])
 
     async def start(self, request: Request) -> JSONResponse:
-        serial, version, way = await _texts(request, "serial", "version", way="staged")
+        names = ("serial", "version")
+        hint = _example(names)
+        values = {"way": "staged", "downgrade": False, **await _object(request, hint)}
+        downgrade = values.pop("downgrade")
+        if set(values) != {*names, "way"}:
+            raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
+        serial, version, way = (_text(values[name], names, hint) for name in (*names, "way"))
         if way not in ("staged", "commanded"):
             raise RequestError(400, f"no update goes the way {way}", hint="staged or commanded")
-        commanded = way == "commanded"
-        update = self._core.start_update(serial, version, self._clock(), commanded=commanded)
+        if not isinstance(downgrade, bool):
+            raise RequestError(400, "downgrade is neither true nor false", hint="send one of them")
+        update = self._core.start_update(
+            serial, version, self._clock(), commanded=way == "commanded", downgrade=downgrade
+        )
         self._pump()
         return JSONResponse(self._update(update), 201)
 

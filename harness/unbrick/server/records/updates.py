@@ -109,7 +109,8 @@ class Update(Record):
 
     ``restoration``: the server began it by itself, for a terminal without valid software; ``kind``
     is of the file that was announced last, and None before that. ``commanded``: not by a file, but
-    by commands, in a session.
+    by commands, in a session. ``downgrade``: who ordered it wants it even if it is older than what
+    the terminal runs.
     """
 
     id: int
@@ -126,6 +127,7 @@ class Update(Record):
     restoration: bool = False
     kind: Kind | None = None
     commanded: bool = False
+    downgrade: bool = False
 
 
 @dataclass(frozen=True)
