@@ -148,7 +148,7 @@ def test_a_stopped_campaign_goes_on_where_it_was(
         stopped = invoke(*words, "--out", str(tmp_path))
     assert stopped.exit_code == 0, stopped.output
     report = json.loads(stopped.stdout)
-    assert [s["cut_short"] for s in report["scenarios"]] == ["it was interrupted"]
+    assert [s["cut_short"] for s in report["scenarios"]] == ["it was interrupted"] * 2
     assert report["totals"]["sessions"] == 5
     assert report["verdict"] == "no violation found before the search was interrupted"
 
@@ -158,6 +158,25 @@ def test_a_stopped_campaign_goes_on_where_it_was(
     assert on.pop("timings")["reused"] == 5
     assert fresh.pop("timings")["reused"] == 0
     assert on == fresh
+
+
+def test_a_campaign_that_is_stopped_between_scenarios_claims_nothing_for_the_rest(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ReferenceTarget.start
+
+    def interrupted(target: ReferenceTarget) -> State:
+        if target.name != "idle":
+            raise KeyboardInterrupt
+        return start(target)
+
+    monkeypatch.setattr(ReferenceTarget, "start", interrupted)
+    words = ("campaign", "idle", "phonebook", "restore", "--preset", "full", "--json")
+    report = json.loads(invoke(*words).stdout)
+    found = {s["name"]: (s["closed"], s["cut_short"]) for s in report["scenarios"]}
+    unsearched = (False, "it was interrupted")
+    assert found == {"idle": (True, ""), "phonebook": unsearched, "restore": unsearched}
+    assert report["verdict"] == "no violation found before the search was interrupted"
 
 
 @pytest.mark.parametrize("early", [False, True])

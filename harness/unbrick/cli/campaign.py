@@ -17,7 +17,7 @@ from unbrick.campaign.case import CaseId
 from unbrick.campaign.coverage import CoverageRun
 from unbrick.campaign.replay import debug, list_events, reduce, replay, vcd
 from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
-from unbrick.campaign.search import INTERRUPTED
+from unbrick.campaign.search import INTERRUPTED, Result
 from unbrick.campaign.store import OutcomeStore, tool_digest
 from unbrick.cli.options import firmware_option
 from unbrick.engine.inprocess.gdbstub import (
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from unbrick.campaign.search import Result
     from unbrick.campaign.target import ReplayedSession, Target
     from unbrick.firmware.signed import Releases
     from unbrick.report.model import ScenarioReport
@@ -231,11 +230,14 @@ def campaign(
                         reports.append(scenario_report(tried))
                         _say_reduced(tried, status)
             except KeyboardInterrupt:
+                interrupted = True
+            else:
+                interrupted = result.cut_short == INTERRUPTED
+            if interrupted:
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
-            if result.cut_short == INTERRUPTED:
-                status.print("interrupted; what was found so far counts", style="yellow")
-                break
+        unsearched = targets[sum(not report.links for report in reports) :]
+        reports += [scenario_report(Result(each, cut_short=INTERRUPTED)) for each in unsearched]
     report = CampaignReport(
         preset=preset,
         seed=0,
