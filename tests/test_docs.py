@@ -47,7 +47,6 @@ STILL_LONG = {  # pages that are still to be mended; none is added
     "docs/center.md",
     "docs/delta-format.md",
     "docs/performance.md",
-    "docs/protocol.md",
     "docs/renode.md",
     "docs/robot.md",
     "docs/tutorials/own-firmware.md",

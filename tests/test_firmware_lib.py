@@ -303,13 +303,12 @@ def test_compiles_for_the_terminal_and_uses_little_stack(
 
 def test_results_are_those_of_the_protocol(library: ctypes.CDLL) -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
-    listed = re.search(r"\*\*result\*\*: (.*?)\.\n", text, re.DOTALL)
-    assert listed is not None
-    entries = [" ".join(entry.split()) for entry in listed.group(1).split("·")]
+    section = text.split("### Results\n")[1].split("\n### ")[0]
+    entries = re.findall(r"^\| (\d+) \| (.+) \|$", section, re.MULTILINE)
     assert len(entries) == len(Result)
     for number, entry in enumerate(entries):
         words = library.result_text(number).decode()
-        assert entry == f"{number} {words}"
+        assert entry == (str(number), words)
         assert Result(number).text == words
     assert library.result_text(len(entries)) == b"unknown result"
 
