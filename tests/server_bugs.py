@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from unbrick.reference.memory import Store
-from unbrick.server.core import plan
 from unbrick.server.core.commanded import Commander
 from unbrick.server.records.people import AuditEntry
-from unbrick.server.records.sessions import StepKind, StepState
+from unbrick.server.records.sessions import COMMANDS, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import CommandResult
 from unbrick.wire.messages import Result
@@ -71,7 +70,7 @@ def sent_is_done_after_a_restart(genuine: Any, self: Any, *args: Any, **kwargs: 
     genuine(self, *args, **kwargs)
     for session in self._records.unfinished_sessions():
         for step in self._records.steps(session.id):
-            if step.kind in plan.COMMANDS and step.state is StepState.SENT:
+            if step.kind in COMMANDS and step.state is StepState.SENT:
                 self._done(step, 0.0)
 
 

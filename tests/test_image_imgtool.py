@@ -19,8 +19,8 @@ from unbrick.errors import ImageError
 from unbrick.image.examine import examine
 from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import ConflictError
 from unbrick.server.edge.main import admit
+from unbrick.server.errors import ConflictError
 from unbrick.server.records.memory import MemoryRecords
 
 Make = Callable[[Imgtool], Path]

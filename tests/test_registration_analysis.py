@@ -18,9 +18,10 @@ from unbrick.delta import decode
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect as inspect_image
 from unbrick.reference.system import System
-from unbrick.server.core.analysis import MAX_TRIES, Analyst, judge
+from unbrick.server.core.analysis import MAX_TRIES, Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.difference import WORD, Prepared, prepare, ranges_between
+from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import PreparationState, Range, RangeKind, Verdict
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords

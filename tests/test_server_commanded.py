@@ -26,8 +26,8 @@ from server_world import SERIAL, inspect, make_image, post, registration
 from unbrick.server.core import plan
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.difference import ranges_between
-from unbrick.server.core.orders import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.core.restoring import choose
+from unbrick.server.errors import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepKind, StepState

@@ -23,7 +23,7 @@ from server_world import (
 
 from unbrick.errors import ImageError, LinkError, ServerError
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import ConflictError, UnknownError
+from unbrick.server.errors import ConflictError, UnknownError
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import MessageState, Update, UpdateState
 from unbrick.wire.coap import Outgoing

@@ -14,7 +14,6 @@ from unbrick.cli.main import cli
 from unbrick.delta import decode, encode, read_header
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.files import file_size
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import make_app
 from unbrick.server.records.contract import Records
@@ -236,4 +235,4 @@ def test_the_command_line_and_the_page_say_so_too(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ServerClient, "update", lambda *_: answer)
     done = CliRunner().invoke(cli, ["update", "show", "1"], prog_name="unbrick")
     assert f"sent {size} of {size} bytes of the differential file" in done.stdout
-    assert file_size(world.records, world.update) == size
+    assert world.records.file_size(world.update) == size

@@ -10,9 +10,9 @@ from server_world import SERIAL, inspect, make_image, post, registration
 
 from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import NotCommandedError
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON, make_app
+from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.memory import MemoryRecords
 
 with warnings.catch_warnings():

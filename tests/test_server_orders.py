@@ -15,11 +15,12 @@ from unbrick.center.calls.menu import read_menu
 from unbrick.center.calls.notify import invitations
 from unbrick.center.offer import situation_of
 from unbrick.cli.main import cli
-from unbrick.server.core.analysis import AtOnce, judge
+from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import ConflictError, DowngradeError, NotCommandedError
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import make_app
+from unbrick.server.errors import ConflictError, DowngradeError, NotCommandedError
+from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import Verdict
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import Update, UpdateState

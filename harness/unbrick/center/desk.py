@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from unbrick.center.calls.machine import Situation
 from unbrick.center.offer import situation_of
-from unbrick.server.core.orders import NotCommandedError
 from unbrick.server.edge.client import SilentError
+from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.contract import Records
 from unbrick.server.records.updates import Terminal, UpdateState
 

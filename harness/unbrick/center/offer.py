@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from unbrick.center.calls.machine import Need, Situation
-from unbrick.server.core.analysis import judge
+from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import Verdict
 from unbrick.server.records.contract import Records
 from unbrick.server.records.sessions import CommandedSession

@@ -32,7 +32,7 @@ from unbrick.center.calls.terminal import pieces
 from unbrick.center.offer import situation_of
 from unbrick.errors import ServerError
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import NotCommandedError
+from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.calls import Call, LineState
 
 LOOK_INTERVAL = 0.25

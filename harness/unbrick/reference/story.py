@@ -26,7 +26,7 @@ from unbrick.reference.memory import Store
 from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import ConflictError
+from unbrick.server.errors import ConflictError
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState

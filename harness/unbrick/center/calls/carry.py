@@ -34,9 +34,8 @@ from unbrick.center.calls.machine import (
 )
 from unbrick.center.calls.menu import KEYS, Menu
 from unbrick.errors import ServerError, UnbrickError
-from unbrick.server.core.lines import CALLER
 from unbrick.server.edge.client import SilentError
-from unbrick.server.records.calls import Call
+from unbrick.server.records.calls import CALLER, Call
 from unbrick.server.records.contract import Records
 
 MOST = 100

@@ -15,7 +15,7 @@ import argon2
 
 from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator, Role
 from unbrick.errors import SetupError
-from unbrick.server.core.lines import CALLER
+from unbrick.server.records.calls import CALLER
 
 SHORTEST, LONGEST = 12, 256
 """Characters of a password."""

@@ -8,7 +8,6 @@ from itertools import groupby
 
 from unbrick.board import BOARD
 from unbrick.center.page.nor_map import Mark, blocks_of
-from unbrick.server.core.plan import touched
 from unbrick.server.records.people import AuditAction, AuditEntry
 from unbrick.server.records.sessions import (
     Backup,
@@ -17,6 +16,7 @@ from unbrick.server.records.sessions import (
     SessionState,
     StepKind,
     StepState,
+    may_have_erased,
 )
 from unbrick.wire.messages import Result
 
@@ -148,7 +148,7 @@ class SessionView:
     @property
     def cancellable(self) -> bool:
         """Whether the server would still cancel it: until the first erase is sent."""
-        return not self.session.state.ended and not touched(self.steps)
+        return not self.session.state.ended and not may_have_erased(self.steps)
 
     @property
     def kind(self) -> str:

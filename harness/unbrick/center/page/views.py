@@ -11,7 +11,6 @@ from unbrick.center.desk import Desk
 from unbrick.center.offer import situation
 from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.page.progress import SessionView, Stage, data_of, marks
-from unbrick.server.core.files import file_size
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
@@ -248,7 +247,7 @@ class Views:
 
     def _update(self, update: Update, *, steps: bool = True) -> UpdateView:
         """An update; of a commanded one with its ``steps``, which are many."""
-        size = file_size(self._records, update)
+        size = self._records.file_size(update)
         session = self._session(update) if update.commanded and steps else None
         if session:
             percent = 100 * session.done // len(session.steps) if session.steps else 0

@@ -34,7 +34,7 @@ from unbrick.center.page import views
 from unbrick.center.page.live import stream
 from unbrick.center.page.security import COOKIE, LIFETIME, SafeHeaders, from_elsewhere
 from unbrick.errors import UnbrickError
-from unbrick.server.core.lines import CALLER
+from unbrick.server.records.calls import CALLER
 
 MAX_FORM, MAX_FIELDS = 8 * 1024, 16
 PATIENCE = 3.0

@@ -28,11 +28,13 @@ from unbrick.server.core.restoring import is_older
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
 from unbrick.server.records.sessions import (
+    COMMANDS,
     CommandedSession,
     PlannedStep,
     SessionState,
     StepKind,
     StepState,
+    may_have_erased,
 )
 from unbrick.server.records.updates import Terminal, Update, UpdateState
 from unbrick.wire.commands import (
@@ -184,7 +186,7 @@ class Commander(Keeper):
             return False
         if session is None:
             return True
-        return session.outcome is None and not plan.touched(self._records.steps(session.id))
+        return session.outcome is None and not may_have_erased(self._records.steps(session.id))
 
     def cancelled(self, update: Update, now: float) -> None:
         """The update was cancelled, which ``can_cancel`` allowed. In a transaction."""
@@ -193,7 +195,7 @@ class Commander(Keeper):
             return
         session = self._decide(session, SessionState.CANCELLED, "", now)
         self._delete_backup(session, "the update was cancelled before anything was erased", now)
-        if not plan.begun(plan.of(StepKind.PREPARE, self._records.steps(session.id))):
+        if not plan.of(StepKind.PREPARE, self._records.steps(session.id)).begun:
             self._end(session, now)
         self._make_due(update)  # The terminal may have to leave.
 
@@ -235,20 +237,20 @@ class Commander(Keeper):
                 result = terminal.last_result if mine else Result.SUCCESS
                 text = result.text if result else "the terminal needs to be restored"
                 session = self._fail(session, update, text, now, result)
-            if not plan.touched(self._records.steps(session.id)):
+            if not may_have_erased(self._records.steps(session.id)):
                 self._settle(session, now)
         self._make_due(update)
 
     def _in_resident_program(self, session: CommandedSession, now: float) -> None:
         steps = self._records.steps(session.id)
         prepare = plan.of(StepKind.PREPARE, steps)
-        known = plan.begun(prepare) and self._backup(session) is not None
+        known = prepare.begun and self._backup(session) is not None
         if session.outcome is not None or not known:
             return  # It is told to leave.
         if prepare.state is not StepState.DONE:
             self._prepared(session, now)
         # It was taken to be elsewhere, which was old news.
-        late = [s for s in steps if s.kind in plan.COMMANDS and s.state is StepState.SKIPPED]
+        late = [s for s in steps if s.kind in COMMANDS and s.state is StepState.SKIPPED]
         self._save(plan.again(late, now))
 
     def _arrived(self, session: CommandedSession, update: Update, now: float) -> CommandedSession:
@@ -279,7 +281,7 @@ class Commander(Keeper):
             text = f"the terminal has left {prepare.tries} times"
             return self._fail(session, update, text, now, terminal.last_result)
         self._save([prepare])
-        if plan.touched(steps):
+        if may_have_erased(steps):
             self._log.note(update.serial, "the terminal has left; it begins again", now, update.id)
             self._save(plan.skipped(steps, now, plan.REWRITING))
         else:
@@ -309,7 +311,7 @@ class Commander(Keeper):
         if terminal.state is TerminalState.COMMANDED:
             if terminal.last_update_id != update.id:
                 return None
-            if session.outcome is not None or step is None or step.kind not in plan.COMMANDS:
+            if session.outcome is not None or step is None or step.kind not in COMMANDS:
                 return Leave(update.id, terminal.nonce, session.command + 1)
             return self._command(session, step, terminal, now)
         if step is None or terminal.state is not TerminalState.APPLICATION:
@@ -504,7 +506,7 @@ class Commander(Keeper):
         found: CommandResult,
         now: float,
     ) -> None:
-        if found.step != session.command or step.kind not in plan.COMMANDS:
+        if found.step != session.command or step.kind not in COMMANDS:
             return
         result, text = found.result, found.text or found.result.text
         if result is Result.SUCCESS and not self._is_so(session, step, found.digest):

@@ -24,18 +24,11 @@ from unbrick.server.core.commanded import Commander
 from unbrick.server.core.errands import Errand, Errands
 from unbrick.server.core.files import Files, block
 from unbrick.server.core.lines import CallLines
-from unbrick.server.core.orders import (
-    ConflictError,
-    Order,
-    Standing,
-    UnknownError,
-    check_order,
-    check_serial,
-    find_image,
-)
+from unbrick.server.core.orders import Order, Standing, check_order, check_serial, find_image
 from unbrick.server.core.restoring import choose
 from unbrick.server.core.staged import CANCELLABLE, WAITING, Stager
 from unbrick.server.core.update_log import UpdateLog
+from unbrick.server.errors import ConflictError, UnknownError
 from unbrick.server.records.calls import TerminalCall
 from unbrick.server.records.contract import Records
 from unbrick.server.records.updates import (

@@ -24,6 +24,7 @@ from unbrick.server.records.sessions import (
     SessionState,
     StepKind,
     StepState,
+    may_have_erased,
 )
 from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Result
@@ -87,7 +88,7 @@ class Sessions:
 
     def _settle(self, session: CommandedSession, now: float) -> None:
         """End a session if nothing of the user's is anywhere else than on the terminal."""
-        if not plan.touched(self._records.steps(session.id)):
+        if not may_have_erased(self._records.steps(session.id)):
             self._delete_backup(session, "nothing was erased", now)
         if self._backup(session) is None:
             self._end(session, now)

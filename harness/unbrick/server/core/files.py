@@ -21,20 +21,6 @@ HELD = 4
 _FILE_IS_THERE = (UpdateState.RECEIVED, UpdateState.CHECKED, UpdateState.REWRITING)
 
 
-def file_size(records: Records, update: Update) -> int:
-    """Bytes of the file of an update: of what was announced last, or else of the full image."""
-    if update.kind is Kind.DIFFERENTIAL:
-        pair = update.from_digest, update.digest
-        prepared = records.preparation(*pair)
-        if prepared is not None and prepared.file_size is not None:
-            return prepared.file_size
-        file = records.difference(*pair)
-        if file is not None:
-            return len(file)
-    image = records.image(update.digest)
-    return image.file_size if image else 0
-
-
 class Files:
     """What is sent of images and differential files; sizes are in bytes.
 
@@ -59,7 +45,7 @@ class Files:
             Result.RESTORED_BY_LINK,
         )
         if installed or update.state in _FILE_IS_THERE:
-            return file_size(self._records, update)
+            return self._records.file_size(update)
         return self._sent.get(update.id, 0)
 
     def begin_anew(self, update_id: int) -> None:

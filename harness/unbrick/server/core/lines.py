@@ -15,13 +15,10 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import ServerError
+from unbrick.server.records.calls import CALLER, LineState, Saying, TerminalCall
 from unbrick.server.records.calls import Call as CallRecord
-from unbrick.server.records.calls import LineState, Saying, TerminalCall
 from unbrick.server.records.contract import Records
 from unbrick.wire.calls import Call, HangUp, Key, Say
-
-CALLER = "terminal"
-"""Who makes such a call, in its record."""
 
 CENTER_SILENT = 15.0
 """Seconds after which a center that has said nothing is not there any more."""

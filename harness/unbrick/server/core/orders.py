@@ -11,41 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unbrick.errors import ServerError
 from unbrick.image.format import MAX_COUNTER
-from unbrick.server.core.analysis import failed_trials
 from unbrick.server.core.restoring import is_older, unfit
+from unbrick.server.errors import (
+    ConflictError,
+    DowngradeError,
+    NotCommandedError,
+    UnknownError,
+)
+from unbrick.server.judgment import failed_trials
 from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import MAX_SERIAL, Result, TerminalState
-
-
-class UnknownError(ServerError):
-    """There is no such terminal, image or update."""
-
-
-class ConflictError(ServerError):
-    """What is asked for is against the rules, or against what is going on."""
-
-
-class NotCommandedError(ConflictError):
-    """A terminal cannot be updated by commands; by a file it may be.
-
-    Attributes:
-        code: what says so to programs, beside the words for people.
-    """
-
-    code = "not commanded"
-
-
-class DowngradeError(ConflictError):
-    """Software is older than what the terminal runs, and nobody said that this is meant.
-
-    Attributes:
-        code: what says so to programs, beside the words for people.
-    """
-
-    code = "downgrade"
 
 
 def full_version(text: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from unbrick.board.description import BOARD, Board
 from unbrick.server.records.analysis import Range, RangeKind
-from unbrick.server.records.sessions import PlannedStep, StepKind, StepState
+from unbrick.server.records.sessions import COMMANDS, PlannedStep, StepKind, StepState
 from unbrick.wire.commands import MAX_WRITE
 from unbrick.wire.messages import Result
 
@@ -26,7 +26,6 @@ MAX_TRIES = 3
 MAX_STARTS = 8
 """Times that a terminal may leave by itself, or have changed data, until a session is given up."""
 
-COMMANDS = (StepKind.ERASE, StepKind.WRITE, StepKind.CHECK, StepKind.RESTART)
 REWRITING = (StepKind.PREPARE, *COMMANDS)
 
 
@@ -62,16 +61,6 @@ def plan(
 def _pieces(item: Range) -> list[tuple[int, int]]:
     end = item.offset + item.length
     return [(at, min(MAX_WRITE, end - at)) for at in range(item.offset, end, MAX_WRITE)]
-
-
-def begun(step: PlannedStep) -> bool:
-    """Whether a step has ever been sent; what was sent may have been carried out."""
-    return step.tries > 0 or step.state in (StepState.SENT, StepState.DONE, StepState.FAILED)
-
-
-def touched(steps: Iterable[PlannedStep]) -> bool:
-    """Whether anything may have been erased on the terminal."""
-    return any(step.kind in COMMANDS and begun(step) for step in steps)
 
 
 def written(step: PlannedStep, image: bytes, board: Board = BOARD) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unbrick.server.core.analysis import version_key
+from unbrick.server.judgment import version_key
 from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import Result, TerminalState
 

@@ -12,7 +12,7 @@ import httpx
 
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
-from unbrick.server.core.orders import DowngradeError, NotCommandedError
+from unbrick.server.errors import DowngradeError, NotCommandedError
 
 NO_IMAGE = 422
 """The HTTP status that says that what was sent is no image."""

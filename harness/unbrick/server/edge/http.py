@@ -50,15 +50,14 @@ from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.files import file_size
 from unbrick.server.core.lines import CallOverError
-from unbrick.server.core.orders import (
+from unbrick.server.edge import shapes
+from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
     NotCommandedError,
     UnknownError,
 )
-from unbrick.server.edge import shapes
 from unbrick.server.records.analysis import Preparation, RangeKind
 from unbrick.server.records.updates import Update
 from unbrick.wire.messages import Kind
@@ -369,7 +368,7 @@ class _Api:
             "result": None if item.result is None else int(item.result),
             "text": item.text,
             "sent": self._core.progress(item.id),
-            "size": file_size(self._core.records, item),
+            "size": self._core.records.file_size(item),
             "kind": kind[item.kind],
             "created": shapes.when(item.created),
             "changed": shapes.when(item.changed),

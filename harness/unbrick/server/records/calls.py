@@ -7,6 +7,9 @@ from enum import Enum
 
 from unbrick.server.records.tables import Record
 
+CALLER = "terminal"
+"""Who makes a call from a terminal, in its record."""
+
 
 @dataclass(frozen=True)
 class Call(Record):

@@ -42,6 +42,7 @@ from unbrick.server.records.updates import (
     Update,
     UpdateState,
 )
+from unbrick.wire.messages import Kind
 
 SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
 """The fields of an installation by which software is known."""
@@ -164,6 +165,19 @@ class Records:
     def save_update(self, update: Update) -> None:
         """Keep what has changed of an update."""
         self._updates.change(update)
+
+    def file_size(self, update: Update) -> int:
+        """Bytes of an update's file: of what was announced last, or else of the full image."""
+        if update.kind is Kind.DIFFERENTIAL:
+            pair = update.from_digest, update.digest
+            prepared = self.preparation(*pair)
+            if prepared is not None and prepared.file_size is not None:
+                return prepared.file_size
+            file = self.difference(*pair)
+            if file is not None:
+                return len(file)
+        image = self.image(update.digest)
+        return image.file_size if image else 0
 
     def events(
         self,

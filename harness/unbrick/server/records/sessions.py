@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,6 +35,10 @@ class StepKind(Enum):
     RESTART = "restart"
     GIVE_BACK = "give back"
     DELETE_BACKUP = "delete backup"
+
+
+COMMANDS = (StepKind.ERASE, StepKind.WRITE, StepKind.CHECK, StepKind.RESTART)
+"""Steps that are commands to the resident program."""
 
 
 class StepState(Enum):
@@ -87,6 +92,16 @@ class PlannedStep(Record):
     result: int | None = None
     text: str = ""
     changed: float = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has ever been sent; what was sent may have been carried out."""
+        return self.tries > 0 or self.state in (StepState.SENT, StepState.DONE, StepState.FAILED)
+
+
+def may_have_erased(steps: Iterable[PlannedStep]) -> bool:
+    """Whether steps may have erased anything on the terminal."""
+    return any(step.kind in COMMANDS and step.begun for step in steps)
 
 
 @dataclass(frozen=True)
