@@ -28,13 +28,27 @@ SEGMENT = 4096
 """Bytes of a segment of an in-place patch."""
 
 INTRODUCTION = """\
-Bytes of the file that updates one image to another. *Small*: a release or an option of the same
-sources; *large*: two versions of a project. `tools/delta_pairs.py` says how the pairs are made;
-the Unbrick images are those in the NOR, with header, digest and a 64-byte signature that no tool
-can shorten. Our file carries digests of both images (24 bytes); the others carry none, or a short
-one. *Best of the others*: bsdiff4; detools sequential with LZMA, CRLE, heatshrink and Zstandard,
-its hdiffpatch with LZMA, in place with CRLE; Zstandard -19 with the old image as dictionary
-(`--patch-from` without its checksum).
+How many bytes does a file take that updates one image to another?
+
+| word | is |
+|---|---|
+| *small* | a release or an option of the same sources |
+| *large* | two versions of a project |
+| *ours* | our file, with digests of both images (24 bytes); the others have none, or a short one |
+| *best of the others* | the smallest file of the tools below |
+| *encode* | processor seconds of one core, in Python |
+| *decode* | instructions of the emulated Cortex-A9, without the SHA-256 of both images |
+| *working memory* | bytes that the file announces; the emulated decoder can touch no more |
+
+`tools/delta_pairs.py` says how the pairs are made. The Unbrick images are those in the NOR, with
+header, digest and a 64-byte signature that no tool can shorten.
+
+The others are:
+
+- bsdiff4;
+- detools: sequential with LZMA, CRLE, heatshrink and Zstandard; its hdiffpatch with LZMA; in place
+  with CRLE;
+- Zstandard -19 with the old image as dictionary (`--patch-from` without its checksum).
 """
 
 
@@ -144,12 +158,7 @@ def table(rows: list[Row], code_size: int) -> str:
     names = ("detools", "bsdiff4", "zstandard", "heatshrink2", "ziglang", "unicorn", "numpy")
     lines += [
         "",
-        (
-            "Decode: instructions of the emulated Cortex-A9, without the SHA-256 of both images; "
-            f"the decoder's code takes {code_size:,} bytes, its stack {stack} at the most. Encode: "
-            "processor seconds of one core, in Python. Working memory: what the file announces; "
-            "the emulated decoder can touch no more."
-        ),
+        (f"The decoder's code takes {code_size:,} bytes, its stack {stack} at the most."),
         "",
         machine(*names),
         "",

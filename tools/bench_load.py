@@ -49,15 +49,24 @@ BARE = "bare aiocoap"
 BARE_PROGRAM = Path(__file__).with_name("bare_server.py")
 
 INTRODUCTION = f"""\
-Simulated terminals come to life at the same time, each with a UDP socket of its own, and are all
-to be updated: each registers, is announced an image of {IMAGE:,} bytes, fetches it in blocks,
-reports four times, registers with the new software and reports once more: 12 requests to the
-server and one from it. The server is one process; what it answers is committed to the disk. *Bare
-aiocoap* answers the same requests, and announces, from memory: no database, no history. The
-terminals are another process. A run in which the records do not have the whole course of every
-update does not count. When many ask at once they wait for each other: the time of a request is the
-length of the queue. A *commanded* update is 13 requests of the terminal, 12 of the server.
-Two thousand of those at once bare aiocoap does not bring to an end.
+Many simulated terminals come to life at the same time, each with a UDP socket of its own. All are
+to be updated:
+
+| update | requests of a terminal | requests of the server |
+|---|--:|--:|
+| staged | 12 | 1 |
+| commanded | 13 | 12 |
+
+In a staged update a terminal registers, is announced an image of {IMAGE:,} bytes, and fetches it in
+blocks. It reports four times, registers with the new software, and reports once more.
+
+- The server is one process. Its answers are committed to the disk.
+- *Bare aiocoap* answers the same requests, and announces, from memory: no database, no history. Two
+  thousand commanded updates at once it does not bring to an end.
+- The terminals are another process.
+- A run counts only when the records have the whole course of every update.
+- Many terminals that ask at once wait for each other: the time of a request is the length of the
+  queue.
 """
 
 

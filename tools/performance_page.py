@@ -15,8 +15,8 @@ PAGE = ROOT / "docs" / "performance.md"
 
 _HEAD = """# Performance
 
-Written by `make bench`; do not edit. Ratios are of one run on one machine; the figures beside them
-are that machine's.
+Written by `make bench`; do not edit. All figures, and the ratios between them, are of one run on
+one machine, which each section names.
 """
 
 
