@@ -21,7 +21,7 @@ from server_world import HARDWARE, SERIAL, get_block, inspect, post
 from unbrick.board.description import BOARD
 from unbrick.errors import LinkError
 from unbrick.wire.commands import (
-    PIECE,
+    PIECE_SIZE,
     BackupPiece,
     BackupRequest,
     Check,
@@ -53,14 +53,14 @@ APPLICATION, USERDATA = BOARD.partition("application"), BOARD.partition("userdat
 BLOCK = BOARD.nor.block_size
 BLANK = b"\xff"
 NOTHING = hashlib.sha256(b"").digest()
-AGAIN = 2.0  # seconds until a request without an answer is made again
-SILENCE = 60.0  # seconds without the server until the resident program leaves
+REPEAT_INTERVAL_S = 2.0  # seconds until a request without an answer is made again
+SERVER_SILENCE_S = 60.0  # seconds without the server until the resident program leaves
 ERASING, WRITING = 0.7, 0.01  # seconds
 
 
 def seal(entries: list[str], update_id: int) -> bytes:
     """Stands for the cipher: the same entries and update give the same unreadable bytes."""
-    plain = json.dumps(sorted(entries)).encode().ljust(2 * PIECE + 100)
+    plain = json.dumps(sorted(entries)).encode().ljust(2 * PIECE_SIZE + 100)
     stream = random.Random(f"key/{update_id}").randbytes(len(plain))
     return bytes(a ^ b for a, b in zip(plain, stream, strict=True))
 
@@ -277,7 +277,7 @@ class CommandedTerminal:
             self._sealed = seal(entries, request.update_id)
         if request.offset >= max(len(self._sealed), 1):
             return BackupPiece(Result.OUT_OF_TURN)
-        piece = self._sealed[request.offset : request.offset + PIECE]
+        piece = self._sealed[request.offset : request.offset + PIECE_SIZE]
         checksum = hashlib.sha256(self._sealed).digest()
         return BackupPiece(Result.SUCCESS, len(self._sealed), checksum, piece)
 
@@ -364,14 +364,14 @@ class CommandedTerminal:
             command, self._busy = self._busy[0], None
             self._carry_out(command, now)
         commanded = self.program is TerminalState.COMMANDED
-        if commanded and now - self._heard > SILENCE and self.running() is not None:
+        if commanded and now - self._heard > SERVER_SILENCE_S and self.running() is not None:
             self._leave()
             self.power_on(now)
         if now >= self._register_at and not any(a.kind == "register" for a in self._open.values()):
             self._ask(post("register", self.registration().encode()), "register", now)
         due = [(ticket, asked) for ticket, asked in self._open.items() if now >= asked.due]
         for _, asked in due:
-            asked.due = now + AGAIN
+            asked.due = now + REPEAT_INTERVAL_S
         return [(ticket, asked.message) for ticket, asked in due]
 
     def _ask(self, message: Any, kind: str, now: float) -> None:

@@ -15,7 +15,13 @@ from unbrick.image.factory import bench_key, factory_image
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.system import PROMPT
 from unbrick.wire.coap import Outgoing
-from unbrick.wire.commands import PIECE, BackupPiece, BackupRequest, RestoreAnswer, RestorePiece
+from unbrick.wire.commands import (
+    PIECE_SIZE,
+    BackupPiece,
+    BackupRequest,
+    RestoreAnswer,
+    RestorePiece,
+)
 from unbrick.wire.messages import Registration, Result
 from unbrick.wire.userdata import PhonebookEntry
 
@@ -181,7 +187,7 @@ class World:
             len(sealed),
             checksum or hashlib.sha256(sealed).digest(),
             offset,
-            sealed[offset : offset + PIECE],
+            sealed[offset : offset + PIECE_SIZE],
         ).encode()
 
     def restore_piece(

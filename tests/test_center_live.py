@@ -52,7 +52,7 @@ def test_a_stream_tells_of_each_change_and_ends_with_the_session() -> None:
 def test_a_stream_ends_with_the_center_and_says_meanwhile_that_it_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live, "KEEP_ALIVE", 0.01)
+    monkeypatch.setattr(live, "KEEP_ALIVE_INTERVAL_S", 0.01)
 
     async def play() -> None:
         hub = Hub()

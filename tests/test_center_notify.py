@@ -67,7 +67,7 @@ def test_a_server_that_is_silent_is_asked_again(world: World) -> None:
 
 
 def test_it_goes_on_after_what_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "INTERVAL", 0.0)
+    monkeypatch.setattr(notify, "LOOK_INTERVAL_S", 0.0)
     looks = 0
 
     async def play() -> None:

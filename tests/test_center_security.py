@@ -8,7 +8,14 @@ from center_world import PASSWORD, SERIAL, Browser, World
 from unbrick.center.center import Center
 from unbrick.center.operators.accounts import add_operator
 from unbrick.center.operators.records import Deed, Role
-from unbrick.center.page.security import COOKIE, IDLE, LIFETIME, SIGN_INS, SignIns, Tokens
+from unbrick.center.page.security import (
+    COOKIE,
+    SIGN_IN_IDLE_S,
+    SIGN_IN_LIFETIME_S,
+    SIGN_INS,
+    SignIns,
+    Tokens,
+)
 from unbrick.center.page.web import MAX_FORM
 
 
@@ -95,13 +102,13 @@ def test_a_cookie_that_this_center_did_not_sign(world: World, cookie: str) -> No
 
 def test_a_session_ends_when_nothing_is_done_and_after_a_day_of_work(world: World) -> None:
     browser = world.browser("cleo")
-    for _ in range(LIFETIME // (IDLE - 1)):
-        world.now += IDLE - 1
+    for _ in range(SIGN_IN_LIFETIME_S // (SIGN_IN_IDLE_S - 1)):
+        world.now += SIGN_IN_IDLE_S - 1
         assert signed_in(browser)
-    world.now += IDLE - 1
+    world.now += SIGN_IN_IDLE_S - 1
     assert not signed_in(browser), "its time is over, whatever was done"
     browser.sign_in("cleo")
-    world.now += IDLE - 1
+    world.now += SIGN_IN_IDLE_S - 1
     live = browser.http.get("/", headers={"X-Live": "1"}, follow_redirects=False)
     assert live.status_code == 200
     world.now += 1

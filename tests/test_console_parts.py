@@ -18,8 +18,13 @@ from unbrick.board import BOARD
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
 from unbrick.console.nor_picture import CELL, SHADES, nor_picture, picture_notes
 from unbrick.console.power import PowerSwitch
-from unbrick.console.screen import CONGESTED, Output, Screen
-from unbrick.console.typist import BURST, PATIENCE, STRANGER, Typist
+from unbrick.console.screen import CONGESTED_BYTES, Output, Screen
+from unbrick.console.typist import (
+    BURST_BYTES,
+    KNOWN_PROMPT_SILENCE_S,
+    UNKNOWN_PROMPT_SILENCE_S,
+    Typist,
+)
 from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
@@ -187,7 +192,7 @@ def test_what_the_terminal_says_on_its_own_account_does_not_hold_up_typing(
 def test_a_terminal_that_rewrites_itself_is_left_in_peace(terminal: Terminal) -> None:
     terminal.says(PROMPT + b"\rupdate: checked\r\n> \r\nagent: rewriting 1 of 1 blocks\r\n")
     terminal.typist.write(b"pb list\r")
-    assert terminal.gets(STRANGER + 1) == b""
+    assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S + 1) == b""
     terminal.says(b"agent: done\r\nboot: unbrick boot 1.0.0\r\nterminal: here\r\n> ")
     assert terminal.gets() == b"pb list\r"
 
@@ -208,7 +213,7 @@ def test_a_terminal_to_be_restored_gets_everything_as_it_comes(terminal: Termina
 def test_software_with_another_prompt_is_typed_at_after_a_while(terminal: Terminal) -> None:
     terminal.says(b"login: ")
     terminal.typist.write(b"a\rb\r")
-    assert terminal.gets(STRANGER - 0.1) == b""
+    assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S - 0.1) == b""
     assert terminal.gets(0.3) == b"a\rb\r"
     terminal.typist.write(b"c\r")
     assert terminal.gets() == b"c\r"
@@ -217,7 +222,7 @@ def test_software_with_another_prompt_is_typed_at_after_a_while(terminal: Termin
 def test_a_terminal_that_hangs_is_typed_at_after_a_longer_while(terminal: Terminal) -> None:
     terminal.says(PROMPT)
     terminal.typist.write(b"a\rb\r")
-    assert terminal.gets(PATIENCE - 1) == b"a\r"
+    assert terminal.gets(KNOWN_PROMPT_SILENCE_S - 1) == b"a\r"
     assert terminal.gets(2) == b"b\r"
 
 
@@ -225,14 +230,14 @@ def test_it_is_typed_at_the_lines_rate(terminal: Terminal) -> None:
     terminal.says(PROMPT)
     terminal.gets(1)
     terminal.typist.write(b"x" * 20_000)
-    assert BURST + 11_000 <= len(terminal.gets(1)) <= BURST + 11_700
+    assert BURST_BYTES + 11_000 <= len(terminal.gets(1)) <= BURST_BYTES + 11_700
 
 
 def test_without_power_nothing_is_typed_and_nothing_forgotten(terminal: Terminal) -> None:
     terminal.says(PROMPT)
     terminal.typist.power_off()
     terminal.typist.write(b"id\r")
-    assert terminal.gets(PATIENCE + 1) == b""
+    assert terminal.gets(KNOWN_PROMPT_SILENCE_S + 1) == b""
     terminal.typist.power_on(terminal.now)
     assert terminal.gets() == b"", "its old prompt is gone"
     terminal.says(b"boot: here\r\n> ")
@@ -319,7 +324,7 @@ def test_the_terminals_output_waits_while_a_command_is_typed(window: Window) -> 
     window.screen.release()
     assert window.shows() == b"> pb list\r\nAlice"
     window.screen.hold("bench> ")
-    window.screen.hear(b"x" * CONGESTED)
+    window.screen.hear(b"x" * CONGESTED_BYTES)
     assert window.screen.congested, "the terminal has to wait then"
 
 

@@ -14,7 +14,7 @@ from image_samples import signed, write_key
 
 from unbrick.delta import decode, encode, read_header
 from unbrick.delta.coder import RangeDecoder, RangeEncoder, squash, stretch
-from unbrick.delta.format import ARM, DATA, HEADER_SIZE, MAX_MEMORY, THUMB
+from unbrick.delta.format import ARM, DATA, HEADER_SIZE, MAX_MEMORY_SIZE, THUMB
 from unbrick.delta.model import INITIAL_FLAGS, REPEAT_FLAGS
 from unbrick.errors import DeltaError
 
@@ -94,7 +94,7 @@ def test_many_segments_stay_within_the_memory() -> None:
     pieces = [old[at : at + 24] for at in range(0, 14_000, 24)]
     chance.shuffle(pieces)
     file = encode(old, b"".join(pieces))
-    assert read_header(file).memory <= MAX_MEMORY
+    assert read_header(file).memory <= MAX_MEMORY_SIZE
     assert decode(old, file) == b"".join(pieces)
 
 

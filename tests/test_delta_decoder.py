@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unbrick.delta import decode, encode, read_header
-from unbrick.delta.format import HEADER_SIZE, MAX_MEMORY
+from unbrick.delta.format import HEADER_SIZE, MAX_MEMORY_SIZE
 from unbrick.errors import DeltaError
 
 LIB = Path(__file__).parents[1] / "firmware" / "lib"
@@ -176,7 +176,7 @@ def test_a_wrong_base_is_refused_before_anything_is_written(decoder: Decoder, fi
 
 def test_the_announced_memory_is_enough_and_less_is_refused(decoder: Decoder, file: bytes) -> None:
     memory = read_header(file).memory
-    assert memory <= MAX_MEMORY
+    assert memory <= MAX_MEMORY_SIZE
     assert decoder.rebuild(OLD, file, memory=memory)[0] == "no error"
     for little in (memory - 1, 100, 0):
         assert decoder.rebuild(OLD, file, memory=little)[0] == "not enough memory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unbrick.engine import paced
-from unbrick.engine.paced import PATIENCE, SLICE, PacedEngine
+from unbrick.engine.paced import MAX_BEHIND_S, SLICE_S, PacedEngine
 
 
 class Clock:
@@ -79,39 +79,39 @@ def test_a_second_of_the_terminal_takes_as_long_as_was_asked_for(
     clock: Clock, inner: Inner, speed: float
 ) -> None:
     engine = make(inner, speed)
-    inner.cost = SLICE / 3
+    inner.cost = SLICE_S / 3
     while engine.now < 8.0:
         engine.advance(8.0 - engine.now)
     assert engine.now == pytest.approx(8.0)
-    assert clock.time == pytest.approx(100.0 + 1.0 / speed, abs=SLICE)
+    assert clock.time == pytest.approx(100.0 + 1.0 / speed, abs=SLICE_S)
 
 
 def test_the_world_has_its_turn_after_a_slice(inner: Inner) -> None:
     engine = make(inner, 4.0)
     engine.advance(3600.0)
-    assert engine.now == pytest.approx(7.0 + 4.0 * SLICE)
+    assert engine.now == pytest.approx(7.0 + 4.0 * SLICE_S)
 
 
 def test_an_engine_that_returns_early_is_not_slept_for_in_full(clock: Clock, inner: Inner) -> None:
     engine = make(inner, 1.0)
     inner.early = True
-    engine.advance(SLICE)
-    assert clock.slept == [pytest.approx(SLICE / 10)]
+    engine.advance(SLICE_S)
+    assert clock.slept == [pytest.approx(SLICE_S / 10)]
 
 
 def test_a_short_delay_is_caught_up_with(clock: Clock, inner: Inner) -> None:
     engine = make(inner, 1.0)
-    clock.time += PATIENCE / 2  # this process was not running
+    clock.time += MAX_BEHIND_S / 2  # this process was not running
     start = clock.time
     while engine.now < 8.0:
         engine.advance(8.0 - engine.now)
-    assert clock.time - start == pytest.approx(1.0 - PATIENCE / 2, abs=SLICE)
+    assert clock.time - start == pytest.approx(1.0 - MAX_BEHIND_S / 2, abs=SLICE_S)
 
 
 def test_a_long_delay_is_forgotten(clock: Clock, inner: Inner) -> None:
     engine = make(inner, 1.0)
     clock.time += 60.0
-    engine.advance(SLICE)
+    engine.advance(SLICE_S)
     start, begun = clock.time, engine.now
     while engine.now < begun + 1.0:
         engine.advance(1.0)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from patience import PATIENCE_S
 
-from unbrick.engine.ports import BEHIND, BURST, Port, PtyPort, TcpPort
+from unbrick.engine.ports import BURST_BYTES, MAX_BEHIND_BYTES, Port, PtyPort, TcpPort
 from unbrick.errors import PortError
 
 RATE = 1000.0  # bytes a second
@@ -234,17 +234,17 @@ def test_not_more_than_the_lines_rate_goes_to_the_terminal(
 ) -> None:
     sent = bytes(i * 7 % 251 for i in range(2000))
     program.send(sent)
-    step_until_written(port, line, BURST, 0.0)
+    step_until_written(port, line, BURST_BYTES, 0.0)
     for _ in range(100):
         port.step(0.0)
-    assert len(line.written) == BURST, "no time has passed"
-    step_until_written(port, line, BURST + 250, 0.25)
+    assert len(line.written) == BURST_BYTES, "no time has passed"
+    step_until_written(port, line, BURST_BYTES + 250, 0.25)
     for _ in range(100):
         port.step(0.25)
-    assert len(line.written) == BURST + 250
+    assert len(line.written) == BURST_BYTES + 250
     port.step(60.0)
     port.step(60.0)
-    assert len(line.written) <= 2 * BURST + 250, "a pause is not saved up for later"
+    assert len(line.written) <= 2 * BURST_BYTES + 250, "a pause is not saved up for later"
     for second in range(61, 70):
         port.step(float(second))
     assert line.written == sent
@@ -272,10 +272,10 @@ def test_a_tcp_program_may_leave_and_another_come(line: RecordedLine) -> None:
 def test_a_program_that_does_not_read_is_waited_for_up_to_a_limit(line: RecordedLine) -> None:
     port = PtyPort(line, rate=RATE)
     program = PtyProgram(port)
-    line.to_say = b"begin" + b"\0" * 10 * BEHIND + b"the end"
+    line.to_say = b"begin" + b"\0" * 10 * MAX_BEHIND_BYTES + b"the end"
     port.step(0.0)
-    assert 8 * BEHIND < port.lost <= 9 * BEHIND + 12
-    expected = 10 * BEHIND + 12 - port.lost
+    assert 8 * MAX_BEHIND_BYTES < port.lost <= 9 * MAX_BEHIND_BYTES + 12
+    expected = 10 * MAX_BEHIND_BYTES + 12 - port.lost
     got = b""
     while len(got) < expected:
         port.step(1.0)

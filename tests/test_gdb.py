@@ -22,7 +22,7 @@ from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
 from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.engine.inprocess.gdbstub import (
-    LONGEST,
+    MAX_PACKET_SIZE,
     MONITOR,
     MOST_BREAKPOINTS,
     Connection,
@@ -160,7 +160,7 @@ def test_registers_and_sram_are_written(terminal: Terminal) -> None:
     [
         "m10009000,4",  # a device
         "mffffffff,4",
-        f"m0,{LONGEST:x}",
+        f"m0,{MAX_PACKET_SIZE:x}",
         "m0",
         "mx,4",
         "m-1,4",
@@ -414,7 +414,7 @@ def test_a_damaged_packet_is_asked_for_again(terminal: Terminal) -> None:
 
 
 def test_a_packet_without_end_ends_the_connection(terminal: Terminal) -> None:
-    terminal.socket.sendall(b"$" + b"m" * (4 * LONGEST))
+    terminal.socket.sendall(b"$" + b"m" * (4 * MAX_PACKET_SIZE))
     assert terminal.hung_up()
 
 

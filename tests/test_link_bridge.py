@@ -20,7 +20,7 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.udp import CoapServer
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import UpdateState
-from unbrick.wire.slipmux import MAX_FRAME, Decoder, encode, encode_diagnostic
+from unbrick.wire.slipmux import MAX_FRAME_SIZE, Decoder, encode, encode_diagnostic
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -260,7 +260,7 @@ def test_hostile_bytes_and_datagrams_do_not_stop_the_bridge() -> None:
 def test_a_datagram_that_fits_no_frame_is_dropped_and_counted() -> None:
     async def test() -> None:
         server, bridge, modem, address = await first_contact()
-        server.transport.sendto(bytes(MAX_FRAME), address)
+        server.transport.sendto(bytes(MAX_FRAME_SIZE), address)
         server.transport.sendto(b"good", address)
         assert await modem.message() == b"good"
         assert (bridge.traffic.frames_dropped, bridge.traffic.messages_down) == (1, 1)

@@ -9,8 +9,8 @@ from unbrick.engine.inprocess import NorModel
 BLOCK = 0x40000
 ADDRESS = 0x80000
 READY = 0x00800080
-ERASE_TIME = 500_000_000
-WORD_TIME = 270_000
+ERASE_TIME_NS = 500_000_000
+WORD_TIME_NS = 270_000
 
 
 def both(command: int) -> int:
@@ -40,13 +40,13 @@ def status(model: NorModel) -> int:
 def program(model: NorModel, address: int, value: int) -> None:
     model.write32(address, both(0x40))
     model.write32(address, value)
-    model.advance(WORD_TIME)
+    model.advance(WORD_TIME_NS)
 
 
 def erase(model: NorModel, address: int = ADDRESS) -> None:
     model.write32(address, both(0x20))
     model.write32(address, both(0xD0))
-    model.advance(ERASE_TIME)
+    model.advance(ERASE_TIME_NS)
 
 
 def array(model: NorModel, address: int) -> int:
@@ -84,7 +84,7 @@ def test_an_operation_takes_its_time_and_reads_give_status_until_then(nor: NorMo
     assert nor.read32(ADDRESS) & READY == 0
     nor.write32(ADDRESS, both(0xFF))  # a busy chip does not change to its array
     assert nor.read32(ADDRESS) & READY == 0
-    nor.advance(ERASE_TIME)
+    nor.advance(ERASE_TIME_NS)
     assert nor.read32(ADDRESS) == READY
 
 
@@ -145,7 +145,7 @@ def test_buffer_across_its_border_or_too_long_is_refused(nor: NorModel) -> None:
 def test_chips_are_two_and_can_be_told_apart(nor: NorModel) -> None:
     nor.write32(ADDRESS, 0x00FF0040)  # only the low chip gets a program command
     nor.write32(ADDRESS, 0x00FF1234)
-    nor.advance(WORD_TIME)
+    nor.advance(WORD_TIME_NS)
     assert array(nor, ADDRESS) == 0xFFFF1234
     assert nor.ops[0].lanes == 1
 
@@ -176,7 +176,7 @@ def test_erase_suspend_lets_another_block_be_read_and_programmed(nor: NorModel) 
     assert nor.faults == ["command", "command"]
     nor.write32(ADDRESS, both(0x50))
     nor.write32(ADDRESS, both(0xD0))
-    nor.advance(ERASE_TIME)
+    nor.advance(ERASE_TIME_NS)
     assert array(nor, ADDRESS) == 0xFFFFFFFF
     assert array(nor, other) == 0x11112222
 
@@ -198,7 +198,7 @@ def test_power_lost_in_an_erase_tears_it_the_same_way_each_time() -> None:
         unlock(nor)
         nor.write32(ADDRESS, both(0x20))
         nor.write32(ADDRESS, both(0xD0))
-        nor.advance(ERASE_TIME // 2)
+        nor.advance(ERASE_TIME_NS // 2)
         nor.power_cycle()
         images.append(nor.array)
     assert images[0] == images[1]

@@ -27,7 +27,7 @@ from unbrick.restore.port import SerialLine, restore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TICK = 0.02
+TICK_S = 0.02
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +55,8 @@ def run(
             terminal.start(now)
         terminal.step(now)
         deadline = apparatus.step(now)
-        assert deadline is None or deadline > now - TICK
-        now += TICK
+        assert deadline is None or deadline > now - TICK_S
+        now += TICK_S
     return now
 
 
@@ -279,7 +279,7 @@ def test_a_cancelled_restoration_lets_the_terminal_wait_again(image: bytes) -> N
     while not second.finished and now < 60.0:
         terminal.step(now)
         second.step(now)
-        now += TICK
+        now += TICK_S
     assert second.stage is Stage.DONE
 
 

@@ -17,7 +17,7 @@ from unbrick.restore.apparatus import Apparatus, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TICK = 0.02
+TICK_S = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ class Desk:
         while not self.apparatus.finished and self.now < limit and not until():
             self.terminal.step(self.now)
             self.apparatus.step(self.now)
-            self.now += TICK
+            self.now += TICK_S
         return self
 
     @property
@@ -151,7 +151,7 @@ def test_a_line_that_is_gone_and_comes_back(image: bytes, stage: Stage) -> None:
     desk = Desk(terminal, image)
     desk.run(lambda: desk.apparatus.stage is stage)
     for _ in range(200):
-        desk.now += TICK
+        desk.now += TICK_S
         terminal.step(desk.now)
         terminal.read()
     desk.apparatus.reconnect(terminal, desk.now)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from unbrick.reference.system import System
 
 APPLICATION = BOARD.partition("application")
-OFF = 2.0  # seconds without power
-LONGEST = 1500.0
+OFF_S = 2.0  # seconds without power
+MAX_SESSION_S = 1500.0
 
 
 class NoisyLine:
@@ -65,13 +65,13 @@ class Bench:
         return deadline
 
     def run_until(self, when: Callable[[], bool]) -> bool:
-        return self.system.bench.run_until(lambda: self.apparatus.finished or when(), LONGEST)
+        return self.system.bench.run_until(lambda: self.apparatus.finished or when(), MAX_SESSION_S)
 
     def finish(self) -> Stage:
         self.run_until(lambda: False)
         return self.apparatus.stage
 
-    def cut(self, off: float = OFF) -> None:
+    def cut(self, off: float = OFF_S) -> None:
         self.system.bench.cut_power()
         end = self.system.engine.now + off
         self.system.bench.run_until(lambda: self.system.engine.now >= end, off + 1)

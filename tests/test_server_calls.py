@@ -14,9 +14,9 @@ from unbrick.errors import LinkError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import (
     BROKEN_OFF,
-    CENTER_SILENT,
+    CENTER_SILENCE_S,
     LINES,
-    LOOK_INTERVAL,
+    LOOK_INTERVAL_S,
     LOST,
     CallOverError,
 )
@@ -126,7 +126,7 @@ def test_a_terminal_that_has_started_anew_calls_under_a_number_that_it_had() -> 
 
 def test_nobody_takes_calls_without_a_center() -> None:
     line = Line()
-    line.now += CENTER_SILENT
+    line.now += CENTER_SILENCE_S
     assert line.calls() == aiocoap.SERVICE_UNAVAILABLE
     line.core.lines.center_is_there(line.now)
     assert line.calls() == aiocoap.CHANGED
@@ -269,16 +269,16 @@ def test_claim_b4_when_the_center_is_gone_the_terminals_user_hears_so(how: str) 
     if how == "says so":
         line.core.center_leaves()
     elif how == "is silent":
-        line.now += CENTER_SILENT - LOOK_INTERVAL
+        line.now += CENTER_SILENCE_S - LOOK_INTERVAL_S
         assert line.hears() == []
-        line.now += LOOK_INTERVAL
+        line.now += LOOK_INTERVAL_S
     else:
-        line.now += CENTER_SILENT / 2
+        line.now += CENTER_SILENCE_S / 2
         line.start()
         assert line.hears() == []
-        line.now += CENTER_SILENT - LOOK_INTERVAL
+        line.now += CENTER_SILENCE_S - LOOK_INTERVAL_S
         assert line.hears() == [], "it gets time to say that it is there"
-        line.now += LOOK_INTERVAL
+        line.now += LOOK_INTERVAL_S
     assert line.hears() == [Say(1, 1, BROKEN_OFF, last=True)]
     assert line.state() is LineState.OVER
 
@@ -303,7 +303,7 @@ def test_a_center_that_goes_on_speaking_keeps_its_calls() -> None:
     line = Line()
     line.calls()
     for _ in range(10):
-        line.now += CENTER_SILENT / 2
+        line.now += CENTER_SILENCE_S / 2
         line.core.lines.center_is_there(line.now)
         assert line.hears() == []
     assert line.state() is LineState.OPEN

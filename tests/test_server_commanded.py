@@ -33,7 +33,7 @@ from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import (
-    MAX_WRITE,
+    MAX_WRITE_SIZE,
     Check,
     CommandResult,
     Erase,
@@ -142,7 +142,7 @@ def test_what_a_plan_writes_over_the_old_image_makes_the_new_one() -> None:
             nor[step.offset : end] = b"\xff" * step.length
         elif step.kind is StepKind.WRITE:
             data = plan.written(step, new)
-            assert 0 < len(data) <= MAX_WRITE
+            assert 0 < len(data) <= MAX_WRITE_SIZE
             assert nor[step.offset : end] == b"\xff" * len(data)
             nor[step.offset : end] = data
     assert nor[APPLICATION.offset : APPLICATION.offset + len(new)] == new

@@ -11,7 +11,7 @@ from server_world import SERIAL, inspect, make_image, post, registration
 from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON, make_app
+from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON_SIZE, make_app
 from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.memory import MemoryRecords
 
@@ -128,7 +128,7 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
         ("POST", "/api/updates", {"content": b"{", "headers": JSON}, 400),
         ("POST", "/api/updates", {"content": b"[" * 5000, "headers": JSON}, 400),
         ("POST", "/api/updates", {"content": b"\xff", "headers": JSON}, 400),
-        ("POST", "/api/updates", {"content": b" " * (MAX_JSON + 1), "headers": JSON}, 413),
+        ("POST", "/api/updates", {"content": b" " * (MAX_JSON_SIZE + 1), "headers": JSON}, 413),
         ("POST", "/api/updates", {"json": []}, 400),
         ("POST", "/api/updates", {"json": {"serial": SERIAL}}, 400),
         ("POST", "/api/updates", {"json": {"serial": SERIAL, "version": 1}}, 400),

@@ -158,7 +158,7 @@ def test_a_program_that_is_missing_is_given_up() -> None:
 
 
 def test_a_worker_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(worker_module, "PREPARATION_TIMEOUT_S", 0.1)
     ends = work(
         queue(MemoryRecords()),
         python("import time; time.sleep(1000)"),

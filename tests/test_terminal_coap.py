@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unbrick.engine.base import Line
     from unbrick.reference.system import System
 
-TIMEOUT = 10.0
+ANSWER_TIMEOUT_S = 10.0
 """Virtual seconds within which a terminal has answered, or does not."""
 
 DISCOVERY = b"\xbb.well-known\x04core"
@@ -66,7 +66,7 @@ class Terminal:
         """The answer to a request; None: there is none."""
         self._radio.answers.clear()
         self._radio.send(mtype, code, options)
-        self._bench.run_until(lambda: bool(self._radio.answers), TIMEOUT)
+        self._bench.run_until(lambda: bool(self._radio.answers), ANSWER_TIMEOUT_S)
         return self._radio.answers[0] if self._radio.answers else None
 
 

@@ -15,7 +15,7 @@ from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import LinkError
 from unbrick.image.format import inspect
-from unbrick.wire.commands import PIECE, RestoreAnswer, Upgrade
+from unbrick.wire.commands import PIECE_SIZE, RestoreAnswer, Upgrade
 from unbrick.wire.messages import Decision, Result
 from unbrick.wire.userdata import PhonebookEntry, open_backup, seal, seal_backup
 
@@ -316,7 +316,7 @@ def test_claim_b6_a_full_phonebook_comes_along(
     world.start()
     entries = many(CAPACITY)
     sealed = seal_backup(entries, world.key, SERIAL, UPDATE)
-    assert len(sealed) > 15 * PIECE
+    assert len(sealed) > 15 * PIECE_SIZE
     assert world.give_back(UPDATE, sealed) == RestoreAnswer(Result.SUCCESS, len(sealed))
     assert world.entries() == entries
     assert world.back_up(UPDATE) == sealed
@@ -343,38 +343,42 @@ def test_without_room_it_is_said_and_what_fits_is_stored(
 def test_pieces_are_handed_out_of_what_was_sealed_last(world: World) -> None:
     world.give_back(UPDATE, seal_backup(many(30), world.key, SERIAL, UPDATE))
     out_of_turn = Result.OUT_OF_TURN
-    assert world.backup_piece(UPDATE, PIECE).result is out_of_turn
+    assert world.backup_piece(UPDATE, PIECE_SIZE).result is out_of_turn
     size = world.backup_piece(UPDATE, 0).size
-    last = size // PIECE * PIECE
-    assert len(world.backup_piece(UPDATE, PIECE).data) == PIECE
+    last = size // PIECE_SIZE * PIECE_SIZE
+    assert len(world.backup_piece(UPDATE, PIECE_SIZE).data) == PIECE_SIZE
     assert len(world.backup_piece(UPDATE, last).data) == size - last
-    assert world.backup_piece(UPDATE, last + PIECE).result is out_of_turn
-    assert world.backup_piece(UPDATE + 1, PIECE).result is out_of_turn
+    assert world.backup_piece(UPDATE, last + PIECE_SIZE).result is out_of_turn
+    assert world.backup_piece(UPDATE + 1, PIECE_SIZE).result is out_of_turn
     # What is typed now is in the next backup, not in some pieces of this one.
-    sealed = b"".join(world.backup_piece(UPDATE, at).data for at in range(0, PIECE, PIECE))
+    sealed = b"".join(
+        world.backup_piece(UPDATE, at).data for at in range(0, PIECE_SIZE, PIECE_SIZE)
+    )
     world.add(("Dora", "9"))
-    sealed += b"".join(world.backup_piece(UPDATE, at).data for at in range(PIECE, size, PIECE))
+    sealed += b"".join(
+        world.backup_piece(UPDATE, at).data for at in range(PIECE_SIZE, size, PIECE_SIZE)
+    )
     assert len(open_backup(sealed, world.key, SERIAL, UPDATE)) == 33
     world.restart()
-    assert world.backup_piece(UPDATE, PIECE).result is out_of_turn
+    assert world.backup_piece(UPDATE, PIECE_SIZE).result is out_of_turn
 
 
 def test_pieces_are_given_back_in_their_order(world: World) -> None:
     sealed = seal_backup(many(50), world.key, SERIAL, UPDATE)
     wanted = RestoreAnswer
-    assert len(sealed) > 3 * PIECE
-    assert world.restore_piece(UPDATE, sealed, PIECE) == wanted(Result.SUCCESS, 0)
-    assert world.restore_piece(UPDATE, sealed, 0) == wanted(Result.SUCCESS, PIECE)
-    assert world.restore_piece(UPDATE, sealed, 2 * PIECE) == wanted(Result.SUCCESS, PIECE)
-    assert world.restore_piece(UPDATE, sealed, PIECE) == wanted(Result.SUCCESS, 2 * PIECE)
-    assert world.restore_piece(UPDATE, sealed, PIECE) == wanted(Result.SUCCESS, 2 * PIECE)
+    assert len(sealed) > 3 * PIECE_SIZE
+    assert world.restore_piece(UPDATE, sealed, PIECE_SIZE) == wanted(Result.SUCCESS, 0)
+    assert world.restore_piece(UPDATE, sealed, 0) == wanted(Result.SUCCESS, PIECE_SIZE)
+    assert world.restore_piece(UPDATE, sealed, 2 * PIECE_SIZE) == wanted(Result.SUCCESS, PIECE_SIZE)
+    assert world.restore_piece(UPDATE, sealed, PIECE_SIZE) == wanted(Result.SUCCESS, 2 * PIECE_SIZE)
+    assert world.restore_piece(UPDATE, sealed, PIECE_SIZE) == wanted(Result.SUCCESS, 2 * PIECE_SIZE)
     # Another backup begins anew, and so does the same one.
     other = seal_backup(many(49), world.key, SERIAL, UPDATE)
-    assert world.restore_piece(UPDATE, other, 2 * PIECE) == wanted(Result.SUCCESS, 0)
-    assert world.restore_piece(UPDATE, sealed, 2 * PIECE) == wanted(Result.SUCCESS, 0)
+    assert world.restore_piece(UPDATE, other, 2 * PIECE_SIZE) == wanted(Result.SUCCESS, 0)
+    assert world.restore_piece(UPDATE, sealed, 2 * PIECE_SIZE) == wanted(Result.SUCCESS, 0)
     assert world.give_back(UPDATE, sealed) == wanted(Result.SUCCESS, len(sealed))
     # The answer to the last piece was lost.
-    last = len(sealed) // PIECE * PIECE
+    last = len(sealed) // PIECE_SIZE * PIECE_SIZE
     assert world.restore_piece(UPDATE, sealed, last) == wanted(Result.SUCCESS, len(sealed))
     world.restart()
     assert world.restore_piece(UPDATE, sealed, last) == wanted(Result.SUCCESS, 0)
@@ -386,7 +390,7 @@ def test_pieces_that_do_not_make_the_whole_are_refused(world: World) -> None:
     wrong = flipped(sealed, 0)
     checksum = hashlib.sha256(wrong).digest()
     assert world.restore_piece(UPDATE, sealed, 0, checksum).result is Result.SUCCESS
-    answer = world.restore_piece(UPDATE, sealed, PIECE, checksum)
+    answer = world.restore_piece(UPDATE, sealed, PIECE_SIZE, checksum)
     assert answer == RestoreAnswer(Result.FILE_DIGEST_WRONG)
     assert people(world) == sorted(PEOPLE)
 

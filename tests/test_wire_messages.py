@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from unbrick.errors import LinkError
 from unbrick.wire.calls import Call, HangUp, Key, Say
 from unbrick.wire.commands import (
-    MAX_WRITE,
-    PIECE,
+    MAX_WRITE_SIZE,
+    PIECE_SIZE,
     BackupPiece,
     BackupRequest,
     Check,
@@ -63,13 +63,16 @@ REPORT = Report("T-0001", 9, Phase.CHECKED, Result.SUCCESS, "1.0.0+0", b"d" * 32
 STATUS = Status(Phase.TRANSFERRING, 9, 512, 1234)
 TEXT = Text("Grüße an alle")
 COMMANDED = replace(REGISTRATION, state=TerminalState.COMMANDED, nonce=0xFFFF_FFFF)
-RESTORE_PIECE = RestorePiece(9, PIECE + 5, b"s" * 32, PIECE, b"piece")
-WRITE = Write(9, 77, 3, 0x100000, b"w" * MAX_WRITE)
+RESTORE_PIECE = RestorePiece(9, PIECE_SIZE + 5, b"s" * 32, PIECE_SIZE, b"piece")
+WRITE = Write(9, 77, 3, 0x100000, b"w" * MAX_WRITE_SIZE)
 RESULT = CommandResult("T-0001", 9, 77, 3, Result.ERASE_FAILED, b"d" * 32, "SR.5")
 ALL: list[Any] = [
     *(REGISTRATION, COMMANDED, ANNOUNCEMENT, DECISION, REPORT, STATUS, TEXT),
-    *(BackupRequest(9, 2 * PIECE), BackupPiece(Result.SUCCESS, PIECE + 1, b"s" * 32, b"p")),
-    *(BackupPiece(Result.OUT_OF_TURN), RESTORE_PIECE, RestoreAnswer(Result.SUCCESS, PIECE)),
+    *(
+        BackupRequest(9, 2 * PIECE_SIZE),
+        BackupPiece(Result.SUCCESS, PIECE_SIZE + 1, b"s" * 32, b"p"),
+    ),
+    *(BackupPiece(Result.OUT_OF_TURN), RESTORE_PIECE, RestoreAnswer(Result.SUCCESS, PIECE_SIZE)),
     Upgrade(9, "1.1.0+0", b"i" * 32, 1234, b"s" * 64, "unbrick-a9-r1", 3, b"b" * 32),
     *(Erase(9, 77, 2, 0x100000, 0x40000), WRITE, Check(9, 77, 4, 0x100000, 5000, b"c" * 32)),
     *(Finish(9, 77, 5), Leave(9, 77, 6), CommandAnswer(Result.OUT_OF_TURN), RESULT),
@@ -112,7 +115,7 @@ def test_keys_are_those_of_the_protocol() -> None:
     assert cbor2.loads(TEXT.encode()) == {1: "Grüße an alle"}
     assert cbor2.loads(COMMANDED.encode())[11] == 0xFFFF_FFFF
     assert cbor2.loads(RESTORE_PIECE.encode()) == {
-        1: 9, 2: PIECE + 5, 3: b"s" * 32, 4: PIECE, 5: b"piece",
+        1: 9, 2: PIECE_SIZE + 5, 3: b"s" * 32, 4: PIECE_SIZE, 5: b"piece",
     }  # fmt: skip
     assert cbor2.loads(WRITE.encode()) == {
         1: 9, 2: 77, 3: 3, 4: 0x100000, 5: b"w" * 896, 6: hashlib.sha256(b"w" * 896).digest()[:8],

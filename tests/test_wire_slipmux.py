@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
 from unbrick.wire.slipmux import (
-    MAX_FRAME,
+    MAX_FRAME_SIZE,
     Decoder,
     Frame,
     FrameType,
@@ -69,18 +69,18 @@ def test_endless_frames_are_not_kept() -> None:
     decoder = Decoder()
     for _ in range(100):
         decoder.feed(b"\x0a" * 1000)
-        assert len(decoder._held) <= 2 * MAX_FRAME
+        assert len(decoder._held) <= 2 * MAX_FRAME_SIZE
     assert decoder.feed(b"\xc0" + encode(b"next")) == [Frame(FrameType.COAP, b"next")]
     assert decoder.dropped == 1
 
 
 def test_the_longest_frame_goes_through_and_a_longer_one_does_not() -> None:
-    longest = bytes([0xC0]) * (MAX_FRAME - 3)
+    longest = bytes([0xC0]) * (MAX_FRAME_SIZE - 3)
     assert Decoder().feed(encode(longest)) == [Frame(FrameType.COAP, longest)]
     with pytest.raises(LinkError, match="1281 bytes"):
         encode(longest + b"x")
     decoder = Decoder()
-    assert decoder.feed(b"\xc0\x0a" + b"x" * MAX_FRAME + b"\xc0") == []
+    assert decoder.feed(b"\xc0\x0a" + b"x" * MAX_FRAME_SIZE + b"\xc0") == []
     assert decoder.dropped == 1
 
 

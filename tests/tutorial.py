@@ -53,7 +53,7 @@ from patience import PATIENCE_S
 
 PROMPTS = ("$ ", ">>> ", "(gdb) ", "bench> ", "> ")
 SHOWN_ONLY = ("text", "mermaid")
-SETTLED = 0.3  # seconds without output, after which a prompt is taken for the last one
+SETTLED_S = 0.3  # seconds without output, after which a prompt is taken for the last one
 COLUMNS, ROWS = 110, 50
 SHELL_PROMPT = "\x02$ "  # the shell's, so that no output can be taken for it
 TAIL = 2000  # characters of a window that a failure shows
@@ -386,7 +386,7 @@ class Player:
 
     def _says_more(self, window: Window) -> bool:
         """Whether more comes after what looks like the end; a prompt may be followed by another."""
-        return bool(select.select([window.master], [], [], SETTLED)[0])
+        return bool(select.select([window.master], [], [], SETTLED_S)[0])
 
     def _take_all(self) -> None:
         """Read all windows: what runs in one must not stand still because nobody looks."""

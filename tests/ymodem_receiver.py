@@ -6,8 +6,8 @@ from __future__ import annotations
 import binascii
 
 SOH, STX, EOT, ACK, NAK, CAN = 0x01, 0x02, 0x04, 0x06, 0x15, 0x18
-ASK_EVERY = 1.0
-BLOCK_TIMEOUT = 3.0
+ASK_INTERVAL_S = 1.0
+BLOCK_TIMEOUT_S = 3.0
 
 
 class Receiver:
@@ -51,7 +51,7 @@ class Receiver:
 
     def _ask(self, now: float) -> bytes:
         self._buffer = b""
-        self._due = now + (ASK_EVERY if self._asking else BLOCK_TIMEOUT)
+        self._due = now + (ASK_INTERVAL_S if self._asking else BLOCK_TIMEOUT_S)
         return b"C" if self._asking else bytes([NAK])
 
     def _frame(self, now: float) -> bytes | None:
@@ -65,7 +65,7 @@ class Receiver:
                 return bytes([NAK])
             self._file_open = self._ended = False
             self._asking, self._expected = True, 0
-            self._due = now + ASK_EVERY
+            self._due = now + ASK_INTERVAL_S
             return bytes([ACK]) + b"C"
         if first == CAN:
             self._buffer = self._buffer[1:]
@@ -88,7 +88,7 @@ class Receiver:
         if frame[1] ^ frame[2] != 0xFF or binascii.crc_hqx(content, 0) != crc:
             self.rejected += 1
             return self._ask(now)
-        self._due = now + BLOCK_TIMEOUT
+        self._due = now + BLOCK_TIMEOUT_S
         if number == (self._expected - 1) & 0xFF and self._expected:
             return bytes([ACK])
         if number != self._expected & 0xFF:
@@ -105,5 +105,5 @@ class Receiver:
         name, size = content.split(b"\0")[:2]
         self.name, self.size = name.decode(), int(size.split()[0])
         self._file_open, self._expected = True, 1
-        self._due = now + ASK_EVERY
+        self._due = now + ASK_INTERVAL_S
         return bytes([ACK]) + b"C"

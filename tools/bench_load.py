@@ -39,7 +39,7 @@ from unbrick.server.database.connection import full_url
 VERSION = "1.1.0"
 IMAGE = 4096  # bytes
 HOST = "127.0.0.1"
-LINGER = 4.0
+LINGER_S = 4.0
 """Seconds that commanded terminals stay when all are done: the server may have missed an answer."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -211,7 +211,7 @@ def fleet(what: Load, port: int) -> None:
     """The process with the terminals: says what came of them."""
     digest = inspect(what.images[0]).digest if what.commanded else UNPUBLISHED
     terminals = Fleet(what.serials, (HOST, port), at_once=what.at_once, digest=digest)
-    result = asyncio.run(terminals.run(settled=Pause(LINGER if what.commanded else 0.0)))
+    result = asyncio.run(terminals.run(settled=Pause(LINGER_S if what.commanded else 0.0)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     said = {**vars(result), "cpu": used.ru_utime + used.ru_stime}
     json.dump(said, sys.stdout)

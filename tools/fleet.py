@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fleet_terminal import PATIENCE, UNPUBLISHED, FleetTerminal, identity, post
+from fleet_terminal import REGISTRATION_INTERVAL_S, UNPUBLISHED, FleetTerminal, identity, post
 from unbrick.errors import ToolBrokenError
 from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.contract import Records
 
-_TURN = 0.1
+_TURN_S = 0.1
 """Seconds between looks at what is to be sent again."""
 
 _MAX_DATAGRAM = 2048
@@ -110,7 +110,7 @@ class Fleet:
         *,
         at_once: int,
         seed: int = 1,
-        patience: float = PATIENCE,
+        patience: float = REGISTRATION_INTERVAL_S,
         digest: bytes = UNPUBLISHED,
     ) -> None:
         rng = random.Random(seed)
@@ -145,7 +145,7 @@ class Fleet:
             loop.add_reader(member.socket, self._read, member)
         self._fill()
         while not self._broken and time.monotonic() < start + limit:
-            await asyncio.sleep(_TURN)
+            await asyncio.sleep(_TURN_S)
             self._poll(time.monotonic())
             if not self._running and settled():
                 break

@@ -44,7 +44,7 @@ from unbrick.wire.messages import (
 )
 
 BLOCK = 1024
-PATIENCE = 60.0
+REGISTRATION_INTERVAL_S = 60.0
 """Seconds after which a terminal registers again when it has heard nothing."""
 
 _Script = Generator[aiocoap.Message | None, aiocoap.Message | None, None]
@@ -90,7 +90,7 @@ class FleetTerminal:
         self,
         serial: str,
         rng: random.Random,
-        patience: float = PATIENCE,
+        patience: float = REGISTRATION_INTERVAL_S,
         digest: bytes = UNPUBLISHED,
     ) -> None:
         self.coap = CoapEndpoint(self._handle, rng)

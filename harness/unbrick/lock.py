@@ -20,7 +20,7 @@ from unbrick.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HOLDER_LIMIT = 300
+MAX_HOLDER_SIZE = 300
 """Bytes of a lock file that are read, and so at most what is shown of a command."""
 
 _own: set[Path] = set()
@@ -98,7 +98,7 @@ def _command() -> str:
 
 def _holder(descriptor: int) -> str:
     """Who has the lock, as a lock file says it: process and command."""
-    text, end, _ = os.pread(descriptor, HOLDER_LIMIT, 0).decode(errors="replace").partition("\n")
+    text, end, _ = os.pread(descriptor, MAX_HOLDER_SIZE, 0).decode(errors="replace").partition("\n")
     pid, _, command = text.partition(" ")
     command += "" if end else "…"
     if not pid.isdecimal() or not command.isprintable():

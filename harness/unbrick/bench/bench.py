@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Engine
 
-SLICE = 0.5  # seconds: how long the terminal runs at most before its peers have a turn
+SLICE_S = 0.5  # how long the terminal runs at most before its peers have a turn
 
 
 class Peer(Protocol):
@@ -49,7 +49,7 @@ class Bench:
             now = self.engine.now
             if now >= deadline:
                 return False
-            self.engine.advance(max(1e-9, min(wake, deadline, now + SLICE) - now))
+            self.engine.advance(max(1e-9, min(wake, deadline, now + SLICE_S) - now))
 
     def run_for(self, seconds: float) -> None:
         """Let everything run for ``seconds``."""

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from unbrick.campaign.target import Fate, Target
 
 FORMAT = 3
-LARGEST = 8 << 20
+MAX_OUTCOME_SIZE = 8 << 20
 """Bytes that one outcome may have when it is unpacked."""
 
-FULL = 2 << 30
+MAX_STORE_SIZE = 2 << 30
 """Bytes of the file from which on outcomes of other firmware are dropped and none are added."""
 
 
@@ -75,7 +75,7 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
     """
     try:
         machine = zlib.decompressobj()
-        text = machine.decompress(packed, LARGEST)
+        text = machine.decompress(packed, MAX_OUTCOME_SIZE)
         if not machine.eof:
             raise ValueError("the outcome is too large or its end is missing")
         body = json.loads(text)
@@ -129,7 +129,7 @@ class OutcomeStore:
         SetupError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, context: str, *, full: int = FULL) -> None:
+    def __init__(self, path: Path, context: str, *, full: int = MAX_STORE_SIZE) -> None:
         self.path, self._full = path, full
         self.reused = 0
         self.added = 0
@@ -216,7 +216,7 @@ class OutcomeStore:
 
     def _data(self, name: str) -> bytes:
         row = self._db.execute("SELECT data FROM data WHERE name = ?", (bytes.fromhex(name),))
-        data = zlib.decompressobj().decompress(row.fetchone()[0], LARGEST)
+        data = zlib.decompressobj().decompress(row.fetchone()[0], MAX_OUTCOME_SIZE)
         if hashlib.sha256(data).digest()[:16].hex() != name:
             raise ValueError("the data of a flash operation is not what it was")
         return data

@@ -25,7 +25,7 @@ from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
 
-INTERVAL = 1.0
+LOOK_INTERVAL_S = 1.0
 """Seconds between two looks at what somebody looks at."""
 
 AT_ONCE = 2
@@ -108,7 +108,7 @@ class Center:
                     self._watcher.look()
             except (UnbrickError, SQLAlchemyError):
                 _LOG.exception("pages cannot be kept up to date")
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     def _call_changed(self, call: Call) -> None:
         for topic in (f"call:{call.id}", f"terminal:{call.serial}", "calls", "terminals"):

@@ -25,7 +25,7 @@ from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.serving import HttpServer, address, bind, started
 
-SHUTDOWN_TIMEOUT = 3
+SHUTDOWN_TIMEOUT_S = 3
 """Seconds that requests under way get when the center is told to stop."""
 
 
@@ -97,7 +97,7 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
             server_header=False,
             ssl_certfile=settings.certificate,
             ssl_keyfile=settings.key,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         http = HttpServer(config)
         loop = asyncio.get_running_loop()

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_LOOK_EVERY = 0.1  # Seconds between two looks at the ports.
-_OTHERS = 2.0  # Seconds in which a second terminal that asks would be heard: they ask every second.
+_LOOK_INTERVAL_S = 0.1  # Between two looks at the ports.
+_SECOND_TERMINAL_S = 2.0  # A second terminal would be heard by then: each asks every second.
 _GOOD = {PortOutcome.RESTORED, PortOutcome.UP_TO_DATE}
 _HARMLESS = {*_GOOD, PortOutcome.RUNS, PortOutcome.NOTHING, PortOutcome.UNUSABLE}
 """What is no failure on a port that nobody named."""
@@ -160,10 +160,10 @@ def _restore_all(restorations: Sequence[Restoration], display: Display, *, choos
         with Fleet(restorations) as fleet:
             while fleet.running:
                 display.show(restorations)
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_LOOK_INTERVAL_S)
                 if not choose or not fleet.asking:
                     continue
-                choose_at = choose_at or time.monotonic() + _OTHERS
+                choose_at = choose_at or time.monotonic() + _SECOND_TERMINAL_S
                 if time.monotonic() >= choose_at:
                     choose = False
                     _choose(fleet)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
-POLL = 0.2
+LOOK_INTERVAL_S = 0.2
 """Seconds between two looks whether every part is there still."""
 
 DEMO_RELEASES = ("1.0.0", "1.1.0", "1.3.0", "2.0.0")
@@ -91,7 +91,7 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
                 return
             raise
         _say(plan, parts, made)
-        while not told.wait(POLL):
+        while not told.wait(LOOK_INTERVAL_S):
             parts.check()
         click.echo("up: told to end", err=True)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PIECE = 4096  # bytes: a pipe that is ready takes so many without blocking (PIPE_BUF)
-CONGESTED = 65536  # bytes that may wait before the terminal has to
-LAST_WORDS = 5.0  # seconds that whoever reads gets at the end
-TAIL = 256  # bytes of the line that the terminal is writing
+PIECE_SIZE = 4096  # a pipe that is ready takes so many without blocking (PIPE_BUF)
+CONGESTED_BYTES = 65536  # may wait before the terminal has to
+LAST_WORDS_TIMEOUT_S = 5.0  # what whoever reads gets at the end
+TAIL_BYTES = 256  # of the line that the terminal is writing
 
 
 class Output:
@@ -55,7 +55,7 @@ class Output:
             while self._unsent and not self.gone:
                 if not self._file and not select.select([], [self._fd], [], timeout)[1]:
                     return
-                del self._unsent[: os.write(self._fd, self._unsent[:PIECE])]
+                del self._unsent[: os.write(self._fd, self._unsent[:PIECE_SIZE])]
         except BlockingIOError:
             return
         except OSError:
@@ -65,7 +65,7 @@ class Output:
 
     def close(self) -> None:
         """Pass on what waits, if somebody takes it, and end."""
-        deadline = time.monotonic() + LAST_WORDS
+        deadline = time.monotonic() + LAST_WORDS_TIMEOUT_S
         while self._unsent and time.monotonic() < deadline:
             self.flush(0.1)
         if self._own:
@@ -95,14 +95,14 @@ class Screen:
     @property
     def congested(self) -> bool:
         """Whether the terminal must wait: nobody reads, or a command is being typed."""
-        return self.output.waiting + len(self._held or b"") >= CONGESTED
+        return self.output.waiting + len(self._held or b"") >= CONGESTED_BYTES
 
     def hear(self, data: bytes) -> None:
         """Show what the terminal has said."""
         if self._held is not None:
             self._held += data
         elif data:
-            self._tail = (self._tail + data).rpartition(b"\n")[2][-TAIL:]
+            self._tail = (self._tail + data).rpartition(b"\n")[2][-TAIL_BYTES:]
             self.output.write(data)
 
     def show(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from unbrick.console.keys import Keys
-from unbrick.console.typist import PATIENCE
+from unbrick.console.typist import KNOWN_PROMPT_SILENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from unbrick.console.typist import Typist
 
 PROMPT = "bench> "
-TURN = 0.01  # seconds: how long the terminal runs at most before everybody else has a turn
-BACKLOG = 1 << 20  # bytes that are typed ahead; what is more waits where it comes from
-SETTLED = 0.2  # seconds of silence after which a terminal at its prompt has said everything
+TURN_S = 0.01  # how long the terminal runs at most before everybody else has a turn
+MAX_BACKLOG_BYTES = 1 << 20  # typed ahead; what is more waits where it comes from
+SETTLED_SILENCE_S = 0.2  # silence after which a terminal at its prompt has said everything
 
 
 class Peer(Protocol):
@@ -103,11 +103,11 @@ class Session:
             self._typist.step(now)
             self._screen.flush()
             if self._screen.congested:
-                self._screen.wait(TURN)  # what is printed meanwhile waits in the terminal
+                self._screen.wait(TURN_S)  # what is printed meanwhile waits in the terminal
                 continue
-            deadline = min((time for time in due if time is not None), default=now + TURN)
+            deadline = min((time for time in due if time is not None), default=now + TURN_S)
             with suppress(_CalledAwayError):
-                self._power.advance(min(max(deadline - now, 1e-6), TURN))
+                self._power.advance(min(max(deadline - now, 1e-6), TURN_S))
         self._screen.new_line()
         self._screen.release()
         self._screen.new_line()
@@ -124,7 +124,7 @@ class Session:
             raise _CalledAwayError
 
     def _read_keyboard(self) -> None:
-        if self._no_more or self._ahead + self._typist.waiting >= BACKLOG:
+        if self._no_more or self._ahead + self._typist.waiting >= MAX_BACKLOG_BYTES:
             return
         if select.select([self._keyboard], [], [], 0)[0]:
             try:
@@ -177,7 +177,7 @@ class Session:
         typist = self._typist
         if not typist.powered:
             return True
-        long = SETTLED if typist.listened_to else PATIENCE
+        long = SETTLED_SILENCE_S if typist.listened_to else KNOWN_PROMPT_SILENCE_S
         return not typist.waiting and typist.silence >= long
 
     def _over(self) -> bool:

@@ -19,10 +19,10 @@ RESTORATION = b"restoration: send"
 BOOT = b"boot: "
 ENDS = b"\r\n"
 
-BURST = 512  # bytes that may go at once; then the line's rate counts
-STRANGER = 5.0  # seconds of silence after which software that shows no prompt is typed at
-PATIENCE = 30.0  # the same when its prompt was seen before: longer than any rewrite
-SHOWN = 32  # bytes of a line that are looked at
+BURST_BYTES = 512  # may go at once; then the line's rate counts
+UNKNOWN_PROMPT_SILENCE_S = 5.0  # after which software that shows no prompt is typed at
+KNOWN_PROMPT_SILENCE_S = 30.0  # the same when its prompt was seen before: longer than any rewrite
+SHOWN_BYTES = 32  # of a line that are looked at
 
 
 class Typist:
@@ -39,7 +39,7 @@ class Typist:
     def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
         self._line, self._rate = line, rate
         self._waiting = bytearray()
-        self._credit = float(BURST)
+        self._credit = float(BURST_BYTES)
         self._now = self._last_sign = 0.0
         self._after_cr = False
         self.power_on(0.0)
@@ -62,7 +62,7 @@ class Typist:
 
     def room(self) -> int:
         """Bytes that may be handed over now, so that what waits is soon sent."""
-        return max(0, BURST - len(self._waiting))
+        return max(0, BURST_BYTES - len(self._waiting))
 
     @property
     def listened_to(self) -> bool:
@@ -93,7 +93,7 @@ class Typist:
     def _show(self, part: bytes) -> None:
         """A part of the line that the terminal is writing now."""
         before = self._shown
-        self._shown = (before + part)[:SHOWN]
+        self._shown = (before + part)[:SHOWN_BYTES]
         if not before.startswith(PROMPT) and self._shown.startswith(PROMPT):
             self._prompting = self._knows_prompt = True
         elif self._shown.startswith(RESTORATION):
@@ -103,12 +103,14 @@ class Typist:
 
     def step(self, now: float) -> None:
         """Send what may be sent at ``now``, in seconds."""
-        self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST))
+        self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST_BYTES))
         self._now = now
         if not (self.powered and self._waiting) or self._credit < 1:
             return
         if not self.listened_to:
-            if self.silence < (PATIENCE if self._knows_prompt else STRANGER):
+            if self.silence < (
+                KNOWN_PROMPT_SILENCE_S if self._knows_prompt else UNKNOWN_PROMPT_SILENCE_S
+            ):
                 return
             self._passes = not self._knows_prompt
         self._send(int(self._credit))

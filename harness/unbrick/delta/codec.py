@@ -16,9 +16,9 @@ from unbrick.delta.format import (
     DATA,
     HEADER_SIZE,
     MAX_LENGTH,
-    MAX_MEMORY,
+    MAX_MEMORY_SIZE,
     REPEATS,
-    SEGMENT_MEMORY,
+    SEGMENT_MEMORY_SIZE,
     SLOTS,
     THUMB,
     WINDOW_UNIT,
@@ -92,7 +92,7 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
 
 def _room(header: DeltaHeader) -> int:
     """Segments that the working memory has room for."""
-    return (MAX_MEMORY - header.memory) // SEGMENT_MEMORY
+    return (MAX_MEMORY_SIZE - header.memory) // SEGMENT_MEMORY_SIZE
 
 
 def decode(old: bytes, file: bytes) -> bytes:

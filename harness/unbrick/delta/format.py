@@ -12,14 +12,14 @@ MAGIC = b"UB\x01"
 _HEADER = struct.Struct("<3sBB3s3sHIHB16s8s")
 HEADER_SIZE = _HEADER.size
 MAX_LENGTH = (1 << 24) - 1
-MAX_MEMORY = 16384
+MAX_MEMORY_SIZE = 16384
 """Bytes of working memory that a file may ask for."""
 
 DATA, THUMB, ARM = 0, 1, 2
 """What an image is made of: nothing in particular, Thumb-2 code, ARM code."""
 
-FIXED_MEMORY = 6656
-SEGMENT_MEMORY = 11
+FIXED_MEMORY_SIZE = 6656
+SEGMENT_MEMORY_SIZE = 11
 SLOTS = range(8, 13)
 """log2 of the number of slots of two bytes."""
 REPEATS = range(8, 13)
@@ -59,8 +59,8 @@ class DeltaHeader:
     @property
     def memory(self) -> int:
         """Bytes of working memory that the terminal needs besides file and new image."""
-        tables = (2 << self.slots) + (2 << self.repeats) + SEGMENT_MEMORY * self.segments
-        return FIXED_MEMORY + tables + 7 & ~7
+        tables = (2 << self.slots) + (2 << self.repeats) + SEGMENT_MEMORY_SIZE * self.segments
+        return FIXED_MEMORY_SIZE + tables + 7 & ~7
 
     def pack(self) -> bytes:
         """As it stands at the start of the file."""
@@ -134,6 +134,6 @@ def read_header(file: bytes) -> DeltaHeader:
         or base & 3
     ):
         raise malformed("a field of its header is out of bounds")
-    if header.memory > MAX_MEMORY:
+    if header.memory > MAX_MEMORY_SIZE:
         raise malformed(f"it asks for {header.memory} bytes of working memory")
     return header

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import FirmwareFault, FlashTrace, MemoryAccess
 
-SLICE = 0.005  # seconds of the clock between two looks at the world
-PATIENCE = 0.25  # seconds behind the clock that are still caught up with
+SLICE_S = 0.005  # of the clock, between two looks at the world
+MAX_BEHIND_S = 0.25  # behind the clock: what is still caught up with
 
 
 class PacedEngine(Engine):
@@ -52,12 +52,12 @@ class PacedEngine(Engine):
         return self.inner.overruns
 
     def advance(self, seconds: float) -> None:
-        self.inner.advance(min(seconds, SLICE * self._speed))
+        self.inner.advance(min(seconds, SLICE_S * self._speed))
         ahead = (self.inner.now - self._virtual) / self._speed
         ahead -= time.monotonic() - self._clock
         if ahead > 0:
             time.sleep(ahead)
-        elif ahead < -PATIENCE:
+        elif ahead < -MAX_BEHIND_S:
             self._anchor()
 
     def power_on(self) -> None:

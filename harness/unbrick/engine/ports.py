@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Line
 
-BEHIND = 1 << 16  # bytes that a program which has the port open may be behind with reading
-POLL = 0.005  # seconds between two looks at the other program
-BURST = 512  # bytes that may go to the terminal at once; then the line's rate counts
+MAX_BEHIND_BYTES = 1 << 16  # a program that has the port open may be behind with reading
+POLL_INTERVAL_S = 0.005  # between two looks at the other program
+BURST_BYTES = 512  # may go to the terminal at once; then the line's rate counts
 
 
 class Missed(Protocol):
@@ -64,14 +64,14 @@ class Port(ABC):
         self._line, self._rate, self._missed, self._room = line, rate, missed, room
         self._unsent = b""
         self._open = False
-        self._credit = float(BURST)
+        self._credit = float(BURST_BYTES)
         self._last: float | None = None
 
     def step(self, now: float) -> float:
         """Move what can be moved; ``now`` in seconds. Returns when to look again."""
         if self._last is not None:
             earned = (now - self._last) * self._rate
-            self._credit = min(self._credit + earned, float(BURST))
+            self._credit = min(self._credit + earned, float(BURST_BYTES))
         self._last = now
         self._speak(self._line.read())
         limit = int(self._credit) if self._room is None else min(int(self._credit), self._room())
@@ -79,7 +79,7 @@ class Port(ABC):
         self._credit -= len(data)
         if data:
             self._line.write(data)
-        return now + POLL
+        return now + POLL_INTERVAL_S
 
     def _speak(self, said: bytes) -> None:
         """Give the other program what the terminal has said."""
@@ -94,8 +94,8 @@ class Port(ABC):
         self._unsent += said
         if self._unsent:
             self._unsent = self._unsent[self._send(self._unsent) :]
-        self.lost += max(0, len(self._unsent) - BEHIND)
-        self._unsent = self._unsent[-BEHIND:]
+        self.lost += max(0, len(self._unsent) - MAX_BEHIND_BYTES)
+        self._unsent = self._unsent[-MAX_BEHIND_BYTES:]
 
     @abstractmethod
     def _is_open(self) -> bool:

@@ -62,7 +62,7 @@ _COMPILE = [
 _WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 _LINK = ["--gc-sections", "--no-undefined", "-z", "max-page-size=4", "--build-id=none"]
 
-_STACK = 16 * 1024
+_MIN_STACK_SIZE = 16 * 1024
 """Bytes of SRAM that boot and application need for their stack at least (``board/sram.ld``)."""
 
 _PYNACL = "PyNaCl-1.5.0"
@@ -293,21 +293,21 @@ _PROGRAMS = {
         ("boot", *_LIBRARY),
         BOARD.map.nor + BOARD.partition("boot").offset,
         BOARD.partition("boot").size,
-        BOARD.pool.base - BOARD.sram.base - _STACK,
+        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
     ),
     "app": _Link(
         "board/app.ld",
         ("app", "link", *_LIBRARY),
         BOARD.map.nor + _APPLICATION.offset + BOARD.image_header_size,
         _APPLICATION.size - BOARD.image_header_size,
-        BOARD.pool.base - BOARD.sram.base - _STACK,
+        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
     ),
     "resident": _Link(
         "resident/resident.ld",
         ("resident", "link", *_LIBRARY),
         BOARD.resident.base,
         BOARD.resident.size,
-        BOARD.pool.base - BOARD.sram.base - _STACK,
+        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
     ),
     "agent": _Link(
         "agent/agent.ld",

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from unbrick.board.description import Board
 
-FILE_LIMIT = 16 * 1024 * 1024
+MAX_FILE_SIZE = 16 * 1024 * 1024
 """Bytes of an image file that are read at most: far above any partition of any board."""
 
 MAX_COUNTER = 2**32 - 1
 """The largest security counter; no image has one above it."""
 
-STACK_ALIGNMENT = 8
+STACK_ALIGNMENT_BYTES = 8
 """Bytes (Procedure Call Standard for the Arm Architecture, "Stack constraints")."""
 
 
@@ -260,10 +260,10 @@ def _bad_start(data: bytes, info: ImageInfo, board: Board) -> Iterator[ImageErro
     """What of the first two words of the program keeps it from running."""
     stack, entry = struct.unpack_from("<II", data, info.header_size)
     body = board.map.nor + board.partition("application").offset + info.header_size
-    if not board.sram.base < stack <= board.sram.end or stack % STACK_ALIGNMENT:
+    if not board.sram.base < stack <= board.sram.end or stack % STACK_ALIGNMENT_BYTES:
         yield ImageError(
             f"the program is not for this board: its stack 0x{stack:08x} is not in the SRAM,"
-            f" at a multiple of {STACK_ALIGNMENT}",
+            f" at a multiple of {STACK_ALIGNMENT_BYTES}",
             hint="sign a flat binary that begins with initial SP and entry address",
         )
     if not entry & 1 or not body <= entry < body + info.body_size:
@@ -306,7 +306,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def read_bounded(path: Path, limit: int = FILE_LIMIT) -> bytes:
+def read_bounded(path: Path, limit: int = MAX_FILE_SIZE) -> bytes:
     """The contents of a file of at most ``limit`` bytes.
 
     Raises:

@@ -21,11 +21,11 @@ from unbrick.link.faults import Direction, Faults
 from unbrick.wire import slipmux
 
 READ_SIZE = 4096
-MAX_BACKLOG = 64 * 1024
+MAX_BACKLOG_BYTES = 64 * 1024
 """Bytes that may wait for a modem that does not take them; frames beyond that are lost."""
 
-RETRY_FIRST = 0.2
-RETRY_MOST = 5.0
+FIRST_RETRY_INTERVAL_S = 0.2
+MAX_RETRY_INTERVAL_S = 5.0
 """Seconds between attempts to reach a modem that is not there."""
 
 
@@ -128,7 +128,7 @@ class _Session:
         transport = self._writer.transport
         if self._server is None or transport.is_closing():
             return
-        if transport.get_write_buffer_size() > MAX_BACKLOG:
+        if transport.get_write_buffer_size() > MAX_BACKLOG_BYTES:
             self._traffic.frames_dropped += 1
             return
         self._traffic.messages_down += 1
@@ -228,15 +228,15 @@ class Bridge:
             self._tasks.discard(task)
 
     async def _call(self, host: str, port: int) -> None:
-        pause = RETRY_FIRST
+        pause = FIRST_RETRY_INTERVAL_S
         while True:
             try:
                 reader, writer = await asyncio.open_connection(host, port)
             except OSError:
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, RETRY_MOST)
+                pause = min(2 * pause, MAX_RETRY_INTERVAL_S)
                 continue
-            pause = RETRY_FIRST
+            pause = FIRST_RETRY_INTERVAL_S
             await self._session(reader, writer)
             await asyncio.sleep(pause)
 

@@ -25,7 +25,7 @@ from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint, Outgoing
 from unbrick.wire.messages import Registration, Report
 
-LATENCY = 0.05
+LATENCY_S = 0.05
 """Seconds that a message takes one way."""
 
 MAX_DIAGNOSTICS = 1000
@@ -86,7 +86,7 @@ class SimulatedLink:
         server: Server,
         *,
         endpoint: str = "radio",
-        latency: float = LATENCY,
+        latency: float = LATENCY_S,
         faults: Faults | None = None,
         seed: int = 0,
     ) -> None:

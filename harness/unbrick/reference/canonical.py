@@ -48,12 +48,12 @@ from unbrick.board import BOARD
 from unbrick.errors import ImageError
 from unbrick.flash.cells import RESOLUTIONS, Cells, both
 from unbrick.image.format import inspect
-from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT, USERDATA
+from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT_SIZE, USERDATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEADER = SLOT
+HEADER = SLOT_SIZE
 HEADER_USED = 20
 PLENTY = 12
 IMAGE_MAGIC = 0x96F3B83D
@@ -97,7 +97,7 @@ def _slot(raw: bytes) -> bytes | str:
         return "blank"
     if not raw.strip(b"\0"):
         return "zero"
-    if zlib.crc32(raw[:-4]) == struct.unpack_from("<I", raw, SLOT - 4)[0]:
+    if zlib.crc32(raw[:-4]) == struct.unpack_from("<I", raw, SLOT_SIZE - 4)[0]:
         return raw
     return "torn"
 
@@ -107,10 +107,10 @@ def _half(
     half: bytes, *, newest_only: bool
 ) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...]]:
     """The slots of a half with a valid header, up to the first blank one and what may follow it."""
-    raw = half + b"\xff" * (-len(half) % SLOT)
-    slots = [_slot(raw[at : at + SLOT]) for at in range(HEADER, len(raw), SLOT)]
+    raw = half + b"\xff" * (-len(half) % SLOT_SIZE)
+    slots = [_slot(raw[at : at + SLOT_SIZE]) for at in range(HEADER, len(raw), SLOT_SIZE)]
     used = slots.index("blank") if "blank" in slots else len(slots)
-    free = (BLOCK - HEADER) // SLOT - used
+    free = (BLOCK - HEADER) // SLOT_SIZE - used
     beyond = tuple(slots[used:])
     kept = [slot for slot in slots[:used] if slot != "zero"]
     if newest_only:

@@ -35,7 +35,7 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.calls import Call, LineState
 
-LOOK_INTERVAL = 0.25
+LOOK_INTERVAL_S = 0.25
 """Seconds between two looks for calls and keys."""
 
 
@@ -86,7 +86,7 @@ class SimulatedCenter:
             self._listen(line, now)
             if line.call.ended is not None:
                 del self._lines[line.call.id]
-        return now + LOOK_INTERVAL
+        return now + LOOK_INTERVAL_S
 
     def _listen(self, line: _Line, now: float) -> None:
         end = self._records.terminal_call(line.call.id)

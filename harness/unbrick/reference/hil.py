@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SERIAL = "UB-000001"
 SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
-INTO_ERASE = 0.1  # seconds after the agent's word, when its first erase is under way
+INTO_ERASE_S = 0.1  # after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
 SERVER_DATABASE, CENTER_DATABASE = "server.sqlite", "center.sqlite"
 RELEASES = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
@@ -272,7 +272,7 @@ class HilTest:
         def erases() -> bool:
             if not begun and "agent: rewriting 1 of" in self._console.unread:
                 begun.append(self._engine.now)
-            return bool(begun) and self._engine.now >= begun[0] + INTO_ERASE
+            return bool(begun) and self._engine.now >= begun[0] + INTO_ERASE_S
 
         return erases
 

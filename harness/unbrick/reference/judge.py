@@ -14,7 +14,7 @@ from unbrick.board import MAP
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.reference.canonical import HEADER, is_commanded, valid_header
-from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT, USERDATA
+from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT_SIZE, USERDATA
 from unbrick.server.records.people import AuditAction
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
 
 
-_BLANK = b"\xff" * 2 * SLOT
+_BLANK = b"\xff" * 2 * SLOT_SIZE
 """More than a valid record or header ends with."""
 
 _OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
@@ -220,7 +220,10 @@ def _valid_slots(half: bytes) -> bytes:
     """The slots of a record log's half whose CRC is right, if its header is."""
     if valid_header(half) is None:
         return b""
-    slots = (half[at : at + SLOT].ljust(SLOT, b"\xff") for at in range(HEADER, len(half), SLOT))
+    slots = (
+        half[at : at + SLOT_SIZE].ljust(SLOT_SIZE, b"\xff")
+        for at in range(HEADER, len(half), SLOT_SIZE)
+    )
     return b"".join(
         slot for slot in slots if zlib.crc32(slot[:-4]) == int.from_bytes(slot[-4:], "little")
     )

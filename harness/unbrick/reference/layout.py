@@ -11,5 +11,5 @@ BLOCK = BOARD.nor.block_size
 APPLICATION = BOARD.partition("application")
 JOURNAL = BOARD.partition("journal")
 USERDATA = BOARD.partition("userdata")
-SLOT = 64
+SLOT_SIZE = 64
 """Bytes of a record in journal and user data, and of a log's header."""

@@ -22,7 +22,7 @@ WORST = {
     "delay": 0.5,
 }
 TASKS = ("browser", "media", "maps", "logger")
-BAD_FOR = 400.0  # seconds after which a link is good again, so that all can come to its end
+BAD_LINK_DURATION_S = 400.0  # after which a link is good again, so that all can come to its end
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unbrick.errors import SetupError
-from unbrick.link.simulated import LATENCY
+from unbrick.link.simulated import LATENCY_S
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Scenario:
     echoed: bool = False
     tampered: bool = False
     ends_with: tuple[str, ...] = ()
-    latency: float = LATENCY
+    latency: float = LATENCY_S
 
     @property
     def outcomes(self) -> tuple[str, ...]:

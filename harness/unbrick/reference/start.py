@@ -9,7 +9,7 @@ from unbrick.campaign.target import State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
 from unbrick.image.factory import bench_key, factory_image
-from unbrick.reference.layout import BLOCK, GEOMETRY, JOURNAL, SLOT, USERDATA
+from unbrick.reference.layout import BLOCK, GEOMETRY, JOURNAL, SLOT_SIZE, USERDATA
 from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
 
@@ -65,7 +65,7 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
 def _fill(cells: Cells, half: int, free: int) -> Cells:
     """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
     block = cells.blocks[half // BLOCK]
-    used = len(block) + -len(block) % SLOT
-    newest = cells.read(half + used - SLOT, SLOT)
-    count = (BLOCK - used) // SLOT - free
+    used = len(block) + -len(block) % SLOT_SIZE
+    newest = cells.read(half + used - SLOT_SIZE, SLOT_SIZE)
+    count = (BLOCK - used) // SLOT_SIZE - free
     return cells.with_range(half + used, newest * count)

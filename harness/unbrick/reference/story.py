@@ -21,7 +21,7 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.adversary import Echo, TamperedStore
-from unbrick.reference.links import BAD_FOR
+from unbrick.reference.links import BAD_LINK_DURATION_S
 from unbrick.reference.memory import Store
 from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core.analysis import AtOnce
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from unbrick.server.records.updates import Update
 
 SERIAL = "UB-000001"
-LONGEST = 1500.0  # seconds of virtual time in which everything must have come about
-QUIET = 0.3  # seconds in which a terminal that is done must not touch its NOR
+MAX_SESSION_S = 1500.0  # virtual time in which everything must have come about
+QUIET_S = 0.3  # in which a terminal that is done must not touch its NOR
 
 
-AWAY = 100.0
+LATE_SERVER_AWAY_S = 100.0
 """Seconds that a server stays away that is late: a resident program has long given it up by then.
 """
 
@@ -220,12 +220,12 @@ class Story:
 
         Args:
             when: empty: before what it has to say has left; ``said``: when it has; ``late``: when
-                it has, and it stays away for ``AWAY`` seconds; if somebody stands by with the
-                apparatus, also until an application runs.
+                it has, and it stays away for ``LATE_SERVER_AWAY_S``; if somebody stands by with
+                the apparatus, also until an application runs.
         """
         self.link.server_dies(unsent=not when)
         if when == "late":
-            self.absence.until = self.engine.now + AWAY
+            self.absence.until = self.engine.now + LATE_SERVER_AWAY_S
         else:
             self.server_returns()
 
@@ -270,7 +270,7 @@ class Story:
                 raise Violation("bricked", "the terminal starts again and again")
             return condition()
 
-        if not self.bench.run_until(holds, LONGEST):
+        if not self.bench.run_until(holds, MAX_SESSION_S):
             raise Violation("bricked", what)
 
     def _is_up(self) -> bool:
@@ -356,7 +356,7 @@ class Story:
             if written == before and self._is_up():
                 return
             before = written
-            self.bench.run_for(QUIET)
+            self.bench.run_for(QUIET_S)
         raise Violation("restless", "the terminal writes its NOR without end")
 
     def _written(self) -> object:
@@ -458,14 +458,14 @@ class _Fate:
     def step(self, now: float) -> float | None:
         """Do what is due; returns when to look again."""
         link = self._story.link
-        if now >= BAD_FOR:
+        if now >= BAD_LINK_DURATION_S:
             link.faults = Faults()
         away = any(start <= now < end for start, end in self._away)
         if away and link.server_alive:
             link.server_dies()
         elif not away and not link.server_alive:
             self._story.server_returns()
-        times = [time for pair in self._away for time in pair] + [BAD_FOR]
+        times = [time for pair in self._away for time in pair] + [BAD_LINK_DURATION_S]
         return min((time for time in times if time > now), default=None)
 
 

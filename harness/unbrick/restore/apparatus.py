@@ -31,13 +31,13 @@ ATTEMPTS = 5
 _LONE_PROMPTS = 2  # "C"s without a banner that prove a YMODEM receiver,
 _NOISY_PROMPTS = 5  # and behind other characters.
 _CLEAN = 3  # Blocks that may be sent again before a new transfer takes the line for a bad one.
-_PROBE_AFTER = 3.0  # Silence before asking whether an application listens.
-_PROBE_ANSWER = 2.0
-_VERDICT_TIMEOUT = 30.0  # Checking a signature takes the terminal well under a second.
-_START_TIMEOUT = 90.0  # Erasing and programming the whole partition, and up to three trials.
-_TRIAL_TIME = 10.0  # An application that has run so long passed its trial, even if unsaid.
-_DIGEST_TIMEOUT = 5.0  # Hashing the whole partition takes the terminal about a second.
-_PROMPT_TIMEOUT = 1.0  # The prompt follows at once.
+_PROBE_SILENCE_S = 3.0  # Silence before asking whether an application listens.
+_PROBE_TIMEOUT_S = 2.0
+_VERDICT_TIMEOUT_S = 30.0  # Checking a signature takes the terminal well under a second.
+_START_TIMEOUT_S = 90.0  # Erasing and programming the whole partition, and up to three trials.
+_TRIAL_TIME_S = 10.0  # An application that has run so long passed its trial, even if unsaid.
+_DIGEST_TIMEOUT_S = 5.0  # Hashing the whole partition takes the terminal about a second.
+_PROMPT_TIMEOUT_S = 1.0  # The prompt follows at once.
 _DIGEST_TRIES = 8  # The line may be noisy, and the power may go.
 _WANT = chr(WANT_CRC)
 
@@ -194,7 +194,7 @@ class Apparatus:
         self._ear.text = ""
         self._deadline = None if self._wait is None else now + self._wait
         knocks = self._console or (self._reads_back and self.transfers)
-        self._probe = now + _PROBE_AFTER if knocks else None
+        self._probe = now + _PROBE_SILENCE_S if knocks else None
 
     def _end_transfer(self) -> None:
         if self._sender is not None:
@@ -221,7 +221,7 @@ class Apparatus:
             self._end_transfer()
             self._delivered = True
             self._ear.text = ""
-            self._await(Stage.VERDICT, now + _VERDICT_TIMEOUT)
+            self._await(Stage.VERDICT, now + _VERDICT_TIMEOUT_S)
         else:
             self._retry(troubles.broken_off(sender.error, self._refusal), now)
         return sender.rest
@@ -229,7 +229,7 @@ class Apparatus:
     def _listen(self, received: bytes, now: float) -> None:
         self._heard_since_asked |= bool(received)
         if received and self._probe is not None:
-            self._probe = now + _PROBE_AFTER
+            self._probe = now + _PROBE_SILENCE_S
             if set(received) == {NAK}:
                 # It waits for the next block of a transfer that broke off: let it start over.
                 self._line.write(CANCEL)
@@ -264,12 +264,12 @@ class Apparatus:
         """Take in one line."""
         if self._delivered and (match := words.RUNS.search(line)):
             self.running = match["software"]
-            self._await(Stage.STARTING, now + _TRIAL_TIME)
+            self._await(Stage.STARTING, now + _TRIAL_TIME_S)
         elif self.stage is Stage.SEARCHING:
             self._hear_searching(line, now)
         elif match := words.ACCEPTED.search(line):
             self.accepted = match["version"]
-            self._await(Stage.STARTING, now + _START_TIMEOUT)
+            self._await(Stage.STARTING, now + _START_TIMEOUT_S)
         elif match := words.REFUSED.search(line):
             self._refused(match["reason"], now)
         elif match := words.REASON.search(line):
@@ -293,7 +293,7 @@ class Apparatus:
             self._succeed(now)
         elif self.running and words.FROM_BOOT.search(line):
             self.running = ""  # Its trial failed; boot may try again.
-            self._await(Stage.STARTING, now + _START_TIMEOUT)
+            self._await(Stage.STARTING, now + _START_TIMEOUT_S)
 
     def _hear_reading(self, line: str, now: float) -> None:
         if match := words.DIGEST.search(line):
@@ -357,7 +357,7 @@ class Apparatus:
     def _expire(self, now: float) -> None:
         if self._probe is not None and now >= self._probe:
             self._line.write(b"\r")
-            self._probe = now + _PROBE_ANSWER
+            self._probe = now + _PROBE_TIMEOUT_S
         if self._deadline is None or now < self._deadline or self.finished:
             return
         if self.stage is Stage.SEARCHING:
@@ -369,7 +369,7 @@ class Apparatus:
         elif self.running:
             self._succeed(now)
         else:
-            self._retry(troubles.not_started(self.accepted, _START_TIMEOUT), now)
+            self._retry(troubles.not_started(self.accepted, _START_TIMEOUT_S), now)
 
     def _await(self, stage: Stage, deadline: float | None) -> None:
         self.stage = stage
@@ -396,7 +396,7 @@ class Apparatus:
         if self._asked < _DIGEST_TRIES:
             self._asked += 1
             self._heard_since_asked = False
-            self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT)
+            self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT_S)
             self._line.write(words.READ_BACK)
         elif not self.transfers:
             self._fail(troubles.runs_fine())
@@ -417,7 +417,7 @@ class Apparatus:
     def _compare(self, digest: str, size: int, now: float) -> None:
         if (digest, size) == (hashlib.sha256(self._image).hexdigest(), len(self._image)):
             self.digest = digest
-            self._deadline = now + _PROMPT_TIMEOUT  # The console is left as it was found.
+            self._deadline = now + _PROMPT_TIMEOUT_S  # The console is left as it was found.
         else:  # Noise can make right wrong, but neither wrong right nor twice the same.
             if digest == self._other_digest:
                 self._asked = _DIGEST_TRIES

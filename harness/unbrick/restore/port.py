@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_LONGEST_WAIT = 0.5  # Seconds without a look at the clock and whether to stop.
-_REOPEN_EVERY = 0.5  # Seconds between two tries to open a port that is gone.
+_MAX_WAIT_S = 0.5  # Without a look at the clock and whether to stop.
+_REOPEN_INTERVAL_S = 0.5  # Between two tries to open a port that is gone.
 _MOST_RETURNS = 20  # Times that a port may come back.
-_END = 30.0  # Seconds in which a thread ends that was told to: writing to a port may take 10.
+_END_TIMEOUT_S = 30.0  # A thread that was told to has ended by then: writing to a port may take 10.
 
 
 class PortOutcome(enum.Enum):
@@ -199,8 +199,8 @@ class Restoration:
             if self._progress is not None:
                 self._progress(apparatus)
             if not apparatus.finished:
-                left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-                line.wait(min(max(left, 0.0), _LONGEST_WAIT))
+                left = _MAX_WAIT_S if deadline is None else deadline - time.monotonic()
+                line.wait(min(max(left, 0.0), _MAX_WAIT_S))
 
     def _reopen(self, error: PortError, stop: threading.Event) -> SerialLine:
         """Wait for a port that is gone.
@@ -212,7 +212,7 @@ class Restoration:
             self._line.close()
             self._line = None
         deadline = time.monotonic() + self.options.wait
-        while not stop.wait(_REOPEN_EVERY):
+        while not stop.wait(_REOPEN_INTERVAL_S):
             with contextlib.suppress(PortError):
                 self._line = SerialLine(self.port, self.options.baud)
                 return self._line
@@ -263,7 +263,7 @@ class Fleet:
         """End these, and wait until they have."""
         for restoration in restorations:
             self._stops[restoration.port].set()
-        deadline = time.monotonic() + _END
+        deadline = time.monotonic() + _END_TIMEOUT_S
         for restoration in restorations:
             self._threads[restoration.port].join(max(deadline - time.monotonic(), 0.0))
 

@@ -34,7 +34,7 @@ FAILED_TRIAL = re.compile(r"failed its trial")
 FINAL = re.compile(r"signature|other hardware|security counter|too large|journal")
 """Refusals that a second transfer does not change: the rest may be the noise of the line."""
 
-_GARBAGE = 0.3  # Share of bytes that are no text from which on nothing else is believed.
+_GARBAGE_SHARE = 0.3  # Share of bytes that are no text from which on nothing else is believed.
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Ear:
                 hint="check that the terminal has power and that this is the port of its wire, "
                 "with ground, RX and TX connected; power-cycle the terminal while this waits",
             )
-        if self._strange > _GARBAGE * self._heard:
+        if self._strange > _GARBAGE_SHARE * self._heard:
             return RestoreError(
                 f"only garbage comes over the wire: {self._strange} of {self._heard} bytes are "
                 "no text",

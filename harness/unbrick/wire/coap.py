@@ -18,11 +18,11 @@ from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError
 
-ACK_TIMEOUT = 2.0
+ACK_TIMEOUT_S = 2.0
 ACK_RANDOM_FACTOR = 1.5
 MAX_RETRANSMIT = 4
-EXCHANGE_LIFETIME = 247.0
-SEPARATE_TIMEOUT = 100.0
+EXCHANGE_LIFETIME_S = 247.0
+SEPARATE_TIMEOUT_S = 100.0
 """How long a response may take after an empty acknowledgement (MAX_LATENCY of RFC 7252 §4.8.2)."""
 
 MAX_REMEMBERED = 64
@@ -316,7 +316,7 @@ class CoapEndpoint:
         self._remembered.pop(request.mid, None)
         if request.code == aiocoap.GET or not response.code.is_successful():
             return  # It may be asked twice (§4.5), and whoever sends junk fills no memory.
-        self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME)
+        self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME_S)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
@@ -347,7 +347,7 @@ class CoapEndpoint:
         exchange = self._exchange
         if exchange is not None and mid == exchange.mid and not exchange.acknowledged:
             exchange.acknowledged = True
-            exchange.due = now + SEPARATE_TIMEOUT
+            exchange.due = now + SEPARATE_TIMEOUT_S
 
     def _end(self, response: aiocoap.Message | None, now: float) -> None:
         if self._exchange is not None:
@@ -362,6 +362,6 @@ class CoapEndpoint:
         self._token = (self._token + 1) & 0xFFFF
         token, mid = self._token.to_bytes(2, "big"), self._next_mid()
         datagram = _fill(message, aiocoap.CON, mid, token).encode()
-        timeout = ACK_TIMEOUT * self._rng.uniform(1.0, ACK_RANDOM_FACTOR)
+        timeout = ACK_TIMEOUT_S * self._rng.uniform(1.0, ACK_RANDOM_FACTOR)
         self._exchange = _Exchange(ticket, mid, token, datagram, timeout, now + timeout)
         self._datagrams.append(datagram)

@@ -21,11 +21,11 @@ from unbrick.wire.messages import (
     read_update,
 )
 
-PIECE = 768
+PIECE_SIZE = 768
 """A backup travels in pieces of so many bytes; the last one may be shorter."""
 
-MAX_BACKUP = 24 * 1024
-MAX_WRITE = 896
+MAX_BACKUP_SIZE = 24 * 1024
+MAX_WRITE_SIZE = 896
 SIGNATURE_SIZE = 64
 _SUM_SIZE = 8
 
@@ -49,9 +49,9 @@ class BackupRequest:
             LinkError: it asks for no piece of a backup.
         """
         values = Map(payload)
-        offset = values.uint(2, MAX_BACKUP)
-        if offset % PIECE:
-            raise LinkError(f"key 2 must be a multiple of {PIECE}")
+        offset = values.uint(2, MAX_BACKUP_SIZE)
+        if offset % PIECE_SIZE:
+            raise LinkError(f"key 2 must be a multiple of {PIECE_SIZE}")
         return cls(read_update(values, 1), offset)
 
 
@@ -83,8 +83,8 @@ class BackupPiece:
         result = read_result(values, 1)
         if result is not Result.SUCCESS:
             return cls(result)
-        size = values.uint(2, MAX_BACKUP)
-        return cls(result, size, values.digest(3), values.data(4, 1, min(PIECE, size)))
+        size = values.uint(2, MAX_BACKUP_SIZE)
+        return cls(result, size, values.digest(3), values.data(4, 1, min(PIECE_SIZE, size)))
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class RestorePiece:
             LinkError: it is no piece of a backup.
         """
         values = Map(payload)
-        size, offset = values.uint(2, MAX_BACKUP), values.uint(4, MAX_BACKUP)
-        data = values.data(5, 1, PIECE)
-        if offset % PIECE or len(data) != min(PIECE, size - offset):
+        size, offset = values.uint(2, MAX_BACKUP_SIZE), values.uint(4, MAX_BACKUP_SIZE)
+        data = values.data(5, 1, PIECE_SIZE)
+        if offset % PIECE_SIZE or len(data) != min(PIECE_SIZE, size - offset):
             raise LinkError("the piece is not one that its place and size make")
         return cls(read_update(values, 1), size, values.digest(3), offset, data)
 
@@ -140,7 +140,7 @@ class RestoreAnswer:
         """
         values = Map(payload)
         result = read_result(values, 1)
-        return cls(result, values.uint(2, MAX_BACKUP) if result is Result.SUCCESS else 0)
+        return cls(result, values.uint(2, MAX_BACKUP_SIZE) if result is Result.SUCCESS else 0)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def decode_command(path: str, payload: bytes) -> Command:
     if path == Erase.path:
         return Erase(*head, values.uint(4), values.uint(5))
     if path == Write.path:
-        data = values.data(5, 1, MAX_WRITE)
+        data = values.data(5, 1, MAX_WRITE_SIZE)
         if values.data(6, _SUM_SIZE, _SUM_SIZE) != hashlib.sha256(data).digest()[:_SUM_SIZE]:
             raise LinkError("the data is not what its digest says")
         return Write(*head, values.uint(4), data)

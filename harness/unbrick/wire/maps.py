@@ -12,7 +12,7 @@ import cbor2
 
 from unbrick.errors import LinkError
 
-MAX_PAYLOAD = 1024
+MAX_PAYLOAD_SIZE = 1024
 DIGEST_SIZE = 32
 
 _MAX_UINT = 0xFFFF_FFFF
@@ -58,8 +58,10 @@ class Map:
     """
 
     def __init__(self, payload: bytes) -> None:
-        if len(payload) > MAX_PAYLOAD:
-            raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
+        if len(payload) > MAX_PAYLOAD_SIZE:
+            raise LinkError(
+                f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD_SIZE} are taken"
+            )
         if not payload or payload[0] >> 5 != 5:
             raise LinkError("payload is no CBOR map")
         if _skip(payload, 0, 0) != len(payload):
@@ -116,6 +118,6 @@ def encode_map(*values: int | str | bytes) -> bytes:
         LinkError: it does not fit.
     """
     payload = cbor2.dumps(dict(enumerate(values, start=1)))
-    if len(payload) > MAX_PAYLOAD:
-        raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} are taken")
+    if len(payload) > MAX_PAYLOAD_SIZE:
+        raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD_SIZE} are taken")
     return bytes(payload)

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from unbrick.errors import LinkError
 
-MAX_FRAME = 1280
+MAX_FRAME_SIZE = 1280
 """The longest frame: type byte, contents and FCS, before escaping."""
 
 END = 0xC0
@@ -54,7 +54,7 @@ def encode(message: bytes) -> bytes:
     """The bytes on the link that carry one CoAP message.
 
     Raises:
-        LinkError: the frame would be longer than ``MAX_FRAME``.
+        LinkError: the frame would be longer than ``MAX_FRAME_SIZE``.
     """
     body = bytes((FrameType.COAP,)) + message
     return _enclose(body + fcs16(body).to_bytes(2, "little"))
@@ -64,16 +64,16 @@ def encode_diagnostic(text: str) -> bytes:
     """The bytes on the link that carry a line of text.
 
     Raises:
-        LinkError: the frame would be longer than ``MAX_FRAME``.
+        LinkError: the frame would be longer than ``MAX_FRAME_SIZE``.
     """
     return _enclose(bytes((FrameType.DIAGNOSTIC,)) + text.encode())
 
 
 def _enclose(body: bytes) -> bytes:
-    if len(body) > MAX_FRAME:
+    if len(body) > MAX_FRAME_SIZE:
         raise LinkError(
             f"a frame of {len(body)} bytes does not fit the link",
-            hint=f"send at most {MAX_FRAME} bytes in a frame",
+            hint=f"send at most {MAX_FRAME_SIZE} bytes in a frame",
         )
     escaped = body.replace(b"\xdb", _ESCAPED_ESC).replace(b"\xc0", _ESCAPED_END)
     return b"\xc0" + escaped + b"\xc0"
@@ -105,7 +105,7 @@ class Decoder:
 
     def _hold(self, part: bytes) -> None:
         # Escaping at most doubles a frame.
-        if len(self._held) + len(part) > 2 * MAX_FRAME:
+        if len(self._held) + len(part) > 2 * MAX_FRAME_SIZE:
             self._overlong = True
             self._held.clear()
         elif not self._overlong:
@@ -127,7 +127,7 @@ def _parse(raw: bytes) -> Frame | None:
     if raw.count(ESC) != raw.count(_ESCAPED_END) + raw.count(_ESCAPED_ESC):
         return None  # An ESC that escapes nothing.
     body = raw.replace(_ESCAPED_END, b"\xc0").replace(_ESCAPED_ESC, b"\xdb")
-    if len(body) > MAX_FRAME:
+    if len(body) > MAX_FRAME_SIZE:
         return None
     if body[0] == FrameType.DIAGNOSTIC:
         return Frame(FrameType.DIAGNOSTIC, body[1:])

@@ -24,12 +24,12 @@ WANT_CRC = 0x43  # "C"
 CANCEL = bytes([CAN] * 8 + [BACKSPACE] * 8)
 """Makes a receiver give up; the backspaces wipe it from a shell's line."""
 
-SHORT_BLOCK = 128
-LONG_BLOCK = 1024
+SHORT_BLOCK_SIZE = 128
+LONG_BLOCK_SIZE = 1024
 
-_ACK_TIMEOUT = 12.0  # More than the 10 s after which receivers ask again: two voices would clash.
-_PROMPT_TIMEOUT = 3.0  # The "C" that must follow an ACK may be lost; then it is taken as said.
-_REPEAT_GUARD = 0.5  # A "C" so soon after sending was under way already.
+_ACK_TIMEOUT_S = 12.0  # More than the 10 s after which receivers ask again: two voices would clash.
+_PROMPT_TIMEOUT_S = 3.0  # The "C" that must follow an ACK may be lost; then it is taken as said.
+_REPEAT_GUARD_S = 0.5  # A "C" so soon after sending was under way already.
 _RETRIES = 10
 _NOISE_TRIES = 2  # A block that was sent again so often makes the following ones short.
 _END_RETRIES = 3
@@ -169,10 +169,10 @@ class Sender:
             return self._send(Phase.HEADER, self._header, now)
         if self.phase in {Phase.BODY, Phase.BATCH}:
             return self._go_on(now)
-        if now - self._sent_at < _REPEAT_GUARD:
+        if now - self._sent_at < _REPEAT_GUARD_S:
             return b""
         if self.phase is Phase.EOT:  # The ACK of EOT was lost.
-            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK)), now)
+            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
         if self.phase is Phase.DATA and self._number > 1:
             self._prompts += 1
             if self._prompts >= _STRANGE_PROMPTS:
@@ -187,7 +187,7 @@ class Sender:
         if self.phase is Phase.BODY:
             return self._send_data(now)
         if self.phase is Phase.BATCH:
-            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK)), now)
+            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
         return b""
 
     def _expire(self, now: float) -> bytes:
@@ -203,7 +203,7 @@ class Sender:
         if self._next >= len(self._data):
             return self._send(Phase.EOT, bytes([EOT]), now)
         left = len(self._data) - self._next
-        size = SHORT_BLOCK if self._short or left <= SHORT_BLOCK else LONG_BLOCK
+        size = SHORT_BLOCK_SIZE if self._short or left <= SHORT_BLOCK_SIZE else LONG_BLOCK_SIZE
         chunk = self._data[self._next : self._next + size]
         self._next += size
         self._number += 1
@@ -215,7 +215,7 @@ class Sender:
         self._last = what
         self._tries = 0
         self._sent_at = now
-        self.deadline = now + _ACK_TIMEOUT
+        self.deadline = now + _ACK_TIMEOUT_S
         return what
 
     def _again(self, now: float) -> bytes:
@@ -230,12 +230,12 @@ class Sender:
             )
         self.repeats += self.phase in {Phase.HEADER, Phase.DATA}
         self._sent_at = now
-        self.deadline = now + _ACK_TIMEOUT
+        self.deadline = now + _ACK_TIMEOUT_S
         return self._last
 
     def _await(self, phase: Phase, now: float) -> None:
         self.phase = phase
-        self.deadline = now + _PROMPT_TIMEOUT
+        self.deadline = now + _PROMPT_TIMEOUT_S
 
     def _finish(self) -> None:
         self.phase = Phase.DONE
@@ -256,12 +256,12 @@ def _header(name: str, size: int) -> bytes:
     """Block 0: name and size of the file."""
     clean = "".join(c if c.isascii() and c.isprintable() else "_" for c in name)[:64] or "image"
     content = clean.encode() + b"\0" + str(size).encode() + b"\0"
-    return _block(0, content.ljust(SHORT_BLOCK, b"\0"))
+    return _block(0, content.ljust(SHORT_BLOCK_SIZE, b"\0"))
 
 
 def _block(number: int, content: bytes) -> bytes:
     """One block: SOH or STX, its number, the complement, content, CRC-16 (high byte first)."""
     number &= 0xFF
-    start = SOH if len(content) == SHORT_BLOCK else STX
+    start = SOH if len(content) == SHORT_BLOCK_SIZE else STX
     crc = binascii.crc_hqx(content, 0)
     return bytes([start, number, number ^ 0xFF]) + content + crc.to_bytes(2, "big")

@@ -34,7 +34,7 @@ from unbrick.center.calls.menu import (
 MAX_KEYS = 100
 """Keys after which a call is ended, whatever they are."""
 
-MOMENT = 5.0
+MOMENT_S = 5.0
 """Seconds that the server may take before the caller hears that it takes a moment."""
 
 
@@ -231,7 +231,7 @@ class CallMachine:
 
     def _ask(self) -> list[Action]:
         self.state = State.ASKING
-        return [AskSituation(), self._set_timer(MOMENT)]
+        return [AskSituation(), self._set_timer(MOMENT_S)]
 
     def _told(self, situation: Situation) -> list[Action]:
         self._situation = situation
@@ -268,7 +268,7 @@ class CallMachine:
             return self._say_menu()
         if does == UPGRADE:
             self.state = State.STARTING
-            return [StartUpgrade(self._situation.new), self._set_timer(MOMENT)]
+            return [StartUpgrade(self._situation.new), self._set_timer(MOMENT_S)]
         return self._enter(does)
 
     def _strike(self, phrase: str, **more: str) -> list[Action]:

@@ -15,7 +15,7 @@ from unbrick.center.offer import situation
 from unbrick.errors import UnbrickError
 from unbrick.server.records.contract import Records
 
-INTERVAL = 10.0
+LOOK_INTERVAL_S = 10.0
 """Seconds between two looks at what is ready for whom."""
 
 AT_ONCE = 50
@@ -82,4 +82,4 @@ class Notifier:
                 await self.look()
             except (UnbrickError, SQLAlchemyError) as error:
                 _LOG.warning("users are not told of upgrades: %s", error)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(LOOK_INTERVAL_S)

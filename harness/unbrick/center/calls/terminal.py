@@ -23,13 +23,13 @@ from unbrick.server.records.calls import LineState
 from unbrick.server.records.contract import Records
 from unbrick.wire.messages import MAX_TEXT
 
-LOOK_INTERVAL = 0.25
+LOOK_INTERVAL_S = 0.25
 """Seconds between two looks for calls and keys."""
 
-SIGN_INTERVAL = 3.0
+SIGN_INTERVAL_S = 3.0
 """Seconds between two signs of life to the server, which takes no calls without them."""
 
-SILENCE = 30.0
+SERVER_SILENCE_S = 30.0
 """Seconds that the server may be away before a call is given up."""
 
 _LOG = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Lines:
                     self.look()
                 except (UnbrickError, SQLAlchemyError) as error:
                     _LOG.warning("calls of terminals are not looked at: %s", error)
-                await asyncio.sleep(LOOK_INTERVAL)
+                await asyncio.sleep(LOOK_INTERVAL_S)
         finally:
             signs.cancel()
             await asyncio.gather(signs, return_exceptions=True)
@@ -144,7 +144,7 @@ class Lines:
     async def _signs(self) -> None:
         while True:
             await self._sign(begins=False)
-            await asyncio.sleep(SIGN_INTERVAL)
+            await asyncio.sleep(SIGN_INTERVAL_S)
 
     async def _sign(self, *, begins: bool) -> bool:
         """A sign of life; gives whether the server has heard it."""
@@ -208,7 +208,7 @@ class Lines:
                 try:
                     await run_in_threadpool(self._server.say, call_id, line.said, text, last=last)
                 except SilentError:
-                    if loop.time() - heard_of > SILENCE:
+                    if loop.time() - heard_of > SERVER_SILENCE_S:
                         line.dead = True
                         return
                     await asyncio.sleep(1.0)

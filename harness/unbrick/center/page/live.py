@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-KEEP_ALIVE = 15.0
+KEEP_ALIVE_INTERVAL_S = 15.0
 """Seconds after which a silent stream says that it is still there."""
 
 MOST = 200
@@ -64,7 +64,7 @@ async def stream(hub: Hub, topic: str, alive: Callable[[], bool]) -> AsyncIterat
         yield b"retry: 2000\n\n" + CHANGE
         while True:
             try:
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE)
+                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_INTERVAL_S)
             except asyncio.TimeoutError:
                 words = b":\n\n"
             else:

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from unbrick.center.operators.records import Operator
 
 COOKIE = "__Host-unbrick-center"
-LIFETIME = 10 * 3600
+SIGN_IN_LIFETIME_S = 10 * 3600
 """Seconds that a sign-in lasts at most."""
 
-IDLE = 3600
+SIGN_IN_IDLE_S = 3600
 """Seconds after which a sign-in ends that nothing was done in."""
 
 SIGN_INS = 1000
@@ -74,7 +74,7 @@ class SignIns:
         sign_in = self._sign_ins.get(number)
         if sign_in is None:
             return None
-        if now - sign_in.began >= LIFETIME or now - sign_in.used >= IDLE:
+        if now - sign_in.began >= SIGN_IN_LIFETIME_S or now - sign_in.used >= SIGN_IN_IDLE_S:
             del self._sign_ins[number]
             return None
         if use:
@@ -107,7 +107,7 @@ class Tokens:
     def fits(self, token: str, number: str) -> bool:
         """Whether a token was made for that sign-in, and not too long ago."""
         try:
-            inside = self._serializer.loads(token, max_age=LIFETIME)
+            inside = self._serializer.loads(token, max_age=SIGN_IN_LIFETIME_S)
         except BadData:
             return False
         return isinstance(inside, str) and secrets.compare_digest(inside, number)

@@ -32,12 +32,12 @@ from unbrick.center.operators.accounts import Permission, may
 from unbrick.center.operators.records import Deed, Operator
 from unbrick.center.page import views
 from unbrick.center.page.live import stream
-from unbrick.center.page.security import COOKIE, LIFETIME, SafeHeaders, from_elsewhere
+from unbrick.center.page.security import COOKIE, SIGN_IN_LIFETIME_S, SafeHeaders, from_elsewhere
 from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import CALLER
 
 MAX_FORM, MAX_FIELDS = 8 * 1024, 16
-PATIENCE = 3.0
+KEY_ANSWER_TIMEOUT_S = 3.0
 """Seconds that the answer to a key waits for the server."""
 
 _HERE = Path(__file__).parent
@@ -227,7 +227,7 @@ class Pages:
         serial = _serial(request)
         call = self._center.calls.begin(serial, operator.name)
         self._center.note(operator, Deed.CALLED, serial, f"call {call.id}")
-        await self._center.calls.settled(call.id, PATIENCE)
+        await self._center.calls.settled(call.id, KEY_ANSWER_TIMEOUT_S)
         return RedirectResponse(f"/calls/{call.id}", 303)
 
     async def key(self, request: Request, _operator: Operator) -> Response:
@@ -235,7 +235,7 @@ class Pages:
         call_id = request.path_params["call_id"]
         form = await self._form(request)
         self._center.calls.press(self._clerks(call_id), form.get("key", ""))
-        await self._center.calls.settled(call_id, PATIENCE)
+        await self._center.calls.settled(call_id, KEY_ANSWER_TIMEOUT_S)
         return RedirectResponse(f"/calls/{call_id}", 303)
 
     async def hang_up(self, request: Request, _operator: Operator) -> Response:
@@ -449,7 +449,7 @@ def make_app(center: Center) -> Starlette:
                 SessionMiddleware,
                 secret_key=center.key,
                 session_cookie=COOKIE,
-                max_age=LIFETIME,
+                max_age=SIGN_IN_LIFETIME_S,
                 same_site="strict",
                 https_only=True,
             ),

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-LONGEST = 0x2000  # bytes of a packet
+MAX_PACKET_SIZE = 0x2000
 MOST_BREAKPOINTS = 64
-IDLE = 0.02  # seconds
+IDLE_S = 0.02
 SHOWN = 10
 """Operations of the flash that ``monitor ops`` tells one by one."""
 REGISTERS = CPSR + 1
@@ -91,8 +91,8 @@ class Connection:
             OSError: the debugger is gone.
         """
         data = text.encode()
-        for at in range(0, len(data), LONGEST // 4):
-            self.send(b"O" + data[at : at + LONGEST // 4].hex().encode())
+        for at in range(0, len(data), MAX_PACKET_SIZE // 4):
+            self.send(b"O" + data[at : at + MAX_PACKET_SIZE // 4].hex().encode())
 
     def interrupted(self) -> bool:
         """Whether Ctrl-C has come, without waiting; it is taken. Packets stay.
@@ -132,13 +132,13 @@ class Connection:
             self._receive()
 
     def _receive(self) -> None:
-        while self._idle and not select.select([self._peer], [], [], IDLE)[0]:
+        while self._idle and not select.select([self._peer], [], [], IDLE_S)[0]:
             self._idle()
         data = self._peer.recv(4096)
         if not data:
             raise ConnectionError("the debugger has closed the connection")
         self._waiting += data
-        if len(self._waiting) > 2 * LONGEST:
+        if len(self._waiting) > 2 * MAX_PACKET_SIZE:
             raise ConnectionError("the debugger has sent a packet that is too long")
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class DebuggedEngine(InProcessEngine):
         if text.startswith("qSupported"):
             return (
                 b"PacketSize=%x;qXfer:features:read+;qXfer:memory-map:read+;vContSupported+"
-                % LONGEST
+                % MAX_PACKET_SIZE
             )
         if text.startswith("qXfer:"):
             return _transfer(text)
@@ -346,12 +346,14 @@ class DebuggedEngine(InProcessEngine):
 
     def _read(self, text: str) -> bytes:
         address, length = text.split(",")
-        return self.read_memory(_number(address), _number(length, LONGEST // 2)).hex().encode()
+        return (
+            self.read_memory(_number(address), _number(length, MAX_PACKET_SIZE // 2)).hex().encode()
+        )
 
     def _write(self, text: str) -> bytes:
         where, _, data = text.partition(":")
         address, length = where.split(",")
-        self.write_sram(_number(address), _bytes(data, _number(length, LONGEST // 2)))
+        self.write_sram(_number(address), _bytes(data, _number(length, MAX_PACKET_SIZE // 2)))
         return b"OK"
 
     def _breakpoint(self, text: str, *, wanted: bool) -> bytes:
@@ -387,7 +389,7 @@ def _transfer(text: str) -> bytes:
     if document is None:
         return b""
     first, length = (_number(part) for part in where.split(","))
-    part = document[first : first + min(length, LONGEST // 2)]
+    part = document[first : first + min(length, MAX_PACKET_SIZE // 2)]
     return (b"m" if first + len(part) < len(document) else b"l") + part
 
 

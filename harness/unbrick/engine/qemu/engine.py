@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 PROGRAM = "qemu-system-arm"
 PROGRAM_VARIABLE = "QEMU_SYSTEM_ARM"
 
-WAITING_LIMIT = 1 << 20  # bytes that wait for a terminal that does not read; more are lost
-LOG_LINE_LIMIT = 4096  # bytes
+MAX_WAITING_BYTES = 1 << 20  # wait for a terminal that does not read; more are lost
+MAX_LOG_LINE_SIZE = 4096
 LOG_KEPT = 64  # lines, and as many faults
 
 
@@ -248,9 +248,9 @@ class _Log:
             except BlockingIOError:
                 return True
             *lines, rest = (self._rest + data).split(b"\n")
-            self._rest = rest[:LOG_LINE_LIMIT]
+            self._rest = rest[:MAX_LOG_LINE_SIZE]
             for line in lines:
-                self._take(line[:LOG_LINE_LIMIT].decode("utf-8", "replace").strip())
+                self._take(line[:MAX_LOG_LINE_SIZE].decode("utf-8", "replace").strip())
             if not data:
                 return False
         return True
@@ -305,7 +305,7 @@ class _Line:
     def write(self, data: bytes) -> None:
         """Send ``data``; it arrives as fast as the firmware takes it, with none lost."""
         if self._socket is not None:
-            self._waiting += data[: WAITING_LIMIT - len(self._waiting)]
+            self._waiting += data[: MAX_WAITING_BYTES - len(self._waiting)]
             self.pump()
 
     def read(self) -> bytes:

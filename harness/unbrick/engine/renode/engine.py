@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-WAITING_LIMIT = 1 << 20  # bytes that wait for the terminal; more are lost
+MAX_WAITING_BYTES = 1 << 20  # wait for the terminal; more are lost
 NEVER = (1 << 64) - 1
-LONGEST = 1_000_000_000  # nanoseconds that a request may last
+MAX_REQUEST_NS = 1_000_000_000  # that a request may last
 _STATE = struct.Struct("<QQII?")
 _OPERATION = struct.Struct("<BBIIQQI")
 _KINDS = {1: "word", 2: "buffer", 3: "erase"}
@@ -41,7 +41,7 @@ class _Line:
     def write(self, data: bytes) -> None:
         """Send ``data``; bytes arrive one after the other at the line's rate."""
         if self.powered:
-            self.waiting += data[: WAITING_LIMIT - len(self.waiting)]
+            self.waiting += data[: MAX_WAITING_BYTES - len(self.waiting)]
 
     def read(self) -> bytes:
         """What the terminal has sent since the last call."""
@@ -169,7 +169,7 @@ class RenodeEngine(Engine):
         while left > 0 and not said and not self._cut_reached:
             before = self._nanoseconds
             try:
-                said = self._run(min(left, LONGEST))
+                said = self._run(min(left, MAX_REQUEST_NS))
             except EngineError:
                 self._set_power(on=False)
                 raise

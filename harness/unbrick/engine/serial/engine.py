@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from unbrick.engine.base import FirmwareFault
     from unbrick.engine.serial.board_file import BoardFile
 
-POLL = 0.002  # seconds between two looks at the lines
-SILENCE = 0.05  # seconds without a byte after which nothing more is under way
-SILENCE_LIMIT = 1.0  # seconds after which a line without power that is not silent is noise
-KEPT = 1 << 20  # bytes that wait to be read; older ones are lost
-NOR_TIMEOUT = 1800.0  # seconds for a command that writes or reads the whole NOR
+POLL_INTERVAL_S = 0.002  # between two looks at the lines
+SILENCE_S = 0.05  # without a byte after which nothing more is under way
+NOISE_TIMEOUT_S = 1.0  # after which a line without power that is not silent is noise
+MAX_WAITING_BYTES = 1 << 20  # wait to be read; older ones are lost
+NOR_TIMEOUT_S = 1800.0  # for a command that writes or reads the whole NOR
 
-_READ_LIMIT = 4096
-_WRITE_TIMEOUT = 10.0  # seconds: 40 times what the buffers of a port take to empty
+_READ_SIZE = 4096
+_WRITE_TIMEOUT_S = 10.0  # 40 times what the buffers of a port take to empty
 _SHARED = "socket://", "rfc2217://", "tcp:", "loop://"
 
 
@@ -55,7 +55,7 @@ class SerialLine:
         exclusive = None if port.startswith(_SHARED) else True
         try:
             self._port = serial.serial_for_url(
-                url, baudrate=baud, timeout=0, write_timeout=_WRITE_TIMEOUT, exclusive=exclusive
+                url, baudrate=baud, timeout=0, write_timeout=_WRITE_TIMEOUT_S, exclusive=exclusive
             )
         except (serial.SerialException, OSError, ValueError) as error:
             raise PortError(
@@ -71,7 +71,7 @@ class SerialLine:
         Raises:
             PortError: the port is gone.
         """
-        return self._take(0.0, _READ_LIMIT)
+        return self._take(0.0, _READ_SIZE)
 
     def write(self, data: bytes) -> None:
         """Send ``data``.
@@ -141,21 +141,21 @@ class _BoardLine:
     def fetch(self) -> bool:
         """Take what has arrived; returns whether that was anything."""
         data = self.port.read()
-        self._heard = (self._heard + data)[-KEPT:]
+        self._heard = (self._heard + data)[-MAX_WAITING_BYTES:]
         return bool(data)
 
     def fetch_until_silent(self) -> None:
         """Take what is still under way although the power is gone."""
-        limit = time.monotonic() + SILENCE_LIMIT
+        limit = time.monotonic() + NOISE_TIMEOUT_S
         quiet_since = time.monotonic()
-        while quiet_since + SILENCE > time.monotonic() < limit:
+        while quiet_since + SILENCE_S > time.monotonic() < limit:
             if self.fetch():
                 quiet_since = time.monotonic()
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL_S)
 
     def discard(self) -> None:
         """Drop what came while there was no power: it is noise."""
-        limit = time.monotonic() + SILENCE_LIMIT
+        limit = time.monotonic() + NOISE_TIMEOUT_S
         while self.port.read() and time.monotonic() < limit:
             pass
 
@@ -230,7 +230,7 @@ class SerialEngine(Engine):
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            time.sleep(min(left, POLL))
+            time.sleep(min(left, POLL_INTERVAL_S))
 
     def read_nor(self) -> bytes:
         """The NOR, through the board file's command.
@@ -288,7 +288,7 @@ class SerialEngine(Engine):
 
     def _run(self, command: Sequence[str], file: Path) -> None:
         words = [word.replace(PLACEHOLDER, str(file)) for word in command]
-        run_command(words, self._board.folder, NOR_TIMEOUT)
+        run_command(words, self._board.folder, NOR_TIMEOUT_S)
 
     def close(self) -> None:
         try:

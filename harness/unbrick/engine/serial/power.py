@@ -14,7 +14,7 @@ from unbrick.errors import EngineError, MissingToolError, PortError, SetupError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMAND_TIMEOUT = 60.0  # seconds for a command that switches the power
+COMMAND_TIMEOUT_S = 60.0  # for a command that switches the power
 RELAY_BAUD = 9600
 RELAY_CHANNELS = 8
 
@@ -81,11 +81,11 @@ class CommandPower:
 
     def on(self) -> None:
         """Give power."""
-        run_command(self._on, self._folder, COMMAND_TIMEOUT)
+        run_command(self._on, self._folder, COMMAND_TIMEOUT_S)
 
     def off(self) -> None:
         """Cut the power."""
-        run_command(self._off, self._folder, COMMAND_TIMEOUT)
+        run_command(self._off, self._folder, COMMAND_TIMEOUT_S)
 
 
 class RelayPower:

@@ -22,7 +22,7 @@ from unbrick.server.records.sessions import (
 )
 from unbrick.server.records.updates import Update
 from unbrick.wire.commands import (
-    PIECE,
+    PIECE_SIZE,
     BackupPiece,
     BackupRequest,
     RestoreAnswer,
@@ -106,7 +106,7 @@ class Keeper(Sessions):
         if request.offset == 0:
             gathered = _Gathered(piece.size, piece.checksum, b"", gathered.misses)
         belongs = (piece.size, piece.checksum) == (gathered.size, gathered.checksum)
-        due = min(PIECE, gathered.size - len(gathered.data))
+        due = min(PIECE_SIZE, gathered.size - len(gathered.data))
         if not belongs or request.offset != len(gathered.data) or len(piece.data) != due:
             return self._gather_again(session, gathered)
         gathered.data += piece.data
@@ -143,7 +143,7 @@ class Keeper(Sessions):
             given = _Given(self._records.read_backup(backup.id, why), backup.checksum)
             self._given[session.id] = given
         self._sent(step, now)
-        piece = given.data[given.offset : given.offset + PIECE]
+        piece = given.data[given.offset : given.offset + PIECE_SIZE]
         return RestorePiece(update.id, len(given.data), given.checksum, given.offset, piece)
 
     def _gave_back(
@@ -171,7 +171,7 @@ class Keeper(Sessions):
             self._delete_backup(session, "the terminal has confirmed that it has it", now)
             self._close(session, now)
             return self._records.next_step(session.id) is not None
-        if answer.offset % PIECE or answer.offset > request.size:
+        if answer.offset % PIECE_SIZE or answer.offset > request.size:
             return False
         given.misses = given.misses + 1 if answer.offset <= given.offset else 0
         given.offset = answer.offset

@@ -20,10 +20,10 @@ from unbrick.server.records.calls import Call as CallRecord
 from unbrick.server.records.contract import Records
 from unbrick.wire.calls import Call, HangUp, Key, Say
 
-CENTER_SILENT = 15.0
+CENTER_SILENCE_S = 15.0
 """Seconds after which a center that has said nothing is not there any more."""
 
-LOOK_INTERVAL = 1.0
+LOOK_INTERVAL_S = 1.0
 """Seconds between two looks whether anybody calls."""
 
 LINES = 100
@@ -51,7 +51,7 @@ class CallLines:
         self._records = records
         self._there = False
         self._last_word: float | None = None
-        self._looked = -LOOK_INTERVAL
+        self._looked = -LOOK_INTERVAL_S
         self._quiet = 0
 
     # What terminals send
@@ -82,7 +82,7 @@ class CallLines:
         return aiocoap.Message(code=aiocoap.CHANGED)
 
     def _is_there(self, now: float) -> bool:
-        return self._there and now - (self._last_word or 0.0) < CENTER_SILENT
+        return self._there and now - (self._last_word or 0.0) < CENTER_SILENCE_S
 
     def _has_begun(self, call: TerminalCall) -> bool:
         said = self._records.sayings(call.call_id)
@@ -119,7 +119,7 @@ class CallLines:
     # What the center says
 
     def center_is_there(self, now: float) -> None:
-        """The center says so; it must, more often than every ``CENTER_SILENT``."""
+        """The center says so; it must, more often than every ``CENTER_SILENCE_S``."""
         self._there, self._last_word = True, now
 
     def center_leaves(self) -> list[TerminalCall]:
@@ -208,12 +208,12 @@ class CallLines:
         # After a start of the server the center gets as long to say that it is there.
         if self._last_word is None:
             self._last_word = now
-        if now < self._looked + LOOK_INTERVAL:
+        if now < self._looked + LOOK_INTERVAL_S:
             return []
         self._looked = now
         live = self._live()
         self._quiet = 0 if live else self._quiet + 1
-        if now - self._last_word >= CENTER_SILENT:
+        if now - self._last_word >= CENTER_SILENCE_S:
             return self.center_leaves()
         left = [call for call in live.values() if self._is_left(call, now)]
         if not left:
@@ -227,7 +227,7 @@ class CallLines:
             return False
         record = self._records.call(call.call_id)
         ended = record.ended if record else None
-        return ended is not None and now - ended >= CENTER_SILENT
+        return ended is not None and now - ended >= CENTER_SILENCE_S
 
     def _live(self) -> dict[str, TerminalCall]:
         """The calls that are not over, as the records have them: what was written may be undone.

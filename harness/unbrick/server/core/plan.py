@@ -17,7 +17,7 @@ from dataclasses import replace
 from unbrick.board.description import BOARD, Board
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.sessions import COMMANDS, PlannedStep, StepKind, StepState
-from unbrick.wire.commands import MAX_WRITE
+from unbrick.wire.commands import MAX_WRITE_SIZE
 from unbrick.wire.messages import Result
 
 MAX_TRIES = 3
@@ -60,7 +60,7 @@ def plan(
 
 def _pieces(item: Range) -> list[tuple[int, int]]:
     end = item.offset + item.length
-    return [(at, min(MAX_WRITE, end - at)) for at in range(item.offset, end, MAX_WRITE)]
+    return [(at, min(MAX_WRITE_SIZE, end - at)) for at in range(item.offset, end, MAX_WRITE_SIZE)]
 
 
 def written(step: PlannedStep, image: bytes, board: Board = BOARD) -> bytes:

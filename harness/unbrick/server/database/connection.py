@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from unbrick.errors import SetupError
 
-BUSY_TIMEOUT = 30.0
+BUSY_TIMEOUT_S = 30.0
 """Seconds to wait for another process that writes."""
 
 WRITER_LOCK = 0x756E6272
@@ -94,7 +94,7 @@ def sqlite_file(text_: str) -> Path | None:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+    options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
     if url.database in (None, "", ":memory:"):
         options["poolclass"] = StaticPool
         options["connect_args"]["check_same_thread"] = False

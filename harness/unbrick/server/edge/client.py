@@ -17,7 +17,7 @@ from unbrick.server.errors import DowngradeError, NotCommandedError
 NO_IMAGE = 422
 """The HTTP status that says that what was sent is no image."""
 
-POLL_INTERVAL = 0.5
+POLL_INTERVAL_S = 0.5
 """Seconds between questions when an update is watched."""
 
 
@@ -149,7 +149,7 @@ class ServerClient:
             session = update["session"]
             if update["ended"] and (session is None or session["ended"]):
                 return
-            time.sleep(POLL_INTERVAL)
+            time.sleep(POLL_INTERVAL_S)
 
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
         try:

@@ -63,9 +63,9 @@ from unbrick.server.records.updates import Update
 from unbrick.wire.messages import Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
-MAX_JSON = 16 * 1024
+MAX_JSON_SIZE = 16 * 1024
 
-_FORM_OVERHEAD = 4096
+_FORM_OVERHEAD_BYTES = 4096
 """Bytes of a multipart form beside the file."""
 
 
@@ -130,7 +130,7 @@ async def _object(request: Request, hint: str) -> dict[str, object]:
     if _content_type(request) != "application/json":
         raise RequestError(415, "the body is not JSON", hint="send it as application/json")
     try:
-        values = json.loads(await _body(request, MAX_JSON))
+        values = json.loads(await _body(request, MAX_JSON_SIZE))
     except (ValueError, RecursionError) as error:
         raise RequestError(400, "the body is not JSON", hint=hint) from error
     if not isinstance(values, dict):
@@ -158,7 +158,7 @@ def _example(names: Iterable[str]) -> str:
 
 
 async def _upload(request: Request) -> bytes:
-    body = await _body(request, MAX_IMAGE + _FORM_OVERHEAD)
+    body = await _body(request, MAX_IMAGE + _FORM_OVERHEAD_BYTES)
     if _content_type(request) == "multipart/form-data":
         body = await _only_file(request, body)
     if len(body) > MAX_IMAGE:

@@ -24,11 +24,11 @@ from unbrick.server.edge.udp import CoapServer
 from unbrick.server.edge.worker import Worker
 from unbrick.server.records.analysis import Preparation
 
-SHUTDOWN_TIMEOUT = 3
+SHUTDOWN_TIMEOUT_S = 3
 """Seconds that HTTP requests under way get when the server is told to stop."""
 
 
-LOOK_INTERVAL = 2.0
+LOOK_INTERVAL_S = 2.0
 """Seconds between two looks at what is due by the clock alone."""
 
 
@@ -86,7 +86,7 @@ async def serve(
             log_level="warning",
             lifespan="off",
             ws="none",
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         http = HttpServer(config)
         loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ async def serve(
 async def _look(coap: CoapServer) -> None:
     """Let the core see what time it is, also when nothing happens."""
     while True:
-        await asyncio.sleep(LOOK_INTERVAL)
+        await asyncio.sleep(LOOK_INTERVAL_S)
         coap.pump()
 
 

@@ -30,10 +30,10 @@ TOGETHER = 64
 MAX_PEERS = 16_384
 """Endpoints whose requests are remembered, so that a duplicate gets the same answer."""
 
-RECEIVE_BUFFER = 4 << 20
+RECEIVE_BUFFER_SIZE = 4 << 20
 """Bytes that may wait in the socket; the system may allow less."""
 
-_MAX_DATAGRAM = 2048
+_MAX_DATAGRAM_SIZE = 2048
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _socket(host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_SIZE)
         sock.setblocking(False)
         sock.bind((host, port))
     except OSError as error:
@@ -121,7 +121,7 @@ class CoapServer:
         assert self._socket is not None  # noqa: S101 - it is what is read
         with contextlib.suppress(OSError):
             while len(received) < TOGETHER:
-                received.append(self._socket.recvfrom(_MAX_DATAGRAM))
+                received.append(self._socket.recvfrom(_MAX_DATAGRAM_SIZE))
         try:
             self._turn(received)
         except Exception:

@@ -17,7 +17,7 @@ from unbrick.server.core.difference import Prepared
 from unbrick.server.edge.prepare import REFUSED, as_input
 from unbrick.server.records.analysis import Preparation
 
-PATIENCE = 600.0
+PREPARATION_TIMEOUT_S = 600.0
 """Seconds that a pair of images may take; seconds are usual."""
 
 PROGRAM = (sys.executable, "-m", "unbrick.server.edge.prepare")
@@ -62,9 +62,13 @@ class Worker:
     async def _do(self, job: Preparation) -> None:
         images = self._analyst.images_of(job)
         try:
-            code, output, errors = await asyncio.wait_for(self._prepare(*images), PATIENCE)
+            code, output, errors = await asyncio.wait_for(
+                self._prepare(*images), PREPARATION_TIMEOUT_S
+            )
         except asyncio.TimeoutError:  # First: it is an OSError, too.
-            self._analyst.failed(job, f"it took more than {PATIENCE:.0f} s", self._clock())
+            self._analyst.failed(
+                job, f"it took more than {PREPARATION_TIMEOUT_S:.0f} s", self._clock()
+            )
             return
         except OSError as error:
             self._analyst.failed(job, f"no process can be started: {error}", self._clock())
