@@ -40,7 +40,7 @@ SOURCES = sorted(
     if "build" not in file.relative_to(ROOT).parts
 )
 
-LONGEST_SENTENCE_WORDS = 40  # the aim is 25
+LONGEST_SENTENCE_WORDS = 30  # the aim is 25
 STILL_LONG = {  # pages that are still to be mended; none is added
     "CHANGELOG.md",
 }

@@ -24,7 +24,7 @@ GROUPS = {
 
 ROWS = {
     "A1": "Before a file is received, software that uses SRAM is limited in a stated order, only "
-    "as far as is needed, and the staging area is secured in what it held.",
+    "as far as is needed. The staging area is secured in what it held.",
     "A2": "The transfer is asked for only when the area is secured.",
     "A3": "The file goes into that area and nowhere else.",
     "A4": "When the file is complete, code in SRAM rewrites the application that the CPU executes "
