@@ -1,4 +1,4 @@
-"""Where things are: the firmware's sources, the Renode platform, and where builds go.
+"""Folders: the firmware's sources, the Renode platform, and builds.
 
 In a checkout the sources are at its root, beside ``harness/``. A wheel carries them inside the
 package, in ``_data`` (``setup.py``).
@@ -14,7 +14,7 @@ from unbrick.errors import SetupError
 
 _PACKAGE = Path(__file__).resolve().parent
 _CARRIED = _PACKAGE / "_data"
-"""What a wheel carries; not there in a checkout."""
+"""The sources in a wheel; not there in a checkout."""
 
 _FIRMWARE_VARIABLE = "UNBRICK_FIRMWARE"
 _CACHE_VARIABLE = "UNBRICK_CACHE"
@@ -54,7 +54,7 @@ def renode_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloads and builds are kept for later; it may not be there yet.
+    """Where downloads and builds are kept for later. It may not be there yet.
 
     ``UNBRICK_CACHE``, or ``unbrick`` in ``XDG_CACHE_HOME`` (XDG Base Directory Specification).
     """
@@ -66,9 +66,9 @@ def cache_folder() -> Path:
 def build_folder(project: Path | None = None) -> Path:
     """Where the firmware is built when nobody says where.
 
-    ``build/firmware`` of the project for sources that somebody works on: those of a checkout, and
-    ``UNBRICK_FIRMWARE``. The sources that a wheel carries are built in the cache, once for all
-    projects, and each version in a folder of its own.
+    Sources of a checkout, or in ``UNBRICK_FIRMWARE``, are built in ``build/firmware`` of the
+    project: somebody works on them. Those of a wheel are built in the cache, once for all projects,
+    each version in a folder of its own.
 
     Args:
         project: folder of the project; by default the current one.

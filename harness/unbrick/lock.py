@@ -1,8 +1,8 @@
 """Files that one process owns, such as a terminal's NOR or the folder of a campaign.
 
-A file is owned by a lock of the kernel (``flock(2)``) on another file beside it, since the file
+A file is owned by a lock of the kernel (``flock(2)``) on a lock file beside it, because the file
 itself may be replaced. The kernel releases the lock when the process is gone, however it went. The
-lock file says which process holds it, for the message that a second one gets, and goes with it.
+lock file says which process holds it, for the message to a second one. It goes with the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_HOLDER_SIZE = 300
-"""Bytes of a lock file that are read, and so at most what is shown of a command."""
+"""Bytes of a lock file that are read. So no more of a command is shown."""
 
 _own: set[Path] = set()
 """Lock files that this process holds."""
@@ -34,11 +34,11 @@ def lock_file(path: Path) -> Path:
 
 @contextlib.contextmanager
 def owned(path: Path, hint: str) -> Iterator[None]:
-    """Own a file or a folder while the block runs; the process may own it already.
+    """Own a file or a folder while the block runs. The process may own it already.
 
     Args:
-        path: need not exist; the folder that it is in must.
-        hint: what else to do than to end the other process.
+        path: need not exist, but the folder that it is in must.
+        hint: another thing to do than to end the other process.
 
     Raises:
         SetupError: another process has it, or no lock file can be made beside it.
@@ -77,7 +77,7 @@ def _take(lock: Path, path: Path, hint: str) -> int:
             ) from None
         if _is_still(lock, descriptor):
             break
-        os.close(descriptor)  # It was the last one's, who has removed it meanwhile.
+        os.close(descriptor)  # It belonged to the last process, which has removed it meanwhile.
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()} {_command()}\n".encode())
     return descriptor
@@ -92,12 +92,12 @@ def _is_still(lock: Path, descriptor: int) -> bool:
 
 
 def _command() -> str:
-    """What this process was started with."""
+    """The command line of this process."""
     return shlex.join(["unbrick", *sys.argv[1:]])
 
 
 def _holder(descriptor: int) -> str:
-    """Who has the lock, as a lock file says it: process and command."""
+    """The process and the command that have the lock, as the lock file says."""
     text, end, _ = os.pread(descriptor, MAX_HOLDER_SIZE, 0).decode(errors="replace").partition("\n")
     pid, _, command = text.partition(" ")
     command += "" if end else "…"

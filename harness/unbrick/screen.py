@@ -1,7 +1,7 @@
-"""What a person sees: tables and lines that fit the window, and are whole where there is none.
+"""Output for people: tables and lines that fit the window, and are whole where there is none.
 
-Only a window has a width. Into a pipe or a file every line goes as it is, however long it is, so
-that other programs find in it what they look for.
+Only a window has a width. Into a pipe or a file every line goes as it is, however long it is. So
+other programs find in it what they look for.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rich.console import ConsoleOptions, JustifyMethod, RenderResult
 
 UNBOUNDED = 100_000
-"""Columns of what is no window: more than any line has."""
+"""Columns where there is no window: more than any line has."""
 
 GAP = 2
 """Blanks between two columns of a table."""
 
 WRAPPED = 24
-"""Columns of the window that a cell with several lines may be squeezed into."""
+"""Columns of the window that a cell with several lines gets at least."""
 
 
 def open_screen() -> Console:
@@ -35,7 +35,7 @@ def open_screen() -> Console:
 
 
 def open_status() -> Console:
-    """Standard error, for what a person wants to know meanwhile."""
+    """Standard error, for a person who waits."""
     return Console(width=None if sys.stderr.isatty() else UNBOUNDED, highlight=False, stderr=True)
 
 
@@ -45,8 +45,8 @@ class Column:
 
     Attributes:
         heading: its first line.
-        wraps: whether its cells may take several lines. What a person types again does not.
-        dispensable: whether it is left out where the window is too narrow; the last one goes first.
+        wraps: whether its cells may take several lines. Words that a person types again may not.
+        dispensable: whether it is left out where the window is too narrow. The last one goes first.
         justify: as Rich has it.
     """
 
@@ -57,7 +57,7 @@ class Column:
 
 
 class FittedTable:
-    """A table that leaves out what can be missed before it cuts what cannot.
+    """A table that leaves out dispensable columns before it cuts others.
 
     Args:
         columns: from left to right.
@@ -104,7 +104,7 @@ class FittedTable:
             table.add_column(
                 Text(column.heading),
                 justify=column.justify,
-                no_wrap=fits and not column.wraps,  # Rich cuts what may neither wrap nor fits.
+                no_wrap=fits and not column.wraps,  # Rich cuts words that neither fit nor may wrap.
                 overflow="fold",
             )
         for row in self._rows:

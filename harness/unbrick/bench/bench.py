@@ -1,4 +1,4 @@
-"""Runs one terminal together with its peers: server and link, restoration apparatus, console."""
+"""One terminal with its peers: server and link, restoration apparatus, console."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Bench:
         self.run_until(lambda: False, seconds)
 
     def cut_power(self) -> None:
-        """Cut the power. What the terminal said before is no answer to what is asked later."""
+        """Cut the power. Words from before do not answer later questions."""
         self.engine.power_off()
         self.console.skip()
 

@@ -19,8 +19,8 @@ TAIL = 1200  # characters of the transcript that a failure shows
 class Console:
     """UART0 as text.
 
-    It is a peer of the bench: it reads the line whenever the bench gives it a turn. Text waited
-    for is looked for after what the last wait has found: nothing is seen twice or missed.
+    It is a peer of the bench: it reads the line whenever the bench gives it a turn. A wait looks
+    for its text behind the text that the last wait has found. So nothing is seen twice or missed.
 
     Args:
         line: the engine's end of UART0.
@@ -36,7 +36,7 @@ class Console:
         self.listeners: list[Callable[[bytes], None]] = []
 
     def step(self, _now: float) -> None:
-        """Take what the terminal has said."""
+        """Take in what the terminal has said."""
         data = self._line.read()
         if data:
             # A character may come in two pieces.
@@ -55,7 +55,7 @@ class Console:
     def expect(self, text: str, timeout: float = 30.0) -> str:
         """Wait until the terminal has said ``text`` (plain, not a pattern).
 
-        Returns what came before it. Time is the engine's, in seconds.
+        Returns the text before it. ``timeout`` is in seconds of the engine's time.
 
         Raises:
             ExpectError: it did not come in time; the message shows the end of the transcript.
@@ -85,17 +85,17 @@ class Console:
         return found[0]
 
     def command(self, line: str, timeout: float = 30.0) -> str:
-        """Type ``line`` at the prompt and return what the terminal answers, without the prompt."""
+        """Type ``line`` at the prompt and return the terminal's answer, without the prompt."""
         self.type(line)
         self.expect(line + "\r\n", timeout)
         return self.expect("\r\n> ", timeout) if line else self.expect("> ", timeout)
 
     def skip(self) -> None:
-        """Look for nothing in what was said so far."""
+        """Pass over everything that was said so far."""
         self.step(0.0)
         self._seen = len(self.text)
 
     @property
     def unread(self) -> str:
-        """What was said after the last text waited for."""
+        """The text behind the last text that was waited for."""
         return self.text[self._seen :]

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """A command of the package, run by this Python; what it says goes to a file.
+    """A command of the package, run by this Python. Its output goes to a file.
 
-    It ends with the thread that started it, whatever happens to that, and Ctrl-C does not reach it
-    but by :meth:`stop`: whoever starts several says in which order they end.
+    It ends with the thread that started it, whatever happens to that. Ctrl-C reaches it only by
+    :meth:`stop`: the program that starts several processes says in which order they end.
     """
 
     def __init__(self, log: Path, *arguments: str) -> None:
@@ -41,12 +41,12 @@ class Process:
 
     @property
     def output(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     @property
     def last_line(self) -> str:
-        """The last line of it."""
+        """The last line of its output."""
         return (self.output.strip().splitlines() or ["it said nothing"])[-1]
 
     def wait_for(self, pattern: str, given_up: Callable[[], bool] = lambda: False) -> re.Match[str]:
@@ -70,7 +70,7 @@ class Process:
         )
 
     def stop(self) -> int:
-        """End it the polite way, then the other.
+        """End it by SIGTERM, and by SIGKILL if that does not help.
 
         Returns:
             Its exit code; 0 also when it was told to end before it could listen for that.

@@ -21,7 +21,7 @@ class Tap:
         self._console.write(data)
 
     def read(self) -> bytes:
-        """What the terminal has said since the last call."""
+        """The terminal's output since the last call."""
         data = bytes(self._heard)
         self._heard.clear()
         return data

@@ -24,7 +24,7 @@ class Air:
 
     Args:
         engine: runs the terminal.
-        releases: what can be published.
+        releases: those that can be published.
         say: called with a line for a person when something has happened.
 
     Attributes:
@@ -85,7 +85,7 @@ class Air:
         self._server.send_text(self._serial(), text, self._engine.now)
 
     def _serial(self) -> str:
-        """As the terminal has said it, or as it stands in the NOR."""
+        """The serial as the terminal has said it, or as it stands in the NOR."""
         if self._link.registrations:
             return self._link.registrations[-1].serial
         return read_identity(self._engine.read_nor()).serial

@@ -1,4 +1,4 @@
-"""What can be typed at the bench's prompt."""
+"""The commands of the bench's prompt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Commands(cmd.Cmd):
         air: its link and server; None when the modem is a port for others.
         say: called with lines for a person.
         debugger: how to start a debugger; empty when there is no server for one.
-        colour: whether who looks can see colours.
+        colour: whether colours can be shown.
 
     Attributes:
         ended: whether the person wants to leave.
@@ -64,7 +64,7 @@ class Commands(cmd.Cmd):
         self.ended = False
 
     def run(self, line: str) -> None:
-        """Carry out one line; what it cannot do is said."""
+        """Carry out one line. Errors are said, not raised."""
         try:
             self.onecmd(line)
         except UnbrickError as error:
@@ -72,7 +72,7 @@ class Commands(cmd.Cmd):
             self._say(f"{message}: {error.hint}" if error.hint else message)
 
     def onecmd(self, line: str) -> bool:
-        """As :meth:`cmd.Cmd.onecmd`; a command may be shortened as far as it is the only one."""
+        """As :meth:`cmd.Cmd.onecmd`. A command may be shortened as long as it is the only one."""
         word, _, rest = line.strip().partition(" ")
         fits = [name for name in self._names() if name.startswith(word)]
         if word and len(fits) == 1:

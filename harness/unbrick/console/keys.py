@@ -1,4 +1,4 @@
-"""Takes apart what is typed: text for the terminal, and commands for the bench behind a key."""
+"""Takes typing apart: text for the terminal, and commands for the bench behind a key."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _ignore(_: object) -> None:
 
 @dataclass
 class Keys:
-    """What to do with what is typed; nothing here reads or writes.
+    """Hands on what is typed. It neither reads nor writes itself.
 
     Attributes:
-        text: called with what is for the terminal.
-        command: called with a command for the bench; what was typed before has been passed on.
-        show: called with what a person is to see of a command while it is typed.
-        opened: called with True when the bench's prompt is to be shown, with False when it has
+        text: called with text for the terminal.
+        command: called with a command for the bench. Earlier typing has been passed on by then.
+        show: called with the part of a command that a person shall see while typing it.
+        opened: called with True when the bench's prompt is to be shown, and with False when it has
             gone without a command.
         always: there is no terminal behind: every line is a command.
     """
@@ -62,7 +62,7 @@ class Keys:
                 data = data[1:]
 
     def end(self) -> None:
-        """Nothing more will be typed: a command that was not ended counts."""
+        """Nothing more will be typed. A command without an end counts."""
         if self._line:
             self.feed(b"\n")
 

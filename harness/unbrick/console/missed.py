@@ -1,4 +1,4 @@
-"""What somebody who opens the console's port later would have liked to see."""
+"""Lines for a person who opens the console's port later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class MissedLines:
     """Keeps the latest lines since the terminal's last start that nobody has read.
 
     In the restoration state the terminal invites a sender once a second. A program that found all
-    those invitations would answer each of them, and the transfer would come to nothing (YMODEM). So
-    they are not kept; no line has such a letter there (docs/protocol.md, "The wire").
+    those invitations would answer each of them, and the transfer would fail (YMODEM). So they are
+    not kept. No line has such a letter there (docs/protocol.md, "The wire").
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class MissedLines:
         self._restoring = False
 
     def hear(self, data: bytes, *, read: bool) -> None:
-        """The terminal says ``data``; ``read``: to somebody who is there."""
+        """Take in ``data`` of the terminal. ``read``: somebody reads it, too."""
         first, *lines = data.split(b"\n")
         self._say(first, read=read)
         for line in lines:
@@ -42,6 +42,6 @@ class MissedLines:
             self._text = (self._text + kept)[-KEPT:]
 
     def take(self) -> bytes:
-        """What was missed; it is not kept any longer."""
+        """The lines that were missed. They are not kept any longer."""
         text, self._text = self._text, b""
         return text

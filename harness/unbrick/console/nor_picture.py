@@ -1,4 +1,4 @@
-"""A picture of the NOR for a person: where what lies, how full it is, what has changed."""
+"""A picture of the NOR for a person: partitions, how full they are, and changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELL = 8192  # bytes that one character stands for
 PER_LINE = BOARD.nor.block_size // CELL
 SHADES = "·░▒▓█"  # blank, then by quarters
 WHAT_WIDTH = 26
-"""Columns of a window of 80 that are left for what is in a partition."""
+"""Columns of a window of 80 that are left for a partition's contents."""
 
 _COLOURS = {
     "boot": "cyan",
@@ -31,9 +31,9 @@ _COLOURS = {
 
 
 def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
-    """One line for each erase block; what differs from ``before`` is shown in reverse.
+    """One line for each erase block. Differences from ``before`` are shown in reverse.
 
-    What is too long for it is in :func:`picture_notes`.
+    Texts that are too long for it are in :func:`picture_notes`.
     """
     table = Table(
         title=f"NOR, one character for {CELL // 1024} KiB: {SHADES[0]} blank, {SHADES[-1]} written",
@@ -61,7 +61,7 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
 
 
 def picture_notes(nor: bytes) -> list[str]:
-    """What the picture has no room for, line by line."""
+    """Texts for which the picture has no room, line by line."""
     found = {part.name: _what(nor, part) for part in BOARD.partitions}
     return [f"{name}: {what}" for name, what in found.items() if len(what) > WHAT_WIDTH]
 
@@ -72,7 +72,7 @@ def _shade(cell: bytes) -> str:
 
 
 def _what(nor: bytes, part: Partition) -> str:
-    """What is in a partition, in a few words."""
+    """A partition's contents, in a few words."""
     area = nor[part.offset : part.end]
     if not area.rstrip(b"\xff"):
         return "blank"

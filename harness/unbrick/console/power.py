@@ -21,7 +21,7 @@ class PowerSwitch:
         engine: runs the terminal.
         typist: types at it.
         say: called with lines for a person.
-        lost: called when the power has gone, before that is said.
+        lost: called when the power was cut, before that is said.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PowerSwitch:
             self._noticed = False
 
     def cut(self, why: str = "power cut", then: str = "; `on` gives it back") -> None:
-        """Cut the power, now; says ``why``. An armed cut is no longer armed."""
+        """Cut the power now, and say ``why``. An armed cut is no longer armed."""
         self.disarm()
         self.engine.power_off()
         self._off(why + then)
@@ -85,7 +85,7 @@ class PowerSwitch:
             self._exact.cut_before_op(None)
 
     def advance(self, seconds: float) -> None:
-        """Let the terminal run for at most ``seconds``, and do what is due to its power."""
+        """Let the terminal run for at most ``seconds``, and make a cut that is due."""
         try:
             self.engine.advance(seconds)
         except PowerLostError:

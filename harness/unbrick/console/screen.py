@@ -1,4 +1,4 @@
-"""What a person sees: the terminal's words and the bench's, in order, none lost."""
+"""The person's window: the terminal's words and the bench's, in order, none lost."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TAIL_BYTES = 256  # of the line that the terminal is writing
 
 
 class Output:
-    """A descriptor that never holds up who writes to it.
+    """A descriptor that never holds up its writer.
 
     Attributes:
-        gone: whether nobody reads any more; what is written then is lost.
+        gone: whether nobody reads any more. Writing is then lost.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._fd, self._own = descriptor, False
         if os.isatty(descriptor):
-            # A description of our own: one that does not block would surprise the shell.
+            # A description of our own, because it does not block: the shell's must not change.
             with contextlib.suppress(OSError):
                 flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
                 self._fd, self._own = os.open(os.ttyname(descriptor), flags), True
@@ -50,7 +50,7 @@ class Output:
         self.flush()
 
     def flush(self, timeout: float = 0.0) -> None:
-        """Pass on what is taken at once; wait for that for at most ``timeout`` seconds."""
+        """Pass on what is taken at once. Wait for that for at most ``timeout`` seconds."""
         try:
             while self._unsent and not self.gone:
                 if not self._file and not select.select([], [self._fd], [], timeout)[1]:
@@ -77,7 +77,7 @@ class Screen:
 
     Args:
         output: where the terminal's output goes, byte for byte.
-        words: where the bench's words go; the same when a person sits there.
+        words: where the bench's words go. It is the same when a person sits there.
         raw: whether the bench has to end its lines with CR LF.
     """
 
@@ -98,7 +98,7 @@ class Screen:
         return self.output.waiting + len(self._held or b"") >= CONGESTED_BYTES
 
     def hear(self, data: bytes) -> None:
-        """Show what the terminal has said."""
+        """Show output of the terminal."""
         if self._held is not None:
             self._held += data
         elif data:
@@ -110,7 +110,7 @@ class Screen:
         self.words.write(data)
 
     def say(self, text: str) -> None:
-        """Show lines of the bench's, in between those of the terminal."""
+        """Show lines of the bench's between those of the terminal."""
         text = text.rstrip("\n") + "\n"
         if not self._raw:
             self.show(text.encode())
@@ -121,7 +121,7 @@ class Screen:
         self.show(between + text.replace("\n", "\r\n").encode() + after)
 
     def hold(self, prompt: str) -> None:
-        """Show a prompt of the bench's; the terminal's output waits until :meth:`release`."""
+        """Show a prompt of the bench's. The terminal's output waits until :meth:`release`."""
         self._held = bytearray()
         if self._raw:
             self.show((b"\r\n" if self._tail else b"") + prompt.encode())
@@ -135,7 +135,7 @@ class Screen:
             self.hear(bytes(held))
 
     def new_line(self) -> None:
-        """Whoever speaks next begins a new line."""
+        """Let the next speaker begin a new line."""
         if self._raw and self._tail and self._held is None:
             self.show(b"\r\n")
         self._tail = b""
@@ -155,7 +155,7 @@ class Screen:
 
 @contextlib.contextmanager
 def raw_keyboard(descriptor: int) -> Iterator[None]:
-    """Every key comes as it is typed; what was before is restored however this ends."""
+    """Let every key come as it is typed. The old settings are restored however this ends."""
     before = termios.tcgetattr(descriptor)
 
     def set_raw(*_: object) -> None:

@@ -26,14 +26,14 @@ SETTLED_SILENCE_S = 0.2  # silence after which a terminal at its prompt has said
 
 
 class Peer(Protocol):
-    """Something that talks to the terminal, as the bench has them."""
+    """Something that talks to the terminal, like a peer of the bench."""
 
     def step(self, now: float, /) -> float | None:
         """Do what is due at ``now`` (seconds); return the time of the next deadline, if any."""
 
 
 class WireView:
-    """Shows what the terminal says."""
+    """Shows the terminal's output."""
 
     def __init__(self, typist: Typist, screen: Screen) -> None:
         self._typist, self._screen = typist, screen
@@ -55,15 +55,15 @@ class Session:
         typist: types at it.
         screen: shows it.
         peers: whoever else talks to the terminal.
-        keyboard: the descriptor of what is typed.
-        person: whether a person types, who sees what comes of it before typing on. A script's
-            commands wait until the terminal has taken what was typed before.
-        behind_key: whether typing goes to the terminal, and commands come after a key; else there
-            are commands alone.
+        keyboard: the descriptor that typing comes from.
+        person: whether a person types, and sees the result before typing on. A script's commands
+            wait until the terminal has taken the earlier typing.
+        behind_key: whether typing goes to the terminal, and commands come after a key. Otherwise
+            there are commands alone.
         told: whether this has to end.
 
     Attributes:
-        commands: what the bench can do; to be set before :meth:`run`.
+        commands: of the bench; to be set before :meth:`run`.
     """
 
     commands: Commands
@@ -91,7 +91,7 @@ class Session:
             self._keys.show, self._keys.opened = screen.show, self._opened
 
     def run(self) -> None:
-        """Until the person leaves, what is typed ends, or this is told to end."""
+        """Run until the person leaves, the input ends, or this is told to end."""
         self._prompt()
         while not (self._told() or self.commands.ended or self._screen.gone):
             self._read_keyboard()
@@ -116,7 +116,7 @@ class Session:
         """For an engine that a debugger has stopped: see to keyboard and screen.
 
         Raises:
-            Exception: of a kind that :meth:`run` knows, when there is something to do.
+            Exception: there is something to do; of a kind that :meth:`run` knows.
         """
         self._read_keyboard()
         self._screen.flush()
@@ -153,7 +153,7 @@ class Session:
             self._screen.release()
 
     def _work_off(self) -> None:
-        """Pass on and carry out what was typed, in that order."""
+        """Pass on typing, then carry out commands."""
         while self._typed and not self.commands.ended:
             item = self._typed[0]
             if isinstance(item, bytes):
@@ -173,7 +173,7 @@ class Session:
             self._screen.show(PROMPT.encode())
 
     def _settled(self) -> bool:
-        """Whether the terminal has taken what was typed, and has answered."""
+        """Whether the terminal has taken all typing, and has answered."""
         typist = self._typist
         if not typist.powered:
             return True
@@ -181,7 +181,7 @@ class Session:
         return not typist.waiting and typist.silence >= long
 
     def _over(self) -> bool:
-        """Whether everything that was typed was worked off, and nothing more will be."""
+        """Whether all typing was worked off, and nothing more will come."""
         if not self._no_more or not self._behind_key:
             return False  # without a key, others use the terminal
         return self._person or (not self._typed and self._settled())

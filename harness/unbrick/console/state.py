@@ -17,11 +17,11 @@ _HINT = "`save FILE` of the console writes one, and so does `unbrick image facto
 
 _ALWAYS = 0xE0
 """The condition of an ARM instruction that is always executed, in its last byte (ARM DDI 0406C,
-A8.3): a boot begins with such a one, as it is the vector of the reset."""
+A8.3). A boot begins with such an instruction, because that is the vector of the reset."""
 
 
 def write_nor(path: Path, cells: bytes) -> None:
-    """Write the NOR's contents so that the file is the old or the new one, never half of each.
+    """Write the NOR's contents. The file is the old or the new one, never half of each.
 
     Raises:
         SetupError: it cannot be written.
@@ -38,10 +38,10 @@ def write_nor(path: Path, cells: bytes) -> None:
 
 
 def check_place(path: Path) -> None:
-    """See that a NOR image may take the place ``path``: that nothing else is lost by it.
+    """Check that a NOR image may take the place ``path``, and that nothing else is lost by that.
 
     Raises:
-        SetupError: there is something that is no NOR image, or no folder for it.
+        SetupError: ``path`` is something else than a NOR image, or there is no folder for it.
     """
     try:
         if not path.exists():

@@ -1,8 +1,8 @@
 """Types at a terminal as a patient person does: the next line when the prompt has come back.
 
-A UART without flow control loses what comes faster than the firmware takes it: its FIFO holds 16
-bytes (PL011 manual, 2.4.2), the ring of the terminal's software 1,024, and what was typed before a
-restart is forgotten. So what is typed waits here until the terminal shows its prompt.
+A UART without flow control loses bytes that come faster than the firmware takes them. Its FIFO
+holds 16 bytes (PL011 manual, 2.4.2), the ring of the terminal's software 1,024. A restart forgets
+earlier typing. So typing waits here until the terminal shows its prompt.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SHOWN_BYTES = 32  # of a line that are looked at
 
 
 class Typist:
-    """The wire of a terminal as a line that loses nothing of what is written to it.
+    """The wire of a terminal as a line that loses nothing that is written to it.
 
-    In the restoration state everything passes as it comes: the other side speaks YMODEM. So it does
-    for software that has no such prompt.
+    In the restoration state everything passes as it comes, because the other side speaks YMODEM.
+    The same holds for software that has no such prompt.
 
     Args:
         line: the engine's end of UART0.
@@ -52,7 +52,7 @@ class Typist:
         self._last_sign = self._now = now
 
     def power_off(self) -> None:
-        """The power is lost. What was not sent waits for the next start."""
+        """The power is cut. Unsent bytes wait for the next start."""
         self.powered = False
 
     @property
@@ -61,12 +61,12 @@ class Typist:
         return len(self._waiting)
 
     def room(self) -> int:
-        """Bytes that may be handed over now, so that what waits is soon sent."""
+        """Bytes that may be handed over now, if the waiting ones shall be sent soon."""
         return max(0, BURST_BYTES - len(self._waiting))
 
     @property
     def listened_to(self) -> bool:
-        """Whether the terminal takes what is typed: it shows its prompt, or what comes passes."""
+        """Whether the terminal takes typing: it shows its prompt, or everything passes."""
         return self.powered and (self._prompting or self._passes)
 
     @property
@@ -79,7 +79,7 @@ class Typist:
         self._waiting += data
 
     def read(self) -> bytes:
-        """What the terminal has said since the last call."""
+        """The terminal's output since the last call."""
         data = self._line.read()
         if data:
             self._last_sign = self._now
@@ -102,7 +102,7 @@ class Typist:
             self._passes = self._knows_prompt = False
 
     def step(self, now: float) -> None:
-        """Send what may be sent at ``now``, in seconds."""
+        """Send the bytes that may be sent at ``now``, in seconds."""
         self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST_BYTES))
         self._now = now
         if not (self.powered and self._waiting) or self._credit < 1:

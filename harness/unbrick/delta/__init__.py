@@ -1,4 +1,4 @@
-"""Differential files: a new image as what differs from the installed one (docs/delta-format.md)."""
+"""Differential files: how a new image differs from the installed one (docs/delta-format.md)."""
 
 from unbrick.delta.codec import decode, encode
 from unbrick.delta.format import DeltaHeader, read_header

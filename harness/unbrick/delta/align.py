@@ -1,4 +1,4 @@
-"""Which parts of the new image correspond to which of the old one."""
+"""Finds the parts of the new image that correspond to parts of the old one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unbrick.delta.model import Segment
 Numbers = npt.NDArray[np.int64]
 
 _ROUNDS = 2
-# What things cost in the file, in bits, about.
+# Costs in the file, in bits, about.
 _SEGMENT = 60.0
 _RESUMED = 40.0
 _WRONG_BYTE = 10.0
@@ -29,14 +29,14 @@ _STATES = 12
 
 @dataclass(frozen=True)
 class Place:
-    """What the addresses in an image mean: its instruction set and where it lies."""
+    """The meaning of addresses in an image: its instruction set and where it lies."""
 
     isa: int
     base: int
 
 
 def align(old: bytes, new: bytes, place: Place) -> list[Segment]:
-    """Segments in the order of the new image, chosen so that little is left to be said.
+    """Segments in the order of the new image, chosen so that the file is small.
 
     Args:
         old: the installed image.
@@ -66,7 +66,7 @@ def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
 
 
 def ranked(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segment]:
-    """The segments, those first to which most addresses of the old image point, then the long."""
+    """The segments: first those to which most addresses of the old image point, then the long."""
     size = len(old) & ~3
     words = np.frombuffer(old[:size], "<u4").astype(np.int64)
     targets = [words[(words >= place.base) & (words < place.base + len(old))] - place.base]
@@ -84,8 +84,9 @@ def ranked(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segmen
 
 
 def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
-    """The old image with the addresses that the segments imply, so that only what really differs
-    does. Branches and words are taken for such wherever they could be.
+    """The old image with the addresses that the segments imply. Only real differences are left.
+
+    Everything that could be a branch or a word is taken for one.
     """
     if not segments or place.isa == DATA:
         return old
@@ -156,7 +157,7 @@ def _move_calls(out: bytearray, moved: Callable[[Numbers], Numbers]) -> None:
 
 @dataclass(frozen=True)
 class _Way:
-    """A way through the pieces so far: what it costs, and each piece's delta (None: new)."""
+    """A way through the pieces so far: its cost, and each piece's delta (None: new)."""
 
     price: float
     delta: int | None
@@ -165,8 +166,9 @@ class _Way:
 
 
 def _choose(source: bytes, new: bytes, segments: Sequence[Segment]) -> list[Segment]:
-    """The cheapest way through the pieces that the segments cut the new image into: each goes on
-    with what was before, begins with what is near, or is new.
+    """The cheapest way through the pieces into which the segments cut the new image.
+
+    Each piece goes on with the segment before, begins with one that is near, or is new.
     """
     borders = sorted({0, len(new), *(s.new for s in segments), *(s.end for s in segments)})
     own = {s.new: s.old - s.new for s in segments}

@@ -1,6 +1,7 @@
-"""Instructions of one instruction set whose fields hold addresses: what they refer to, and how they
-are made to refer to something else. Places and targets are offsets in the image, whose address is a
-multiple of four. Encodings: Arm Architecture Reference Manual, DDI 0406C.
+"""Instructions with addresses in their fields: reads the addresses, and puts in others.
+
+Places and targets are offsets in the image, whose address is a multiple of four. Encodings: Arm
+Architecture Reference Manual, DDI 0406C.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Instructions:
         self.isa = isa
         self.align = {DATA: 0, THUMB: 1, ARM: 3}[isa]
         self.bit = int(isa == THUMB)
-        """What the address of code has in its lowest bit."""
+        """The lowest bit of the address of code."""
 
     def word(self, data: bytes | bytearray, at: int) -> int:
         """The 32-bit instruction at ``at``."""

@@ -35,12 +35,12 @@ _MCUBOOT_MAGIC = 0x96F3B83D
 _DENSE = 400
 """Code has a call in so many bytes, at least."""
 _TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
-"""Sizes of the decoder's tables, log2; two are tried, up to the first that leaves room for all
+"""Sizes of the decoder's tables, log2. Two are tried, up to the first that leaves room for all
 segments."""
 
 
 def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
-    """Make the differential file that turns ``old`` into ``new``; the same input, the same file.
+    """Make the differential file that turns ``old`` into ``new``. The same input, the same file.
 
     Args:
         old: the installed image, as it lies in the NOR: with header and TLVs.
@@ -161,8 +161,9 @@ def _base(old: bytes) -> int:
 
 
 def _window(old: bytes, isa: int, base: int) -> tuple[int, int]:
-    """The range that most constants which code loads, and which are no places in the image, lie in:
-    its variables.
+    """The range of the image's variables.
+
+    Most constants that code loads lie in it, and they are no places in the image.
     """
     if isa == DATA:
         return 0, 0
@@ -183,7 +184,7 @@ def _window(old: bytes, isa: int, base: int) -> tuple[int, int]:
 
 
 def _constants(old: bytes, isa: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """What code loads from literals or by MOVW and MOVT right after each other."""
+    """The constants that code loads from literals, or by MOVW and MOVT right after each other."""
     words = np.frombuffer(old[: len(old) & ~3], "<u4").astype(np.int64)
     half = np.frombuffer(old[: len(old) & ~1], "<u2").astype(np.int64)
     if isa == ARM:

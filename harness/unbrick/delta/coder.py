@@ -1,9 +1,9 @@
 """The adaptive binary range coder of differential files: mixed predictions, integers only.
 
-Every decision, a bit, is predicted by a few counters. Their predictions are mixed in the logistic
-domain with weights that learn, and the range coder spends what the mixed prediction says. Encoder
-and decoder differ in one method, so that one model drives both (``unbrick.delta.model``). The
-mathematics is that of docs/delta-format.md and, bit for bit, of ``firmware/lib/delta.c``.
+A few counters predict every decision, which is one bit. Their predictions are mixed in the logistic
+domain, with weights that learn. The range coder codes the bit by the mixed prediction. Encoder and
+decoder differ in one method, so one model drives both (``unbrick.delta.model``). The mathematics is
+that of docs/delta-format.md and, bit for bit, of ``firmware/lib/delta.c``.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ REPEAT_LIMIT = 15
 
 
 class Coder:
-    """Counters, mixers and what encoder and decoder have in common.
+    """Counters and mixers: the common part of encoder and decoder.
 
     Args:
         flags: initial states of the counters for single decisions: probability of a 1 in units of
             2**-22 in the upper 22 bits, bits seen in the lower 10.
-        repeat_flags: where in them those begin that tell how far a repeated byte is trusted.
+        repeat_flags: where those begin that tell how far a repeated byte is trusted.
         slots: log2 of how many counters the bits of bytes share.
         repeats: log2 of how many last bytes are remembered.
         mixers: sets of weights.
@@ -92,7 +92,7 @@ class Coder:
         self._weights = [[WEIGHT_INITIAL] * INPUTS for _ in range(mixers)]
 
     def code(self, p: int, bit: int) -> int:
-        """One bit, 1 with the probability p/65536; the encoder's ``bit``, or the decoder's."""
+        """One bit, 1 with the probability p/65536: the encoder's ``bit``, or the decoder's."""
         raise NotImplementedError
 
     def flag(self, contexts: Sequence[int], mixer: int, bit: int) -> int:
@@ -126,10 +126,10 @@ class Coder:
         *,
         known: bool = False,
     ) -> int:
-        """A byte, from its highest bit down; one that is ``known`` is learned without being coded.
+        """A byte, from its highest bit down. A ``known`` byte is learned without being coded.
 
-        ``contexts``, numbers of 32 bits, choose a slot for every bit; ``repeats``, too, remember
-        the byte that came last in that context.
+        ``contexts``, numbers of 32 bits, choose a slot for every bit. ``repeats``, such numbers,
+        too, remember the byte that came last in that context.
         """
         slots, shift, flags = self._slots, self._slot_shift, self.flags
         weights = self._weights[mixer]
@@ -218,7 +218,7 @@ class RangeEncoder(Coder):
         return bit
 
     def _shift(self) -> None:
-        """Move the highest byte out; one of 0xFF waits, as a carry may yet come."""
+        """Move the highest byte out. One of 0xFF waits, because a carry may yet come."""
         low = self._low
         if low < 0xFF000000 or low > MASK32:
             carry = low >> 32
@@ -232,7 +232,7 @@ class RangeEncoder(Coder):
         self._low = low << 8 & MASK32
 
     def finish(self) -> bytes:
-        """All bytes. What a decoder reads beyond them is zero."""
+        """All bytes. A decoder reads zeros beyond them."""
         for zeros in range(32, -1, -8):
             rounded = -(-self._low >> zeros) << zeros
             if rounded < self._low + self._range:

@@ -1,4 +1,4 @@
-"""The header of a differential file, and what its fields bound (docs/delta-format.md)."""
+"""The header of a differential file, and the bounds of its fields (docs/delta-format.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_MEMORY_SIZE = 16384
 """Bytes of working memory that a file may ask for."""
 
 DATA, THUMB, ARM = 0, 1, 2
-"""What an image is made of: nothing in particular, Thumb-2 code, ARM code."""
+"""The contents of an image: nothing in particular, Thumb-2 code, ARM code."""
 
 FIXED_MEMORY_SIZE = 6656
 SEGMENT_MEMORY_SIZE = 11
@@ -28,7 +28,7 @@ WINDOW_UNIT = 1 << 16
 
 @dataclass(frozen=True)
 class DeltaHeader:
-    """What a differential file says about itself.
+    """The header of a differential file.
 
     Attributes:
         isa: DATA, THUMB or ARM.
@@ -38,7 +38,7 @@ class DeltaHeader:
         length: bytes of the new image.
         segments: entries of its table.
         base_address: where both images lie when they run.
-        window: first address of a range that variables lie in, a multiple of WINDOW_UNIT.
+        window: first address of a range with variables, a multiple of WINDOW_UNIT.
         window_size: bytes of that range, a multiple of WINDOW_UNIT.
         base_digest: SHA-256 of the installed image, all of it, its first 16 bytes.
         digest: SHA-256 of the new image, all of it, its first 8 bytes.
@@ -80,12 +80,12 @@ class DeltaHeader:
 
 
 def base_digest(old: bytes) -> bytes:
-    """What the header says about the installed image."""
+    """The digest of the installed image in the header."""
     return hashlib.sha256(old).digest()[:16]
 
 
 def new_digest(new: bytes) -> bytes:
-    """What the header says about the new image."""
+    """The digest of the new image in the header."""
     return hashlib.sha256(new).digest()[:8]
 
 

@@ -1,8 +1,8 @@
-"""What encoder and decoder do alike: walk through the new image, predict each unit from the old
-one, code whether the prediction holds and, where it does not, what is there instead.
+"""The common part of encoder and decoder of differential files.
 
-docs/delta-format.md describes it; ``firmware/lib/delta.c`` does the same. Names and numbers of
-contexts are part of the format.
+It walks through the new image, predicts each unit from the old one, and codes whether the
+prediction holds. Where it does not, it codes the unit itself. docs/delta-format.md describes it;
+``firmware/lib/delta.c`` does the same. Names and numbers of contexts are part of the format.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ NUMBER_BITS = 24
 
 @dataclass(frozen=True)
 class Segment:
-    """``length`` bytes of the new image, from ``new`` on, correspond to those of the old, from
-    ``old`` on.
-    """
+    """``length`` bytes at ``new`` in the new image, which were those at ``old`` in the old one."""
 
     new: int
     length: int
@@ -80,7 +78,7 @@ class AddressMap:
         self._starts = [s.old for s in self._ordered]
 
     def __call__(self, offset: int) -> int:
-        """What lies in no segment moves with the one before; of several the last counts."""
+        """The new offset. In no segment, it moves with that before; of several the last counts."""
         if not self._ordered:
             return offset
         last = max(bisect_right(self._starts, offset) - 1, 0)
@@ -92,7 +90,7 @@ class AddressMap:
 
 
 class Dictionary:
-    """What units, or the addresses in them, were replaced with: a table by hash."""
+    """The replacements of units, or of the addresses in them: a table by hash."""
 
     def __init__(self) -> None:
         self.keys = [0] * DICTIONARY
@@ -106,7 +104,7 @@ class Dictionary:
 
 @dataclass
 class _Unit:
-    """A unit of the old image, what is known of it and what it is predicted to become."""
+    """A unit of the old image, with its predictions."""
 
     kind: int
     size: int
@@ -208,7 +206,7 @@ class Model:
         return None
 
     def _segment(self, at: int, source: int, end: int, segment: Segment | None) -> Segment:
-        """The segment that follows what ended at ``at`` and ``source``; ends before ``end``."""
+        """The segment behind that which ended at ``at`` and ``source``. It ends before ``end``."""
         segment = segment or Segment(at, 0, source)
         gap = self._number(0, segment.new - at)
         jump = segment.old - source - gap
@@ -259,7 +257,7 @@ class Model:
         return value
 
     def _near_value(self, value: int) -> int:
-        """As the nearest address below that was learned, or else above, has moved."""
+        """The address, moved like the nearest one below that was learned, or else above."""
         below, above = -1, MASK32 + 1
         low = high = 0
         for key, delta in self._near:
@@ -278,8 +276,9 @@ class Model:
         return POOL_OTHER if pooled else None
 
     def _classify(self, q: int, p: int, left: int) -> _Unit:
-        """The unit of the old image at ``q``, to become that at ``p``; ``left`` bytes of both are
-        in the segment.
+        """The unit of the old image at ``q``, which becomes that at ``p``.
+
+        ``left`` bytes of both are in the segment.
         """
         old, code = self._old, self._code
         if code.isa == DATA or (p ^ q) & code.align or p & code.align or left <= code.align:
@@ -312,12 +311,12 @@ class Model:
         return _Unit(PLAIN, 2, first)
 
     def _mark(self, q: int, target: int) -> None:
-        """Code at ``q`` loads from ``target``: constants are there, no code."""
+        """Note that code at ``q`` loads from ``target``: constants are there, no code."""
         if 0 < target - q <= 4096:
             self._pool[target >> 2 & 1023] = 1
 
     def _predict(self, unit: _Unit, q: int, p: int) -> None:
-        """Say what the unit becomes by the address map."""
+        """Predict the unit by the address map."""
         kind, raw, code = unit.kind, unit.raw, self._code
         unit.mapped = raw
         if kind in (PLAIN, PLAIN_LONG, POOL_OTHER):
@@ -350,7 +349,7 @@ class Model:
         return code.short_load(value, place)
 
     def _aimed(self, kind: int, value: int, place: int, target: int) -> int:
-        """The instruction made to refer to ``target``; as it is when it cannot."""
+        """The instruction made to refer to ``target``, or as it is when it cannot."""
         code = self._code
         if kind == BRANCH:
             made = code.with_branch(value, place, target)
@@ -494,7 +493,7 @@ class Model:
         return value
 
     def _miss(self, unit: _Unit, predicted: int, p: int, actual: int) -> int:
-        """Code a unit, from its highest byte down, as differences to what was predicted."""
+        """Code a unit, from its highest byte down, as differences to the prediction."""
         made = 0
         same = 1
         before = self._out[p - 1] if p else 0
@@ -523,8 +522,9 @@ class Model:
     # ---- What is new ----
 
     def _gap(self, p: int, end: int, source: int, source_end: int) -> None:
-        """Bytes of the new image that correspond to nothing in the old one, which has at most those
-        from ``source`` to ``source_end`` in their place.
+        """Code bytes of the new image that correspond to nothing in the old one.
+
+        The old image has at most those from ``source`` to ``source_end`` in their place.
         """
         if p >= end:
             return

@@ -1,8 +1,8 @@
 """The base station: a terminal's modem on one side, the server's CoAP port on the other.
 
-Bytes of the modem's stream become UDP datagrams and the other way round. Every terminal has a UDP
-socket of its own, a new one each time its modem connects, so that the server tells terminals, and
-lives of a terminal, apart by address. The faults of the wireless link are made here.
+Bytes of the modem's stream become UDP datagrams, and the other way round. Every terminal has a UDP
+socket of its own, a new one each time its modem connects. So the server tells terminals apart by
+address, and a terminal before and after a power cut, too. The faults of the link are made here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unbrick.wire import slipmux
 
 READ_SIZE = 4096
 MAX_BACKLOG_BYTES = 64 * 1024
-"""Bytes that may wait for a modem that does not take them; frames beyond that are lost."""
+"""Bytes that may wait for a modem that does not take them. Frames beyond that are lost."""
 
 FIRST_RETRY_INTERVAL_S = 0.2
 MAX_RETRY_INTERVAL_S = 5.0
@@ -31,7 +31,7 @@ MAX_RETRY_INTERVAL_S = 5.0
 
 @dataclass
 class Traffic:
-    """What a bridge has carried."""
+    """Counts of what a bridge has carried."""
 
     messages_up: int = 0
     messages_down: int = 0
@@ -60,7 +60,7 @@ class _ServerSide(asyncio.DatagramProtocol):
         self._received(data)
 
     def error_received(self, exc: Exception) -> None:
-        """The server is not there: a datagram is lost, as datagrams are."""
+        """The server is not there: the datagram is lost, as datagrams are."""
 
 
 class _Session:
@@ -87,7 +87,7 @@ class _Session:
             while data := await reader.read(READ_SIZE):
                 self._from_modem(data)
         except OSError:
-            pass  # The modem is gone; so it is when a pseudo-terminal's other end closes.
+            pass  # The modem is gone, or a pseudo-terminal's other end has closed.
         finally:
             self._server.close()
             self._server = None
@@ -174,7 +174,7 @@ class Bridge:
         return self._listener.sockets[0].getsockname()[1] if self._listener else 0
 
     async def start(self) -> None:
-        """Begin to work; a modem that is not there yet is tried again and again.
+        """Begin to work. A modem that is not there yet is tried again and again.
 
         Raises:
             PortError: the port cannot be opened.
@@ -257,7 +257,7 @@ async def _open_tty(
 ) -> tuple[asyncio.ReadTransport, asyncio.StreamReader, asyncio.StreamWriter]:
     """A serial port or pseudo-terminal as a pair of streams, raw and at 115200 baud.
 
-    The transport is what the reader reads from; closing the writer does not close it.
+    The reader reads from the transport. Closing the writer does not close that.
     """
     hint = "give the path of a serial port or pseudo-terminal, tcp:HOST:PORT or listen:HOST:PORT"
     try:

@@ -1,8 +1,8 @@
 """Faults of the wireless link, all of them from one seed.
 
-What happens to the n-th message of a direction depends on the seed, the direction and n, and on
-nothing else: neither on the time nor on what happens to other messages. Byte noise depends on the
-position of the byte in the stream, not on how the stream is cut into pieces.
+The fate of the n-th message of a direction depends on the seed, the direction and n alone. It does
+not depend on the time, or on the fate of other messages. Byte noise depends on the position of the
+byte in the stream, not on how the stream is cut into pieces.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Delivery:
 
 
 class Faults:
-    """Does to the messages of one terminal's link what the plan and the seed say.
+    """Spoils the messages of one terminal's link as the plan and the seed say.
 
     Attributes:
         counts: how often each fault struck, by name.
@@ -93,7 +93,7 @@ class Faults:
         self._quiet = {direction: self._gap(direction) for direction in Direction}
 
     def carry(self, direction: Direction, message: bytes, now: float) -> list[Delivery]:
-        """What becomes of a CoAP message on its way, as frames of slipmux.
+        """The frames of slipmux that arrive for a CoAP message.
 
         Raises:
             LinkError: the message is too long for a frame.
@@ -113,7 +113,7 @@ class Faults:
         return [self._copy(rng, message) for _ in range(copies)]
 
     def spoil(self, direction: Direction, data: bytes) -> bytes:
-        """Bytes of the stream with noise in them; as many as there were."""
+        """Bytes of the stream with noise in them. Their number is the same."""
         if not self.plan.noise or self.plan.only not in (None, direction):
             return data
         spoiled = bytearray(data)
@@ -126,7 +126,7 @@ class Faults:
         return bytes(spoiled)
 
     def _gap(self, direction: Direction) -> int:
-        """Bytes that pass before the next one is hit."""
+        """The number of bytes before the next one that is hit."""
         rng, gap = self._noise[direction], 0
         while self.plan.noise and rng.random() >= self.plan.noise:
             gap += 1

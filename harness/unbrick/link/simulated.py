@@ -1,5 +1,5 @@
-"""The wireless link in a deterministic simulation: a terminal's radio line on one side, the core
-of the server on the other, latency and faults in between. Time is what the caller says it is.
+"""The wireless link in a deterministic simulation. A terminal's radio line is on one side, the
+server's core on the other; latency and faults are in between. The caller passes the time in.
 
     link = SimulatedLink(engine.radio, core, faults=Faults(FaultPlan(drop=0.1), seed=7))
     ...
@@ -32,7 +32,7 @@ MAX_DIAGNOSTICS = 1000
 
 
 class Server(Protocol):
-    """What the link needs of the server: see ``unbrick.server.core.core.ServerCore``."""
+    """The part of the server that the link needs: see ``unbrick.server.core.core.ServerCore``."""
 
     def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
         """The answer to a terminal's request."""
@@ -41,7 +41,7 @@ class Server(Protocol):
         """The requests to send to ``endpoint`` now."""
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
-        """What came of one of them."""
+        """Take in how one of them ended."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Exchange:
 class SimulatedLink:
     """The link and the server's CoAP endpoint, for one terminal.
 
-    Call ``step`` whenever the terminal sent something, when the deadline has come, and after the
-    server was told something (a new update, a new message).
+    Call ``step`` whenever the terminal has sent something, and when the deadline has come. Call it
+    after the server was told something, too (a new update, a new message).
 
     Attributes:
         fetched: every block that reached the server as a request, in order.
@@ -117,14 +117,14 @@ class SimulatedLink:
 
     @property
     def frames_lost(self) -> int:
-        """Frames that the terminal's line did not carry well."""
+        """Frames that were spoiled on the terminal's line."""
         return self._decoder.dropped
 
     def server_dies(self, *, unsent: bool = False) -> None:
-        """From now on nobody answers; what is in the air is lost with the server's sockets.
+        """From now on nobody answers. Messages in the air are lost with the server's sockets.
 
         Args:
-            unsent: it dies before what it had to say just now has left.
+            unsent: it dies before its latest messages have left.
         """
         self._server = None
         if unsent:
@@ -134,19 +134,19 @@ class SimulatedLink:
         self._asked.clear()
 
     def server_returns(self, server: Server) -> None:
-        """A server is there again: give a core made anew from the records of the dead one."""
+        """A server is there again. ``core`` is made from the records of the dead one."""
         self._server = server
 
     def cut_off(self, until: float) -> None:
-        """Nothing gets through, either way, before the time ``until``."""
+        """Let nothing through, either way, before the time ``until``."""
         self._cut_until = until
 
     def fetched_blocks(self, update_id: int) -> list[int]:
-        """The numbers of the blocks that were asked for, in order, repetitions included."""
+        """The numbers of the blocks that were asked for, in order, with repetitions."""
         return [fetch.block for fetch in self.fetched if fetch.update_id == update_id]
 
     def step(self, now: float) -> float | None:
-        """Do everything that is due; gives the time of the next thing to do, or None."""
+        """Do everything that is due; return the time of the next thing to do, or None."""
         self._listen(now)
         while True:
             self._deliver_due(now)
@@ -190,7 +190,7 @@ class SimulatedLink:
                         self._pass_on_outcomes(self._server, now)
 
     def _talk(self, now: float) -> None:
-        """What the server has to say."""
+        """Send what the server has to say."""
         if self._server is None:
             return
         self._coap.poll(now)

@@ -1,1 +1,1 @@
-"""Reports of a campaign: one result model, and everything that is written from it."""
+"""Reports of a campaign: one result model, and every format that is written from it."""

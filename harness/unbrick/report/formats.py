@@ -65,7 +65,7 @@ def junit(report: CampaignReport) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text without characters that XML 1.0 has no way to write."""
+    """Text without the characters that XML 1.0 cannot write."""
     return "".join(char if char in "\t\n" or " " <= char < "\ufffe" else "" for char in text)
 
 

@@ -226,7 +226,7 @@ def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
 
 
 def _history(scenario: ScenarioReport, board: Board, top: int, step: int) -> list[str]:
-    """For each block its name, and what it holds after each operation that changes it."""
+    """For each block its name, and its contents after each operation that changes it."""
     out = []
     size, count = board.nor.block_size, len(scenario.golden)
     for row, (number, name) in enumerate(_list_used_blocks(board)):
@@ -284,7 +284,7 @@ def _distributions(report: CampaignReport) -> str:
 
 
 def _histogram(cases: Sequence[CaseReport], value: Callable[[CaseReport], float], unit: str) -> str:
-    """Bars of cases by value, stacked by what came of them; heights go with log(1 + count)."""
+    """Bars of cases by value, stacked by their ends. Heights go with log(1 + count)."""
     values = [value(case) for case in cases]
     most = max(values)
     whole = all(v == int(v) for v in values) and most < 24
@@ -329,7 +329,7 @@ def _histogram(cases: Sequence[CaseReport], value: Callable[[CaseReport], float]
 
 
 def _coverage(files: Sequence[SourceFile]) -> str:
-    """Lines that ran only after a power cut; nothing when that was not measured."""
+    """Lines that ran only after a power cut. Nothing when that was not measured."""
     if not files:
         return ""
     rows = [

@@ -1,7 +1,7 @@
 """The result of a campaign: the one model from which every report is made.
 
-The same campaign gives the same model, to the byte, on any number of cores; what depends on the
-clock is in ``timings`` alone.
+The same campaign gives the same model, to the byte, on any number of cores. ``timings`` alone
+depends on the clock.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CaseReport:
 
     @property
     def came(self) -> str:
-        """What came of it: ``application``, ``restored`` or ``violation``."""
+        """How it ended: ``application``, ``restored`` or ``violation``."""
         return "violation" if self.kind else self.route
 
 
@@ -64,7 +64,7 @@ class GoldenOp:
 
 @dataclass(frozen=True)
 class Cut:
-    """A loss of power in the session without faults.
+    """A power cut in the session without faults.
 
     Attributes:
         op: the flash operation that it comes before, or in.
@@ -82,10 +82,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class ScenarioReport:
-    """What a search has found.
+    """The findings of a search.
 
-    ``console`` of a case is kept for violations only. ``links``: so many bad links were tried; such
-    a report is no search, and has no picture.
+    ``console`` of a case is kept for violations only. ``links`` is the number of bad links that
+    were tried. With bad links, the report is no search, and has no picture.
     """
 
     name: str
@@ -108,19 +108,19 @@ class ScenarioReport:
 
     @property
     def routes(self) -> dict[str, int]:
-        """How many cases came to what."""
+        """How many cases ended in each way."""
         counted = Counter(case.came for case in self.cases)
         return {name: counted[name] for name in ("application", "restored", "violation")}
 
     @property
     def deepest(self) -> int:
-        """The most losses of power before a case."""
+        """The most power cuts before a case."""
         return max((case.depth for case in self.cases), default=0)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """Coverage: lines of a source file that the golden sessions ran, and that only recovery ran."""
+    """Coverage: lines of a source file that the golden sessions ran, or only recovery."""
 
     name: str
     golden: tuple[int, ...]
@@ -129,7 +129,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Timings:
-    """What depends on the clock. Seconds, and sessions per second and process."""
+    """All that depends on the clock. Seconds, and sessions per second and process."""
 
     seconds: float = 0.0
     jobs: int = 1
@@ -278,7 +278,7 @@ _SEVERITY = {"application": 0, "restored": 1, "violation": 2}
 
 
 def _cuts(result: Result) -> Iterable[Cut]:
-    """What came of each loss of power in the golden session, states met twice included."""
+    """How each power cut of the golden session ended, states met twice included."""
     first, *others = result.cases
     target = result.target
     start = target.start()
@@ -302,7 +302,7 @@ def _cuts(result: Result) -> Iterable[Cut]:
 
 
 def versions() -> dict[str, str]:
-    """What the campaign was made with."""
+    """Versions of the tools that the campaign was made with."""
     found = {"unbrick": __version__, "unicorn": metadata.version("unicorn")}
     found["python"] = platform.python_version()
     qemu = shutil.which("qemu-system-arm")
@@ -314,7 +314,7 @@ def versions() -> dict[str, str]:
 
 
 def timings(results: Iterable[Result], seconds: float, jobs: int, reused: int) -> Timings:
-    """What a campaign cost; sessions that were reused cost what they once did."""
+    """The time that a campaign took. Reused sessions count with the time that they once took."""
     costs = [case.outcome.seconds for result in results for case in result.cases]
     return Timings(
         seconds=seconds,

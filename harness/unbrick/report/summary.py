@@ -73,7 +73,7 @@ def _table(report: CampaignReport) -> FittedTable:
 
 
 def _reasons(report: CampaignReport) -> dict[str, list[str]]:
-    """Why searches ended before their end, each with the scenarios that it is true of."""
+    """Why searches stopped early: each reason with its scenarios."""
     reasons: dict[str, list[str]] = {}
     for scenario in report.scenarios:
         if not scenario.closed:

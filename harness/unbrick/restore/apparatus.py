@@ -1,11 +1,11 @@
 """The software restoration apparatus (rows A11 and A12): restores a terminal over the wire.
 
-``Apparatus`` is the core. It owns no clock and no port: it reads and writes a ``Line`` and is
-stepped with the time, so the same code restores a terminal on a desk and one in a deterministic
+``Apparatus`` is the core. It owns no clock and no port: it reads and writes a ``Line``, and is
+stepped with the time. So the same code restores a terminal on a desk and one in a deterministic
 simulation. ``unbrick.restore.port`` puts it on a serial port.
 
-A terminal is restored when it runs, and when what lies in its NOR was read back: before that
-nothing is called a success.
+A terminal is restored when it runs, and when its NOR was read back. Nothing is called a success
+before that.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _PROBE_SILENCE_S = 3.0  # Silence before asking whether an application listens.
 _PROBE_TIMEOUT_S = 2.0
 _VERDICT_TIMEOUT_S = 30.0  # Checking a signature takes the terminal well under a second.
 _START_TIMEOUT_S = 90.0  # Erasing and programming the whole partition, and up to three trials.
-_TRIAL_TIME_S = 10.0  # An application that has run so long passed its trial, even if unsaid.
+_TRIAL_TIME_S = 10.0  # An application that has run so long has passed its trial, even unsaid.
 _DIGEST_TIMEOUT_S = 5.0  # Hashing the whole partition takes the terminal about a second.
 _PROMPT_TIMEOUT_S = 1.0  # The prompt follows at once.
-_DIGEST_TRIES = 8  # The line may be noisy, and the power may go.
+_DIGEST_TRIES = 8  # The line may be noisy, and the power may be cut.
 _WANT = chr(WANT_CRC)
 
 
@@ -62,26 +62,26 @@ class Apparatus:
         image: the signed image, as it lies in the NOR.
         info: of that image.
         wait: seconds to wait for a terminal that asks to be restored, at first and whenever a
-            restoration broke off. None: for ever; then an application that runs is no error
-            either, whatever fails is tried again, and nothing is ever typed at a console.
-        attempts: transfers that are begun at most; without effect when it waits for ever.
+            restoration broke off. None: for ever. Then an application that runs is no error,
+            every failure is tried again, and nothing is ever typed at a console.
+        attempts: transfers that are begun at most. It has no effect when ``wait`` is None.
         say: called with every line that the terminal says.
         console: ask a silent terminal for its prompt, to tell one that runs from one that is dead.
-        read_back: ask the software that was restored for the digest of what lies in the NOR.
+        read_back: ask the restored software for the digest of the image in the NOR.
         held: find a terminal, but send nothing before :attr:`held` is set to false.
 
     Attributes:
         stage: how far it is.
         asks: a terminal has asked to be restored.
-        reason: why the terminal wants to be restored, as it says; empty when it has not said.
+        reason: why the terminal wants to be restored, in its words; empty when it has not said.
         terminal: who it is; None when it has not said.
         accepted: the version that the terminal accepted; empty before that.
-        running: what the terminal's application said when it started after the restoration.
+        running: the first line of the application that started after the restoration.
         digest: SHA-256 of the whole image that was read back (hexadecimal); empty before that.
         error: why it failed, in the stage FAILED.
         transfers: transfers that were begun. 0 in the stage DONE: it had the image already.
         repeats: blocks that were sent again, in all transfers.
-        application_runs: an application answered to one who looked for a terminal to restore.
+        application_runs: an application answered to the search for a terminal to restore.
     """
 
     def __init__(
@@ -173,14 +173,14 @@ class Apparatus:
         return min((d for d in deadlines if d is not None), default=None)
 
     def cancel(self) -> None:
-        """Give up; a transfer that is under way is cancelled, so that the terminal waits again."""
+        """Give up. A transfer under way is cancelled, so that the terminal waits again."""
         if self.stage is Stage.SENDING:
             self._line.write(CANCEL)
         if not self.finished:
             self._fail(troubles.cancelled())
 
     def reconnect(self, line: Line, now: float) -> None:
-        """Go on, on a line that was gone: look for the terminal again, and start over."""
+        """Go on, on a line that was gone. Look for the terminal again, and start over."""
         self._line = line
         self._ear.text = ""
         if not self.finished:
@@ -213,7 +213,7 @@ class Apparatus:
             banner = self._tail.find(words.BANNER)
             if banner < 0 or b"\n" not in self._tail[banner:]:
                 return b""
-            # The terminal started anew in the middle of it.
+            # The terminal has started again in the middle of it.
             rest = self._tail[banner:]
             self._search(now)
             return rest
@@ -273,7 +273,7 @@ class Apparatus:
         elif match := words.REFUSED.search(line):
             self._refused(match["reason"], now)
         elif match := words.REASON.search(line):
-            # It started again without being asked to: it lost power, or the new software failed.
+            # It started again by itself: the power was cut, or the new software failed.
             self._again(line, match["reason"], now)
         elif self.stage is Stage.STARTING:
             self._hear_starting(line, now)
@@ -301,7 +301,7 @@ class Apparatus:
         elif match := words.SERIAL.search(line):
             self._serial = match["serial"]
         elif match := words.HARDWARE.search(line):
-            # What it said before the transfer has precedence: boot says it on its own account.
+            # Its words before the transfer have precedence: they were said unasked.
             self.terminal = self.terminal or Terminal(self._serial, match["hardware"], None)
         elif words.UNKNOWN.search(line):
             self._read_back(now)
@@ -377,14 +377,14 @@ class Apparatus:
         self._probe = None
 
     def _succeed(self, now: float) -> None:
-        """It runs; whether it is what was sent is another question."""
+        """It runs. Whether that is the image that was sent, is another question."""
         if self._reads_back:
             self._read_back(now)
         else:
             self._await(Stage.DONE, None)
 
     def _runs(self, now: float) -> None:
-        """A console answers to one who looks for a terminal in the restoration state."""
+        """A console answers, instead of a terminal in the restoration state."""
         self.application_runs = True
         if self._reads_back:
             self._read_back(now)
@@ -392,7 +392,7 @@ class Apparatus:
             self._fail(troubles.runs_fine())
 
     def _read_back(self, now: float) -> None:
-        """Ask what lies in the NOR, until it is what was sent or there is no hope."""
+        """Ask for the digest of the NOR, until it is that of the image, or there is no hope."""
         if self._asked < _DIGEST_TRIES:
             self._asked += 1
             self._heard_since_asked = False

@@ -1,4 +1,4 @@
-"""What can be known about an image before any terminal is asked."""
+"""Checks of an image before any terminal is asked."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CheckedImage:
 
     Attributes:
         data: as it lies in the NOR.
-        info: what it says about itself.
-        verified: its signature was checked; without, only the terminal can do that.
+        info: its own account of itself.
+        verified: its signature was checked. Otherwise only the terminal can do that.
     """
 
     data: bytes
@@ -39,7 +39,7 @@ class CheckedImage:
 
 
 def check_file(path: Path, key: Path | None = None) -> CheckedImage:
-    """Read a signed image (Intel HEX or binary), and check all that can be checked here.
+    """Read a signed image (Intel HEX or binary), and check it as far as possible here.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def check_file(path: Path, key: Path | None = None) -> CheckedImage:
     else:
         try:
             public = load_public_key(firmware_folder() / "keys" / "development.pem")
-        except SetupError:  # An installation without the firmware's sources.
+        except SetupError:  # This installation is without the firmware's sources.
             return CheckedImage(data, info, verified=False)
         if key_hash(public) != info.key_hash:
             return CheckedImage(data, info, verified=False)

@@ -30,7 +30,7 @@ _END_TIMEOUT_S = 30.0  # A thread that was told to has ended by then: writing to
 
 
 class PortOutcome(enum.Enum):
-    """How it ended with one port."""
+    """How the restoration on one port ended."""
 
     RUNNING = "not over"
     RESTORED = "restored"
@@ -47,11 +47,11 @@ class Options:
     """How to restore.
 
     Attributes:
-        wait: seconds to wait for a terminal that asks to be restored, for a port that is gone to
-            come back, and for the terminal after it broke off.
+        wait: seconds to wait for a terminal that asks to be restored, or for a port to come back.
+            The same holds for the terminal after it broke off.
         baud: bits per second.
         attempts: transfers at most.
-        read_back: success is what was read back from the NOR.
+        read_back: nothing is a success that was not read back from the NOR.
         listen: type nothing before a terminal has asked to be restored.
         held: send nothing before :meth:`Restoration.release`.
     """
@@ -70,7 +70,7 @@ def machine_ports() -> list[str]:
 
 
 class Restoration:
-    """What is done on one port, until it is over. A port that is gone is awaited.
+    """The restoration on one port, until it is over. A port that is gone is awaited.
 
     Args:
         port: see ``SerialLine``.
@@ -82,7 +82,7 @@ class Restoration:
     Attributes:
         apparatus: None before the port was opened.
         error: why it is over without success.
-        crash: what came up in its thread that nobody expected: a bug.
+        crash: the error in its thread that nobody expected: a bug.
         cancelled: it was told to stop.
         asked_at: when the terminal first asked to be restored, by ``time.monotonic``.
         ended_at: when it was over, likewise.

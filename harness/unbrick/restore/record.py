@@ -71,7 +71,7 @@ def default_record(environ: Mapping[str, str]) -> Path:
 
 
 def entry_of(restoration: Restoration, ended: datetime) -> RestorationEntry | None:
-    """What to keep of it; None when no terminal was found on the port."""
+    """The entry for a restoration; None when no terminal was found on the port."""
     apparatus, outcome = restoration.apparatus, restoration.outcome
     if apparatus is None or not (restoration.asks or outcome is PortOutcome.UP_TO_DATE):
         return None
@@ -96,7 +96,7 @@ def entry_of(restoration: Restoration, ended: datetime) -> RestorationEntry | No
 
 
 class Record:
-    """The file; it and its folder are made when they are not there.
+    """The file. It and its folder are made when they are not there.
 
     Raises:
         SetupError: it cannot be written.
@@ -112,10 +112,10 @@ class Record:
             raise self._unwritable(error) from None
 
     def append(self, entry: RestorationEntry) -> None:
-        """Add an entry; it is on the disk when this returns.
+        """Add an entry. It is on the disk when this returns.
 
-        A line that a crash has cut off stays a line of its own, and two programs may append at
-        once: each entry is one write at the end of the file.
+        A line that a crash has cut off stays a line of its own. Two programs may append at once,
+        because each entry is one write at the end of the file.
 
         Raises:
             SetupError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What can go wrong with a restoration, and what a person does about it."""
+"""Errors of a restoration, with hints for a person."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def unfit(info: ImageInfo, found: Terminal | None) -> UnbrickError | None:
 
 
 def refused(reason: str) -> UnbrickError:
-    """The terminal has received the image, and does not want it."""
+    """The terminal has received the image, and refuses it."""
     hint = "give an image that is meant for this terminal: `unbrick image inspect` tells"
     if "journal" in reason:
         hint = "power-cycle it and try again; if that does not help its NOR is worn"
@@ -57,7 +57,7 @@ def asks_again(transfers: int) -> UnbrickError:
 
 
 def not_better(reason: str) -> UnbrickError:
-    """It was rewritten, and boot does not want what is there now."""
+    """The NOR was rewritten, and boot does not accept the image that is there now."""
     return RestoreError(
         f"the terminal is in the restoration state again: {reason}",
         hint="restore it with another version of the software",
@@ -65,14 +65,14 @@ def not_better(reason: str) -> UnbrickError:
 
 
 def no_verdict() -> UnbrickError:
-    """The transfer was complete, and nothing came of it."""
+    """The transfer was complete, and then the terminal said nothing of it."""
     return RestoreError(
         "the terminal received the image but says nothing", hint="power-cycle it and try again"
     )
 
 
 def not_started(version: str, seconds: float) -> UnbrickError:
-    """It was accepted, and nothing came of it."""
+    """The image was accepted, and no application has started."""
     return RestoreError(
         f"the terminal accepted {version} but has not started it in {seconds:.0f} s",
         hint="power-cycle it; when it is in the restoration state again, restore it again",

@@ -1,4 +1,4 @@
-"""What a terminal says on its wire, and what else may be heard there (``docs/protocol.md``)."""
+"""The words of a terminal on its wire, and other sounds there (``docs/protocol.md``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LINE_LIMIT = 256  # Bytes of a line that are kept; the rest is noise.
 PROMPT = "> "
 BANNER = b"restoration: "
 READ_BACK = b"\rid\rdigest\r"
-"""Ends what may have been typed, then asks who it is and what the image in the NOR hashes to."""
+"""Ends earlier typing, then asks for the terminal's identity and the digest of its image."""
 
 IDENTITY = re.compile(
     r"restoration: serial=(?P<serial>.{1,31}) hardware=(?P<hardware>.{1,31}) "
@@ -32,19 +32,19 @@ SERIAL = re.compile(r"serial: +(?P<serial>\S.{0,30})$")
 HARDWARE = re.compile(r"hardware: +(?P<hardware>\S.{0,30})$")
 FAILED_TRIAL = re.compile(r"failed its trial")
 FINAL = re.compile(r"signature|other hardware|security counter|too large|journal")
-"""Refusals that a second transfer does not change: the rest may be the noise of the line."""
+"""Refusals that a second transfer does not change. The rest may come from noise on the line."""
 
 _GARBAGE_SHARE = 0.3  # Share of bytes that are no text from which on nothing else is believed.
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """What a terminal says of itself.
+    """A terminal's account of itself.
 
     Attributes:
         serial: its serial number.
-        hardware_id: what images must be for.
-        security_counter: what images must have at least; None when its application was asked.
+        hardware_id: that of the images that it takes.
+        security_counter: the lowest that it takes; None when its application was asked.
     """
 
     serial: str
@@ -53,7 +53,7 @@ class Terminal:
 
 
 class Ear:
-    """Takes lines out of what comes over the wire.
+    """Takes lines out of the bytes on the wire.
 
     Attributes:
         text: the line that has not ended.
@@ -85,7 +85,7 @@ class Ear:
         return None
 
     def why_nothing(self, seconds: float) -> UnbrickError:
-        """What to tell a person when nothing asked to be restored in so many seconds."""
+        """The message when nothing has asked to be restored in so many seconds."""
         if not self._heard:
             return RestoreError(
                 f"nothing answers on the wire in {seconds:.0f} s",

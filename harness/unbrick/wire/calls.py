@@ -75,7 +75,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Say:
-    """What the center says in a call, after ``count`` other texts; ``last``: the call ends."""
+    """A text of the center in a call, after ``count`` others. ``last``: the call ends with it."""
 
     number: int
     count: int

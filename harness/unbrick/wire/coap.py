@@ -1,8 +1,8 @@
 """A CoAP endpoint (RFC 7252) that talks to one peer, without I/O, clock or global randomness.
 
-``aiocoap`` has the codec; the message layer is here so that it can run in virtual time, and so is
-what §5.4 says of options, since the codec forgets how they were encoded. Times are seconds of any
-clock that never goes back.
+``aiocoap`` has the codec. The message layer is here so that it can run in virtual time. The rules
+of §5.4 for options are here, too, because the codec forgets how they were encoded. Times are
+seconds of any clock that never goes back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MAX_CONTENT_FORMAT = 2  # bytes
 
 @dataclass(frozen=True)
 class _Rule:
-    """What the definition of an option allows; lengths are in bytes."""
+    """The bounds in an option's definition. Lengths are in bytes."""
 
     shortest: int
     longest: int
@@ -188,11 +188,11 @@ class _Remembered:
 class CoapEndpoint:
     """Answers the peer's requests with ``handler`` and sends ours, one at a time (NSTART 1).
 
-    A duplicate is a datagram with the same message id and the same bytes as one seen before: a
-    peer that starts again may use its message ids again for other requests.
+    A duplicate is a datagram with the message id and the bytes of an earlier one. The bytes count,
+    because a peer that starts again may use its message ids again for other requests.
 
     Attributes:
-        rejected: datagrams that were rejected: no CoAP, or with options that nobody here knows.
+        rejected: datagrams that were rejected: no CoAP, or with unknown critical options.
         duplicates: requests that were answered from memory.
         retransmissions: datagrams of ours that were sent again.
     """
@@ -217,11 +217,11 @@ class CoapEndpoint:
 
     @property
     def deadline(self) -> float | None:
-        """When ``poll`` has something to do, or None."""
+        """The time at which ``poll`` has something to do, or None."""
         return None if self._exchange is None else self._exchange.due
 
     def take_datagrams(self) -> list[bytes]:
-        """What is to be sent to the peer, in order."""
+        """The datagrams for the peer, in order."""
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
@@ -236,7 +236,7 @@ class CoapEndpoint:
         self._start_next(now)
 
     def abandon(self) -> None:
-        """Give up every request of ours; they end without a response."""
+        """Give up every request of ours. They end without a response."""
         tickets = [ticket for ticket, _ in self._waiting]
         if self._exchange is not None:
             tickets.insert(0, self._exchange.ticket)
@@ -259,7 +259,7 @@ class CoapEndpoint:
         self._datagrams.append(exchange.datagram)
 
     def receive(self, datagram: bytes, now: float) -> None:
-        """Take one datagram of the peer; whatever it holds, it never raises."""
+        """Take one datagram of the peer. Nothing in it makes this raise."""
         try:
             message, options = _decode(datagram)
         except LinkError:
@@ -315,7 +315,7 @@ class CoapEndpoint:
         self._datagrams.append(answer)
         self._remembered.pop(request.mid, None)
         if request.code == aiocoap.GET or not response.code.is_successful():
-            return  # It may be asked twice (§4.5), and whoever sends junk fills no memory.
+            return  # It may be asked twice (§4.5), and junk fills no memory.
         self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME_S)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)

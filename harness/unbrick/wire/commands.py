@@ -32,7 +32,7 @@ _SUM_SIZE = 8
 
 @dataclass(frozen=True)
 class BackupRequest:
-    """Asks the application for a piece of the sealed user's data (row B6); offset 0 seals it."""
+    """Asks the application for a piece of the sealed user's data (row B6). Offset 0 seals it."""
 
     update_id: int
     offset: int
@@ -57,7 +57,7 @@ class BackupRequest:
 
 @dataclass(frozen=True)
 class BackupPiece:
-    """A piece of a backup; only ``result`` counts when that is none of success."""
+    """A piece of a backup. When ``result`` is no success, nothing else counts."""
 
     result: Result
     size: int = 0
@@ -122,7 +122,7 @@ class RestorePiece:
 
 @dataclass(frozen=True)
 class RestoreAnswer:
-    """What the application says to a piece: which offset it wants next; all is done at the end."""
+    """The application's answer to a piece: the offset that it wants next. The size: all is done."""
 
     result: Result
     offset: int = 0
@@ -145,7 +145,7 @@ class RestoreAnswer:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """Starts a commanded update (row B7); the signature is over the digest."""
+    """Starts a commanded update (row B7). The signature is over the digest."""
 
     update_id: int
     version: str
@@ -189,7 +189,7 @@ class Upgrade:
 
 @dataclass(frozen=True)
 class Command:
-    """What the resident program is told to do (rows B8, B10): of a start of it, and numbered."""
+    """A command to the resident program (rows B8, B10): numbered, and for one start of it."""
 
     path: ClassVar[str]
 
@@ -289,7 +289,7 @@ def decode_command(path: str, payload: bytes) -> Command:
 
 @dataclass(frozen=True)
 class CommandAnswer:
-    """What the resident program says to a command at once: success, it is carried out."""
+    """The resident program's answer to a command, at once. Success: it is carried out."""
 
     result: Result
 
@@ -309,7 +309,7 @@ class CommandAnswer:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What came of a command (row B10); ``digest`` is of the range as the NOR reads now."""
+    """How a command ended (row B10). ``digest`` is of the range as the NOR reads now."""
 
     serial: str
     update_id: int

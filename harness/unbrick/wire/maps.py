@@ -20,7 +20,7 @@ _MAX_DEPTH = 4
 
 
 def _skip(data: bytes, at: int, depth: int) -> int:
-    """The offset after the CBOR item at ``at``; refuses what the protocol has no use for."""
+    """The offset after the CBOR item at ``at``. Items that the protocol lacks are refused."""
     if depth > _MAX_DEPTH:
         raise LinkError("CBOR is nested too deeply")
     if at >= len(data):
@@ -51,7 +51,7 @@ def _skip(data: bytes, at: int, depth: int) -> int:
 
 
 class Map:
-    """A decoded map, read key by key; every method raises LinkError when it is not as it must be.
+    """A decoded map, read key by key. Every method raises LinkError when it is not as it must be.
 
     Raises:
         LinkError: the payload is no such map.

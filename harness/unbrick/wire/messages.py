@@ -1,7 +1,7 @@
-"""The CBOR maps of docs/protocol.md: what terminal and server say to each other.
+"""The CBOR maps of docs/protocol.md, in which terminal and server talk.
 
-Sizes are in bytes. Decoding is strict and bounded (``unbrick.wire.maps``). What a commanded update
-and the user's data need is in ``unbrick.wire.commands``, calls are in ``unbrick.wire.calls``.
+Sizes are in bytes. Decoding is strict and bounded (``unbrick.wire.maps``). Commanded updates and
+the user's data are in ``unbrick.wire.commands``, calls in ``unbrick.wire.calls``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ _RESULT_TEXTS = {
 
 
 class TerminalState(IntEnum):
-    """What runs on a terminal that registers."""
+    """The program that runs on a terminal that registers."""
 
     APPLICATION = 0
     RESTORATION = 1
@@ -100,7 +100,7 @@ class TerminalState(IntEnum):
 
 
 class Kind(IntEnum):
-    """What an update file is."""
+    """The kind of an update file."""
 
     FULL_IMAGE = 0
     DIFFERENTIAL = 1
@@ -153,9 +153,9 @@ def read_update(values: Map, key: int) -> int:
 
 @dataclass(frozen=True)
 class Registration:
-    """What a terminal says it is and runs (rows A6, A7, B1).
+    """A terminal's identity and that of its software (rows A6, A7, B1).
 
-    ``nonce`` is what commands to the resident program must carry, 0 when that does not run.
+    Commands to the resident program must carry ``nonce``. It is 0 when that does not run.
     """
 
     serial: str

@@ -1,6 +1,6 @@
 """slipmux (draft-bormann-t2trg-slipmux-03): frames on the wireless link's byte stream.
 
-SLIP (RFC 1055) separates the frames; the first byte of a frame says what it holds. CoAP messages
+SLIP (RFC 1055) separates the frames. The first byte of a frame says what it holds. CoAP messages
 end in the 16-bit FCS of RFC 1662. Sizes are in bytes. No I/O.
 """
 
@@ -43,8 +43,8 @@ class Frame:
 def fcs16(data: bytes) -> int:
     """The 16-bit FCS of RFC 1662, appendix C.2 (CRC-16/X-25).
 
-    The polynomial is that of ``crc_hqx`` with the bits the other way round, so the bits are turned
-    before and after: that keeps the loop over the bytes in C.
+    The polynomial is that of ``crc_hqx`` with the bits the other way round. So the bits are turned
+    before and after, which keeps the loop over the bytes in C.
     """
     crc = binascii.crc_hqx(data.translate(_REVERSED), 0xFFFF)
     return (_REVERSED[crc & 0xFF] << 8 | _REVERSED[crc >> 8]) ^ 0xFFFF
@@ -92,7 +92,7 @@ class Decoder:
         self._overlong = False
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that ``data`` completes, in order; never holds more than one frame."""
+        """The frames that ``data`` completes, in order. It never holds more than one frame."""
         frames: list[Frame] = []
         *ended, rest = data.split(b"\xc0")
         for part in ended:

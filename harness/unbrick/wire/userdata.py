@@ -1,7 +1,7 @@
 """The user's data as a terminal seals it (docs/firmware.md, *The user's data*; row B6).
 
-The server never can open it: it has no terminal's key. A bench has, and this is how it looks into a
-backup, and makes one.
+The server can never open it: it has no terminal's key. A bench has one, and uses this module to
+look into a backup, and to make one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unbrick.errors import LinkError
 
 MAGIC = b"UNBRKUD1"
 VERSION = 1
-"""Of what is inside."""
+"""Of the contents."""
 
 TAG_SIZE = 16
 
@@ -42,7 +42,7 @@ class PhonebookEntry(NamedTuple):
 def seal_backup(
     entries: Sequence[PhonebookEntry], key: bytes, serial: str, update_id: int
 ) -> bytes:
-    """What a terminal with that key and serial makes of these entries for an update, to the bit."""
+    """The backup of these entries for an update, to the bit as a terminal makes it."""
     return seal(cbor2.dumps([VERSION, [list(entry) for entry in entries]]), key, serial, update_id)
 
 
@@ -57,7 +57,7 @@ def open_backup(sealed: bytes, key: bytes, serial: str, update_id: int) -> list[
     """The entries in a backup, oldest first.
 
     Args:
-        sealed: what the terminal made.
+        sealed: the backup as the terminal made it.
         key: the terminal's own.
         serial: the terminal's.
         update_id: the update that the backup was made for.

@@ -1,7 +1,7 @@
 """YMODEM sender (CRC-16, blocks of 1,024 bytes, a batch of one file), without I/O.
 
 Source: Chuck Forsberg, *XMODEM/YMODEM Protocol Reference*, 1988-10-14. Time is passed in, in
-seconds of any clock; bytes that were received are fed in, bytes to send come out.
+seconds of any clock. Received bytes are fed in, bytes to send come out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PAD = 0x1A
 WANT_CRC = 0x43  # "C"
 
 CANCEL = bytes([CAN] * 8 + [BACKSPACE] * 8)
-"""Makes a receiver give up; the backspaces wipe it from a shell's line."""
+"""Makes a receiver give up. The backspaces wipe it from a shell's line."""
 
 SHORT_BLOCK_SIZE = 128
 LONG_BLOCK_SIZE = 1024
 
 _ACK_TIMEOUT_S = 12.0  # More than the 10 s after which receivers ask again: two voices would clash.
-_PROMPT_TIMEOUT_S = 3.0  # The "C" that must follow an ACK may be lost; then it is taken as said.
+_PROMPT_TIMEOUT_S = 3.0  # The "C" that must follow an ACK may be lost. Then it is taken as said.
 _REPEAT_GUARD_S = 0.5  # A "C" so soon after sending was under way already.
 _RETRIES = 10
 _NOISE_TRIES = 2  # A block that was sent again so often makes the following ones short.
@@ -51,8 +51,9 @@ class Phase(enum.Enum):
 
 
 class Sender:
-    """Sends one file to a YMODEM receiver, in long blocks, and in short ones where the line is bad:
-    of those more come through.
+    """Sends one file to a YMODEM receiver.
+
+    Blocks are long, and short where the line is bad: more of the short ones arrive.
 
     Args:
         name: of the file.
@@ -102,7 +103,7 @@ class Sender:
         return self.phase in {Phase.DONE, Phase.FAILED}
 
     def step(self, received: bytes, now: float) -> bytes:
-        """Take in what was received, do what is due.
+        """Take in received bytes, and do what is due.
 
         Returns:
             Bytes to send.
@@ -116,7 +117,7 @@ class Sender:
         output = b""
         for index, byte in enumerate(received):
             if self.phase is Phase.END and _is_text(byte):
-                self._finish()  # Its ACK was lost, but it is speaking of other things already.
+                self._finish()  # Its ACK was lost, but other things are said already.
                 self.rest = received[index:]
                 break
             output += self._take(byte, now)
@@ -183,7 +184,7 @@ class Sender:
         return self._again(now)
 
     def _go_on(self, now: float) -> bytes:
-        """The receiver is ready for what comes next."""
+        """The receiver is ready for the next block."""
         if self.phase is Phase.BODY:
             return self._send_data(now)
         if self.phase is Phase.BATCH:
