@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
+import click
 import pytest
-from test_docs import PAGES, ROOT, blocks, command_lines, name, tokens
+from imgtool.main import imgtool
+from test_docs import PAGES, ROOT, blocks, code_spans, command_lines, name, tokens
+
+from unbrick.cli.main import cli
 
 TUTORIALS = ROOT / "docs" / "tutorials"  # played, so that their files are made
 NOW = [page for page in PAGES if page.name != "CHANGELOG.md"]  # that tells of what was
@@ -150,3 +154,45 @@ def test_every_line_of_a_shell_calls_a_program_that_is_known() -> None:
     shells = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
     called = {re.sub(r"^(?:[A-Z_]+=\S+ )*", "", line).split()[0] for line in shells}
     assert called == PROGRAMS
+
+
+# Of other programs: mypy, zstd and Robot.
+OTHER_OPTIONS = {"--strict", "--patch-from", "--variable"}
+ENVIRONMENT = re.compile(r"\bUNBRICK_[A-Z_]*[A-Z]\b")
+
+
+def all_options(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
+    """Every option of a command and of those below it, with its variable of the environment."""
+    for parameter in command.get_params(context):
+        variable = f"{context.auto_envvar_prefix}_{parameter.name or ''}".upper()
+        yield from ((text, variable) for text in (*parameter.opts, *parameter.secondary_opts))
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            below = command.get_command(context, inner)
+            assert below is not None
+            yield from all_options(below, click.Context(below, context, info_name=inner))
+
+
+def test_every_option_that_is_named_alone_exists() -> None:
+    plugin = (ROOT / "harness" / "unbrick" / "pytest_plugin.py").read_text(encoding="utf-8")
+    known = OTHER_OPTIONS | set(re.findall(r'"(--unbrick-[a-z-]+)"', plugin))
+    for group in (cli, imgtool):
+        known |= {text for text, _ in all_options(group, click.Context(group, info_name="x"))}
+    named = {
+        (name(page), match.group())
+        for page in NOW
+        for span in code_spans(page)
+        if (match := re.match(r"--[a-z][\w-]*", span))
+    }
+    assert len(named) > 50
+    assert [where for where in sorted(named) if where[1] not in known] == []
+
+
+def test_every_variable_of_the_environment_that_is_named_is_read() -> None:
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "harness").rglob("*.py")]
+    read = {variable for text in sources for variable in ENVIRONMENT.findall(text)}
+    context = click.Context(cli, info_name="unbrick", **cli.context_settings)
+    read |= {variable for _, variable in all_options(cli, context)}
+    named = {word for page in NOW for word in ENVIRONMENT.findall(page.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= read
