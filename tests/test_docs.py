@@ -217,16 +217,17 @@ def test_the_campaigns_page_has_its_figures() -> None:
     assert set(re.findall(r"`([a-z]+)`", numbers)) - {"quick", "unbrick"} <= set(SCENARIOS)
 
 
-def test_the_page_of_seeded_bugs_counts_them() -> None:
+def test_the_page_of_seeded_bugs_has_them_all_in_the_words_of_their_patches() -> None:
     page = (ROOT / "docs" / "bugs.md").read_text(encoding="utf-8")
-    firmware, server = page.split("## In the server")
-    patches = {patch.stem for patch in (ROOT / "tests" / "seeded_bugs").glob("*.patch")}
-    assert set(re.findall(r"^\| ([a-z-]+) \| [A-Z]", firmware, re.MULTILINE)) == patches
-    of_server = re.findall(r"^\| ([a-z-]+) \| [A-Z]", server, re.MULTILINE)
-    assert (
-        f"{len(patches)} in the firmware and {NUMBERS[len(of_server)]} in the server"
-        in " ".join(firmware.split())
-    )
+    row = re.compile(r"^\| ([a-z-]+) \| ([A-Z].+?\.) \|", re.MULTILINE)
+    firmware, server = (row.findall(part) for part in page.split("## In the server"))
+    subjects = {
+        patch.stem: re.findall(r"^Subject: (.+)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
+        for patch in (ROOT / "tests" / "seeded_bugs").glob("*.patch")
+    }
+    assert {name: [about] for name, about in firmware} == subjects
+    counts = f"{len(firmware)} in the firmware and {NUMBERS[len(server)]} in the server"
+    assert counts in " ".join(page.split())
 
 
 def test_the_page_of_robot_suites_lists_them_all() -> None:
