@@ -58,7 +58,7 @@ class Decoder:
         flags = ["-std=c11", "-O1", "-shared", "-fPIC", "-fsanitize=undefined"]
         flags += ["-fsanitize-undefined-trap-on-error"] if compiler else []
         sources = map(str, sorted(LIB.glob("delta*.c")))
-        subprocess.run([*command, *flags, f"-I{LIB}", "-o", str(path), *sources], check=True)
+        subprocess.run([*command, *flags, f"-I{LIB.parent}", "-o", str(path), *sources], check=True)
         self.library = ctypes.CDLL(str(path))
         self.library.delta_begin.restype = ctypes.c_void_p
         self.library.delta_error_text.restype = ctypes.c_char_p

@@ -1,6 +1,6 @@
 /* Rebuilds an image as the terminal does; run by tools/delta_terminal.py on the emulated processor.
  */
-#include "delta.h"
+#include "lib/delta.h"
 
 #include <string.h>
 

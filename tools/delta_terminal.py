@@ -86,7 +86,7 @@ class TerminalDecoder:
         sources += sorted((firmware / "board" / "libc").glob("*.c"))
         script = folder / "delta_terminal.ld"
         script.write_text(SCRIPT)
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{firmware / 'lib'}"]
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{firmware}"]
         command += [f"-I{firmware / 'board' / 'libc'}", f"-Wl,-T,{script}", "-Wl,-e,rebuild"]
         done = subprocess.run(
             [*command, "-o", str(elf), *map(str, sources)],

@@ -5,8 +5,9 @@
  */
 #pragma once
 
-#include "board_map.h"
 #include <stdint.h>
+
+#include "board_map.h"
 
 #define AGENT_MAGIC 0x544e4741u /* "AGNT" */
 #define AGENT_VERSION 2u

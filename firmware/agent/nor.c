@@ -2,10 +2,11 @@
  * JESD68 (CFI query), Micron StrataFlash P30-65nm data sheet (commands, status, locking). */
 #include "agent/nor.h"
 
-#include "agent/vectors.h"
-#include "board/registers.h"
 #include <stddef.h>
 #include <string.h>
+
+#include "agent/vectors.h"
+#include "board/registers.h"
 
 /* The same for both chips. */
 #define BOTH(value) ((uint32_t)(value) << 16 | (uint32_t)(value))

@@ -2,8 +2,9 @@
  * lie outside the NOR. Results are of enum agent_status. */
 #pragma once
 
-#include "agent/agent.h"
 #include <stdint.h>
+
+#include "agent/agent.h"
 
 int nor_open(struct uart_ring *uart0, struct uart_ring *uart1);
 const struct nor_geometry *nor_geometry(void);

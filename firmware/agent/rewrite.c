@@ -1,10 +1,11 @@
 #include "agent/rewrite.h"
 
+#include <string.h>
+
 #include "agent/nor.h"
 #include "agent/text.h"
 #include "agent/vectors.h"
 #include "board/registers.h"
-#include <string.h>
 
 #define TRIES 3
 

@@ -1,7 +1,8 @@
 #include "agent/text.h"
 
-#include "board/registers.h"
 #include <stddef.h>
+
+#include "board/registers.h"
 
 void text_say(const char *text) {
     for (; *text != '\0'; text++) {

@@ -1,9 +1,10 @@
 #include "agent/vectors.h"
 
+#include <stdint.h>
+
 #include "agent/nor.h"
 #include "agent/text.h"
 #include "board/registers.h"
-#include <stdint.h>
 
 extern const uint32_t agent_vectors[8]; /* agent/start.S */
 

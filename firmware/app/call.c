@@ -1,12 +1,12 @@
-#include "call.h"
+#include "app/call.h"
 
 #include <string.h>
 
-#include "console.h"
-#include "identity.h"
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/link.h"
 #include "lib/cbor.h"
 #include "lib/text.h"
-#include "link.h"
 
 #define TAG_CALL LINK_TAG_CALL
 #define TAG_KEY (LINK_TAG_CALL + 1u)

@@ -1,17 +1,17 @@
-#include "commanded.h"
+#include "app/commanded.h"
 
 #include <string.h>
 
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/storage.h"
+#include "app/update.h"
+#include "app/userdata.h"
 #include "board/system.h"
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "console.h"
-#include "identity.h"
 #include "link/maps.h"
-#include "storage.h"
-#include "update.h"
-#include "userdata.h"
 
 static bool accepted;
 

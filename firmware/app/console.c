@@ -1,25 +1,25 @@
-#include "console.h"
+#include "app/console.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 
+#include "app/call.h"
+#include "app/console_phonebook.h"
+#include "app/identity.h"
+#include "app/messages.h"
+#include "app/pool.h"
+#include "app/release.h"
+#include "app/resource.h"
+#include "app/tasks.h"
+#include "app/update.h"
 #include "board/say.h"
 #include "board/system.h"
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "call.h"
-#include "console_phonebook.h"
-#include "identity.h"
 #include "lib/crc.h"
 #include "lib/text.h"
-#include "messages.h"
-#include "pool.h"
-#include "release.h"
-#include "resource.h"
-#include "tasks.h"
-#include "update.h"
 
 #define PROMPT "> "
 /* So that a peer that never stops sending cannot keep the rest from running. */

@@ -1,13 +1,13 @@
-#include "console_phonebook.h"
+#include "app/console_phonebook.h"
 
 #include <stdbool.h>
 #include <string.h>
 
+#include "app/release.h"
+#include "app/storage.h"
 #include "board/say.h"
 #include "board/uart.h"
 #include "lib/text.h"
-#include "release.h"
-#include "storage.h"
 
 static void show_entry(const struct phonebook_entry *entry) {
     say("%3u  %-31s  %s\n", entry->id, entry->name, entry->number);

@@ -1,14 +1,14 @@
-#include "link.h"
+#include "app/link.h"
 
-#include "call.h"
-#include "commanded.h"
-#include "console.h"
-#include "identity.h"
+#include "app/call.h"
+#include "app/commanded.h"
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/messages.h"
+#include "app/storage.h"
+#include "app/update.h"
+#include "app/userdata.h"
 #include "lib/cbor.h"
-#include "messages.h"
-#include "storage.h"
-#include "update.h"
-#include "userdata.h"
 
 #define REGISTER_AGAIN_US 60000000u
 

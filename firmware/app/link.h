@@ -2,8 +2,9 @@
  */
 #pragma once
 
-#include "link/radio.h"
 #include <stdint.h>
+
+#include "link/radio.h"
 
 /* Tags of requests: from the first on they belong to update.c, from the second to call.c. */
 #define LINK_TAG_UPDATE RADIO_TAG_OWNER

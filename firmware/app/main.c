@@ -1,22 +1,22 @@
 /* The terminal's application: start, and the loop that everything else is called from. */
+#include <stdarg.h>
+
+#include "app/call.h"
+#include "app/commanded.h"
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/link.h"
+#include "app/panic.h"
+#include "app/pool.h"
+#include "app/storage.h"
+#include "app/tasks.h"
+#include "app/update.h"
+#include "app/userdata.h"
 #include "board/say.h"
 #include "board/system.h"
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board_map.h"
-#include "call.h"
-#include "commanded.h"
-#include "console.h"
-#include "identity.h"
-#include "link.h"
-#include "panic.h"
-#include "pool.h"
-#include "storage.h"
-#include "tasks.h"
-#include "update.h"
-#include "userdata.h"
-
-#include <stdarg.h>
 
 #define STEP_US 10000u
 

@@ -1,8 +1,8 @@
-#include "messages.h"
+#include "app/messages.h"
 
 #include <string.h>
 
-#include "console.h"
+#include "app/console.h"
 #include "lib/text.h"
 
 static char texts[MESSAGES_KEPT][MESSAGE_MAX + 1];

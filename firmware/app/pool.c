@@ -1,4 +1,4 @@
-#include "pool.h"
+#include "app/pool.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
-#include "resource.h"
+#include "app/resource.h"
 
 #include <stddef.h>
 
-#include "release.h"
+#include "app/release.h"
 
 #if RESOURCE_BYTES
 /* The assembler computes the table (the sequence of a linear congruential generator): no generated

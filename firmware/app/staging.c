@@ -1,4 +1,4 @@
-#include "staging.h"
+#include "app/staging.h"
 
 #include <sodium/crypto_hash_sha256.h>
 #include <string.h>

@@ -1,11 +1,11 @@
-#include "storage.h"
+#include "app/storage.h"
 
 #include "agent/agent.h"
+#include "app/console.h"
+#include "app/panic.h"
+#include "app/release.h"
 #include "board/nor.h"
 #include "board_map.h"
-#include "console.h"
-#include "panic.h"
-#include "release.h"
 
 #define PHONEBOOK_CAPACITY 200u
 

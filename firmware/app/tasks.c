@@ -1,9 +1,9 @@
-#include "tasks.h"
+#include "app/tasks.h"
 
 #include <string.h>
 
-#include "pool.h"
-#include "release.h"
+#include "app/pool.h"
+#include "app/release.h"
 
 #define KIB 1024u
 #define WINDOW_WORDS (2u * KIB / sizeof(uint32_t))

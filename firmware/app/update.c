@@ -1,23 +1,23 @@
-#include "update.h"
+#include "app/update.h"
 
 #include <string.h>
 
 #include "agent/agent.h"
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/link.h"
+#include "app/panic.h"
+#include "app/pool.h"
+#include "app/staging.h"
+#include "app/storage.h"
+#include "app/tasks.h"
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board/verify.h"
 #include "board_map.h"
-#include "console.h"
-#include "identity.h"
 #include "lib/delta.h"
 #include "lib/text.h"
-#include "link.h"
 #include "link/transfer.h"
-#include "panic.h"
-#include "pool.h"
-#include "staging.h"
-#include "storage.h"
-#include "tasks.h"
 
 #define MAX_REPORTS 8u
 #define TAG_REPORT LINK_TAG_UPDATE

@@ -1,15 +1,15 @@
-#include "userdata.h"
+#include "app/userdata.h"
 
 #include <string.h>
 
+#include "app/console.h"
+#include "app/identity.h"
+#include "app/storage.h"
 #include "board/seal.h"
 #include "board/uart.h"
 #include "board/verify.h"
-#include "console.h"
-#include "identity.h"
 #include "lib/cbor.h"
 #include "lib/phonebook_pack.h"
-#include "storage.h"
 
 #define PIECE 768u
 #define SEALED_MAX (24u * 1024u)

@@ -1,6 +1,6 @@
-#include "agent/agent.h"
-
 #include <string.h>
+
+#include "agent/agent.h"
 
 /* The agent's flat binary, embedded by board/agent_blob.S. */
 extern const uint8_t agent_blob[], agent_blob_end[];

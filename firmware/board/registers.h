@@ -4,10 +4,11 @@
  * Sources: Arm DDI 0183 (PL011), DDI 0271 (SP804), DUI 0447 (motherboard registers). */
 #pragma once
 
-#include "agent/agent.h"
-#include "board_map.h"
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "agent/agent.h"
+#include "board_map.h"
 
 enum pl011 {
     UART_DR = 0x00,

@@ -1,7 +1,8 @@
 #include "board/say.h"
 
-#include "board/uart.h"
 #include <stdarg.h>
+
+#include "board/uart.h"
 
 static void put(void *ctx, char character) {
     (void)ctx;

@@ -1,10 +1,11 @@
 #include "board/terminal_id.h"
 
+#include <string.h>
+
 #include "board/system.h"
 #include "board_map.h"
 #include "lib/cbor.h"
 #include "lib/crc.h"
-#include <string.h>
 
 #define MAGIC "UNBRKID1"
 #define HEADER_SIZE 16u

@@ -4,10 +4,11 @@
  * below that does) more often than that while bytes may arrive. */
 #pragma once
 
-#include "agent/agent.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "agent/agent.h"
 
 enum uart_id { UART_WIRE = 0, UART_RADIO = 1, UART_COUNT };
 

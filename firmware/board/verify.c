@@ -1,13 +1,14 @@
 #include "board/verify.h"
 
-#include "board_map.h"
-#include "lib/image.h"
-#include "lib/result.h"
-#include "trusted_key.h" /* generated: the public key that images must be signed with */
 #include <sodium/crypto_hash_sha256.h>
 #include <sodium/crypto_sign_ed25519.h>
 #include <stdbool.h>
 #include <string.h>
+
+#include "board_map.h"
+#include "lib/image.h"
+#include "lib/result.h"
+#include "trusted_key.h" /* generated: the public key that images must be signed with */
 
 /* Bytes that are hashed between two calls of `progress`. */
 #define PIECE 1024u

@@ -1,5 +1,7 @@
 /* The bootloader: decides from the journal and from what is in the NOR whether the application may
  * run (docs/firmware.md, "Starting"). */
+#include <string.h>
+
 #include "agent/agent.h"
 #include "board/nor.h"
 #include "board/say.h"
@@ -13,7 +15,6 @@
 #include "lib/image.h"
 #include "lib/journal.h"
 #include "lib/result.h"
-#include <string.h>
 
 #define BOOT_VERSION "1.0.0"
 #define RETRY_US 1000000u

@@ -1,7 +1,8 @@
 #include "boot/resident_load.h"
 
-#include "board/system.h"
 #include <string.h>
+
+#include "board/system.h"
 
 /* The resident program's flat binary, embedded by boot/resident_blob.S. */
 extern const uint8_t resident_blob[], resident_blob_end[];

@@ -1,8 +1,8 @@
-#include "cbor.h"
-
-#include "text.h"
+#include "lib/cbor.h"
 
 #include <string.h>
+
+#include "lib/text.h"
 
 enum major { UINT = 0, NEGATIVE = 1, BYTES = 2, TEXT = 3, ARRAY = 4, MAP = 5, TAG = 6, SIMPLE = 7 };
 

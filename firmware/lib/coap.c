@@ -1,9 +1,9 @@
-#include "coap.h"
-
-#include "crc.h"
-#include "print.h"
+#include "lib/coap.h"
 
 #include <string.h>
+
+#include "lib/crc.h"
+#include "lib/print.h"
 
 #define HEADER_SIZE 4u
 #define PAYLOAD_MARKER 0xFFu

@@ -1,9 +1,9 @@
-#include "commands.h"
-
-#include "cbor.h"
-#include "crc.h"
+#include "lib/commands.h"
 
 #include <string.h>
+
+#include "lib/cbor.h"
+#include "lib/crc.h"
 
 enum { ID, NONCE, STEP, OFFSET, FIFTH, SIXTH, FIELDS };
 

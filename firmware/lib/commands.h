@@ -3,10 +3,11 @@
  * what is taken. */
 #pragma once
 
-#include "result.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/result.h"
 
 #define COMMAND_MAX_DATA 896u
 #define COMMAND_DATA_SUM 8u /* bytes of the digest that a write carries */

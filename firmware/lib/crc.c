@@ -1,4 +1,4 @@
-#include "crc.h"
+#include "lib/crc.h"
 
 /* Half a byte at a time: small tables that still keep up with the links. */
 

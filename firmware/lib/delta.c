@@ -1,8 +1,8 @@
-#include "delta.h"
+#include "lib/delta.h"
 
 #include <string.h>
 
-#include "delta_state.h"
+#include "lib/delta_state.h"
 
 /* Steps of the decoder, a copied unit or a new byte each, between two calls of `progress`. */
 #define STEPS_BETWEEN 8u

@@ -1,4 +1,4 @@
-#include "delta_code.h"
+#include "lib/delta_code.h"
 
 static int64_t sign_extend(uint32_t value, unsigned bits) {
     return (int64_t)value - ((value >> (bits - 1) & 1) != 0 ? (int64_t)1 << bits : 0);

@@ -1,4 +1,4 @@
-#include "delta_coder.h"
+#include "lib/delta_coder.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-#include "delta_state.h"
+#include "lib/delta_state.h"
 
 static int calculate_digest(struct delta *delta, uint32_t end) {
     if (end - delta->place < DELTA_SHA256_SIZE) {

@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "delta_state.h"
+#include "lib/delta_state.h"
 
 /* Where an offset in the old image should be in the new one. */
 static int64_t map_offset(const struct delta *delta, uint32_t offset) {

@@ -2,9 +2,9 @@
  * docs/delta-format.md. */
 #pragma once
 
-#include "delta.h"
-#include "delta_code.h"
-#include "delta_coder.h"
+#include "lib/delta.h"
+#include "lib/delta_code.h"
+#include "lib/delta_coder.h"
 
 enum {
     FIXED_MEMORY = 6656,

@@ -1,9 +1,9 @@
-#include "image.h"
-
-#include "print.h"
-#include "result.h"
+#include "lib/image.h"
 
 #include <string.h>
+
+#include "lib/print.h"
+#include "lib/result.h"
 
 /* Offsets in the header and the TLV areas, and the types, as MCUboot has them. */
 enum {

@@ -1,4 +1,4 @@
-#include "journal.h"
+#include "lib/journal.h"
 
 #include <string.h>
 

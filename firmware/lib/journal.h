@@ -1,10 +1,10 @@
 /* What must be known across power cuts about updates. One record is the whole state. */
 #pragma once
 
-#include "recordlog.h"
-
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "lib/recordlog.h"
 
 enum journal_phase {
     JOURNAL_IDLE = 0,

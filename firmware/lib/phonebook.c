@@ -1,8 +1,8 @@
-#include "phonebook.h"
-
-#include "text.h"
+#include "lib/phonebook.h"
 
 #include <string.h>
+
+#include "lib/text.h"
 
 #define MAGIC 0x4B424850u /* "PHBK" in the flash */
 #define PAYLOAD_SIZE 60u

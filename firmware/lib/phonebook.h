@@ -5,11 +5,11 @@
  * number. Software knows one of them; what is kept in the other one it leaves alone. */
 #pragma once
 
-#include "recordlog.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/recordlog.h"
 
 #define PHONEBOOK_MAX_NAME 31u   /* bytes of UTF-8 */
 #define PHONEBOOK_MAX_NUMBER 23u /* of 0-9 + * # */

@@ -1,8 +1,8 @@
-#include "phonebook_pack.h"
-
-#include "cbor.h"
+#include "lib/phonebook_pack.h"
 
 #include <string.h>
+
+#include "lib/cbor.h"
 
 size_t phonebook_pack(const struct phonebook *book, uint8_t *buffer, size_t size,
                       phonebook_progress_fn *progress, void *ctx) {

@@ -2,7 +2,7 @@
  * oldest entry first. */
 #pragma once
 
-#include "phonebook.h"
+#include "lib/phonebook.h"
 
 #define PHONEBOOK_PACK_VERSION 1u
 

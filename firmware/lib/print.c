@@ -1,4 +1,4 @@
-#include "print.h"
+#include "lib/print.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,8 +1,8 @@
-#include "recordlog.h"
-
-#include "crc.h"
+#include "lib/recordlog.h"
 
 #include <string.h>
+
+#include "lib/crc.h"
 
 #define CRC_SIZE 4u
 #define HEADER_USED                                                                                \

@@ -3,11 +3,11 @@
  * that was interrupted. docs/firmware.md says how. */
 #pragma once
 
-#include "flash.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/flash.h"
 
 #define RECORDLOG_HEADER_SIZE 64u
 #define RECORDLOG_MAX_PAYLOAD 124u

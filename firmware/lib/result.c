@@ -1,4 +1,4 @@
-#include "result.h"
+#include "lib/result.h"
 
 const char *result_text(int result) {
     static const char *const texts[RESULT_COUNT] = {

@@ -1,6 +1,6 @@
-#include "slipmux.h"
+#include "lib/slipmux.h"
 
-#include "crc.h"
+#include "lib/crc.h"
 
 enum { END = 0xC0, ESC = 0xDB, ESC_END = 0xDC, ESC_ESC = 0xDD, FCS_SIZE = 2 };
 

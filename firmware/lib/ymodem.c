@@ -1,8 +1,8 @@
-#include "ymodem.h"
-
-#include "crc.h"
+#include "lib/ymodem.h"
 
 #include <string.h>
+
+#include "lib/crc.h"
 
 enum {
     SOH = 0x01, /* a packet of 128 bytes */

@@ -1,8 +1,9 @@
 #include "link/maps.h"
 
+#include <string.h>
+
 #include "lib/cbor.h"
 #include "lib/text.h"
-#include <string.h>
 
 void maps_put_registration(struct coap_builder *request, const struct registration *registration) {
     uint8_t payload[MAPS_MAX];

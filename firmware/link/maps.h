@@ -2,11 +2,12 @@
  * server. */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "lib/coap.h"
 #include "lib/image.h"
 #include "lib/result.h"
-#include <stdbool.h>
-#include <stdint.h>
 
 #define MAPS_VERSION_SIZE 32u
 /* Bytes that are enough for any map that is sent. */

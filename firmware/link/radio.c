@@ -1,12 +1,13 @@
 #include "link/radio.h"
 
+#include <string.h>
+
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board_map.h"
 #include "lib/crc.h"
 #include "lib/print.h"
 #include "lib/slipmux.h"
-#include <string.h>
 
 #define SECOND_US 1000000u
 #define FIRST_BACKOFF_US SECOND_US

@@ -3,10 +3,11 @@
  */
 #pragma once
 
-#include "lib/coap.h"
-#include "link/maps.h"
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/coap.h"
+#include "link/maps.h"
 
 /* Tags of requests; those from RADIO_TAG_OWNER on are the owner's. */
 #define RADIO_TAG_REGISTER 0u

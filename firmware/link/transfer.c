@@ -1,7 +1,8 @@
 #include "link/transfer.h"
 
-#include "lib/print.h"
 #include <string.h>
+
+#include "lib/print.h"
 
 #define SECOND_US 1000000u
 /* A block that was answered with something useless is asked for again after this. */

@@ -1,11 +1,12 @@
 /* The transfer of an announced file, block by block (RFC 7959). */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "lib/coap.h"
 #include "lib/result.h"
 #include "link/maps.h"
-#include <stdbool.h>
-#include <stdint.h>
 
 /* Requests under way at the same time: at 115200 baud a block takes 95 ms, so that 4 of them
    bridge a round trip of 250 ms without a gap. */

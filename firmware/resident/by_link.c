@@ -1,5 +1,7 @@
 #include "resident/by_link.h"
 
+#include <string.h>
+
 #include "board/say.h"
 #include "board/timer.h"
 #include "board/uart.h"
@@ -9,7 +11,6 @@
 #include "link/radio.h"
 #include "link/transfer.h"
 #include "resident/resident.h"
-#include <string.h>
 
 #define SECOND_US 1000000u
 /* More often than an application does: as long as the server has not heard of this start, it may

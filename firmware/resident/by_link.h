@@ -2,11 +2,12 @@
  * and takes a full image. */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "lib/result.h"
 #include "link/radio.h"
 #include "resident/terminal.h"
-#include <stdbool.h>
-#include <stdint.h>
 
 /* A whole file, as it was announced; not checked further. */
 struct by_link_file {

@@ -1,5 +1,7 @@
 #include "resident/commanded.h"
 
+#include <string.h>
+
 #include "agent/agent.h"
 #include "board/say.h"
 #include "board/system.h"
@@ -11,7 +13,6 @@
 #include "lib/commands.h"
 #include "resident/by_link.h"
 #include "resident/restoration.h"
-#include <string.h>
 
 #define SECOND_US 1000000u
 /* Without a word from the server for so long, the update is not waited for any more. */

@@ -1,5 +1,5 @@
 /* The resident program: what boot loads into the SRAM when there is no application to start. */
-#include "resident/resident.h"
+#include <string.h>
 
 #include "agent/agent.h"
 #include "board/nor.h"
@@ -8,9 +8,9 @@
 #include "board/timer.h"
 #include "board/uart.h"
 #include "resident/commanded.h"
+#include "resident/resident.h"
 #include "resident/restoration.h"
 #include "resident/terminal.h"
-#include <string.h>
 
 static struct terminal terminal;
 

@@ -5,9 +5,10 @@
  * and starts it when there is no application to start, or when an update is commanded. */
 #pragma once
 
-#include "board_map.h"
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "board_map.h"
 
 #define RESIDENT_MAGIC 0x53455252u /* "RRES" */
 #define RESIDENT_TEXT_SIZE 64u

@@ -1,5 +1,7 @@
 #include "resident/restoration.h"
 
+#include <string.h>
+
 #include "agent/agent.h"
 #include "board/say.h"
 #include "board/timer.h"
@@ -10,7 +12,6 @@
 #include "lib/ymodem.h"
 #include "resident/by_link.h"
 #include "resident/resident.h"
-#include <string.h>
 
 /* The wire falls silent for so long before a person is told something. */
 #define SILENCE_US 200000u

@@ -2,9 +2,10 @@
  * whichever is whole first. */
 #pragma once
 
-#include "resident/terminal.h"
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "resident/terminal.h"
 
 struct restoration {
     const char *reason; /* why, for a person: two parts of one sentence */

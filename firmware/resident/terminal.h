@@ -2,11 +2,12 @@
  * NOR cannot be read. */
 #pragma once
 
+#include <stdint.h>
+
 #include "board/terminal_id.h"
 #include "lib/flash.h"
 #include "lib/image.h"
 #include "lib/journal.h"
-#include <stdint.h>
 
 /* What is in the application's partition, while that is valid; else empty texts and zeros. */
 struct installed {

@@ -1,7 +1,7 @@
 /* Any bytes as a map: what is found lies inside the input and within the bounds asked for, and
  * decodes to the same when it is encoded again. */
-#include "cbor.h"
-#include "check.h"
+#include "lib/cbor.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,7 +1,7 @@
 /* Any bytes as a message, and any sequence of them to an endpoint with requests under way. A
  * message that is well-formed has all of it inside, and survives being built again. */
-#include "check.h"
-#include "coap.h"
+#include "lib/coap.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

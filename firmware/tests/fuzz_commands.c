@@ -3,8 +3,8 @@
  *
  * Each message is a byte (kind, and in bit 7 whether what was taken before has been carried out),
  * its length in two bytes, and its payload. */
-#include "check.h"
-#include "commands.h"
+#include "lib/commands.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

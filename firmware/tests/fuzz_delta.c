@@ -1,7 +1,7 @@
 /* Any bytes as an installed image and a differential file: the decoder stays within its areas, and
  * pieces of any length give the same. Input: length of the image (2 bytes), the image, the file. */
-#include "check.h"
-#include "delta.h"
+#include "lib/delta.h"
+#include "tests/check.h"
 
 enum { MAX_LENGTH = 2048 };
 

@@ -4,8 +4,8 @@
  *
  * The same arguments do the same again. With clang the targets build without this file, with
  * -fsanitize=fuzzer, and FILEs are the corpus. */
-#include "check.h"
-#include "random.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 enum { MAX_SEEDS = 64, MAX_INPUT = 4096 };
 

@@ -1,7 +1,7 @@
 /* Any bytes as an image: everything that is said of it lies inside. */
-#include "check.h"
-#include "image.h"
-#include "result.h"
+#include "lib/image.h"
+#include "lib/result.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

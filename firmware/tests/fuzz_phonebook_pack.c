@@ -1,7 +1,7 @@
 /* Any bytes as a packed phonebook: what is taken can be stored, once, and packs to as much again.
  */
-#include "check.h"
-#include "phonebook_pack.h"
+#include "lib/phonebook_pack.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,6 +1,6 @@
 /* The receiver takes any bytes; a frame that it accepts is sent again as it was meant. */
-#include "check.h"
-#include "slipmux.h"
+#include "lib/slipmux.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

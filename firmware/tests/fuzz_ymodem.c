@@ -1,8 +1,8 @@
 /* The input is a script: good packets, broken ones, single bytes, silence. Whatever happens, the
  * data stays inside the limit and in order, and the receiver ends or goes on asking. */
-#include "check.h"
-#include "crc.h"
-#include "ymodem.h"
+#include "lib/crc.h"
+#include "lib/ymodem.h"
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,12 +6,12 @@
  * Ends with the status (1: a whole file came) and says it on standard error. */
 #define _POSIX_C_SOURCE 200809L
 
-#include "check.h"
-#include "ymodem.h"
-
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "lib/ymodem.h"
+#include "tests/check.h"
 
 static uint64_t now(void) {
     struct timespec time;

@@ -1,12 +1,12 @@
 /* What the Python tests call to compare the library with other implementations: messages in, a
  * description in plain text out. */
-#include "cbor.h"
-#include "coap.h"
-#include "image.h"
-#include "print.h"
-#include "slipmux.h"
-
 #include <string.h>
+
+#include "lib/cbor.h"
+#include "lib/coap.h"
+#include "lib/image.h"
+#include "lib/print.h"
+#include "lib/slipmux.h"
 
 size_t shim_coap_describe(const uint8_t *data, size_t length, char *text, size_t size);
 size_t shim_coap_rebuild(const uint8_t *data, size_t length, uint8_t *out, size_t size);

@@ -1,6 +1,6 @@
-#include "sim_nor.h"
+#include "tests/sim_nor.h"
 
-#include "check.h"
+#include "tests/check.h"
 
 static uint8_t random_byte(struct sim_nor *nor) {
     return (uint8_t)random_next(&nor->random);

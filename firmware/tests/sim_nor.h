@@ -4,11 +4,11 @@
  * are programmed or erased again. */
 #pragma once
 
-#include "flash.h"
-#include "random.h"
-
 #include <setjmp.h>
 #include <stdbool.h>
+
+#include "lib/flash.h"
+#include "tests/random.h"
 
 #define SIM_NOR_SIZE 8192u
 

@@ -1,5 +1,5 @@
-#include "cbor.h"
-#include "check.h"
+#include "lib/cbor.h"
+#include "tests/check.h"
 
 static struct cbor_field fields[] = {
     {.key = 1, .kind = CBOR_TEXT, .minimum = 1, .maximum = 5},

@@ -1,6 +1,6 @@
-#include "check.h"
-#include "coap.h"
-#include "print.h"
+#include "lib/coap.h"
+#include "lib/print.h"
+#include "tests/check.h"
 
 /* ---- Messages ---- */
 

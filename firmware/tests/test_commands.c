@@ -1,6 +1,6 @@
-#include "cbor.h"
-#include "check.h"
-#include "commands.h"
+#include "lib/cbor.h"
+#include "lib/commands.h"
+#include "tests/check.h"
 
 enum { ID = 7, NONCE = 9, BLOCK = 256, MAX = 1200 };
 

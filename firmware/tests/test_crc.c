@@ -1,6 +1,6 @@
-#include "check.h"
-#include "crc.h"
-#include "result.h"
+#include "lib/crc.h"
+#include "lib/result.h"
+#include "tests/check.h"
 
 int main(void) {
     CHECK_EQUAL(crc16_x25("123456789", 9), 0x906E);

@@ -1,6 +1,6 @@
-#include "check.h"
-#include "image.h"
-#include "result.h"
+#include "lib/image.h"
+#include "lib/result.h"
+#include "tests/check.h"
 
 enum { BODY = 40 };
 

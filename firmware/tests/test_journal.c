@@ -1,6 +1,6 @@
-#include "check.h"
-#include "journal.h"
-#include "sim_nor.h"
+#include "lib/journal.h"
+#include "tests/check.h"
+#include "tests/sim_nor.h"
 
 enum { BLOCK = 512, OFFSET = 0, SIZE = 1024, STEPS = 40 };
 

@@ -1,8 +1,8 @@
-#include "check.h"
-#include "phonebook.h"
-#include "sim_nor.h"
-
 #include <stdio.h>
+
+#include "lib/phonebook.h"
+#include "tests/check.h"
+#include "tests/sim_nor.h"
 
 /* Small enough that a few dozen operations compact several times. */
 enum { BLOCK = 512, OFFSET = 1024, SIZE = 2048, CAPACITY = 6, STEPS = 60 };

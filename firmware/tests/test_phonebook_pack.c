@@ -1,8 +1,8 @@
-#include "check.h"
-#include "phonebook_pack.h"
-#include "sim_nor.h"
-
 #include <stdio.h>
+
+#include "lib/phonebook_pack.h"
+#include "tests/check.h"
+#include "tests/sim_nor.h"
 
 /* Small enough that giving back compacts; half of the 31 slots of 64 bytes hold the capacity. */
 enum { BLOCK = 2048, OFFSET = 2048, SIZE = 4096, CAPACITY = 12, PACKED_MAX = 1024 };

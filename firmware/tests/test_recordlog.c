@@ -1,6 +1,6 @@
-#include "check.h"
-#include "recordlog.h"
-#include "sim_nor.h"
+#include "lib/recordlog.h"
+#include "tests/check.h"
+#include "tests/sim_nor.h"
 
 static const struct recordlog_config CONFIG = {
     .offset = 1024, .size = 1024, .magic = 0x21474F4C, .format = 1, .payload_size = 12};

@@ -1,5 +1,5 @@
-#include "check.h"
-#include "slipmux.h"
+#include "lib/slipmux.h"
+#include "tests/check.h"
 
 static uint8_t wire[4 * SLIPMUX_MAX_FRAME];
 static size_t wire_length;

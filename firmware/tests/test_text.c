@@ -1,6 +1,6 @@
-#include "check.h"
-#include "print.h"
-#include "text.h"
+#include "lib/print.h"
+#include "lib/text.h"
+#include "tests/check.h"
 
 #define CHECK_PRINT(expected, ...)                                                                 \
     do {                                                                                           \

@@ -1,7 +1,7 @@
-#include "check.h"
-#include "crc.h"
-#include "random.h"
-#include "ymodem.h"
+#include "lib/crc.h"
+#include "lib/ymodem.h"
+#include "tests/check.h"
+#include "tests/random.h"
 
 #define SECOND UINT64_C(1000000)
 #define LIMIT 8192u

@@ -1,9 +1,10 @@
 /* Any bytes as sealed ones: they open only when nothing was changed, and what was sealed opens to
  * what it was. Linked with board/seal.c, board/sodium.c and libsodium, as on the terminal. */
-#include "../check.h"
+#include <sodium/randombytes.h>
+
 #include "board/seal.h"
 #include "lib/phonebook_pack.h"
-#include <sodium/randombytes.h>
+#include "tests/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,9 +1,9 @@
 /* The board as a whole: the bus to the NOR, power, and the run loop. */
-#include "parts.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "parts.h"
 
 /* Show or hide the array alias at 0, and drop translated code of what was changed. */
 static void nor_view(struct board *b) {

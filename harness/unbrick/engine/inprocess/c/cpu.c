@@ -1,8 +1,8 @@
 /* What Unicorn needs to be told of code and pages, and what it gets wrong. */
-#include "parts.h"
-
 #include <assert.h>
 #include <string.h>
+
+#include "parts.h"
 
 /* Translated code of this range is no longer what memory holds. */
 void forget_code(struct board *b, uint64_t low, uint64_t high) {

@@ -1,18 +1,13 @@
-/* One of the two NOR chips. Source: Micron StrataFlash P30-65nm data sheet (256 Mb to 512 Mb, rev.
- * D).
- */
-#include "parts.h"
-
+/* A NOR chip. Source: Micron StrataFlash P30-65nm data sheet (256 Mb to 512 Mb, rev. D). */
 #include <assert.h>
 #include <string.h>
 
+#include "parts.h"
+
 /* Typical times, table "Program and Erase Characteristics" of the data sheet. */
-#define T_WORD 270000u
-
+#define T_WORD 270000u /* ns, as all of them */
 #define T_ERASE 500000000u
-
 #define T_BLANK 3200000u
-
 #define T_SUSPEND 25000u
 
 static uint8_t *cell(struct board *b, int chip, uint32_t word) {

@@ -1,9 +1,9 @@
 /* A UART. Source: Arm DDI 0183 (PL011). */
-#include "parts.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "parts.h"
 
 static void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time) {
     assert(q->head + q->count <= q->capacity);

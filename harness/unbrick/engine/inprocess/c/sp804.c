@@ -1,8 +1,8 @@
 /* A timer. Source: Arm DDI 0271 (SP804). */
-#include "parts.h"
-
 #include <assert.h>
 #include <string.h>
+
+#include "parts.h"
 
 enum { TIMER_ONE_SHOT = 1, TIMER_32 = 2, TIMER_INT = 0x20, TIMER_PERIODIC = 0x40, TIMER_ON = 0x80 };
 

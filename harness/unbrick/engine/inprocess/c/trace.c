@@ -1,9 +1,9 @@
 /* The operations of the NOR and the faults of the firmware, kept for the host. */
-#include "parts.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "parts.h"
 
 static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
     if (wanted <= *capacity) {

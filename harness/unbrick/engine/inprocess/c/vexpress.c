@@ -1,8 +1,8 @@
 /* The motherboard: which device is where, the counter, the reset, and the interrupt controller.
  * Sources: Arm DUI 0448 (motherboard registers), IHI 0048 (GIC). */
-#include "parts.h"
-
 #include <assert.h>
+
+#include "parts.h"
 
 #define SYS_CFGCTRL_REBOOT 0xc0900000u /* start, write, function 9, motherboard */
 

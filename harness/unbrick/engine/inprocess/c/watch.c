@@ -1,8 +1,8 @@
 /* Watchpoints: the CPU stops before an instruction that accesses what is watched. */
-#include "parts.h"
-
 #include <assert.h>
 #include <string.h>
+
+#include "parts.h"
 
 static int register_name(unsigned number) {
     static const int others[] = {REG_SP, REG_LR, REG_CPSR};
