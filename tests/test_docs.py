@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -290,6 +291,30 @@ def test_the_firmware_says_the_lines_that_its_page_has() -> None:
     # The agent has no format strings: it says its lines in pieces.
     pieces = {piece for line in re.findall(r"`(agent: .+?)`", page) for piece in PLACE.split(line)}
     assert pieces <= said | {""}
+
+
+def messages(folder: Path) -> set[str]:
+    """All string literals of a folder's Python, with ``…`` for what is formatted into them."""
+    return {
+        "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "…"
+            for part in (node.values if isinstance(node, ast.JoinedStr) else (node,))
+        )
+        for file in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.JoinedStr, ast.Constant))
+    }
+
+
+def test_the_troubles_that_the_page_of_restoration_solves_are_said() -> None:
+    page = (ROOT / "docs" / "restoration.md").read_text(encoding="utf-8")
+    table = page.split("| it says | do this |\n| -- | -- |\n")[1].split("\n\n")[0]
+    troubles = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()]
+    assert len(troubles) > 8
+    said = messages(ROOT / "harness" / "unbrick") | firmware_texts()
+    for trouble in troubles:
+        for part in re.split(r"\s?…,?\s?|\s/\s|: (?=signature|the new)|refused, ", trouble):
+            assert any(part in text for text in said), f"nobody says {part!r} of {trouble!r}"
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/campaign.md"])

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,7 @@ PAGE = ROOT / "docs" / "performance.md"
 _HEAD = """# Performance
 
 Written by `make bench`; do not edit. All figures, and the ratios between them, are of one run on
-one machine, which each section names.
+one machine, which each section names. A later build may have other sizes.
 """
 
 
@@ -35,9 +36,10 @@ def write_section(title: str, text: str) -> None:
 
 
 def machine(*packages: str) -> str:
-    """A line about the machine, with the versions of what was measured."""
+    """A line about day and machine, with the versions of the measured packages."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
+        f"Measured on {datetime.now(timezone.utc).date()}. "
         f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}. {versions}."
     )
