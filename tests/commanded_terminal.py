@@ -18,8 +18,8 @@ from typing import Any
 import aiocoap
 from server_world import HARDWARE, SERIAL, get_block, inspect, post
 
-from unbrick.board.description import BOARD
 from unbrick.errors import LinkError
+from unbrick.layout import reference_layout
 from unbrick.wire.commands import (
     PIECE_SIZE,
     BackupPiece,
@@ -49,8 +49,9 @@ from unbrick.wire.messages import (
     Text,
 )
 
-APPLICATION, USERDATA = BOARD.partition("application"), BOARD.partition("userdata")
-BLOCK = BOARD.nor.block_size
+LAYOUT = reference_layout()
+APPLICATION, USERDATA = LAYOUT.partition("application"), LAYOUT.partition("userdata")
+BLOCK = LAYOUT.board.nor.block_size
 BLANK = b"\xff"
 NOTHING = hashlib.sha256(b"").digest()
 REPEAT_INTERVAL_S = 2.0  # seconds until a request without an answer is made again

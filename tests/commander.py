@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import aiocoap
 from scripted_server import Code, ScriptedServer
 
-from unbrick.board import BOARD
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
     from unbrick.reference.system import System
 
-APPLICATION = BOARD.partition("application")
-BLOCK = BOARD.nor.block_size
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
+BLOCK = LAYOUT.board.nor.block_size
 MAX_WRITE = 896
 
 

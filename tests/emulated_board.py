@@ -27,7 +27,8 @@ def run() -> None:
     from unbrick.engine.ports import PtyPort  # noqa: PLC0415
 
     engine = create_engine("inprocess", speed=SPEED)
-    wire, modem = PtyPort(engine.wire), PtyPort(engine.radio)
+    rate = engine.board.line_rate
+    wire, modem = PtyPort(engine.wire, rate=rate), PtyPort(engine.radio, rate=rate)
     server = socket.create_server(("127.0.0.1", 0))
     server.setblocking(False)
     ports = f"wire {wire.path} modem {modem.path} switch {server.getsockname()[1]}"

@@ -10,14 +10,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from imgtool import keys
 
-from unbrick.board.description import BOARD
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 FIELDS: dict[str, Any] = {
     "name": "unbrick-terminal",
     "version": "1.1.0+7",
     "build_time": "2026-01-31T12:00:00Z",
-    "hardware_id": BOARD.hardware_id,
+    "hardware_id": LAYOUT.hardware_id,
     "security_counter": 2,
 }
 
@@ -31,8 +32,10 @@ def write_key(path: Path, seed: int = 1) -> Path:
 
 def program(size: int = 3000) -> bytes:
     """Random bytes behind a plausible initial SP and entry address."""
-    entry = BOARD.partition("application").offset + BOARD.image_header_size + 9
-    return struct.pack("<II", BOARD.sram.end, entry) + random.Random(size).randbytes(size - 8)
+    entry = LAYOUT.partition("application").offset + LAYOUT.image_header_size + 9
+    return struct.pack("<II", LAYOUT.board.sram.end, entry) + random.Random(size).randbytes(
+        size - 8
+    )
 
 
 def signed(key: Path, size: int = 3000, **changes: Any) -> bytes:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from image_samples import FIELDS, program
 
-from unbrick.board.description import BOARD
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 KEY_TYPES = ("ed25519", "ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "x25519")
-SLOT = BOARD.partition("application").size
-START = BOARD.map.nor + BOARD.partition("application").offset
+SLOT = LAYOUT.partition("application").size
+START = LAYOUT.board.nor.base + LAYOUT.partition("application").offset
 
 TEXTS = (
     *("--custom-tlv", "0xa0", FIELDS["hardware_id"]),
@@ -42,7 +43,7 @@ class Imgtool:
         self,
         *options: object,
         key: str | None = "ed25519",
-        header: int = BOARD.image_header_size,
+        header: int = LAYOUT.image_header_size,
         texts: tuple[str, ...] = TEXTS,
         counter: tuple[str, ...] = COUNTER,
         place: tuple[str, ...] = FIXED,

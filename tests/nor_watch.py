@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 
-BLOCK = BOARD.nor.block_size
-BUFFER = BOARD.nor.write_buffer
+LAYOUT = reference_layout()
+BLOCK = LAYOUT.board.nor.block_size
+BUFFER = LAYOUT.board.nor.write_buffer
 BLANK = 0xFFFFFFFF
 
 

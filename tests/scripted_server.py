@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.bench.bench import Bench
-from unbrick.board.description import BOARD
 from unbrick.image.factory import bench_key, factory_image
+from unbrick.layout import reference_layout
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.system import PROMPT
 from unbrick.wire.coap import Outgoing
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from unbrick.engine.base import Engine
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
 SERIAL = "UB-000007"
-USERDATA = slice(BOARD.partition("userdata").offset, BOARD.partition("userdata").end)
+USERDATA = slice(LAYOUT.partition("userdata").offset, LAYOUT.partition("userdata").end)
 Code = aiocoap.numbers.codes.Code
 
 
@@ -123,7 +124,7 @@ class World:
     def install(self, version: str) -> None:
         """Take the power, put another release into the NOR, and give the power back."""
         image = self.releases.signed[version]
-        part = BOARD.partition("application")
+        part = LAYOUT.partition("application")
         padded = image.ljust(part.size, b"\xff")
         self.change_nor(lambda nor: nor.__setitem__(slice(part.offset, part.end), padded))
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from ymodem_receiver import Receiver
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+LAYOUT = reference_layout()
 
 
 @dataclass
@@ -34,7 +36,7 @@ class ScriptedTerminal:
     """
 
     serial: str = "T-0001"
-    hardware_id: str = BOARD.hardware_id
+    hardware_id: str = LAYOUT.hardware_id
     counter: int = 1
     reason: str = "no application"
     application: bool = False

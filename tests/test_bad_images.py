@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from unbrick.board import BOARD
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
     from unbrick.reference.system import System
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 SIGNATURE_TLV = 0x24
 TLV_HEADER = 4
 
@@ -39,7 +40,7 @@ def signed_again(releases: Releases, version: str = "1.1.0", **changes: object) 
         "name": program.release.name,
         "version": program.release.version,
         "build_time": program.release.build_time,
-        "hardware_id": BOARD.hardware_id,
+        "hardware_id": LAYOUT.hardware_id,
         "security_counter": program.release.security_counter,
         "key": releases.key,
         **changes,

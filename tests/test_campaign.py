@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_target import ToyTarget
 
-from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
 from unbrick.campaign.search import Bounds, minimise, state_after
@@ -23,8 +22,9 @@ from unbrick.errors import MissingToolError, SetupError
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import tear, variants
+from unbrick.layout import reference_layout
 from unbrick.reference.canonical import canonical
-from unbrick.reference.layout import APPLICATION, BLOCK, GEOMETRY
+from unbrick.reference.layout import places
 from unbrick.reference.links import bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from unbrick.campaign.target import State
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
+GEOMETRY, BLOCK, APPLICATION = places().geometry, places().block, places().application
 STAGED = find_scenario("staged")
 
 
@@ -68,11 +70,11 @@ cuts = st.builds(
 
 
 def test_cells_know_what_reads_as_they_do() -> None:
-    image = bytearray(b"\xff" * BOARD.nor.modelled)
-    image[5], image[BOARD.nor.block_size + 7] = 0x12, 0x34
+    image = bytearray(b"\xff" * LAYOUT.board.nor.modelled)
+    image[5], image[LAYOUT.board.nor.block_size + 7] = 0x12, 0x34
     cells = Cells.of(bytes(image), GEOMETRY)
     assert cells.reads_as(bytes(image))
-    for offset in (0, 5, 6, BOARD.nor.block_size + 7, BOARD.nor.modelled - 1):
+    for offset in (0, 5, 6, LAYOUT.board.nor.block_size + 7, LAYOUT.board.nor.modelled - 1):
         other = bytearray(image)
         other[offset] ^= 0x40
         assert not cells.reads_as(bytes(other))

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_target import ToyTarget
 
-from unbrick.board import BOARD, MAP
 from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
@@ -30,10 +29,11 @@ from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import tear, variants
 from unbrick.image.factory import bench_key
+from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonical, repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left
-from unbrick.reference.layout import BLOCK, GEOMETRY
+from unbrick.reference.layout import places
 from unbrick.reference.memory import Store
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
@@ -49,11 +49,13 @@ from unbrick.server.records.sessions import (
 from unbrick.server.records.updates import Image, Update, UpdateState
 from unbrick.wire.userdata import PhonebookEntry, seal_backup
 
+LAYOUT = reference_layout()
+GEOMETRY, BLOCK = places().geometry, places().block
 SERIAL = "UB-000001"
 KEY = bench_key(SERIAL)
-APPLICATION = BOARD.partition("application").offset
-USERDATA = BOARD.partition("userdata").offset
-JOURNAL = BOARD.partition("journal").offset
+APPLICATION = LAYOUT.partition("application").offset
+USERDATA = LAYOUT.partition("userdata").offset
+JOURNAL = LAYOUT.partition("journal").offset
 IMAGE = hashlib.shake_128(b"an image").digest(5000)
 DIGEST = hashlib.sha256(IMAGE).digest()
 WRITES = tuple((APPLICATION + at, min(896, len(IMAGE) - at)) for at in range(0, len(IMAGE), 896))
@@ -261,7 +263,8 @@ SAVED = ("Alice 12345",)
 def judge(store: Store, cells: Cells) -> Judge:
     image = cells.image()
     engine = SimpleNamespace(
-        read_memory=lambda address, length: image[address - MAP.nor :][:length]
+        board=LAYOUT.board,
+        read_memory=lambda address, length: image[address - LAYOUT.board.nor.base :][:length],
     )
     story = SimpleNamespace(store=store, scenario=SCENARIO)
     return Judge(cast("Any", story), cast("Any", engine), KEY)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import list_events, replay, vcd
 from unbrick.campaign.target import Event, Fate, Outcome, ReplayedSession, State
@@ -18,8 +17,10 @@ from unbrick.cli.main import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError
 from unbrick.firmware.signed import Releases
+from unbrick.layout import reference_layout
 from unbrick.reference.target import ReferenceTarget, find_target
 
+LAYOUT = reference_layout()
 Play = Callable[[str], list[ReplayedSession]]
 Tell = Callable[[ReplayedSession], list[Event]]
 WaveOf = Callable[[list[ReplayedSession]], dict[str, Any]]
@@ -55,7 +56,7 @@ def wave_of(unbrick_releases: Releases) -> WaveOf:
 
 def erase_of_the_application(session: ReplayedSession) -> int:
     """The number of the operation that begins the rewrite."""
-    application = BOARD.partition("application").offset
+    application = LAYOUT.partition("application").offset
     ops = session.outcome.ops
     return next(i for i, op in enumerate(ops) if op.kind == "erase" and op.offset == application)
 
@@ -156,7 +157,7 @@ def test_the_waveform_has_every_operation(
     done = [op.kind for op in sessions[0].outcome.ops[:2]]
     done += [op.kind for op in sessions[1].outcome.ops]
     assert kinds == [{"erase": "01", "buffer": "10", "word": "11"}[kind] for kind in done]
-    block = BOARD.partition("userdata").offset // BOARD.nor.block_size
+    block = LAYOUT.partition("userdata").offset // LAYOUT.board.nor.block_size
     assert {int(value, 2) for _, value in wave["op_block"][1:]} <= {block, block + 1}
     off = wave["power"][2][0]
     assert off == round(sessions[0].end * 1e9)

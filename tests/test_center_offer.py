@@ -6,10 +6,12 @@ import pytest
 from center_world import SERIAL, World
 from server_world import inspect, make_image
 
-from unbrick.board import BOARD
 from unbrick.center.calls.machine import Need
 from unbrick.center.page.nor_map import Mark, blocks_of, nor_map
+from unbrick.layout import reference_layout
 from unbrick.wire.messages import Result, TerminalState
+
+LAYOUT = reference_layout()
 
 
 @pytest.fixture
@@ -74,14 +76,14 @@ def test_what_has_failed_its_trial_there_is_not_offered_again(world: World) -> N
 
 
 def test_the_map_has_every_block_and_how_much_of_it_the_software_takes() -> None:
-    size = BOARD.nor.block_size
-    application = BOARD.partition("application").offset // size
+    size = LAYOUT.board.nor.block_size
+    application = LAYOUT.partition("application").offset // size
     blocks = nor_map(size + size // 2, {application: (Mark.ERASING, 0)})
-    assert [block.offset for block in blocks] == list(range(0, BOARD.nor.modelled, size))
+    assert [block.offset for block in blocks] == list(range(0, LAYOUT.board.nor.modelled, size))
     filled = [block.filled for block in blocks[application : application + 4]]
     assert filled == [100, 50, 0, 0]
     assert {block.partition for block in blocks} == {
-        *(part.name for part in BOARD.partitions),
+        *(part.name for part in LAYOUT.partitions),
         "spare",
     }
     assert blocks[application].words == "application, 1024 KiB, 100 % used, being erased"

@@ -9,13 +9,15 @@ import pytest
 from click.testing import CliRunner, Result
 from image_samples import FIELDS, program, signed, write_key
 
-from unbrick.board.description import BOARD
 from unbrick.cli.main import cli
 from unbrick.image.factory import KEY_SIZE, factory_image, read_identity
 from unbrick.image.hexfile import read_image, to_hex
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LAYOUT = reference_layout()
 
 
 def run(*arguments: object) -> Result:
@@ -110,8 +112,8 @@ def test_factory_and_map(tmp_path: Path, image: Path) -> None:
     assert "identity: T-9, unbrick-a9-r1" in shown
     assert "application: unbrick-terminal 1.1.0+7" in shown
     values = json.loads(run("image", "map", nor, "--json").stdout)
-    assert len(values["blocks"]) == BOARD.nor.modelled // BOARD.nor.block_size
-    nor.write_bytes(b"\xff" * BOARD.nor.modelled)
+    assert len(values["blocks"]) == LAYOUT.board.nor.modelled // LAYOUT.board.nor.block_size
+    nor.write_bytes(b"\xff" * LAYOUT.board.nor.modelled)
     shown = run("image", "map", nor).stdout
     assert "identity: the NOR has no identity" in shown
     assert "application: not an image" in shown

@@ -12,8 +12,8 @@ import aiocoap
 import pytest
 from commander import APPLICATION, BLOCK, Commander
 
-from unbrick.board import BOARD
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.wire.commands import Check, Erase, Write
 from unbrick.wire.messages import Announcement, Kind, Phase, Result, TerminalState
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from unbrick.reference.system import System
 
-USERDATA = BOARD.partition("userdata")
+LAYOUT = reference_layout()
+USERDATA = LAYOUT.partition("userdata")
 ENTRY = "Alice                            12345"
 BLANK = hashlib.sha256(b"\xff" * BLOCK).digest()
 NOTHING = hashlib.sha256(b"").digest()
@@ -85,7 +86,7 @@ def test_claim_b7_the_start_message_loads_the_resident_program_into_sram(
     ):
         system.console.expect(line)
     sram = system.engine.read_sram()  # type: ignore[attr-defined]
-    assert program[:0x8000] == sram[BOARD.resident.base - BOARD.sram.base :][:0x8000]
+    assert program[:0x8000] == sram[LAYOUT.resident.base - LAYOUT.board.sram.base :][:0x8000]
     assert application(system).startswith(system.releases.signed["1.0.0"])
 
 
@@ -239,12 +240,12 @@ def test_claim_b9_a_status_tells_what_is_being_carried_out(commander: Commander)
 def bad_commands(commander: Commander) -> list[tuple[Any, Result]]:
     """Commands that must not be carried out, and what is said to them."""
     update_id, nonce = commander.update_id, commander.nonce
-    app, journal = APPLICATION.offset, BOARD.partition("journal").offset
+    app, journal = APPLICATION.offset, LAYOUT.partition("journal").offset
     malformed, turn = Result.MALFORMED_ANNOUNCEMENT, Result.OUT_OF_TURN
     return [
         (Erase(update_id, nonce, 50, 0, BLOCK), malformed),
         (Erase(update_id, nonce, 50, journal, BLOCK), malformed),
-        (Erase(update_id, nonce, 50, BOARD.partition("identity").offset, BLOCK), malformed),
+        (Erase(update_id, nonce, 50, LAYOUT.partition("identity").offset, BLOCK), malformed),
         (Erase(update_id, nonce, 50, USERDATA.end, BLOCK), malformed),
         (Erase(update_id, nonce, 50, app + 512, BLOCK), malformed),
         (Erase(update_id, nonce, 50, app, 2 * BLOCK), malformed),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.board import BOARD
 from unbrick.image.factory import bench_key
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
@@ -23,7 +23,8 @@ from unbrick.wire.userdata import open_backup
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 ENGINES = ["inprocess", "qemu", "renode"]
 ENTRIES = [("Alice", "+441632960123"), ("Bob", "112")]
 
@@ -152,7 +153,7 @@ def test_claim_b6_new_software_with_another_format_has_the_users_data(
     update = system.start_commanded_update("2.0.0")
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
     check_all_is_well(system, "2.0.0")
-    userdata = BOARD.partition("userdata")
+    userdata = LAYOUT.partition("userdata")
     erased = {s.offset for s in steps(system, update) if s.kind is StepKind.ERASE}
     assert userdata.offset in erased
     assert "given back, 2 entries, 2 of them stored" in system.console.text

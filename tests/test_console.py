@@ -21,8 +21,8 @@ from patience import PATIENCE_S, until
 from person import ESCAPE, Person
 from processes import Running, unbrick
 
-from unbrick.board import BOARD
 from unbrick.image.factory import factory_image
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
 PAGE = 4096
-USER = BOARD.partition("userdata")
+USER = LAYOUT.partition("userdata")
 
 
 def test_claim_c7_a_person_plays_with_a_terminal(
@@ -110,7 +111,7 @@ def test_the_power_is_cut_at_the_operation_that_was_meant(
 
 
 def test_what_the_bench_cannot_do_is_said(sit_down: Callable[..., Person], tmp_path: Path) -> None:
-    (tmp_path / "zeros").write_bytes(bytes(BOARD.nor.modelled))
+    (tmp_path / "zeros").write_bytes(bytes(LAYOUT.board.nor.modelled))
     (tmp_path / "notes.txt").write_text("not to be lost")
     person = sit_down("--modem", "tcp:0")
     for line, answer in (
@@ -144,7 +145,7 @@ def test_a_file_that_is_no_nor_is_neither_taken_nor_lost(
     elif what == "pipe":
         os.mkfifo(file)
     else:
-        file.write_bytes(bytes(BOARD.nor.modelled if what == "zeros" else 100))
+        file.write_bytes(bytes(LAYOUT.board.nor.modelled if what == "zeros" else 100))
     before = file.stat()
     done = unbrick(command, "--firmware", firmware, "--nor", file, input="id\n")
     assert done.returncode == 2, done.stderr
@@ -160,7 +161,7 @@ def test_a_state_is_loaded_whatever_has_become_of_it(
 ) -> None:
     """What a bug has made of boot or of the identity is worth a look, too."""
     cells = factory_image(unbrick_releases.boot, unbrick_releases.signed["1.0.0"], "T-80")
-    identity = BOARD.partition("identity")
+    identity = LAYOUT.partition("identity")
     blank = b"\xff" * identity.offset
     (tmp_path / "no-boot").write_bytes(blank + cells[identity.offset :])
     (tmp_path / "no-identity").write_bytes(
@@ -300,7 +301,7 @@ def test_a_script_works_from_top_to_bottom(emulator: str, firmware: Path, tmp_pa
     assert "power cut" in done.stderr
     assert "power cut" not in done.stdout, "what the terminal says is alone on standard output"
     saved = (tmp_path / "saved.bin").read_bytes()
-    assert len(saved) == len(nor.read_bytes()) == BOARD.nor.modelled
+    assert len(saved) == len(nor.read_bytes()) == LAYOUT.board.nor.modelled
     assert saved != nor.read_bytes()
 
 
@@ -417,7 +418,7 @@ def test_a_terminal_is_restored_over_the_pseudo_terminal(
         done = unbrick("restore", path, image)
         assert done.returncode == 0, done.stderr
         assert console.end() == 0
-    application = BOARD.partition("application")
+    application = LAYOUT.partition("application")
     assert nor.read_bytes()[application.offset :].startswith(unbrick_releases.signed["1.1.0"])
 
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from person import Debugger, Person
 
-from unbrick.board import BOARD
 from unbrick.engine.base import Engine
 from unbrick.engine.renode.engine import RenodeEngine
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+LAYOUT = reference_layout()
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
     debugger.sees(r"\d+\s+while \(length > 0\)")
     debugger.orders("info registers pc")
     pc = int(debugger.sees(r"pc +(0x[0-9a-f]+) .*<nor_program\+")[1], 16)
-    assert BOARD.agent.base <= pc < BOARD.agent.base + BOARD.agent.size
+    assert LAYOUT.agent.base <= pc < LAYOUT.agent.base + LAYOUT.agent.size
     # The terminal stands still, the bench does not; what is typed waits.
     person.tells_the_bench("nor")
     person.sees("spare")
@@ -91,7 +93,7 @@ def test_a_console_ends_while_a_debugger_keeps_the_terminal(
     person.tells_the_bench("restart", "power cut")
     debugger.orders("stepi")
     debugger.orders("info registers pc")
-    assert int(debugger.sees("pc +(0x[0-9a-f]+)")[1], 16) < BOARD.partition("boot").size
+    assert int(debugger.sees("pc +(0x[0-9a-f]+)")[1], 16) < LAYOUT.partition("boot").size
     person.window.kill(signal.SIGTERM)
     assert person.is_gone() == 0
     debugger.window.close(force=True)

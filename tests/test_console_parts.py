@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from unbrick.board import BOARD
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
 from unbrick.console.nor_picture import CELL, SHADES, nor_picture, picture_notes
 from unbrick.console.power import PowerSwitch
@@ -30,7 +29,9 @@ from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
 from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 PROMPT = b"\r\n> "
 
 
@@ -461,7 +462,7 @@ def test_the_picture_fits_a_window_of_80_columns_whatever_is_in_the_nor(
     unbrick_releases: Releases,
 ) -> None:
     """As after a rewrite that was interrupted: a long reason takes nothing from the picture."""
-    part = BOARD.partition("application")
+    part = LAYOUT.partition("application")
     for image in (b"", unbrick_releases.signed["1.1.0"]):
         nor = bytearray(factory_image(unbrick_releases.boot, image, "UB-000001"))
         if image:
@@ -470,7 +471,7 @@ def test_the_picture_fits_a_window_of_80_columns_whatever_is_in_the_nor(
         with console.capture() as shown:
             console.print(nor_picture(bytes(nor)))
         lines = shown.get().splitlines()
-        assert len(lines) == 2 + BOARD.nor.modelled // BOARD.nor.block_size
+        assert len(lines) == 2 + LAYOUT.board.nor.modelled // LAYOUT.board.nor.block_size
         assert not [line for line in lines if "…" in line]
         assert re.match(r"0x100000 application [·░▒▓█]{32} (blank|see below) *$", lines[6])
         assert re.match(r"0x3c0000 spare       ·{32} *$", lines[-1])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.board import BOARD
 from unbrick.delta import encode
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
@@ -23,7 +23,8 @@ from unbrick.wire.messages import Kind, Result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 
 
 def start(make_system: Callable[..., System], engine: str = "inprocess") -> System:
@@ -156,7 +157,7 @@ def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_ar
         name=program.release.name,
         version=program.release.version,
         build_time=program.release.build_time,
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         security_counter=program.release.security_counter,
         key=releases.key,
     )

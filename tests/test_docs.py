@@ -18,13 +18,14 @@ from markdown_it.token import Token
 from processes import unbrick
 from test_layers import LAYERS
 
-from unbrick.board import BOARD, MAP
 from unbrick.campaign.run import PRESETS
 from unbrick.cli.main import cli
 from unbrick.engine.inprocess.gdbstub import MOST_BREAKPOINTS
 from unbrick.flash.torn import ERASES, PROGRAMS
+from unbrick.layout import reference_layout
 from unbrick.reference.scenario import SCENARIOS, Scenario
 
+LAYOUT = reference_layout()
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
@@ -45,8 +46,8 @@ LONGEST_SENTENCE_WORDS = 30  # the aim is 25
 
 # What `docs/architecture.md` has a table of.
 ADDRESSES = (
-    *(MAP.nor, MAP.nor_window, MAP.sram, MAP.uart0, MAP.uart1),
-    *(MAP.timer, MAP.sys_24mhz, MAP.sys_cfgctrl, MAP.gic_cpu, MAP.gic_dist),
+    *(LAYOUT.board.nor.base, LAYOUT.board.nor.window, LAYOUT.board.sram.base),
+    *(device.base for device in LAYOUT.board.devices if device.name != "sysreg"),
 )
 
 # Where a path in backticks may begin, besides the root and the page's own folder.
@@ -174,7 +175,7 @@ def test_the_architecture_has_the_addresses_of_the_board() -> None:
     listed = re.findall(r"^\| ([a-z ]+) \| `(0x\w{6})`, (\d+) KiB", page, re.MULTILINE)
     assert [
         (found.replace(" ", ""), int(offset, 16), int(size)) for found, offset, size in listed
-    ] == [(part.name, part.offset, part.size // 1024) for part in BOARD.partitions]
+    ] == [(part.name, part.offset, part.size // 1024) for part in LAYOUT.partitions]
 
 
 def test_the_architecture_lists_every_part_of_the_package() -> None:

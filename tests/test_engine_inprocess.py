@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import EngineError
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LAYOUT = reference_layout()
 PROBE = Path(__file__).with_name("probe")
 
 
@@ -167,7 +168,7 @@ def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
     engine: InProcessEngine,
 ) -> None:
     """Stores to SRAM go the short way only while nothing of that page was executed."""
-    at = BOARD.sram.base + 0x100
+    at = LAYOUT.board.sram.base + 0x100
     program = (
         0xE3A00000,  # 00 mov r0, #0
         0xE3A05000,  # 04 mov r5, #0
@@ -200,7 +201,7 @@ def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
 def test_an_it_block_ends_where_it_ends_when_its_load_meets_a_new_page(
     engine: InProcessEngine,
 ) -> None:
-    at = BOARD.sram.base + 0x100
+    at = LAYOUT.board.sram.base + 0x100
     program = (
         0x4280,  # cmp r0, r0
         0xBF08,  # it eq
@@ -213,11 +214,11 @@ def test_an_it_block_ends_where_it_ends_when_its_load_meets_a_new_page(
         0xE7FE,  # stay
     )
     engine.write_sram(at, b"".join(half.to_bytes(2, "little") for half in program))
-    engine.write_register(2, BOARD.sram.base + 0x155000)
-    engine.write_register(3, BOARD.sram.base)
+    engine.write_register(2, LAYOUT.board.sram.base + 0x155000)
+    engine.write_register(3, LAYOUT.board.sram.base)
     engine.write_register(15, at)
     run(engine, 0.001)
-    assert engine.read_memory(BOARD.sram.base, 4) == (7).to_bytes(4, "little")
+    assert engine.read_memory(LAYOUT.board.sram.base, 4) == (7).to_bytes(4, "little")
     assert not engine.faults
 
 
@@ -226,4 +227,4 @@ def test_the_nor_is_replaced_only_without_power(engine: InProcessEngine) -> None
         engine.load_nor(b"")
     engine.power_off()
     with pytest.raises(EngineError, match="bytes"):
-        engine.load_nor(b"x" * (BOARD.nor.modelled + 1))
+        engine.load_nor(b"x" * (LAYOUT.board.nor.modelled + 1))

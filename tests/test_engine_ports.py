@@ -292,5 +292,5 @@ def test_a_port_that_is_taken_is_said_with_the_next_step(line: RecordedLine) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(PortError, match=f"cannot listen on 127.0.0.1:{number}") as caught:
-            TcpPort(line, number)
+            TcpPort(line, number, rate=RATE)
     assert caught.value.hint

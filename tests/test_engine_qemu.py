@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S, until
 
-from unbrick.board import BOARD
 from unbrick.engine.qemu.engine import QemuEngine, QemuNor, find_qemu
 from unbrick.errors import EngineError, MissingToolError
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 # In ARM code, from the reset vector on: an undefined instruction in every vector, and a program
 # that says R on UART0 and asks for a reset of the board (SYS_CFGCTRL).
 LOOP_OF_EXCEPTIONS = struct.pack("<I", 0xE7F000F0) * 16
@@ -154,9 +155,9 @@ def test_the_nor_is_replaced_only_without_power(engine: QemuEngine) -> None:
         engine.load_nor(b"")
     engine.power_off()
     with pytest.raises(EngineError, match="bytes"):
-        engine.load_nor(b"x" * (BOARD.nor.modelled + 1))
+        engine.load_nor(b"x" * (LAYOUT.board.nor.modelled + 1))
     engine.load_nor(b"short")
-    assert engine.read_nor() == b"short" + b"\xff" * (BOARD.nor.modelled - 5)
+    assert engine.read_nor() == b"short" + b"\xff" * (LAYOUT.board.nor.modelled - 5)
 
 
 def test_exceptions_are_faults_and_a_flood_of_them_blocks_nothing(qemu: str) -> None:

@@ -15,15 +15,16 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_S, until
 
-from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import NorModel
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.renode.engine import RenodeEngine
 from unbrick.engine.renode.link import RenodeNor, find_renode
 from unbrick.errors import EngineError, MissingToolError
+from unbrick.layout import reference_layout
 
-BLOCK = BOARD.nor.block_size
+LAYOUT = reference_layout()
+BLOCK = LAYOUT.board.nor.block_size
 VICTIM = 0x80000  # the block that the probe changes
 ACCESS = 50  # nanoseconds that the in-process model takes for an access
 
@@ -189,9 +190,9 @@ def test_the_nor_is_replaced_only_without_power(engine: RenodeEngine) -> None:
         engine.load_nor(b"")
     engine.power_off()
     with pytest.raises(EngineError, match="bytes"):
-        engine.load_nor(b"x" * (BOARD.nor.modelled + 1))
+        engine.load_nor(b"x" * (LAYOUT.board.nor.modelled + 1))
     engine.load_nor(b"short")
-    assert engine.read_nor() == b"short" + b"\xff" * (BOARD.nor.modelled - 5)
+    assert engine.read_nor() == b"short" + b"\xff" * (LAYOUT.board.nor.modelled - 5)
 
 
 def test_a_board_that_resets_itself_starts_again_from_the_nor(process: RenodeEngine) -> None:
@@ -211,7 +212,7 @@ def test_bytes_arrive_at_the_lines_rate_and_none_is_lost(engine: RenodeEngine) -
     before = engine.now
     engine.wire.write(text)
     assert hear(engine, b"Z") == text
-    assert engine.now - before >= 0.95 * len(text) * 10 / BOARD.baud
+    assert engine.now - before >= 0.95 * len(text) * 10 / LAYOUT.board.baud
 
 
 def test_a_terminal_that_does_not_read_does_not_block_the_bench(engine: RenodeEngine) -> None:
@@ -336,7 +337,7 @@ def chips(renode: str) -> Iterator[RenodeNor]:
 def pair(chips: RenodeNor) -> Pair:
     """Both, after power-up, with data in three blocks."""
     made = Pair(chips)
-    image = bytearray(b"\xff" * BOARD.nor.modelled)
+    image = bytearray(b"\xff" * LAYOUT.board.nor.modelled)
     image[2 * BLOCK : 5 * BLOCK] = random.Random(7).randbytes(3 * BLOCK)
     made.model.load(bytes(image))
     chips.load(bytes(image))

@@ -19,7 +19,6 @@ from patience import PATIENCE_S
 from processes import unbrick
 
 from unbrick.bench.bench import Bench
-from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.serial.board_file import find_board_file, read_board_file
 from unbrick.engine.serial.engine import SerialLine
@@ -34,8 +33,10 @@ from unbrick.errors import (
 )
 from unbrick.firmware.signed import Releases
 from unbrick.image.factory import bench_key, factory_image
+from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 
+LAYOUT = reference_layout()
 EMULATED_BOARD = Path(__file__).with_name("emulated_board.py")
 
 
@@ -88,7 +89,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
 def test_a_whole_update_and_a_power_cut_on_a_board(
     board: Board, unbrick_releases: Releases
 ) -> None:
-    with create_engine("serial", board=board.file) as engine:
+    with create_engine("serial", board_file=board.file) as engine:
         system = System(engine, unbrick_releases)
         system.power_on()
         system.wait_registered()
@@ -99,7 +100,7 @@ def test_a_whole_update_and_a_power_cut_on_a_board(
         assert "Alice" in system.console.command("pb list")
         system.bench.cut_power()
         nor = engine.read_nor()
-        start = BOARD.partition("application").offset
+        start = LAYOUT.partition("application").offset
         image = unbrick_releases.signed["1.1.0"]
         assert nor[start : start + len(image)] == image
 
@@ -153,7 +154,7 @@ def test_a_board_with_other_software_is_not_taken_for_what_is_wanted(
 ) -> None:
     board.as_from_the_factory(unbrick_releases, "1.1.0")
     board.write()
-    with create_engine("serial", board=board.file) as engine:
+    with create_engine("serial", board_file=board.file) as engine:
         with pytest.raises(NotKnownHereError, match=r"run 1\.0\.0, but it runs unbrick-terminal 1"):
             System(engine, unbrick_releases)
         assert not engine.powered
@@ -163,7 +164,7 @@ def test_without_power_nothing_is_heard_and_nothing_arrives(
     board: Board, unbrick_releases: Releases
 ) -> None:
     board.as_from_the_factory(unbrick_releases)
-    with create_engine("serial", board=board.file) as engine:
+    with create_engine("serial", board_file=board.file) as engine:
         bench = Bench(engine)
         engine.wire.write(b"pb add Nobody 1\r")
         engine.power_on()
@@ -187,7 +188,7 @@ def test_noise_on_a_line_without_power_is_not_heard(tmp_path: Path) -> None:
         f'wire = "{os.ttyname(slave)}"\nmodem = "loop://"\n[power]\non = "true"\noff = "true"\n'
     )
     try:
-        with create_engine("serial", board=file) as engine:
+        with create_engine("serial", board_file=file) as engine:
             os.write(master, b"noise")
             engine.wire.write(b"lost")
             engine.advance(0.01)
@@ -208,7 +209,7 @@ def test_noise_on_a_line_without_power_is_not_heard(tmp_path: Path) -> None:
 
 def test_what_a_board_does_not_show_is_said(board: Board, unbrick_releases: Releases) -> None:
     board.as_from_the_factory(unbrick_releases)
-    with create_engine("serial", board=board.file) as engine:
+    with create_engine("serial", board_file=board.file) as engine:
         engine.power_on()
         with pytest.raises(NotKnownHereError, match="while it runs"):
             engine.read_nor()
@@ -221,10 +222,10 @@ def test_what_a_board_does_not_show_is_said(board: Board, unbrick_releases: Rele
 
 def test_two_programs_cannot_have_the_same_port(board: Board) -> None:
     with (
-        create_engine("serial", board=board.file),
+        create_engine("serial", board_file=board.file),
         pytest.raises(PortError, match="another program has it"),
     ):
-        SerialLine(board.wire)
+        SerialLine(board.wire, LAYOUT.board.baud)
 
 
 def test_picocom_and_socat_and_a_board(
@@ -253,7 +254,7 @@ def test_picocom_and_socat_and_a_board(
             while not between.exists():
                 assert socat.poll() is None
             board.write(wire=str(between))
-            with create_engine("serial", board=board.file) as engine:
+            with create_engine("serial", board_file=board.file) as engine:
                 bench = Bench(engine)
                 engine.power_on()
                 bench.console.expect("\r\n> ")
@@ -305,12 +306,12 @@ def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
         'wire = "loop://"\nmodem = "loop://"\n'
         '[power]\non = "sh -c \'echo first; echo no such hub; exit 3\'"\noff = "true"\n'
     )
-    with create_engine("serial", board=file) as engine:
+    with create_engine("serial", board_file=file) as engine:
         with pytest.raises(EngineError, match=r"failed \(3\): no such hub"):
             engine.power_on()
         assert not engine.powered
     file.write_text(file.read_text().replace("sh -c", "no-such-program"))
-    with create_engine("serial", board=file) as engine, pytest.raises(MissingToolError):
+    with create_engine("serial", board_file=file) as engine, pytest.raises(MissingToolError):
         engine.power_on()
 
 
@@ -329,7 +330,7 @@ load = "flash 'a b' {file}"
 def test_a_board_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "board.toml"
     file.write_text(GOOD)
-    board = read_board_file(file)
+    board = read_board_file(file, LAYOUT.board.baud)
     assert (board.wire, board.modem, board.baud) == ("/dev/ttyUSB0", "tcp:127.0.0.1:4000", 57600)
     assert isinstance(board.make_power(), RelayPower)
     assert board.load == ("flash", "a b", "{file}")
@@ -357,7 +358,7 @@ def test_a_wrong_board_file_is_told_where(old: str, new: str, why: str, tmp_path
     assert old in GOOD
     file.write_text(GOOD.replace(old, new))
     with pytest.raises(SetupError, match=why) as caught:
-        read_board_file(file)
+        read_board_file(file, LAYOUT.board.baud)
     assert caught.value.hint
 
 
@@ -370,7 +371,7 @@ def test_the_board_files_that_are_documented_are_right(number: int, tmp_path: Pa
     assert len(blocks) == 3
     file = tmp_path / "board.toml"
     file.write_text(blocks[number])
-    assert read_board_file(file).wire == "/dev/ttyUSB0"
+    assert read_board_file(file, LAYOUT.board.baud).wire == "/dev/ttyUSB0"
 
 
 def test_the_board_file_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -390,6 +391,6 @@ def test_a_port_that_is_not_there_leaves_the_other_free(board: Board) -> None:
     good = board.file.read_text()
     board.file.write_text(good.replace(board.modem, "/no/such/port"))
     with pytest.raises(UnbrickError, match="it does not exist") as caught:
-        create_engine("serial", board=board.file)
-    SerialLine(board.wire).close()
+        create_engine("serial", board_file=board.file)
+    SerialLine(board.wire, LAYOUT.board.baud).close()
     assert caught.tb, "what was open then is still alive: nobody else has closed it"

@@ -16,7 +16,6 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from unbrick.board import BOARD
 from unbrick.engine.base import Engine
 from unbrick.engine.create import create_engine
 from unbrick.errors import BuildError, SetupError
@@ -26,7 +25,9 @@ from unbrick.firmware.signed import Releases
 from unbrick.folders import cache_folder, firmware_folder
 from unbrick.image.factory import factory_image
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 ONE_RELEASE = """
 [[release]]
 name = "probe"
@@ -35,7 +36,7 @@ build_time = "2026-01-01T00:00:00Z"
 security_counter = 1
 defines = {}
 """
-USERDATA = BOARD.partition("userdata").offset
+USERDATA = LAYOUT.partition("userdata").offset
 KEY = firmware_folder() / "keys" / "development.pem"
 
 
@@ -82,7 +83,7 @@ def test_two_builds_in_different_folders_are_equal_to_the_bit(
 
 def test_programs_keep_within_their_limits(unbrick_releases: Releases) -> None:
     firmware = unbrick_releases.firmware
-    assert firmware.boot.sizes.limit == BOARD.partition("boot").size
+    assert firmware.boot.sizes.limit == LAYOUT.partition("boot").size
     for program in firmware.programs:
         sizes = program.sizes
         assert 0 < sizes.text + sizes.data <= sizes.limit
@@ -96,7 +97,7 @@ def test_programs_keep_within_their_limits(unbrick_releases: Releases) -> None:
 
 def test_an_application_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     large = tmp_path / "releases.toml"
-    size = BOARD.partition("application").size
+    size = LAYOUT.partition("application").size
     large.write_text(ONE_RELEASE.replace("{}", f'{{ RESOURCE_BYTES = "{size}" }}'))
     with pytest.raises(BuildError, match="does not fit"):
         build_firmware(tmp_path / "out", releases=large)
@@ -104,7 +105,7 @@ def test_an_application_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_agent_needs_nothing_outside_its_own_memory(unbrick_releases: Releases) -> None:
-    agent = BOARD.agent
+    agent = LAYOUT.agent
     with unbrick_releases.firmware.agent.elf.open("rb") as stream:
         elf = ELFFile(stream)
         for segment in elf.iter_segments("PT_LOAD"):
@@ -134,8 +135,8 @@ def test_boot_begins_with_its_vectors_and_the_application_with_stack_and_entry(
         assert boot[vector + 3] == 0xEA  # b …
     app = unbrick_releases.firmware.applications["1.0.0"]
     binary = app.binary.read_bytes()
-    start = BOARD.partition("application").offset + BOARD.image_header_size
-    assert int.from_bytes(binary[:4], "little") == BOARD.pool.base
+    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
+    assert int.from_bytes(binary[:4], "little") == LAYOUT.pool.base
     entry = int.from_bytes(binary[4:8], "little")
     assert entry & 1
     assert start < entry < start + len(binary)
@@ -399,7 +400,7 @@ def start(engine: Engine, probe: Firmware) -> Callable[[], Terminal]:
             name="probe",
             version="1.0.0",
             build_time="2026-01-01T00:00:00Z",
-            hardware_id=BOARD.hardware_id,
+            hardware_id=LAYOUT.hardware_id,
             security_counter=1,
             key=KEY,
         )
@@ -425,7 +426,7 @@ def test_boot_says_what_it_wants_when_there_is_no_application(
     said = terminal.expect("YMODEM")
     assert said.splitlines()[0] == "boot: unbrick boot 1.0.0"
     assert "restoration: no application\r\n" in said
-    assert f"restoration: serial=T-1 hardware={BOARD.hardware_id} counter=0\r\n" in said
+    assert f"restoration: serial=T-1 hardware={LAYOUT.hardware_id} counter=0\r\n" in said
     terminal.expect("C")  # invites a sender
     assert engine.read_nor() == before
     assert engine.faults == []
@@ -435,7 +436,12 @@ def test_the_agent_learns_the_geometry_from_the_chips(start: Callable[[], Termin
     terminal = start()
     terminal.expect("probe: ")
     values = [int(word) for word in terminal.expect("\r\n").split()]
-    assert values == [0, BOARD.nor.size, BOARD.nor.block_size, BOARD.nor.write_buffer]
+    assert values == [
+        0,
+        LAYOUT.board.nor.size,
+        LAYOUT.board.nor.block_size,
+        LAYOUT.board.nor.write_buffer,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -477,7 +483,7 @@ def test_the_agent_erases_one_block_and_copies_from_the_nor(
     terminal.expect("probe: ")
     engine = terminal.engine
     before = engine.read_nor()
-    second = USERDATA + BOARD.nor.block_size
+    second = USERDATA + LAYOUT.board.nor.block_size
     assert terminal.do(f"n {USERDATA + 5} 3 5000") == 0
     assert terminal.do(f"n {second} 0 100") == 0
     cells = engine.read_nor()
@@ -497,8 +503,8 @@ def test_the_agent_refuses_what_cannot_be_done(start: Callable[[], Terminal]) ->
     before = engine.read_nor()
     assert terminal.do(f"p {USERDATA} 16 1") == -6  # bits would have to be set
     assert terminal.do(f"e {USERDATA + 4}") == -5  # not the start of a block
-    assert terminal.do(f"e {BOARD.nor.size}") == -5
-    assert terminal.do(f"p {BOARD.nor.size - 4} 8 1") == -5
+    assert terminal.do(f"e {LAYOUT.board.nor.size}") == -5
+    assert terminal.do(f"p {LAYOUT.board.nor.size - 4} 8 1") == -5
     assert terminal.do("p 4294967295 8 1") == -5
     assert engine.read_nor() == before
     assert engine.faults == []
@@ -513,7 +519,7 @@ def test_boot_locks_itself_down_before_it_starts_the_application(
     engine = terminal.engine
     before = engine.read_nor()
     for name in ("boot", "identity"):
-        part = BOARD.partition(name)
+        part = LAYOUT.partition(name)
         assert terminal.do(f"e {part.offset}") == -4
         assert terminal.do(f"p {part.end - 16} 16 1") == -4
     assert engine.read_nor() == before

@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 from patience import PATIENCE_S, until
 
-from unbrick.board import BOARD
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
@@ -33,9 +32,11 @@ from unbrick.engine.inprocess.gdbstub import (
 from unbrick.errors import PortError
 from unbrick.firmware.signed import Releases
 from unbrick.image.factory import factory_image
+from unbrick.layout import reference_layout
 from unbrick.reference.target import find_target
 
-SRAM = BOARD.sram.base
+LAYOUT = reference_layout()
+SRAM = LAYOUT.board.sram.base
 
 
 class Terminal:
@@ -165,7 +166,7 @@ def test_registers_and_sram_are_written(terminal: Terminal) -> None:
         "mx,4",
         "m-1,4",
         "M0,1:00",  # the NOR
-        f"M{SRAM + BOARD.sram.size - 1:x},2:0000",
+        f"M{SRAM + LAYOUT.board.sram.size - 1:x},2:0000",
         f"M{SRAM:x},2:00",
         "p11",
         "Gff",
@@ -382,8 +383,8 @@ def test_a_debugger_is_told_what_memory_there_is(terminal: Terminal) -> None:
     said = terminal.ask("qXfer:memory-map:read::0,ffb")
     assert said[0] == "l"
     assert re.findall(r'<memory type="(.+?)" start="(.+?)" length="(.+?)"/>', said) == [
-        ("rom", "0x0", hex(BOARD.nor.modelled)),
-        ("ram", hex(SRAM), hex(BOARD.sram.size)),
+        ("rom", "0x0", hex(LAYOUT.board.nor.modelled)),
+        ("ram", hex(SRAM), hex(LAYOUT.board.sram.size)),
     ]
 
 
@@ -521,7 +522,11 @@ def test_gdb_stops_in_the_agent_and_kills(gdb: str, unbrick_releases: Releases) 
     stop = said.index("Breakpoint 1, nor_program (")
     assert "firmware/agent/nor.c:" in said[stop:]
     pc = next(line for line in said[stop:].splitlines() if line.startswith("pc"))
-    assert BOARD.sram.base <= int(pc.split()[1], 16) < BOARD.sram.base + BOARD.sram.size
+    assert (
+        LAYOUT.board.sram.base
+        <= int(pc.split()[1], 16)
+        < LAYOUT.board.sram.base + LAYOUT.board.sram.size
+    )
     assert "<nor_program+" in pc
     assert "$1 = 20" in said
     assert killed
@@ -565,9 +570,9 @@ def test_gdb_watches_memory_and_devices(gdb: str, unbrick_releases: Releases) ->
     zeroed, read, sent = (said.index(word) for word in ("in agent_load", "Value = ", "uart_put ("))
     assert "Hardware watchpoint 1: geometry.size" in said
     assert "New value = 0\nmemset (" in said[:zeroed]
-    assert f"Old value = 0\nNew value = {BOARD.nor.size}" in said[zeroed:read]
+    assert f"Old value = 0\nNew value = {LAYOUT.board.nor.size}" in said[zeroed:read]
     assert "Hardware read watchpoint 2" in said[zeroed:read]
-    assert f"Value = {BOARD.nor.size}" in said[read:sent]
+    assert f"Value = {LAYOUT.board.nor.size}" in said[read:sent]
     assert "in nor_lock_down (" in said[read:sent]
     assert "Hardware access (read/write) watchpoint 3" in said[read:sent]
     assert killed
@@ -581,8 +586,8 @@ def test_gdb_knows_the_memories_and_asks_the_monitor(gdb: str, unbrick_releases:
         ["info mem", "tbreak *0x1000", "print *(int *)0x10009000", "monitor help", "kill"],
     )
     assert "memory regions provided by the target" in said
-    assert f"0x00000000 {BOARD.nor.modelled:#010x} ro" in said
-    assert f"{SRAM:#010x} {BOARD.sram.end:#010x} rw" in said
+    assert f"0x00000000 {LAYOUT.board.nor.modelled:#010x} ro" in said
+    assert f"{SRAM:#010x} {LAYOUT.board.sram.end:#010x} rw" in said
     assert "using hardware breakpoints for read-only addresses" in said
     assert "Cannot access memory at address 0x10009000" in said
     for name, (text, _) in MONITOR.items():

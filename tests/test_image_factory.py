@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.factory import (
     KEY_SIZE,
@@ -20,10 +19,12 @@ from unbrick.image.factory import (
     nor_map,
     read_identity,
 )
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 BOOT = bytes(range(256)) * 100
 APPLICATION = b"application" * 30_000
-IDENTITY = BOARD.partition("identity")
+IDENTITY = LAYOUT.partition("identity")
 
 
 def with_identity(raw: bytes) -> bytes:
@@ -37,18 +38,18 @@ def sealed(cbor: bytes) -> bytes:
 
 def test_claim_a6_everything_is_where_the_firmware_looks_for_it() -> None:
     nor = factory_image(BOOT, APPLICATION, "T-0001")
-    part = BOARD.partition("application")
-    assert len(nor) == BOARD.nor.modelled
+    part = LAYOUT.partition("application")
+    assert len(nor) == LAYOUT.board.nor.modelled
     assert nor[: len(BOOT)] == BOOT
     assert nor[part.offset : part.offset + len(APPLICATION)] == APPLICATION
     length, crc = struct.unpack_from("<II", nor, IDENTITY.offset + 8)
     cbor = nor[IDENTITY.offset + 16 : IDENTITY.offset + 16 + length]
     assert nor[IDENTITY.offset :].startswith(b"UNBRKID1")
     assert crc == zlib.crc32(cbor)
-    assert cbor2.loads(cbor) == {1: "T-0001", 2: BOARD.hardware_id}
-    assert read_identity(nor) == Identity("T-0001", BOARD.hardware_id)
+    assert cbor2.loads(cbor) == {1: "T-0001", 2: LAYOUT.hardware_id}
+    assert read_identity(nor) == Identity("T-0001", LAYOUT.hardware_id)
     for name in ("journal", "userdata"):
-        blank = BOARD.partition(name)
+        blank = LAYOUT.partition(name)
         assert not nor[blank.offset : blank.end].strip(b"\xff")
 
 
@@ -57,9 +58,9 @@ def test_a_terminal_has_a_key_of_its_own() -> None:
     nor = factory_image(BOOT, APPLICATION, "T-0001", key=key)
     (length,) = struct.unpack_from("<I", nor, IDENTITY.offset + 8)
     cbor = nor[IDENTITY.offset + 16 : IDENTITY.offset + 16 + length]
-    assert cbor2.loads(cbor) == {1: "T-0001", 2: BOARD.hardware_id, 3: key}
+    assert cbor2.loads(cbor) == {1: "T-0001", 2: LAYOUT.hardware_id, 3: key}
     identity = read_identity(nor)
-    assert identity == Identity("T-0001", BOARD.hardware_id, key)
+    assert identity == Identity("T-0001", LAYOUT.hardware_id, key)
     assert str(key) not in repr(identity)
     assert read_identity(factory_image(BOOT, None, "T-0001")).key == b""
     assert len(bench_key("A")) == KEY_SIZE
@@ -70,7 +71,7 @@ def test_a_terminal_has_a_key_of_its_own() -> None:
 
 def test_the_map_says_what_is_blank_and_what_is_used() -> None:
     blocks = nor_map(factory_image(BOOT, APPLICATION, "T-0001"))
-    assert len(blocks) == BOARD.nor.modelled // BOARD.nor.block_size
+    assert len(blocks) == LAYOUT.board.nor.modelled // LAYOUT.board.nor.block_size
     assert [b.partition for b in blocks[:4]] == ["boot", "identity", "journal", "journal"]
     assert blocks[-1].partition == "spare"
     assert blocks[0].used == len(BOOT.rstrip(b"\xff"))

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from image_samples import FIELDS, program, signed, write_key
 from imgtool import keys
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image import format as fmt
 from unbrick.image import mcuboot
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 PROTECTED_MAGIC = b"\x08\x69"
 
 
@@ -51,8 +52,8 @@ def test_inspect_reads_what_sign_was_given(image: bytes) -> None:
     assert {name: getattr(info, name) for name in FIELDS} == FIELDS
     assert info.size == len(image)
     assert info.body_size == len(program())
-    assert info.header_size == BOARD.image_header_size
-    assert info.load_address == BOARD.partition("application").offset
+    assert info.header_size == LAYOUT.image_header_size
+    assert info.load_address == LAYOUT.partition("application").offset
     assert info.signed
     assert image[info.header_size : info.header_size + info.body_size] == program()
 
@@ -71,7 +72,7 @@ def test_an_image_says_in_which_format_its_software_keeps_the_users_data(
 
 def test_signing_is_deterministic_and_never_padded_to_a_slot(key: Path, image: bytes) -> None:
     assert signed(key) == image
-    assert len(image) < BOARD.image_header_size + len(program()) + 256
+    assert len(image) < LAYOUT.image_header_size + len(program()) + 256
 
 
 def test_imgtool_itself_accepts_the_image(tmp_path: Path, key: Path, image: bytes) -> None:
@@ -132,7 +133,7 @@ def test_verify_refuses_other_hardware(key: Path) -> None:
 
 
 def test_verify_refuses_what_the_partition_cannot_hold(key: Path) -> None:
-    large = signed(key, BOARD.partition("application").size)
+    large = signed(key, LAYOUT.partition("application").size)
     with pytest.raises(ImageError, match="too large for the partition"):
         fmt.verify(large, fmt.load_public_key(key))
 
@@ -147,7 +148,10 @@ def test_check_board_refuses_another_address_and_header(image: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("stack", "entry", "message"),
-    [(0x2000_0000, 0x100209, "not in the SRAM"), (BOARD.sram.end, 0x100208, "is not Thumb code")],
+    [
+        (0x2000_0000, 0x100209, "not in the SRAM"),
+        (LAYOUT.board.sram.end, 0x100208, "is not Thumb code"),
+    ],
 )
 def test_check_entry_refuses_a_program_for_elsewhere(
     key: Path, stack: int, entry: int, message: str
@@ -209,7 +213,7 @@ def test_inspect_says_what_is_wrong(image: bytes, at: int, value: bytes, message
 def test_inspect_refuses_bad_tlvs_even_with_the_right_hash(
     image: bytes, old: bytes, new: bytes, message: str
 ) -> None:
-    start = image.index(PROTECTED_MAGIC, BOARD.image_header_size + len(program()))
+    start = image.index(PROTECTED_MAGIC, LAYOUT.image_header_size + len(program()))
     tail = image[start:].replace(old, new, 1)
     with pytest.raises(ImageError, match=message):
         fmt.inspect(rehash(image[:start] + tail))
@@ -241,7 +245,7 @@ def test_no_mutation_crashes_or_passes_verification(
         at = data.draw(
             st.one_of(
                 st.integers(0, 40),
-                st.integers(BOARD.image_header_size + len(program()), len(image) - 1),
+                st.integers(LAYOUT.image_header_size + len(program()), len(image) - 1),
                 st.integers(0, len(image) - 1),
             )
         )

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.hexfile import from_hex, read_image, to_hex
+from unbrick.layout import reference_layout
 
+LAYOUT = reference_layout()
 END = ":00000001FF\n"
 AT_APPLICATION = ":020000040010EA\n"
 
@@ -92,7 +93,7 @@ def test_an_end_record_with_a_start_address_ends_the_file() -> None:
 
 def test_an_image_too_large_for_the_partition_is_refused() -> None:
     with pytest.raises(ImageError, match="too large for the partition"):
-        to_hex(bytes(BOARD.partition("application").size + 1))
+        to_hex(bytes(LAYOUT.partition("application").size + 1))
 
 
 @given(st.text(alphabet=":0123456789ABCDEF\n", max_size=200))

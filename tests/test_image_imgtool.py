@@ -13,16 +13,17 @@ from click.testing import CliRunner, Result
 from image_samples import FIELDS, program
 from imgtool_samples import Imgtool
 
-from unbrick.board.description import BOARD
 from unbrick.cli.main import cli
 from unbrick.errors import ImageError
 from unbrick.image.examine import examine
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.main import admit
 from unbrick.server.errors import ConflictError
 from unbrick.server.records.memory import MemoryRecords
 
+LAYOUT = reference_layout()
 Make = Callable[[Imgtool], Path]
 
 KNOWN = {
@@ -211,7 +212,7 @@ UNFIT: list[tuple[str, Make, str, str]] = [
     (
         "crooked stack",
         lambda tool: tool.sign(
-            binary=(BOARD.sram.end - 4).to_bytes(4, "little") + program()[4:]
+            binary=(LAYOUT.board.sram.end - 4).to_bytes(4, "little") + program()[4:]
         ),
         "multiple of 8",
         "initial SP",

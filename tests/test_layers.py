@@ -21,9 +21,10 @@ LAYERS = (
     {"bench", "console", "center"},
     {"engine", "server", "restore", "link", "firmware"},
     {"wire", "image", "delta"},
+    {"layout"},
     {"board"},
     {"flash", "folders", "extras"},
-    {"lock", "screen"},
+    {"lock", "screen", "tables"},
     {"errors", "patience"},
 )
 
@@ -40,12 +41,19 @@ IO = {"asyncio", "os", "select", "serial", "socket", "sqlalchemy", "threading", 
 
 # What a part must never use, whatever the layers say. One name stands for all below it.
 NEVERS = {
-    "flash": {"board", "engine", "image", "wire", "server", "campaign", "reference", "bench"},
-    "board": {"engine", "image", "wire", "server", "campaign", "reference", "bench"},
-    "engine": {"image", "wire", "server", "reference", "campaign"},
-    "bench": {"server", "link", "restore"},
+    "flash": {
+        *("board", "layout", "engine", "image", "wire", "server"),
+        *("campaign", "reference", "bench"),
+    },
+    "board": {
+        *("layout", "folders", "engine", "image", "wire", "server"),
+        *("campaign", "reference", "bench"),
+    },
+    "engine": {"layout", "image", "wire", "server", "reference", "campaign"},
+    "bench": {"layout", "server", "link", "restore"},
+    "report": {"layout"},
     "campaign": {
-        *("server", "wire", "image", "delta", "link", "restore", "center", "firmware"),
+        *("layout", "server", "wire", "image", "delta", "link", "restore", "center", "firmware"),
         *("reference", "bench", "console"),
     },
     "center": {"server.core"},
@@ -154,3 +162,53 @@ def test_every_never_is_about_a_part_that_exists() -> None:
     known |= {module.removesuffix(".__init__") for module in known}
     assert set(NEVERS) <= known
     assert {used for never in NEVERS.values() for used in never - IO} <= known
+
+
+HANDED_IN = {"load_board", "reference_layout", "places"}
+"""What gives a board, or a layout, to somebody who was not given one."""
+
+
+def kept_by_modules(tree: ast.Module) -> list[str]:
+    """What a module takes from a board or a layout when it is imported, for all its functions."""
+    kept: list[str] = []
+
+    def look(node: ast.AST) -> None:
+        if isinstance(node, ast.Lambda):
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
+                if part is not None:
+                    look(part)
+            return
+        if isinstance(node, ast.Name) and node.id in {"BOARD", "MAP", "LAYOUT"}:
+            kept.append(node.id)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            kept.extend({node.func.id} & HANDED_IN)
+        for child in ast.iter_child_nodes(node):
+            look(child)
+
+    look(tree)
+    return kept
+
+
+@pytest.mark.parametrize("file", parts(), ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_no_module_keeps_a_board_or_a_layout(file: Path) -> None:
+    assert kept_by_modules(ast.parse(file.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        ("BOARD = Board()", True),
+        ("SIZE = load_board('vexpress-a9').nor.size", True),
+        ("def f(size=reference_layout().board.nor.size): ...", True),
+        ("class A:\n    block = places().block", True),
+        ("def f():\n    return reference_layout()", False),
+        (
+            "@click.option(default=FromLayout(lambda layout: layout.hardware_id))\ndef f(): ...",
+            False,
+        ),
+    ],
+)
+def test_what_a_module_keeps_is_seen(code: str, *, kept: bool) -> None:
+    assert bool(kept_by_modules(ast.parse(code))) is kept

@@ -16,9 +16,9 @@ from patience import PATIENCE_S, until
 from pexpect import fdpexpect
 from processes import Running, unbrick
 
-from unbrick.board import BOARD
 from unbrick.image.factory import read_identity
 from unbrick.image.hexfile import to_hex
+from unbrick.layout import reference_layout
 from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 READY = r"ready: wire (\S+) modem (\S+)\n"
 
 
@@ -104,9 +105,9 @@ def test_a_terminal_that_is_told_to_end_keeps_its_nor(
         assert terminal.end(number) == 0
         terminal.wait_for("terminal switched off")
     cells = nor.read_bytes()
-    assert len(cells) == BOARD.nor.modelled
+    assert len(cells) == LAYOUT.board.nor.modelled
     assert cells[APPLICATION.offset :].startswith(unbrick_releases.signed["1.0.0"])
-    user = BOARD.partition("userdata")
+    user = LAYOUT.partition("userdata")
     assert b"Alice" in cells[user.offset : user.end]
     assert [path.name for path in tmp_path.iterdir()] == ["nor.bin"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.board import BOARD
 from unbrick.image.hexfile import read_image, to_hex
+from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbrick.link.simulated import SimulatedLink
     from unbrick.reference.system import System
 
+LAYOUT = reference_layout()
 USER_TEST = """
 def test_update(unbrick_system):
     unbrick_system.power_on()
@@ -72,7 +73,7 @@ def test_claim_c8_what_comes_as_intel_hex_goes_into_the_terminal_and_out_again(
     unbrick_system.power_on()
     unbrick_system.wait_registered()
     unbrick_system.wait_update(unbrick_system.start_update("1.1.0"))
-    start = BOARD.partition("application").offset
+    start = LAYOUT.partition("application").offset
     back.write_text(to_hex(unbrick_system.engine.read_nor()[start : start + len(image)]))
     assert back.read_text() == there.read_text()
 

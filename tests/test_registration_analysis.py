@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from record_stores import Open
 from server_world import HARDWARE, SERIAL, inspect, make_image, post, registration
 
-from unbrick.board.description import BOARD, Board, NorGeometry, Partition
 from unbrick.delta import decode
 from unbrick.errors import ImageError
+from unbrick.flash.partition import Partition
 from unbrick.image.format import inspect as inspect_image
+from unbrick.layout import Layout, reference_layout
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import MAX_TRIES, Analyst
 from unbrick.server.core.core import ServerCore
@@ -28,8 +29,9 @@ from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Announcement, Kind, Result, TerminalState
 
+LAYOUT = reference_layout()
 ENGINES = ["inprocess", "qemu", "renode"]
-APPLICATION = BOARD.partition("application")
+APPLICATION = LAYOUT.partition("application")
 OLD, NEW = make_image("1.0.0+0", counter=1), make_image("1.1.0+0")
 
 
@@ -363,9 +365,11 @@ def test_a_pair_that_the_worker_dies_of_does_not_hold_up_others() -> None:
 # The ranges
 
 BLOCK = 64
-SMALL: Board = replace(
-    BOARD,
-    nor=NorGeometry(block_size=BLOCK),
+NOR = LAYOUT.board.nor
+CHIP = replace(NOR.chip, blocks=((1024, BLOCK // NOR.side_by_side),))
+SMALL: Layout = replace(
+    LAYOUT,
+    board=replace(LAYOUT.board, nor=replace(NOR, chip=CHIP)),
     partitions=(Partition("application", 128, 10 * BLOCK),),
 )
 PIECES = st.lists(
@@ -446,4 +450,4 @@ def test_other_hardware_than_the_boards_is_not_prepared_for() -> None:
     world.runs(make_image("1.0.0+0", hardware_id="other"), hardware_id="other")
     assert world.verdicts == [Verdict.UPGRADE]
     assert world.records.preparations() == []
-    assert BOARD.hardware_id == HARDWARE
+    assert LAYOUT.hardware_id == HARDWARE

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.scenario import SCENARIOS
 from unbrick.report.formats import junit, sarif
@@ -27,6 +27,7 @@ from unbrick.report.model import (
 )
 from unbrick.report.summary import summary
 
+LAYOUT = reference_layout()
 GOOD = CaseReport(
     id="staged",
     depth=0,
@@ -84,7 +85,8 @@ def campaign(*scenarios: ScenarioReport) -> CampaignReport:
         scenarios=scenarios,
         timings=Timings(seconds=2.5, jobs=2, sessions=3, reused=1, median=0.1, worst=0.2),
         invariants=INVARIANTS,
-        board=BOARD,
+        board=LAYOUT.board,
+        partitions=LAYOUT.partitions,
     )
 
 

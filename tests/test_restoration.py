@@ -12,10 +12,10 @@ import pytest
 from patience import PATIENCE_S
 
 from unbrick.bench.tap import Tap
-from unbrick.board import BOARD
 from unbrick.engine.ports import PtyPort
 from unbrick.errors import UnbrickError
 from unbrick.image.hexfile import to_hex
+from unbrick.layout import reference_layout
 from unbrick.restore.port import restore
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from unbrick.reference.system import System
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 
 
 @pytest.fixture(params=["inprocess", "qemu", "renode"])
@@ -104,7 +105,7 @@ class Pumped:
     def __init__(self, system: System) -> None:
         self._system = system
         system.bench.peers.remove(system.console)
-        self.port = PtyPort(system.engine.wire)
+        self.port = PtyPort(system.engine.wire, rate=LAYOUT.board.line_rate)
         system.bench.peers.append(self.port)
 
     def while_running(self, work: Callable[[], object]) -> None:
@@ -174,7 +175,7 @@ def test_who_sends_with_sx_is_told_that_ymodem_is_wanted(waiting: System, tmp_pa
         pytest.skip("sx is not installed (apt install lrzsz)")
     image = tmp_path / "terminal.bin"
     image.write_bytes(waiting.releases.signed["1.1.0"])
-    pty = PtyPort(Tap(waiting.console))
+    pty = PtyPort(Tap(waiting.console), rate=LAYOUT.board.line_rate)
     waiting.bench.peers.append(pty)
     with (
         Path(pty.path).open("r+b", buffering=0) as port,

@@ -370,7 +370,7 @@ def test_a_port_that_vanishes_is_an_error_of_the_port() -> None:
 
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        SerialLine(f"socket://127.0.0.1:{server.getsockname()[1]}") as line,
+        SerialLine(f"socket://127.0.0.1:{server.getsockname()[1]}", 115_200) as line,
     ):
         server.accept()[0].close()
         with pytest.raises(PortError, match="is gone"):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unbrick.bench.tap import Tap
-from unbrick.board import BOARD
 from unbrick.errors import RestoreError
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.restore.apparatus import Apparatus, Stage
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from unbrick.engine.base import Line
     from unbrick.reference.system import System
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 OFF_S = 2.0  # seconds without power
 MAX_SESSION_S = 1500.0
 

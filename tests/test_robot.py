@@ -18,7 +18,6 @@ from robot.api import ExecutionResult, Failure, FatalError, SkipExecution
 from robot.libdocpkg import LibraryDocumentation
 from test_engine_serial import Board, board  # noqa: F401 - the fixture
 
-from unbrick.board import BOARD
 from unbrick.errors import (
     ExpectError,
     ImageError,
@@ -29,6 +28,7 @@ from unbrick.errors import (
 )
 from unbrick.flash.ops import FlashOp
 from unbrick.image.format import inspect, load_public_key, verify
+from unbrick.layout import reference_layout
 from unbrick.robot import UnbrickLibrary
 from unbrick.robot.base import keyword
 from unbrick.robot.picture import COLOURS, nor_picture
@@ -39,9 +39,10 @@ from unbrick.robot.uart import Uart, compiled
 if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
 ROOT = Path(__file__).parents[1]
 SUITES = sorted((ROOT / "robot_tests").glob("[a-z]*.robot"))
-BLOCK = BOARD.nor.block_size
+BLOCK = LAYOUT.board.nor.block_size
 
 
 def make_robot(engine: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -400,7 +401,7 @@ def test_a_pattern_that_is_none_is_refused() -> None:
 
 
 def test_the_picture_shows_what_has_changed() -> None:
-    before = bytearray(b"\xff" * BOARD.nor.modelled)
+    before = bytearray(b"\xff" * LAYOUT.board.nor.modelled)
     before[0 : 2 * 2048] = b"\0" * 4096
     now = bytearray(before)
     now[0:2048] = b"\xff" * 2048

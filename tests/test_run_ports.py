@@ -15,21 +15,22 @@ import pytest
 from processes import Running
 from rich.console import Console
 
-from unbrick.board import BOARD
 from unbrick.cli.run import LOSSES_INTERVAL_S, _Losses, open_port
 from unbrick.console.missed import KEPT, MissedLines
 from unbrick.console.typist import Typist
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from unbrick.bench.system import System
 
+LAYOUT = reference_layout()
 LINES = 1000
 READY = r"ready: wire (\S+) modem (\S+)\n"
 SILENCE_S = 60
 """How long a terminal that has more to say is silent at most."""
-APPLICATION = BOARD.partition("application")
+APPLICATION = LAYOUT.partition("application")
 
 
 @pytest.fixture(params=["inprocess", "qemu"])
@@ -100,7 +101,9 @@ def test_sb_restores_a_terminal_whose_wire_nobody_has_read_for_a_while(
     image = tmp_path / "terminal.bin"
     image.write_bytes(signed)
     typist = Typist(system.engine.wire)
-    port, path = open_port(typist, "pty", missed=MissedLines(), room=typist.room)
+    port, path = open_port(
+        typist, "pty", rate=LAYOUT.board.line_rate, missed=MissedLines(), room=typist.room
+    )
     system.bench.peers[:] = [port, typist]
     system.engine.power_on()
     system.bench.run_for(30)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unbrick.bench.tap import Tap
-from unbrick.board import BOARD
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.restore.apparatus import Apparatus, Stage
 from unbrick.server.core.core import ServerCore
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from unbrick.reference.system import System
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 ENTRY = "Alice                            12345"
 
 
@@ -89,7 +90,7 @@ def test_claim_a11_the_server_learns_what_a_terminal_in_restoration_is(
     system.console.expect("link: registered as in restoration", 60)
     said = system.link.registrations[-1]
     assert said.state is TerminalState.RESTORATION
-    assert (said.serial, said.hardware_id) == (system.serial, BOARD.hardware_id)
+    assert (said.serial, said.hardware_id) == (system.serial, LAYOUT.hardware_id)
     assert (said.version, said.digest, said.security_counter) == ("", bytes(32), 0)
     assert system.records.updates(system.serial) == []  # there is nothing that it could run
 

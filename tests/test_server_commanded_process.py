@@ -20,13 +20,14 @@ from patience import PATIENCE_S
 from server_world import SERIAL
 from test_server_process import ServerProcess, start
 
-from unbrick.board.description import BOARD
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
 from unbrick.wire.coap import CoapEndpoint
 
+LAYOUT = reference_layout()
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
 SPEED = 8.0
 """Seconds of the terminal in a second: it waits for nobody as long as a real one."""
@@ -38,14 +39,14 @@ def make_signed(folder: Path, version: str, userdata_format: int) -> bytes:
         private = Ed25519PrivateKey.from_private_bytes(bytes(32))
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         key.write_bytes(private.private_bytes(encoding, form, serialization.NoEncryption()))
-    start = BOARD.partition("application").offset + BOARD.image_header_size
-    head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
+    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
     return sign(
         head + random.Random(version).randbytes(2500),
         name="terminal",
         version=version,
         build_time="2024-05-01T12:00:00Z",
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         security_counter=1,
         key=key,
         userdata_format=userdata_format,

@@ -13,14 +13,15 @@ from processes import Running
 
 from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
 from fleet_terminal import identity
-from unbrick.board import BOARD
 from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.people import AuditAction
 from unbrick.wire.messages import TerminalState
 
+LAYOUT = reference_layout()
 COUNT = 300
 SERIALS = [f"T-{number:04}" for number in range(COUNT)]
 VERSION = "1.1.0"
@@ -28,14 +29,14 @@ VERSION = "1.1.0"
 
 def make(version: str) -> bytes:
     """A signed image that is no program."""
-    start = BOARD.partition("application").offset + BOARD.image_header_size
-    head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
+    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
     return sign(
         head + random.Random(version).randbytes(3000),
         name="terminal",
         version=version,
         build_time="2024-05-01T12:00:00Z",
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         security_counter=1,
         key=firmware_folder() / "keys" / "development.pem",
     )

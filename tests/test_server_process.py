@@ -27,7 +27,6 @@ from patience import PATIENCE_S, until
 from server_world import SERIAL, get_block, post, registration
 
 import unbrick
-from unbrick.board.description import BOARD
 from unbrick.cli.server import COMMANDS
 from unbrick.errors import (
     ImageError,
@@ -39,11 +38,13 @@ from unbrick.errors import (
 )
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.edge.client import ServerClient
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Announcement, Decision, Phase, Report, Result, Text
 from unbrick.wire.slipmux import encode
 
+LAYOUT = reference_layout()
 MAIN = """
 import sys, click
 from unbrick.cli.server import COMMANDS
@@ -127,15 +128,15 @@ def make_signed(tmp_path: Path, version: str, counter: int = 1) -> Path:
                 serialization.NoEncryption(),
             )
         )
-    start_ = BOARD.partition("application").offset + BOARD.image_header_size
-    head = BOARD.sram.end.to_bytes(4, "little") + (start_ + 0x41).to_bytes(4, "little")
+    start_ = LAYOUT.partition("application").offset + LAYOUT.image_header_size
+    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start_ + 0x41).to_bytes(4, "little")
     binary = head + random.Random(version).randbytes(6000)
     image = sign(
         binary,
         name="terminal",
         version=version,
         build_time="2024-05-01T12:00:00Z",
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         security_counter=counter,
         key=key,
     )
@@ -290,7 +291,7 @@ def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
         until(lambda: [item["state"] for item in http.preparations()] == ["ready"])
         (ready,) = http.preparations()
         assert (ready["from_version"], ready["version"]) == ("1.0.0+0", "1.1.0+0")
-        assert ready["ranges"]["erase"] == {"count": 1, "bytes": BOARD.nor.block_size}
+        assert ready["ranges"]["erase"] == {"count": 1, "bytes": LAYOUT.board.nor.block_size}
         shown = invoke("preparations", "--server-url", server.url).output
         assert "1.0.0+0" in shown
         assert "ready" in shown

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.firmware.signed import make_releases
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
-APPLICATION = BOARD.partition("application")
+LAYOUT = reference_layout()
+APPLICATION = LAYOUT.partition("application")
 
 
 @pytest.fixture(params=["inprocess", "qemu", "renode"])
@@ -84,12 +85,12 @@ def test_claim_a3_the_file_is_received_into_the_secured_area_and_nowhere_else(
     size, area = int(match.group(1)), int(match.group(2), 16)
     file = system.releases.signed["1.1.0"]
     assert size >= len(file)
-    assert BOARD.pool.base <= area
-    assert area + size <= BOARD.pool.end
+    assert LAYOUT.pool.base <= area
+    assert area + size <= LAYOUT.pool.end
     system.console.expect("update: checked")
     assert isinstance(system.engine, InProcessEngine)
     sram = system.engine.read_sram()
-    start = area - BOARD.sram.base
+    start = area - LAYOUT.board.sram.base
     assert sram[start : start + len(file)] == file
     old = system.releases.signed["1.0.0"]
     elsewhere = sram[:start] + sram[start + len(file) :]
@@ -138,8 +139,8 @@ def test_claim_a5_a_held_task_is_spared_and_others_are_limited(registered: Syste
 def test_claim_a6_the_terminals_identification_reaches_the_server(registered: System) -> None:
     (registration,) = registered.link.registrations[:1]
     assert registration.serial == registered.serial
-    assert registration.hardware_id == BOARD.hardware_id
-    identity = BOARD.partition("identity")
+    assert registration.hardware_id == LAYOUT.hardware_id
+    identity = LAYOUT.partition("identity")
     assert (
         registered.serial.encode() in registered.engine.read_nor()[identity.offset : identity.end]
     )
@@ -229,7 +230,7 @@ def test_only_the_blocks_that_differ_are_rewritten(
     erased = [op.offset for op in system.engine.ops[first:] if op.kind == "erase"]
     blocks = {
         offset
-        for offset in range(APPLICATION.offset, APPLICATION.end, BOARD.nor.block_size)
+        for offset in range(APPLICATION.offset, APPLICATION.end, LAYOUT.board.nor.block_size)
         if offset < APPLICATION.offset + len(system.releases.signed["1.1.0"])
     }
     assert set(erased) & set(range(APPLICATION.offset, APPLICATION.end)) == blocks
@@ -261,7 +262,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Releases:
 
 
 def test_a_block_that_does_not_differ_is_left_alone(large: Releases) -> None:
-    size = BOARD.nor.block_size
+    size = LAYOUT.board.nor.block_size
     old, new = (
         large.signed[version].ljust(APPLICATION.size, b"\xff") for version in ("1.0.0", "1.1.0")
     )

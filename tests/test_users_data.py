@@ -11,10 +11,10 @@ import aiocoap
 import pytest
 from scripted_server import SERIAL, USERDATA, World
 
-from unbrick.board import BOARD
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import LinkError
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.wire.commands import PIECE_SIZE, RestoreAnswer, Upgrade
 from unbrick.wire.messages import Decision, Result
 from unbrick.wire.userdata import PhonebookEntry, open_backup, seal, seal_backup
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
 UPDATE = 5
 PEOPLE = (("Alice", "+441632960123"), ("José Núñez", "112"), ("Bob the builder", "*100#"))
 CAPACITY = 200
-JOURNAL = slice(BOARD.partition("journal").offset, BOARD.partition("journal").end)
+JOURNAL = slice(LAYOUT.partition("journal").offset, LAYOUT.partition("journal").end)
 
 
 @pytest.fixture

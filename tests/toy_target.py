@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unbrick.board import BOARD, Board
+from unbrick.board import Board
 from unbrick.campaign.target import UNDISTURBED, Event, Fate, Outcome, ReplayedSession, State
 from unbrick.flash.cells import Cells
-from unbrick.reference.layout import GEOMETRY
+from unbrick.flash.partition import Partition
+from unbrick.layout import reference_layout
 
-BLANK = State(Cells.of(b"", GEOMETRY))
+LAYOUT = reference_layout()
+BLANK = State(Cells.of(b"", LAYOUT.board.nor.geometry))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class ToyTarget:
     about: str = "nothing real"
     started: list[tuple[State, Fate]] = field(default_factory=list, compare=False)
 
-    board: Board = BOARD
+    board: Board = LAYOUT.board
+    partitions: tuple[Partition, ...] = LAYOUT.partitions
     invariants: Mapping[str, str] = field(default_factory=lambda: {"bricked": "it comes back"})
     programs: Mapping[str, str] = field(default_factory=dict)
     identity: str = "toy"

@@ -16,7 +16,7 @@ from typing import Any
 import aiocoap
 from aiocoap.pipe import Pipe
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -38,6 +38,7 @@ from unbrick.wire.messages import (
     TerminalState,
 )
 
+LAYOUT = reference_layout()
 HOST = "127.0.0.1"
 VERSION = "1.1.0+0"
 WRITE = 896  # bytes
@@ -125,10 +126,10 @@ class BareSite:
         await self._ask(remote, "upgrade", upgrade.encode())
 
     def _all_commands(self, update_id: int, nonce: int) -> Iterator[Command]:
-        start, file = BOARD.partition("application").offset, self._file
+        start, file = LAYOUT.partition("application").offset, self._file
         pieces = [(at, file[at : at + WRITE]) for at in range(0, len(file), WRITE)]
         last = len(pieces) + 2
-        yield Erase(update_id, nonce, 1, start, BOARD.nor.block_size)
+        yield Erase(update_id, nonce, 1, start, LAYOUT.board.nor.block_size)
         for number, (at, piece) in enumerate(pieces, 2):
             yield Write(update_id, nonce, number, start + at, piece)
         yield Check(update_id, nonce, last, start, len(file), self._digest)

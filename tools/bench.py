@@ -19,13 +19,13 @@ from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PRO
 from unicorn.unicorn_py3.unicorn import Uc
 
 from performance_page import machine, write_section
-from unbrick.board import BOARD, MAP
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import MissingToolError, ToolBrokenError
 from unbrick.firmware.signed import make_releases
+from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 from unbrick.reference.target import find_target
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from unbrick.firmware.signed import Releases
 
+LAYOUT = reference_layout()
 HASHED = 1 << 20  # bytes of NOR that the processor benchmark hashes
 STUB = 0x3F0000  # spare NOR: where the stub lies
 REPEAT = 5
@@ -56,7 +57,7 @@ def symbol(elf: Path, name: str) -> int:
 
 def hashing_nor(releases: Releases, length: int) -> bytes:
     """A NOR whose reset hashes ``length`` bytes with boot's own SHA-256 and then waits."""
-    nor = bytearray(releases.boot.ljust(BOARD.nor.modelled, b"\xff"))
+    nor = bytearray(releases.boot.ljust(LAYOUT.board.nor.modelled, b"\xff"))
     boot = releases.firmware.boot.elf
     code_words = (
         0xE59FD038,  # ldr sp, [stack]
@@ -74,8 +75,8 @@ def hashing_nor(releases: Releases, length: int) -> bytes:
         *(0,) * 4,
     )
     literals = (
-        BOARD.sram.base + 0x20000,  # stack
-        BOARD.sram.base,  # state
+        LAYOUT.board.sram.base + 0x20000,  # stack
+        LAYOUT.board.sram.base,  # state
         symbol(boot, "crypto_hash_sha256_init") | 1,
         symbol(boot, "crypto_hash_sha256_update") | 1,
         length,
@@ -102,8 +103,8 @@ def bare(nor: bytes) -> Uc:
     """Unicorn with the same memory and nothing else."""
     uc = Uc(UC_ARCH_ARM, UC_MODE_ARM)
     uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
-    uc.mem_map(MAP.nor, BOARD.nor.modelled, UC_PROT_ALL)
-    uc.mem_map(BOARD.sram.base, BOARD.sram.size, UC_PROT_ALL)
+    uc.mem_map(LAYOUT.board.nor.base, LAYOUT.board.nor.modelled, UC_PROT_ALL)
+    uc.mem_map(LAYOUT.board.sram.base, LAYOUT.board.sram.size, UC_PROT_ALL)
     uc.mem_write(0, nor)
     return uc
 
@@ -159,7 +160,7 @@ def line_use(releases: Releases, latency: float) -> float:
         start = engine.now
         system.console.expect("update: received 100 %", 300)
         file = releases.signed["1.1.0"]
-        return len(file) * 10 / BOARD.baud / (engine.now - start)
+        return len(file) * 10 / LAYOUT.board.baud / (engine.now - start)
 
 
 def campaign_figures(releases: Releases) -> tuple[float, float, str]:

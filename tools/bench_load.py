@@ -28,14 +28,15 @@ from sqlalchemy import create_engine, text
 from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
 from fleet_terminal import UNPUBLISHED
 from performance_page import ROOT, machine, write_section
-from unbrick.board import BOARD
 from unbrick.errors import ToolBrokenError
 from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import full_url
 
+LAYOUT = reference_layout()
 VERSION = "1.1.0"
 IMAGE = 4096  # bytes
 HOST = "127.0.0.1"
@@ -219,14 +220,14 @@ def fleet(what: Load, port: int) -> None:
 
 def small_image(release: str) -> bytes:
     """A signed image that is no program."""
-    start = BOARD.partition("application").offset + BOARD.image_header_size
-    head = BOARD.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
+    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
     return sign(
         head + random.Random(release).randbytes(IMAGE - len(head)),
         name="terminal",
         version=release,
         build_time="2024-05-01T12:00:00Z",
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         security_counter=1,
         key=firmware_folder() / "keys" / "development.pem",
     )

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import aiocoap
 
-from unbrick.board import BOARD
 from unbrick.errors import LinkError, ToolBrokenError
+from unbrick.layout import reference_layout
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.commands import (
     BackupPiece,
@@ -43,6 +43,7 @@ from unbrick.wire.messages import (
     TerminalState,
 )
 
+LAYOUT = reference_layout()
 BLOCK = 1024
 REGISTRATION_INTERVAL_S = 60.0
 """Seconds after which a terminal registers again when it has heard nothing."""
@@ -58,7 +59,7 @@ def identity(serial: str, digest: bytes = UNPUBLISHED) -> Registration:
     """A terminal as it comes, with the software that has this digest."""
     return Registration(
         serial=serial,
-        hardware_id=BOARD.hardware_id,
+        hardware_id=LAYOUT.hardware_id,
         name="terminal",
         version="1.0.0+0",
         build_time="2024-01-01T00:00:00Z",

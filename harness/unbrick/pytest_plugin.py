@@ -156,7 +156,7 @@ def unbrick_make_system(
         name = engine or unbrick_engine_name
         board = request.config.getoption("--unbrick-board")
         try:
-            made = create_engine(name, unbrick_releases.elf_files, speed=speed, board=board)
+            made = create_engine(name, unbrick_releases.elf_files, speed=speed, board_file=board)
         except MissingToolError as error:
             pytest.skip(f"{error} ({error.hint})")
         try:

@@ -1,28 +1,19 @@
-"""The board: the one description of the terminal that engines, tools and firmware read.
+"""The board: the hardware that firmware runs on, as data.
 
-The firmware's build writes :func:`c_header` and :func:`linker_symbols` into its build folder, so no
-address is written down twice. The memory map is the subset of the Arm Versatile Express A9 that
-QEMU's ``vexpress-a9`` offers (Arm DUI 0448, motherboard memory map "legacy").
+``boards/*.toml`` has one file for each board, ``chips/*.toml`` one for each flash chip. Who needs a
+board is given one. ``tests/test_board.py`` compares the engines' own numbers with these files.
 """
 
-from unbrick.board.description import (
-    BOARD,
-    MAP,
-    Board,
-    NorGeometry,
-    Partition,
-    Region,
-    c_header,
-    linker_symbols,
-)
+from unbrick.board.description import Board, Chip, Device, FlashTimes, Nor, Region
+from unbrick.board.load import load_board, load_chip
 
 __all__ = [
-    "BOARD",
-    "MAP",
     "Board",
-    "NorGeometry",
-    "Partition",
+    "Chip",
+    "Device",
+    "FlashTimes",
+    "Nor",
     "Region",
-    "c_header",
-    "linker_symbols",
+    "load_board",
+    "load_chip",
 ]

@@ -1,14 +1,16 @@
-"""Memory map, NOR geometry and layout of the terminal. Sizes and addresses are in bytes."""
+"""What a board is made of. Sizes and addresses are in bytes, times in nanoseconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from unbrick.errors import SetupError
 from unbrick.flash.geometry import FlashGeometry
 
-KIB = 1024
-MIB = 1024 * KIB
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -25,141 +27,161 @@ class Region:
 
 
 @dataclass(frozen=True)
-class NorGeometry:
-    """Two 16-bit StrataFlash P30-65nm chips side by side, as the CFI query reports them.
+class FlashTimes:
+    """How long a flash chip's operations typically take, in nanoseconds.
 
-    Every size is for the pair. ``modelled`` is how much of the array the engines keep: the layout
-    ends below it, and firmware that touches more is at fault.
+    Attributes:
+        word: a program of one word.
+        erase: of one block.
+        blank_check: of one block; 0: the chip has none.
+        suspend: until an operation has been suspended; 0: it cannot be.
+        buffer: a program of at most so many words, and its time; the largest is last.
     """
 
-    size: int = 64 * MIB
-    block_size: int = 256 * KIB
-    write_buffer: int = 2 * KIB
-    modelled: int = 4 * MIB
+    word: int
+    erase: int
+    blank_check: int = 0
+    suspend: int = 0
+    buffer: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One flash chip, or the flash within a microcontroller.
+
+    Attributes:
+        name: of its file in ``chips/``.
+        width: bits of its data bus, and of the word that it programs.
+        blocks: number and size of erase blocks, from address 0 on.
+        write_buffer: its size; 0: there is none.
+        manufacturer_id, device_id: what it answers when it is asked; 0: it cannot be.
+        times: of its operations.
+    """
+
+    name: str
+    width: int
+    blocks: tuple[tuple[int, int], ...]
+    times: FlashTimes
+    write_buffer: int = 0
+    manufacturer_id: int = 0
+    device_id: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the chip."""
+        return sum(count * size for count, size in self.blocks)
+
+
+@dataclass(frozen=True)
+class Nor:
+    """The flash of a board: equal chips side by side. Every size is for all of them.
+
+    Attributes:
+        chip: each of them.
+        side_by_side: how many make the width of the bus.
+        base: where it is read, and executed in place.
+        window: where it takes commands; may be ``base``.
+        modelled: how much of it the engines keep. Firmware that touches more is at fault.
+    """
+
+    chip: Chip
+    side_by_side: int
+    base: int
+    window: int
+    modelled: int
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all chips."""
+        return self.chip.size * self.side_by_side
+
+    @cached_property
+    def write_buffer(self) -> int:
+        """Bytes that one operation programs at most."""
+        return self.chip.write_buffer * self.side_by_side
+
+    @cached_property
+    def block_size(self) -> int:
+        """Bytes of an erase block, where all are of one size.
+
+        Raises:
+            SetupError: they are not.
+        """
+        sizes = {size for _, size in self.chip.blocks}
+        if len(sizes) != 1:
+            raise SetupError(
+                f"the erase blocks of {self.chip.name} differ in size",
+                hint="use `geometry`, which knows each of them",
+            )
+        return sizes.pop() * self.side_by_side
 
     @cached_property
     def geometry(self) -> FlashGeometry:
         """The erase blocks of what is modelled."""
-        return FlashGeometry.of_blocks(self.modelled, self.block_size)
+        return FlashGeometry(tuple(self._modelled_blocks()))
+
+    def _modelled_blocks(self) -> Iterator[int]:
+        left = self.modelled
+        for count, size in self.chip.blocks:
+            for _ in range(count):
+                if left <= 0:
+                    return
+                yield size * self.side_by_side
+                left -= size * self.side_by_side
 
 
 @dataclass(frozen=True)
-class Partition:
-    """A range of the NOR, as offsets from the start of the chip."""
+class Device:
+    """A device on the board.
+
+    Attributes:
+        name: what programs call it.
+        base: address of its first register.
+        interrupt: its number at the interrupt controller; None: it has none.
+        clock_hz: what it counts, or makes its rate of; None: it has no clock.
+    """
 
     name: str
-    offset: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """The first offset after the partition."""
-        return self.offset + self.size
-
-
-@dataclass(frozen=True)
-class MemoryMap:
-    """Where things are in the address space."""
-
-    nor: int = 0x0000_0000
-    nor_window: int = 0x4000_0000
-    sram: int = 0x4800_0000
-    sysreg: int = 0x1000_0000
-    sys_24mhz: int = 0x1000_005C
-    sys_cfgctrl: int = 0x1000_00A4
-    uart0: int = 0x1000_9000
-    uart1: int = 0x1000_A000
-    timer: int = 0x1001_1000
-    gic_cpu: int = 0x1E00_0100
-    gic_dist: int = 0x1E00_1000
-    irq_timer: int = 34
-    irq_uart0: int = 37
-    irq_uart1: int = 38
+    base: int
+    interrupt: int | None = None
+    clock_hz: int | None = None
 
 
 @dataclass(frozen=True)
 class Board:
-    """One terminal: its map, its memories and what lies where in them."""
+    """The hardware: its core, its memories and its devices. It knows of no firmware.
 
-    hardware_id: str
-    map: MemoryMap
-    nor: NorGeometry
-    partitions: tuple[Partition, ...]
+    Attributes:
+        name: of its file in ``boards/``.
+        core: of the CPU, such as ``cortex-a9``.
+        nor: the flash.
+        sram: the memory that a power cut erases.
+        devices: in the order of their file.
+        uarts: names of the devices that are the wire, and the radio's modem.
+        baud: bits a second of the UARTs, 8N1.
+    """
+
+    name: str
+    core: str
+    nor: Nor
     sram: Region
-    agent: Region
-    pool: Region
-    resident: Region
-    image_header_size: int = 0x200
-    uart_clock_hz: int = 24_000_000
-    baud: int = 115_200
-    timer_hz: int = 1_000_000
-    counter_hz: int = 24_000_000
+    devices: tuple[Device, ...]
+    uarts: tuple[str, ...]
+    baud: int
 
-    def partition(self, name: str) -> Partition:
-        """The partition called ``name``.
+    @property
+    def line_rate(self) -> float:
+        """Bytes a second that a UART carries: each has a start bit and a stop bit."""
+        return self.baud / 10
+
+    def device(self, name: str) -> Device:
+        """The device called ``name``.
 
         Raises:
-            KeyError: there is none.
+            SetupError: there is none.
         """
-        for part in self.partitions:
-            if part.name == name:
-                return part
-        raise KeyError(name)
-
-    def name_partition(self, offset: int) -> str:
-        """The name of the partition at an offset in the NOR; ``unused`` between them."""
-        found = (part.name for part in self.partitions if part.offset <= offset < part.end)
-        return next(found, "unused")
-
-
-MAP = MemoryMap()
-
-BOARD = Board(
-    hardware_id="unbrick-a9-r1",
-    map=MAP,
-    nor=NorGeometry(),
-    partitions=(
-        Partition("boot", 0x000000, 0x040000),
-        Partition("identity", 0x040000, 0x040000),
-        Partition("journal", 0x080000, 0x080000),
-        Partition("application", 0x100000, 0x100000),
-        Partition("userdata", 0x200000, 0x080000),
-    ),
-    sram=Region(MAP.sram, 2 * MIB),
-    # The program's own data and stacks come first, then the pool, then the agent. While the
-    # resident program runs, its code takes the end of the pool.
-    pool=Region(MAP.sram + 128 * KIB, (2048 - 128 - 64) * KIB),
-    resident=Region(MAP.sram + (2048 - 64 - 128) * KIB, 128 * KIB),
-    agent=Region(MAP.sram + (2048 - 64) * KIB, 64 * KIB),
-)
-
-
-def _values(board: Board) -> dict[str, int]:
-    values = {f"BOARD_{f.name.upper()}": getattr(board.map, f.name) for f in fields(board.map)}
-    for name in ("sram", "pool", "resident", "agent"):
-        region: Region = getattr(board, name)
-        values[f"BOARD_{name.upper()}_BASE"] = region.base
-        values[f"BOARD_{name.upper()}_SIZE"] = region.size
-    for part in board.partitions:
-        values[f"BOARD_{part.name.upper()}_OFFSET"] = part.offset
-        values[f"BOARD_{part.name.upper()}_SIZE"] = part.size
-    values["BOARD_IMAGE_HEADER_SIZE"] = board.image_header_size
-    values["BOARD_UART_CLOCK_HZ"] = board.uart_clock_hz
-    values["BOARD_BAUD"] = board.baud
-    values["BOARD_TIMER_HZ"] = board.timer_hz
-    values["BOARD_COUNTER_HZ"] = board.counter_hz
-    return values
-
-
-def c_header(board: Board = BOARD) -> str:
-    """``board_map.h``: every address, size and border as a C macro. No NOR geometry: the firmware
-    learns that by CFI query.
-    """
-    lines = ["#pragma once", f'#define BOARD_HARDWARE_ID "{board.hardware_id}"']
-    lines += [f"#define {name} 0x{value:08x}u" for name, value in _values(board).items()]
-    return "\n".join(lines) + "\n"
-
-
-def linker_symbols(board: Board = BOARD) -> str:
-    """``board_map.ld``: the same values as linker symbols, to be included by linker scripts."""
-    return "".join(f"{name} = 0x{value:08x};\n" for name, value in _values(board).items())
+        for device in self.devices:
+            if device.name == name:
+                return device
+        known = ", ".join(device.name for device in self.devices)
+        raise SetupError(f"the board {self.name} has no {name!r}", hint=f"it has {known}")

@@ -14,15 +14,16 @@ from unbrick.campaign.search import follow, minimise
 from unbrick.campaign.target import Event, Heard, ReplayedSession
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine, PowerLostError
 from unbrick.errors import SetupError
+from unbrick.flash.partition import name_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from unbrick.board import Board
     from unbrick.campaign.case import CaseId
     from unbrick.campaign.target import Fate, Outcome, State, Target
     from unbrick.engine.base import Line
     from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.flash.partition import Partition
 
 BITS_PER_BYTE = 10
 """On a line: start bit, eight data bits, stop bit."""
@@ -53,7 +54,7 @@ def list_events(session: ReplayedSession, target: Target) -> list[Event]:
     found = [
         Event(0.0, "power", "on"),
         *_tell_console(session),
-        *_tell_flash(session, target.board),
+        *_tell_flash(session, target.partitions),
         *target.tell(session),
     ]
     kept = [event for event in found if event.time <= session.end]
@@ -90,12 +91,12 @@ def _tell_console(session: ReplayedSession) -> Iterator[Event]:
             yield Event(session.end, "uart0", f"{arrow}{text}")
 
 
-def _tell_flash(session: ReplayedSession, board: Board) -> Iterator[Event]:
+def _tell_flash(session: ReplayedSession, partitions: tuple[Partition, ...]) -> Iterator[Event]:
     cut, ops = session.cut, session.outcome.ops
     last = len(ops) if cut is None else cut.op + bool(cut.torn)
     for number, op in enumerate(ops[:last]):
         what = "erase" if op.kind == "erase" else f"program {op.length} bytes"
-        where = f"{op.offset:#08x} ({board.name_partition(op.offset)})"
+        where = f"{op.offset:#08x} ({name_partition(partitions, op.offset)})"
         yield Event(op.start, "nor", f"{number}: {what} at {where}")
 
 

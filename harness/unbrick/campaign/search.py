@@ -23,15 +23,16 @@ from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
 from unbrick.flash.cells import RESOLUTIONS
+from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import tear, variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from unbrick.board.description import Partition
     from unbrick.campaign.target import Outcome, Target
     from unbrick.flash.ops import FlashOp
+    from unbrick.flash.partition import Partition
 
 INTERRUPTED = "it was interrupted"
 
@@ -259,7 +260,7 @@ class Search:
         self._keep_traces = keep_traces
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
-        self._part = bounds.partition and target.board.partition(bounds.partition)
+        self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._known = {self._key(start)}
         self._fatal: set[Hashable] = set()
         self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(target.name), start)])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unbrick.engine.inprocess.gdbstub import DebuggedEngine
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
+    from unbrick.flash.partition import Partition
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,11 @@ class Target(Protocol):
 
     @property
     def board(self) -> Board:
-        """The hardware, and the partitions of its flash."""
+        """The hardware."""
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Named ranges of the flash, for people and for bounds of a search; may be none."""
 
     @property
     def invariants(self) -> Mapping[str, str]:

@@ -248,6 +248,7 @@ def campaign(
         timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
         invariants=targets[0].invariants,
         board=targets[0].board,
+        partitions=targets[0].partitions,
     )
     _tell(report, out, status, as_json=as_json)
     sys.exit(report.exit_code)

@@ -113,7 +113,9 @@ def console(
             told=told.is_set,
         )
         if pty:
-            port, place = open_port(typist, "pty", missed=MissedLines(), room=typist.room)
+            port, place = open_port(
+                typist, "pty", rate=made.board.line_rate, missed=MissedLines(), room=typist.room
+            )
             stack.callback(port.close)
             peers.append(port)
             screen.say(f"console: {place}")
@@ -124,7 +126,7 @@ def console(
             air = Air(made, releases, screen.say)
             peers.append(air)
         else:
-            radio, place = open_port(made.radio, modem)
+            radio, place = open_port(made.radio, modem, rate=made.board.line_rate)
             stack.callback(radio.close)
             peers.append(radio)
             screen.say(f"modem: {place}")

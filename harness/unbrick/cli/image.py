@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from unbrick.board.description import BOARD
+from unbrick.cli.options import FromLayout
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.examine import Examination, examine, other_file
 from unbrick.image.factory import KEY_SIZE, factory_image, nor_map, read_identity
@@ -26,6 +26,7 @@ from unbrick.image.format import (
     warnings,
 )
 from unbrick.image.hexfile import read_image, to_hex
+from unbrick.layout import reference_layout
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -172,7 +173,9 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
     show_default=True,
     help="Format in which the software keeps the user's data.",
 )
-@click.option("--hardware-id", default=BOARD.hardware_id, show_default=True)
+@click.option(
+    "--hardware-id", default=FromLayout(lambda layout: layout.hardware_id), show_default=True
+)
 def image_sign(binary: Path, output: Path, **values: Any) -> None:
     """Sign a flat binary that is linked for the application partition."""
     from unbrick.image.sign import sign  # noqa: PLC0415 - of the extra `system`
@@ -210,7 +213,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
         check_board(inspect(data))
     key = secrets.token_bytes(KEY_SIZE)
     _write(output, factory_image(_read_program(boot), data, serial, key=key))
-    click.echo(f"{output}: terminal {serial}, {BOARD.nor.modelled} bytes")
+    click.echo(f"{output}: terminal {serial}, {reference_layout().board.nor.modelled} bytes")
 
 
 @image.command("map")
@@ -218,9 +221,9 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
 @_json_option
 def image_map(nor: Path, *, as_json: bool) -> None:
     """Show what is in each block of a NOR image."""
-    data = read_bounded(nor, BOARD.nor.size)
+    data = read_bounded(nor, reference_layout().board.nor.size)
     blocks = nor_map(data)
-    part = BOARD.partition("application")
+    part = reference_layout().partition("application")
     found: dict[str, str] = {}
     try:
         identity = read_identity(data)

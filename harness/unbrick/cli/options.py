@@ -12,12 +12,14 @@ import click
 
 from unbrick.errors import SetupError
 from unbrick.folders import build_folder
+from unbrick.layout import reference_layout
 from unbrick.lock import owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from unbrick.extras import MissingExtraError
+    from unbrick.layout import Layout
 
 _Command = TypeVar("_Command", bound="Callable[..., object]")
 
@@ -26,6 +28,20 @@ STATE = Path("unbrick-state")
 
 SERVER_DATABASE = STATE / "server.db"
 ACCOUNTS = STATE / "center.db"
+
+
+class FromLayout:
+    """The default of an option that our firmware's layout knows; read when it is wanted."""
+
+    def __init__(self, get: Callable[[Layout], object]) -> None:
+        self._get = get
+
+    def __call__(self) -> object:
+        return self._get(reference_layout())
+
+    def __str__(self) -> str:
+        return str(self())
+
 
 firmware_option = click.option(
     "--firmware",

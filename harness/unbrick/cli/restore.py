@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from unbrick.board.description import BOARD
+from unbrick.cli.options import FromLayout
 from unbrick.errors import RestoreError, SetupError
 from unbrick.restore.apparatus import ATTEMPTS, Stage
 from unbrick.restore.checked import check_file
@@ -71,7 +71,12 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON 
     show_default=True,
     help="Seconds to wait for a terminal that asks to be restored, at first and after a failure.",
 )
-@click.option("--baud", type=click.IntRange(min=1), default=BOARD.baud, show_default=True)
+@click.option(
+    "--baud",
+    type=click.IntRange(min=1),
+    default=FromLayout(lambda layout: layout.board.baud),
+    show_default=True,
+)
 @click.option(
     "--attempts",
     type=click.IntRange(min=1),

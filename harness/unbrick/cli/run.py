@@ -161,6 +161,7 @@ def open_port(
     line: Line,
     where: str,
     *,
+    rate: float,
     missed: Missed | None = None,
     room: Callable[[], int] | None = None,
 ) -> tuple[Port, str]:
@@ -169,7 +170,8 @@ def open_port(
     Args:
         line: the UART.
         where: ``pty`` or ``tcp:PORT``.
-        missed: as of :class:`~unbrick.engine.ports.Port`, and so is ``room``.
+        rate: as of :class:`~unbrick.engine.ports.Port`, and so are ``missed`` and ``room``.
+        missed: keeps what is said while no program has the port open.
         room: gives how many bytes ``line`` would take.
 
     Raises:
@@ -177,12 +179,12 @@ def open_port(
         PortError: it cannot be had.
     """
     if where == "pty":
-        pty = PtyPort(line, missed=missed, room=room)
+        pty = PtyPort(line, rate=rate, missed=missed, room=room)
         return pty, pty.path
     kind, _, number = where.partition(":")
     if kind != "tcp" or not number.isdecimal() or int(number) > 65535:
         raise SetupError(f"not a port: {where}", hint="write pty or tcp:PORT (0: a free one)")
-    tcp = TcpPort(line, int(number), missed=missed, room=room)
+    tcp = TcpPort(line, int(number), rate=rate, missed=missed, room=room)
     return tcp, f"tcp:{tcp.address}"
 
 
@@ -241,9 +243,10 @@ def run(
         made = stack.enter_context(terminal(engine, releases, nor_file, serial, installed))
         bench = Bench(made)
         typist = Typist(made.wire)
-        wire_port, wire = open_port(typist, wire, missed=MissedLines(), room=typist.room)
+        rate = made.board.line_rate
+        wire_port, wire = open_port(typist, wire, rate=rate, missed=MissedLines(), room=typist.room)
         stack.callback(wire_port.close)
-        modem_port, modem = open_port(made.radio, modem)
+        modem_port, modem = open_port(made.radio, modem, rate=rate)
         stack.callback(modem_port.close)
         losses = _Losses(made, {"wire": wire_port, "modem": modem_port}, status)
         bench.peers[:] = [wire_port, typist, modem_port, losses]

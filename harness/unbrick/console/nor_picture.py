@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from unbrick.board import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.factory import read_identity
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
-    from unbrick.board.description import Partition
+    from unbrick.flash.partition import Partition
 
 CELL = 8192  # bytes that one character stands for
-PER_LINE = BOARD.nor.block_size // CELL
 SHADES = "·░▒▓█"  # blank, then by quarters
 WHAT_WIDTH = 26
 """Columns of a window of 80 that are left for a partition's contents."""
@@ -43,9 +42,11 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
     )
     for name in ("offset", "partition", "contents", "what"):
         table.add_column(name, no_wrap=True)
-    for offset in range(0, len(nor), BOARD.nor.block_size):
-        block = nor[offset : offset + BOARD.nor.block_size]
-        part = next((p for p in BOARD.partitions if p.offset <= offset < p.end), None)
+    layout = reference_layout()
+    size = layout.board.nor.block_size
+    for offset in range(0, len(nor), size):
+        block = nor[offset : offset + size]
+        part = next((p for p in layout.partitions if p.offset <= offset < p.end), None)
         name = part.name if part else "spare"
         style = _COLOURS.get(name, "dim")
         cells = Text(style=style)
@@ -62,7 +63,7 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
 
 def picture_notes(nor: bytes) -> list[str]:
     """Texts for which the picture has no room, line by line."""
-    found = {part.name: _what(nor, part) for part in BOARD.partitions}
+    found = {part.name: _what(nor, part) for part in reference_layout().partitions}
     return [f"{name}: {what}" for name, what in found.items() if len(what) > WHAT_WIDTH]
 
 

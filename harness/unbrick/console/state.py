@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.factory import read_identity
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def check_place(path: Path) -> None:
                 raise SetupError(
                     f"cannot write {path}: there is no folder {path.parent}", hint="make it first"
                 )
-        elif not path.is_file() or path.stat().st_size != BOARD.nor.modelled:
+        elif not path.is_file() or path.stat().st_size != reference_layout().board.nor.modelled:
             raise SetupError(
                 f"{path} is there already, and is no NOR image", hint="choose another file"
             )
@@ -66,17 +66,18 @@ def read_nor(path: Path) -> bytes:
         SetupError: it cannot be read.
         ImageError: it is not the image of a terminal's NOR.
     """
+    whole = reference_layout().board.nor.modelled
     try:
         if path.exists() and not path.is_file():
             raise ImageError(f"{path} is no file", hint=_HINT)
         with path.open("rb") as file:
-            cells = file.read(BOARD.nor.modelled + 1)
+            cells = file.read(whole + 1)
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}", hint=_HINT) from error
-    if len(cells) != BOARD.nor.modelled:
-        size = f"{len(cells)} bytes" if len(cells) < BOARD.nor.modelled else "more"
+    if len(cells) != whole:
+        size = f"{len(cells)} bytes" if len(cells) < whole else "more"
         raise ImageError(
-            f"{path} is no NOR image, which has {BOARD.nor.modelled} bytes: it has {size}",
+            f"{path} is no NOR image, which has {whole} bytes: it has {size}",
             hint=_HINT,
         )
     if not (_has_identity(cells) or cells[3] & 0xF0 == _ALWAYS):

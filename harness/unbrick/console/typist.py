@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from unbrick.engine.base import Line
@@ -33,11 +33,12 @@ class Typist:
 
     Args:
         line: the engine's end of UART0.
-        rate: bytes a second of the bench's time.
+        rate: bytes a second of the bench's time; by default as many as our terminal's UART carries.
     """
 
-    def __init__(self, line: Line, *, rate: float = BOARD.baud / 10) -> None:
-        self._line, self._rate = line, rate
+    def __init__(self, line: Line, *, rate: float | None = None) -> None:
+        self._line = line
+        self._rate = reference_layout().board.line_rate if rate is None else rate
         self._waiting = bytearray()
         self._credit = float(BURST_BYTES)
         self._now = self._last_sign = 0.0

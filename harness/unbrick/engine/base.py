@@ -6,14 +6,38 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from unbrick.errors import NotKnownHereError
+from unbrick.board import Board, load_board
+from unbrick.errors import EngineError, NotKnownHereError, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Self
 
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
+
+EMULATED = "vexpress-a9"
+"""The board that the engines emulate; ``tests/test_board.py`` compares their numbers with it."""
+
+
+def emulated_board(board: Board | None, engine: str) -> Board:
+    """The board that an engine emulates, if that is the one that is wanted.
+
+    Args:
+        board: what is wanted; None: whatever there is.
+        engine: its name, for the message.
+
+    Raises:
+        SetupError: another one is wanted.
+    """
+    known = load_board(EMULATED)
+    if board is not None and board != known:
+        raise SetupError(
+            f"the engine {engine} does not emulate the board {board.name}",
+            hint=f"it emulates {EMULATED}, with the numbers of Unbrick's own description",
+        )
+    return known
 
 
 class Line(Protocol):
@@ -89,8 +113,14 @@ class Engine(ABC):
     """
 
     name: str
+    board: Board
     wire: Line
     radio: Line
+
+    @property
+    def geometry(self) -> FlashGeometry:
+        """The erase blocks of the NOR, as far as it is modelled."""
+        return self.board.nor.geometry
 
     @property
     def flash_trace(self) -> FlashTrace | None:
@@ -136,7 +166,19 @@ class Engine(ABC):
 
     @abstractmethod
     def read_nor(self) -> bytes:
-        """The modelled part of the NOR (``BOARD.nor.modelled`` bytes)."""
+        """The modelled part of the NOR (``board.nor.modelled`` bytes)."""
+
+    def _check_size(self, image: bytes) -> None:
+        """See that an image is not longer than the NOR.
+
+        Raises:
+            EngineError: it is.
+        """
+        if len(image) > self.board.nor.modelled:
+            raise EngineError(
+                f"the image has {len(image)} bytes, the NOR model {self.board.nor.modelled}",
+                hint="make it shorter",
+            )
 
     @abstractmethod
     def load_nor(self, image: bytes) -> None:

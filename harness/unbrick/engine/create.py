@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unbrick.board import Board, load_board
 from unbrick.engine import ENGINES
+from unbrick.engine.base import EMULATED
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine
 from unbrick.engine.paced import PacedEngine
@@ -27,7 +29,8 @@ def create_engine(
     *,
     speed: float | None = None,
     debugger: bool = False,
-    board: Path | None = None,
+    board: Board | None = None,
+    board_file: Path | None = None,
 ) -> Engine:
     """The engine called ``name``.
 
@@ -37,19 +40,24 @@ def create_engine(
         speed: keep virtual time to this many seconds a second; ``None``: as fast as it goes.
             QEMU's time, and a real board's, is the clock's, whatever this says.
         debugger: :meth:`Engine.gdb_server` will be called.
-        board: the board file of the engine ``serial``; ``$UNBRICK_BOARD`` or ``board.toml`` here.
+        board: the hardware (:func:`unbrick.board.load_board`); by default the one that is emulated.
+        board_file: where the engine ``serial`` finds it; by default ``$UNBRICK_BOARD`` or
+            ``board.toml`` here.
 
     Raises:
-        SetupError: there is no such engine, or what it needs is missing.
+        SetupError: there is no such engine, it does not emulate the board, or what it needs is
+            missing.
     """
     if name == "inprocess":
-        engine = DebuggedEngine(elf_files) if debugger else InProcessEngine(elf_files)
+        engine = (DebuggedEngine if debugger else InProcessEngine)(elf_files, board=board)
         return engine if speed is None else PacedEngine(engine, speed)
     if name == "qemu":
-        return QemuEngine()
+        return QemuEngine(board=board)
     if name == "renode":
-        renode = RenodeEngine(elf_files)
+        renode = RenodeEngine(elf_files, board=board)
         return renode if speed is None else PacedEngine(renode, speed)
     if name == "serial":
-        return SerialEngine(read_board_file(find_board_file(board)))
+        hardware = board or load_board(EMULATED)
+        file = read_board_file(find_board_file(board_file), hardware.baud)
+        return SerialEngine(file, hardware)
     raise SetupError(f"there is no engine {name!r}", hint=f"choose one of {', '.join(ENGINES)}")

@@ -21,7 +21,8 @@ class PacedEngine(Engine):
 
     def __init__(self, inner: Engine, speed: float = 1.0) -> None:
         self.inner, self._speed = inner, speed
-        self.name, self.wire, self.radio = inner.name, inner.wire, inner.radio
+        self.name, self.board = inner.name, inner.board
+        self.wire, self.radio = inner.wire, inner.radio
         self._anchor()
 
     def _anchor(self) -> None:

@@ -16,7 +16,6 @@ import tty
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
-from unbrick.board import BOARD
 from unbrick.errors import PortError
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Port(ABC):
         self,
         line: Line,
         *,
-        rate: float = BOARD.baud / 10,
+        rate: float,
         missed: Missed | None = None,
         room: Callable[[], int] | None = None,
     ) -> None:
@@ -127,7 +126,7 @@ class TcpPort(Port):
         port: int = 0,
         *,
         host: str = "127.0.0.1",
-        rate: float = BOARD.baud / 10,
+        rate: float,
         missed: Missed | None = None,
         room: Callable[[], int] | None = None,
     ) -> None:
@@ -197,7 +196,7 @@ class PtyPort(Port):
         self,
         line: Line,
         *,
-        rate: float = BOARD.baud / 10,
+        rate: float,
         missed: Missed | None = None,
         room: Callable[[], int] | None = None,
     ) -> None:

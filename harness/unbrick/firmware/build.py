@@ -27,10 +27,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from elftools.elf.elffile import ELFFile
 
-from unbrick.board.description import BOARD, c_header, linker_symbols
 from unbrick.errors import BuildError, SetupError, UnbrickError
 from unbrick.folders import cache_folder, firmware_folder
 from unbrick.image.format import load_public_key
+from unbrick.layout import Layout, c_header, linker_symbols, load_layout
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -202,6 +202,7 @@ def build_firmware(
     source = (source or firmware_folder()).absolute()
     build = _Build(
         source=source,
+        layout=load_layout(source / "layout.toml"),
         public_key=load_public_key(key or source / "keys" / "development.pem").public_bytes(
             serialization.Encoding.Raw, serialization.PublicFormat.Raw
         ),
@@ -286,37 +287,34 @@ class _Link:
 
 
 _LIBRARY = ("lib", "board", "board/libc")
-_APPLICATION = BOARD.partition("application")
-_PROGRAMS = {
-    "boot": _Link(
-        "board/boot.ld",
-        ("boot", *_LIBRARY),
-        BOARD.map.nor + BOARD.partition("boot").offset,
-        BOARD.partition("boot").size,
-        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
-    ),
-    "app": _Link(
-        "board/app.ld",
-        ("app", "link", *_LIBRARY),
-        BOARD.map.nor + _APPLICATION.offset + BOARD.image_header_size,
-        _APPLICATION.size - BOARD.image_header_size,
-        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
-    ),
-    "resident": _Link(
-        "resident/resident.ld",
-        ("resident", "link", *_LIBRARY),
-        BOARD.resident.base,
-        BOARD.resident.size,
-        BOARD.pool.base - BOARD.sram.base - _MIN_STACK_SIZE,
-    ),
-    "agent": _Link(
-        "agent/agent.ld",
-        ("agent", "board/libc"),
-        BOARD.agent.base,
-        BOARD.agent.size,
-        BOARD.agent.size,
-    ),
-}
+
+
+def _links(layout: Layout) -> dict[str, _Link]:
+    """How each program is linked where the layout has it."""
+    boot, application = layout.partition("boot"), layout.partition("application")
+    nor, header = layout.board.nor.base, layout.image_header_size
+    data = layout.pool.base - layout.board.sram.base - _MIN_STACK_SIZE
+    agent, resident = layout.agent, layout.resident
+    return {
+        "boot": _Link("board/boot.ld", ("boot", *_LIBRARY), nor + boot.offset, boot.size, data),
+        "app": _Link(
+            "board/app.ld",
+            ("app", "link", *_LIBRARY),
+            nor + application.offset + header,
+            application.size - header,
+            data,
+        ),
+        "resident": _Link(
+            "resident/resident.ld",
+            ("resident", "link", *_LIBRARY),
+            resident.base,
+            resident.size,
+            data,
+        ),
+        "agent": _Link(
+            "agent/agent.ld", ("agent", "board/libc"), agent.base, agent.size, agent.size
+        ),
+    }
 
 
 def _find_zig() -> Path:
@@ -330,6 +328,7 @@ class _Build:
     """One build: all that its result depends on."""
 
     source: Path
+    layout: Layout
     public_key: bytes
     key_der: bytes
     releases: list[Release]
@@ -344,7 +343,7 @@ class _Build:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         digest.update(Path(__file__).read_bytes())
         digest.update(version("ziglang").encode())
-        options: list[object] = [c_header(), self.public_key.hex()]
+        options: list[object] = [c_header(self.layout), self.public_key.hex()]
         options += [asdict(release) for release in self.releases]
         digest.update(json.dumps(options, sort_keys=True).encode())
         return digest.hexdigest()
@@ -357,7 +356,9 @@ class _Build:
 
     def _surroundings(self) -> str:
         """A hash of all that an object may depend on besides its source file and the command."""
-        digest = hashlib.sha256(f"{version('ziglang')} {_PYNACL_SHA256} {c_header()}".encode())
+        digest = hashlib.sha256(
+            f"{version('ziglang')} {_PYNACL_SHA256} {c_header(self.layout)}".encode()
+        )
         digest.update(self.public_key)
         for path in sorted(self._files()):
             if path.suffix == ".h":
@@ -369,10 +370,10 @@ class _Build:
         """Compile and link into the empty folder ``out``."""
         generated = out / "generated"
         generated.mkdir()
-        (generated / "board_map.h").write_text(c_header())
-        (generated / "board_map.ld").write_text(linker_symbols())
+        (generated / "board_map.h").write_text(c_header(self.layout))
+        (generated / "board_map.ld").write_text(linker_symbols(self.layout))
         (generated / "trusted_key.h").write_text(_key_header(self.public_key, self.key_der))
-        sodium = _libsodium()
+        sodium, links = _libsodium(), _links(self.layout)
         compiler = _Compiler(self.source, out, sodium, self.zig, self.objects, self._surroundings())
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as workers:
             third_party = list(workers.map(compiler.third_party, _SODIUM_SOURCES))
@@ -392,13 +393,14 @@ class _Build:
                 compiler.link(name, link, parts)
 
             for name in ("agent", "resident", "boot"):  # each is embedded in those after it
-                program(name, _PROGRAMS[name])
+                program(name, links[name])
             for release in self.releases:
-                program(f"app-{release.version}", _PROGRAMS["app"], _release_macros(release))
+                program(f"app-{release.version}", links["app"], _release_macros(release))
         shutil.rmtree(out / "objects")
 
     def result(self, out: Path) -> Firmware:
         """What lies in ``out``."""
+        links = _links(self.layout)
 
         def program(name: str, link: _Link, release: Release | None = None) -> Program:
             elf = out / f"{name}.elf"
@@ -406,10 +408,10 @@ class _Build:
             return Program(name, elf, out / f"{name}.bin", out / f"{name}.map", sizes, release)
 
         return Firmware(
-            program("boot", _PROGRAMS["boot"]),
-            program("agent", _PROGRAMS["agent"]),
-            program("resident", _PROGRAMS["resident"]),
-            {r.version: program(f"app-{r.version}", _PROGRAMS["app"], r) for r in self.releases},
+            program("boot", links["boot"]),
+            program("agent", links["agent"]),
+            program("resident", links["resident"]),
+            {r.version: program(f"app-{r.version}", links["app"], r) for r in self.releases},
         )
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from unbrick.board.description import BOARD
 from unbrick.errors import BuildError, SetupError
 from unbrick.firmware.build import build_firmware
 from unbrick.folders import firmware_folder
 from unbrick.image.format import check_board, check_entry, inspect
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,7 +131,7 @@ def make_releases(
             name=release.name,
             version=release.version,
             build_time=release.build_time,
-            hardware_id=BOARD.hardware_id,
+            hardware_id=reference_layout().hardware_id,
             security_counter=release.security_counter,
             key=key,
             userdata_format=release.userdata_format,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import cbor2
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.examine import TEXT_LIMIT, is_text
+from unbrick.layout import reference_layout
 
 BLANK = 0xFF
 
@@ -67,7 +67,7 @@ def factory_image(
     application: bytes | None,
     serial: str,
     *,
-    hardware_id: str = BOARD.hardware_id,
+    hardware_id: str | None = None,
     key: bytes = b"",
 ) -> bytes:
     """A NOR as a terminal leaves the factory: boot, identity and perhaps an application.
@@ -76,24 +76,25 @@ def factory_image(
         boot: the flat binary of the bootloader.
         application: a signed image, or None: the terminal starts in the restoration state.
         serial: the serial number, 1 to 31 characters of printable ASCII.
-        hardware_id: the hardware that the terminal says it is.
+        hardware_id: the hardware that the terminal says it is; by default that of our layout.
         key: the terminal's own, ``KEY_SIZE`` bytes from ``secrets``, or ``bench_key`` where every
             run is to be the same; without one the user's data cannot be backed up.
 
     Returns:
-        ``BOARD.nor.modelled`` bytes.
+        All bytes of the NOR that engines keep.
 
     Raises:
         ImageError: something does not fit in its partition, or a text is not as it must be.
     """
-    nor = bytearray([BLANK]) * BOARD.nor.modelled
+    layout = reference_layout()
+    nor = bytearray([BLANK]) * layout.board.nor.modelled
     parts = {
         "boot": boot,
-        "identity": _identity(Identity(serial, hardware_id, key)),
+        "identity": _identity(Identity(serial, hardware_id or layout.hardware_id, key)),
         "application": application or b"",
     }
     for name, data in parts.items():
-        part = BOARD.partition(name)
+        part = layout.partition(name)
         if len(data) > part.size:
             raise ImageError(
                 f"{name} is too large for its partition: {len(data)} of {part.size} bytes",
@@ -114,7 +115,7 @@ def read_identity(nor: bytes) -> Identity:
     Raises:
         ImageError: there is none, or it is damaged.
     """
-    part = BOARD.partition("identity")
+    part = reference_layout().partition("identity")
     area = nor[part.offset : part.end]
     hint = "make a new NOR image: `unbrick image factory`"
     if len(area) < _HEADER.size or not area.startswith(_MAGIC):
@@ -141,12 +142,13 @@ def read_identity(nor: bytes) -> Identity:
 
 def nor_map(nor: bytes) -> list[NorBlock]:
     """What is in each erase block of a NOR image."""
-    blocks = []
-    for offset in range(0, len(nor), BOARD.nor.block_size):
-        data = nor[offset : offset + BOARD.nor.block_size]
+    layout, blocks = reference_layout(), []
+    size = layout.board.nor.block_size
+    for offset in range(0, len(nor), size):
+        data = nor[offset : offset + size]
         used = len(data.rstrip(bytes([BLANK])))
         name = next(
-            (part.name for part in BOARD.partitions if part.offset <= offset < part.end), "spare"
+            (part.name for part in layout.partitions if part.offset <= offset < part.end), "spare"
         )
         digest = hashlib.sha256(data).hexdigest() if used else ""
         blocks.append(NorBlock(offset, len(data), name, used, digest))

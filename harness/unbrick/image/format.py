@@ -15,15 +15,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.examine import OUR_SIGNATURE, USE_OUR_KEY, Examination, examine
 from unbrick.image.mcuboot import FLAG_ROM_FIXED
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unbrick.board.description import Board
+    from unbrick.layout import Layout
 
 MAX_FILE_SIZE = 16 * 1024 * 1024
 """Bytes of an image file that are read at most: far above any partition of any board."""
@@ -110,14 +110,14 @@ def info_of(found: Examination) -> ImageInfo:
     return ImageInfo(**{item.name: getattr(found, item.name) for item in fields(ImageInfo)})
 
 
-def verify(data: bytes, public_key: Ed25519PublicKey, *, board: Board = BOARD) -> ImageInfo:
+def verify(data: bytes, public_key: Ed25519PublicKey, *, layout: Layout | None = None) -> ImageInfo:
     """Check everything about an image that can be checked without the terminal.
 
     Raises:
         ImageError: ``inspect`` or ``check_board`` refuses it, or it is not signed with that key.
     """
     info = inspect(data)
-    check_board(info, board)
+    check_board(info, layout)
     check_signature(info, public_key)
     return info
 
@@ -168,36 +168,37 @@ def check_signature(info: ImageInfo, public_key: Ed25519PublicKey) -> None:
         ) from None
 
 
-def check_board(info: ImageInfo, board: Board = BOARD) -> None:
+def check_board(info: ImageInfo, layout: Layout | None = None) -> None:
     """Check that the image is for this hardware, this address and this partition.
 
     Raises:
         ImageError: it is not.
     """
-    for problem in _misfits(info, board):
+    for problem in _misfits(info, layout or reference_layout()):
         raise problem
 
 
-def check_entry(data: bytes, board: Board = BOARD) -> None:
+def check_entry(data: bytes, layout: Layout | None = None) -> None:
     """Check that the program in an image is linked for where it will lie: its first word is a stack
     in the SRAM, its second the address of Thumb code in the body.
 
     Raises:
         ImageError: it is not.
     """
-    for problem in _bad_start(data, inspect(data), board):
+    for problem in _bad_start(data, inspect(data), layout or reference_layout()):
         raise problem
 
 
-def refusals(data: bytes, info: ImageInfo, board: Board = BOARD) -> list[ImageError]:
+def refusals(data: bytes, info: ImageInfo, layout: Layout | None = None) -> list[ImageError]:
     """Why no terminal with this board would take an image, whoever signed it.
 
     Args:
         data: the image.
         info: of it.
-        board: the terminals'.
+        layout: the terminals'; by default ours.
     """
-    found = [*_misfits(info, board), *_bad_start(data, info, board)]
+    layout = layout or reference_layout()
+    found = [*_misfits(info, layout), *_bad_start(data, info, layout)]
     try:
         check_signed(info)
     except ImageError as error:
@@ -228,21 +229,21 @@ def warnings(info: ImageInfo) -> list[str]:
     return found
 
 
-def _misfits(info: ImageInfo, board: Board) -> Iterator[ImageError]:
+def _misfits(info: ImageInfo, layout: Layout) -> Iterator[ImageError]:
     """What of the header does not fit the board."""
-    part = board.partition("application")
-    if info.hardware_id != board.hardware_id:
+    part = layout.partition("application")
+    if info.hardware_id != layout.hardware_id:
         yield ImageError(
-            f"the image is for other hardware: {info.hardware_id}, not {board.hardware_id}",
+            f"the image is for other hardware: {info.hardware_id}, not {layout.hardware_id}",
             hint="build it for this terminal",
         )
-    if info.header_size != board.image_header_size:
+    if info.header_size != layout.image_header_size:
         yield ImageError(
-            f"the header of the image has {info.header_size} bytes, not {board.image_header_size}",
+            f"the header of the image has {info.header_size} bytes, not {layout.image_header_size}",
             hint="sign it with `unbrick image sign`, or with --header-size"
-            f" {board.image_header_size:#x}",
+            f" {layout.image_header_size:#x}",
         )
-    start = board.map.nor + part.offset
+    start = layout.board.nor.base + part.offset
     fixed = info.flags & FLAG_ROM_FIXED or info.load_address
     if fixed and info.load_address != start:
         yield ImageError(
@@ -256,11 +257,12 @@ def _misfits(info: ImageInfo, board: Board) -> Iterator[ImageError]:
         )
 
 
-def _bad_start(data: bytes, info: ImageInfo, board: Board) -> Iterator[ImageError]:
+def _bad_start(data: bytes, info: ImageInfo, layout: Layout) -> Iterator[ImageError]:
     """What of the first two words of the program keeps it from running."""
     stack, entry = struct.unpack_from("<II", data, info.header_size)
-    body = board.map.nor + board.partition("application").offset + info.header_size
-    if not board.sram.base < stack <= board.sram.end or stack % STACK_ALIGNMENT_BYTES:
+    body = layout.board.nor.base + layout.partition("application").offset + info.header_size
+    sram = layout.board.sram
+    if not sram.base < stack <= sram.end or stack % STACK_ALIGNMENT_BYTES:
         yield ImageError(
             f"the program is not for this board: its stack 0x{stack:08x} is not in the SRAM,"
             f" at a multiple of {STACK_ALIGNMENT_BYTES}",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from intelhex import IntelHex, IntelHexError
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError
 from unbrick.image.examine import other_file
 from unbrick.image.format import read_bounded
+from unbrick.layout import reference_layout
 
 _RECORD_BYTES = 16
 _GAP = 0xFF
@@ -28,14 +28,15 @@ def to_hex(image: bytes) -> str:
     Raises:
         ImageError: it does not fit in the partition.
     """
-    part = BOARD.partition("application")
+    layout = reference_layout()
+    part = layout.partition("application")
     if len(image) > part.size:
         raise ImageError(
             f"the image is too large for the partition: {len(image)} of {part.size} bytes",
             hint="make the software smaller",
         )
     hexfile = IntelHex()
-    hexfile.frombytes(image, offset=BOARD.map.nor + part.offset)
+    hexfile.frombytes(image, offset=layout.board.nor.base + part.offset)
     text = io.StringIO()
     hexfile.write_hex_file(text, byte_count=_RECORD_BYTES)
     return text.getvalue()
@@ -69,8 +70,8 @@ def from_hex(text: str) -> bytes:
                 f"{what} follows the end record of the HEX file, in line {number}",
                 hint=f"give the signed application alone: cut off what follows line {end + 1}",
             )
-    part = BOARD.partition("application")
-    start = BOARD.map.nor + part.offset
+    nor, part = reference_layout().board.nor, reference_layout().partition("application")
+    start = nor.base + part.offset
     first, last = hexfile.minaddr(), hexfile.maxaddr()
     if first is None or last is None:
         raise ImageError("the HEX file is empty", hint="get or convert it again")
@@ -78,7 +79,7 @@ def from_hex(text: str) -> bytes:
         f"use a file with the signed application, at 0x{start:08x}: "
         "`unbrick image convert` makes one"
     )
-    if first >= BOARD.map.nor + BOARD.nor.size:
+    if first >= nor.base + nor.size:
         raise ImageError(
             f"the HEX file is not for this board: it begins at 0x{first:08x}, "
             "where the terminal has no NOR",

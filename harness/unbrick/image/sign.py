@@ -14,11 +14,11 @@ from imgtool import keys
 from imgtool.image import Image
 from imgtool.version import decode_version
 
-from unbrick.board.description import BOARD
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.examine import TEXT_LIMIT, is_text
 from unbrick.image.format import inspect, load_public_key
 from unbrick.image.mcuboot import TLV_BUILD_TIME, TLV_HARDWARE_ID, TLV_NAME, TLV_USERDATA_FORMAT
+from unbrick.layout import reference_layout
 
 _VERSION_LIMITS = (0xFF, 0xFF, 0xFFFF, 0xFFFF_FFFF)
 
@@ -70,13 +70,13 @@ def sign(
     custom = {kind: text.encode() for kind, text in texts.items()}
     if userdata_format != 1:
         custom[TLV_USERDATA_FORMAT] = userdata_format.to_bytes(4, "little")
-    part = BOARD.partition("application")
+    layout = reference_layout()
     image = Image(
         version=_version(version),
-        header_size=BOARD.image_header_size,
+        header_size=layout.image_header_size,
         pad_header=True,
         # Execution in place: the image is linked for this address and no other.
-        rom_fixed=BOARD.map.nor + part.offset,
+        rom_fixed=layout.board.nor.base + layout.partition("application").offset,
         security_counter=security_counter,
     )
     signer = _signing_key(key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.errors import LinkError
-from unbrick.reference.layout import APPLICATION, BLOCK
+from unbrick.reference.layout import places
 from unbrick.reference.memory import Store
 from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing
@@ -51,7 +51,11 @@ class Echo:
             if command is not None and command.nonce != self._nonce:
                 self._nonce = command.nonce
                 old = Erase(
-                    command.update_id, command.nonce ^ 1, command.step, APPLICATION.offset, BLOCK
+                    command.update_id,
+                    command.nonce ^ 1,
+                    command.step,
+                    places().application.offset,
+                    places().block,
                 )
                 message = _post("erase", old.encode())
                 requests.append(Outgoing(outgoing.endpoint, message, ECHO))

@@ -44,11 +44,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.errors import ImageError
 from unbrick.flash.cells import RESOLUTIONS, Cells, both
 from unbrick.image.format import inspect
-from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT_SIZE, USERDATA
+from unbrick.reference.layout import SLOT_SIZE, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,14 +58,6 @@ PLENTY = 12
 IMAGE_MAGIC = 0x96F3B83D
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
-
-_APPLICATION_BLOCKS = range(APPLICATION.offset // BLOCK, APPLICATION.end // BLOCK)
-_PLAIN_BLOCKS = [
-    number
-    for number in range(BOARD.nor.modelled // BLOCK)
-    if number not in _APPLICATION_BLOCKS
-    and not any(part.offset <= number * BLOCK < part.end for part in (JOURNAL, USERDATA))
-]
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,7 @@ def _half(
     raw = half + b"\xff" * (-len(half) % SLOT_SIZE)
     slots = [_slot(raw[at : at + SLOT_SIZE]) for at in range(HEADER, len(raw), SLOT_SIZE)]
     used = slots.index("blank") if "blank" in slots else len(slots)
-    free = (BLOCK - HEADER) // SLOT_SIZE - used
+    free = (places().block - HEADER) // SLOT_SIZE - used
     beyond = tuple(slots[used:])
     kept = [slot for slot in slots[:used] if slot != "zero"]
     if newest_only:
@@ -119,8 +110,14 @@ def _half(
     return (tuple(kept), min(free, PLENTY), beyond)
 
 
+def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:
+    """The two blocks of a record log that begins at an offset."""
+    number = offset // places().block
+    return cells.blocks[number], cells.blocks[number + 1]
+
+
 def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
-    first, second = (cells.blocks[(offset + at) // BLOCK] for at in (0, BLOCK))
+    first, second = _halves(cells, offset)
     headers = valid_header(first), valid_header(second)
     forms = [
         ("none", _slot(half[:HEADER].ljust(HEADER, b"\xff")) in {"blank", "zero"})
@@ -154,7 +151,7 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
     first = blocks[0]
     if len(first) < HEADER or struct.unpack_from("<I", first)[0] != IMAGE_MAGIC:
         return b""
-    whole = b"".join(block.ljust(BLOCK, b"\xff") for block in blocks)
+    whole = b"".join(block.ljust(places().block, b"\xff") for block in blocks)
     try:
         return inspect(whole, trailing=True).digest
     except ImageError:
@@ -165,8 +162,8 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
     forms: list[tuple[str, int, str]] = []
-    end = APPLICATION.offset + len(plan.image)
-    at = APPLICATION.offset
+    at = places().application.offset
+    end = at + len(plan.image)
     for offset, length, over in (*sorted(plan.writes), (end, 0, True)):
         forms += _range(blocks, at, offset, plan, over=True)
         forms += _range(blocks, offset, min(end, offset + length), plan, over=over)
@@ -179,10 +176,11 @@ def _range(
 ) -> list[tuple[str, int, str]]:
     """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
     found = []
+    block, application = places().block, places().application
     while begin < end:
-        number, start = divmod(begin - APPLICATION.offset, BLOCK)
-        size = min(end - begin, BLOCK - start)
-        first = begin - APPLICATION.offset
+        first = begin - application.offset
+        number, start = divmod(first, block)
+        size = min(end - begin, block - start)
         wanted = plan.image[first : first + size]
         there = blocks[number][start : start + size].ljust(size, b"\xff")
         if begin - start in plan.to_erase:
@@ -197,10 +195,10 @@ def _range(
 
 def repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
-    in_doubt = any(JOURNAL.offset <= offset < JOURNAL.end for offset, _ in cells.weak)
+    journal = places().journal
+    in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
     for resolution in range(RESOLUTIONS if cells.weak else 1):
-        readable = cells.readable(resolution)
-        halves = [readable.blocks[(JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK)]
+        halves = _halves(cells.readable(resolution), journal.offset)
         if not is_commanded(halves):
             return False
         for half in halves:
@@ -213,14 +211,14 @@ def repaired_first(cells: Cells) -> bool:
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
-    application = tuple(cells.blocks[number] for number in _APPLICATION_BLOCKS)
-    halves = (cells.blocks[(JOURNAL.offset + at) // BLOCK] for at in (0, BLOCK))
-    commanded = plan is not None and is_commanded(halves)
+    known = places()
+    application = tuple(cells.blocks[number] for number in known.application_blocks)
+    commanded = plan is not None and is_commanded(_halves(cells, known.journal.offset))
     return (
-        tuple(cells.blocks[number] for number in _PLAIN_BLOCKS),
+        tuple(cells.blocks[number] for number in known.plain_blocks),
         _image(application),
-        _log(cells, JOURNAL.offset, newest_only=True),
-        _log(cells, USERDATA.offset, newest_only=False),
+        _log(cells, known.journal.offset, newest_only=True),
+        _log(cells, known.userdata.offset, newest_only=False),
         _under_command(application, plan) if plan is not None and commanded else (),
     )
 
@@ -235,7 +233,8 @@ def canonical(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     if not cells.weak:
         return _form(cells, plan)
     forms = tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
-    here = all(APPLICATION.offset <= offset < APPLICATION.end for offset, _ in cells.weak)
+    application = places().application
+    here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:
         return forms[0]
     return forms

@@ -18,13 +18,13 @@ import httpx
 from unbrick.bench.bench import Bench
 from unbrick.bench.process import Process
 from unbrick.bench.tap import Tap
-from unbrick.board import BOARD
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
 from unbrick.image.factory import bench_key, factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
+from unbrick.layout import reference_layout
 from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.analysis import PreparationState, RangeKind
@@ -87,7 +87,7 @@ class HilTest:
         self._console = self._bench.console
         if echo:
             self._console.listeners.append(echo)
-        rate = BOARD.baud / 10 * (1 if engine != "qemu" else SPEED)
+        rate = self._engine.board.line_rate * (1 if engine != "qemu" else SPEED)
         self._modem = TcpPort(self._engine.radio, rate=rate)
         self._wire = PtyPort(Tap(self._console), rate=rate)
         for port in (self._modem, self._wire):
@@ -277,7 +277,7 @@ class HilTest:
         return erases
 
     def _application(self) -> bytes:
-        part = BOARD.partition("application")
+        part = reference_layout().partition("application")
         return self._engine.read_nor()[part.offset : part.end]
 
     def _restoration_state(self) -> str:

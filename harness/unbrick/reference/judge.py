@@ -10,11 +10,10 @@ import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from unbrick.board import MAP
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.reference.canonical import HEADER, is_commanded, valid_header
-from unbrick.reference.layout import APPLICATION, BLOCK, JOURNAL, SLOT_SIZE, USERDATA
+from unbrick.reference.layout import SLOT_SIZE, places
 from unbrick.server.records.people import AuditAction
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
@@ -24,8 +23,8 @@ from unbrick.wire.userdata import open_backup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unbrick.board.description import Partition
     from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.flash.partition import Partition
     from unbrick.reference.memory import ServerState, Store
     from unbrick.reference.story import Story
     from unbrick.server.records.people import AuditEntry
@@ -72,11 +71,12 @@ class Judge:
         self._check_steps(server)
 
     def _read(self, offset: int, length: int) -> bytes:
-        return self._engine.read_memory(MAP.nor + offset, length)
+        return self._engine.read_memory(self._engine.board.nor.base + offset, length)
 
     def _halves(self, log: Partition) -> list[bytes]:
         """The halves of a record log, each to where it is blank."""
-        halves = (self._read(log.offset + at, BLOCK) for at in range(0, log.size, BLOCK))
+        block = places().block
+        halves = (self._read(log.offset + at, block) for at in range(0, log.size, block))
         return [half[: half.find(_BLANK)] for half in halves]
 
     def _check_success(self, server: ServerState) -> None:
@@ -133,7 +133,7 @@ class Judge:
     def _check_care(self, server: ServerState) -> None:
         """The user's data is in the NOR or in a backup; and no backup is kept without need."""
         check_nothing_left(self._store)
-        stored = b"".join(map(_valid_slots, self._halves(USERDATA)))
+        stored = b"".join(map(_valid_slots, self._halves(places().userdata)))
         for name, number in self._scenario.saved:
             if name.encode() in stored and number.encode() in stored:
                 continue
@@ -162,7 +162,7 @@ class Judge:
                 self._check_truth(session, [s for s in steps if s.state is StepState.DONE])
 
     def _is_commanded(self) -> bool:
-        return is_commanded(self._halves(JOURNAL))
+        return is_commanded(self._halves(places().journal))
 
     def _check_truth(self, session: CommandedSession, done: list[PlannedStep]) -> None:
         image = self._store.image_file(session.digest)
@@ -173,7 +173,7 @@ class Judge:
             if step.kind is StepKind.ERASE:
                 expected = [(at, b"\xff" * size) for at, size in _left_out(step, begun)]
             elif step.kind in (StepKind.WRITE, StepKind.CHECK):
-                start = step.offset - APPLICATION.offset
+                start = step.offset - places().application.offset
                 data = image[start : start + step.length].ljust(step.length, b"\xff")
                 expected = [(step.offset, data)]
             if any(self._read(at, len(data)) != data for at, data in expected):

@@ -2,14 +2,59 @@
 
 from __future__ import annotations
 
-from unbrick.board import BOARD
+from dataclasses import dataclass
+from functools import cache
 
-GEOMETRY = BOARD.nor.geometry
-BLOCK = BOARD.nor.block_size
-"""Bytes of an erase block of the pair of chips."""
+from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.partition import Partition
+from unbrick.layout import reference_layout
 
-APPLICATION = BOARD.partition("application")
-JOURNAL = BOARD.partition("journal")
-USERDATA = BOARD.partition("userdata")
 SLOT_SIZE = 64
 """Bytes of a record in journal and user data, and of a log's header."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places in the NOR.
+
+    Attributes:
+        geometry: its erase blocks.
+        block: bytes of each.
+        application, journal, userdata: partitions.
+        application_blocks: numbers of the blocks of the application.
+        plain_blocks: numbers of the blocks outside of the three.
+    """
+
+    geometry: FlashGeometry
+    block: int
+    application: Partition
+    journal: Partition
+    userdata: Partition
+    application_blocks: range
+    plain_blocks: tuple[int, ...]
+
+
+@cache
+def places() -> Places:
+    """The places of our firmware's layout."""
+    layout = reference_layout()
+    nor = layout.board.nor
+    block = nor.block_size
+    application, journal, userdata = map(layout.partition, ("application", "journal", "userdata"))
+    numbers = {
+        part: range(part.offset // block, part.end // block)
+        for part in (application, journal, userdata)
+    }
+    return Places(
+        geometry=nor.geometry,
+        block=block,
+        application=application,
+        journal=journal,
+        userdata=userdata,
+        application_blocks=numbers[application],
+        plain_blocks=tuple(
+            number
+            for number in range(nor.modelled // block)
+            if not any(number in taken for taken in numbers.values())
+        ),
+    )

@@ -9,7 +9,7 @@ from unbrick.campaign.target import State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
 from unbrick.image.factory import bench_key, factory_image
-from unbrick.reference.layout import BLOCK, GEOMETRY, JOURNAL, SLOT_SIZE, USERDATA
+from unbrick.reference.layout import SLOT_SIZE, places
 from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
 
@@ -34,7 +34,7 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     releases.require(scenario.releases, f"the scenario {scenario.name}")
     application = None if scenario.installed is None else releases.signed[scenario.installed]
     cells = Cells.of(
-        factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)), GEOMETRY
+        factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)), places().geometry
     )
     if scenario.installed is None:
         return State(cells, None)
@@ -54,18 +54,19 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     outcome = run_session(engine, releases, before, State(cells, None))
     if outcome.violation or outcome.final is None:
         raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
-    state = outcome.final
+    state, log = outcome.final, places()
     if scenario.journal_free is not None:
-        state = State(_fill(state.cells, JOURNAL.offset, scenario.journal_free), state.peers)
+        state = State(_fill(state.cells, log.journal.offset, scenario.journal_free), state.peers)
     if scenario.phonebook_free is not None:
-        state = State(_fill(state.cells, USERDATA.offset, scenario.phonebook_free), state.peers)
+        state = State(_fill(state.cells, log.userdata.offset, scenario.phonebook_free), state.peers)
     return state
 
 
 def _fill(cells: Cells, half: int, free: int) -> Cells:
     """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
-    block = cells.blocks[half // BLOCK]
+    size = places().block
+    block = cells.blocks[half // size]
     used = len(block) + -len(block) % SLOT_SIZE
     newest = cells.read(half + used - SLOT_SIZE, SLOT_SIZE)
-    count = (BLOCK - used) // SLOT_SIZE - free
+    count = (size - used) // SLOT_SIZE - free
     return cells.with_range(half + used, newest * count)

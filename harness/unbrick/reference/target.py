@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unbrick.board import BOARD
 from unbrick.campaign.target import UNDISTURBED, Fate
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine
+from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.canonical import canonical, repaired_first
 from unbrick.reference.invariants import INVARIANTS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unbrick.board import Board
     from unbrick.campaign.target import Event, Outcome, ReplayedSession, State
     from unbrick.firmware.signed import Releases
+    from unbrick.flash.partition import Partition
     from unbrick.reference.scenario import Scenario
 
 
@@ -84,7 +85,12 @@ class ReferenceTarget:
     @property
     def board(self) -> Board:
         """The terminal's."""
-        return BOARD
+        return reference_layout().board
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Those of our firmware."""
+        return reference_layout().partitions
 
     @property
     def invariants(self) -> Mapping[str, str]:

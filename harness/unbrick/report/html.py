@@ -13,7 +13,6 @@ from unbrick.report.formats import how_to_replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from unbrick.board import Board
     from unbrick.report.model import CampaignReport, CaseReport, Cut, ScenarioReport, SourceFile
 
 SHOWN = 200  # violations in the page; the JSON has them all
@@ -77,7 +76,7 @@ def html(report: CampaignReport) -> str:
         _tiles(report),
         _violations(report),
         _scenarios(report),
-        *(_picture(scenario, report.board) for scenario in report.scenarios),
+        *(_picture(scenario, report) for scenario in report.scenarios),
         _distributions(report),
         _coverage(report.coverage),
         _made_with(report),
@@ -158,22 +157,24 @@ def _key(items: Sequence[tuple[str, str]]) -> str:
 _LEFT, _ROW, _TOP = 96, 17, 4
 
 
-def _list_used_blocks(board: Board) -> list[tuple[int, str]]:
+def _list_used_blocks(report: CampaignReport) -> list[tuple[int, str]]:
     """Number and name of each block that a partition has."""
-    size = board.nor.block_size
+    if report.board is None:
+        return []
+    size = report.board.nor.block_size
     return [
         (number, part.name if part.size == size else f"{part.name} {number - part.offset // size}")
-        for part in board.partitions
+        for part in report.partitions
         for number in range(part.offset // size, part.end // size)
     ]
 
 
-def _picture(scenario: ScenarioReport, board: Board | None) -> str:
+def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
     """The NOR over the operations of the session without faults, and the cuts in it."""
     head = f"<h2 id='{escape(scenario.name)}'>{escape(scenario.name)}</h2>"
     head += f"<p>{escape(scenario.about[:1].upper() + scenario.about[1:])}.</p>"
     head += f"<p class='dim'>{escape(scenario.statement)}.</p>"
-    if not scenario.golden or board is None:
+    if not scenario.golden or report.board is None:
         return head
     count = len(scenario.golden)
     step = 12 if count <= 150 else 5
@@ -181,7 +182,7 @@ def _picture(scenario: ScenarioReport, board: Board | None) -> str:
     seen = {cut.torn for cut in scenario.cuts}
     lanes = [name for name in names if name == "before it" or name in seen]
     lane_row = 12
-    blocks = _list_used_blocks(board)
+    blocks = _list_used_blocks(report)
     top = _TOP + 14 + lane_row * len(lanes) + 26
     width, height = _LEFT + step * (count + 1) + 8, top + _ROW * len(blocks) + 22
     out = [
@@ -197,7 +198,7 @@ def _picture(scenario: ScenarioReport, board: Board | None) -> str:
         row = lanes.index(cut.torn or "before it")
         y = _TOP + 14 + lane_row * row
         out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
-    out += _history(scenario, board, top, step)
+    out += _history(scenario, report.board.nor.block_size, blocks, top, step)
     label_y = top + _ROW * len(blocks) + 15
     every = 10 if step == 12 else 50
     for number in range(0, count + 1, every):
@@ -225,11 +226,13 @@ def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
     )
 
 
-def _history(scenario: ScenarioReport, board: Board, top: int, step: int) -> list[str]:
+def _history(
+    scenario: ScenarioReport, size: int, blocks: list[tuple[int, str]], top: int, step: int
+) -> list[str]:
     """For each block its name, and its contents after each operation that changes it."""
     out = []
-    size, count = board.nor.block_size, len(scenario.golden)
-    for row, (number, name) in enumerate(_list_used_blocks(board)):
+    count = len(scenario.golden)
+    for row, (number, name) in enumerate(blocks):
         y = top + _ROW * row
         out.append(f"<text x='{_LEFT - 6}' y='{y + 12}' text-anchor='end'>{name}</text>")
         out.append(
@@ -268,7 +271,7 @@ def _distributions(report: CampaignReport) -> str:
             worst[number] = max(worst[number], erases)
     rows = [
         (escape(name), f"{worst[number]:,}", f"{blocks[number] / len(cases):.2f}")
-        for number, name in _list_used_blocks(report.board)
+        for number, name in _list_used_blocks(report)
         if blocks[number]
     ]
     table = _table(("block", "most erases in a session", "mean"), rows, (1, 2)) if rows else ""

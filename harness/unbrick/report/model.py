@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.search import Case, Result
+    from unbrick.flash.partition import Partition
 
 FORMAT = 1
 
@@ -153,6 +154,7 @@ class CampaignReport:
         timings: what depends on the clock.
         invariants: what must hold, by the kind of violation.
         board: whose flash the pictures show.
+        partitions: of that flash.
     """
 
     preset: str
@@ -164,6 +166,7 @@ class CampaignReport:
     timings: Timings = field(default_factory=Timings)
     invariants: Mapping[str, str] = field(default_factory=dict)
     board: Board | None = None
+    partitions: tuple[Partition, ...] = ()
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:

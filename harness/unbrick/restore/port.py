@@ -6,14 +6,14 @@ import contextlib
 import enum
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from serial.tools.list_ports import comports
 
-from unbrick.board.description import BOARD
 from unbrick.engine.serial.engine import SerialLine
 from unbrick.errors import PortError, RestoreError, UnbrickError
+from unbrick.layout import reference_layout
 from unbrick.restore.apparatus import ATTEMPTS, Apparatus, Stage
 from unbrick.restore.checked import CheckedImage, check_file
 
@@ -57,7 +57,7 @@ class Options:
     """
 
     wait: float = 60.0
-    baud: int = BOARD.baud
+    baud: int = field(default_factory=lambda: reference_layout().board.baud)
     attempts: int = ATTEMPTS
     read_back: bool = True
     listen: bool = False
@@ -273,7 +273,7 @@ def restore(
     image: Path,
     *,
     wait: float = 60.0,
-    baud: int = BOARD.baud,
+    baud: int | None = None,
     say: Callable[[str], None] | None = None,
     progress: Callable[[Apparatus], None] | None = None,
 ) -> Apparatus:
@@ -283,7 +283,7 @@ def restore(
         port: see ``SerialLine``.
         image: file with the image.
         wait: seconds to wait for a terminal that asks to be restored.
-        baud: bits per second.
+        baud: bits per second; by default those of our terminal.
         say: called with every line that the terminal says.
         progress: called at every step.
 
@@ -295,7 +295,7 @@ def restore(
         PortError: the port cannot be used.
         RestoreError: the terminal was not restored.
     """
-    options = Options(wait=wait, baud=baud)
+    options = Options(wait=wait) if baud is None else Options(wait=wait, baud=baud)
     restoration = Restoration(port, check_file(image), options, say=say, progress=progress)
     restoration.run()
     if restoration.error is not None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from robot.api import logger
 
-from unbrick.board import BOARD
-from unbrick.board.description import Partition
-from unbrick.errors import ExpectError, NotKnownHereError, SetupError
+from unbrick.errors import ExpectError, NotKnownHereError
+from unbrick.flash.partition import Partition
+from unbrick.layout import reference_layout
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.robot.picture import block_name, nor_picture
 
-SIZE = BOARD.nor.block_size
-
 
 def _partition(name: str) -> Partition:
-    try:
-        return BOARD.partition(name)
-    except KeyError:
-        known = ", ".join(part.name for part in BOARD.partitions)
-        raise SetupError(f"there is no partition {name!r}", hint=f"choose one of {known}") from None
+    return reference_layout().partition(name)
+
+
+def _block_size() -> int:
+    return reference_layout().board.nor.block_size
 
 
 class NorKeywords(Keywords):
@@ -37,7 +35,7 @@ class NorKeywords(Keywords):
         """
         nor = self._terminal.engine.read_nor()
         part = _partition(partition) if partition else Partition("NOR", 0, len(nor))
-        blocks = range(part.offset // SIZE, part.end // SIZE)
+        blocks = range(part.offset // _block_size(), part.end // _block_size())
         differ = [n for n in blocks if _block(nor, n) != _block(expected, n)]
         if differ:
             logger.write(nor_picture(nor, expected), html=True)
@@ -123,16 +121,17 @@ class NorKeywords(Keywords):
 
 
 def _known(number: int) -> int:
-    blocks = BOARD.nor.modelled // SIZE
+    blocks = len(reference_layout().board.nor.geometry.block_sizes)
     expect(0 <= number < blocks, f"there are blocks 0 to {blocks - 1}")
     return number
 
 
 def _block(nor: bytes, number: int) -> bytes:
-    return nor[number * SIZE : (number + 1) * SIZE]
+    size = _block_size()
+    return nor[number * size : (number + 1) * size]
 
 
 def _first(nor: bytes, expected: bytes, number: int) -> int:
     """The offset of the first byte of a block that differs."""
     pairs = zip(_block(nor, number), _block(expected, number), strict=True)
-    return number * SIZE + next(i for i, (a, b) in enumerate(pairs) if a != b)
+    return number * _block_size() + next(i for i, (a, b) in enumerate(pairs) if a != b)

@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,11 +27,13 @@ _LEFT, _ROW, _COLUMN, _TOP = 104, 17, 4, 24
 
 def block_name(number: int) -> str:
     """What people call a block: the partition it is in, and which of its blocks it is."""
-    offset = number * BOARD.nor.block_size
-    for part in BOARD.partitions:
+    layout = reference_layout()
+    size = layout.board.nor.block_size
+    offset = number * size
+    for part in layout.partitions:
         if part.offset <= offset < part.end:
-            index = (offset - part.offset) // BOARD.nor.block_size
-            return part.name if part.size == BOARD.nor.block_size else f"{part.name} {index}"
+            index = (offset - part.offset) // size
+            return part.name if part.size == size else f"{part.name} {index}"
     return f"spare {number}"
 
 
@@ -43,7 +45,7 @@ def nor_picture(nor: bytes, before: bytes, ops: Iterable[FlashOp] = ()) -> str:
         before: the contents to compare with, as long.
         ops: flash operations in between; they are counted for each block.
     """
-    size = BOARD.nor.block_size
+    size = reference_layout().board.nor.block_size
     done = Counter((op.offset // size, op.kind == "erase") for op in ops)
     width = _LEFT + _COLUMN * (size // CELL)
     rows: list[str] = []

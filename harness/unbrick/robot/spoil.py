@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from unbrick.board import BOARD
 from unbrick.errors import BuildError
 from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
@@ -56,7 +56,7 @@ def spoil(releases: Releases, version: str, how: Spoiled) -> bytes:
     if how is Spoiled.for_other_hardware:
         return _signed(releases, version, "toaster-9000", releases.key)
     if how is Spoiled.too_large:
-        return good.ljust(BOARD.partition("application").size + 1024, b"\xff")
+        return good.ljust(reference_layout().partition("application").size + 1024, b"\xff")
     return good
 
 
@@ -86,4 +86,4 @@ def _signed_by_another(releases: Releases, version: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "another.pem"
         path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        return _signed(releases, version, BOARD.hardware_id, path)
+        return _signed(releases, version, reference_layout().hardware_id, path)

@@ -45,7 +45,7 @@ class TerminalKeywords(Keywords):
         engine = create_engine(
             self._wanted_engine(),
             self._releases.elf_files,
-            board=None if board is None else Path(board),
+            board_file=None if board is None else Path(board),
         )
         self._reference = Reference(
             engine,

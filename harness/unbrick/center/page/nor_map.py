@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from unbrick.board import BOARD
+from unbrick.layout import reference_layout
 
 KIB = 1024
 
@@ -72,7 +72,7 @@ class Block:
 
 def blocks_of(offset: int, length: int) -> range:
     """The numbers of the blocks that a range of the NOR touches."""
-    size = BOARD.nor.block_size
+    size = reference_layout().board.nor.block_size
     return range(offset // size, -(-(offset + length) // size)) if length > 0 else range(0)
 
 
@@ -83,12 +83,12 @@ def nor_map(used: int, marks: Mapping[int, tuple[Mark, int]]) -> list[Block]:
         used: bytes of the installed software, from the start of the application's partition.
         marks: what happens, by number of the block, and how much is written in per cent.
     """
-    size = BOARD.nor.block_size
-    application = BOARD.partition("application")
+    layout = reference_layout()
+    size, application = layout.board.nor.block_size, layout.partition("application")
     blocks = []
-    for number in range(BOARD.nor.modelled // size):
+    for number in range(layout.board.nor.modelled // size):
         offset = number * size
-        part = next((p.name for p in BOARD.partitions if p.offset <= offset < p.end), "spare")
+        part = next((p.name for p in layout.partitions if p.offset <= offset < p.end), "spare")
         inside = min(max(application.offset + used - offset, 0), size)
         filled = -(-100 * inside // size) if part == application.name else 0
         blocks.append(Block(offset, size, part, filled, *marks.get(number, (None, 0))))

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from unbrick.board import BOARD
 from unbrick.center.page.nor_map import Mark, blocks_of
+from unbrick.layout import reference_layout
 from unbrick.server.records.people import AuditAction, AuditEntry
 from unbrick.server.records.sessions import (
     Backup,
@@ -141,7 +141,7 @@ class SessionView:
     @property
     def commands(self) -> list[Commands]:
         """All steps, those of one kind in one block together."""
-        size = BOARD.nor.block_size
+        size = reference_layout().board.nor.block_size
         groups = groupby(self.steps, key=lambda step: (step.kind, step.offset // size))
         return [Commands(list(steps)) for _, steps in groups]
 

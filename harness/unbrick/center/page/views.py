@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from unbrick.board import BOARD
 from unbrick.center.calls.machine import Need, Situation, short
 from unbrick.center.desk import Desk
 from unbrick.center.offer import situation
 from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
 from unbrick.center.page.progress import SessionView, Stage, data_of, marks
+from unbrick.layout import reference_layout
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
@@ -299,7 +299,7 @@ class Views:
         ranges = self._records.ranges(update.from_digest, update.digest, RangeKind.ERASE)
         if ranges:
             return [n for item in ranges for n in blocks_of(item.offset, item.length)]
-        return list(blocks_of(BOARD.partition("application").offset, image.size))
+        return list(blocks_of(reference_layout().partition("application").offset, image.size))
 
     def _history(self, serial: str) -> list[tuple[float, str]]:
         lines = []

@@ -35,8 +35,7 @@ from unicorn.unicorn_const import (
 )
 from unicorn.unicorn_py3 import unicorn as binding
 
-from unbrick.board import BOARD, MAP
-from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.base import Engine, FirmwareFault, emulated_board
 from unbrick.engine.inprocess.models import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from unbrick.board import Board
     from unbrick.flash.ops import FlashOp
 
 _FAULT_TEXTS = {
@@ -117,12 +117,17 @@ class InProcessEngine(Engine):
 
     Args:
         elf_files: firmware ELF files with symbols, so that faults name function and line.
+        board: what it is; by default the board that is modelled.
+
+    Raises:
+        SetupError: it is another board.
     """
 
     name = "inprocess"
 
-    def __init__(self, elf_files: Iterable[Path] = ()) -> None:
-        self._models = Models()
+    def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
+        self.board = emulated_board(board, self.name)
+        self._models = Models(self.board)
         self._symbols = Symbols(elf_files)
         self._powered = False
         self._last = Stop.TIME
@@ -134,7 +139,7 @@ class InProcessEngine(Engine):
         self._stepping = False
         self.wire = _Line(self._models, 0)
         self.radio = _Line(self._models, 1)
-        self._sram_garbage = random.Random(0x5EED).randbytes(BOARD.sram.size)
+        self._sram_garbage = random.Random(0x5EED).randbytes(self.board.sram.size)
         self._uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_ARM)
         self._uc.ctl_set_tcg_buffer_size(TRANSLATED)  # before all else
         self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
@@ -145,11 +150,12 @@ class InProcessEngine(Engine):
     def _connect(self) -> None:
         """Map the memories and give Unicorn the C callbacks, with no Python in between."""
         models, lib, uclib = self._models, self._models.lib, binding.uclib
+        chips, sram = self.board.nor, self.board.sram
         handle = self._uc._uch  # noqa: SLF001 - the binding has no public name for it
         self._uc.mem_map_ptr(
-            MAP.nor, BOARD.nor.modelled, UC_PROT_READ | UC_PROT_EXEC, models.nor_address
+            chips.base, chips.modelled, UC_PROT_READ | UC_PROT_EXEC, models.nor_address
         )
-        self._uc.mem_map_ptr(BOARD.sram.base, BOARD.sram.size, UC_PROT_ALL, models.sram_address)
+        self._uc.mem_map_ptr(sram.base, sram.size, UC_PROT_ALL, models.sram_address)
         functions = CUnicorn(
             handle,
             *(
@@ -170,9 +176,9 @@ class InProcessEngine(Engine):
             _address(uclib.uc_mmio_map)
         )
         regions = (
-            (MAP.nor_window, BOARD.nor.size, "nor"),
-            (MAP.sysreg, 0x12000, "motherboard"),
-            (MAP.gic_cpu & ~0xFFF, 0x2000, "private"),
+            (chips.window, chips.size, "nor"),
+            (self.board.device("sysreg").base, 0x12000, "motherboard"),
+            (self.board.device("gic_cpu").base & ~0xFFF, 0x2000, "private"),
         )
         for base, length, name in regions:
             read = _address(getattr(lib, f"board_mmio_{name}_read"))
@@ -181,7 +187,7 @@ class InProcessEngine(Engine):
             if error:
                 raise EngineError(f"Unicorn refused the device region at {base:#x} ({error})")
         protected = UC_HOOK_MEM_FETCH_PROT | UC_HOOK_MEM_READ_PROT
-        nor = (MAP.nor, MAP.nor + BOARD.nor.modelled - 1)
+        nor = (chips.base, chips.base + chips.modelled - 1)
         hooks = (
             (UC_HOOK_BLOCK, lib.board_on_block, (1, 0)),  # everywhere
             (UC_HOOK_TLB_FILL, lib.board_on_page, (1, 0)),
@@ -236,16 +242,17 @@ class InProcessEngine(Engine):
 
     def watch_code(self) -> None:
         """From now on note which code is executed; see :meth:`executed`."""
-        self._code_sizes = c.create_string_buffer((BOARD.nor.modelled + BOARD.sram.size) // 2)
+        memories = self.board.nor.modelled + self.board.sram.size
+        self._code_sizes = c.create_string_buffer(memories // 2)
         self._models.lib.board_watch_code(self._models.board, self._code_sizes)
 
     def executed(self) -> list[tuple[int, int]]:
         """(address, length in bytes) of every basic block that was executed since then."""
         if self._code_sizes is None:
             return []
-        sram = BOARD.nor.modelled // 2
+        sram, base = self.board.nor.modelled // 2, self.board.sram.base
         return [
-            (2 * i if i < sram else BOARD.sram.base + 2 * (i - sram), 2 * size)
+            (2 * i if i < sram else base + 2 * (i - sram), 2 * size)
             for i, size in enumerate(self._code_sizes.raw)
             if size
         ]
@@ -272,7 +279,7 @@ class InProcessEngine(Engine):
             return
         self._models.sram[:] = self._sram_garbage
         self._uc.context_restore(self._reset_state)
-        self._models.lib.board_power_on(self._models.board, MAP.nor)
+        self._models.lib.board_power_on(self._models.board, self.board.nor.base)
         self._powered = True
 
     def power_off(self) -> None:
@@ -344,10 +351,10 @@ class InProcessEngine(Engine):
         Raises:
             EngineError: it is another place; to look at a device would change it.
         """
-        sram = address - BOARD.sram.base
-        if 0 <= address < BOARD.nor.modelled:
+        sram = address - self.board.sram.base
+        if 0 <= address < self.board.nor.modelled:
             return bytes(self._models.nor[address : address + length])
-        if 0 <= sram < BOARD.sram.size:
+        if 0 <= sram < self.board.sram.size:
             return bytes(self._models.sram[sram : sram + length])
         raise EngineError(f"{address:#x} is neither in the NOR nor in the SRAM")
 
@@ -357,8 +364,8 @@ class InProcessEngine(Engine):
         Raises:
             EngineError: it is not in the SRAM.
         """
-        at = address - BOARD.sram.base
-        if not 0 <= at <= at + len(data) <= BOARD.sram.size:
+        at = address - self.board.sram.base
+        if not 0 <= at <= at + len(data) <= self.board.sram.size:
             raise EngineError(f"{address:#x} is not in the SRAM")
         self._models.sram[at : at + len(data)] = data
         self._uc.ctl_flush_tb()
@@ -451,13 +458,10 @@ class InProcessEngine(Engine):
     def load_nor(self, image: bytes) -> None:
         if self._powered:
             raise EngineError("the NOR cannot be replaced under power", hint="power off first")
-        if len(image) > BOARD.nor.modelled:
-            raise EngineError(
-                f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
-            )
-        image = image.ljust(BOARD.nor.modelled, b"\xff")
-        size, nor = BOARD.nor.block_size, self._models.nor
-        for start in range(0, BOARD.nor.modelled, size):
+        self._check_size(image)
+        whole, size, nor = self.board.nor.modelled, self.board.nor.block_size, self._models.nor
+        image = image.ljust(whole, b"\xff")
+        for start in range(0, whole, size):
             fresh = image[start : start + size]
             if nor[start : start + size] != fresh:  # translated code of the rest stays good
                 nor[start : start + size] = fresh

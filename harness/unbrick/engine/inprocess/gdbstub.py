@@ -14,7 +14,6 @@ from contextlib import suppress
 from string import hexdigits
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD, MAP
 from unbrick.engine.inprocess.engine import CPSR, InProcessEngine, Watchpoint
 from unbrick.engine.inprocess.models import Stop
 from unbrick.errors import EngineError, PortError
@@ -22,6 +21,8 @@ from unbrick.errors import EngineError, PortError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from unbrick.board import Board
 
 MAX_PACKET_SIZE = 0x2000
 MOST_BREAKPOINTS = 64
@@ -41,16 +42,6 @@ TARGET = (
     + "".join(f'<reg name="{name}" bitsize="32" type="{kind}"/>' for name, kind in _NAMES)
     + "</feature></target>"
 ).encode()
-MEMORY_MAP = (
-    '<?xml version="1.0"?><!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
-    ' "http://sourceware.org/gdb/gdb-memory-map.dtd"><memory-map>'
-    f'<memory type="rom" start="{MAP.nor:#x}" length="{BOARD.nor.modelled:#x}"/>'
-    f'<memory type="ram" start="{BOARD.sram.base:#x}" length="{BOARD.sram.size:#x}"/>'
-    "</memory-map>"
-).encode()
-"""What a debugger can look at. It takes hardware breakpoints for what it cannot write."""
-
-_TRANSFERS = {"features:read:target.xml": TARGET, "memory-map:read:": MEMORY_MAP}
 _WATCHPOINTS = {"2": "write", "3": "read", "4": "access"}
 _WATCH_WORDS = {"write": "watch", "read": "rwatch", "access": "awatch"}
 
@@ -307,7 +298,7 @@ class DebuggedEngine(InProcessEngine):
                 % MAX_PACKET_SIZE
             )
         if text.startswith("qXfer:"):
-            return _transfer(text)
+            return _transfer(text, self.board)
         if text.startswith("qRcmd,"):
             return self._obey_monitor(bytes.fromhex(text[6:]).decode(errors="replace"))
         if text == "vCont?":
@@ -382,10 +373,26 @@ class DebuggedEngine(InProcessEngine):
         return None
 
 
-def _transfer(text: str) -> bytes:
+def describe_memories(board: Board) -> bytes:
+    """What a debugger can look at. It takes hardware breakpoints for what it cannot write."""
+    return (
+        '<?xml version="1.0"?><!DOCTYPE memory-map PUBLIC'
+        ' "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
+        ' "http://sourceware.org/gdb/gdb-memory-map.dtd"><memory-map>'
+        f'<memory type="rom" start="{board.nor.base:#x}" length="{board.nor.modelled:#x}"/>'
+        f'<memory type="ram" start="{board.sram.base:#x}" length="{board.sram.size:#x}"/>'
+        "</memory-map>"
+    ).encode()
+
+
+def _transfer(text: str, board: Board) -> bytes:
     """The part of a document that ``qXfer`` asks for; nothing when there is no such document."""
     name, _, where = text.removeprefix("qXfer:").rpartition(":")
-    document = _TRANSFERS.get(name)
+    documents = {
+        "features:read:target.xml": TARGET,
+        "memory-map:read:": describe_memories(board),
+    }
+    document = documents.get(name)
     if document is None:
         return b""
     first, length = (_number(part) for part in where.split(","))

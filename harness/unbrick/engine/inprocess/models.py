@@ -12,7 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from unbrick.board import BOARD
+from unbrick.board import Board
+from unbrick.engine.base import emulated_board
 from unbrick.errors import EngineError, SetupError
 from unbrick.flash.ops import FlashOp
 
@@ -139,13 +140,13 @@ def _load() -> Any:
 
 
 class Models:
-    """NOR, SRAM and devices of one board."""
+    """NOR, SRAM and devices of a board, which is the one that ``c/`` models."""
 
-    def __init__(self) -> None:
+    def __init__(self, board: Board) -> None:
         self.lib = _load()
-        self.nor = mmap.mmap(-1, BOARD.nor.modelled)
-        self.nor[:] = b"\xff" * BOARD.nor.modelled
-        self.sram = mmap.mmap(-1, BOARD.sram.size)
+        self.nor = mmap.mmap(-1, board.nor.modelled)
+        self.nor[:] = b"\xff" * board.nor.modelled
+        self.sram = mmap.mmap(-1, board.sram.size)
         self.nor_address = c.addressof(c.c_char.from_buffer(self.nor))
         self.sram_address = c.addressof(c.c_char.from_buffer(self.sram))
         self.board = c.c_void_p(self.lib.board_new(self.nor_address, self.sram_address))
@@ -225,7 +226,7 @@ class NorModel:
     """The pair of chips alone: 32-bit bus accesses to the command window and explicit time."""
 
     def __init__(self) -> None:
-        self._models = Models()
+        self._models = Models(emulated_board(None, "inprocess"))
         self._models.lib.board_power_on(self._models.board, 0)
 
     @property
@@ -254,7 +255,7 @@ class NorModel:
 
     def load(self, image: bytes) -> None:
         """Set the cells; shorter images are filled with 0xFF."""
-        self._models.nor[:] = image.ljust(BOARD.nor.modelled, b"\xff")
+        self._models.nor[:] = image.ljust(len(self._models.nor), b"\xff")
 
     @property
     def faults(self) -> list[str]:

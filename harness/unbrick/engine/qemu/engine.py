@@ -23,14 +23,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unbrick.board import BOARD
-from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.base import Engine, FirmwareFault, emulated_board
 from unbrick.engine.child import die_with_parent, find_program, living
 from unbrick.errors import EngineError, PortError
 from unbrick.patience import ANSWER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from unbrick.board import Board, Nor
 
 PROGRAM = "qemu-system-arm"
 PROGRAM_VARIABLE = "QEMU_SYSTEM_ARM"
@@ -321,14 +322,17 @@ class QemuEngine(Engine):
 
     Args:
         arguments: more arguments for QEMU, such as ``-icount shift=0``.
+        board: what it is; by default the board that there is.
 
     Raises:
         MissingToolError: QEMU is not installed.
+        SetupError: it is another board.
     """
 
     name = "qemu"
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, arguments: Sequence[str] = (), *, board: Board | None = None) -> None:
+        self.board = emulated_board(board, self.name)
         find_qemu()
         self._arguments = list(arguments)
         self._process: _Process | None = None
@@ -340,8 +344,8 @@ class QemuEngine(Engine):
         self._folder = tempfile.TemporaryDirectory(prefix="unbrick-qemu-")
         self._nor = Path(self._folder.name, "nor.bin")
         self._garbage = Path(self._folder.name, "sram.bin")
-        self._garbage.write_bytes(random.Random(0x5EED).randbytes(BOARD.sram.size))
-        _blank(self._nor)
+        self._garbage.write_bytes(random.Random(0x5EED).randbytes(self.board.sram.size))
+        _blank(self._nor, self.board.nor)
 
     @property
     def version(self) -> tuple[int, int, int]:
@@ -379,7 +383,9 @@ class QemuEngine(Engine):
         arguments = ["-drive", f"if=pflash,format=raw,index=0,file={_escape(self._nor)}"]
         arguments += ["-serial", "chardev:wire", "-serial", "chardev:radio"]
         arguments += ["-no-reboot", "-d", "guest_errors,unimp,int"]
-        garbage = f"loader,file={_escape(self._garbage)},addr={BOARD.sram.base:#x},force-raw=on"
+        garbage = (
+            f"loader,file={_escape(self._garbage)},addr={self.board.sram.base:#x},force-raw=on"
+        )
         arguments += ["-device", garbage, *self._arguments]
         process = _Process(arguments, ["wire", "radio"])
         self._process = process
@@ -452,17 +458,14 @@ class QemuEngine(Engine):
 
     def read_nor(self) -> bytes:
         with self._nor.open("rb") as file:
-            return file.read(BOARD.nor.modelled)
+            return file.read(self.board.nor.modelled)
 
     def load_nor(self, image: bytes) -> None:
         if self._process is not None:
             raise EngineError("the NOR cannot be replaced under power", hint="power off first")
-        if len(image) > BOARD.nor.modelled:
-            raise EngineError(
-                f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
-            )
+        self._check_size(image)
         with self._nor.open("r+b") as file:
-            file.write(image.ljust(BOARD.nor.modelled, b"\xff"))
+            file.write(image.ljust(self.board.nor.modelled, b"\xff"))
 
     def close(self) -> None:
         self.power_off()
@@ -478,9 +481,10 @@ class QemuNor:
     """
 
     def __init__(self) -> None:
+        self._chips = emulated_board(None, QemuEngine.name).nor
         self._folder = tempfile.TemporaryDirectory(prefix="unbrick-qemu-nor-")
         self._nor = Path(self._folder.name, "nor.bin")
-        _blank(self._nor)
+        _blank(self._nor, self._chips)
         drive = f"if=pflash,format=raw,index=0,file={_escape(self._nor)}"
         # The character device must be called so: QEMU 7.2 looks for no other.
         arguments = ["-drive", drive, "-qtest", "chardev:qtest", "-qtest-log", os.devnull]
@@ -490,7 +494,7 @@ class QemuNor:
     @property
     def array(self) -> bytes:
         """The cells of the modelled part."""
-        return self.cells(0, BOARD.nor.modelled)
+        return self.cells(0, self._chips.modelled)
 
     def cells(self, offset: int, length: int) -> bytes:
         """``length`` bytes of the cells from ``offset``."""
@@ -506,10 +510,11 @@ class QemuNor:
         Raises:
             EngineError: QEMU ended by itself, as it does in some wrong sequences.
         """
+        window = self._chips.window
         lines = [
-            f"readl {BOARD.map.nor_window + offset:#x}\n"
+            f"readl {window + offset:#x}\n"
             if value is None
-            else f"writel {BOARD.map.nor_window + offset:#x} {value:#x}\n"
+            else f"writel {window + offset:#x} {value:#x}\n"
             for offset, value in accesses
         ]
         reads = []
@@ -556,11 +561,11 @@ class QemuNor:
         self.close()
 
 
-def _blank(path: Path) -> None:
-    """Write the file of an erased chip."""
-    chunk = b"\xff" * BOARD.nor.modelled
+def _blank(path: Path, nor: Nor) -> None:
+    """Write the file of an erased NOR."""
+    chunk = b"\xff" * nor.modelled
     with path.open("wb") as file:
-        for _ in range(BOARD.nor.size // len(chunk)):
+        for _ in range(nor.size // len(chunk)):
             file.write(chunk)
 
 

@@ -11,8 +11,7 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
-from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.base import Engine, FirmwareFault, emulated_board
 from unbrick.engine.renode.link import RenodeLink, find_renode, renode_version
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
@@ -21,6 +20,8 @@ from unbrick.flash.ops import FlashOp
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from unbrick.board import Board
 
 MAX_WAITING_BYTES = 1 << 20  # wait for the terminal; more are lost
 NEVER = (1 << 64) - 1
@@ -55,15 +56,18 @@ class RenodeEngine(Engine):
 
     Args:
         elf_files: firmware ELF files with symbols, so that faults name function and line.
+        board: what it is; by default the board that there is.
 
     Raises:
+        SetupError: it is another board.
         MissingToolError: Renode is not installed.
         EngineError: it does not start.
     """
 
     name = "renode"
 
-    def __init__(self, elf_files: Iterable[Path] = ()) -> None:
+    def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
+        self.board = emulated_board(board, self.name)
         find_renode()
         self._symbols = Symbols(elf_files)
         self._link = RenodeLink()
@@ -217,10 +221,7 @@ class RenodeEngine(Engine):
     def load_nor(self, image: bytes) -> None:
         if self._powered:
             raise EngineError("the NOR cannot be replaced under power", hint="power off first")
-        if len(image) > BOARD.nor.modelled:
-            raise EngineError(
-                f"the image has {len(image)} bytes, the NOR model {BOARD.nor.modelled}"
-            )
+        self._check_size(image)
         self._link.ask("L", image)
         self._generation = -1
 

@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unbrick.board import BOARD
 from unbrick.engine.child import die_with_parent, find_program, living
 from unbrick.errors import EngineError
 from unbrick.folders import renode_folder
@@ -278,7 +277,7 @@ class RenodeNor:
 
         Shorter images are filled with 0xFF.
         """
-        self._link.ask("L", image.ljust(BOARD.nor.modelled, b"\xff"))
+        self._link.ask("L", image.ljust(len(self.array), b"\xff"))
         self._link.ask("Z")
 
     @property

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import serial
 
-from unbrick.board.description import BOARD
 from unbrick.engine.base import Engine
 from unbrick.engine.serial.board_file import PLACEHOLDER
 from unbrick.engine.serial.power import run_command
@@ -23,6 +22,7 @@ from unbrick.errors import EngineError, NotKnownHereError, PortError, UnbrickErr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unbrick.board import Board
     from unbrick.engine.base import FirmwareFault
     from unbrick.engine.serial.board_file import BoardFile
 
@@ -49,7 +49,7 @@ class SerialLine:
         PortError: it does not exist or cannot be opened.
     """
 
-    def __init__(self, port: str, baud: int = BOARD.baud) -> None:
+    def __init__(self, port: str, baud: int) -> None:
         self.name = port
         url = f"socket://{port.removeprefix('tcp:')}" if port.startswith("tcp:") else port
         exclusive = None if port.startswith(_SHARED) else True
@@ -166,7 +166,8 @@ class SerialEngine(Engine):
     Making it opens the ports and switches the board off, as it is not known what it does.
 
     Args:
-        board: what the board file says.
+        file: what the board file says.
+        board: the hardware.
 
     Raises:
         PortError: a port cannot be opened.
@@ -176,14 +177,14 @@ class SerialEngine(Engine):
 
     name = "serial"
 
-    def __init__(self, board: BoardFile) -> None:
-        self._board = board
+    def __init__(self, file: BoardFile, board: Board) -> None:
+        self.board, self._file = board, file
         self._start = time.monotonic()
-        self._power = board.make_power()
+        self._power = file.make_power()
         self._lines: list[_BoardLine] = []
         try:
-            for port in (board.wire, board.modem):
-                self._lines.append(_BoardLine(SerialLine(port, board.baud)))
+            for port in (file.wire, file.modem):
+                self._lines.append(_BoardLine(SerialLine(port, file.baud)))
             self._power.off()
         except UnbrickError:
             self._close_ports()
@@ -239,7 +240,7 @@ class SerialEngine(Engine):
             NotKnownHereError: there is no such command, or the power is on.
             EngineError: the command failed, or gave too little.
         """
-        if self._board.read is None:
+        if self._file.read is None:
             raise NotKnownHereError(
                 "the NOR of a real board cannot be read without a command",
                 hint="give `read` in [nor] of the board file",
@@ -250,15 +251,15 @@ class SerialEngine(Engine):
             )
         with tempfile.TemporaryDirectory(prefix="unbrick-") as folder:
             file = Path(folder) / "nor.bin"
-            self._run(self._board.read, file)
+            self._run(self._file.read, file)
             try:
                 with file.open("rb") as stream:
-                    cells = stream.read(BOARD.nor.modelled)
+                    cells = stream.read(self.board.nor.modelled)
             except OSError:
                 cells = b""
-        if len(cells) < BOARD.nor.modelled:
+        if len(cells) < self.board.nor.modelled:
             raise EngineError(
-                f"the command wrote {len(cells)} of {BOARD.nor.modelled} bytes of the NOR",
+                f"the command wrote {len(cells)} of {self.board.nor.modelled} bytes of the NOR",
                 hint="check `read` in [nor] of the board file",
             )
         return cells
@@ -272,23 +273,20 @@ class SerialEngine(Engine):
         """
         if self.powered:
             raise EngineError("the NOR cannot be replaced under power", hint="power off first")
-        if len(image) > BOARD.nor.modelled:
-            raise EngineError(
-                f"the image has {len(image)} bytes, the NOR's part in use {BOARD.nor.modelled}"
-            )
-        if self._board.load is None:
+        self._check_size(image)
+        if self._file.load is None:
             raise NotKnownHereError(
                 "the NOR of a real board cannot be written without a command",
                 hint="give `load` in [nor] of the board file",
             )
         with tempfile.TemporaryDirectory(prefix="unbrick-") as folder:
             file = Path(folder) / "nor.bin"
-            file.write_bytes(image.ljust(BOARD.nor.modelled, b"\xff"))
-            self._run(self._board.load, file)
+            file.write_bytes(image.ljust(self.board.nor.modelled, b"\xff"))
+            self._run(self._file.load, file)
 
     def _run(self, command: Sequence[str], file: Path) -> None:
         words = [word.replace(PLACEHOLDER, str(file)) for word in command]
-        run_command(words, self._board.folder, NOR_TIMEOUT_S)
+        run_command(words, self._file.folder, NOR_TIMEOUT_S)
 
     def close(self) -> None:
         try:

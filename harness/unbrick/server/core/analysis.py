@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from unbrick.board.description import BOARD
+from unbrick.layout import reference_layout
 from unbrick.server.core.difference import Prepared, ranges_between
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import (
@@ -95,7 +95,7 @@ class Analyst:
 
     def can_prepare(self, base: bytes, image: Image) -> bool:
         """Whether both images are known, and the board's layout is."""
-        if base == image.digest or image.hardware_id != BOARD.hardware_id:
+        if base == image.digest or image.hardware_id != reference_layout().hardware_id:
             return False
         return self.records.image(base) is not None
 

@@ -12,9 +12,9 @@ import cbor2
 import numpy as np
 import numpy.typing as npt
 
-from unbrick.board.description import BOARD, Board
 from unbrick.delta import encode
 from unbrick.errors import DeltaError, ImageError
+from unbrick.layout import Layout, reference_layout
 from unbrick.server.records.analysis import Range, RangeKind
 
 WORD = 4
@@ -52,7 +52,7 @@ class Prepared:
             raise ValueError("what was prepared is malformed") from error
 
 
-def ranges_between(old: bytes, new: bytes, board: Board = BOARD) -> tuple[Range, ...]:
+def ranges_between(old: bytes, new: bytes, layout: Layout | None = None) -> tuple[Range, ...]:
     """Where two images differ in the NOR, and what a rewrite of that erases and writes.
 
     Differences and writes are of whole words, erases of whole blocks. A block that is erased has
@@ -62,12 +62,13 @@ def ranges_between(old: bytes, new: bytes, board: Board = BOARD) -> tuple[Range,
     Args:
         old: the installed image, with header and TLVs.
         new: the wanted image.
-        board: where the application lies, and in which blocks.
+        layout: where the application lies, and in which blocks; by default our firmware's.
 
     Raises:
         ImageError: the new image is larger than the partition.
     """
-    application = board.partition("application")
+    layout = layout or reference_layout()
+    application = layout.partition("application")
     if len(new) > application.size:
         raise ImageError(
             f"the image has {len(new)} bytes, the partition {application.size}",
@@ -80,7 +81,7 @@ def ranges_between(old: bytes, new: bytes, board: Board = BOARD) -> tuple[Range,
     differs[: len(there)] = wanted[: len(there)] != there
     if len(old) < len(new) and len(old) % WORD:
         differs[len(old) // WORD] = True
-    per_block = board.nor.block_size // WORD
+    per_block = layout.board.nor.block_size // WORD
     blocks = np.unique(np.flatnonzero(differs) // per_block)
     erased = np.isin(np.arange(len(wanted)) // per_block, blocks)
     written = erased & (wanted != 0xFFFF_FFFF)
@@ -121,13 +122,13 @@ def _cut(first: int, end: int, border: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-def prepare(old: bytes, new: bytes, board: Board = BOARD) -> Prepared:
+def prepare(old: bytes, new: bytes, layout: Layout | None = None) -> Prepared:
     """Everything for a pair of images.
 
     Raises:
         ImageError: the new image is larger than the partition.
     """
-    ranges = ranges_between(old, new, board)
+    ranges = ranges_between(old, new, layout)
     try:
         file = encode(old, new)
     except DeltaError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from unbrick.board.description import BOARD, Board
+from unbrick.layout import Layout, reference_layout
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.sessions import COMMANDS, PlannedStep, StepKind, StepState
 from unbrick.wire.commands import MAX_WRITE_SIZE
@@ -30,7 +30,7 @@ REWRITING = (StepKind.PREPARE, *COMMANDS)
 
 
 def plan(
-    ranges: Iterable[Range], image_size: int, *, new_format: bool, board: Board = BOARD
+    ranges: Iterable[Range], image_size: int, *, new_format: bool, layout: Layout | None = None
 ) -> list[PlannedStep]:
     """The steps of a session, all of them waiting.
 
@@ -38,13 +38,14 @@ def plan(
         ranges: what was prepared for the pair of images.
         image_size: of the new image, with header and TLVs.
         new_format: the new software has another format of the user's data.
-        board: where things lie.
+        layout: where things lie; by default as in our firmware.
     """
     ranges = list(ranges)
     steps: list[tuple[StepKind, int, int]] = [(StepKind.BACK_UP, 0, 0), (StepKind.PREPARE, 0, 0)]
-    block = board.nor.block_size
+    layout = layout or reference_layout()
+    block = layout.board.nor.block_size
     if new_format:
-        data = board.partition("userdata")
+        data = layout.partition("userdata")
         steps += [(StepKind.ERASE, at, block) for at in range(data.offset, data.end, block)]
     writes = [item for item in ranges if item.kind is RangeKind.WRITE]
     for erase in (item for item in ranges if item.kind is RangeKind.ERASE):
@@ -52,7 +53,7 @@ def plan(
         for item in writes:
             if erase.offset <= item.offset < erase.offset + erase.length:
                 steps += [(StepKind.WRITE, *piece) for piece in _pieces(item)]
-    steps.append((StepKind.CHECK, board.partition("application").offset, image_size))
+    steps.append((StepKind.CHECK, layout.partition("application").offset, image_size))
     steps += [(kind, 0, 0) for kind in (StepKind.RESTART, StepKind.GIVE_BACK)]
     steps.append((StepKind.DELETE_BACKUP, 0, 0))
     return [PlannedStep(0, number, *step) for number, step in enumerate(steps)]
@@ -63,9 +64,9 @@ def _pieces(item: Range) -> list[tuple[int, int]]:
     return [(at, min(MAX_WRITE_SIZE, end - at)) for at in range(item.offset, end, MAX_WRITE_SIZE)]
 
 
-def written(step: PlannedStep, image: bytes, board: Board = BOARD) -> bytes:
+def written(step: PlannedStep, image: bytes, layout: Layout | None = None) -> bytes:
     """What a step writes; what lies behind the end of the image is blank."""
-    at = step.offset - board.partition("application").offset
+    at = step.offset - (layout or reference_layout()).partition("application").offset
     return image[at : at + step.length].ljust(step.length, b"\xff")
 
 
@@ -121,7 +122,7 @@ def repeated(steps: list[PlannedStep], failed: PlannedStep, now: float) -> list[
         return None
     if failed.kind is StepKind.ERASE:
         return again([failed], now)
-    application = BOARD.partition("application")
+    application = reference_layout().partition("application")
     erases = [
         step
         for step in steps

@@ -13,8 +13,8 @@ from typing import TextIO
 
 import uvicorn
 
-from unbrick.board.description import BOARD
 from unbrick.image import format as image_format
+from unbrick.layout import reference_layout
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
@@ -51,7 +51,7 @@ def admit(data: bytes, info: image_format.ImageInfo) -> None:
         ImageError: it is not signed, not as terminals check it, or does not fit the board.
     """
     image_format.check_signed(info)
-    if info.hardware_id == BOARD.hardware_id:
+    if info.hardware_id == reference_layout().hardware_id:
         for problem in image_format.refusals(data, info):
             raise problem
 

@@ -1,0 +1,119 @@
+"""TOML files that are read entry by entry, with errors that name the entry and say what to do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbrick.errors import SetupError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_FILE_SIZE = 64 * 1024
+"""Bytes of a file that are read."""
+
+MAX_NUMBER = (1 << 32) - 1
+"""The largest number, unless another one is given."""
+
+
+class Entries:
+    """A table of a TOML file. Its entries are taken one by one, each once.
+
+    Args:
+        path: the file, for messages.
+        name: of the table; empty for the file itself.
+        values: what it holds.
+    """
+
+    def __init__(self, path: Path, name: str, values: dict[str, Any]) -> None:
+        self.path, self.name = path, name
+        self._left = dict(values)
+
+    def wrong(self, what: str, hint: str) -> SetupError:
+        """The error about this table."""
+        where = f"[{self.name}] of {self.path}" if self.name else str(self.path)
+        return SetupError(f"{where} {what}", hint=hint)
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry ``key`` that nothing has taken."""
+        return key in self._left
+
+    def take(self, key: str, kind: type, words: str, default: object = None) -> Any:
+        """The entry ``key``, which must be a ``kind``; ``words`` describe that for people.
+
+        Raises:
+            SetupError: it is missing and has no default, or is something else.
+        """
+        value = self._left.pop(key, default)
+        if type(value) is not kind:
+            what = "is missing" if value is None else f"is not {words}"
+            raise self.wrong(f"is wrong: `{key}` {what}", f"give `{key}` as {words}")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text."""
+        return str(self.take(key, str, "a text", default))
+
+    def flag(self, key: str) -> bool:
+        """True or false; false when it is not said."""
+        return bool(self.take(key, bool, "true or false", default=False))
+
+    def number(
+        self, key: str, default: int | None = None, least: int = 0, most: int = MAX_NUMBER
+    ) -> int:
+        """A whole number from ``least`` to ``most``."""
+        value = int(self.take(key, int, "a number", default))
+        if not least <= value <= most:
+            raise self.wrong(f"is wrong: `{key}` is {value}", f"choose {least} to {most}")
+        return value
+
+    def table(self, key: str) -> Entries:
+        """A table, which is empty when it is not there."""
+        return Entries(self.path, self._below(key), self.take(key, dict, "a table", {}))
+
+    def tables(self) -> Iterator[tuple[str, Entries]]:
+        """Everything that is left, each by its name; all of it must be tables."""
+        for key in tuple(self._left):
+            yield key, self.table(key)
+
+    def rows(self, key: str) -> list[Entries]:
+        """A list of tables, which is empty when it is not there."""
+        rows = self.take(key, list, "a list of tables", [])
+        if not all(isinstance(row, dict) for row in rows):
+            raise self.wrong(f"is wrong: `{key}` is no list of tables", "see the files there are")
+        return [Entries(self.path, f"{self._below(key)} {n}", row) for n, row in enumerate(rows, 1)]
+
+    def _below(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+    def all_used(self) -> None:
+        """Complain about an entry that nothing asked for: likely a slip of the pen."""
+        if self._left:
+            raise self.wrong(f"has an unknown entry `{min(self._left)}`", "correct its name")
+
+
+def read_toml(path: Path, hint: str) -> Entries:
+    """The entries of a file.
+
+    Args:
+        path: the file.
+        hint: what to do when it cannot be read.
+
+    Raises:
+        SetupError: it cannot be read, or is not TOML.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_FILE_SIZE)
+        return Entries(path, "", tomllib.loads(raw.decode()))
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}", hint=hint) from None
+    except ValueError as error:
+        raise SetupError(f"{path} is not TOML: {error}", hint="correct it") from None
