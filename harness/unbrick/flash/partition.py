@@ -33,7 +33,7 @@ def find_partition(partitions: Iterable[Partition], name: str) -> Partition:
         if part.name == name:
             return part
     known = ", ".join(part.name for part in partitions) or "none"
-    raise SetupError(f"there is no partition {name!r}", hint=f"there are: {known}")
+    raise SetupError(f"there is no partition {name!r}", hint=f"choose one of {known}")
 
 
 def name_partition(partitions: Iterable[Partition], offset: int) -> str:
