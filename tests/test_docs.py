@@ -168,6 +168,27 @@ def test_the_readme_shows_what_a_campaign_says(firmware: Path) -> None:
     assert without_times(done.stdout) == without_times(shown)
 
 
+def test_the_steps_that_are_shown_of_the_hil_test_are_its_steps() -> None:
+    page = (ROOT / "docs" / "tutorials" / "reference-system.md").read_text(encoding="utf-8")
+    head, *lines = (
+        page.split("```text\nUnbrick HIL test, engine inprocess\n")[1]
+        .split("\n```")[0]
+        .splitlines()
+    )
+    step, result = head.index("step"), head.index("result")
+    shown: list[str] = []
+    for line in lines:
+        cell = line[step:result].strip()
+        if line[:step].strip():
+            shown.append(cell)
+        else:
+            shown[-1] = f"{shown[-1]} {cell}".strip()
+    hil = (ROOT / "harness" / "unbrick" / "reference" / "hil.py").read_text(encoding="utf-8")
+    assert shown == re.findall(r'^            \("(.+?)", self\._\w+\),$', hil, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"plays the whole system once in {len(shown)} steps" in readme
+
+
 def test_the_architecture_has_the_addresses_of_the_board() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     addresses = {f"`0x{value >> 16:04X}_{value & 0xFFFF:04X}`" for value in ADDRESSES}
