@@ -170,11 +170,8 @@ def test_the_readme_shows_what_a_campaign_says(firmware: Path) -> None:
 
 def test_the_steps_that_are_shown_of_the_hil_test_are_its_steps() -> None:
     page = (ROOT / "docs" / "tutorials" / "reference-system.md").read_text(encoding="utf-8")
-    head, *lines = (
-        page.split("```text\nUnbrick HIL test, engine inprocess\n")[1]
-        .split("\n```")[0]
-        .splitlines()
-    )
+    table = page.split("```text\nUnbrick HIL test, engine inprocess\n")[1].split("\n```")[0]
+    head, *lines = table.splitlines()
     step, result = head.index("step"), head.index("result")
     shown: list[str] = []
     for line in lines:
