@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.bench.bench import Bench
-from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.layout import reference_layout
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.system import PROMPT
@@ -96,8 +96,8 @@ class World:
         nor: bytes | None = None,
     ) -> None:
         self.engine, self.releases = engine, releases
-        self.key = bench_key(SERIAL) if key is None else key
-        made = factory_image(releases.boot, releases.signed[installed], SERIAL, key=self.key)
+        self.key = derive_bench_key(SERIAL) if key is None else key
+        made = make_factory_image(releases.boot, releases.signed[installed], SERIAL, key=self.key)
         engine.load_nor(nor or made)
         self.bench = Bench(engine)
         self.console = self.bench.console

@@ -13,7 +13,7 @@ from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
-from unbrick.campaign.search import Bounds, minimise, state_after
+from unbrick.campaign.search import Bounds, find_state_after, minimise
 from unbrick.campaign.target import Mark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
@@ -21,11 +21,11 @@ from unbrick.engine.qemu.engine import QemuEngine
 from unbrick.errors import MissingToolError, SetupError
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
-from unbrick.flash.torn import tear, variants
+from unbrick.flash.torn import list_variants, tear
 from unbrick.layout import reference_layout
-from unbrick.reference.canonical import canonical
+from unbrick.reference.canonical import canonicalise
 from unbrick.reference.layout import places
-from unbrick.reference.links import bad_link
+from unbrick.reference.links import make_bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
 from unbrick.reference.story import Story
@@ -110,7 +110,7 @@ def test_a_real_cut_leaves_what_the_trace_says(
         assert engine.cut_reached
         engine.power_off()
         engine.cut_before_op(None)
-        calculated = state_after(CaseId("staged"), PowerCut(op), start, golden)
+        calculated = find_state_after(CaseId("staged"), PowerCut(op), start, golden)
         assert engine.read_nor() == calculated.cells.image()
 
 
@@ -210,8 +210,8 @@ def test_bad_links_do_no_harm(unbrick_releases: Releases) -> None:
 
 
 def test_a_link_is_what_its_number_says() -> None:
-    assert bad_link(7, 1) == bad_link(7, 1)
-    assert len({repr(bad_link(number)) for number in range(50)}) == 50
+    assert make_bad_link(7, 1) == make_bad_link(7, 1)
+    assert len({repr(make_bad_link(number)) for number in range(50)}) == 50
 
 
 def test_a_failing_case_is_reduced_to_its_faults() -> None:
@@ -237,7 +237,7 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
     start, golden = staged
     state = start
     for cut in CaseId.parse("staged" + cuts).cuts:
-        state = state_after(CaseId("staged"), cut, start, golden)
+        state = find_state_after(CaseId("staged"), cut, start, golden)
     here = run_session(engine, unbrick_releases, STAGED, state)
     with other:
         other.load_nor(state.cells.image())
@@ -245,7 +245,7 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
         story.run()
         other.power_off()
         assert here.final is not None
-        assert canonical(Cells.of(other.read_nor(), GEOMETRY)) == canonical(here.final.cells)
+        assert canonicalise(Cells.of(other.read_nor(), GEOMETRY)) == canonicalise(here.final.cells)
         assert story.store.snapshot().canonical == here.final.peers.canonical  # type: ignore[union-attr]
 
 
@@ -278,7 +278,7 @@ def test_a_weak_cell_reads_as_it_likes_until_it_is_cleared_or_erased() -> None:
     assert torn.after([erase(0x100000)]) == BLANK
 
 
-@pytest.mark.parametrize("name", variants(word(0, b"\0" * 64)))
+@pytest.mark.parametrize("name", list_variants(word(0, b"\0" * 64)))
 def test_a_torn_program_lies_between_before_and_after(name: str) -> None:
     before = BLANK.after([word(0x100000, b"\x55" * 64)])
     op = word(0x100000, bytes(range(64)))
@@ -289,7 +289,7 @@ def test_a_torn_program_lies_between_before_and_after(name: str) -> None:
         assert tear(before, op, name) == tear(before, op, name)
 
 
-@pytest.mark.parametrize("name", variants(erase(0)))
+@pytest.mark.parametrize("name", list_variants(erase(0)))
 def test_a_torn_erase_clears_no_cell_and_touches_no_other_block(name: str) -> None:
     before = BLANK.after([word(0x100000, b"\x3c" * 64), word(0x140000, b"\x3c" * 64)])
     for resolution in range(3):
@@ -304,9 +304,9 @@ def test_states_that_differ_in_what_the_firmware_sees_are_told_apart(
     start, golden = staged
     final = golden.final
     assert final is not None
-    assert canonical(start.cells) != canonical(final.cells)
+    assert canonicalise(start.cells) != canonicalise(final.cells)
     changed = final.cells.with_range(0x100300, b"\0")
-    assert canonical(changed) != canonical(final.cells)
-    assert canonical(changed) == canonical(final.cells.with_range(0x100400, b"\0"))
+    assert canonicalise(changed) != canonicalise(final.cells)
+    assert canonicalise(changed) == canonicalise(final.cells.with_range(0x100400, b"\0"))
     user = final.cells.with_range(0x200040, b"\0")
-    assert canonical(user) != canonical(final.cells)
+    assert canonicalise(user) != canonicalise(final.cells)

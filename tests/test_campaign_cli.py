@@ -30,7 +30,7 @@ from unbrick.firmware.signed import Releases, SignedImages
 from unbrick.folders import firmware_folder
 from unbrick.reference.scenario import SCENARIOS
 from unbrick.reference.target import ReferenceTarget, find_target
-from unbrick.report.model import ScenarioReport, scenario_report
+from unbrick.report.model import ScenarioReport, report_scenario
 
 STATES = 7  # of the scenario phonebook, when it is searched to the end
 
@@ -404,7 +404,7 @@ def test_only_what_is_not_kept_is_run(phonebook: ReferenceTarget, tmp_path: Path
     store = OutcomeStore(tmp_path / "outcomes.sqlite", "x")
     first, second = (run_campaign(phonebook, store=store) for _ in range(2))
     assert store.added == store.reused == len(first.cases)
-    assert scenario_report(first) == scenario_report(second)
+    assert report_scenario(first) == report_scenario(second)
     store.close()
 
 

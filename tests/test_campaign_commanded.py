@@ -27,11 +27,11 @@ from unbrick.cli.main import cli
 from unbrick.firmware.signed import Releases
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
-from unbrick.flash.torn import tear, variants
-from unbrick.image.factory import bench_key
+from unbrick.flash.torn import list_variants, tear
+from unbrick.image.factory import derive_bench_key
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
-from unbrick.reference.canonical import Plan, canonical, repaired_first
+from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.layout import places
 from unbrick.reference.memory import Store
@@ -52,7 +52,7 @@ from unbrick.wire.userdata import PhonebookEntry, seal_backup
 LAYOUT = reference_layout()
 GEOMETRY, BLOCK = places().geometry, places().block
 SERIAL = "UB-000001"
-KEY = bench_key(SERIAL)
+KEY = derive_bench_key(SERIAL)
 APPLICATION = LAYOUT.partition("application").offset
 USERDATA = LAYOUT.partition("userdata").offset
 JOURNAL = LAYOUT.partition("journal").offset
@@ -98,35 +98,37 @@ def test_a_write_that_was_torn_counts_as_one_that_is_to_come() -> None:
     before = nor(IMAGE[: 2 * 896])
     op = program(WRITES[2][0], IMAGE[2 * 896 : 3 * 896])
     after = before.after([op])
-    one = canonical(before, plan(2))
-    assert {canonical(tear(before, op, variant), plan(2)) for variant in variants(op)} == {one}
-    assert canonical(after, plan(2)) == one, "it is given again when its result is not known"
-    assert canonical(after, plan(3)) not in {one, canonical(before, plan(3))}
+    one = canonicalise(before, plan(2))
+    assert {canonicalise(tear(before, op, variant), plan(2)) for variant in list_variants(op)} == {
+        one
+    }
+    assert canonicalise(after, plan(2)) == one, "it is given again when its result is not known"
+    assert canonicalise(after, plan(3)) not in {one, canonicalise(before, plan(3))}
 
 
 def test_what_is_over_must_be_sure() -> None:
     before = nor(IMAGE[: 2 * 896])
     op = program(WRITES[2][0], IMAGE[2 * 896 : 3 * 896])
-    after = canonical(before.after([op]), plan(3))
-    assert after not in {canonical(tear(before, op, way), plan(3)) for way in variants(op)}
+    after = canonicalise(before.after([op]), plan(3))
+    assert after not in {canonicalise(tear(before, op, way), plan(3)) for way in list_variants(op)}
 
 
 def test_what_cannot_be_made_right_by_programming_counts_cell_by_cell() -> None:
     wrong = nor(IMAGE[:896] + bytes(896))
     also = nor(IMAGE[:896] + b"\x01" + bytes(895))
-    assert len({canonical(cells, plan(1)) for cells in (nor(IMAGE[:896]), wrong, also)}) == 3
+    assert len({canonicalise(cells, plan(1)) for cells in (nor(IMAGE[:896]), wrong, also)}) == 3
 
 
 def test_what_is_still_to_be_erased_does_not_count() -> None:
     erasing = plan(0, APPLICATION)
-    assert canonical(nor(bytes(999)), erasing) == canonical(nor(b"\x01" * 999), erasing)
-    assert canonical(nor(bytes(999)), PLAN) != canonical(nor(b"\x01" * 999), PLAN)
+    assert canonicalise(nor(bytes(999)), erasing) == canonicalise(nor(b"\x01" * 999), erasing)
+    assert canonicalise(nor(bytes(999)), PLAN) != canonicalise(nor(b"\x01" * 999), PLAN)
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2, 3])
 def test_without_a_command_only_validity_counts(phase: int) -> None:
-    assert canonical(nor(IMAGE[:896], phase=phase), PLAN) == canonical(nor(phase=phase), PLAN)
-    assert canonical(nor(IMAGE[:896]), None) == canonical(nor(), None)
+    assert canonicalise(nor(IMAGE[:896], phase=phase), PLAN) == canonicalise(nor(phase=phase), PLAN)
+    assert canonicalise(nor(IMAGE[:896]), None) == canonicalise(nor(), None)
 
 
 def repairing(position: int, *extra: bytes) -> object:
@@ -144,14 +146,14 @@ def test_what_boot_repairs_first_counts_once_for_all_steps() -> None:
     assert repairing(1, b"torn") == repairing(2, b"torn"), "boot repairs that before all else"
     assert repairing(1, b"torn") not in {repairing(1), repairing(2)}
     weak = nor(IMAGE[:896]).with_range(JOURNAL + 128, b"\xff" * 64, b"\x01" * 64)
-    assert repaired_first(weak)
-    assert not repaired_first(nor(IMAGE[:896]))
-    assert not repaired_first(nor(IMAGE[:896], phase=1).with_range(JOURNAL + 128, b"torn"))
+    assert is_repaired_first(weak)
+    assert not is_repaired_first(nor(IMAGE[:896]))
+    assert not is_repaired_first(nor(IMAGE[:896], phase=1).with_range(JOURNAL + 128, b"torn"))
 
 
 def test_a_record_log_of_another_format_is_another() -> None:
     one, two = (nor().with_range(USERDATA, log(b"Alice", layout=layout)) for layout in (1, 2))
-    assert canonical(one) != canonical(two)
+    assert canonicalise(one) != canonicalise(two)
 
 
 # What a server remembers --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.replay import list_events, replay, vcd
+from unbrick.campaign.replay import list_events, render_vcd, replay
 from unbrick.campaign.target import Event, Fate, Outcome, ReplayedSession, State
 from unbrick.cli.main import cli
 from unbrick.engine.inprocess import InProcessEngine
@@ -51,7 +51,7 @@ def tell(unbrick_releases: Releases) -> Tell:
 @pytest.fixture
 def wave_of(unbrick_releases: Releases) -> WaveOf:
     target = find_target("staged", unbrick_releases)
-    return lambda sessions: parse(vcd(sessions, target))
+    return lambda sessions: parse(render_vcd(sessions, target))
 
 
 def erase_of_the_application(session: ReplayedSession) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.center.calls.terminal import pieces
+from unbrick.center.calls.terminal import split_text
 from unbrick.reference.center import SimulatedCenter
 from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
@@ -38,7 +38,7 @@ ADDRESS = "192.0.2.1:4000"
     ],
 )
 def test_a_long_text_is_said_in_parts(text: str, most: int, parts: list[str]) -> None:
-    assert pieces(text, most) == parts
+    assert split_text(text, most) == parts
 
 
 class User:

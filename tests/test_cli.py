@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import unbrick
 from unbrick.cli import main as cli_module
-from unbrick.cli.main import cli, one_line
+from unbrick.cli.main import cli, fold_error
 from unbrick.errors import ImageError, RestoreError, ToolBrokenError, UnbrickError
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ def test_an_interruption_is_no_error_of_ours(command: Callable[[BaseException], 
 
 def test_errors_are_one_line_with_the_next_step() -> None:
     error = UnbrickError("the cable is broken.", hint="buy\na new one")
-    assert one_line(error) == "the cable is broken. Buy a new one"
-    assert one_line(UnbrickError("broken")) == "broken"
-    assert one_line(UnbrickError("broken", hint="`unbrick fix`")) == "broken. `unbrick fix`"
+    assert fold_error(error) == "the cable is broken. Buy a new one"
+    assert fold_error(UnbrickError("broken")) == "broken"
+    assert fold_error(UnbrickError("broken", hint="`unbrick fix`")) == "broken. `unbrick fix`"
 
 
 def test_the_program_starts_and_fails_as_a_process() -> None:

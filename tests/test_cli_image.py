@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from image_samples import FIELDS, program, signed, write_key
 
 from unbrick.cli.main import cli
-from unbrick.image.factory import KEY_SIZE, factory_image, read_identity
+from unbrick.image.factory import KEY_SIZE, make_factory_image, read_identity
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.layout import reference_layout
 
@@ -100,7 +100,7 @@ def test_factory_and_map(tmp_path: Path, image: Path) -> None:
     assert done.exit_code == 0, done.output
     made = nor.read_bytes()
     key = read_identity(made).key
-    assert made == factory_image(boot.read_bytes(), image.read_bytes(), "T-9", key=key)
+    assert made == make_factory_image(boot.read_bytes(), image.read_bytes(), "T-9", key=key)
     assert read_identity(made).serial == "T-9"
     assert len(key) == KEY_SIZE
     assert len(set(key)) > 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.image.factory import bench_key
+from unbrick.image.factory import derive_bench_key
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
 from unbrick.link.faults import FaultPlan, Faults
@@ -132,7 +132,7 @@ def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
     (backup,) = system.records.backups(system.serial)
     sealed = system.records.read_backup(backup.id, Actor("test", 0.0))
     assert not any(word.encode() in sealed for entry in ENTRIES for word in entry)
-    entries = open_backup(sealed, bench_key(system.serial), system.serial, update)
+    entries = open_backup(sealed, derive_bench_key(system.serial), system.serial, update)
     assert [(name, number) for _, name, number in entries] == ENTRIES
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
     check_all_is_well(system, "1.1.0")

@@ -21,7 +21,7 @@ from patience import PATIENCE_S, until
 from person import ESCAPE, Person
 from processes import Running, unbrick
 
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import make_factory_image
 from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def test_a_state_is_loaded_whatever_has_become_of_it(
     sit_down: Callable[..., Person], unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     """What a bug has made of boot or of the identity is worth a look, too."""
-    cells = factory_image(unbrick_releases.boot, unbrick_releases.signed["1.0.0"], "T-80")
+    cells = make_factory_image(unbrick_releases.boot, unbrick_releases.signed["1.0.0"], "T-80")
     identity = LAYOUT.partition("identity")
     blank = b"\xff" * identity.offset
     (tmp_path / "no-boot").write_bytes(blank + cells[identity.offset :])
@@ -409,7 +409,7 @@ def test_a_terminal_is_restored_over_the_pseudo_terminal(
     emulator: str, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
     nor, image = tmp_path / "nor.bin", tmp_path / "terminal.bin"
-    nor.write_bytes(factory_image(unbrick_releases.boot, None, "T-79"))
+    nor.write_bytes(make_factory_image(unbrick_releases.boot, None, "T-79"))
     image.write_bytes(unbrick_releases.signed["1.1.0"])
     with Running(
         *("console", "--engine", emulator, "--firmware", firmware, "--nor", nor, "--pty")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
-from unbrick.console.nor_picture import CELL, SHADES, nor_picture, picture_notes
+from unbrick.console.nor_picture import CELL, SHADES, draw_nor_picture, list_picture_notes
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import CONGESTED_BYTES, Output, Screen
 from unbrick.console.typist import (
@@ -28,7 +28,7 @@ from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
 from unbrick.firmware.signed import Releases
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import make_factory_image
 from unbrick.layout import reference_layout
 
 LAYOUT = reference_layout()
@@ -448,13 +448,13 @@ def test_an_engine_that_fails_is_switched_off_and_the_console_goes_on(
 def test_the_picture_shows_what_is_written_and_what_has_changed() -> None:
     blank = b"\xff" * 0x80000
     full = bytes(0x40000) + blank[0x40000:]
-    contents = nor_picture(full, blank).columns[2]
+    contents = draw_nor_picture(full, blank).columns[2]
     first, second = list(contents.cells)
     assert str(first) == SHADES[-1] * 32
     assert str(second) == SHADES[0] * 32
     assert "reverse" in repr(first)
     assert "reverse" not in repr(second)
-    what = [str(cell) for cell in nor_picture(full).columns[3].cells]
+    what = [str(cell) for cell in draw_nor_picture(full).columns[3].cells]
     assert what == ["", "blank"]
 
 
@@ -464,17 +464,17 @@ def test_the_picture_fits_a_window_of_80_columns_whatever_is_in_the_nor(
     """As after a rewrite that was interrupted: a long reason takes nothing from the picture."""
     part = LAYOUT.partition("application")
     for image in (b"", unbrick_releases.signed["1.1.0"]):
-        nor = bytearray(factory_image(unbrick_releases.boot, image, "UB-000001"))
+        nor = bytearray(make_factory_image(unbrick_releases.boot, image, "UB-000001"))
         if image:
             nor[part.offset : part.offset + CELL] = b"\xff" * CELL  # the first erase
         console = Console(width=80, file=io.StringIO())
         with console.capture() as shown:
-            console.print(nor_picture(bytes(nor)))
+            console.print(draw_nor_picture(bytes(nor)))
         lines = shown.get().splitlines()
         assert len(lines) == 2 + LAYOUT.board.nor.modelled // LAYOUT.board.nor.block_size
         assert not [line for line in lines if "…" in line]
         assert re.match(r"0x100000 application [·░▒▓█]{32} (blank|see below) *$", lines[6])
         assert re.match(r"0x3c0000 spare       ·{32} *$", lines[-1])
-    (note,) = picture_notes(bytes(nor))
+    (note,) = list_picture_notes(bytes(nor))
     assert re.match(r"application: not an image: .{20,}", note)
-    assert max(map(len, picture_notes(bytes(nor)))) > 40
+    assert max(map(len, list_picture_notes(bytes(nor)))) > 40

@@ -32,7 +32,7 @@ from unbrick.errors import (
     UnbrickError,
 )
 from unbrick.firmware.signed import Releases
-from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 
@@ -65,7 +65,9 @@ class Board:
     def as_from_the_factory(self, releases: Releases, version: str = "1.0.0") -> None:
         nor = self.file.with_name("factory.bin")
         serial, image = "UB-000001", releases.signed[version]
-        nor.write_bytes(factory_image(releases.boot, image, serial, key=bench_key(serial)))
+        nor.write_bytes(
+            make_factory_image(releases.boot, image, serial, key=derive_bench_key(serial))
+        )
         self.do("load", str(nor))
 
 

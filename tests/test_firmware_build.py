@@ -20,10 +20,10 @@ from unbrick.engine.base import Engine
 from unbrick.engine.create import create_engine
 from unbrick.errors import BuildError, SetupError
 from unbrick.firmware import build
-from unbrick.firmware.build import Firmware, build_firmware, size_report
+from unbrick.firmware.build import Firmware, build_firmware, report_sizes
 from unbrick.firmware.signed import Releases
 from unbrick.folders import cache_folder, firmware_folder
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import make_factory_image
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 
@@ -89,7 +89,7 @@ def test_programs_keep_within_their_limits(unbrick_releases: Releases) -> None:
         assert 0 < sizes.text + sizes.data <= sizes.limit
         assert sizes.data + sizes.bss <= sizes.sram_limit
         assert program.binary.stat().st_size == sizes.text + sizes.data
-        assert program.name in size_report(firmware)
+        assert program.name in report_sizes(firmware)
         assert program.map.stat().st_size > 0
         with program.elf.open("rb") as stream:
             assert ELFFile(stream).has_dwarf_info()
@@ -404,7 +404,7 @@ def start(engine: Engine, probe: Firmware) -> Callable[[], Terminal]:
             security_counter=1,
             key=KEY,
         )
-        engine.load_nor(factory_image(probe.boot.binary.read_bytes(), image, "PROBE"))
+        engine.load_nor(make_factory_image(probe.boot.binary.read_bytes(), image, "PROBE"))
         engine.power_on()
         return Terminal(engine)
 
@@ -419,7 +419,7 @@ def pattern(length: int, seed: int) -> bytes:
 def test_boot_says_what_it_wants_when_there_is_no_application(
     engine: Engine, unbrick_releases: Releases
 ) -> None:
-    engine.load_nor(factory_image(unbrick_releases.boot, None, "T-1"))
+    engine.load_nor(make_factory_image(unbrick_releases.boot, None, "T-1"))
     before = engine.read_nor()
     engine.power_on()
     terminal = Terminal(engine)

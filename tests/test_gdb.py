@@ -31,7 +31,7 @@ from unbrick.engine.inprocess.gdbstub import (
 )
 from unbrick.errors import PortError
 from unbrick.firmware.signed import Releases
-from unbrick.image.factory import factory_image
+from unbrick.image.factory import make_factory_image
 from unbrick.layout import reference_layout
 from unbrick.reference.target import find_target
 
@@ -94,7 +94,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(unbrick_releases: Releases) -> Iterator[Terminal]:
-    made = Terminal(factory_image(unbrick_releases.boot, None, "UB-000001"))
+    made = Terminal(make_factory_image(unbrick_releases.boot, None, "UB-000001"))
     made.thread.start()
     yield made
     made.stop.set()
@@ -368,7 +368,7 @@ def test_without_watchpoints_the_run_is_the_same_and_no_hook_is_left(
     ends = []
     for watched in (False, True):
         with InProcessEngine() as engine:
-            engine.load_nor(factory_image(unbrick_releases.boot, None, "UB-000001"))
+            engine.load_nor(make_factory_image(unbrick_releases.boot, None, "UB-000001"))
             engine.power_on()
             if watched:
                 engine.set_watchpoint(Watchpoint(0x60000000, 4, "access"))

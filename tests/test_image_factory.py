@@ -14,9 +14,9 @@ from unbrick.errors import ImageError
 from unbrick.image.factory import (
     KEY_SIZE,
     Identity,
-    bench_key,
-    factory_image,
-    nor_map,
+    derive_bench_key,
+    list_nor_map,
+    make_factory_image,
     read_identity,
 )
 from unbrick.layout import reference_layout
@@ -28,7 +28,7 @@ IDENTITY = LAYOUT.partition("identity")
 
 
 def with_identity(raw: bytes) -> bytes:
-    nor = factory_image(BOOT, None, "T1")
+    nor = make_factory_image(BOOT, None, "T1")
     return nor[: IDENTITY.offset] + raw + nor[IDENTITY.offset + len(raw) :]
 
 
@@ -37,7 +37,7 @@ def sealed(cbor: bytes) -> bytes:
 
 
 def test_claim_a6_everything_is_where_the_firmware_looks_for_it() -> None:
-    nor = factory_image(BOOT, APPLICATION, "T-0001")
+    nor = make_factory_image(BOOT, APPLICATION, "T-0001")
     part = LAYOUT.partition("application")
     assert len(nor) == LAYOUT.board.nor.modelled
     assert nor[: len(BOOT)] == BOOT
@@ -55,22 +55,22 @@ def test_claim_a6_everything_is_where_the_firmware_looks_for_it() -> None:
 
 def test_a_terminal_has_a_key_of_its_own() -> None:
     key = bytes(range(KEY_SIZE))
-    nor = factory_image(BOOT, APPLICATION, "T-0001", key=key)
+    nor = make_factory_image(BOOT, APPLICATION, "T-0001", key=key)
     (length,) = struct.unpack_from("<I", nor, IDENTITY.offset + 8)
     cbor = nor[IDENTITY.offset + 16 : IDENTITY.offset + 16 + length]
     assert cbor2.loads(cbor) == {1: "T-0001", 2: LAYOUT.hardware_id, 3: key}
     identity = read_identity(nor)
     assert identity == Identity("T-0001", LAYOUT.hardware_id, key)
     assert str(key) not in repr(identity)
-    assert read_identity(factory_image(BOOT, None, "T-0001")).key == b""
-    assert len(bench_key("A")) == KEY_SIZE
-    assert bench_key("A") != bench_key("B")
+    assert read_identity(make_factory_image(BOOT, None, "T-0001")).key == b""
+    assert len(derive_bench_key("A")) == KEY_SIZE
+    assert derive_bench_key("A") != derive_bench_key("B")
     with pytest.raises(ImageError, match="has 31 bytes, not 32"):
-        factory_image(BOOT, None, "T-0001", key=bytes(31))
+        make_factory_image(BOOT, None, "T-0001", key=bytes(31))
 
 
 def test_the_map_says_what_is_blank_and_what_is_used() -> None:
-    blocks = nor_map(factory_image(BOOT, APPLICATION, "T-0001"))
+    blocks = list_nor_map(make_factory_image(BOOT, APPLICATION, "T-0001"))
     assert len(blocks) == LAYOUT.board.nor.modelled // LAYOUT.board.nor.block_size
     assert [b.partition for b in blocks[:4]] == ["boot", "identity", "journal", "journal"]
     assert blocks[-1].partition == "spare"
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(
     arguments: tuple[bytes, bytes | None, str], message: str
 ) -> None:
     with pytest.raises(ImageError, match=message):
-        factory_image(*arguments)
+        make_factory_image(*arguments)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from unbrick.layout import Layout, reference_layout
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import MAX_TRIES, Analyst
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.difference import WORD, Prepared, prepare, ranges_between
+from unbrick.server.core.difference import WORD, Prepared, find_ranges, prepare
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import PreparationState, Range, RangeKind, Verdict
 from unbrick.server.records.contract import Records
@@ -283,7 +283,7 @@ def test_claim_b2_a_pair_is_prepared_once_for_all_terminals(open_records: Open) 
         assert ready.file_size == len(file)
         assert decode(OLD, file) == NEW
         assert records.ranges(*pair) == sorted(
-            ranges_between(OLD, NEW), key=lambda item: (item.kind.value, item.offset)
+            find_ranges(OLD, NEW), key=lambda item: (item.kind.value, item.offset)
         )
 
 
@@ -386,7 +386,7 @@ def test_claim_b2_ranges_are_aligned_and_a_rewrite_by_them_makes_the_new_image(
     for block, piece in pieces:
         cells[block * BLOCK : block * BLOCK + len(piece)] = piece
     new = bytes(cells[: 10 * BLOCK])
-    ranges = ranges_between(old, new, SMALL)
+    ranges = find_ranges(old, new, SMALL)
     start = SMALL.partition("application").offset
     # What lies behind the old image is not known.
     behind = data.draw(st.binary(min_size=10 * BLOCK, max_size=10 * BLOCK))
@@ -424,16 +424,16 @@ def test_claim_b2_ranges_are_aligned_and_a_rewrite_by_them_makes_the_new_image(
 
 
 def test_nothing_is_erased_where_nothing_differs() -> None:
-    assert ranges_between(OLD, OLD) == ()
+    assert find_ranges(OLD, OLD) == ()
     changed = bytearray(OLD)
     changed[4000] ^= 1
-    kinds = [item.kind for item in ranges_between(OLD, bytes(changed))]
+    kinds = [item.kind for item in find_ranges(OLD, bytes(changed))]
     assert kinds == [RangeKind.DIFFERENCE, RangeKind.ERASE, RangeKind.WRITE]
 
 
 def test_an_image_that_would_reach_into_the_users_data_is_refused() -> None:
     with pytest.raises(ImageError, match="partition"):
-        ranges_between(OLD, bytes(APPLICATION.size + 1))
+        find_ranges(OLD, bytes(APPLICATION.size + 1))
 
 
 def test_what_was_prepared_survives_its_way_to_the_server() -> None:

@@ -14,8 +14,8 @@ from rich.console import Console
 from unbrick.layout import reference_layout
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.scenario import SCENARIOS
-from unbrick.report.formats import junit, sarif
-from unbrick.report.html import html
+from unbrick.report.formats import render_junit, render_sarif
+from unbrick.report.html import render_html
 from unbrick.report.model import (
     CampaignReport,
     CaseReport,
@@ -25,7 +25,7 @@ from unbrick.report.model import (
     SourceFile,
     Timings,
 )
-from unbrick.report.summary import summary
+from unbrick.report.summary import render_summary
 
 LAYOUT = reference_layout()
 GOOD = CaseReport(
@@ -98,7 +98,7 @@ BROKEN = campaign(scenario(GOOD, RESTORED, BAD, WORSE))
 def text_of(report: CampaignReport, width: int = 120) -> str:
     console = Console(width=width, record=True, file=None, quiet=False)
     with console.capture() as said:
-        console.print(summary(report))
+        console.print(render_summary(report))
     return said.get()
 
 
@@ -134,11 +134,11 @@ def test_all_reports_name_the_same_violations_fewest_faults_first() -> None:
     ids = [WORSE.id, BAD.id]
     assert [case.id for case in BROKEN.violations] == ids
     assert [case["id"] for case in json.loads(BROKEN.to_json())["violations"]] == ids
-    results = json.loads(sarif(BROKEN))["runs"][0]["results"]
+    results = json.loads(render_sarif(BROKEN))["runs"][0]["results"]
     assert [result["partialFingerprints"]["unbrick/v1"] for result in results] == ids
-    cases = ET.fromstring(junit(BROKEN)).iter("testcase")  # noqa: S314 - our own
+    cases = ET.fromstring(render_junit(BROKEN)).iter("testcase")  # noqa: S314 - our own
     assert [case.get("name") for case in cases] == ["staged", *ids]
-    for text in (html(BROKEN), text_of(BROKEN)):
+    for text in (render_html(BROKEN), text_of(BROKEN)):
         assert text.index(f"unbrick replay {ids[0]}") < text.index(f"unbrick replay {ids[1]}")
 
 
@@ -151,24 +151,24 @@ def test_only_timings_depend_on_the_clock() -> None:
     later = replace(BROKEN, timings=Timings(seconds=99.0, jobs=1))
     assert BROKEN.to_json(timings=False) == later.to_json(timings=False)
     assert BROKEN.to_json() != later.to_json()
-    assert junit(BROKEN) == junit(later)
-    assert sarif(BROKEN) == sarif(later)
+    assert render_junit(BROKEN) == render_junit(later)
+    assert render_sarif(BROKEN) == render_sarif(later)
 
 
 def test_junit_counts_and_names_the_firmware() -> None:
-    root = ET.fromstring(junit(BROKEN))  # noqa: S314 - our own
+    root = ET.fromstring(render_junit(BROKEN))  # noqa: S314 - our own
     suite = root[0]
     assert (suite.get("tests"), suite.get("failures")) == ("3", "3")
     assert len(list(root.iter("failure"))) == 3
     properties = {item.get("name"): item.get("value") for item in root.iter("property")}
     assert properties["firmware boot"] == "ab" * 32
-    healthy = ET.fromstring(junit(HEALTHY))[0]  # noqa: S314 - our own
+    healthy = ET.fromstring(render_junit(HEALTHY))[0]  # noqa: S314 - our own
     assert (healthy.get("tests"), healthy.get("failures")) == ("1", "0")
 
 
 def test_sarif_has_a_rule_for_each_invariant() -> None:
     report = campaign(scenario(BAD, replace(BAD, kind="something-new")))
-    document = json.loads(sarif(report))
+    document = json.loads(render_sarif(report))
     assert document["version"] == "2.1.0"
     run = document["runs"][0]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
@@ -209,15 +209,15 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("report", [HEALTHY, BROKEN, campaign()])
 def test_the_page_is_whole_and_runs_and_fetches_nothing(report: CampaignReport) -> None:
     page = _Page()
-    page.feed(html(report))
+    page.feed(render_html(report))
     page.close()
     assert page.wrong == []
     assert page.open == []
-    assert not re.search(r"https?://|@import|url\(", html(report))
+    assert not re.search(r"https?://|@import|url\(", render_html(report))
 
 
 def test_the_picture_shows_operations_and_cuts() -> None:
-    page = html(BROKEN)
+    page = render_html(BROKEN)
     assert "operation 0 erases application 0, 1.000 to 1.800 s" in page
     assert "power lost in operation 1, half: restored over the wire (staged/1-half)" in page
     assert "power lost before operation 0: as if nothing had begun" in page
@@ -226,9 +226,9 @@ def test_the_picture_shows_operations_and_cuts() -> None:
 
 
 def test_coverage_is_shown_when_it_was_measured() -> None:
-    assert "only recovery runs" not in html(HEALTHY)
+    assert "only recovery runs" not in render_html(HEALTHY)
     measured = replace(HEALTHY, coverage=(SourceFile("boot/main.c", (1, 2), (7, 8, 9, 12)),))
-    assert "7-9, 12" in html(measured)
+    assert "7-9, 12" in render_html(measured)
 
 
 def test_the_summary_is_for_people() -> None:
@@ -236,4 +236,4 @@ def test_the_summary_is_for_people() -> None:
     assert "2 sessions in 2.5 s" in text_of(HEALTHY)
     assert "1 were there already" in text_of(HEALTHY)
     assert "<script>" in text_of(BROKEN)  # as it is: no page
-    assert "<script>" not in html(BROKEN)
+    assert "<script>" not in render_html(BROKEN)

@@ -68,7 +68,7 @@ def recorded(run: Callable[..., Result]) -> Callable[..., list[dict[str, object]
 
 def machine_has(monkeypatch: pytest.MonkeyPatch, *wires: Wired) -> None:
     names = [str(wired.path) for wired in wires]
-    monkeypatch.setattr(cli_restore, "machine_ports", lambda: names)
+    monkeypatch.setattr(cli_restore, "list_machine_ports", lambda: names)
 
 
 def test_claim_a12_restore_as_a_command(

@@ -31,10 +31,10 @@ from unbrick.image.format import inspect, load_public_key, verify
 from unbrick.layout import reference_layout
 from unbrick.robot import UnbrickLibrary
 from unbrick.robot.base import keyword
-from unbrick.robot.picture import COLOURS, nor_picture
-from unbrick.robot.reference import attachment
+from unbrick.robot.picture import COLOURS, draw_nor_picture
+from unbrick.robot.reference import make_attachment
 from unbrick.robot.spoil import Spoiled, spoil
-from unbrick.robot.uart import Uart, compiled
+from unbrick.robot.uart import Uart, compile_pattern
 
 if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
@@ -363,41 +363,41 @@ class Said:
 
 def test_a_line_comes_in_pieces() -> None:
     said = Said(b"termi", b"nal: r\xc3", b"\xbcns\r", b"\n> ")
-    line = said.uart.wait(compiled("terminal", regex=False), 9)
+    line = said.uart.wait(compile_pattern("terminal", regex=False), 9)
     assert line == ("terminal: r\N{LATIN SMALL LETTER U WITH DIAERESIS}ns", 1, ())
     assert said.uart.text[said.uart.cursor :] == "> "
 
 
 def test_a_message_above_the_prompt_is_a_line_of_its_own() -> None:
     said = Said(b"> pb \rlink: registered   \r\n> pb ")
-    line = said.uart.wait(compiled("^link: registered$|^link: registered +$", regex=True), 9)
+    line = said.uart.wait(compile_pattern("^link: registered$|^link: registered +$", regex=True), 9)
     assert line.Line == "link: registered"
 
 
 def test_half_a_line_is_found_only_when_it_is_asked_for() -> None:
     said = Said(b"one\r\n> ")
     with pytest.raises(ExpectError, match=r"did not say '> '.*\n.*one"):
-        said.uart.wait(compiled("> ", regex=False), 3)
-    assert said.uart.wait(compiled("^> $", regex=True), 3, unfinished=True).Line == ">"
-    assert said.uart.find(compiled("", regex=False), unfinished=True) is not None
+        said.uart.wait(compile_pattern("> ", regex=False), 3)
+    assert said.uart.wait(compile_pattern("^> $", regex=True), 3, unfinished=True).Line == ">"
+    assert said.uart.find(compile_pattern("", regex=False), unfinished=True) is not None
 
 
 def test_nothing_is_seen_twice_and_events_are_in_the_log() -> None:
     said = Said(b"a 1\r\n", b"a 2\r\nb", b"\r\n")
     for number in ("1", "2"):
-        line = said.uart.wait(compiled(r"a (\d)", regex=True), 9)
+        line = said.uart.wait(compile_pattern(r"a (\d)", regex=True), 9)
         assert line.Groups == (number,)
     said.uart.note("power cut")
     with pytest.raises(ExpectError):
-        said.uart.wait(compiled("a", regex=False), 9)
+        said.uart.wait(compile_pattern("a", regex=False), 9)
     log = [line.split("] ")[1] for line in said.uart.log().splitlines()]
     assert log == ["a 1", "a 2", "b", "*** power cut ***"]
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:
     with pytest.raises(ExpectError, match="is not a regular expression"):
-        compiled("(", regex=True)
-    assert compiled("(", regex=False).search("a(b")
+        compile_pattern("(", regex=True)
+    assert compile_pattern("(", regex=False).search("a(b")
 
 
 def test_the_picture_shows_what_has_changed() -> None:
@@ -407,7 +407,7 @@ def test_the_picture_shows_what_has_changed() -> None:
     now[0:2048] = b"\xff" * 2048
     now[BLOCK : BLOCK + 5] = b"12345"
     ops = [FlashOp(0, "erase", 0, BLOCK, 3, 0.0, 1.0), FlashOp(1, "buffer", BLOCK, 4, 3, 1.0, 2.0)]
-    picture = nor_picture(bytes(now), bytes(before), ops)
+    picture = draw_nor_picture(bytes(now), bytes(before), ops)
     tree = ET.fromstring(picture)  # noqa: S314 - it is ours
     name = "{http://www.w3.org/2000/svg}"
     titles = [e.text for e in tree.iter(f"{name}title")]
@@ -423,7 +423,7 @@ def test_the_picture_shows_what_has_changed() -> None:
 
 
 def test_logs_are_escaped_and_cut() -> None:
-    shown = attachment("a <title>", "\n".join(f"<{n}>" for n in range(100)), "logs/a'b.log")
+    shown = make_attachment("a <title>", "\n".join(f"<{n}>" for n in range(100)), "logs/a'b.log")
     assert "&lt;99&gt;" in shown
     assert "&lt;3&gt;" not in shown
     assert "<99>" not in shown

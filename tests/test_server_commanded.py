@@ -25,8 +25,8 @@ from server_world import SERIAL, inspect, make_image, post, registration
 
 from unbrick.server.core import plan
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.difference import ranges_between
-from unbrick.server.core.restoring import choose
+from unbrick.server.core.difference import find_ranges
+from unbrick.server.core.restoring import choose_image
 from unbrick.server.errors import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
@@ -111,7 +111,7 @@ def test_a_plan_backs_up_first_and_writes_only_what_was_prepared() -> None:
         Range(RangeKind.WRITE, first, 2000),
         Range(RangeKind.WRITE, second + 8, 4),
     ]
-    steps = plan.plan(ranges, 5000, new_format=False)
+    steps = plan.make_plan(ranges, 5000, new_format=False)
     assert [(step.kind.value, step.offset, step.length) for step in steps] == [
         ("back up", 0, 0),
         ("prepare", 0, 0),
@@ -127,7 +127,7 @@ def test_a_plan_backs_up_first_and_writes_only_what_was_prepared() -> None:
         ("delete backup", 0, 0),
     ]
     assert [step.number for step in steps] == list(range(12))
-    migrated = plan.plan(ranges, 5000, new_format=True)
+    migrated = plan.make_plan(ranges, 5000, new_format=True)
     erased = [step.offset for step in migrated if step.kind is StepKind.ERASE]
     assert erased == [USERDATA.offset, USERDATA.offset + BLOCK, first, second]
 
@@ -136,12 +136,12 @@ def test_what_a_plan_writes_over_the_old_image_makes_the_new_one() -> None:
     old, new = make_image("1.0.0+0", size=300_001), make_image("1.1.0+0", size=299_999)
     nor = bytearray(b"\xff" * USERDATA.end)
     nor[APPLICATION.offset : APPLICATION.offset + len(old)] = old
-    for step in plan.plan(ranges_between(old, new), len(new), new_format=False):
+    for step in plan.make_plan(find_ranges(old, new), len(new), new_format=False):
         end = step.offset + step.length
         if step.kind is StepKind.ERASE:
             nor[step.offset : end] = b"\xff" * step.length
         elif step.kind is StepKind.WRITE:
-            data = plan.written(step, new)
+            data = plan.slice_data(step, new)
             assert 0 < len(data) <= MAX_WRITE_SIZE
             assert nor[step.offset : end] == b"\xff" * len(data)
             nor[step.offset : end] = data
@@ -162,7 +162,7 @@ def test_what_is_repeated_after_a_failure() -> None:
     ]
 
     def numbers(failed: PlannedStep) -> list[int] | None:
-        repeat = plan.repeated(steps, failed, 0.0)
+        repeat = plan.plan_repeat(steps, failed, 0.0)
         return None if repeat is None else [step.number for step in repeat]
 
     assert numbers(steps[0]) == [2]
@@ -365,7 +365,7 @@ def test_results_that_nobody_waits_for_change_nothing() -> None:
     step, session = w.steps(StepKind.WRITE)[1], w.session()
     known = w.records.terminal(SERIAL)
     assert known is not None
-    data = plan.written(step, NEW)
+    data = plan.slice_data(step, NEW)
     good = CommandResult(
         serial=SERIAL,
         update_id=session.update_id,
@@ -813,11 +813,11 @@ def test_a_restoration_prefers_software_that_reads_the_data_as_it_is() -> None:
     assert terminal is not None
     images = core.records.images()
     broken = replace(terminal, state=TerminalState.RESTORATION, digest=bytes(32))
-    chosen = choose(broken, [], images)
+    chosen = choose_image(broken, [], images)
     assert chosen is not None
     assert chosen.version == "2.0.0+0"
     without = [replace(i, hardware_id="other") if i.version == "2.0.0+0" else i for i in images]
-    instead = choose(broken, [], without)
+    instead = choose_image(broken, [], without)
     assert instead is not None
     assert instead.version == "2.1.0+0"
 

@@ -12,8 +12,8 @@ from server_world import SERIAL, inspect, make_image, post, registration
 
 from unbrick.center.calls.machine import Need
 from unbrick.center.calls.menu import read_menu
-from unbrick.center.calls.notify import invitations
-from unbrick.center.offer import situation_of
+from unbrick.center.calls.notify import list_invitations
+from unbrick.center.offer import find_situation
 from unbrick.cli.main import cli
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
@@ -224,9 +224,9 @@ def test_after_a_downgrade_that_was_meant_nothing_that_was_there_is_offered() ->
     assert decision is not None
     assert decision.verdict is Verdict.CURRENT
     assert decision.reason == "it runs 1.9.0+0 instead of 1.10.0+0, as update 1 meant"
-    now = situation_of(world.records, SERIAL)
+    now = find_situation(world.records, SERIAL)
     assert now.need is Need.UNNECESSARY
-    assert invitations(world.records, read_menu()) == []
+    assert list_invitations(world.records, read_menu()) == []
     nine, others = inspect(image_of("1.9.0+0")).digest, ("1.10.0+0", "1.11.0+0")
     for other in others:
         pair = nine, inspect(image_of(other)).digest
@@ -236,13 +236,13 @@ def test_after_a_downgrade_that_was_meant_nothing_that_was_there_is_offered() ->
 def test_what_is_published_after_a_downgrade_is_offered_and_so_is_all_after_another_order() -> None:
     world = downgraded()
     world.core.publish(make_image("1.12.0+0"), world.now + 1)
-    assert situation_of(world.records, SERIAL).new == "1.12.0+0"
-    assert len(invitations(world.records, read_menu())) == 1
+    assert find_situation(world.records, SERIAL).new == "1.12.0+0"
+    assert len(list_invitations(world.records, read_menu())) == 1
     world = downgraded()
     update = world.order("1.10.0")
     world.core.poll(world.now)
     world.register("1.10.0+0", last_update_id=update.id)
-    assert situation_of(world.records, SERIAL).new == "1.11.0+0"
+    assert find_situation(world.records, SERIAL).new == "1.11.0+0"
 
 
 def test_software_that_came_there_otherwise_is_offered_an_upgrade() -> None:

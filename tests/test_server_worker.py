@@ -19,7 +19,7 @@ from unbrick.server.core.analysis import MAX_TRIES, Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge import worker as worker_module
-from unbrick.server.edge.prepare import REFUSED, as_input
+from unbrick.server.edge.prepare import REFUSED, pack_input
 from unbrick.server.edge.worker import PROGRAM, Worker
 from unbrick.server.records.analysis import Preparation, PreparationState, RangeKind
 from unbrick.server.records.contract import Records
@@ -211,7 +211,7 @@ def test_what_was_queued_when_the_server_was_killed_is_prepared_after_its_start(
 @pytest.mark.parametrize("size", [0, 7, 8, 3000])
 def test_the_program_whose_server_was_killed_ends(size: int) -> None:
     done = subprocess.run(
-        PROGRAM, input=as_input(OLD, NEW)[:size], capture_output=True, check=False
+        PROGRAM, input=pack_input(OLD, NEW)[:size], capture_output=True, check=False
     )
     assert done.returncode == 2
     assert done.stdout == done.stderr == b""

@@ -34,7 +34,7 @@ from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
-from unbrick.server.database.connection import full_url
+from unbrick.server.database.connection import complete_url
 
 LAYOUT = reference_layout()
 VERSION = "1.1.0"
@@ -287,7 +287,7 @@ def postgresql() -> Iterator[Callable[[], str] | None]:
 
         def make() -> str:
             name = f"bench{next(numbers)}"
-            engine = create_engine(full_url(f"{url}/postgres"), isolation_level="AUTOCOMMIT")
+            engine = create_engine(complete_url(f"{url}/postgres"), isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
                 connection.execute(text(f"CREATE DATABASE {name}"))
             engine.dispose()

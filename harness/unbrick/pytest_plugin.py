@@ -211,10 +211,10 @@ def unbrick_campaign(request: pytest.FixtureRequest, unbrick_releases: Releases)
     with _in_one_line():
         report = _search(unbrick_releases, name, preset)
     if report.violations:
-        from unbrick.report.formats import how_to_replay  # noqa: PLC0415
+        from unbrick.report.formats import tell_how_to_replay  # noqa: PLC0415
 
         shown = report.violations[:VIOLATIONS_SHOWN]
-        lines = [f"{c.id}: {c.kind}: {c.text}\n    {how_to_replay(c)}" for c in shown]
+        lines = [f"{c.id}: {c.kind}: {c.text}\n    {tell_how_to_replay(c)}" for c in shown]
         pytest.fail("\n".join([report.statement, *lines]), pytrace=False)
     return report
 
@@ -222,12 +222,12 @@ def unbrick_campaign(request: pytest.FixtureRequest, unbrick_releases: Releases)
 def _search(releases: Releases, name: str, preset: str) -> ScenarioReport:
     from unbrick.campaign.run import PRESETS, run_campaign  # noqa: PLC0415
     from unbrick.reference.target import find_target  # noqa: PLC0415
-    from unbrick.report.model import scenario_report  # noqa: PLC0415
+    from unbrick.report.model import report_scenario  # noqa: PLC0415
 
     target = find_target(name, releases)
     if preset not in PRESETS:
         raise SetupError(f"there is no preset {preset!r}", hint=f"choose from {', '.join(PRESETS)}")
-    return scenario_report(run_campaign(target, bounds=PRESETS[preset]))
+    return report_scenario(run_campaign(target, bounds=PRESETS[preset]))
 
 
 def _skip_what_is_not_known() -> Generator[None, object, object]:

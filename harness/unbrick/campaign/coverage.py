@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from unbrick.engine.symbols import source_lines
+from unbrick.engine.symbols import read_source_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,7 +57,9 @@ class CoverageRun:
     def __init__(self, engine: InProcessEngine, covered: tuple[Sequence[Path], str]) -> None:
         self.engine = engine
         elf_files, prefix = covered
-        self._table = LineTable((line for elf in elf_files for line in source_lines(elf)), prefix)
+        self._table = LineTable(
+            (line for elf in elf_files for line in read_source_lines(elf)), prefix
+        )
         self._golden: Lines = set()
         self._all: Lines = set()
         self._target: Target | None = None

@@ -208,7 +208,7 @@ _WIRES = ("power", "uart0_tx", "uart0_rx", "uart1_tx", "uart1_rx", "nor_low_busy
 _KINDS = {"": 0, "erase": 1, "buffer": 2, "word": 3}
 
 
-def vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
+def render_vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
     """Sessions as a Value Change Dump (IEEE 1364), one after the other, in units of 1 ns.
 
     Signals: ``power``; ``uartN_tx`` and ``uartN_rx``, 1 while bytes are on the line; ``nor_*_busy``

@@ -24,7 +24,7 @@ from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
-from unbrick.flash.torn import tear, variants
+from unbrick.flash.torn import list_variants, tear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -170,7 +170,7 @@ def find_successors(
             peers = mark.peers
             begun = outcome.ops[index - 1] if index else None
             if torn and begun is not None and mark.time < begun.end:
-                for variant in variants(begun):
+                for variant in list_variants(begun):
                     cut = PowerCut(index - 1, variant, change=number)
                     yield case.then(cut), State(tear(before, begun, variant), peers)
             yield case.then(PowerCut(index, change=number)), State(cells, peers)
@@ -179,12 +179,12 @@ def find_successors(
             return
         op = outcome.ops[index]
         if torn:
-            for variant in variants(op):
+            for variant in list_variants(op):
                 yield case.then(PowerCut(index, variant)), State(tear(cells, op, variant), peers)
         before, cells = cells, cells.after([op])
 
 
-def state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome) -> State:
+def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome) -> State:
     """The state in which ``cut`` leaves a session.
 
     Raises:
@@ -220,7 +220,7 @@ def follow(
     for number, cut in enumerate(case.cuts):
         outcome = run(state, _fate(so_far, number))
         yield so_far, state, outcome
-        state = state_after(so_far, cut, state, outcome)
+        state = find_state_after(so_far, cut, state, outcome)
         so_far = so_far.then(cut)
     yield so_far, state, run(state, _fate(so_far, len(case.cuts)))
 

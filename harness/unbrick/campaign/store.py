@@ -105,7 +105,7 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
         raise ValueError(f"not an outcome: {error}") from error
 
 
-def tool_digest() -> str:
+def digest_tool() -> str:
     """SHA-256 over the sources of this package: another tool's outcomes are not ours."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256(__version__.encode())

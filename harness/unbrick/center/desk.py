@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from starlette.concurrency import run_in_threadpool
 
 from unbrick.center.calls.machine import Situation
-from unbrick.center.offer import situation_of
+from unbrick.center.offer import find_situation
 from unbrick.server.edge.client import SilentError
 from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.contract import Records
@@ -69,7 +69,7 @@ class Desk:
 
     def situation_now(self, serial: str) -> Situation:
         """How it is with a terminal."""
-        return situation_of(self.records, serial)
+        return find_situation(self.records, serial)
 
     def way_for(self, terminal: Terminal) -> str:
         """The way in which a call would upgrade a terminal, as far as the center knows."""

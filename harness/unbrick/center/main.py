@@ -23,7 +23,7 @@ from unbrick.center.page.web import make_app
 from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.serving import HttpServer, address, bind, started
+from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
 
 SHUTDOWN_TIMEOUT_S = 3
 """Seconds that requests under way get when the center is told to stop."""
@@ -122,9 +122,9 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
 async def _say_ready(
     http: uvicorn.Server, sock: socket.socket, settings: Settings, out: TextIO, *, empty: bool
 ) -> None:
-    await started(http)
+    await wait_started(http)
     scheme = "https" if settings.certificate else "http"
-    out.write(f"center: ready, {address(scheme, settings.host, sock.getsockname()[1])}\n")
+    out.write(f"center: ready, {format_url(scheme, settings.host, sock.getsockname()[1])}\n")
     if empty:
         command = "unbrick center add-operator NAME --role clerk"
         out.write(f"center: nobody can sign in, `{command} --accounts {settings.accounts}`\n")

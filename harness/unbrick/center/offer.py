@@ -12,13 +12,13 @@ from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, Update
 
 
-def situation_of(records: Records, serial: str) -> Situation:
+def find_situation(records: Records, serial: str) -> Situation:
     """How it is with a terminal, as the database has it."""
     going = records.updates(serial), records.unfinished_sessions(serial)
-    return situation(records.terminal(serial), records.images(), *going)
+    return judge_situation(records.terminal(serial), records.images(), *going)
 
 
-def situation(
+def judge_situation(
     terminal: Terminal | None,
     images: list[Image],
     updates: Iterable[Update],

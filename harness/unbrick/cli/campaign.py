@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.coverage import CoverageRun
-from unbrick.campaign.replay import debug, list_events, reduce, replay, vcd
+from unbrick.campaign.replay import debug, list_events, reduce, render_vcd, replay
 from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
 from unbrick.campaign.search import INTERRUPTED, Result
-from unbrick.campaign.store import OutcomeStore, tool_digest
+from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.options import firmware_option
 from unbrick.engine.inprocess.gdbstub import (
     DebuggedEngine,
@@ -31,16 +31,16 @@ from unbrick.firmware.signed import make_releases
 from unbrick.lock import owned
 from unbrick.reference.scenario import SCENARIOS, find_scenario
 from unbrick.reference.target import find_target
-from unbrick.report.formats import junit, sarif
-from unbrick.report.html import html
+from unbrick.report.formats import render_junit, render_sarif
+from unbrick.report.html import render_html
 from unbrick.report.model import (
     CampaignReport,
     SourceFile,
-    scenario_report,
-    timings,
-    versions,
+    list_versions,
+    report_scenario,
+    sum_timings,
 )
-from unbrick.report.summary import summary
+from unbrick.report.summary import render_summary
 from unbrick.screen import open_screen, open_status
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def campaign(
     with ExitStack() as stack:
         if out is not None and not coverage:
             # Before the pool: its last results are still being kept while it comes to its end.
-            store = OutcomeStore(out / "outcomes.sqlite", f"{tool_digest()}/{digests!r}")
+            store = OutcomeStore(out / "outcomes.sqlite", f"{digest_tool()}/{digests!r}")
             stack.callback(store.close)
         executor = stack.enter_context(open_pool(jobs))
         bar = _Bar(status)
@@ -223,11 +223,11 @@ def campaign(
                         progress=bar.step,
                     )
                     results.append(result)
-                    reports.append(scenario_report(result))
+                    reports.append(report_scenario(result))
                     if links and result.cut_short != INTERRUPTED:
                         tried = run_links(target, executor, links)
                         results.append(tried)
-                        reports.append(scenario_report(tried))
+                        reports.append(report_scenario(tried))
                         _say_reduced(tried, status)
             except KeyboardInterrupt:
                 interrupted = True
@@ -237,15 +237,15 @@ def campaign(
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
         unsearched = targets[sum(not report.links for report in reports) :]
-        reports += [scenario_report(Result(each, cut_short=INTERRUPTED)) for each in unsearched]
+        reports += [report_scenario(Result(each, cut_short=INTERRUPTED)) for each in unsearched]
     report = CampaignReport(
         preset=preset,
         seed=0,
         firmware=dict(digests),
-        versions=versions(),
+        versions=list_versions(),
         scenarios=tuple(reports),
         coverage=tuple(SourceFile(*file) for file in measured.lines()) if measured else (),
-        timings=timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
+        timings=sum_timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
         invariants=targets[0].invariants,
         board=targets[0].board,
         partitions=targets[0].partitions,
@@ -271,10 +271,10 @@ def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json:
     """Write the report to all places where it is wanted."""
     if out is not None:
         pages = {
-            "report.html": html(report),
+            "report.html": render_html(report),
             "report.json": report.to_json(),
-            "junit.xml": junit(report),
-            "report.sarif": sarif(report),
+            "junit.xml": render_junit(report),
+            "report.sarif": render_sarif(report),
         }
         for name, text in pages.items():
             (out / name).write_text(text, encoding="utf-8")
@@ -282,7 +282,7 @@ def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json:
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
-        open_screen().print(summary(report))
+        open_screen().print(render_summary(report))
 
 
 _COLOURS = {"power": "bold", "nor": "yellow", "radio": "cyan", "server": "magenta"}
@@ -378,7 +378,7 @@ def replay_command(
         _show(session, target, screen)
     if waveform is not None:
         try:
-            waveform.write_text(vcd(sessions, target), encoding="utf-8")
+            waveform.write_text(render_vcd(sessions, target), encoding="utf-8")
         except OSError as error:
             raise SetupError(
                 f"{waveform} cannot be written: {error.strerror}", hint="choose another file"

@@ -15,8 +15,8 @@ from unbrick.center.operators.records import Deed, LogEntry, Role
 from unbrick.cli.options import (
     accounts_option,
     database_option,
+    make_ready,
     owned_database,
-    ready,
     server_url_option,
 )
 from unbrick.errors import SetupError
@@ -76,7 +76,7 @@ def center_start(
     """
     from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
 
-    places = (host, port, server_url, ready(database), accounts, menu, certificate, key)
+    places = (host, port, server_url, make_ready(database), accounts, menu, certificate, key)
     settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
     with owned_database(accounts, "--accounts"):
         asyncio.run(serve(settings))
@@ -94,7 +94,7 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
     sees what was done, and does nothing.
     """
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    store = SqlAccounts(ready(accounts))
+    store = SqlAccounts(make_ready(accounts))
     try:
         add_operator(store, Passwords(), name, Role(role), password, time.time())
     finally:
@@ -107,7 +107,7 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
 @accounts_option
 def center_remove_operator(name: str, accounts: str) -> None:
     """Take NAME's account away, at once; what they did stays in the log."""
-    store = SqlAccounts(ready(accounts))
+    store = SqlAccounts(make_ready(accounts))
     try:
         if store.operator(name) is None:
             raise SetupError(
@@ -124,7 +124,7 @@ def center_remove_operator(name: str, accounts: str) -> None:
 @accounts_option
 def center_operators(accounts: str) -> None:
     """List the operators, and what each may do."""
-    store = SqlAccounts(ready(accounts))
+    store = SqlAccounts(make_ready(accounts))
     try:
         operators = store.operators()
     finally:

@@ -30,8 +30,8 @@ DEFAULT_FILE = Path("unbrick.toml")
 _LIMIT = 64 * 1024
 
 
-def default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, Any]:
-    """What a configuration file says, in the form of click's ``default_map``.
+def make_default_map(file: Path, root: click.Group, ctx: click.Context) -> dict[str, Any]:
+    """What a configuration file says, in the form of click's ``make_default_map``.
 
     Raises:
         SetupError: it cannot be read, or sets what there is not.

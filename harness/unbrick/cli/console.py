@@ -133,7 +133,7 @@ def console(
         debugger = ""
         if gdb_port is not None:
             port_number = made.gdb_server(gdb_port, session.idle)
-            debugger = gdb_command(symbol_files(releases, installed), port_number)
+            debugger = gdb_command(find_symbol_files(releases, installed), port_number)
             screen.say(f"debug it with: {debugger}")
         session.commands = Commands(
             *(power, air, screen.say), debugger=debugger, colour=raw and words is output
@@ -144,7 +144,7 @@ def console(
         session.run()
 
 
-def symbol_files(releases: Releases, installed: str) -> list[Path]:
+def find_symbol_files(releases: Releases, installed: str) -> list[Path]:
     """The ELF files of what every terminal has and of the release that is installed."""
     return [*releases.common_elf_files, releases.firmware.applications[installed].elf]
 

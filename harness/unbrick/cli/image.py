@@ -12,18 +12,18 @@ import click
 
 from unbrick.cli.options import FromLayout
 from unbrick.errors import ImageError, SetupError
-from unbrick.image.examine import Examination, examine, other_file
-from unbrick.image.factory import KEY_SIZE, factory_image, nor_map, read_identity
+from unbrick.image.examine import Examination, examine, identify_other_file
+from unbrick.image.factory import KEY_SIZE, list_nor_map, make_factory_image, read_identity
 from unbrick.image.format import (
     check_board,
     check_entry,
     check_signature,
-    info_of,
     inspect,
+    list_refusals,
+    list_warnings,
     load_public_key,
     read_bounded,
-    refusals,
-    warnings,
+    read_info,
 )
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.layout import reference_layout
@@ -55,7 +55,7 @@ def firmware() -> None:
 @_json_option
 def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     """Compile and sign every release; write each as .bin and .hex."""
-    from unbrick.firmware.build import size_report  # noqa: PLC0415 - needs the compiler
+    from unbrick.firmware.build import report_sizes  # noqa: PLC0415 - needs the compiler
     from unbrick.firmware.signed import make_releases  # noqa: PLC0415 - likewise
 
     with open_status().status("compiling the firmware"):
@@ -70,7 +70,7 @@ def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"boot": boot, "images": images}, indent=2))
         return
-    click.echo(size_report(releases.firmware))
+    click.echo(report_sizes(releases.firmware))
     for file in (boot, *images.values()):
         click.echo(file)
 
@@ -93,8 +93,8 @@ def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
     warned: list[str] = []
     signature = ""
     if trouble is None:
-        info = info_of(found)
-        refused, warned = refusals(data, info), warnings(info)
+        info = read_info(found)
+        refused, warned = list_refusals(data, info), list_warnings(info)
         if key is not None:
             try:
                 check_signature(info, load_public_key(key))
@@ -186,7 +186,7 @@ def image_sign(binary: Path, output: Path, **values: Any) -> None:
     check_entry(signed)
     _write_image(output, signed)
     click.echo(f"{output}: {info.name} {info.version}, {info.size} bytes")
-    for text in warnings(info):
+    for text in list_warnings(info):
         click.echo(f"warning: {text}", err=True)
 
 
@@ -212,7 +212,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
     if data is not None:
         check_board(inspect(data))
     key = secrets.token_bytes(KEY_SIZE)
-    _write(output, factory_image(_read_program(boot), data, serial, key=key))
+    _write(output, make_factory_image(_read_program(boot), data, serial, key=key))
     click.echo(f"{output}: terminal {serial}, {reference_layout().board.nor.modelled} bytes")
 
 
@@ -222,7 +222,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
 def image_map(nor: Path, *, as_json: bool) -> None:
     """Show what is in each block of a NOR image."""
     data = read_bounded(nor, reference_layout().board.nor.size)
-    blocks = nor_map(data)
+    blocks = list_nor_map(data)
     part = reference_layout().partition("application")
     found: dict[str, str] = {}
     try:
@@ -256,7 +256,7 @@ def image_map(nor: Path, *, as_json: bool) -> None:
 def _read_program(path: Path) -> bytes:
     """A flat binary, as it runs."""
     data = read_bounded(path)
-    other = other_file(data)
+    other = identify_other_file(data)
     if other is not None:
         raise ImageError(f"{path} is not a flat binary: {other}", hint=other.hint)
     return data

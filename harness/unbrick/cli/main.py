@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from unbrick import __version__
-from unbrick.cli.config import DEFAULT_FILE, default_map
+from unbrick.cli.config import DEFAULT_FILE, make_default_map
 from unbrick.cli.options import Unavailable
 from unbrick.errors import ToolBrokenError, UnbrickError
 from unbrick.extras import missing_extra
@@ -39,7 +39,7 @@ _MODULES = {
 _INTERRUPTED = 130
 
 
-def one_line(error: UnbrickError) -> str:
+def fold_error(error: UnbrickError) -> str:
     """The error and its hint as one line for a person: of a longer message, its first line."""
     message = str(error).split("\n", 1)[0].rstrip(" .:")
     hint = " ".join(error.hint.split())
@@ -98,12 +98,12 @@ class Unbrick(click.Group):
             # A compiler's or a terminal's words, if there are any, then the error itself.
             if details := str(error).partition("\n")[2]:
                 click.echo(details, err=True)
-            sys.exit(_say(one_line(error), error.exit_code))
+            sys.exit(_say(fold_error(error), error.exit_code))
         except ModuleNotFoundError as error:
             missing = missing_extra(error)
             if missing is None:
                 sys.exit(_say_broken())
-            sys.exit(_say(one_line(missing), missing.exit_code))
+            sys.exit(_say(fold_error(missing), missing.exit_code))
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
@@ -147,7 +147,7 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     if config is None and DEFAULT_FILE.exists():
         config = DEFAULT_FILE
     if config is not None:
-        ctx.default_map = default_map(config, cli, ctx)
+        ctx.default_map = make_default_map(config, cli, ctx)
 
 
 def main() -> None:

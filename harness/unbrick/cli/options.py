@@ -90,21 +90,21 @@ def make_state_folder(folder: Path, hint: str) -> None:
         raise SetupError(f"{folder} cannot be made: {error.strerror}", hint=hint) from error
 
 
-def ready(database: str) -> str:
+def make_ready(database: str) -> str:
     """A database as an option has it; the state folder is made when it is in there."""
     if Path(database).parent == STATE:
         make_state_folder(STATE, hint="choose another place for the database")
     return database
 
 
-def words_for(program: str) -> list[str]:
+def find_words(program: str) -> list[str]:
     """How a person begins a command with a program of this environment, in the folder here.
 
     Its name does where the shell finds it by that; else it needs its path.
     """
     own = Path(sys.executable).with_name(program)
     if program == "unbrick" and not own.exists():
-        return [*words_for(Path(sys.executable).name), "-m", "unbrick.cli"]
+        return [*find_words(Path(sys.executable).name), "-m", "unbrick.cli"]
     found = shutil.which(program)
     if found is not None and Path(found).absolute() == own:
         return [program]
@@ -124,9 +124,9 @@ def owned_database(database: str, option: str) -> Iterator[None]:
     Raises:
         SetupError: another process of the same kind has it.
     """
-    from unbrick.server.database.connection import sqlite_file  # noqa: PLC0415 - slow to import
+    from unbrick.server.database.connection import find_sqlite_file  # noqa: PLC0415 - slow to import
 
-    file = sqlite_file(ready(database))
+    file = find_sqlite_file(make_ready(database))
     if file is None or not file.parent.is_dir():  # Opening it will say what is wrong.
         yield
         return

@@ -28,8 +28,8 @@ from unbrick.cli.options import FromLayout
 from unbrick.errors import RestoreError, SetupError
 from unbrick.restore.apparatus import ATTEMPTS, Stage
 from unbrick.restore.checked import check_file
-from unbrick.restore.port import Fleet, Options, PortOutcome, Restoration, machine_ports
-from unbrick.restore.record import Record, default_record, entry_of, read_record
+from unbrick.restore.port import Fleet, Options, PortOutcome, Restoration, list_machine_ports
+from unbrick.restore.record import Record, find_default_record, make_entry, read_record
 from unbrick.restore.words import PROMPT, READ_BACK
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
@@ -114,12 +114,14 @@ def restore(
     2 the call, the image or a port is wrong, 130 interrupted.
     """
     image = check_file(file, key)
-    kept = Record(record or default_record(os.environ))
+    kept = Record(record or find_default_record(os.environ))
     status = open_status()
     if not image.verified:
         status.print("the signature is checked by the terminal alone: give --key", style="yellow")
     named = list(dict.fromkeys(ports))
-    found = [port for port in machine_ports() if port not in named] if every or not ports else []
+    found = (
+        [port for port in list_machine_ports() if port not in named] if every or not ports else []
+    )
     if not named and not found:
         raise SetupError(
             "this machine has no serial port",
@@ -138,7 +140,7 @@ def restore(
         interrupted = _restore_all(over, display, choose=choose)
     crashes = []
     for restoration in over:
-        entry = entry_of(restoration, datetime.now(timezone.utc))
+        entry = make_entry(restoration, datetime.now(timezone.utc))
         if entry is not None:
             kept.append(entry)
         if restoration.crash:
@@ -354,7 +356,7 @@ def _end(restorations: Sequence[Restoration], named: set[str]) -> None:
 @_json_option
 def restorations(serial: str | None, record: Path | None, *, as_json: bool) -> None:
     """List the restorations that were recorded, oldest first."""
-    path = record or default_record(os.environ)
+    path = record or find_default_record(os.environ)
     entries = list(read_record(path))
     wanted = [e for e in entries if e is not None and (serial is None or e.serial == serial)]
     if as_json:

@@ -27,7 +27,7 @@ from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
-from unbrick.image.factory import KEY_SIZE, factory_image
+from unbrick.image.factory import KEY_SIZE, make_factory_image
 from unbrick.lock import owned
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
@@ -130,7 +130,7 @@ def terminal(
             made.load_nor(cells)
         elif engine != "serial":  # a board is taken as it is
             key = secrets.token_bytes(KEY_SIZE)
-            made.load_nor(factory_image(releases.boot, image, serial, key=key))
+            made.load_nor(make_factory_image(releases.boot, image, serial, key=key))
         try:
             yield made
         finally:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 import click
 
-from unbrick.cli.options import database_option, ready
+from unbrick.cli.options import database_option, make_ready
 from unbrick.errors import SetupError
 from unbrick.server.records.contract import Records
 from unbrick.server.records.people import Actor, Subscriber
@@ -25,7 +25,7 @@ _database_option = database_option("SQLite file, or postgresql://USER@HOST/NAME.
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
-def checked_phone(text: str) -> str:
+def check_phone(text: str) -> str:
     """A phone number without what people put between its digits.
 
     Raises:
@@ -64,7 +64,7 @@ def _actor() -> Actor:
 def _records(database: str) -> Iterator[Records]:
     from unbrick.server.database import SqlRecords  # noqa: PLC0415 - slow to import
 
-    records = SqlRecords(ready(database))
+    records = SqlRecords(make_ready(database))
     try:
         yield records
     finally:
@@ -72,7 +72,7 @@ def _records(database: str) -> Iterator[Records]:
 
 
 def _find(records: Records, phone: str) -> Subscriber:
-    wanted = checked_phone(phone)
+    wanted = check_phone(phone)
     for found in records.subscribers():
         if found.phone == wanted:
             return found
@@ -94,7 +94,7 @@ def subscriber() -> None:
 def subscriber_add(phone: str, name: str, serials: tuple[str, ...], database: str) -> None:
     """Add a subscriber with their phone number and name."""
     actor = _actor()
-    new = Subscriber(0, checked_phone(phone), _checked_name(name), actor.now)
+    new = Subscriber(0, check_phone(phone), _checked_name(name), actor.now)
     with _records(database) as records:
         try:
             with records.transaction():

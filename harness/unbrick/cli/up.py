@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from unbrick.bench.process import Process
 from unbrick.cli.center import center, center_start
-from unbrick.cli.options import ACCOUNTS, STATE, make_state_folder, words_for
+from unbrick.cli.options import ACCOUNTS, STATE, find_words, make_state_folder
 from unbrick.cli.run import build_releases, run, told_to_end
 from unbrick.cli.server import server, server_start, terminals
 from unbrick.errors import ServerError, UnbrickError
@@ -275,10 +275,10 @@ def _say(plan: _Plan, parts: _Parts, made: _NewOperators | None) -> None:
     if made is not None:
         _say_passwords(plan, made)
     click.echo("The terminal's console (Enter brings its prompt, Ctrl-] leaves):")
-    _say_command(*words_for("python"), "-m", "serial.tools.miniterm", wire, "115200")
+    _say_command(*find_words("python"), "-m", "serial.tools.miniterm", wire, "115200")
     click.echo("Orders to the server, for example:")
     url = () if parts.url == plan.usual_url else ("--server-url", parts.url)
-    _say_command(*words_for("unbrick"), "terminals", *url)
+    _say_command(*find_words("unbrick"), "terminals", *url)
     click.echo("\nup: ready, Ctrl-C ends it all")
 
 
@@ -293,7 +293,7 @@ def _say_passwords(plan: _Plan, made: _NewOperators) -> None:
     if old:
         click.echo(f"  sign in as {_one_of(old)} with the password of an earlier start;")
         click.echo("  if you have it no more, this asks for a new one:")
-        words = (*words_for("unbrick"), *plan.first, "center", "add-operator", old[0])
+        words = (*find_words("unbrick"), *plan.first, "center", "add-operator", old[0])
         accounts = plan.center["accounts"]
         where = () if accounts == str(ACCOUNTS) else ("--accounts", accounts)
         _say_command(*words, "--role", old[0], *where)

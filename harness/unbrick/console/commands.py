@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from unbrick.console.nor_picture import nor_picture, picture_notes
+from unbrick.console.nor_picture import draw_nor_picture, list_picture_notes
 from unbrick.console.state import NOT_SAVED, check_place, read_nor, write_nor
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.lock import owned
@@ -158,10 +158,10 @@ class Commands(cmd.Cmd):
             legacy_windows=False,
         )
         with console.capture() as picture:
-            console.print(nor_picture(cells, self._seen))
+            console.print(draw_nor_picture(cells, self._seen))
         self._seen = cells
         lines = [line.rstrip() for line in picture.get().splitlines()]
-        self._say("\n".join(lines + picture_notes(cells)))
+        self._say("\n".join(lines + list_picture_notes(cells)))
 
     def do_save(self, arg: str) -> None:
         """Write the NOR's contents as they are now."""

@@ -29,10 +29,10 @@ _COLOURS = {
 }
 
 
-def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
+def draw_nor_picture(nor: bytes, before: bytes | None = None) -> Table:
     """One line for each erase block. Differences from ``before`` are shown in reverse.
 
-    Texts that are too long for it are in :func:`picture_notes`.
+    Texts that are too long for it are in :func:`list_picture_notes`.
     """
     table = Table(
         title=f"NOR, one character for {CELL // 1024} KiB: {SHADES[0]} blank, {SHADES[-1]} written",
@@ -61,7 +61,7 @@ def nor_picture(nor: bytes, before: bytes | None = None) -> Table:
     return table
 
 
-def picture_notes(nor: bytes) -> list[str]:
+def list_picture_notes(nor: bytes) -> list[str]:
     """Texts for which the picture has no room, line by line."""
     found = {part.name: _what(nor, part) for part in reference_layout().partitions}
     return [f"{name}: {what}" for name, what in found.items() if len(what) > WHAT_WIDTH]

@@ -45,10 +45,10 @@ def align(old: bytes, new: bytes, place: Place) -> list[Segment]:
     """
     segments = _bsdiff(old, new)
     for _ in range(_ROUNDS if place.isa != DATA else 0):
-        segments = _choose(translated(old, place, segments), new, segments)
-        segments = _bsdiff(translated(old, place, segments), new)
-    segments = _choose(translated(old, place, segments), new, segments)
-    return _choose(translated(old, place, segments), new, segments)
+        segments = _choose(translate(old, place, segments), new, segments)
+        segments = _bsdiff(translate(old, place, segments), new)
+    segments = _choose(translate(old, place, segments), new, segments)
+    return _choose(translate(old, place, segments), new, segments)
 
 
 def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
@@ -65,7 +65,7 @@ def _bsdiff(old: bytes, new: bytes) -> list[Segment]:
     return segments
 
 
-def ranked(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segment]:
+def rank(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segment]:
     """The segments: first those to which most addresses of the old image point, then the long."""
     size = len(old) & ~3
     words = np.frombuffer(old[:size], "<u4").astype(np.int64)
@@ -83,7 +83,7 @@ def ranked(old: bytes, place: Place, segments: Sequence[Segment]) -> list[Segmen
     return sorted(segments, key=worth)
 
 
-def translated(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
+def translate(old: bytes, place: Place, segments: Sequence[Segment]) -> bytes:
     """The old image with the addresses that the segments imply. Only real differences are left.
 
     Everything that could be a branch or a word is taken for one.

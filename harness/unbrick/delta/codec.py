@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from unbrick.delta.align import Place, align, ranked
+from unbrick.delta.align import Place, align, rank
 from unbrick.delta.coder import RangeDecoder, RangeEncoder
 from unbrick.delta.format import (
     ARM,
@@ -23,9 +23,9 @@ from unbrick.delta.format import (
     THUMB,
     WINDOW_UNIT,
     DeltaHeader,
-    base_digest,
+    digest_base,
+    digest_new,
     malformed,
-    new_digest,
     read_header,
 )
 from unbrick.delta.model import DIGEST, INITIAL_FLAGS, MIXERS, REPEAT_FLAGS, Model, Segment
@@ -71,13 +71,13 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
         base_address=base,
         window=window,
         window_size=window_size,
-        base_digest=base_digest(old),
-        digest=new_digest(new),
+        base_digest=digest_base(old),
+        digest=digest_new(new),
     )
     digest = _own_digest(new)
     place = Place(isa, base)
     whole = _around(align(old, new, place), digest)
-    best = ranked(old, place, whole)
+    best = rank(old, place, whole)
     tables = [replace(header, slots=slots, repeats=repeats) for slots, repeats in _TABLES]
     first = next((i for i, t in enumerate(tables) if len(whole) <= _room(t)), len(tables) - 1)
     made = []
@@ -104,7 +104,7 @@ def decode(old: bytes, file: bytes) -> bytes:
     header = read_header(file)
     if (
         len(old) < header.base_length
-        or base_digest(old[: header.base_length]) != header.base_digest
+        or digest_base(old[: header.base_length]) != header.base_digest
     ):
         raise DeltaError(
             "the differential file was made against another image",
@@ -117,7 +117,7 @@ def decode(old: bytes, file: bytes) -> bytes:
     new = Model(decoder, old[: header.base_length], header).run()
     if decoder.consumed < len(payload):
         raise malformed("bytes follow its end")
-    if new_digest(new) != header.digest:
+    if digest_new(new) != header.digest:
         raise malformed("what it gives is not the image that it names")
     return new
 

@@ -79,12 +79,12 @@ class DeltaHeader:
         )
 
 
-def base_digest(old: bytes) -> bytes:
+def digest_base(old: bytes) -> bytes:
     """The digest of the installed image in the header."""
     return hashlib.sha256(old).digest()[:16]
 
 
-def new_digest(new: bytes) -> bytes:
+def digest_new(new: bytes) -> bytes:
     """The digest of the new image in the header."""
     return hashlib.sha256(new).digest()[:8]
 

@@ -48,7 +48,7 @@ class SourceLine(NamedTuple):
     number: int
 
 
-def source_lines(elf_file: Path) -> Iterator[SourceLine]:
+def read_source_lines(elf_file: Path) -> Iterator[SourceLine]:
     """The line table of an ELF file, without code that the linker dropped; see above."""
     with elf_file.open("rb") as stream:
         dwarf = ELFFile(stream).get_dwarf_info()

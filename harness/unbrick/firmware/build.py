@@ -262,7 +262,7 @@ def read_releases(path: Path) -> list[Release]:
     return releases
 
 
-def size_report(firmware: Firmware) -> str:
+def report_sizes(firmware: Firmware) -> str:
     """A table of what the programs take, for people."""
     lines = [f"{'program':<12}{'text':>9}{'data':>9}{'bss':>9}{'of':>10}{'used':>7}"]
     for program in firmware.programs:
@@ -676,7 +676,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnbrickError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return error.exit_code
-    sys.stdout.write(size_report(firmware) + "\n")
+    sys.stdout.write(report_sizes(firmware) + "\n")
     return 0
 
 

@@ -66,7 +66,7 @@ class Cells:
         for offset, mask in self.weak if resolution else ():
             zeros = _reading_zero(offset, len(mask), resolution)
             old = cells.read(offset, len(mask))
-            cells = cells.with_range(offset, both(old, inverted(both(mask, zeros))))
+            cells = cells.with_range(offset, intersect(old, invert(intersect(mask, zeros))))
         return cells
 
     def read(self, offset: int, length: int) -> bytes:
@@ -81,20 +81,20 @@ class Cells:
             number, start = self.geometry.find_block(op.offset)
             if op.kind == "erase":
                 blocks[number] = b""
-                weak = without_range(weak, op.offset, op.length) if weak else weak
+                weak = drop_range(weak, op.offset, op.length) if weak else weak
             else:
                 old = _part(blocks[number], start, op.length)
-                blocks[number] = _replaced(blocks[number], start, both(old, op.data))
-                weak = without_cleared(weak, op.offset, op.data) if weak else weak
+                blocks[number] = _replaced(blocks[number], start, intersect(old, op.data))
+                weak = drop_cleared(weak, op.offset, op.data) if weak else weak
         return Cells(self.geometry, tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
         """These cells with ``values`` at ``offset``, in one block, the cells of ``mask`` weak."""
-        values = either(values, mask) if mask else values
+        values = unite(values, mask) if mask else values
         blocks = list(self.blocks)
         number, start = self.geometry.find_block(offset)
         blocks[number] = _replaced(blocks[number], start, values)
-        weak = without_range(self.weak, offset, len(values))
+        weak = drop_range(self.weak, offset, len(values))
         if mask.strip(b"\0"):
             first = len(mask) - len(mask.lstrip(b"\0"))
             weak = tuple(sorted((*weak, (offset + first, mask.strip(b"\0")))))
@@ -129,26 +129,26 @@ def _reading_zero(offset: int, length: int, resolution: int) -> bytes:
     return (_PATTERN * (2 + length // len(_PATTERN)))[start : start + length]
 
 
-def both(a: bytes | bytearray, b: bytes) -> bytes:
+def intersect(a: bytes | bytearray, b: bytes) -> bytes:
     """Bitwise and of two strings of the same length."""
     size = len(b)
     value = int.from_bytes(a, "little") & int.from_bytes(b, "little")
     return value.to_bytes(size, "little")
 
 
-def either(a: bytes, b: bytes) -> bytes:
+def unite(a: bytes, b: bytes) -> bytes:
     """Bitwise or of two strings of the same length."""
     value = int.from_bytes(a, "little") | int.from_bytes(b, "little")
     return value.to_bytes(len(a), "little")
 
 
-def inverted(a: bytes) -> bytes:
+def invert(a: bytes) -> bytes:
     """Every bit the other way round."""
     value = int.from_bytes(a, "little") ^ ((1 << 8 * len(a)) - 1)
     return value.to_bytes(len(a), "little")
 
 
-def without_range(
+def drop_range(
     weak: tuple[tuple[int, bytes], ...], offset: int, length: int
 ) -> tuple[tuple[int, bytes], ...]:
     """Weak cells without those in a range."""
@@ -164,7 +164,7 @@ def without_range(
     return tuple(kept)
 
 
-def without_cleared(
+def drop_cleared(
     weak: tuple[tuple[int, bytes], ...], offset: int, data: bytes
 ) -> tuple[tuple[int, bytes], ...]:
     """Weak cells without those that programming ``data`` at ``offset`` clears."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from unbrick.flash.cells import Cells, both, either, inverted
+from unbrick.flash.cells import Cells, intersect, invert, unite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +27,11 @@ def _noise(seed: str, length: int) -> bytes:
 
 def _program(cells: Cells, op: FlashOp, data: bytes, weak: bytes = b"") -> Cells:
     old = cells.read(op.offset, op.length)
-    new = both(old, data)
+    new = intersect(old, data)
     if weak:
-        weak = both(weak, both(old, inverted(op.data)))  # only cells on their way to 0 can be weak
+        weak = intersect(
+            weak, intersect(old, invert(op.data))
+        )  # only cells on their way to 0 can be weak
     return cells.with_range(op.offset, new, weak or b"\0" * op.length)
 
 
@@ -38,7 +40,7 @@ def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
 
     def tear(cells: Cells, op: FlashOp) -> Cells:
         whole = min(words, op.length // WORD - 1) * WORD if words >= 0 else op.length // 2 & ~3
-        torn = either(op.data[whole : whole + WORD], _noise(f"word {op.offset}", WORD))
+        torn = unite(op.data[whole : whole + WORD], _noise(f"word {op.offset}", WORD))
         rest = b"\xff" * (op.length - whole - WORD)
         return _program(cells, op, op.data[:whole] + torn + rest)
 
@@ -48,12 +50,12 @@ def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
 def _uneven_chips(cells: Cells, op: FlashOp) -> Cells:
     """The low chip is done, the high chip has not begun."""
     mask = b"\x00\x00\xff\xff" * (op.length // WORD)
-    return _program(cells, op, either(op.data, mask))
+    return _program(cells, op, unite(op.data, mask))
 
 
 def _scattered(cells: Cells, op: FlashOp) -> Cells:
     """Every word has some of its bits."""
-    return _program(cells, op, either(op.data, _noise(f"bits {op.offset}", op.length)))
+    return _program(cells, op, unite(op.data, _noise(f"bits {op.offset}", op.length)))
 
 
 def _weak_program(cells: Cells, op: FlashOp) -> Cells:
@@ -73,15 +75,17 @@ def _erase(share: int) -> Callable[[Cells, FlashOp], Cells]:
         ones = _noise(f"erase {op.offset} {share}", op.length)
         for i in range(abs(2 - share)):
             more = _noise(f"erase {op.offset} {share} {i}", op.length)
-            ones = both(ones, more) if share < 2 else either(ones, more)
-        return cells.with_range(op.offset, either(cells.read(op.offset, op.length), ones))
+            ones = intersect(ones, more) if share < 2 else unite(ones, more)
+        return cells.with_range(op.offset, unite(cells.read(op.offset, op.length), ones))
 
     return tear
 
 
 def _weak_erase(cells: Cells, op: FlashOp) -> Cells:
     """The block looks blank; cells that were 0 are weak."""
-    weak = both(inverted(cells.read(op.offset, op.length)), _noise(f"blank {op.offset}", op.length))
+    weak = intersect(
+        invert(cells.read(op.offset, op.length)), _noise(f"blank {op.offset}", op.length)
+    )
     return cells.with_range(op.offset, b"\xff" * op.length, weak)
 
 
@@ -99,7 +103,7 @@ PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 def _barely_erased(cells: Cells, op: FlashOp) -> Cells:
     """Every cell that was 0 may still read as 0, or already as 1."""
     old = cells.read(op.offset, op.length)
-    return cells.with_range(op.offset, b"\xff" * op.length, inverted(old))
+    return cells.with_range(op.offset, b"\xff" * op.length, invert(old))
 
 
 ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
@@ -111,7 +115,7 @@ ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 )
 
 
-def variants(op: FlashOp) -> tuple[str, ...]:
+def list_variants(op: FlashOp) -> tuple[str, ...]:
     """The names of the ways in which ``op`` can be torn."""
     return tuple(name for name, _ in (ERASES if op.kind == "erase" else PROGRAMS))
 
@@ -122,7 +126,7 @@ def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
     Args:
         cells: before the operation.
         op: the operation.
-        variant: one of :func:`variants`.
+        variant: one of :func:`list_variants`.
 
     Raises:
         KeyError: there is no such variant.

@@ -109,7 +109,7 @@ def examine(data: bytes, *, trailing: bool = False) -> Examination:
     return found
 
 
-def other_file(data: bytes) -> ImageError | None:
+def identify_other_file(data: bytes) -> ImageError | None:
     """The error of a file that is something else, when its first bytes tell what."""
     for begin, what, hint in _OTHER_FILES:
         if re.match(begin, data):
@@ -153,7 +153,7 @@ class _Examiner:
         """Reads the header; gives where the body ends."""
         data, found = self._data, self._found
         if len(data) < mcuboot.HEADER.size:
-            raise other_file(data) or malformed(
+            raise identify_other_file(data) or malformed(
                 f"the image is truncated: {len(data)} bytes are no header"
             )
         (magic, address, header_size, protected_size, body_size, flags, *numbers) = (
@@ -164,7 +164,7 @@ class _Examiner:
         found.load_address, found.flags = address, flags
         found.header_size, found.body_size = header_size, body_size
         found.protected_size = protected_size
-        found.version = mcuboot.version_text(*numbers[:4])
+        found.version = mcuboot.format_version(*numbers[:4])
         if header_size < mcuboot.HEADER.size:
             raise malformed(f"the image says that its header has {header_size} bytes")
         if strange := flags & ~mcuboot.FLAG_ROM_FIXED:
@@ -199,7 +199,7 @@ class _Examiner:
         known = mcuboot.UNPROTECTED | mcuboot.PROTECTED  # The latter are misplaced, a problem.
         found.strange_tlvs = tuple(kind for kind in plain if kind not in known)
         found.dependencies = tuple(
-            mcuboot.dependency_text(value)
+            mcuboot.format_dependency(value)
             for kind, value in (*self._protected, *self._plain)
             if kind == mcuboot.TLV_DEPENDENCY
         )

@@ -62,7 +62,7 @@ class NorBlock:
     digest: str
 
 
-def factory_image(
+def make_factory_image(
     boot: bytes,
     application: bytes | None,
     serial: str,
@@ -77,8 +77,8 @@ def factory_image(
         application: a signed image, or None: the terminal starts in the restoration state.
         serial: the serial number, 1 to 31 characters of printable ASCII.
         hardware_id: the hardware that the terminal says it is; by default that of our layout.
-        key: the terminal's own, ``KEY_SIZE`` bytes from ``secrets``, or ``bench_key`` where every
-            run is to be the same; without one the user's data cannot be backed up.
+        key: the terminal's own, ``KEY_SIZE`` bytes from ``secrets``, or ``derive_bench_key`` where
+            every run is to be the same; without one the user's data cannot be backed up.
 
     Returns:
         All bytes of the NOR that engines keep.
@@ -104,7 +104,7 @@ def factory_image(
     return bytes(nor)
 
 
-def bench_key(serial: str) -> bytes:
+def derive_bench_key(serial: str) -> bytes:
     """The key of a terminal on a bench. It protects nothing: anybody can compute it."""
     return hashlib.sha256(f"unbrick bench key of {serial}".encode()).digest()
 
@@ -140,7 +140,7 @@ def read_identity(nor: bytes) -> Identity:
     return Identity(serial, hardware, key or b"")
 
 
-def nor_map(nor: bytes) -> list[NorBlock]:
+def list_nor_map(nor: bytes) -> list[NorBlock]:
     """What is in each erase block of a NOR image."""
     layout, blocks = reference_layout(), []
     size = layout.board.nor.block_size

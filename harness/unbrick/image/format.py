@@ -96,10 +96,10 @@ def inspect(data: bytes, *, trailing: bool = False) -> ImageInfo:
     Raises:
         ImageError: it is truncated, malformed or damaged; see ``examine`` for all that is wrong.
     """
-    return info_of(examine(data, trailing=trailing))
+    return read_info(examine(data, trailing=trailing))
 
 
-def info_of(found: Examination) -> ImageInfo:
+def read_info(found: Examination) -> ImageInfo:
     """What was examined, as an image without problems.
 
     Raises:
@@ -153,7 +153,7 @@ def check_signature(info: ImageInfo, public_key: Ed25519PublicKey) -> None:
         ImageError: there is no signature, it was made with another key, or it is wrong.
     """
     check_signed(info)
-    expected = key_hash(public_key)
+    expected = hash_key(public_key)
     if info.key_hash != expected:
         found = info.key_hash.hex()[:16] or "an unnamed key"
         raise ImageError(
@@ -189,7 +189,7 @@ def check_entry(data: bytes, layout: Layout | None = None) -> None:
         raise problem
 
 
-def refusals(data: bytes, info: ImageInfo, layout: Layout | None = None) -> list[ImageError]:
+def list_refusals(data: bytes, info: ImageInfo, layout: Layout | None = None) -> list[ImageError]:
     """Why no terminal with this board would take an image, whoever signed it.
 
     Args:
@@ -214,7 +214,7 @@ def refusals(data: bytes, info: ImageInfo, layout: Layout | None = None) -> list
     return found
 
 
-def warnings(info: ImageInfo) -> list[str]:
+def list_warnings(info: ImageInfo) -> list[str]:
     """What a person should know before a terminal gets an image that it would take."""
     found = []
     if info.security_counter == MAX_COUNTER:
@@ -276,7 +276,7 @@ def _bad_start(data: bytes, info: ImageInfo, layout: Layout) -> Iterator[ImageEr
         )
 
 
-def key_hash(public_key: Ed25519PublicKey) -> bytes:
+def hash_key(public_key: Ed25519PublicKey) -> bytes:
     """SHA-256 of the key as the key hash TLV has it (DER, SubjectPublicKeyInfo of RFC 5280)."""
     der = public_key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -9,7 +9,7 @@ from pathlib import Path
 from intelhex import IntelHex, IntelHexError
 
 from unbrick.errors import ImageError
-from unbrick.image.examine import other_file
+from unbrick.image.examine import identify_other_file
 from unbrick.image.format import read_bounded
 from unbrick.layout import reference_layout
 
@@ -108,7 +108,7 @@ def read_image(path: Path) -> bytes:
     data = read_bounded(path)
     if path.suffix.lower() not in {".hex", ".ihex"} and not data.startswith(b":"):
         return data
-    other = None if data.startswith(b":") else other_file(data)
+    other = None if data.startswith(b":") else identify_other_file(data)
     if other is not None:
         raise ImageError(f"{path} is {other}", hint=other.hint)
     if len(data) > _HEX_LIMIT:

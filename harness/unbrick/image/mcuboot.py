@@ -91,17 +91,17 @@ def is_trailer(data: bytes) -> bool:
     return data.endswith((_TRAILER_MAGIC, _TRAILER_MAGIC_V2))
 
 
-def version_text(major: int, minor: int, revision: int, build: int) -> str:
+def format_version(major: int, minor: int, revision: int, build: int) -> str:
     """A version as people write it."""
     return f"{major}.{minor}.{revision}+{build}"
 
 
-def dependency_text(value: bytes) -> str:
+def format_dependency(value: bytes) -> str:
     """A dependency as people read it."""
     if len(value) != _DEPENDENCY.size:
         return "something that cannot be read"
     number, *version = _DEPENDENCY.unpack(value)
-    return f"image {number} of {version_text(*version)} or newer"
+    return f"image {number} of {format_version(*version)} or newer"
 
 
 def malformed(what: str) -> ImageError:

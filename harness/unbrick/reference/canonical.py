@@ -28,7 +28,7 @@ sound:
 - **Journal under command.** At every start boot writes the journal's state once more before
   anything else is looked at, and how it does that depends on nothing else. So for a journal that
   says COMMANDED in every way of reading, and has torn or weak slots besides, it is left out how far
-  the steps are (``repaired_first``): what it is like when boot has repaired it is a state of its
+  the steps are (``is_repaired_first``): what it is like when boot has repaired it is a state of its
   own, which was met before, for it is the one in which boot had begun to write.
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
 
@@ -45,7 +45,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from unbrick.errors import ImageError
-from unbrick.flash.cells import RESOLUTIONS, Cells, both
+from unbrick.flash.cells import RESOLUTIONS, Cells, intersect
 from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, places
 
@@ -75,7 +75,7 @@ class Plan:
     to_erase: frozenset[int]
 
 
-def valid_header(half: bytes) -> tuple[int, int] | None:
+def read_valid_header(half: bytes) -> tuple[int, int] | None:
     """Generation and format of a half with a valid header, else None."""
     header = half[:HEADER_USED].ljust(HEADER_USED, b"\xff")
     magic, layout, generation, _, crc = struct.unpack("<5I", header)
@@ -118,7 +118,7 @@ def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:
 
 def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
     first, second = _halves(cells, offset)
-    headers = valid_header(first), valid_header(second)
+    headers = read_valid_header(first), read_valid_header(second)
     forms = [
         ("none", _slot(half[:HEADER].ljust(HEADER, b"\xff")) in {"blank", "zero"})
         if header is None
@@ -135,7 +135,7 @@ def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
 def is_commanded(halves: Iterable[bytes]) -> bool:
     """Whether the newest record of the journal says so, in either of its halves."""
     for half in halves:
-        if valid_header(half) is not None:
+        if read_valid_header(half) is not None:
             kept = _half(half, newest_only=True)[0]
             if any(isinstance(slot, bytes) and slot[0] == COMMANDED for slot in kept):
                 return True
@@ -185,7 +185,7 @@ def _range(
         there = blocks[number][start : start + size].ljust(size, b"\xff")
         if begin - start in plan.to_erase:
             found.append(("to be erased", number, ""))
-        elif not over and both(there, wanted) == wanted:
+        elif not over and intersect(there, wanted) == wanted:
             found.append(("open", begin, ""))
         elif there != wanted:
             found.append(("other", begin, hashlib.sha256(there).hexdigest()))
@@ -193,7 +193,7 @@ def _range(
     return found
 
 
-def repaired_first(cells: Cells) -> bool:
+def is_repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
     journal = places().journal
     in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
@@ -202,7 +202,7 @@ def repaired_first(cells: Cells) -> bool:
         if not is_commanded(halves):
             return False
         for half in halves:
-            if valid_header(half) is None:
+            if read_valid_header(half) is None:
                 in_doubt |= bool(half.strip(b"\xff"))
             else:
                 kept, _, beyond = _half(half, newest_only=True)
@@ -223,7 +223,7 @@ def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
     )
 
 
-def canonical(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
+def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     """What two states of the NOR share exactly when they count as one; hashable.
 
     Args:

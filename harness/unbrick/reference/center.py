@@ -27,9 +27,9 @@ from unbrick.center.calls.machine import (
     UpgradeStarted,
 )
 from unbrick.center.calls.menu import Menu, read_menu
-from unbrick.center.calls.notify import invitations
-from unbrick.center.calls.terminal import pieces
-from unbrick.center.offer import situation_of
+from unbrick.center.calls.notify import list_invitations
+from unbrick.center.calls.terminal import split_text
+from unbrick.center.offer import find_situation
 from unbrick.errors import ServerError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.errors import NotCommandedError
@@ -73,7 +73,7 @@ class SimulatedCenter:
             broken_off = replace(self._left.pop(), outcome=CallOutcome.BROKEN_OFF.value, ended=now)
             self._records.save_call(broken_off)
         if self._notify:
-            for serial, _, text in invitations(self._records, self._menu):
+            for serial, _, text in list_invitations(self._records, self._menu):
                 self._core.send_text(serial, text, now)
         for end in self._records.terminal_calls():
             call = self._records.call(end.call_id)
@@ -117,7 +117,7 @@ class SimulatedCenter:
 
     def _say(self, line: _Line, actions: list[Action]) -> None:
         last = any(isinstance(action, EndCall) for action in actions)
-        parts = [part for a in actions if isinstance(a, Say) for part in pieces(a.text)]
+        parts = [part for a in actions if isinstance(a, Say) for part in split_text(a.text)]
         for at, part in enumerate(parts, 1):
             self._core.say(line.call.id, line.said, part, last=last and at == len(parts))
             line.said += 1
@@ -131,7 +131,7 @@ class SimulatedCenter:
             case SetTimer():
                 line.held = action
             case AskSituation():
-                return Told(situation_of(self._records, serial))
+                return Told(find_situation(self._records, serial))
             case StartUpgrade(version):
                 self._write(line, "server", f"told to upgrade to {version}")
                 return self._start(line, version, now)

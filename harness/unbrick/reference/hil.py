@@ -21,7 +21,7 @@ from unbrick.bench.tap import Tap
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
-from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.layout import reference_layout
@@ -143,7 +143,9 @@ class HilTest:
         image = self._releases.signed["1.0.0"]
         as_found = ""
         try:
-            nor = factory_image(self._releases.boot, image, SERIAL, key=bench_key(SERIAL))
+            nor = make_factory_image(
+                self._releases.boot, image, SERIAL, key=derive_bench_key(SERIAL)
+            )
             self._engine.load_nor(nor)
         except NotKnownHereError:
             as_found = ", as it was found"

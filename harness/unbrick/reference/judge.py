@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
-from unbrick.reference.canonical import HEADER, is_commanded, valid_header
+from unbrick.reference.canonical import HEADER, is_commanded, read_valid_header
 from unbrick.reference.layout import SLOT_SIZE, places
 from unbrick.server.records.people import AuditAction
 from unbrick.server.records.sessions import StepKind, StepState
@@ -126,7 +126,7 @@ class Judge:
             if any(word.encode() in sealed for word in words):
                 raise Violation("data-read", f"backup {backup.id} can be read")
         try:
-            opened(sealed, self._key, backup.serial, session.update_id)
+            open_entries(sealed, self._key, backup.serial, session.update_id)
         except UnbrickError as error:
             raise Violation("data-lost", f"backup {backup.id} cannot be opened: {error}") from error
 
@@ -143,7 +143,9 @@ class Judge:
     def _holds(self, backup: Backup, name: str, number: str) -> bool:
         session = self._store.session(backup.session_id)
         sealed = self._store.sealed(backup.id)
-        entries = opened(sealed, self._key, backup.serial, session.update_id if session else 0)
+        entries = open_entries(
+            sealed, self._key, backup.serial, session.update_id if session else 0
+        )
         return any(entry[1:] == (name, number) for entry in entries)
 
     # The steps
@@ -204,7 +206,7 @@ def check_nothing_left(store: Store) -> None:
 
 
 @lru_cache(maxsize=256)
-def opened(
+def open_entries(
     sealed: bytes, key: bytes, serial: str, update_id: int
 ) -> tuple[tuple[int, str, str], ...]:
     """The entries in a backup; the same few backups are met in every session.
@@ -218,7 +220,7 @@ def opened(
 @lru_cache(maxsize=64)
 def _valid_slots(half: bytes) -> bytes:
     """The slots of a record log's half whose CRC is right, if its header is."""
-    if valid_header(half) is None:
+    if read_valid_header(half) is None:
         return b""
     slots = (
         half[at : at + SLOT_SIZE].ljust(SLOT_SIZE, b"\xff")

@@ -47,7 +47,7 @@ class BadLink:
         return Faults(self.plan, seed=self.seed)
 
 
-def bad_link(number: int, session: int = 0) -> BadLink:
+def make_bad_link(number: int, session: int = 0) -> BadLink:
     """The bad link ``number`` as it is in the ``session``-th session of a case."""
     seed = number * 16 + session
     rng = random.Random(f"link {seed}")

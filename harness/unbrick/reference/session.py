@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.target import UNDISTURBED, Fate, Mark, Outcome, State
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ToolBrokenError
-from unbrick.image.factory import bench_key
+from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
     check_differences,
     check_end,
@@ -17,7 +17,7 @@ from unbrick.reference.checks import (
     is_of_application,
 )
 from unbrick.reference.judge import Judge, check_nothing_left
-from unbrick.reference.links import bad_link
+from unbrick.reference.links import make_bad_link
 from unbrick.reference.story import SERIAL, Story
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Recorder:
 
     def __init__(self, story: Story, engine: InProcessEngine, death: Death | None) -> None:
         self._story, self._engine, self._death = story, engine, death
-        self._judge = Judge(story, engine, bench_key(SERIAL))
+        self._judge = Judge(story, engine, derive_bench_key(SERIAL))
         self.marks: list[Mark] = []
         self._seen: ServerState | None = None
 
@@ -84,7 +84,7 @@ def run_session(
     engine.forget()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
-    link = None if fate.link is None else bad_link(*fate.link)
+    link = None if fate.link is None else make_bad_link(*fate.link)
     story = Story(engine, releases, scenario, state.peers, link=link)
     recorder = _Recorder(story, engine, fate.death)
     story.bench.peers.append(recorder)

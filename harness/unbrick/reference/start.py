@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.target import State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
-from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.reference.layout import SLOT_SIZE, places
 from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from unbrick.reference.scenario import Scenario
 
 
-def images_of(releases: Releases) -> dict[bytes, bytes]:
+def find_images(releases: Releases) -> dict[bytes, bytes]:
     """The signed software, by digest."""
     return {inspect_once(image).digest: image for image in releases.signed.values()}
 
 
-def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
+def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
     """Where a scenario begins, made by really running the terminal.
 
     Raises:
@@ -34,7 +34,8 @@ def initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenari
     releases.require(scenario.releases, f"the scenario {scenario.name}")
     application = None if scenario.installed is None else releases.signed[scenario.installed]
     cells = Cells.of(
-        factory_image(releases.boot, application, SERIAL, key=bench_key(SERIAL)), places().geometry
+        make_factory_image(releases.boot, application, SERIAL, key=derive_bench_key(SERIAL)),
+        places().geometry,
     )
     if scenario.installed is None:
         return State(cells, None)

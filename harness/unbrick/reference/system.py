@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.errors import NotKnownHereError, RestoreError, UpdateError
-from unbrick.image.factory import bench_key, factory_image
+from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
@@ -75,8 +75,8 @@ class System:
         self.bench = Bench(engine)
         application = None if installed is None else releases.signed[installed]
         try:
-            key = bench_key(serial)
-            engine.load_nor(factory_image(releases.boot, application, serial, key=key))
+            key = derive_bench_key(serial)
+            engine.load_nor(make_factory_image(releases.boot, application, serial, key=key))
         except NotKnownHereError as error:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()

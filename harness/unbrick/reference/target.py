@@ -11,11 +11,11 @@ from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
-from unbrick.reference.canonical import canonical, repaired_first
+from unbrick.reference.canonical import canonicalise, is_repaired_first
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
-from unbrick.reference.start import images_of, initial_state
+from unbrick.reference.start import find_images, make_initial_state
 from unbrick.reference.timeline import tell_radio, tell_server
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ReferenceTarget:
             while len(_TOOLS) >= MOST_TOOLS:
                 _TOOLS.pop(next(iter(_TOOLS))).engine.close()
             engine = InProcessEngine(self.releases.elf_files)
-            _TOOLS[identity] = _Tools(images_of(self.releases), engine)
+            _TOOLS[identity] = _Tools(find_images(self.releases), engine)
         return _TOOLS[identity]
 
     @property
@@ -119,7 +119,7 @@ class ReferenceTarget:
         """The state in which the scenario begins; made once in a process."""
         tools = self._tools
         if self.scenario not in tools.starts:
-            state = initial_state(tools.engine, self.releases, self.scenario)
+            state = make_initial_state(tools.engine, self.releases, self.scenario)
             tools.starts[self.scenario] = state
         return tools.starts[self.scenario]
 
@@ -167,14 +167,14 @@ def key_state(state: State, images: Mapping[bytes, bytes]) -> Hashable:
     """
     cells, server = state.cells, state.peers
     if server is None:
-        return canonical(cells), ""
+        return canonicalise(cells), ""
     try:
         plan = server.plan(images)
     except KeyError:  # what cannot be judged counts cell by cell
         return cells, server.canonical
-    if plan is not None and repaired_first(cells):
-        return canonical(cells), server.canonical_without_steps
-    return canonical(cells, plan), server.canonical
+    if plan is not None and is_repaired_first(cells):
+        return canonicalise(cells), server.canonical_without_steps
+    return canonicalise(cells, plan), server.canonical
 
 
 def find_target(name: str, releases: Releases) -> ReferenceTarget:

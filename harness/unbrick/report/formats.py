@@ -15,12 +15,12 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _TAIL = 2000  # characters of the console that a violation shows
 
 
-def how_to_replay(case: CaseReport) -> str:
+def tell_how_to_replay(case: CaseReport) -> str:
     """The command that runs a case again."""
     return f"unbrick replay {case.id}"
 
 
-def junit(report: CampaignReport) -> str:
+def render_junit(report: CampaignReport) -> str:
     """A test case for each scenario, and one for each violation. Times are virtual, in seconds."""
     root = Element("testsuites", name="unbrick campaign")
     suite = SubElement(root, "testsuite", name=f"campaign {report.preset}")
@@ -55,7 +55,7 @@ def junit(report: CampaignReport) -> str:
                 time=f"{case.virtual:.3f}",
             )
             failed = SubElement(test, "failure", message=case.text, type=case.kind)
-            failed.text = f"{how_to_replay(case)}\n"
+            failed.text = f"{tell_how_to_replay(case)}\n"
             SubElement(test, "system-out").text = _printable(case.console[-_TAIL:])
     suite.set("tests", str(tests))
     suite.set("failures", str(failures))
@@ -69,7 +69,7 @@ def _printable(text: str) -> str:
     return "".join(char if char in "\t\n" or " " <= char < "\ufffe" else "" for char in text)
 
 
-def sarif(report: CampaignReport) -> str:
+def render_sarif(report: CampaignReport) -> str:
     """The violations as SARIF results, with a rule for each invariant."""
     kinds = list(report.invariants)
     rules = [
@@ -91,7 +91,7 @@ def _sarif_result(case: CaseReport, kinds: list[str]) -> dict[str, Any]:
         "ruleId": case.kind,
         "ruleIndex": kinds.index(case.kind),
         "level": "error",
-        "message": {"text": f"{case.text}. Replay: {how_to_replay(case)}"},
+        "message": {"text": f"{case.text}. Replay: {tell_how_to_replay(case)}"},
         "locations": [{"logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}]}],
         "partialFingerprints": {"unbrick/v1": case.id},
     }

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from unbrick.flash.torn import ERASES, PROGRAMS
-from unbrick.report.formats import how_to_replay
+from unbrick.report.formats import tell_how_to_replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ _INTRODUCTION = """Power is cut at every flash operation, before it and in its m
 every recovery."""
 
 
-def html(report: CampaignReport) -> str:
+def render_html(report: CampaignReport) -> str:
     """The page."""
     bad = " bad" if report.violations else ""
     verdict = report.verdict[:1].upper() + report.verdict[1:]
@@ -115,7 +115,7 @@ def _violations(report: CampaignReport) -> str:
                 str(case.depth),
                 f"<b class='bad'>{escape(case.kind)}</b><br><span class='dim'>{rule}</span>",
                 f"{escape(case.text)}{console}",
-                f"<code>{escape(how_to_replay(case))}</code>",
+                f"<code>{escape(tell_how_to_replay(case))}</code>",
             )
         )
     more = len(report.violations) - SHOWN

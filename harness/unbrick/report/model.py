@@ -235,7 +235,7 @@ class CampaignReport:
         return json.dumps(self.as_dict(timings=timings), indent=1) + "\n"
 
 
-def scenario_report(result: Result) -> ScenarioReport:
+def report_scenario(result: Result) -> ScenarioReport:
     """The report of a search."""
     links = len({case.id.link for case in result.cases} - {None})
     golden = result.cases[0].outcome if result.cases and not links else None
@@ -304,7 +304,7 @@ def _cuts(result: Result) -> Iterable[Cut]:
             yield Cut(cut.op, cut.torn, came, case_name)
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Versions of the tools that the campaign was made with."""
     found = {"unbrick": __version__, "unicorn": metadata.version("unicorn")}
     found["python"] = platform.python_version()
@@ -316,7 +316,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def timings(results: Iterable[Result], seconds: float, jobs: int, reused: int) -> Timings:
+def sum_timings(results: Iterable[Result], seconds: float, jobs: int, reused: int) -> Timings:
     """The time that a campaign took. Reused sessions count with the time that they once took."""
     costs = [case.outcome.seconds for result in results for case in result.cases]
     return Timings(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from unbrick.report.formats import how_to_replay
+from unbrick.report.formats import tell_how_to_replay
 from unbrick.screen import Column, FittedTable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # violations on the terminal; the report has them all
 
 
-def summary(report: CampaignReport) -> RenderableType:
+def render_summary(report: CampaignReport) -> RenderableType:
     """Scenarios, violations and the verdict."""
     parts: list[RenderableType] = [_table(report)]
     for reason, names in _reasons(report).items():
@@ -26,7 +26,7 @@ def summary(report: CampaignReport) -> RenderableType:
         parts.append(Text(f"Searched in part: {reason}{where}"))
     for case in report.violations[:SHOWN]:
         parts.append(Text(f"{case.id}: {case.kind}: {case.text}", style="red"))
-        parts.append(Text(f"    {how_to_replay(case)}", style="dim"))
+        parts.append(Text(f"    {tell_how_to_replay(case)}", style="dim"))
     if len(report.violations) > SHOWN:
         parts.append(Text(f"and {len(report.violations) - SHOWN:,} more in the report"))
     if report.coverage:

@@ -13,8 +13,8 @@ from unbrick.image.format import (
     check_entry,
     check_signature,
     check_signed,
+    hash_key,
     inspect,
-    key_hash,
     load_public_key,
 )
 from unbrick.image.hexfile import read_image
@@ -63,7 +63,7 @@ def check_file(path: Path, key: Path | None = None) -> CheckedImage:
             public = load_public_key(firmware_folder() / "keys" / "development.pem")
         except SetupError:  # This installation is without the firmware's sources.
             return CheckedImage(data, info, verified=False)
-        if key_hash(public) != info.key_hash:
+        if hash_key(public) != info.key_hash:
             return CheckedImage(data, info, verified=False)
     check_signature(info, public)
     return CheckedImage(data, info, verified=True)

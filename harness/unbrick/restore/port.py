@@ -64,7 +64,7 @@ class Options:
     held: bool = False
 
 
-def machine_ports() -> list[str]:
+def list_machine_ports() -> list[str]:
     """The serial ports of this machine that have hardware behind them, by name."""
     return sorted(port.device for port in comports())
 

@@ -63,14 +63,14 @@ _TYPES = {
 }
 
 
-def default_record(environ: Mapping[str, str]) -> Path:
+def find_default_record(environ: Mapping[str, str]) -> Path:
     """Where the record is kept: the XDG base directory for state, or its default."""
     state = environ.get("XDG_STATE_HOME", "")
     folder = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
     return folder / "unbrick" / "restorations.jsonl"
 
 
-def entry_of(restoration: Restoration, ended: datetime) -> RestorationEntry | None:
+def make_entry(restoration: Restoration, ended: datetime) -> RestorationEntry | None:
     """The entry for a restoration; None when no terminal was found on the port."""
     apparatus, outcome = restoration.apparatus, restoration.outcome
     if apparatus is None or not (restoration.asks or outcome is PortOutcome.UP_TO_DATE):

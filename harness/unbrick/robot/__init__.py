@@ -15,7 +15,7 @@ from unbrick.robot.campaign import CampaignKeywords
 from unbrick.robot.lines import UartKeywords
 from unbrick.robot.nor import NorKeywords
 from unbrick.robot.provider import ProviderKeywords
-from unbrick.robot.reference import Reference, attachment
+from unbrick.robot.reference import Reference, make_attachment
 from unbrick.robot.terminal import TerminalKeywords
 from unbrick.robot.update import UpdateKeywords
 
@@ -124,7 +124,7 @@ def _attach(reference: Reference, test: str) -> None:
     }
     for title, (name, log) in logs.items():
         if log:
-            logger.write(attachment(title, log, _keep(test, f"{name}.log", log)), html=True)
+            logger.write(make_attachment(title, log, _keep(test, f"{name}.log", log)), html=True)
     picture = reference.picture()
     if picture.startswith("<svg"):
         _keep(test, "nor.svg", picture)

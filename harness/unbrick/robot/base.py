@@ -45,22 +45,22 @@ def keyword(
         try:
             return function(owner, *args, **kwargs)
         except (NotKnownHereError, MissingToolError) as error:
-            raise SkipExecution(in_words(error)) from error
+            raise SkipExecution(tell_error(error)) from error
         except ToolBrokenError as error:
-            raise FatalError(f"the tool is broken: {in_words(error)}") from error
+            raise FatalError(f"the tool is broken: {tell_error(error)}") from error
         except UnbrickError as error:
-            raise Failure(in_words(error)) from error
+            raise Failure(tell_error(error)) from error
 
     return cast("Callable[Concatenate[OWNER, PARAMS], RESULT]", robot_deco.keyword(told))
 
 
-def in_words(error: UnbrickError) -> str:
+def tell_error(error: UnbrickError) -> str:
     """What is wrong, and what to do about it."""
     return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 @cache
-def releases_in(folder: Path) -> Releases:
+def build_releases_in(folder: Path) -> Releases:
     """The firmware, built once for all suites."""
     return make_releases(folder)
 
@@ -86,9 +86,9 @@ class Keywords:
 
     @property
     def _releases(self) -> Releases:
-        given = variable("FIRMWARE")
+        given = read_variable("FIRMWARE")
         folder = self._firmware or (Path(given) if given else build_folder())
-        return releases_in(folder.absolute())
+        return build_releases_in(folder.absolute())
 
     @property
     def _terminal(self) -> Reference:
@@ -103,7 +103,7 @@ class Keywords:
 
     def _wanted_engine(self) -> str:
         """The engine's name."""
-        return self._engine_name or variable("ENGINE") or "inprocess"
+        return self._engine_name or read_variable("ENGINE") or "inprocess"
 
     def _seconds(self, timeout: timedelta | None) -> float:
         return (self._timeout if timeout is None else timeout).total_seconds()
@@ -117,7 +117,7 @@ class Keywords:
         return self._releases.signed[version]
 
 
-def variable(name: str) -> str | None:
+def read_variable(name: str) -> str | None:
     """What ``--variable NAME:value`` or a suite says; None when nobody does."""
     try:
         value = BuiltIn().get_variable_value(f"${{{name}}}")

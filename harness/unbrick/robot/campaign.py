@@ -10,8 +10,8 @@ from unbrick.campaign.run import PRESETS, run_campaign
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import NotKnownHereError, UpdateError
 from unbrick.reference.target import find_target
-from unbrick.report.formats import how_to_replay
-from unbrick.report.model import scenario_report
+from unbrick.report.formats import tell_how_to_replay
+from unbrick.report.model import report_scenario
 from unbrick.robot.base import Keywords, keyword
 
 
@@ -35,8 +35,10 @@ class CampaignKeywords(Keywords):
                 "campaigns run in process", hint="--variable ENGINE:inprocess runs them"
             )
         target = find_target(scenario, self._releases)
-        report = scenario_report(run_campaign(target, bounds=PRESETS[preset]))
+        report = report_scenario(run_campaign(target, bounds=PRESETS[preset]))
         logger.info(report.statement)
         if report.violations:
-            cases = [f"{c.id}: {c.kind}: {c.text}\n  {how_to_replay(c)}" for c in report.violations]
+            cases = [
+                f"{c.id}: {c.kind}: {c.text}\n  {tell_how_to_replay(c)}" for c in report.violations
+            ]
             raise UpdateError("\n".join([report.statement, *cases[:20]]))

@@ -11,9 +11,9 @@ from robot.api import logger
 
 from unbrick.errors import ExpectError
 from unbrick.robot.base import Keywords, keyword
-from unbrick.robot.uart import Line, compiled
+from unbrick.robot.uart import Line, compile_pattern
 
-ANYTHING = compiled(r"\S", regex=True)
+ANYTHING = compile_pattern(r"\S", regex=True)
 
 
 class UartKeywords(Keywords):
@@ -42,7 +42,7 @@ class UartKeywords(Keywords):
         | ${line} = | `Wait For Line On Uart` | secured (.*) bytes | treatAsRegex=true |
         | `Log` | ${line.Groups[0]} |
         """
-        pattern = compiled(content, regex=treatAsRegex)
+        pattern = compile_pattern(content, regex=treatAsRegex)
         return self._wait(pattern, timeout, unfinished=includeUnfinishedLine)
 
     @keyword
@@ -53,7 +53,7 @@ class UartKeywords(Keywords):
 
         ``timeout`` is for each of them.
         """
-        patterns = [compiled(text, regex=treatAsRegex) for text in content]
+        patterns = [compile_pattern(text, regex=treatAsRegex) for text in content]
         return [self._wait(pattern, timeout) for pattern in patterns]
 
     @keyword
@@ -66,7 +66,7 @@ class UartKeywords(Keywords):
         self, prompt: str = "> ", timeout: timedelta | None = None, treatAsRegex: bool = False
     ) -> Line:
         """Waits for a prompt, which has no end of line."""
-        pattern = compiled(prompt, regex=treatAsRegex)
+        pattern = compile_pattern(prompt, regex=treatAsRegex)
         return self._wait(pattern, timeout, unfinished=True)
 
     def _wait(
@@ -89,7 +89,7 @@ class UartKeywords(Keywords):
         Looks behind the last line that was found, and leaves everything to be found. On engines
         that run by the clock, this takes as long as it says.
         """
-        pattern = compiled(content, regex=treatAsRegex)
+        pattern = compile_pattern(content, regex=treatAsRegex)
         uart = self._terminal.uart
         found = uart.wait_until(
             lambda: uart.find(pattern, unfinished=includeUnfinishedLine), self._seconds(timeout)

@@ -8,7 +8,7 @@ from unbrick.errors import ExpectError, NotKnownHereError
 from unbrick.flash.partition import Partition
 from unbrick.layout import reference_layout
 from unbrick.robot.base import Keywords, expect, keyword
-from unbrick.robot.picture import block_name, nor_picture
+from unbrick.robot.picture import draw_nor_picture, name_block
 
 
 def _partition(name: str) -> Partition:
@@ -38,8 +38,8 @@ class NorKeywords(Keywords):
         blocks = range(part.offset // _block_size(), part.end // _block_size())
         differ = [n for n in blocks if _block(nor, n) != _block(expected, n)]
         if differ:
-            logger.write(nor_picture(nor, expected), html=True)
-            names = ", ".join(f"{block_name(n)} at {_first(nor, expected, n):#x}" for n in differ)
+            logger.write(draw_nor_picture(nor, expected), html=True)
+            names = ", ".join(f"{name_block(n)} at {_first(nor, expected, n):#x}" for n in differ)
             raise ExpectError(f"the NOR is not as it was: {names}")
 
     @keyword
@@ -50,7 +50,7 @@ class NorKeywords(Keywords):
         wanted = self._image(version).ljust(part.size, b"\xff")
         expected = nor[: part.offset] + wanted + nor[part.end :]
         if nor != expected:
-            logger.write(nor_picture(nor, expected), html=True)
+            logger.write(draw_nor_picture(nor, expected), html=True)
             raise ExpectError(f"the application's partition does not hold {version}")
 
     @keyword
@@ -58,13 +58,13 @@ class NorKeywords(Keywords):
         """A block (256 KiB, the first is 0) is erased."""
         block = _block(self._terminal.engine.read_nor(), _known(number))
         used = len(block.rstrip(b"\xff"))
-        expect(not used, f"block {number} ({block_name(number)}) is used up to {used:#x}")
+        expect(not used, f"block {number} ({name_block(number)}) is used up to {used:#x}")
 
     @keyword
     def nor_block_should_not_be_blank(self, number: int) -> None:
         """Something is in a block (256 KiB, the first is 0)."""
         block = _block(self._terminal.engine.read_nor(), _known(number))
-        expect(block.strip(b"\xff"), f"block {number} ({block_name(number)}) is blank")
+        expect(block.strip(b"\xff"), f"block {number} ({name_block(number)}) is blank")
 
     @keyword
     def nor_block_should_equal(self, number: int, expected: bytes) -> None:
@@ -72,7 +72,7 @@ class NorKeywords(Keywords):
         nor = self._terminal.engine.read_nor()
         if _block(nor, _known(number)) != _block(expected, number):
             where = _first(nor, expected, number)
-            raise ExpectError(f"block {number} ({block_name(number)}) differs at {where:#x}")
+            raise ExpectError(f"block {number} ({name_block(number)}) differs at {where:#x}")
 
     @keyword
     def flip_nor_bit(self, partition: str, offset: int, bit: int = 0) -> None:

@@ -25,7 +25,7 @@ COLOURS = {
 _LEFT, _ROW, _COLUMN, _TOP = 104, 17, 4, 24
 
 
-def block_name(number: int) -> str:
+def name_block(number: int) -> str:
     """What people call a block: the partition it is in, and which of its blocks it is."""
     layout = reference_layout()
     size = layout.board.nor.block_size
@@ -37,7 +37,7 @@ def block_name(number: int) -> str:
     return f"spare {number}"
 
 
-def nor_picture(nor: bytes, before: bytes, ops: Iterable[FlashOp] = ()) -> str:
+def draw_nor_picture(nor: bytes, before: bytes, ops: Iterable[FlashOp] = ()) -> str:
     """The blocks of the NOR, from left to right what is in them, compared with ``before``.
 
     Args:
@@ -52,7 +52,7 @@ def nor_picture(nor: bytes, before: bytes, ops: Iterable[FlashOp] = ()) -> str:
     for number in range(len(nor) // size):
         part = slice(number * size, (number + 1) * size)
         now, then = nor[part], before[part]
-        name = block_name(number)
+        name = name_block(number)
         if name.startswith("spare") and not (now + then).strip(b"\xff"):
             continue
         y = _TOP + _ROW * len(rows)

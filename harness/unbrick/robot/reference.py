@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unbrick.errors import UnbrickError
 from unbrick.image.format import inspect
 from unbrick.reference.system import System
-from unbrick.robot.picture import nor_picture
+from unbrick.robot.picture import draw_nor_picture
 from unbrick.robot.uart import Uart
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
@@ -120,7 +120,7 @@ class Reference:
         now = self.nor()
         if now is None or self.factory is None:
             return f"<i>the {escape(self.engine.name)} engine cannot show the NOR</i>"
-        return nor_picture(now, self.factory, self.ops)
+        return draw_nor_picture(now, self.factory, self.ops)
 
     def faults(self) -> str:
         """What the firmware did wrong, a line for each."""
@@ -129,7 +129,7 @@ class Reference:
         )
 
 
-def attachment(title: str, log: str, link: str | None) -> str:
+def make_attachment(title: str, log: str, link: str | None) -> str:
     """The end of a log as HTML; ``link`` leads to the file that has all of it."""
     lines = log.splitlines()
     where = f" (<a href='{escape(link)}'>all {len(lines)} lines</a>)" if link else ""

@@ -10,12 +10,12 @@ from robot.api import logger
 
 from unbrick.engine.create import create_engine
 from unbrick.errors import EngineError, ExpectError, NotKnownHereError
-from unbrick.robot.base import Keywords, expect, keyword, variable
+from unbrick.robot.base import Keywords, expect, keyword, read_variable
 from unbrick.robot.reference import Reference
-from unbrick.robot.uart import compiled
+from unbrick.robot.uart import compile_pattern
 
 NOTHING = "nothing"
-PROMPT = compiled(r"^> $", regex=True)
+PROMPT = compile_pattern(r"^> $", regex=True)
 ASKS = re.compile(r"^C*restoration: send the signed image")
 
 
@@ -41,7 +41,7 @@ class TerminalKeywords(Keywords):
         self._close()
         if installed != NOTHING:
             self._image(installed)
-        board = variable("BOARD")
+        board = read_variable("BOARD")
         engine = create_engine(
             self._wanted_engine(),
             self._releases.elf_files,

@@ -150,7 +150,7 @@ class Uart:
         return self._times[max(0, bisect_right(self._starts, place) - 1)] if self._times else 0.0
 
 
-def compiled(content: str, *, regex: bool) -> re.Pattern[str]:
+def compile_pattern(content: str, *, regex: bool) -> re.Pattern[str]:
     """What to look for in a line: a plain text, or a regular expression.
 
     Raises:

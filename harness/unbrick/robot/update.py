@@ -14,12 +14,12 @@ from unbrick.image.format import inspect
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.robot.spoil import Spoiled, spoil
-from unbrick.robot.uart import compiled
+from unbrick.robot.uart import compile_pattern
 from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Kind, Result
 
 UPDATE_TIME = timedelta(minutes=5)
-REGISTERED = compiled("link: registered", regex=False)
+REGISTERED = compile_pattern("link: registered", regex=False)
 
 
 class Way(Enum):
@@ -274,9 +274,9 @@ class UpdateKeywords(Keywords):
     ) -> None:
         """Waits until the terminal asks to be restored over the wire, because of ``reason``."""
         uart = self._terminal.uart
-        said = uart.wait(compiled(r"restoration: (.*)", regex=True), timeout.total_seconds())
+        said = uart.wait(compile_pattern(r"restoration: (.*)", regex=True), timeout.total_seconds())
         expect(reason in said.Line, f"the reason should be {reason!r}: {said.Line}")
-        wish = compiled("restoration: send the signed image", regex=False)
+        wish = compile_pattern("restoration: send the signed image", regex=False)
         uart.wait(wish, timeout.total_seconds())
 
     @keyword

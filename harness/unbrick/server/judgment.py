@@ -17,7 +17,7 @@ from unbrick.wire.messages import Result, TerminalState
 _BEGIN = datetime.min.replace(tzinfo=timezone.utc)
 
 
-def version_key(version: str) -> tuple[int, ...]:
+def parse_version(version: str) -> tuple[int, ...]:
     """Versions in their order: ``1.10.0+0`` is newer than ``1.9.0+0``."""
     return tuple(int(part) for part in re.findall(r"[0-9]+", version))
 
@@ -33,7 +33,7 @@ def _built(time: str) -> datetime:
 
 
 def _age(software: Terminal | Image) -> tuple[tuple[int, ...], datetime]:
-    return version_key(software.version), _built(software.build_time)
+    return parse_version(software.version), _built(software.build_time)
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Judgment:
     reason: str
 
 
-def failed_trials(updates: Iterable[Update]) -> frozenset[bytes]:
+def find_failed_trials(updates: Iterable[Update]) -> frozenset[bytes]:
     """Digests of the software that failed its trial, the last time that a terminal was given it."""
     last = {update.digest: update.result for update in updates if update.result is not None}
     return frozenset(digest for digest, result in last.items() if result is Result.TRIAL_FAILED)
 
 
-def meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Update | None:
+def find_meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Update | None:
     """The update by which a terminal runs older software on purpose, if one has put it there.
 
     Args:
@@ -62,7 +62,7 @@ def meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Update | N
     last = succeeded[-1] if succeeded else None
     if last is None or not last.downgrade or last.digest != terminal.digest:
         return None
-    return last if version_key(last.version) < version_key(last.from_version) else None
+    return last if parse_version(last.version) < parse_version(last.from_version) else None
 
 
 def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = ()) -> Judgment:
@@ -89,11 +89,11 @@ def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = (
     if not taken:
         reason = f"it takes nothing below security counter {terminal.security_counter}"
         return Judgment(Verdict.NOT_TAKEN, max(for_it, key=_age), reason)
-    down = meant_downgrade(terminal, updates)
+    down = find_meant_downgrade(terminal, updates)
     if down is not None:
         newer = [image for image in taken if image.published > down.created]
         taken = [i for i in taken if i.digest == terminal.digest] + newer or taken
-    failed = failed_trials(updates) - {terminal.digest}
+    failed = find_failed_trials(updates) - {terminal.digest}
     good = [image for image in taken if image.digest not in failed]
     newest = max(taken, key=_age)
     besides = f"{newest.version} has failed its trial there" if newest.digest in failed else ""
@@ -111,7 +111,7 @@ def _compare(terminal: Terminal, latest: Image) -> Judgment:
         return Judgment(Verdict.CURRENT, latest, f"it runs {latest.version}, the latest")
     if _age(terminal) > _age(latest):
         return Judgment(Verdict.NEWER, latest, f"the latest here is {latest.version}")
-    if version_key(terminal.version) < version_key(latest.version):
+    if parse_version(terminal.version) < parse_version(latest.version):
         reason = f"{latest.version} is newer than {terminal.version}"
     elif _age(terminal) < _age(latest):
         reason = f"its {terminal.version} was built {terminal.build_time}, not {latest.build_time}"

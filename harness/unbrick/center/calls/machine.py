@@ -319,13 +319,17 @@ class CallMachine:
 
     def _values(self) -> dict[str, str]:
         now = self._situation
-        return {"old": short(now.old), "new": short(now.new), "serial": self._serial}
+        return {
+            "old": shorten_version(now.old),
+            "new": shorten_version(now.new),
+            "serial": self._serial,
+        }
 
     def _set_timer(self, seconds: float) -> SetTimer:
         self._timer += 1
         return SetTimer(self._timer, seconds)
 
 
-def short(version: str) -> str:
+def shorten_version(version: str) -> str:
     """A version as people say it: ``1.1.0`` for ``1.1.0+0``."""
     return version.removesuffix("+0")

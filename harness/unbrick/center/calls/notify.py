@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from unbrick.center.calls.machine import Need, short
+from unbrick.center.calls.machine import Need, shorten_version
 from unbrick.center.calls.menu import Menu, fill
 from unbrick.center.desk import Desk
-from unbrick.center.offer import situation
+from unbrick.center.offer import judge_situation
 from unbrick.errors import UnbrickError
 from unbrick.server.records.contract import Records
 
@@ -24,12 +24,14 @@ AT_ONCE = 50
 _LOG = logging.getLogger(__name__)
 
 
-def invitation(menu: Menu, serial: str, old: str, new: str) -> str:
+def write_invitation(menu: Menu, serial: str, old: str, new: str) -> str:
     """The text that invites to call for an upgrade."""
-    return fill(menu.message, {"old": short(old), "new": short(new), "serial": serial})
+    return fill(
+        menu.message, {"old": shorten_version(old), "new": shorten_version(new), "serial": serial}
+    )
 
 
-def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
+def list_invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
     """Whom to tell: serial, version and text of each invitation that was never sent."""
     images = records.images()
     busy = {update.serial for update in records.unfinished_updates()}
@@ -37,15 +39,15 @@ def invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
     told = {(message.serial, message.text) for message in records.messages()}
     found = []
     for terminal in records.terminals():
-        now = situation(terminal, images, (), ())
+        now = judge_situation(terminal, images, (), ())
         if now.need is not Need.NEEDED or terminal.serial in busy:
             continue
-        text = invitation(menu, terminal.serial, now.old, now.new)
+        text = write_invitation(menu, terminal.serial, now.old, now.new)
         if (terminal.serial, text) in told:
             continue
         # Only now what was ordered before is looked up: of most terminals nothing is due.
-        now = situation(terminal, images, records.updates(terminal.serial), ())
-        text = invitation(menu, terminal.serial, now.old, now.new)
+        now = judge_situation(terminal, images, records.updates(terminal.serial), ())
+        text = write_invitation(menu, terminal.serial, now.old, now.new)
         if now.need is Need.NEEDED and (terminal.serial, text) not in told:
             found.append((terminal.serial, now.new, text))
     return found
@@ -71,7 +73,7 @@ class Notifier:
         Raises:
             ServerError: the server does not take a message.
         """
-        for serial, version, text in invitations(self._desk.records, self._menu)[:AT_ONCE]:
+        for serial, version, text in list_invitations(self._desk.records, self._menu)[:AT_ONCE]:
             await self._desk.send(serial, text)
             self._sent(serial, version)
 

@@ -48,7 +48,7 @@ class Telephone(Protocol):
         """The center ends, or has just begun."""
 
 
-def pieces(text: str, most: int = MAX_TEXT) -> list[str]:
+def split_text(text: str, most: int = MAX_TEXT) -> list[str]:
     """A text in parts of at most ``most`` bytes: whole sentences, or words, where that can be."""
     units: list[str] = []
     for sentence in re.split(r"(?<=[.!?])\s+", " ".join(text.split())):
@@ -192,7 +192,7 @@ class Lines:
         line = self._lines.get(call_id)
         if line is None:
             return
-        parts = [part for text in texts for part in pieces(text)]
+        parts = [part for text in texts for part in split_text(text)]
         line.waiting += [(part, last and at == len(parts)) for at, part in enumerate(parts, 1)]
         line.speaks.set()
         if line.mouth is None:

@@ -70,13 +70,13 @@ class Block:
         return ", ".join(parts)
 
 
-def blocks_of(offset: int, length: int) -> range:
+def find_blocks(offset: int, length: int) -> range:
     """The numbers of the blocks that a range of the NOR touches."""
     size = reference_layout().board.nor.block_size
     return range(offset // size, -(-(offset + length) // size)) if length > 0 else range(0)
 
 
-def nor_map(used: int, marks: Mapping[int, tuple[Mark, int]]) -> list[Block]:
+def draw_nor_map(used: int, marks: Mapping[int, tuple[Mark, int]]) -> list[Block]:
     """Every block that the engines keep.
 
     Args:

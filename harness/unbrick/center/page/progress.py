@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from unbrick.center.page.nor_map import Mark, blocks_of
+from unbrick.center.page.nor_map import Mark, find_blocks
 from unbrick.layout import reference_layout
 from unbrick.server.records.people import AuditAction, AuditEntry
 from unbrick.server.records.sessions import (
@@ -166,17 +166,17 @@ def _stage(steps: list[PlannedStep]) -> str:
     return "later"
 
 
-def data_of(entries: Iterable[AuditEntry]) -> list[tuple[float, str]]:
+def list_data(entries: Iterable[AuditEntry]) -> list[tuple[float, str]]:
     """What was done with a user's data, from the audit; who did it is in the log."""
     return [(entry.time, _DATA[entry.action]) for entry in entries if entry.action in _DATA]
 
 
-def marks(steps: list[PlannedStep]) -> dict[int, tuple[Mark, int]]:
+def mark_blocks(steps: list[PlannedStep]) -> dict[int, tuple[Mark, int]]:
     """What the steps do to blocks of the NOR, by number, and how much is written in per cent."""
     touching: dict[int, list[PlannedStep]] = {}
     for step in steps:
         if step.kind in (StepKind.ERASE, StepKind.WRITE):
-            for number in blocks_of(step.offset, step.length):
+            for number in find_blocks(step.offset, step.length):
                 touching.setdefault(number, []).append(step)
     found = {}
     for number, of_block in touching.items():

@@ -113,7 +113,7 @@ class Tokens:
         return isinstance(inside, str) and secrets.compare_digest(inside, number)
 
 
-def from_elsewhere(request: Request) -> bool:
+def comes_from_elsewhere(request: Request) -> bool:
     """Whether a browser says that a page of another site sent this."""
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from unbrick.center.calls.machine import Need, Situation, short
+from unbrick.center.calls.machine import Need, Situation, shorten_version
 from unbrick.center.desk import Desk
-from unbrick.center.offer import situation
-from unbrick.center.page.nor_map import Block, Mark, blocks_of, nor_map
-from unbrick.center.page.progress import SessionView, Stage, data_of, marks
+from unbrick.center.offer import judge_situation
+from unbrick.center.page.nor_map import Block, Mark, draw_nor_map, find_blocks
+from unbrick.center.page.progress import SessionView, Stage, list_data, mark_blocks
 from unbrick.layout import reference_layout
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
@@ -34,14 +34,14 @@ _STAGES = (
 )
 
 
-def moment(seconds: float | None) -> str:
+def format_moment(seconds: float | None) -> str:
     """A time for a person, UTC."""
     if seconds is None:
         return ""
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def machine_time(seconds: float) -> str:
+def format_machine_time(seconds: float) -> str:
     """A time for the ``datetime`` of a ``time`` element."""
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -80,12 +80,12 @@ class Row:
     @property
     def words(self) -> str:
         """How it is with it, in words."""
-        return status_words(self.terminal, self.situation)
+        return describe_status(self.terminal, self.situation)
 
     @property
     def kind(self) -> str:
         """The style of its state."""
-        return status_kind(self.terminal, self.situation)
+        return classify_status(self.terminal, self.situation)
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,25 @@ class TerminalView:
     images: list[Image]
 
 
-def status_words(terminal: Terminal, now: Situation) -> str:
+def describe_status(terminal: Terminal, now: Situation) -> str:
     """How it is with a terminal, in words."""
     restoration = terminal.state is TerminalState.RESTORATION
     if now.need is Need.UNDER_WAY:
         if now.new == terminal.version and not restoration:
             return "gets its user's data back"
-        return f"being {'restored with' if restoration else 'updated to'} {short(now.new)}"
+        return (
+            f"being {'restored with' if restoration else 'updated to'} {shorten_version(now.new)}"
+        )
     if restoration:
         return "waits to be restored"
     if terminal.state is TerminalState.COMMANDED:
         return "runs its resident program"
     if now.need is Need.NEEDED:
-        return f"{short(now.new)} is ready for it"
+        return f"{shorten_version(now.new)} is ready for it"
     return "up to date"
 
 
-def status_kind(terminal: Terminal, now: Situation) -> str:
+def classify_status(terminal: Terminal, now: Situation) -> str:
     """The class of a terminal's state in the style sheet."""
     if now.need is Need.UNDER_WAY:
         return "busy"
@@ -157,7 +159,7 @@ class Views:
             row = Row(
                 terminal,
                 known.get(terminal.serial),
-                situation(
+                judge_situation(
                     *(terminal, images, [update] if update else []),
                     sessions.get(terminal.serial, []),
                 ),
@@ -183,14 +185,14 @@ class Views:
         row = Row(
             terminal,
             records.owner(serial) if owners else None,
-            situation(terminal, images, updates, records.unfinished_sessions(serial)),
+            judge_situation(terminal, images, updates, records.unfinished_sessions(serial)),
             update if update and not update.update.state.ended else None,
             call,
         )
         installed = records.image(terminal.digest)
         return TerminalView(
             row,
-            nor_map(installed.size if installed else 0, self._marks(update)),
+            draw_nor_map(installed.size if installed else 0, self._marks(update)),
             update,
             records.messages(serial)[: -MOST_LINES - 1 : -1],
             records.calls(serial, newest=MOST_LINES)[::-1],
@@ -243,7 +245,7 @@ class Views:
         entries = records.audit(serial=update.serial, newest=MOST_LINES)
         since = [entry for entry in entries if entry.time >= session.created]
         steps = records.steps(session.id)
-        return SessionView(session, steps, data_of(since), next(iter(kept), None))
+        return SessionView(session, steps, list_data(since), next(iter(kept), None))
 
     def _update(self, update: Update, *, steps: bool = True) -> UpdateView:
         """An update; of a commanded one with its ``steps``, which are many."""
@@ -280,7 +282,7 @@ class Views:
         if view is None:
             return {}
         if view.session:
-            return marks(view.session.steps)
+            return mark_blocks(view.session.steps)
         update = view.update
         image = self._records.image(update.digest)
         mark = {
@@ -298,8 +300,8 @@ class Views:
         """The blocks that an update changes: as prepared, otherwise all that the image lies in."""
         ranges = self._records.ranges(update.from_digest, update.digest, RangeKind.ERASE)
         if ranges:
-            return [n for item in ranges for n in blocks_of(item.offset, item.length)]
-        return list(blocks_of(reference_layout().partition("application").offset, image.size))
+            return [n for item in ranges for n in find_blocks(item.offset, item.length)]
+        return list(find_blocks(reference_layout().partition("application").offset, image.size))
 
     def _history(self, serial: str) -> list[tuple[float, str]]:
         lines = []

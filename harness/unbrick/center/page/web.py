@@ -24,15 +24,20 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from unbrick.center.calls.machine import Need, short
-from unbrick.center.calls.notify import invitation
+from unbrick.center.calls.machine import Need, shorten_version
+from unbrick.center.calls.notify import write_invitation
 from unbrick.center.center import Center, SignInError
 from unbrick.center.desk import STAGED, WAYS
 from unbrick.center.operators.accounts import Permission, may
 from unbrick.center.operators.records import Deed, Operator
 from unbrick.center.page import views
 from unbrick.center.page.live import stream
-from unbrick.center.page.security import COOKIE, SIGN_IN_LIFETIME_S, SafeHeaders, from_elsewhere
+from unbrick.center.page.security import (
+    COOKIE,
+    SIGN_IN_LIFETIME_S,
+    SafeHeaders,
+    comes_from_elsewhere,
+)
 from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import CALLER
 
@@ -78,7 +83,10 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            moment=views.moment, machine_time=views.machine_time, short=short, path=_in_path
+            moment=views.format_moment,
+            machine_time=views.format_machine_time,
+            short=shorten_version,
+            path=_in_path,
         )
 
     def routes(self) -> list[Route | Mount]:
@@ -175,7 +183,7 @@ class Pages:
             *(request, "terminal.html", operator),
             topic=f"terminal:{serial}",
             view=view,
-            offer=invitation(self._center.menu, serial, now.old, now.new) if needed else "",
+            offer=write_invitation(self._center.menu, serial, now.old, now.new) if needed else "",
             way=self._center.desk.way_for(view.row.terminal),
         )
 
@@ -287,7 +295,7 @@ class Pages:
     async def live(self, request: Request) -> Response:
         """The event stream about a topic."""
         number = _number(request)
-        if self._signed_in(request) is None or from_elsewhere(request):
+        if self._signed_in(request) is None or comes_from_elsewhere(request):
             return Response(status_code=403)
         if self._center.hub.full:
             return Response(status_code=503)
@@ -350,7 +358,7 @@ class Pages:
         Raises:
             PageError: it is none, too long, or came from a page of another site.
         """
-        if from_elsewhere(request):
+        if comes_from_elsewhere(request):
             raise PageError(403, "that came from another site", hint="use this site's own forms")
         if hasattr(request.state, "form"):
             return dict(request.state.form)

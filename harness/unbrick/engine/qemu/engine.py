@@ -59,7 +59,7 @@ def find_qemu() -> str:
     return find_program(PROGRAM, PROGRAM_VARIABLE, "run: apt install qemu-system-arm")
 
 
-def qemu_version() -> tuple[int, int, int]:
+def ask_qemu_version() -> tuple[int, int, int]:
     """The version of the QEMU that :func:`find_qemu` finds.
 
     Raises:
@@ -350,7 +350,7 @@ class QemuEngine(Engine):
     @property
     def version(self) -> tuple[int, int, int]:
         """The version of QEMU."""
-        return qemu_version()
+        return ask_qemu_version()
 
     @property
     def powered(self) -> bool:

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from unbrick.engine.base import Engine, FirmwareFault, emulated_board
-from unbrick.engine.renode.link import RenodeLink, find_renode, renode_version
+from unbrick.engine.renode.link import RenodeLink, ask_renode_version, find_renode
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 from unbrick.flash.ops import FlashOp
@@ -87,7 +87,7 @@ class RenodeEngine(Engine):
     @property
     def version(self) -> str:
         """The version of Renode."""
-        return renode_version()
+        return ask_renode_version()
 
     @property
     def powered(self) -> bool:

@@ -56,7 +56,7 @@ def find_renode() -> str:
     return find_program(PROGRAM, PROGRAM_VARIABLE, "get it from renode.io")
 
 
-def renode_version() -> str:
+def ask_renode_version() -> str:
     """The version of the Renode that :func:`find_renode` finds, such as ``1.16.1``.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unbrick.layout import reference_layout
-from unbrick.server.core.difference import Prepared, ranges_between
+from unbrick.server.core.difference import Prepared, find_ranges
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import (
     Analysis,
@@ -190,7 +190,7 @@ class AtOnce(Analyst):
             return queued
         old, new = self.images_of(queued)
         file = self._differ(old, new) if self._differ else None
-        return self._keep(queued, Prepared(ranges_between(old, new), file, ""), now)
+        return self._keep(queued, Prepared(find_ranges(old, new), file, ""), now)
 
 
 def _same(before: Terminal, terminal: Terminal) -> bool:

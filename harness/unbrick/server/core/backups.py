@@ -92,7 +92,7 @@ class Keeper(Sessions):
         piece: BackupPiece,
         now: float,
     ) -> bool:
-        step = plan.of(StepKind.BACK_UP, self._records.steps(session.id))
+        step = plan.find_step(StepKind.BACK_UP, self._records.steps(session.id))
         if session.outcome is not None or step.state is not StepState.SENT:
             return False
         gathered = self._gathered.setdefault(session.id, _Gathered())
@@ -154,7 +154,7 @@ class Keeper(Sessions):
         answer: RestoreAnswer,
         now: float,
     ) -> bool:
-        step = plan.of(StepKind.GIVE_BACK, self._records.steps(session.id))
+        step = plan.find_step(StepKind.GIVE_BACK, self._records.steps(session.id))
         given = self._given.get(session.id)
         if given is None or step.state is not StepState.SENT:
             return False

@@ -69,7 +69,7 @@ class _Asked:
     overtaken: bool = False
 
 
-def path_of(request: Request) -> str:
+def find_path(request: Request) -> str:
     """The resource of the terminal that a request goes to."""
     if isinstance(request, Command):
         return request.path
@@ -78,7 +78,7 @@ def path_of(request: Request) -> str:
 
 def _message(request: Request) -> aiocoap.Message:
     payload = request.encode()
-    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path_of(request),))
+    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(find_path(request),))
     message.opt.content_format = CBOR_FORMAT
     return message
 
@@ -161,7 +161,7 @@ class Commander(Keeper):
                 created=now,
                 changed=now,
             ),
-            plan.plan(ranges, image.file_size, new_format=new_format),
+            plan.make_plan(ranges, image.file_size, new_format=new_format),
         )
 
     def commands(self, terminal: Terminal) -> bool:
@@ -195,7 +195,7 @@ class Commander(Keeper):
             return
         session = self._decide(session, SessionState.CANCELLED, "", now)
         self._delete_backup(session, "the update was cancelled before anything was erased", now)
-        if not plan.of(StepKind.PREPARE, self._records.steps(session.id)).begun:
+        if not plan.find_step(StepKind.PREPARE, self._records.steps(session.id)).begun:
             self._end(session, now)
         self._make_due(update)  # The terminal may have to leave.
 
@@ -243,7 +243,7 @@ class Commander(Keeper):
 
     def _in_resident_program(self, session: CommandedSession, now: float) -> None:
         steps = self._records.steps(session.id)
-        prepare = plan.of(StepKind.PREPARE, steps)
+        prepare = plan.find_step(StepKind.PREPARE, steps)
         known = prepare.begun and self._backup(session) is not None
         if session.outcome is not None or not known:
             return  # It is told to leave.
@@ -251,12 +251,12 @@ class Commander(Keeper):
             self._prepared(session, now)
         # It was taken to be elsewhere, which was old news.
         late = [s for s in steps if s.kind in COMMANDS and s.state is StepState.SKIPPED]
-        self._save(plan.again(late, now))
+        self._save(plan.reset_steps(late, now))
 
     def _arrived(self, session: CommandedSession, update: Update, now: float) -> CommandedSession:
         """The terminal runs the new software, by whatever way."""
         steps = self._records.steps(session.id)
-        restart = plan.of(StepKind.RESTART, steps)
+        restart = plan.find_step(StepKind.RESTART, steps)
         if restart.state is StepState.SENT:
             done = replace(restart, state=StepState.DONE, result=int(Result.SUCCESS), changed=now)
             self._records.save_step(done)
@@ -273,7 +273,7 @@ class Commander(Keeper):
             text = f"the terminal runs {terminal.version}, for which it was not planned"
             return self._fail(session, update, text, now)
         steps = self._records.steps(session.id)
-        prepare = plan.of(StepKind.PREPARE, steps)
+        prepare = plan.find_step(StepKind.PREPARE, steps)
         if prepare.state is not StepState.DONE:
             return session
         prepare = replace(prepare, tries=prepare.tries + 1)
@@ -283,9 +283,9 @@ class Commander(Keeper):
         self._save([prepare])
         if may_have_erased(steps):
             self._log.note(update.serial, "the terminal has left; it begins again", now, update.id)
-            self._save(plan.skipped(steps, now, plan.REWRITING))
+            self._save(plan.skip_steps(steps, now, plan.REWRITING))
         else:
-            self._save(plan.again([prepare], now))
+            self._save(plan.reset_steps([prepare], now))
         return session
 
     # What is sent
@@ -343,7 +343,7 @@ class Commander(Keeper):
         image = self._files.image(session.digest)
         if step.kind is StepKind.CHECK:
             return Check(*head, step.offset, step.length, hashlib.sha256(image).digest())
-        return Write(*head, step.offset, plan.written(step, image))
+        return Write(*head, step.offset, plan.slice_data(step, image))
 
     def _upgrade(
         self, session: CommandedSession, step: PlannedStep, update: Update, now: float
@@ -384,7 +384,7 @@ class Commander(Keeper):
             try:
                 more = self._take(session, update, asked.request, response.payload, now)
             except LinkError as error:
-                text = f"the answer to {path_of(asked.request)} is malformed: {error}"
+                text = f"the answer to {find_path(asked.request)} is malformed: {error}"
                 self._log.note(update.serial, text, now, update.id)
                 return
         if more or asked.overtaken:
@@ -408,7 +408,7 @@ class Commander(Keeper):
             self._settle(self._fail(session, update, text, now), now)
             return
         why = "was not answered" if response is None else f"was answered {response.code}"
-        self._log.note(update.serial, f"{path_of(asked.request)} {why}", now, update.id)
+        self._log.note(update.serial, f"{find_path(asked.request)} {why}", now, update.id)
 
     def _take(
         self,
@@ -431,7 +431,7 @@ class Commander(Keeper):
         self, session: CommandedSession, update: Update, decision: Decision, now: float
     ) -> bool:
         steps = self._records.steps(session.id)
-        prepare = plan.of(StepKind.PREPARE, steps)
+        prepare = plan.find_step(StepKind.PREPARE, steps)
         if session.outcome is not None or prepare.state is not StepState.SENT:
             return False
         if decision.result is Result.SUCCESS:
@@ -445,14 +445,16 @@ class Commander(Keeper):
         if decision.result is Result.USERDATA_CHANGED and prepare.tries < plan.MAX_STARTS:
             self._log.note(update.serial, text, now, update.id)
             self._delete_backup(session, "the user's data has changed, another one follows", now)
-            others = (plan.of(kind, steps) for kind in (StepKind.BACK_UP, StepKind.DELETE_BACKUP))
-            self._save(plan.again((*others, prepare), now))
+            others = (
+                plan.find_step(kind, steps) for kind in (StepKind.BACK_UP, StepKind.DELETE_BACKUP)
+            )
+            self._save(plan.reset_steps((*others, prepare), now))
             return True
         self._settle(self._fail(session, update, text, now, decision.result), now)
         return False
 
     def _prepared(self, session: CommandedSession, now: float) -> None:
-        self._done(plan.of(StepKind.PREPARE, self._records.steps(session.id)), now)
+        self._done(plan.find_step(StepKind.PREPARE, self._records.steps(session.id)), now)
         update = self._records.update(session.update_id)
         if update is not None and update.state in (UpdateState.PENDING, UpdateState.ANNOUNCED):
             self._log.change(update, UpdateState.REWRITING, "the resident program is started", now)
@@ -532,7 +534,7 @@ class Commander(Keeper):
             expected = b"\xff" * step.length
         else:
             image = self._files.image(session.digest)
-            expected = image if step.kind is StepKind.CHECK else plan.written(step, image)
+            expected = image if step.kind is StepKind.CHECK else plan.slice_data(step, image)
         return hashlib.sha256(expected).digest() == digest
 
     def _failed(
@@ -559,7 +561,7 @@ class Commander(Keeper):
         self._records.save_step(step)
         repeat = None
         if result not in plan.LASTING:
-            repeat = plan.repeated(self._records.steps(session.id), step, now)
+            repeat = plan.plan_repeat(self._records.steps(session.id), step, now)
         if repeat is None:
             # A command that makes no sense there says nothing of the image.
             self._fail(session, update, said, now, None if result in plan.SENSELESS else result)

@@ -18,14 +18,14 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import LinkError
-from unbrick.image.format import ImageInfo, warnings
+from unbrick.image.format import ImageInfo, list_warnings
 from unbrick.server.core.analysis import Analyst, AtOnce
 from unbrick.server.core.commanded import Commander
 from unbrick.server.core.errands import Errand, Errands
-from unbrick.server.core.files import Files, block
+from unbrick.server.core.files import Files, answer_block
 from unbrick.server.core.lines import CallLines
 from unbrick.server.core.orders import Order, Standing, check_order, check_serial, find_image
-from unbrick.server.core.restoring import choose
+from unbrick.server.core.restoring import choose_image
 from unbrick.server.core.staged import CANCELLABLE, WAITING, Stager
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.errors import ConflictError, UnknownError
@@ -137,7 +137,7 @@ class ServerCore:
         if request.opt.accept not in (None, LINK_FORMAT):
             return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
         links = ",".join(f"</{name}>;ct={CBOR_FORMAT}" for name in sorted(self._actions))
-        return block(request, links.encode(), LINK_FORMAT)
+        return answer_block(request, links.encode(), LINK_FORMAT)
 
     def _register(self, endpoint: str, payload: bytes, now: float) -> aiocoap.Message:
         registration = Registration.decode(payload)
@@ -187,7 +187,7 @@ class ServerCore:
     def _restore(self, terminal: Terminal, now: float) -> None:
         """Begin an update to software that can run, unless one is under way."""
         updates = self.records.updates(terminal.serial)
-        image = choose(terminal, updates, self.records.images())
+        image = choose_image(terminal, updates, self.records.images())
         if image is None or not all(update.state.ended for update in updates):
             return
         text = f"the terminal is to be restored with {image.version}"
@@ -380,7 +380,7 @@ class ServerCore:
         Raises:
             ImageError: it is no image.
         """
-        return warnings(self._inspect(data))
+        return list_warnings(self._inspect(data))
 
     def prepared(self, digest: bytes) -> None:
         """What turns others into image ``digest`` is there, or will not be: updates go on."""

@@ -52,7 +52,7 @@ class Prepared:
             raise ValueError("what was prepared is malformed") from error
 
 
-def ranges_between(old: bytes, new: bytes, layout: Layout | None = None) -> tuple[Range, ...]:
+def find_ranges(old: bytes, new: bytes, layout: Layout | None = None) -> tuple[Range, ...]:
     """Where two images differ in the NOR, and what a rewrite of that erases and writes.
 
     Differences and writes are of whole words, erases of whole blocks. A block that is erased has
@@ -128,7 +128,7 @@ def prepare(old: bytes, new: bytes, layout: Layout | None = None) -> Prepared:
     Raises:
         ImageError: the new image is larger than the partition.
     """
-    ranges = ranges_between(old, new, layout)
+    ranges = find_ranges(old, new, layout)
     try:
         file = encode(old, new)
     except DeltaError as error:

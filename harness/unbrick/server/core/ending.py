@@ -70,7 +70,7 @@ class Sessions:
         session = replace(session, outcome=outcome, text=text, changed=now)
         self._records.save_session(session)
         over = (StepKind.BACK_UP, *plan.REWRITING)
-        self._save(plan.skipped(self._records.steps(session.id), now, over))
+        self._save(plan.skip_steps(self._records.steps(session.id), now, over))
         return session
 
     def _fail(
@@ -94,7 +94,7 @@ class Sessions:
             self._end(session, now)
 
     def _end(self, session: CommandedSession, now: float) -> None:
-        left = plan.skipped(self._records.steps(session.id), now, tuple(StepKind))
+        left = plan.skip_steps(self._records.steps(session.id), now, tuple(StepKind))
         self._save(left)
         state = session.outcome or SessionState.FAILED
         self._records.save_session(replace(session, state=state, changed=now))
@@ -106,7 +106,7 @@ class Sessions:
             self._end(session, now)
             return
         steps = self._records.steps(session.id)
-        self._save(plan.from_the_beginning(steps, now))
+        self._save(plan.start_over(steps, now))
 
     def _forget(self, session: CommandedSession) -> None:
         """Of what is in memory alone, nothing is needed any more."""
@@ -128,7 +128,7 @@ class Sessions:
         if backup is None:
             return
         self._records.delete_backup(backup.id, Actor(actor, now, why))
-        self._done(plan.of(StepKind.DELETE_BACKUP, self._records.steps(session.id)), now)
+        self._done(plan.find_step(StepKind.DELETE_BACKUP, self._records.steps(session.id)), now)
 
     def _done(self, step: PlannedStep, now: float) -> None:
         done = replace(step, state=StepState.DONE, result=0, text="", changed=now)

@@ -80,12 +80,12 @@ class Files:
             self._held.pop(next(iter(self._held)))
         return held
 
-    def block(self, update: Update, request: aiocoap.Message) -> aiocoap.Message:
+    def answer_block(self, update: Update, request: aiocoap.Message) -> aiocoap.Message:
         """The answer to a request for a block of the file that was announced for an update."""
         differential = update.kind is Kind.DIFFERENTIAL
         base = (update.from_digest,) if differential else ()
         data, etag = self._file(*base, update.digest)
-        response = block(request, data, FILE_FORMAT)
+        response = answer_block(request, data, FILE_FORMAT)
         if response.code == aiocoap.CONTENT:
             response.opt.etag = etag
             number, _more, exponent = response.opt.block2
@@ -94,7 +94,7 @@ class Files:
         return response
 
 
-def block(request: aiocoap.Message, data: bytes, content_format: int) -> aiocoap.Message:
+def answer_block(request: aiocoap.Message, data: bytes, content_format: int) -> aiocoap.Message:
     """The answer with the block of ``data`` that is asked for (RFC 7959 §2.4)."""
     option = request.opt.block2
     number, exponent = (option[0], option[2]) if option else (0, BLOCK_EXPONENT)

@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unbrick.image.format import MAX_COUNTER
-from unbrick.server.core.restoring import is_older, unfit
+from unbrick.server.core.restoring import foresee_refusal, is_older
 from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
     NotCommandedError,
     UnknownError,
 )
-from unbrick.server.judgment import failed_trials
+from unbrick.server.judgment import find_failed_trials
 from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import MAX_SERIAL, Result, TerminalState
 
 
-def full_version(text: str) -> str:
+def complete_version(text: str) -> str:
     """``1.1.0`` as ``1.1.0+0``, the way images say it."""
     return text if "+" in text else f"{text}+0"
 
@@ -50,15 +50,15 @@ def find_image(images: list[Image], version: str, terminal: Terminal | None) -> 
         UnknownError: there is none.
         ConflictError: the terminal is not known, and there are several.
     """
-    found = [image for image in images if image.version == full_version(version)]
+    found = [image for image in images if image.version == complete_version(version)]
     if not found:
         raise UnknownError(
-            f"there is no image {full_version(version)}",
+            f"there is no image {complete_version(version)}",
             hint="publish it with `unbrick publish`; `unbrick images` lists what there is",
         )
     if terminal is None and len(found) > 1:
         raise ConflictError(
-            f"there is {full_version(version)} for several kinds of hardware",
+            f"there is {complete_version(version)} for several kinds of hardware",
             hint="start the update when the terminal has registered",
         )
     fitting = [image for image in found if terminal and image.hardware_id == terminal.hardware_id]
@@ -131,7 +131,7 @@ def check_order(order: Order, at: Standing) -> list[str]:
 
 
 def _check_taken(image: Image, terminal: Terminal) -> None:
-    wrong = unfit(image, terminal)
+    wrong = foresee_refusal(image, terminal)
     if wrong is Result.OTHER_HARDWARE:
         raise ConflictError(
             f"{image.version} is for {image.hardware_id}, {terminal.serial} is a"
@@ -200,7 +200,7 @@ def _notes(order: Order, at: Standing) -> Iterator[str]:
     image = order.image
     if at.terminal is not None and is_older(image, at.terminal):
         yield f"a downgrade from {at.terminal.version}"
-    if image.digest in failed_trials(at.updates):
+    if image.digest in find_failed_trials(at.updates):
         yield f"{image.version} has failed its trial there before"
     if image.security_counter == MAX_COUNTER:
         yield "its security counter is the last one: no other can follow"

@@ -29,7 +29,7 @@ MAX_STARTS = 8
 REWRITING = (StepKind.PREPARE, *COMMANDS)
 
 
-def plan(
+def make_plan(
     ranges: Iterable[Range], image_size: int, *, new_format: bool, layout: Layout | None = None
 ) -> list[PlannedStep]:
     """The steps of a session, all of them waiting.
@@ -64,18 +64,18 @@ def _pieces(item: Range) -> list[tuple[int, int]]:
     return [(at, min(MAX_WRITE_SIZE, end - at)) for at in range(item.offset, end, MAX_WRITE_SIZE)]
 
 
-def written(step: PlannedStep, image: bytes, layout: Layout | None = None) -> bytes:
+def slice_data(step: PlannedStep, image: bytes, layout: Layout | None = None) -> bytes:
     """What a step writes; what lies behind the end of the image is blank."""
     at = step.offset - (layout or reference_layout()).partition("application").offset
     return image[at : at + step.length].ljust(step.length, b"\xff")
 
 
-def of(kind: StepKind, steps: Iterable[PlannedStep]) -> PlannedStep:
+def find_step(kind: StepKind, steps: Iterable[PlannedStep]) -> PlannedStep:
     """The step of a kind that every plan has once."""
     return next(step for step in steps if step.kind is kind)
 
 
-def skipped(
+def skip_steps(
     steps: Iterable[PlannedStep], now: float, kinds: Iterable[StepKind]
 ) -> list[PlannedStep]:
     """The steps of these kinds that are not over, as they are when they shall not be done.
@@ -94,25 +94,27 @@ def skipped(
     ]
 
 
-def again(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
+def reset_steps(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
     """Steps as they are before they are done for another time; ``tries`` stays."""
     return [
         replace(step, state=StepState.WAITING, result=None, text="", changed=now) for step in steps
     ]
 
 
-def from_the_beginning(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
+def start_over(steps: Iterable[PlannedStep], now: float) -> list[PlannedStep]:
     """A whole plan, to be carried out anew when the user's data is back in its place.
 
     Only how often it came to nothing before is remembered.
     """
     return [
         step if step.kind is StepKind.PREPARE else replace(step, tries=0)
-        for step in again(steps, now)
+        for step in reset_steps(steps, now)
     ]
 
 
-def repeated(steps: list[PlannedStep], failed: PlannedStep, now: float) -> list[PlannedStep] | None:
+def plan_repeat(
+    steps: list[PlannedStep], failed: PlannedStep, now: float
+) -> list[PlannedStep] | None:
     """What is done again after a command failed; None when that will not help.
 
     What was not written well is erased first, with all of its block. When the check of the whole
@@ -121,7 +123,7 @@ def repeated(steps: list[PlannedStep], failed: PlannedStep, now: float) -> list[
     if failed.tries >= MAX_TRIES or failed.kind is StepKind.RESTART:
         return None
     if failed.kind is StepKind.ERASE:
-        return again([failed], now)
+        return reset_steps([failed], now)
     application = reference_layout().partition("application")
     erases = [
         step
@@ -133,7 +135,7 @@ def repeated(steps: list[PlannedStep], failed: PlannedStep, now: float) -> list[
             step for step in erases if step.offset <= failed.offset < step.offset + step.length
         ]
     first, last = erases[0].number, failed.number
-    return again((step for step in steps if first <= step.number <= last), now)
+    return reset_steps((step for step in steps if first <= step.number <= last), now)
 
 
 SENSELESS = frozenset((Result.MALFORMED_ANNOUNCEMENT, Result.OUT_OF_TURN))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from unbrick.server.judgment import version_key
+from unbrick.server.judgment import parse_version
 from unbrick.server.records.updates import Image, Terminal, Update
 from unbrick.wire.messages import Result, TerminalState
 
@@ -24,7 +24,7 @@ UNUSABLE = frozenset(
 """Results after which a terminal would refuse the same file every time."""
 
 
-def unfit(image: Image, terminal: Terminal) -> Result | None:
+def foresee_refusal(image: Image, terminal: Terminal) -> Result | None:
     """Why a terminal would refuse an image, as far as the server can know."""
     if image.hardware_id != terminal.hardware_id:
         return Result.OTHER_HARDWARE
@@ -41,7 +41,7 @@ def is_older(image: Image, terminal: Terminal) -> bool:
     """
     if terminal.state is TerminalState.RESTORATION or image.name != terminal.name:
         return False
-    return version_key(image.version) < version_key(terminal.version)
+    return parse_version(image.version) < parse_version(terminal.version)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _history(terminal: Terminal, updates: Iterable[Update]) -> History:
     return History(refused, tuple(failed), just)
 
 
-def choose(terminal: Terminal, updates: list[Update], images: list[Image]) -> Image | None:
+def choose_image(terminal: Terminal, updates: list[Update], images: list[Image]) -> Image | None:
     """What a terminal without valid software shall run.
 
     The software that ran last, unless it is what has just failed its trial; else the newest that
@@ -75,7 +75,7 @@ def choose(terminal: Terminal, updates: list[Update], images: list[Image]) -> Im
     usable = [
         image
         for image in images
-        if unfit(image, terminal) is None and image.digest not in history.refused
+        if foresee_refusal(image, terminal) is None and image.digest not in history.refused
     ]
     good = [image for image in usable if image.digest not in history.failed]
     ran = [image for image in good or usable if image.digest == terminal.confirmed]
@@ -85,7 +85,7 @@ def choose(terminal: Terminal, updates: list[Update], images: list[Image]) -> Im
         data = next((i.userdata_format for i in images if i.digest == terminal.confirmed), None)
 
         def order(image: Image) -> tuple[bool, tuple[int, ...]]:
-            return image.userdata_format == data, version_key(image.version)
+            return image.userdata_format == data, parse_version(image.version)
 
         return max(good, key=order)
     turn = sorted(usable, key=lambda image: history.failed.index(image.digest))

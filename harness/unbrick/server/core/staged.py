@@ -25,7 +25,7 @@ from unbrick.delta import read_header
 from unbrick.errors import LinkError
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.files import Files
-from unbrick.server.core.restoring import is_older, unfit
+from unbrick.server.core.restoring import foresee_refusal, is_older
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.records.contract import Records
 from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
@@ -190,7 +190,7 @@ class Stager:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
         if request.opt.accept not in (None, FILE_FORMAT):
             return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
-        response = self._files.block(update, request)
+        response = self._files.answer_block(update, request)
         if response.code == aiocoap.CONTENT and update.state is UpdateState.ANNOUNCED:
             with self._records.transaction():
                 self._log.change(update, UpdateState.TRANSFERRING, "", now)
@@ -231,7 +231,7 @@ class Stager:
     def _why_not(
         self, update: Update, image: Image, terminal: Terminal
     ) -> tuple[str, Result | None] | None:
-        wrong = unfit(image, terminal)
+        wrong = foresee_refusal(image, terminal)
         if wrong is not None:
             return f"not announced: {wrong.text}", wrong
         if is_older(image, terminal) and not update.downgrade and not update.restoration:

@@ -49,7 +49,7 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     """
     hint = _HINT
     try:
-        engine = _engine(full_url(url))
+        engine = _engine(complete_url(url))
         with writing(engine) as connection:
             bring_up_to_date(connection, migrations=migrations)
     except CommandError as error:
@@ -65,7 +65,7 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     return engine
 
 
-def full_url(text_: str) -> URL:
+def complete_url(text_: str) -> URL:
     """An SQLAlchemy URL of what a person gave: a URL, or the path of an SQLite file."""
     url = make_url(text_ if "://" in text_ else f"sqlite:///{text_}")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
@@ -76,14 +76,14 @@ def full_url(text_: str) -> URL:
     return url
 
 
-def sqlite_file(text_: str) -> Path | None:
+def find_sqlite_file(text_: str) -> Path | None:
     """The file of an SQLite database, of what a person gave; None when there is none.
 
     Raises:
         SetupError: it is no database that there could be.
     """
     try:
-        url = full_url(text_)
+        url = complete_url(text_)
     except SQLAlchemyError as error:
         raise SetupError(f"the database cannot be opened: {error}", hint=_HINT) from error
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
@@ -144,7 +144,7 @@ def bring_up_to_date(
     command.upgrade(config, revision)
 
 
-def data_version(connection: Connection, transactions: int) -> object:
+def read_data_version(connection: Connection, transactions: int) -> object:
     """Something that stays the same as long as nobody else writes; asked for in a transaction.
 
     ``transactions`` says how often it was asked for in this process.

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from unbrick.server.database.answers import Answers, Group, Query
-from unbrick.server.database.connection import data_version, open_database, wipe_log, writing
+from unbrick.server.database.connection import open_database, read_data_version, wipe_log, writing
 from unbrick.server.database.models import KINDS
 from unbrick.server.records.tables import Record, Store
 
@@ -293,7 +293,7 @@ class SqlStore(Store):
     def _check_answers(self, connection: Connection) -> None:
         """At the beginning of a transaction: forget what another process may have changed."""
         self._transactions += 1
-        version = data_version(connection, self._transactions)
+        version = read_data_version(connection, self._transactions)
         if version != self._seen:
             self.answers.clear()
         self._seen = version

@@ -220,7 +220,10 @@ class _Api:
         records = self._core.records
         decisions = records.decisions()
         return JSONResponse(
-            [shapes.listed(item, decisions.get(item.serial)) for item in records.terminals()]
+            [
+                shapes.describe_listed(item, decisions.get(item.serial))
+                for item in records.terminals()
+            ]
         )
 
     async def terminal(self, request: Request) -> JSONResponse:
@@ -233,14 +236,14 @@ class _Api:
             )
         return JSONResponse(
             {
-                **shapes.listed(terminal, records.analysis(serial)),
+                **shapes.describe_listed(terminal, records.analysis(serial)),
                 "installations": [
-                    shapes.installation(item) for item in records.installations(serial)
+                    shapes.describe_installation(item) for item in records.installations(serial)
                 ],
-                "analyses": [shapes.analysis(item) for item in records.analyses(serial)],
+                "analyses": [shapes.describe_analysis(item) for item in records.analyses(serial)],
                 "updates": [self._update(item) for item in records.updates(serial)],
-                "messages": [shapes.message(item) for item in records.messages(serial)],
-                "events": [shapes.event(item) for item in records.events(serial=serial)],
+                "messages": [shapes.describe_message(item) for item in records.messages(serial)],
+                "events": [shapes.describe_event(item) for item in records.events(serial=serial)],
             }
         )
 
@@ -264,17 +267,19 @@ class _Api:
                 kind.value: {"count": len(found), "bytes": sum(r.length for r in found)}
                 for kind, found in of_kind.items()
             },
-            "changed": shapes.when(item.changed),
+            "changed": shapes.format_time(item.changed),
         }
 
     async def images(self, _request: Request) -> JSONResponse:
-        return JSONResponse([shapes.image(item) for item in self._core.records.images()])
+        return JSONResponse([shapes.describe_image(item) for item in self._core.records.images()])
 
     async def publish(self, request: Request) -> JSONResponse:
         data = await _upload(request)
         image = self._core.publish(data, self._clock())
         found = self._core.warnings(data)
-        return JSONResponse({**shapes.image(image), **({"warnings": found} if found else {})}, 201)
+        return JSONResponse(
+            {**shapes.describe_image(image), **({"warnings": found} if found else {})}, 201
+        )
 
     async def updates(self, _request: Request) -> JSONResponse:
         return JSONResponse([self._update(item) for item in self._core.records.updates()])
@@ -304,9 +309,9 @@ class _Api:
         if update is None:
             raise UnknownError(f"there is no update {update_id}", hint="see GET /api/updates")
         records = self._core.records
-        events = [shapes.event(item) for item in records.events(update_id=update_id)]
+        events = [shapes.describe_event(item) for item in records.events(update_id=update_id)]
         sessions = [s for s in records.sessions(update.serial) if s.update_id == update.id]
-        session = shapes.session(sessions[-1], records) if sessions else None
+        session = shapes.describe_session(sessions[-1], records) if sessions else None
         return JSONResponse({**self._update(update), "session": session, "events": events})
 
     async def session(self, request: Request) -> JSONResponse:
@@ -314,7 +319,7 @@ class _Api:
         session = self._core.records.session(session_id)
         if session is None:
             raise UnknownError(f"there is no session {session_id}", hint="see GET /api/updates")
-        return JSONResponse(shapes.session(session, self._core.records, plan=True))
+        return JSONResponse(shapes.describe_session(session, self._core.records, plan=True))
 
     async def cancel(self, request: Request) -> JSONResponse:
         update_id = min(request.path_params["update_id"], 2**63 - 1)
@@ -331,7 +336,7 @@ class _Api:
         serial, text = await _texts(request, "serial", "text")
         message = self._core.send_text(serial, text, self._clock())
         self._pump()
-        return JSONResponse(shapes.message(message), 201)
+        return JSONResponse(shapes.describe_message(message), 201)
 
     async def center_is_there(self, _request: Request) -> JSONResponse:
         self._core.lines.center_is_there(self._clock())
@@ -370,8 +375,8 @@ class _Api:
             "sent": self._core.progress(item.id),
             "size": self._core.records.file_size(item),
             "kind": kind[item.kind],
-            "created": shapes.when(item.created),
-            "changed": shapes.when(item.changed),
+            "created": shapes.format_time(item.created),
+            "changed": shapes.format_time(item.changed),
         }
 
 

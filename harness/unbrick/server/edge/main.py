@@ -19,7 +19,7 @@ from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.http import make_app
-from unbrick.server.edge.serving import HttpServer, address, bind, started
+from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
 from unbrick.server.edge.udp import CoapServer
 from unbrick.server.edge.worker import Worker
 from unbrick.server.records.analysis import Preparation
@@ -52,7 +52,7 @@ def admit(data: bytes, info: image_format.ImageInfo) -> None:
     """
     image_format.check_signed(info)
     if info.hardware_id == reference_layout().hardware_id:
-        for problem in image_format.refusals(data, info):
+        for problem in image_format.list_refusals(data, info):
             raise problem
 
 
@@ -122,8 +122,8 @@ def _stop(http: uvicorn.Server) -> None:
 async def _say_ready(
     http: uvicorn.Server, coap: CoapServer, sock: socket.socket, out: TextIO
 ) -> None:
-    await started(http)
+    await wait_started(http)
     port = sock.getsockname()[1]
-    addresses = address("coap", coap.host, coap.port), address("http", coap.host, port)
+    addresses = format_url("coap", coap.host, coap.port), format_url("http", coap.host, port)
     out.write(f"server: ready, {addresses[0]} {addresses[1]}\n")
     out.flush()

@@ -22,7 +22,7 @@ CUT_SHORT = 2
 _SIZES = struct.Struct("<II")
 
 
-def as_input(old: bytes, new: bytes) -> bytes:
+def pack_input(old: bytes, new: bytes) -> bytes:
     """Both images, as the program reads them."""
     return _SIZES.pack(len(old), len(new)) + old + new
 

@@ -42,12 +42,12 @@ def bind(host: str, port: int, what: str) -> socket.socket:
     return sock
 
 
-def address(scheme: str, host: str, port: int) -> str:
+def format_url(scheme: str, host: str, port: int) -> str:
     """A URL of a host, also of one that is an IPv6 address."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-async def started(http: uvicorn.Server) -> None:
+async def wait_started(http: uvicorn.Server) -> None:
     """Wait until it answers."""
     while not http.started:  # noqa: ASYNC110 - uvicorn has nothing that could be waited for
         await asyncio.sleep(0.01)

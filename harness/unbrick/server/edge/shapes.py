@@ -11,13 +11,13 @@ from unbrick.server.records.sessions import CommandedSession, PlannedStep, StepK
 from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
 
-def when(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601, UTC."""
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def terminal(item: Terminal) -> dict[str, Any]:
+def describe_terminal(item: Terminal) -> dict[str, Any]:
     """A terminal as it registered last."""
     return {
         "serial": item.serial,
@@ -32,20 +32,23 @@ def terminal(item: Terminal) -> dict[str, Any]:
         "last_result_text": item.last_result.text,
         "security_counter": item.security_counter,
         "endpoint": item.endpoint,
-        "first_seen": when(item.first_seen),
-        "last_seen": when(item.last_seen),
+        "first_seen": format_time(item.first_seen),
+        "last_seen": format_time(item.last_seen),
     }
 
 
-def listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]:
+def describe_listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]:
     """A terminal with the last decision about it."""
-    return {**terminal(item), "upgrade": None if decision is None else analysis(decision)}
+    return {
+        **describe_terminal(item),
+        "upgrade": None if decision is None else describe_analysis(decision),
+    }
 
 
-def analysis(item: Analysis) -> dict[str, Any]:
+def describe_analysis(item: Analysis) -> dict[str, Any]:
     """A decision about a terminal."""
     return {
-        "time": when(item.time),
+        "time": format_time(item.time),
         "verdict": item.verdict.value,
         "needed": item.needed,
         "digest": item.digest.hex(),
@@ -53,19 +56,19 @@ def analysis(item: Analysis) -> dict[str, Any]:
     }
 
 
-def installation(item: Installation) -> dict[str, Any]:
+def describe_installation(item: Installation) -> dict[str, Any]:
     """What a terminal runs or ran."""
     return {
         "name": item.name,
         "version": item.version,
         "build_time": item.build_time,
         "digest": item.digest.hex(),
-        "since": when(item.since),
-        "until": None if item.until is None else when(item.until),
+        "since": format_time(item.since),
+        "until": None if item.until is None else format_time(item.until),
     }
 
 
-def image(item: Image) -> dict[str, Any]:
+def describe_image(item: Image) -> dict[str, Any]:
     """A published image."""
     return {
         "version": item.version,
@@ -75,14 +78,14 @@ def image(item: Image) -> dict[str, Any]:
         "security_counter": item.security_counter,
         "digest": item.digest.hex(),
         "size": item.size,
-        "published": when(item.published),
+        "published": format_time(item.published),
     }
 
 
-def event(item: Event) -> dict[str, Any]:
+def describe_event(item: Event) -> dict[str, Any]:
     """Something that happened."""
     return {
-        "time": when(item.time),
+        "time": format_time(item.time),
         "serial": item.serial,
         "update_id": item.update_id,
         "state": item.state.value if item.state else None,
@@ -90,19 +93,19 @@ def event(item: Event) -> dict[str, Any]:
     }
 
 
-def message(item: TextMessage) -> dict[str, Any]:
+def describe_message(item: TextMessage) -> dict[str, Any]:
     """A text message."""
     return {
         "id": item.id,
         "serial": item.serial,
         "text": item.text,
         "state": item.state.value,
-        "created": when(item.created),
-        "changed": when(item.changed),
+        "created": format_time(item.created),
+        "changed": format_time(item.changed),
     }
 
 
-def step(item: PlannedStep) -> dict[str, Any]:
+def describe_step(item: PlannedStep) -> dict[str, Any]:
     """A step of a session."""
     return {
         "number": item.number,
@@ -113,11 +116,13 @@ def step(item: PlannedStep) -> dict[str, Any]:
         "tries": item.tries,
         "result": item.result,
         "text": item.text,
-        "changed": when(item.changed),
+        "changed": format_time(item.changed),
     }
 
 
-def session(item: CommandedSession, records: Records, *, plan: bool = False) -> dict[str, Any]:
+def describe_session(
+    item: CommandedSession, records: Records, *, plan: bool = False
+) -> dict[str, Any]:
     """A session: how far it is, and with ``plan`` every step. Of a backup no contents."""
     steps = records.steps(item.id)
     current = next((found for found in steps if not found.state.over), None)
@@ -133,9 +138,9 @@ def session(item: CommandedSession, records: Records, *, plan: bool = False) -> 
         "steps": len(steps),
         "done": sum(found.state is StepState.DONE for found in steps),
         "repeats": sum(found.tries for found in steps if found.kind is not StepKind.PREPARE),
-        "current": None if current is None or item.state.ended else step(current),
-        "backup": backup and {"size": backup.size, "created": when(backup.created)},
-        "created": when(item.created),
-        "changed": when(item.changed),
+        "current": None if current is None or item.state.ended else describe_step(current),
+        "backup": backup and {"size": backup.size, "created": format_time(backup.created)},
+        "created": format_time(item.created),
+        "changed": format_time(item.changed),
     }
-    return {**shape, "plan": [step(found) for found in steps]} if plan else shape
+    return {**shape, "plan": [describe_step(found) for found in steps]} if plan else shape

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.difference import Prepared
-from unbrick.server.edge.prepare import REFUSED, as_input
+from unbrick.server.edge.prepare import REFUSED, pack_input
 from unbrick.server.records.analysis import Preparation
 
 PREPARATION_TIMEOUT_S = 600.0
@@ -95,7 +95,7 @@ class Worker:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            output, errors = await process.communicate(as_input(old, new))
+            output, errors = await process.communicate(pack_input(old, new))
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
