@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import metadata
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -270,6 +271,21 @@ def test_the_page_of_renode_lists_every_command_of_the_nor() -> None:
     table = page.split("| command | does |")[1].split("\n\n")[0]
     assert set(re.findall(r"`nor (\w+)", table)) == commands
     assert set(re.findall(r"`nor (\w+)", page)) <= commands
+
+
+def test_the_page_of_licences_names_every_package_that_pip_installs() -> None:
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    table = page.split("| what | licence | for |")[1].split("\n\n")[0]
+    named = re.sub(r"[^a-z0-9,|]", "", table.lower())
+    project = metadata("unbrick")
+    needed = {re.split(r"[^\w.-]", one)[0] for one in project.get_all("Requires-Dist") or ()}
+    assert len(needed) > 30
+    gone = [
+        package
+        for package in sorted(needed - {"unbrick"})
+        if re.sub(r"[^a-z0-9]", "", package.lower()).removesuffix("2") not in named
+    ]
+    assert gone == []
 
 
 def firmware_texts() -> set[str]:
