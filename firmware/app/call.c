@@ -2,15 +2,14 @@
 
 #include <string.h>
 
-#include "app/console.h"
 #include "app/identity.h"
-#include "app/link.h"
+#include "app/prompt.h"
 #include "lib/cbor.h"
 #include "lib/text.h"
 
-#define TAG_CALL LINK_TAG_CALL
-#define TAG_KEY (LINK_TAG_CALL + 1u)
-#define TAG_HANG_UP (LINK_TAG_CALL + 2u)
+#define TAG_CALL CALL_FIRST_TAG
+#define TAG_KEY (CALL_FIRST_TAG + 1u)
+#define TAG_HANG_UP (CALL_FIRST_TAG + 2u)
 
 #define TEXT_MAX 160u /* bytes of UTF-8 */
 #define MAX_WAITING 32u

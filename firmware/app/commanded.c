@@ -2,11 +2,11 @@
 
 #include <string.h>
 
-#include "app/console.h"
 #include "app/identity.h"
+#include "app/prompt.h"
 #include "app/storage.h"
-#include "app/update.h"
 #include "app/userdata.h"
+#include "app/verdict.h"
 #include "board/system.h"
 #include "board/uart.h"
 #include "board/verify.h"
@@ -16,7 +16,7 @@
 static bool accepted;
 
 static enum result judge(const struct upgrade *upgrade) {
-    const struct update_summary now = update_summary();
+    const struct update_summary now = verdict_summary();
     if (now.phase != UPDATE_IDLE) {
         return RESULT_BUSY;
     }
@@ -46,7 +46,7 @@ static enum result keep(const struct upgrade *upgrade) {
     state.result = RESULT_SUCCESS;
     state.update_id = upgrade->id;
     /* What runs now is confirmed: nothing older may come of it, whatever the server claims. */
-    state.security_counter = update_summary().security_counter;
+    state.security_counter = verdict_summary().security_counter;
     state.target_version.major = upgrade->version.major;
     state.target_version.minor = upgrade->version.minor;
     state.target_version.revision = upgrade->version.revision;

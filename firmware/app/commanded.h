@@ -3,7 +3,7 @@
 
 #include "lib/coap.h"
 
-/* For link.c: the server's request. */
+/* For routes.c: the server's request. */
 void commanded_answer_upgrade(const struct coap_message *request, struct coap_builder *reply);
 
 /* Starts boot again, once an upgrade was accepted and its answer has left. */

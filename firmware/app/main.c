@@ -1,22 +1,20 @@
 /* The terminal's application: start, and the loop that everything else is called from. */
-#include <stdarg.h>
-
 #include "app/call.h"
 #include "app/commanded.h"
-#include "app/console.h"
 #include "app/identity.h"
-#include "app/link.h"
 #include "app/panic.h"
 #include "app/pool.h"
+#include "app/prompt.h"
+#include "app/routes.h"
+#include "app/shell.h"
 #include "app/storage.h"
 #include "app/tasks.h"
 #include "app/update.h"
-#include "app/userdata.h"
 #include "board/say.h"
-#include "board/system.h"
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board_map.h"
+#include "link/radio.h"
 
 #define STEP_US 10000u
 
@@ -24,26 +22,6 @@
    the software is busy: 4 blocks with their headers, every byte escaped at worst. */
 static uint8_t wire_received[1024];
 static uint8_t radio_received[16384];
-
-static void put(void *ctx, char character) {
-    (void)ctx;
-    uart_put(UART_WIRE, (uint8_t)character);
-}
-
-void panic(const char *format, ...) {
-    console_stop();
-    say("panic: ");
-    va_list arguments;
-    va_start(arguments, format);
-    print_to_v(put, NULL, format, arguments);
-    va_end(arguments);
-    say("\n");
-    system_restart();
-}
-
-void system_exception(const char *kind, uint32_t pc) {
-    panic("%s at 0x%08x", kind, pc);
-}
 
 static void check_trial(void) {
     const struct task *failed = tasks_self_check();
@@ -67,7 +45,7 @@ _Noreturn void main(void) {
     pool_init(BOARD_POOL_BASE, BOARD_POOL_SIZE);
     tasks_start();
     check_trial();
-    link_start();
+    routes_start();
     update_start();
     console_start();
 
@@ -77,7 +55,7 @@ _Noreturn void main(void) {
         update_poll(timer_now());
         call_poll(timer_now());
         commanded_poll();
-        console_poll();
+        console_poll(shell_run);
         if (timer_now() >= next_step) {
             tasks_step();
             next_step = timer_now() + STEP_US;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "app/console.h"
+#include "app/prompt.h"
 #include "lib/text.h"
 
 static char texts[MESSAGES_KEPT][MESSAGE_MAX + 1];

@@ -1,8 +1,8 @@
 #include "app/storage.h"
 
 #include "agent/agent.h"
-#include "app/console.h"
 #include "app/panic.h"
+#include "app/prompt.h"
 #include "app/release.h"
 #include "board/nor.h"
 #include "board_map.h"

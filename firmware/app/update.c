@@ -3,14 +3,15 @@
 #include <string.h>
 
 #include "agent/agent.h"
-#include "app/console.h"
 #include "app/identity.h"
-#include "app/link.h"
 #include "app/panic.h"
 #include "app/pool.h"
+#include "app/prompt.h"
+#include "app/registration.h"
 #include "app/staging.h"
 #include "app/storage.h"
 #include "app/tasks.h"
+#include "app/verdict.h"
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board/verify.h"
@@ -20,8 +21,8 @@
 #include "link/transfer.h"
 
 #define MAX_REPORTS 8u
-#define TAG_REPORT LINK_TAG_UPDATE
-#define TAG_FIRST_BLOCK (LINK_TAG_UPDATE + 1u)
+#define TAG_REPORT UPDATE_FIRST_TAG
+#define TAG_FIRST_BLOCK (UPDATE_FIRST_TAG + 1u)
 
 struct decision {
     enum result result;
@@ -36,7 +37,6 @@ struct report {
 };
 
 static struct {
-    enum update_phase phase;
     struct announcement file;
     uint8_t *area;            /* the staging area */
     const uint8_t *new_image; /* in the area, once it is checked */
@@ -47,16 +47,7 @@ static struct {
     struct report reports[MAX_REPORTS]; /* first in, first out; the first is being sent */
     uint32_t report_count;
     bool reporting;
-
-    uint32_t last_id;
-    enum result last_result;
 } update;
-
-static uint32_t security_counter(void) {
-    uint32_t kept = storage_journal()->state.security_counter;
-    uint32_t running = identity()->security_counter;
-    return kept > running ? kept : running;
-}
 
 static void drain_uarts(void *ctx) {
     (void)ctx;
@@ -79,7 +70,7 @@ static void send_report(uint64_t now) {
     }
     const struct report *first = &update.reports[0];
     struct registration me;
-    link_describe(&me);
+    registration_describe(&me);
     coap_build_path(&builder, "report");
     maps_put_report(&builder, &me, first->id, first->phase, first->result);
     update.reporting = coap_request_send(radio_endpoint(), &builder, TAG_REPORT, now);
@@ -148,9 +139,7 @@ static struct decision secure_area(void) {
 }
 
 static void end(enum result result) {
-    update.phase = UPDATE_IDLE;
-    update.last_id = update.file.id;
-    update.last_result = result;
+    verdict_end(update.file.id, result);
 }
 
 static void fail(enum result result, const char *detail) {
@@ -164,8 +153,8 @@ static void fail(enum result result, const char *detail) {
         console_say("update: failed, %s", result_text(result));
     }
     resume_tasks();
-    report(update.last_id, UPDATE_FINISHED, result);
-    link_register_soon();
+    report(update.file.id, UPDATE_FINISHED, result);
+    registration_send_soon();
 }
 
 /* ---- The announcement ---- */
@@ -190,7 +179,7 @@ static enum result judge(const struct announcement *file) {
 }
 
 static void begin_transfer(void) {
-    update.phase = UPDATE_TRANSFERRING;
+    verdict_enter(UPDATE_TRANSFERRING);
     transfer_begin(&update.transfer, radio_endpoint(), TAG_FIRST_BLOCK, &update.file,
                    &staging_sink);
     update.tenths = 0;
@@ -198,7 +187,7 @@ static void begin_transfer(void) {
 }
 
 static struct decision decide(const struct announcement *announcement) {
-    if (update.phase != UPDATE_IDLE) {
+    if (verdict_phase() != UPDATE_IDLE) {
         /* The server may not know that its announcement arrived: then it says it again. */
         bool same = announcement->id == update.file.id &&
                     memcmp(announcement->file_digest, update.file.file_digest, 32) == 0;
@@ -245,8 +234,9 @@ void update_answer_announcement(const struct coap_message *request, struct coap_
 
 void update_answer_status(const struct coap_message *request, struct coap_builder *reply) {
     (void)request;
-    bool idle = update.phase == UPDATE_IDLE;
-    maps_answer_status(reply, update.phase, idle ? update.last_id : update.file.id,
+    const struct update_summary now = verdict_summary();
+    bool idle = now.phase == UPDATE_IDLE;
+    maps_answer_status(reply, now.phase, idle ? now.last_id : update.file.id,
                        idle ? 0 : update.transfer.received, idle ? 0 : update.file.size);
 }
 
@@ -270,7 +260,7 @@ void update_take_response(uint32_t tag, enum coap_outcome outcome,
         end_report(outcome);
         return;
     }
-    if (update.phase == UPDATE_TRANSFERRING) {
+    if (verdict_phase() == UPDATE_TRANSFERRING) {
         transfer_take_response(&update.transfer, tag, outcome, response, timer_now());
         say_progress();
     }
@@ -286,7 +276,7 @@ static void check(void) {
     }
     const struct verify_rules rules = {
         .hardware_id = identity()->terminal.hardware_id,
-        .minimum_counter = security_counter(),
+        .minimum_counter = verdict_security_counter(),
         .partition_size = BOARD_APPLICATION_SIZE,
         .progress = drain_uarts,
     };
@@ -299,7 +289,7 @@ static void check(void) {
         fail(RESULT_IMAGE_HASH, "not the announced image");
     } else {
         console_say("update: checked");
-        update.phase = UPDATE_CHECKED;
+        verdict_enter(UPDATE_CHECKED);
         report(update.file.id, UPDATE_CHECKED, RESULT_SUCCESS);
         report(update.file.id, UPDATE_REWRITING, RESULT_SUCCESS);
     }
@@ -323,7 +313,7 @@ static void rewrite(void) {
         fail(RESULT_INTERRUPTED, recordlog_error_text(error));
         return;
     }
-    update.phase = UPDATE_REWRITING;
+    verdict_enter(UPDATE_REWRITING);
     console_stop();
     uart_flush(UART_RADIO);
     const struct rewrite_job job = {
@@ -342,12 +332,12 @@ void update_poll(uint64_t now) {
     }
     if (update.transfer.state == TRANSFER_COMPLETE) {
         transfer_end(&update.transfer);
-        update.phase = UPDATE_RECEIVED;
+        verdict_enter(UPDATE_RECEIVED);
         report(update.file.id, UPDATE_RECEIVED, RESULT_SUCCESS);
         check();
     }
     /* The server is told before the terminal falls silent. */
-    if (update.phase == UPDATE_CHECKED && update.report_count == 0) {
+    if (verdict_phase() == UPDATE_CHECKED && update.report_count == 0) {
         rewrite();
     }
 }
@@ -363,7 +353,7 @@ void update_start(void) {
         state.result = state.source == JOURNAL_WIRE   ? RESULT_RESTORED
                        : state.source == JOURNAL_LINK ? RESULT_RESTORED_BY_LINK
                                                       : RESULT_SUCCESS;
-        state.security_counter = security_counter();
+        state.security_counter = verdict_security_counter();
         int error = journal_write(journal, &state);
         if (error) {
             panic("the new software cannot be confirmed, %s", recordlog_error_text(error));
@@ -373,15 +363,5 @@ void update_start(void) {
             report(state.update_id, UPDATE_FINISHED, (enum result)state.result);
         }
     }
-    update.last_id = state.update_id;
-    update.last_result = (enum result)state.result;
-}
-
-struct update_summary update_summary(void) {
-    return (struct update_summary){
-        .phase = update.phase,
-        .last_id = update.last_id,
-        .last_result = update.last_result,
-        .security_counter = security_counter(),
-    };
+    verdict_end(state.update_id, (enum result)state.result);
 }

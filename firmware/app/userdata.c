@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "app/console.h"
 #include "app/identity.h"
+#include "app/prompt.h"
 #include "app/storage.h"
 #include "board/seal.h"
 #include "board/uart.h"

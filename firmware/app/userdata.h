@@ -7,7 +7,7 @@
 #include "lib/coap.h"
 #include "lib/result.h"
 
-/* For link.c: POST /backup and POST /restore. */
+/* For routes.c: POST /backup and POST /restore. */
 void userdata_answer_backup(const struct coap_message *request, struct coap_builder *reply);
 void userdata_answer_restore(const struct coap_message *request, struct coap_builder *reply);
 

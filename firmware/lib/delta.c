@@ -4,9 +4,6 @@
 
 #include "lib/delta_state.h"
 
-/* Steps of the decoder, a copied unit or a new byte each, between two calls of `progress`. */
-#define STEPS_BETWEEN 8u
-
 /* ---- The header ---- */
 
 int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length) {
@@ -291,12 +288,6 @@ static int step_state(struct delta *delta) {
         break;
     }
     return DELTA_OK;
-}
-
-void delta_pace(struct delta *delta) {
-    if (delta->job.progress != NULL && ++delta->steps % STEPS_BETWEEN == 0) {
-        delta->job.progress();
-    }
 }
 
 static void step(struct delta *delta) {

@@ -12,7 +12,8 @@ enum {
     WINDOW_UNIT = 1 << 16,
     MIN_LOG2 = 8,
     MAX_LOG2 = 12,
-    STEP_INPUT = 112, /* bytes of the file that one step reads at most */
+    STEP_INPUT = 112,  /* bytes of the file that one step reads at most */
+    STEPS_BETWEEN = 8, /* a copied unit or a new byte each, between two calls of `progress` */
     POOL_WORDS = 1024,
     DICTIONARY = 128,
     NEIGHBOURS = 32,
@@ -154,8 +155,12 @@ static inline bool at_digest(const struct delta *delta) {
     return delta->digest != 0 && delta->place == delta->digest;
 }
 
-/* delta.c: lets the caller look after what cannot wait. */
-void delta_pace(struct delta *delta);
+/* Lets the caller look after what cannot wait. */
+static inline void delta_pace(struct delta *delta) {
+    if (delta->job.progress != NULL && ++delta->steps % STEPS_BETWEEN == 0) {
+        delta->job.progress();
+    }
+}
 
 /* delta_predict.c */
 

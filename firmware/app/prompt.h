@@ -1,4 +1,4 @@
-/* The line console on the wire (UART0). */
+/* The console's line on the wire (UART0): the prompt, what is typed, what the terminal says. */
 #pragma once
 
 #include "lib/print.h"
@@ -10,8 +10,8 @@ void console_say(const char *format, ...) PRINT_FORMAT(1, 2);
 /* Shows the first prompt. */
 void console_start(void);
 
-/* Takes what was typed and runs complete lines. */
-void console_poll(void);
+/* Takes what was typed and hands complete lines to `run`, which may change them. */
+void console_poll(void (*run)(char *line));
 
 /* Leaves the prompt's line, because somebody else is going to write. */
 void console_stop(void);

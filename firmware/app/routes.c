@@ -1,14 +1,16 @@
-#include "app/link.h"
+#include "app/routes.h"
 
 #include "app/call.h"
 #include "app/commanded.h"
-#include "app/console.h"
 #include "app/identity.h"
 #include "app/messages.h"
+#include "app/prompt.h"
+#include "app/registration.h"
 #include "app/storage.h"
 #include "app/update.h"
 #include "app/userdata.h"
 #include "lib/cbor.h"
+#include "link/radio.h"
 
 #define REGISTER_AGAIN_US 60000000u
 
@@ -21,23 +23,6 @@ static void answer_message(const struct coap_message *request, struct coap_build
     }
     messages_receive(text.data, text.length);
     coap_build_code(reply, COAP_CHANGED);
-}
-
-void link_describe(struct registration *registration) {
-    const struct identity *me = identity();
-    const struct update_summary summary = update_summary();
-    *registration = (struct registration){
-        .serial = me->terminal.serial,
-        .hardware_id = me->terminal.hardware_id,
-        .name = me->name,
-        .version = me->full_version,
-        .build_time = me->build_time,
-        .digest = me->digest,
-        .state = TERMINAL_RUNS,
-        .last_id = summary.last_id,
-        .last_result = summary.last_result,
-        .security_counter = summary.security_counter,
-    };
 }
 
 static void say_contact(enum radio_contact contact, uint8_t code) {
@@ -53,18 +38,14 @@ static void say_contact(enum radio_contact contact, uint8_t code) {
 
 static void take_response(uint32_t tag, enum coap_outcome outcome,
                           const struct coap_message *response) {
-    if (tag >= LINK_TAG_CALL) {
+    if (tag >= CALL_FIRST_TAG) {
         call_take_response(tag, outcome, response);
     } else {
         update_take_response(tag, outcome, response);
     }
 }
 
-void link_register_soon(void) {
-    radio_register(0);
-}
-
-void link_start(void) {
+void routes_start(void) {
     static const struct radio_resource resources[] = {
         {"announce", COAP_POST, update_answer_announcement},
         {"backup", COAP_POST, userdata_answer_backup},
@@ -78,7 +59,7 @@ void link_start(void) {
         .resources = resources,
         .resource_count = sizeof resources / sizeof resources[0],
         .register_again_us = REGISTER_AGAIN_US,
-        .describe = link_describe,
+        .describe = registration_describe,
         .contact = say_contact,
         .response = take_response,
     };

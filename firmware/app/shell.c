@@ -1,6 +1,5 @@
-#include "app/console.h"
+#include "app/shell.h"
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -12,7 +11,7 @@
 #include "app/release.h"
 #include "app/resource.h"
 #include "app/tasks.h"
-#include "app/update.h"
+#include "app/verdict.h"
 #include "board/say.h"
 #include "board/system.h"
 #include "board/uart.h"
@@ -20,58 +19,6 @@
 #include "board_map.h"
 #include "lib/crc.h"
 #include "lib/text.h"
-
-#define PROMPT "> "
-/* So that a peer that never stops sending cannot keep the rest from running. */
-#define MAX_BYTES_PER_POLL 256u
-
-static struct {
-    struct line_editor line;
-    char typed[128];
-    bool prompting; /* a prompt is shown, with what was typed so far */
-} console;
-
-/* ---- Lines and the prompt ---- */
-
-static void put(void *ctx, char character) {
-    size_t *length = ctx;
-    if (length) {
-        (*length)++;
-    }
-    uart_put(UART_WIRE, (uint8_t)character);
-}
-
-static void show_prompt(void) {
-    say(PROMPT "%s", console.typed);
-    console.prompting = true;
-}
-
-void console_say(const char *format, ...) {
-    size_t length = 0;
-    size_t covered = 0;
-    if (console.prompting) {
-        say("\r");
-        covered = strlen(PROMPT) + console.line.length;
-    }
-    va_list arguments;
-    va_start(arguments, format);
-    print_to_v(put, &length, format, arguments);
-    va_end(arguments);
-    for (; length < covered; length++) {
-        put(NULL, ' ');
-    }
-    say("\n");
-    if (console.prompting) {
-        show_prompt();
-    }
-}
-
-void console_stop(void) {
-    if (console.prompting) {
-        say("\n");
-        console.prompting = false;
-    }
-}
 
 /* ---- Commands: `rest` is what follows the command's name ---- */
 
@@ -210,7 +157,7 @@ static void show_update(char *rest) {
         [UPDATE_RECEIVED] = "received",   [UPDATE_CHECKED] = "checked",
         [UPDATE_REWRITING] = "rewriting", [UPDATE_FINISHED] = "finished",
     };
-    struct update_summary summary = update_summary();
+    struct update_summary summary = verdict_summary();
     say("phase: %s\n", phases[summary.phase]);
     if (summary.last_id == 0 && summary.last_result == RESULT_SUCCESS) {
         say("last update: none\n");
@@ -282,7 +229,7 @@ static void help(char *rest) {
     }
 }
 
-static void run_line(char *line) {
+void shell_run(char *line) {
     if (!text_is_printable(line, strlen(line))) {
         say("not readable as UTF-8 text: type it again\n");
         return;
@@ -301,24 +248,4 @@ static void run_line(char *line) {
         }
     }
     say("no command \"%s\": type help\n", name);
-}
-
-void console_start(void) {
-    line_init(&console.line, console.typed, sizeof console.typed);
-    show_prompt();
-}
-
-void console_poll(void) {
-    for (uint32_t i = 0; i < MAX_BYTES_PER_POLL; i++) {
-        int byte = uart_get(UART_WIRE);
-        if (byte < 0) {
-            return;
-        }
-        if (line_feed(&console.line, (uint8_t)byte, put, NULL)) {
-            console.prompting = false;
-            run_line(console.typed);
-            line_clear(&console.line);
-            show_prompt();
-        }
-    }
 }
