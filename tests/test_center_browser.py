@@ -20,7 +20,7 @@ from server_world import make_image, post
 from unbrick.server.records.people import Actor
 from unbrick.server.records.sessions import Backup
 from unbrick.server.records.updates import MessageState, UpdateState
-from unbrick.wire.calls import Call, Key
+from unbrick.wire.calls import CallRequest, Key
 from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Si
     page = sit_down()
     world = site.world
     world.core.lines.center_is_there(world.now)
-    world.core.handle("127.0.0.1:4000", post("call", Call(SERIAL, 1).encode()), world.now)
+    world.core.handle("127.0.0.1:4000", post("call", CallRequest(SERIAL, 1).encode()), world.now)
     page.get_by_role("link", name="call in progress").click()
     page.get_by_role("log").get_by_text("Version 1.1.0 is ready").wait_for()
     page.get_by_text("user makes this call").wait_for()

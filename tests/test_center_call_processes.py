@@ -18,7 +18,7 @@ from server_world import SERIAL, post, registration
 
 from unbrick.server.core.lines import BROKEN_OFF
 from unbrick.server.database import SqlRecords
-from unbrick.wire.calls import Call, Key, Say
+from unbrick.wire.calls import CallRequest, Key, SayRequest
 from unbrick.wire.coap import CoapEndpoint
 
 
@@ -38,11 +38,11 @@ class User:
         self._coap = CoapEndpoint(self._handle, random.Random(1))
         self._answers: dict[int, Any] = {}
         self._asked = 0
-        self.heard: list[Say] = []
+        self.heard: list[SayRequest] = []
 
     def _handle(self, request: Any, _now: float) -> Any:
         if request.opt.uri_path == ("say",):
-            said = Say.decode(request.payload)
+            said = SayRequest.decode(request.payload)
             if said not in self.heard:
                 self.heard.append(said)
         return post("", b"").copy(code=68, uri_path=())
@@ -74,10 +74,10 @@ class User:
 
     def calls(self, number: int) -> None:
         """Call until somebody takes the call."""
-        call = Call(SERIAL, number).encode()
+        call = CallRequest(SERIAL, number).encode()
         self.until(lambda: self.asks("call", call).is_successful())
 
-    def hears(self, words: str) -> Say:
+    def hears(self, words: str) -> SayRequest:
         return next(iter(self.until(lambda: [s for s in self.heard if words in s.text])))
 
     def close(self) -> None:
@@ -158,7 +158,7 @@ def test_claim_b4_the_user_hears_when_the_center_is_killed(parts: Parts, *, anot
     assert user.hears(BROKEN_OFF).last
     user.heard.clear()
     if not another:
-        call = Call(SERIAL, 2).encode()
+        call = CallRequest(SERIAL, 2).encode()
         assert str(user.asks("call", call)) == "5.03 Service Unavailable"
         parts.center = parts.start_center()
     user.calls(2)

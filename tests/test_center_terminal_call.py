@@ -17,7 +17,7 @@ from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import UpdateState
-from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
 from unbrick.wire.messages import Text
 
 IMAGE = make_image()
@@ -51,7 +51,7 @@ class User:
         self.sends("register", registration().encode())
         self.core.publish(IMAGE, self.now)
         self.center = SimulatedCenter(self.core)
-        self.heard: list[Say] = []
+        self.heard: list[SayRequest] = []
         self.messages: list[str] = []
         self.waits()
 
@@ -73,13 +73,13 @@ class User:
     def _answer(self, request: Any) -> None:
         (path,) = request.message.opt.uri_path
         if path == "say":
-            self.heard.append(Say.decode(request.message.payload))
+            self.heard.append(SayRequest.decode(request.message.payload))
         elif path == "message":
             self.messages.append(Text.decode(request.message.payload).text)
         self.core.outcome(request.ticket, post("", b"").copy(code=68), self.now)
 
     def calls(self, number: int = 1) -> str:
-        self.sends("call", Call(SERIAL, number).encode())
+        self.sends("call", CallRequest(SERIAL, number).encode())
         return self.waits()
 
     def presses(self, keys: str, number: int = 1) -> str:
@@ -162,7 +162,7 @@ class Unlucky(User):
         if path != "say":
             super()._answer(request)
             return
-        said = Say.decode(request.message.payload)
+        said = SayRequest.decode(request.message.payload)
         code = aiocoap.CHANGED
         if not self.on or said.number != self.number:
             code = aiocoap.NOT_FOUND
@@ -224,7 +224,7 @@ class Unlucky(User):
 
     def _call(self) -> None:
         for _ in range(2):  # Later, the link would know the message again.
-            code = self.sends("call", Call(SERIAL, self.number).encode())
+            code = self.sends("call", CallRequest(SERIAL, self.number).encode())
         if code.is_successful():
             self.on, self.pressed, self.heard = True, 0, []
 

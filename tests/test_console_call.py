@@ -9,7 +9,7 @@ import pytest
 from scripted_server import SERIAL, World
 
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def world(unbrick_releases: Releases) -> Iterator[World]:
 
 def say(world: World, number: int, count: int, text: str, *, last: bool = False) -> str:
     """The code of the answer to a text."""
-    return world.ask("say", Say(number, count, text, last).encode()).code.dotted
+    return world.ask("say", SayRequest(number, count, text, last).encode()).code.dotted
 
 
 def keys(world: World) -> list[Key]:
@@ -39,7 +39,7 @@ def call(world: World, number: int = 1) -> None:
     before = len(world.server.asked("call"))
     world.console.command("call")
     sent(world, "call", before + 1)
-    assert Call.decode(world.server.asked("call")[-1]) == Call(SERIAL, number)
+    assert CallRequest.decode(world.server.asked("call")[-1]) == CallRequest(SERIAL, number)
 
 
 def sent(world: World, path: str, count: int) -> None:

@@ -23,7 +23,7 @@ from unbrick.server.core.lines import (
 from unbrick.server.records.calls import LineState
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
-from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
 from unbrick.wire.messages import TerminalState
 
 ADDRESS = "192.0.2.1:4000"
@@ -52,7 +52,7 @@ class Line:
         return self.core.handle(ADDRESS, post(path, payload), self.now).code
 
     def calls(self, number: int = 1, serial: str = SERIAL) -> Any:
-        return self.sends("call", Call(serial, number).encode())
+        return self.sends("call", CallRequest(serial, number).encode())
 
     def presses(self, key: str, count: int, number: int = 1) -> Any:
         return self.sends("key", Key(SERIAL, number, count, key).encode())
@@ -60,14 +60,14 @@ class Line:
     def hangs_up(self, number: int = 1) -> Any:
         return self.sends("hang-up", HangUp(SERIAL, number).encode())
 
-    def hears(self, answer: Any = DONE) -> list[Say]:
+    def hears(self, answer: Any = DONE) -> list[SayRequest]:
         """What the server sends now; each is answered alike."""
         said = []
         while requests := self.core.poll(self.now):
             for request in requests:
                 assert request.endpoint == ADDRESS
                 assert request.message.opt.uri_path == ("say",)
-                said.append(Say.decode(request.message.payload))
+                said.append(SayRequest.decode(request.message.payload))
                 self.core.outcome(request.ticket, answer, self.now)
         return said
 
@@ -170,9 +170,9 @@ def test_texts_are_said_in_their_order_each_until_it_is_heard() -> None:
     line.calls(3)
     line.core.say(1, 0, "one", last=False)
     line.core.say(1, 1, "two", last=False)
-    assert line.hears() == [Say(3, 0, "one"), Say(3, 1, "two")]
+    assert line.hears() == [SayRequest(3, 0, "one"), SayRequest(3, 1, "two")]
     line.core.say(1, 2, "goodbye", last=True)
-    assert line.hears() == [Say(3, 2, "goodbye", last=True)]
+    assert line.hears() == [SayRequest(3, 2, "goodbye", last=True)]
     assert line.state() is LineState.OVER
     assert line.records.sayings(1) == []
 
@@ -242,11 +242,11 @@ def test_a_terminal_out_of_reach_hears_later_that_the_call_is_over() -> None:
         line.core.say(1, 3, "four", last=False)
     line.start()
     line.register(state=TerminalState.RESTORATION)
-    assert line.hears(None) == [Say(1, 0, "one")], "what was due when the server started"
+    assert line.hears(None) == [SayRequest(1, 0, "one")], "what was due when the server started"
     line.register(state=TerminalState.RESTORATION)
     assert line.hears(None) == [], "nobody hears anything in restoration"
     line.register()
-    assert line.hears() == [Say(1, 0, "one"), Say(1, 1, LOST, last=True)]
+    assert line.hears() == [SayRequest(1, 0, "one"), SayRequest(1, 1, LOST, last=True)]
     assert line.state() is LineState.OVER
 
 
@@ -257,7 +257,7 @@ def test_a_call_after_one_that_was_lost_is_a_new_one() -> None:
     line.hears(None)
     assert line.calls(2) == aiocoap.CHANGED
     line.core.say(2, 0, "hello", last=False)
-    assert line.hears() == [Say(2, 0, "hello")]
+    assert line.hears() == [SayRequest(2, 0, "hello")]
 
 
 @pytest.mark.parametrize("how", ["says so", "is silent", "is silent after a restart"])
@@ -279,7 +279,7 @@ def test_claim_b4_when_the_center_is_gone_the_terminals_user_hears_so(how: str) 
         line.now += CENTER_SILENCE_S - LOOK_INTERVAL_S
         assert line.hears() == [], "it gets time to say that it is there"
         line.now += LOOK_INTERVAL_S
-    assert line.hears() == [Say(1, 1, BROKEN_OFF, last=True)]
+    assert line.hears() == [SayRequest(1, 1, BROKEN_OFF, last=True)]
     assert line.state() is LineState.OVER
 
 
@@ -295,7 +295,7 @@ def test_a_call_that_the_center_has_ended_without_a_last_word_is_over_for_the_us
         line.core.lines.center_is_there(line.now)
         heard += line.hears()
         line.now += 1.0
-    assert heard == [Say(1, 1, LOST, last=True)]
+    assert heard == [SayRequest(1, 1, LOST, last=True)]
     assert line.state() is LineState.OVER
 
 
@@ -316,4 +316,4 @@ def test_the_last_text_of_a_call_is_not_followed_by_another() -> None:
     line.core.poll(line.now)
     line.core.center_leaves()
     line.start()
-    assert line.hears() == [Say(1, 0, "goodbye", last=True)]
+    assert line.hears() == [SayRequest(1, 0, "goodbye", last=True)]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
-from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
 from unbrick.wire.commands import (
     MAX_WRITE_SIZE,
     PIECE_SIZE,
@@ -76,7 +76,12 @@ ALL: list[Any] = [
     Upgrade(9, "1.1.0+0", b"i" * 32, 1234, b"s" * 64, "unbrick-a9-r1", 3, b"b" * 32),
     *(Erase(9, 77, 2, 0x100000, 0x40000), WRITE, Check(9, 77, 4, 0x100000, 5000, b"c" * 32)),
     *(Finish(9, 77, 5), Leave(9, 77, 6), CommandAnswer(Result.OUT_OF_TURN), RESULT),
-    *(Call("T-0001", 1), Key("T-0001", 1, 2, "#"), HangUp("T-0001", 1), Say(1, 3, "Bye", True)),
+    *(
+        CallRequest("T-0001", 1),
+        Key("T-0001", 1, 2, "#"),
+        HangUp("T-0001", 1),
+        SayRequest(1, 3, "Bye", True),
+    ),
 ]
 
 
@@ -123,7 +128,7 @@ def test_keys_are_those_of_the_protocol() -> None:
     assert cbor2.loads(RESULT.encode()) == {
         1: "T-0001", 2: 9, 3: 77, 4: 3, 5: 22, 6: b"d" * 32, 7: "SR.5",
     }  # fmt: skip
-    assert cbor2.loads(Say(1, 3, "Bye", True).encode()) == {1: 1, 2: 3, 3: "Bye", 4: 1}
+    assert cbor2.loads(SayRequest(1, 3, "Bye", True).encode()) == {1: 1, 2: 3, 3: "Bye", 4: 1}
 
 
 def test_unknown_keys_are_passed_over() -> None:
@@ -214,7 +219,7 @@ def test_pieces_and_data_must_be_what_they_claim() -> None:
     with pytest.raises(LinkError, match="one of"):
         Key.decode(Key("T-0001", 1, 2, "a").encode())
     with pytest.raises(LinkError, match="160 bytes"):
-        Say(1, 3, "x" * 161).encode()
+        SayRequest(1, 3, "x" * 161).encode()
     with pytest.raises(LinkError, match="key 11"):
         Registration.decode(changed(7, 2))
 

@@ -2,106 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from unbrick.errors import LinkError
-from unbrick.wire.maps import Map, encode_map
-from unbrick.wire.messages import MAX_TEXT, read_serial
+from unbrick.wire.maps import Map, Message, Uint
+from unbrick.wire.messages import MAX_TEXT, Serial, Words, check_text
 
 KEYS = "0123456789*#"
 
 
-@dataclass(frozen=True)
-class Call:
-    """A terminal's user calls; ``number`` counts up from the terminal's last start."""
+def _read_key(values: Map, key: int) -> str:
+    pressed = values.text(key, 1)
+    if len(pressed) != 1 or pressed not in KEYS:
+        raise LinkError(f"key {key} must be one of {KEYS}")
+    return pressed
 
-    serial: str
-    number: int
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /call``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(self.serial, self.number)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Call:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no call.
-        """
-        values = Map(payload)
-        return cls(read_serial(values, 1), values.uint(2))
+def _read_last(values: Map, key: int) -> bool:
+    return bool(values.uint(key, 1))
 
 
 @dataclass(frozen=True)
-class HangUp(Call):
-    """A terminal's user has hung up."""
+class CallRequest(Message):
+    """A terminal's user calls: ``POST /call``; ``number`` counts up from its last start."""
+
+    serial: Serial
+    number: Uint
 
 
 @dataclass(frozen=True)
-class Key:
-    """A key that was pressed in a call, after ``count`` others."""
-
-    serial: str
-    number: int
-    count: int
-    key: str
-
-    def encode(self) -> bytes:
-        """The payload of ``POST /key``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(self.serial, self.number, self.count, self.key)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Key:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no key.
-        """
-        values = Map(payload)
-        key = values.text(4, 1)
-        if len(key) != 1 or key not in KEYS:
-            raise LinkError(f"key 4 must be one of {KEYS}")
-        return cls(read_serial(values, 1), values.uint(2), values.uint(3), key)
+class HangUp(CallRequest):
+    """A terminal's user has hung up: ``POST /hang-up``."""
 
 
 @dataclass(frozen=True)
-class Say:
-    """A text of the center in a call, after ``count`` others. ``last``: the call ends with it."""
+class Key(Message):
+    """A key that was pressed in a call, after ``count`` others: ``POST /key``."""
 
-    number: int
-    count: int
-    text: str
-    last: bool = False
+    serial: Serial
+    number: Uint
+    count: Uint
+    key: Annotated[str, _read_key]
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /say``.
 
-        Raises:
-            LinkError: the text is too long, empty, or not printable.
-        """
-        if not 0 < len(self.text.encode()) <= MAX_TEXT or not self.text.isprintable():
-            raise LinkError(
-                f"what is said in a call is 1 to {MAX_TEXT} bytes of one line",
-                hint="shorten it, or say it in several texts",
-            )
-        return encode_map(self.number, self.count, self.text, int(self.last))
+@dataclass(frozen=True)
+class SayRequest(Message):
+    """A text of the center in a call, after ``count`` others: ``POST /say``.
 
-    @classmethod
-    def decode(cls, payload: bytes) -> Say:
-        """Read a payload.
+    ``last``: the call ends with it.
+    """
 
-        Raises:
-            LinkError: nothing is said.
-        """
-        values = Map(payload)
-        text = values.text(3, MAX_TEXT)
-        return cls(values.uint(1), values.uint(2), text, bool(values.uint(4, 1)))
+    number: Uint
+    count: Uint
+    text: Words
+    last: Annotated[bool, _read_last] = False
+
+    def _values(self) -> Iterator[int | str | bytes]:
+        check_text(
+            self.text,
+            f"what is said in a call is 1 to {MAX_TEXT} bytes of one line",
+            "shorten it, or say it in several texts",
+        )
+        return super()._values()

@@ -6,19 +6,25 @@ Sizes and offsets are in bytes; offsets of the NOR count from its start.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from typing_extensions import Self
 
 from unbrick.errors import LinkError
-from unbrick.wire.maps import DIGEST_SIZE, Map, encode_map
+from unbrick.wire.maps import DIGEST_SIZE, Digest, Map, Message, Uint
 from unbrick.wire.messages import (
-    MAX_NAME,
-    MAX_SERIAL,
-    MAX_TEXT,
+    AnyResult,
+    Name,
     Result,
+    Serial,
+    ShortName,
+    UpdateId,
+    Words,
+    data_of,
     read_result,
-    read_serial,
-    read_update,
+    up_to,
 )
 
 PIECE_SIZE = 768
@@ -29,184 +35,108 @@ MAX_WRITE_SIZE = 896
 SIGNATURE_SIZE = 64
 _SUM_SIZE = 8
 
+_Size = Annotated[int, up_to(MAX_BACKUP_SIZE)]
+_Piece = Annotated[bytes, data_of(1, PIECE_SIZE)]
+
 
 @dataclass(frozen=True)
-class BackupRequest:
-    """Asks the application for a piece of the sealed user's data (row B6). Offset 0 seals it."""
+class BackupRequest(Message):
+    """Asks the application for a piece of the sealed user's data (row B6): ``POST /backup``.
 
-    update_id: int
-    offset: int
+    Offset 0 seals it.
+    """
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /backup``."""
-        return encode_map(self.update_id, self.offset)
+    update_id: UpdateId
+    offset: _Size
 
     @classmethod
-    def decode(cls, payload: bytes) -> BackupRequest:
-        """Read a payload.
-
-        Raises:
-            LinkError: it asks for no piece of a backup.
-        """
-        values = Map(payload)
-        offset = values.uint(2, MAX_BACKUP_SIZE)
-        if offset % PIECE_SIZE:
+    def _read(cls, values: Map) -> Self:
+        request = super()._read(values)
+        if request.offset % PIECE_SIZE:
             raise LinkError(f"key 2 must be a multiple of {PIECE_SIZE}")
-        return cls(read_update(values, 1), offset)
+        return request
 
 
 @dataclass(frozen=True)
-class BackupPiece:
+class BackupPiece(Message):
     """A piece of a backup. When ``result`` is no success, nothing else counts."""
 
-    result: Result
-    size: int = 0
-    checksum: bytes = bytes(DIGEST_SIZE)
-    data: bytes = b""
-
-    def encode(self) -> bytes:
-        """The payload of the answer.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(int(self.result), self.size, self.checksum, self.data)
+    result: AnyResult
+    size: _Size = 0
+    checksum: Digest = bytes(DIGEST_SIZE)
+    data: _Piece = b""
 
     @classmethod
-    def decode(cls, payload: bytes) -> BackupPiece:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no piece of a backup.
-        """
-        values = Map(payload)
+    def _read(cls, values: Map) -> Self:
         result = read_result(values, 1)
         if result is not Result.SUCCESS:
             return cls(result)
-        size = values.uint(2, MAX_BACKUP_SIZE)
-        return cls(result, size, values.digest(3), values.data(4, 1, min(PIECE_SIZE, size)))
+        values.data(4, 1, min(PIECE_SIZE, values.uint(2, MAX_BACKUP_SIZE)))
+        return super()._read(values)
 
 
 @dataclass(frozen=True)
-class RestorePiece:
-    """A piece of a backup that is given back to the application (row B6)."""
+class RestorePiece(Message):
+    """A piece of a backup that is given back to the application (row B6): ``POST /restore``."""
 
-    update_id: int
-    size: int
-    checksum: bytes
-    offset: int
-    data: bytes
-
-    def encode(self) -> bytes:
-        """The payload of ``POST /restore``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(self.update_id, self.size, self.checksum, self.offset, self.data)
+    update_id: UpdateId
+    size: _Size
+    checksum: Digest
+    offset: _Size
+    data: _Piece
 
     @classmethod
-    def decode(cls, payload: bytes) -> RestorePiece:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no piece of a backup.
-        """
-        values = Map(payload)
-        size, offset = values.uint(2, MAX_BACKUP_SIZE), values.uint(4, MAX_BACKUP_SIZE)
-        data = values.data(5, 1, PIECE_SIZE)
-        if offset % PIECE_SIZE or len(data) != min(PIECE_SIZE, size - offset):
+    def _read(cls, values: Map) -> Self:
+        piece = super()._read(values)
+        if piece.offset % PIECE_SIZE or len(piece.data) != min(
+            PIECE_SIZE, piece.size - piece.offset
+        ):
             raise LinkError("the piece is not one that its place and size make")
-        return cls(read_update(values, 1), size, values.digest(3), offset, data)
+        return piece
 
 
 @dataclass(frozen=True)
-class RestoreAnswer:
+class RestoreAnswer(Message):
     """The application's answer to a piece: the offset that it wants next. The size: all is done."""
 
-    result: Result
-    offset: int = 0
-
-    def encode(self) -> bytes:
-        """The payload of the answer."""
-        return encode_map(int(self.result), self.offset)
+    result: AnyResult
+    offset: _Size = 0
 
     @classmethod
-    def decode(cls, payload: bytes) -> RestoreAnswer:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no such answer.
-        """
-        values = Map(payload)
+    def _read(cls, values: Map) -> Self:
         result = read_result(values, 1)
-        return cls(result, values.uint(2, MAX_BACKUP_SIZE) if result is Result.SUCCESS else 0)
+        if result is not Result.SUCCESS:
+            return cls(result)
+        return super()._read(values)
 
 
 @dataclass(frozen=True)
-class Upgrade:
-    """Starts a commanded update (row B7). The signature is over the digest."""
+class Upgrade(Message):
+    """Starts a commanded update (row B7): ``POST /upgrade``. The signature is over the digest."""
 
-    update_id: int
-    version: str
-    digest: bytes
-    size: int
-    signature: bytes
-    hardware_id: str
-    security_counter: int
-    backup: bytes
-
-    def encode(self) -> bytes:
-        """The payload of ``POST /upgrade``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(
-            self.update_id, self.version, self.digest, self.size, self.signature,
-            self.hardware_id, self.security_counter, self.backup,
-        )  # fmt: skip
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Upgrade:
-        """Read a payload.
-
-        Raises:
-            LinkError: it starts no commanded update.
-        """
-        values = Map(payload)
-        return cls(
-            update_id=read_update(values, 1),
-            version=values.text(2, MAX_NAME),
-            digest=values.digest(3),
-            size=values.uint(4),
-            signature=values.data(5, SIGNATURE_SIZE, SIGNATURE_SIZE),
-            hardware_id=values.text(6, MAX_SERIAL),
-            security_counter=values.uint(7),
-            backup=values.digest(8),
-        )
+    update_id: UpdateId
+    version: Name
+    digest: Digest
+    size: Uint
+    signature: Annotated[bytes, data_of(SIGNATURE_SIZE, SIGNATURE_SIZE)]
+    hardware_id: ShortName
+    security_counter: Uint
+    backup: Digest
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command to the resident program (rows B8, B10): numbered, and for one start of it."""
+class Command(Message):
+    """A command to the resident program (rows B8, B10): numbered, and for one start of it.
+
+    Attributes:
+        path: where it is sent to.
+    """
 
     path: ClassVar[str]
 
-    update_id: int
-    nonce: int
-    step: int
-
-    def encode(self) -> bytes:
-        """The payload of ``POST`` to ``path``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(self.update_id, self.nonce, self.step, *self._more())
-
-    def _more(self) -> tuple[int | bytes, ...]:
-        return ()
+    update_id: UpdateId
+    nonce: Uint
+    step: Uint
 
 
 @dataclass(frozen=True)
@@ -215,11 +145,8 @@ class Erase(Command):
 
     path: ClassVar[str] = "erase"
 
-    offset: int
-    length: int
-
-    def _more(self) -> tuple[int | bytes, ...]:
-        return self.offset, self.length
+    offset: Uint
+    length: Uint
 
 
 @dataclass(frozen=True)
@@ -228,11 +155,24 @@ class Write(Command):
 
     path: ClassVar[str] = "write"
 
-    offset: int
-    data: bytes = field(repr=False)
+    offset: Uint
+    data: Annotated[bytes, data_of(1, MAX_WRITE_SIZE)] = field(repr=False)
 
-    def _more(self) -> tuple[int | bytes, ...]:
-        return self.offset, self.data, hashlib.sha256(self.data).digest()[:_SUM_SIZE]
+    @property
+    def checksum(self) -> bytes:
+        """The first bytes of the SHA-256 of the data, which go with it."""
+        return hashlib.sha256(self.data).digest()[:_SUM_SIZE]
+
+    def _values(self) -> Iterator[int | str | bytes]:
+        yield from super()._values()
+        yield self.checksum
+
+    @classmethod
+    def _read(cls, values: Map) -> Self:
+        write = super()._read(values)
+        if values.data(6, _SUM_SIZE, _SUM_SIZE) != write.checksum:
+            raise LinkError("the data is not what its digest says")
+        return write
 
 
 @dataclass(frozen=True)
@@ -241,12 +181,9 @@ class Check(Command):
 
     path: ClassVar[str] = "check"
 
-    offset: int
-    length: int
-    digest: bytes
-
-    def _more(self) -> tuple[int | bytes, ...]:
-        return self.offset, self.length, self.digest
+    offset: Uint
+    length: Uint
+    digest: Digest
 
 
 @dataclass(frozen=True)
@@ -263,87 +200,40 @@ class Leave(Command):
     path: ClassVar[str] = "leave"
 
 
+_COMMANDS: dict[str, type[Command]] = {
+    kind.path: kind for kind in (Erase, Write, Check, Finish, Leave)
+}
+
+
 def decode_command(path: str, payload: bytes) -> Command:
     """Read the payload of a ``POST`` to ``path``.
 
     Raises:
         LinkError: it is no command.
     """
-    values = Map(payload)
-    head = read_update(values, 1), values.uint(2), values.uint(3)
-    if path == Erase.path:
-        return Erase(*head, values.uint(4), values.uint(5))
-    if path == Write.path:
-        data = values.data(5, 1, MAX_WRITE_SIZE)
-        if values.data(6, _SUM_SIZE, _SUM_SIZE) != hashlib.sha256(data).digest()[:_SUM_SIZE]:
-            raise LinkError("the data is not what its digest says")
-        return Write(*head, values.uint(4), data)
-    if path == Check.path:
-        return Check(*head, values.uint(4), values.uint(5), values.digest(6))
-    if path == Finish.path:
-        return Finish(*head)
-    if path == Leave.path:
-        return Leave(*head)
-    raise LinkError(f"there is no command {path}")
+    if path not in _COMMANDS:
+        raise LinkError(f"there is no command {path}")
+    return _COMMANDS[path].decode(payload)
 
 
 @dataclass(frozen=True)
-class CommandAnswer:
+class CommandAnswer(Message):
     """The resident program's answer to a command, at once. Success: it is carried out."""
 
-    result: Result
-
-    def encode(self) -> bytes:
-        """The payload of the answer."""
-        return encode_map(int(self.result))
-
-    @classmethod
-    def decode(cls, payload: bytes) -> CommandAnswer:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no such answer.
-        """
-        return cls(read_result(Map(payload), 1))
+    result: AnyResult
 
 
 @dataclass(frozen=True)
-class CommandResult:
-    """How a command ended (row B10). ``digest`` is of the range as the NOR reads now."""
+class CommandResult(Message):
+    """How a command ended (row B10): ``POST /result``.
 
-    serial: str
-    update_id: int
-    nonce: int
-    step: int
-    result: Result
-    digest: bytes
-    text: str
+    ``digest`` is of the range as the NOR reads now.
+    """
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /result``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(
-            self.serial, self.update_id, self.nonce, self.step, int(self.result), self.digest,
-            self.text,
-        )  # fmt: skip
-
-    @classmethod
-    def decode(cls, payload: bytes) -> CommandResult:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is no result of a command.
-        """
-        values = Map(payload)
-        return cls(
-            serial=read_serial(values, 1),
-            update_id=read_update(values, 2),
-            nonce=values.uint(3),
-            step=values.uint(4),
-            result=read_result(values, 5),
-            digest=values.digest(6),
-            text=values.text(7, MAX_TEXT),
-        )
+    serial: Serial
+    update_id: UpdateId
+    nonce: Uint
+    step: Uint
+    result: AnyResult
+    digest: Digest
+    text: Words

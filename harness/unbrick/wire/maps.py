@@ -6,9 +6,13 @@ ends up on people's screens). Keys that nobody asks for are passed over.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 import cbor2
+from typing_extensions import Self
 
 from unbrick.errors import LinkError
 
@@ -111,7 +115,11 @@ class Map:
         return value
 
 
-def encode_map(*values: int | str | bytes) -> bytes:
+Uint = Annotated[int, Map.uint]
+Digest = Annotated[bytes, Map.digest]
+
+
+def encode_map(values: Iterable[int | str | bytes]) -> bytes:
     """A map with keys from 1.
 
     Raises:
@@ -121,3 +129,47 @@ def encode_map(*values: int | str | bytes) -> bytes:
     if len(payload) > MAX_PAYLOAD_SIZE:
         raise LinkError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD_SIZE} are taken")
     return bytes(payload)
+
+
+@cache
+def _readers(kind: type[Any]) -> list[tuple[str, Callable[[Map, int], Any]]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [(field.name, hints[field.name].__metadata__[0]) for field in fields(kind)]
+
+
+class Message:
+    """A dataclass whose fields are the values of a map, in their order, at the keys from 1.
+
+    What each is annotated with reads it from the map.
+    """
+
+    def encode(self) -> bytes:
+        """The payload.
+
+        Raises:
+            LinkError: it does not fit, or the other side would not take it.
+        """
+        return encode_map(self._values())
+
+    def _values(self) -> Iterator[int | str | bytes]:
+        for name, _ in self._readers():
+            value = getattr(self, name)
+            yield int(value) if isinstance(value, int) else value
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Self:
+        """Read a payload.
+
+        Raises:
+            LinkError: it is no such message.
+        """
+        return cls._read(Map(payload))
+
+    @classmethod
+    def _readers(cls) -> list[tuple[str, Callable[[Map, int], Any]]]:
+        return _readers(cls)  # type: ignore[arg-type]  # No class is Hashable to mypy.
+
+    @classmethod
+    def _read(cls, values: Map) -> Self:
+        read = enumerate(cls._readers(), start=1)
+        return cls(**{name: reader(values, key) for key, (name, reader) in read})

@@ -6,11 +6,15 @@ the user's data are in ``unbrick.wire.commands``, calls in ``unbrick.wire.calls`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Annotated, TypeVar
+
+from typing_extensions import Self
 
 from unbrick.errors import LinkError
-from unbrick.wire.maps import Map, encode_map
+from unbrick.wire.maps import Digest, Map, Message, Uint
 
 MAX_SERIAL = 31
 MAX_TEXT = 160
@@ -118,261 +122,160 @@ class Phase(IntEnum):
     COMMANDED = 6
 
 
-def read_result(values: Map, key: int) -> Result:
-    """The result at ``key``.
-
-    Raises:
-        LinkError: there is none.
-    """
-    return Result(values.uint(key, max(Result)))
+E = TypeVar("E", bound=IntEnum)
 
 
-def read_serial(values: Map, key: int) -> str:
-    """The serial at ``key``.
+def one_of(kind: type[E]) -> Callable[[Map, int], E]:
+    """Reads a member of ``kind``, whose numbers count up from 0."""
+    return lambda values, key: kind(values.uint(key, max(kind)))
 
-    Raises:
-        LinkError: there is none.
-    """
+
+def up_to(limit: int) -> Callable[[Map, int], int]:
+    """Reads a number from 0 to ``limit``."""
+    return lambda values, key: values.uint(key, limit)
+
+
+def text_of(limit: int) -> Callable[[Map, int], str]:
+    """Reads a printable text of at most ``limit`` bytes."""
+    return lambda values, key: values.text(key, limit)
+
+
+def data_of(least: int, limit: int) -> Callable[[Map, int], bytes]:
+    """Reads ``least`` to ``limit`` bytes."""
+    return lambda values, key: values.data(key, least, limit)
+
+
+def _read_serial(values: Map, key: int) -> str:
     serial = values.text(key, MAX_SERIAL)
     if not serial:
         raise LinkError("the serial is empty")
     return serial
 
 
-def read_update(values: Map, key: int) -> int:
-    """The id of an update at ``key``.
-
-    Raises:
-        LinkError: there is none.
-    """
+def _read_update_id(values: Map, key: int) -> int:
     update_id = values.uint(key)
     if not update_id:
         raise LinkError("the update id is 0")
     return update_id
 
 
+def _read_nonce(values: Map, key: int) -> int:
+    """Only the resident program has one."""
+    return values.uint(key) if values.uint(7) == TerminalState.COMMANDED else 0
+
+
+read_result = one_of(Result)
+
+Serial = Annotated[str, _read_serial]
+UpdateId = Annotated[int, _read_update_id]
+Nonce = Annotated[int, _read_nonce]
+Name = Annotated[str, text_of(MAX_NAME)]
+ShortName = Annotated[str, text_of(MAX_SERIAL)]
+Words = Annotated[str, text_of(MAX_TEXT)]
+AnyResult = Annotated[Result, read_result]
+AnyPhase = Annotated[Phase, one_of(Phase)]
+
+
+def check_text(text: str, what: str, hint: str) -> None:
+    """Whether the terminal takes a text: one line of at most ``MAX_TEXT`` bytes.
+
+    Raises:
+        LinkError: it does not; ``what`` and ``hint`` say so.
+    """
+    if not 0 < len(text.encode()) <= MAX_TEXT or not text.isprintable():
+        raise LinkError(what, hint=hint)
+
+
 @dataclass(frozen=True)
-class Registration:
-    """A terminal's identity and that of its software (rows A6, A7, B1).
+class Registration(Message):
+    """A terminal's identity and that of its software (rows A6, A7, B1): ``POST /register``.
 
     Commands to the resident program must carry ``nonce``. It is 0 when that does not run.
     """
 
-    serial: str
-    hardware_id: str
-    name: str
-    version: str
-    build_time: str
-    digest: bytes
-    state: TerminalState
-    last_update_id: int
-    last_result: Result
-    security_counter: int
-    nonce: int = 0
+    serial: Serial
+    hardware_id: ShortName
+    name: Name
+    version: Name
+    build_time: Name
+    digest: Digest
+    state: Annotated[TerminalState, one_of(TerminalState)]
+    last_update_id: Uint
+    last_result: AnyResult
+    security_counter: Uint
+    nonce: Nonce = 0
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /register``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        nonce = (self.nonce,) if self.state is TerminalState.COMMANDED else ()
-        return encode_map(
-            self.serial, self.hardware_id, self.name, self.version, self.build_time, self.digest,
-            int(self.state), self.last_update_id, int(self.last_result), self.security_counter,
-            *nonce,
-        )  # fmt: skip
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Registration:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not a registration.
-        """
-        values = Map(payload)
-        state = TerminalState(values.uint(7, max(TerminalState)))
-        return cls(
-            serial=read_serial(values, 1),
-            hardware_id=values.text(2, MAX_SERIAL),
-            name=values.text(3, MAX_NAME),
-            version=values.text(4, MAX_NAME),
-            build_time=values.text(5, MAX_NAME),
-            digest=values.digest(6),
-            state=state,
-            last_update_id=values.uint(8),
-            last_result=read_result(values, 9),
-            security_counter=values.uint(10),
-            nonce=values.uint(11) if state is TerminalState.COMMANDED else 0,
-        )
+    def _values(self) -> Iterator[int | str | bytes]:
+        *values, nonce = super()._values()
+        yield from values
+        if self.state is TerminalState.COMMANDED:
+            yield nonce
 
 
 @dataclass(frozen=True)
-class Announcement:
-    """An update that the server offers (row A5)."""
+class Announcement(Message):
+    """An update that the server offers (row A5): ``POST /announce``."""
 
-    update_id: int
-    kind: Kind
-    file_size: int
-    file_digest: bytes
-    version: str
-    image_digest: bytes
-    image_size: int
-    working_memory: int = 0
-
-    def encode(self) -> bytes:
-        """The payload of ``POST /announce``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(
-            self.update_id, int(self.kind), self.file_size, self.file_digest, self.version,
-            self.image_digest, self.image_size, self.working_memory,
-        )  # fmt: skip
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Announcement:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not an announcement.
-        """
-        values = Map(payload)
-        return cls(
-            update_id=read_update(values, 1),
-            kind=Kind(values.uint(2, max(Kind))),
-            file_size=values.uint(3),
-            file_digest=values.digest(4),
-            version=values.text(5, MAX_NAME),
-            image_digest=values.digest(6),
-            image_size=values.uint(7),
-            working_memory=values.uint(8),
-        )
+    update_id: UpdateId
+    kind: Annotated[Kind, one_of(Kind)]
+    file_size: Uint
+    file_digest: Digest
+    version: Name
+    image_digest: Digest
+    image_size: Uint
+    working_memory: Uint = 0
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Message):
     """A terminal's answer to an announcement: result 0 accepts it."""
 
-    result: Result
-    needed: int
-    possible: int
-    text: str
-
-    def encode(self) -> bytes:
-        """The payload of the answer.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(int(self.result), self.needed, self.possible, self.text)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Decision:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not a decision.
-        """
-        values = Map(payload)
-        return cls(read_result(values, 1), values.uint(2), values.uint(3), values.text(4, MAX_TEXT))
+    result: AnyResult
+    needed: Uint
+    possible: Uint
+    text: Words
 
 
 @dataclass(frozen=True)
-class Report:
-    """How far a terminal is with an update."""
+class Report(Message):
+    """How far a terminal is with an update: ``POST /report``."""
 
-    serial: str
-    update_id: int
-    phase: Phase
-    result: Result
-    version: str
-    digest: bytes
-    text: str
-
-    def encode(self) -> bytes:
-        """The payload of ``POST /report``.
-
-        Raises:
-            LinkError: it does not fit.
-        """
-        return encode_map(
-            self.serial, self.update_id, int(self.phase), int(self.result), self.version,
-            self.digest, self.text,
-        )  # fmt: skip
+    serial: ShortName
+    update_id: Uint
+    phase: AnyPhase
+    result: AnyResult
+    version: Name
+    digest: Digest
+    text: Words
 
     @classmethod
-    def decode(cls, payload: bytes) -> Report:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not a report.
-        """
-        values = Map(payload)
-        phase = Phase(values.uint(3, max(Phase)))
-        if phase in (Phase.IDLE, Phase.COMMANDED):
+    def _read(cls, values: Map) -> Self:
+        report = super()._read(values)
+        if report.phase in (Phase.IDLE, Phase.COMMANDED):
             raise LinkError("key 3 must be a number from 1 to 5")
-        return cls(
-            serial=values.text(1, MAX_SERIAL),
-            update_id=values.uint(2),
-            phase=phase,
-            result=read_result(values, 4),
-            version=values.text(5, MAX_NAME),
-            digest=values.digest(6),
-            text=values.text(7, MAX_TEXT),
-        )
+        return report
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Message):
     """The answer to ``GET /status``: sizes in bytes."""
 
-    phase: Phase
-    update_id: int
-    received: int
-    file_size: int
-
-    def encode(self) -> bytes:
-        """The payload of the answer."""
-        return encode_map(int(self.phase), self.update_id, self.received, self.file_size)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Status:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not a status.
-        """
-        values = Map(payload)
-        phase = Phase(values.uint(1, max(Phase)))
-        return cls(phase, values.uint(2), values.uint(3), values.uint(4))
+    phase: AnyPhase
+    update_id: Uint
+    received: Uint
+    file_size: Uint
 
 
 @dataclass(frozen=True)
-class Text:
-    """A message for the terminal's user: at most ``MAX_TEXT`` bytes of UTF-8."""
+class Text(Message):
+    """A message for the terminal's user, at most ``MAX_TEXT`` bytes of UTF-8: ``POST /message``."""
 
-    text: str
+    text: Words
 
-    def encode(self) -> bytes:
-        """The payload of ``POST /message``.
-
-        Raises:
-            LinkError: too long, empty, or not printable.
-        """
-        if not 0 < len(self.text.encode()) <= MAX_TEXT or not self.text.isprintable():
-            raise LinkError(
-                f"a text message is one line of 1 to {MAX_TEXT} bytes",
-                hint="shorten it, and leave out line ends and control characters",
-            )
-        return encode_map(self.text)
-
-    @classmethod
-    def decode(cls, payload: bytes) -> Text:
-        """Read a payload.
-
-        Raises:
-            LinkError: it is not a text message.
-        """
-        return cls(Map(payload).text(1, MAX_TEXT))
+    def _values(self) -> Iterator[int | str | bytes]:
+        check_text(
+            self.text,
+            f"a text message is one line of 1 to {MAX_TEXT} bytes",
+            "shorten it, and leave out line ends and control characters",
+        )
+        return super()._values()

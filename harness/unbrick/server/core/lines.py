@@ -15,10 +15,9 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import ServerError
-from unbrick.server.records.calls import CALLER, LineState, Saying, TerminalCall
-from unbrick.server.records.calls import Call as CallRecord
+from unbrick.server.records.calls import CALLER, Call, LineState, Saying, TerminalCall
 from unbrick.server.records.contract import Records
-from unbrick.wire.calls import Call, HangUp, Key, Say
+from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
 
 CENTER_SILENCE_S = 15.0
 """Seconds after which a center that has said nothing is not there any more."""
@@ -62,7 +61,7 @@ class CallLines:
         Raises:
             LinkError: the payload is malformed.
         """
-        asked = Call.decode(payload)
+        asked = CallRequest.decode(payload)
         calls = self._live()
         live = calls.get(asked.serial)
         if not self._is_there(now) or len(calls) >= LINES:
@@ -75,7 +74,7 @@ class CallLines:
         with self._records.transaction():
             if live:
                 self._records.save_terminal_call(replace(live, state=LineState.OVER))
-            draft = CallRecord(0, asked.serial, CALLER, "", "", "", now, None)
+            draft = Call(0, asked.serial, CALLER, "", "", "", now, None)
             call = TerminalCall(self._records.add_call(draft).id, asked.serial, asked.number)
             self._records.add_terminal_call(call)
         self._quiet = 0
@@ -145,7 +144,7 @@ class CallLines:
         call = self._records.terminal_call(call_id)
         if call is None or call.state is not LineState.OPEN:
             raise CallOverError(f"call {call_id} is over", hint="nobody would hear it")
-        Say(call.number, count, text, last).encode()
+        SayRequest(call.number, count, text, last).encode()
         said = self._records.sayings(call_id)
         saying = Saying(call_id, count, text, last)
         if count < len(said) and (said[count].text, said[count].final) == (text, last):
@@ -183,7 +182,7 @@ class CallLines:
         saying = self._next(call) if call else None
         if call is None or saying is None:
             return None
-        return Say(call.number, saying.count, saying.text, saying.final).encode()
+        return SayRequest(call.number, saying.count, saying.text, saying.final).encode()
 
     def heard(self, call_id: int, response: aiocoap.Message | None) -> bool:
         """What came of the last ``message``; gives whether there is more to say now."""
