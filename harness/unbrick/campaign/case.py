@@ -1,14 +1,18 @@
 """Case IDs: one short string replays one case exactly.
 
-``staged/12-weak+1/5`` reads: scenario ``staged``; in its first session power is lost in flash
-operation 12, which is torn in the way called ``weak``; in the second session weak cells read in way
-1, and power is lost just before operation 5; the third session is the case. A step ``7@3`` loses
-power with 7 operations done, after the server's third change of mind; ``7-half@3`` in the midst of
-operation 7, after it. ``staged~17`` is the scenario
-over the bad link number 17 (``unbrick.reference.links``). ``commanded/12!7``: in the session that
-follows, the server dies at its seventh change of mind, before it can say anything of it, and is
-there again at once; with ``!7-said`` just after it has said it; with ``!7-late`` then, too, and it
-stays away for long (``unbrick.reference.story``). ``commanded!7`` says that of the first session.
+``staged/12-weak+1/5`` is a case of the scenario ``staged``, with two power cuts:
+
+- In the first session the power is cut in flash operation 12, which is torn in the way ``weak``.
+- In the second session weak cells read in way 1. The power is cut just before operation 5.
+- The third session is the case.
+
+``staged~17`` is the scenario over the bad link number 17 (``unbrick.reference.links``). A step
+``7@3`` cuts the power with 7 operations done, after the server's third change of mind;
+``7-half@3`` in the middle of operation 7, after it.
+
+``commanded/12!7``: in the session that follows, the server dies at its seventh change of mind,
+before it tells, and is back at once. With ``!7-said`` it dies when it has told, with ``!7-late``
+then and for long (``unbrick.reference.story``). ``commanded!7`` says that of the first session.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Torn operations: what a power cut in the middle of a program or an erase leaves behind.
+"""Torn operations: the cells that a power cut in the middle of a program or an erase leaves.
 
-Every variant is a pure function of the cells before, of the operation and of its number, so a case
-ID names it exactly. Patterns follow what is known of NOR cells: programming goes word by word
-through the buffer and can leave a word with some of its bits; the two chips of the pair need not be
-equally far; an erase moves bits to 1 in no order; a cell that was nearly done is weak.
+Every variant is a pure function of the cells before, of the operation and of its number. So a case
+ID names it exactly. The patterns follow the behaviour of NOR cells:
+
+- Programming goes word by word through the buffer, and can leave a word with some of its bits.
+- The two chips of the pair need not be equally far.
+- An erase moves bits to 1 in no order.
+- A cell that was nearly done is weak.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ _NAME_AT = 26
 class Echo:
     """A server, and a network that brings what belongs to an earlier start once more.
 
-    With the first command of a start comes an old erase of the application, with the same number;
-    and before the terminal has carried out any erase, an old result says that it has.
+    With the first command of a start comes an old erase of the application, with the same number.
+    Before the terminal has carried out any erase, an old result says that it has.
     """
 
     def __init__(self, server: Server, serial: str) -> None:

@@ -1,8 +1,8 @@
 """``make hil-test``: the whole system once, with its real parts.
 
-The server and the bridge are processes of their own on loopback; the terminal is the real ARM
-binary on an engine, its modem a TCP port and its wire a pseudo-terminal; the restoration apparatus
-is the command a person would type. Every step checks what it says.
+The server and the bridge are processes of their own on loopback. The terminal is the real ARM
+binary on an engine; its modem is a TCP port and its wire a pseudo-terminal. The restoration
+apparatus is the command that a person would type. Every step checks what it says.
 """
 
 from __future__ import annotations
@@ -234,10 +234,12 @@ class HilTest:
         return state()
 
     def _cut(self) -> str:
-        """Cut the power after the first erase. Where the NOR works at once, that is a race: cut too
-        early, the old software starts and the server announces the update again; cut too late, the
-        new software fails its trial (it is broken on purpose) and the old one is restored first.
-        The wireless link goes with the power, or the terminal would restore itself.
+        """Cut the power after the first erase.
+
+        Where the NOR works at once, that is a race. Too early, the old software starts, and the
+        server announces the update again. Too late, the new software fails its trial (it is broken
+        on purpose), and the old one is restored first. The wireless link goes with the power:
+        otherwise the terminal would restore itself.
         """
         self._publish("1.2.0")
         update = self._start_update("1.2.0")

@@ -46,9 +46,11 @@ class ServerState:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def form(self, *, steps: bool = True) -> tuple[object, ...]:
-        """What of it can make a difference: no times, no words for people, no numbers that only
-        count up; of sessions that have ended only how; and of a terminal that is commanded not what
-        it runs: nothing is decided by that before it is an application, or in restoration, again.
+        """The part that can make a difference.
+
+        It has no times, no words for people, and no numbers that only count up. Of a session that
+        has ended it has only the end. It leaves out the software of a terminal that is commanded:
+        nothing is decided by that before an application runs again, or restoration does.
 
         Args:
             steps: whether it counts how far the steps are.

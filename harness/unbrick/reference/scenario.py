@@ -28,9 +28,9 @@ class Scenario:
         interrupted_by: a release that takes the place of the first of ``updates`` while that is
             being transferred.
         rescue: release that the restoration apparatus holds.
-        rescue_by: how a terminal in the restoration state can be restored: by ``wire`` (somebody
-            stands by with the apparatus, and the wireless link is dead in that state), by ``link``
-            (nobody ever comes) or by ``both``.
+        rescue_by: how a terminal in the restoration state can be restored. ``wire``: somebody
+            stands by with the apparatus, and the wireless link is dead in that state. ``link``:
+            nobody ever comes. ``both``: either.
         published: releases that the server has besides those that the scenario installs over the
             air.
         before: releases that were installed over the air before the search begins.
@@ -42,11 +42,11 @@ class Scenario:
             ``damaged``, one that its hash does not fit. By the link it is the server that offers
             it: ``forged 1.3.0`` instead of the genuine one.
         unfit: releases that must not be what runs in the end.
-        differences: the differential files that the server sends where they help: ``sound`` ones,
-            ``misfit``, made against other software than the terminal registered with, or
-            ``forged``, that become an image with a bad signature; ``None``: it sends full images.
-        commanded: the server commands ``updates`` step by step, after the user's data is in its
-            care; it may die whenever it has changed its mind, while the terminal goes on.
+        differences: the differential files that the server sends where they help. ``sound`` ones
+            are right. ``misfit`` ones are made against other software than the terminal registered
+            with. ``forged`` ones become an image with a bad signature. ``None``: full images.
+        commanded: the server commands ``updates`` step by step, when the user's data is in its
+            care. It may die whenever it has changed its mind, while the terminal goes on.
         meddled: ``saves`` are saved just when the data has been backed up.
         recalled: an operator cancels the update when the data is ``backed up``, or tries to when
             the application is being ``erased``.

@@ -1,7 +1,7 @@
-"""What happens around a terminal from power-on until all that a scenario wants has come about.
+"""The course of a session, from power-on until all that a scenario wants has come about.
 
-The same story is told after every power cut: the server goes on from its records, the user types
-again what is not saved yet, and somebody stands by with the restoration apparatus.
+It is the same after every power cut. The server goes on from its records. The user types unsaved
+entries again. Somebody stands by with the restoration apparatus.
 """
 
 from __future__ import annotations
@@ -219,9 +219,9 @@ class Story:
         """The server is killed, and goes on from its records.
 
         Args:
-            when: empty: before what it has to say has left; ``said``: when it has; ``late``: when
-                it has, and it stays away for ``LATE_SERVER_AWAY_S``; if somebody stands by with
-                the apparatus, also until an application runs.
+            when: empty: before its message has left. ``said``: after that. ``late``: after that,
+                and it stays away for ``LATE_SERVER_AWAY_S``. If somebody stands by with the
+                apparatus, it also stays away until an application runs.
         """
         self.link.server_dies(unsent=not when)
         if when == "late":

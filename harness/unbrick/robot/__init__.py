@@ -53,9 +53,9 @@ class UnbrickLibrary(
     = Engines =
 
     ``--variable ENGINE:qemu`` chooses what runs the terminal; ``inprocess`` is the default. Suites
-    need not know. What an engine cannot do (cut the power at a flash operation on QEMU, look into
-    the NOR of a real board) skips the test and says so, and so does a missing engine. A real board
-    is described by a file: ``--variable ENGINE:serial --variable BOARD:board.toml``.
+    need not know. A test is skipped, and says so, when its engine is missing or cannot do
+    something: QEMU cannot cut the power at a flash operation, a real board hides its NOR. A
+    file describes a real board: ``--variable ENGINE:serial --variable BOARD:board.toml``.
 
     = The UART =
 
@@ -63,20 +63,20 @@ class UnbrickLibrary(
     the same: `Wait For Line On Uart`, `Write Line To Uart`, `Should Not Be On Uart`. The UART is
     UART0, the terminal's wire with its console. There are no testers to create and no ``testerId``.
 
-    What a keyword waits for is looked for behind the line that was found last. Text is
-    plain unless ``treatAsRegex`` is true.
+    A keyword looks for its text behind the line that was found last. Text is plain unless
+    ``treatAsRegex`` is true.
 
     = Times =
 
     Times are in Robot's notation: ``30 s``, ``2 minutes``, ``500 ms``; a number is seconds. They
-    are the engine's: in process and on Renode time is virtual, so that in process ten minutes are
-    over in a moment, and the same seed gives the same run; elsewhere it is the clock's.
+    are the engine's. In process and on Renode time is virtual: in process ten minutes are over in a
+    moment, and the same seed gives the same run. Elsewhere time is the clock's.
 
     = When a test fails =
 
-    The end of the UART's log, what went over the wireless link, faults of the firmware, and a
-    picture of the NOR are in ``log.html`` with the failed test; all of each log is beside it,
-    in the folder ``logs``. (In ``log.html`` from Robot Framework 7.2 on.)
+    ``log.html`` has, with the failed test, the end of the UART's log, the messages on the wireless
+    link, faults of the firmware, and a picture of the NOR. All of each log is beside it, in the
+    folder ``logs``. (In ``log.html`` from Robot Framework 7.2 on.)
     """
 
     ROBOT_LIBRARY_SCOPE = "SUITE"

@@ -36,8 +36,9 @@ def keyword(
 ) -> Callable[Concatenate[OWNER, PARAMS], RESULT]:
     """Make a method a keyword that tells its errors as Robot wants to hear them.
 
-    What this engine cannot do, and what is not installed, skips the test; a broken tool ends the
-    run, because nothing that follows says anything about the terminal; everything else fails.
+    The test is skipped when this engine cannot do something, or something is not installed. A
+    broken tool ends the run, because nothing that follows says anything about the terminal.
+    Everything else fails.
     """
 
     @wraps(function)

@@ -1,7 +1,7 @@
 """The NOR of a terminal as a map of its blocks, as far as the server knows it.
 
 During a staged update the server knows which blocks differ, and when the terminal began to rewrite
-them, but not how far it is; of a commanded one it knows each erase and each write.
+them, but not how far it is. Of a commanded update it knows each erase and each write.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Serial ports of this machine, and on them the engine ``serial``: a terminal that is a real board.
 
-The board runs by the clock and shows only what comes over its two lines. What emulation knows
-besides, flash operations, virtual time, what the firmware did wrong, is not known here, and the
-contents of the NOR only through commands that the board file gives, while the power is off.
+The board runs by the clock, and shows nothing but its two lines. Flash operations, virtual time and
+the firmware's mistakes are not known here, as they are in emulation. The contents of the NOR are
+known only through commands of the board file, while the power is off.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Commanded updates (rows B5, B8, B10): sessions that are planned, stored and worked off.
 
-A session is a plan (``server.plan``) in the records. Whoever goes on with it, this server or the
-one after it, needs nothing else: what a message relies on is committed before it leaves, and a step
+A session is a plan (``server.plan``) in the records. This server, or the one after it, needs
+nothing else to go on. The records are committed before a message leaves that relies on them. A step
 that was sent without a known result is sent again. One message of a session is under way at a time.
 
 The terminal's registrations say where it is: in the application (backing up, starting the resident

@@ -1,10 +1,10 @@
 """The software management server without sockets, clock, threads or randomness (rows A5-A7, A13).
 
-It takes messages and gives messages; everything it knows is in ``Records`` and is committed before
-a message that says so leaves, so that its word stays true when it is killed at any point.
+It takes messages and gives messages. Everything it knows is in ``Records``, and is committed before
+a message that says so leaves. So its word stays true when it is killed at any point.
 
-What comes from terminals, what goes to them and what people order meets here. How an update goes
-is said in ``server.staged`` (by a file) and ``server.commanded`` (by commands). A terminal that
+Messages from terminals, messages to them, and people's orders meet here. The course of an update
+is in ``server.staged`` (by a file) and ``server.commanded`` (by commands). A terminal that
 registers as in restoration has no software that may run; the server then begins an update by
 itself, to software that ``server.restoring`` chooses.
 """

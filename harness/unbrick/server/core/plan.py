@@ -4,9 +4,9 @@ Offsets count from the start of the NOR; offsets and lengths are in bytes.
 
     back up → prepare → erase, write …, erase, write … → check → restart → give back → delete backup
 
-When the new software keeps the user's data in another format, the blocks of the user's data are
-erased before everything else: whatever application then runs, before the restart or after it,
-finds no data that it cannot read, and gets its own back.
+The new software may keep the user's data in another format. Then the blocks of the user's data are
+erased before everything else. So no application finds data that it cannot read, before the restart
+or after it, and each gets its own back.
 """
 
 from __future__ import annotations

@@ -64,12 +64,16 @@ def _history(terminal: Terminal, updates: Iterable[Update]) -> History:
 
 
 def choose_image(terminal: Terminal, updates: list[Update], images: list[Image]) -> Image | None:
-    """What a terminal without valid software shall run.
+    """Choose the software for a terminal without valid software.
 
-    The software that ran last, unless it is what has just failed its trial; else the newest that
-    has not failed there, rather one that reads the user's data as it is; when all have failed
-    (power cuts in the trial make good software fail) what ran last, else one after the other.
-    Never what the terminal would refuse, nor what it has refused.
+    It is the first of these that there is:
+
+    1. the software that ran last, unless it has just failed its trial,
+    2. the newest that has not failed there, preferably one that reads the user's data as it is,
+    3. when all have failed, the one that ran last, else one after the other: power cuts in the
+       trial make good software fail.
+
+    It is never software that the terminal would refuse, or has refused.
     """
     history = _history(terminal, updates)
     usable = [
