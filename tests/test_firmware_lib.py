@@ -9,6 +9,7 @@ import random
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -282,7 +283,9 @@ def test_uses_only_what_it_may() -> None:
     own = {f"lib/{path.name}" for path in LIB.glob("*.h")}
     for path in LIB.glob("*.[ch]"):
         text = path.read_text()
-        assert set(re.findall(r"#include <(.+)>", text)) <= allowed, path.name
+        # Assertions speak, and are for the host alone.
+        more = {"stdio.h", "stdlib.h"} if path.name == "assert.h" else set()
+        assert set(re.findall(r"#include <(.+)>", text)) <= allowed | more, path.name
         assert set(re.findall(r'#include "(.+)"', text)) <= own, path.name
 
 
@@ -296,6 +299,29 @@ def test_compiles_for_the_terminal_and_uses_little_stack(
     command = [*ZIG, *ZIG_TARGET, *flags, f"-I{LIBC}", f"-I{LIB.parent}", "-c", *sources]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode == 0) == good, done.stderr
+
+
+def test_an_assertion_ends_the_program_on_the_host_alone(
+    toolchain: Toolchain, tmp_path: Path
+) -> None:
+    source = tmp_path / "enter.c"
+    source.write_text(
+        '#include "lib/assert.h"\n'
+        "int enter(int argc) { ASSERT(argc == 1); return argc; }\n"
+        "int main(int argc, char **argv) { (void)argv; return enter(argc) - 1; }\n"
+    )
+    program = tmp_path / "enter"
+    compile_c([*toolchain.command, *FLAGS, "-o", str(program), str(source)], cwd=tmp_path)
+    assert run([str(program)]).returncode == 0
+    wrongly = run([str(program), "wrongly"])
+    assert wrongly.returncode == -signal.SIGABRT
+    assert wrongly.stderr == f"{source}:2: not so: argc == 1\n"
+    target = [*ZIG, *ZIG_TARGET, "-std=c11", "-Os", "-ffreestanding", "-fno-sanitize=all"]
+    compile_c([*target, f"-I{LIB.parent}", "-c", str(source)], cwd=tmp_path)
+    made = (tmp_path / "enter.o").read_bytes()
+    assert b"enter" in made
+    assert b"abort" not in made
+    assert b"not so" not in made
 
 
 # ---- Comparisons ----

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/text.h"
 
 enum major { UINT = 0, NEGATIVE = 1, BYTES = 2, TEXT = 3, ARRAY = 4, MAP = 5, TAG = 6, SIMPLE = 7 };
@@ -13,6 +14,8 @@ void cbor_encoder_init(struct cbor_encoder *encoder, uint8_t *buffer, size_t siz
 }
 
 static void put(struct cbor_encoder *encoder, const void *data, size_t length) {
+    ASSERT(encoder->length <= encoder->size);
+    ASSERT(data != NULL || length == 0);
     if (encoder->overflow || length > encoder->size - encoder->length) {
         encoder->overflow = true;
         return;
@@ -81,6 +84,7 @@ void cbor_pair_text(struct cbor_encoder *encoder, uint64_t key, const char *text
 }
 
 size_t cbor_encoder_finish(const struct cbor_encoder *encoder) {
+    ASSERT(encoder->length <= encoder->size);
     return encoder->overflow ? 0 : encoder->length;
 }
 
@@ -94,6 +98,7 @@ struct item {
 
 /* Reads one head, and a string's bytes with it. */
 static enum cbor_error read_item(struct cbor_reader *reader, struct item *item) {
+    ASSERT(reader->next != NULL || reader->left == 0);
     if (reader->left == 0) {
         return CBOR_TRUNCATED;
     }
@@ -157,6 +162,8 @@ bool cbor_read_uint(struct cbor_reader *reader, uint32_t maximum, uint32_t *valu
 }
 
 bool cbor_read_text(struct cbor_reader *reader, char *text, size_t size) {
+    ASSERT(text != NULL);
+    ASSERT(size > 0);
     struct item item;
     if (read_item(reader, &item) != CBOR_OK || item.major != TEXT || item.value >= size ||
         memchr(item.data, 0, (size_t)item.value) != NULL) {
@@ -202,6 +209,8 @@ static enum cbor_error skip_contents(struct cbor_reader *reader, struct item ite
 static enum cbor_error take(struct cbor_field *field, const struct item *item) {
     static const enum major majors[] = {
         [CBOR_UINT] = UINT, [CBOR_BYTES] = BYTES, [CBOR_TEXT] = TEXT};
+    ASSERT(field->kind == CBOR_UINT || field->kind == CBOR_BYTES || field->kind == CBOR_TEXT);
+    ASSERT(field->minimum <= field->maximum);
     if (field->present) {
         return CBOR_DUPLICATE;
     }
@@ -250,6 +259,8 @@ static enum cbor_error decode_pair(struct cbor_reader *reader, struct cbor_field
 
 enum cbor_error cbor_decode_map(const uint8_t *data, size_t length, struct cbor_field *fields,
                                 size_t count) {
+    ASSERT(data != NULL || length == 0);
+    ASSERT(fields != NULL || count == 0);
     for (size_t i = 0; i < count; i++) {
         fields[i].present = false;
         fields[i].number = 0;

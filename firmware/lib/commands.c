@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/cbor.h"
 #include "lib/crc.h"
 
@@ -9,6 +10,7 @@ enum { ID, NONCE, STEP, OFFSET, FIFTH, SIXTH, FIELDS };
 
 bool command_decode(struct command *command, enum command_kind kind, const uint8_t *payload,
                     size_t length) {
+    ASSERT(kind <= COMMAND_LEAVE);
     struct cbor_field fields[FIELDS] = {
         [ID] = {.key = 1, .kind = CBOR_UINT, .minimum = 1, .maximum = UINT32_MAX},
         [NONCE] = {.key = 2, .kind = CBOR_UINT, .maximum = UINT32_MAX},
@@ -60,6 +62,7 @@ static bool is_within(const struct command *command, const struct command_range 
 
 /* Whether it may be carried out at all. */
 static bool is_sound(const struct command *command, const struct command_rules *rules) {
+    ASSERT(command->step > 0);
     if (command->kind == COMMAND_FINISH || command->kind == COMMAND_LEAVE) {
         return true;
     }
@@ -78,12 +81,22 @@ static bool is_sound(const struct command *command, const struct command_rules *
            (command->kind == COMMAND_ERASE && is_within(command, &rules->userdata));
 }
 
+/* Whether the end of a range is a number. */
+static bool ends(const struct command_range *range) {
+    return range->size <= UINT32_MAX - range->offset;
+}
+
 void commands_init(struct commands *commands, const struct command_rules *rules) {
+    ASSERT(rules->block_size != 0 && (rules->block_size & (rules->block_size - 1)) == 0);
+    ASSERT(ends(&rules->image) && ends(&rules->userdata));
+    ASSERT(rules->sha256 != NULL);
     memset(commands, 0, sizeof *commands);
     commands->rules = rules;
 }
 
 static void keep(struct commands *commands, const struct command *command, uint32_t fingerprint) {
+    ASSERT(commands->state != COMMANDS_TAKEN);
+    ASSERT(command->data == NULL || command->length <= sizeof commands->data);
     commands->command = *command;
     commands->fingerprint = fingerprint;
     commands->state = COMMANDS_TAKEN;
@@ -114,6 +127,8 @@ bool commands_take(struct commands *commands, enum command_kind kind, const uint
                    size_t length, enum result *result) {
     const struct command_rules *const rules = commands->rules;
     struct command command;
+    ASSERT(rules != NULL);
+    ASSERT(payload != NULL || length == 0);
     if (!command_decode(&command, kind, payload, length)) {
         return false;
     }
@@ -135,6 +150,8 @@ bool commands_take(struct commands *commands, enum command_kind kind, const uint
 }
 
 void commands_done(struct commands *commands) {
+    ASSERT(commands->rules != NULL);
+    ASSERT(commands->state == COMMANDS_TAKEN);
     commands->state = COMMANDS_DONE;
     commands->asked_again = false;
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/delta_state.h"
 
 /* ---- The header ---- */
@@ -56,6 +57,9 @@ static int check_job(const struct delta_header *header, const struct delta_job *
 struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELTA_HEADER_SIZE],
                           int *error) {
     struct delta_header parsed;
+    ASSERT(job->base != NULL && job->image != NULL && job->memory != NULL);
+    ASSERT(job->sha256 != NULL);
+    ASSERT(job->image + job->image_size <= job->base || job->base + job->base_size <= job->image);
     *error = delta_parse_header(&parsed, header, DELTA_HEADER_SIZE);
     if (*error == DELTA_OK) {
         *error = check_job(&parsed, job);
@@ -155,6 +159,8 @@ static void end_span(struct delta *delta) {
 
 /* Enters a segment that is in the table into the order. */
 static void insert_ordered(struct delta *delta, uint32_t number) {
+    ASSERT(number == delta->known);
+    ASSERT(number < delta->header.segments);
     const uint32_t old = get24(delta->segments[number].old);
     uint32_t at = number;
     while (at > 0 && get24(ordered(delta, at - 1)->old) > old) {
@@ -241,6 +247,8 @@ static void step_next(struct delta *delta) {
 
 static int step_span(struct delta *delta) {
     const uint32_t end = delta->span.new + delta->span.length;
+    ASSERT(delta->place <= end && end <= delta->header.length);
+    ASSERT(delta->span.old + delta->span.length <= delta->header.base_length);
     int error = DELTA_OK;
     if (delta->place < delta->span.new) {
         error = delta_step_gap(delta, delta->span.new, delta->span.old);
@@ -305,6 +313,8 @@ static void step(struct delta *delta) {
 }
 
 int delta_feed(struct delta *delta, const uint8_t *data, size_t length) {
+    ASSERT(data != NULL || length == 0);
+    ASSERT(delta->place <= delta->header.length);
     while (delta->error == DELTA_OK && length > 0) {
         if (delta->state == DONE) {
             delta->error = DELTA_TRAILING;
@@ -322,6 +332,7 @@ int delta_feed(struct delta *delta, const uint8_t *data, size_t length) {
 }
 
 int delta_finish(struct delta *delta) {
+    ASSERT(delta->place <= delta->header.length);
     while (delta->error == DELTA_OK && delta->state != DONE) {
         step(delta);
     }

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
+
 enum { STRETCH_LIMIT = 2815, WEIGHT_INITIAL = 19661, WEIGHT_LIMIT = (1 << 19) - 1, MIX_SHIFT = 14 };
 enum { COUNT_LIMIT = 127, SLOT_LIMIT = 15, SLOT_INITIAL = 0x8000, REPEAT_LIMIT = 15 };
 
@@ -63,6 +65,7 @@ void coder_init(struct coder *coder, uint16_t *slots, unsigned log2_slots, uint1
 }
 
 size_t coder_take(struct coder *coder, const uint8_t *data, size_t length) {
+    ASSERT(coder->first < CODER_BUFFER && coder->count <= CODER_BUFFER);
     size_t taken = 0;
     while (taken < length && coder->count < CODER_BUFFER) {
         coder->buffer[(coder->first + coder->count) % CODER_BUFFER] = data[taken++];
@@ -94,12 +97,15 @@ void coder_start(struct coder *coder) {
 
 void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_t p,
                      uint32_t seen) {
+    ASSERT(from < CODER_FLAGS && count <= CODER_FLAGS - from);
     for (uint32_t i = from; i < from + count; i++) {
         coder->flags[i] = p << 10 | seen;
     }
 }
 
 uint32_t coder_bit(struct coder *coder, uint32_t p) {
+    ASSERT(p > 0 && p < 65536);
+    ASSERT(coder->range >= TOP);
     const uint32_t bound = (coder->range >> 16) * p;
     uint32_t bit = 0;
     if (coder->code < bound) {

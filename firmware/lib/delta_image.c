@@ -1,3 +1,4 @@
+#include "lib/assert.h"
 #include "lib/delta_state.h"
 
 static int calculate_digest(struct delta *delta, uint32_t end) {
@@ -51,6 +52,7 @@ static uint32_t bit_length(uint32_t value) {
 }
 
 static uint32_t add_candidate(uint32_t *candidates, uint32_t count, uint32_t value) {
+    ASSERT(count < 4);
     for (uint32_t i = 0; i < count; i++) {
         if (candidates[i] == value) {
             return count;
@@ -99,6 +101,7 @@ static uint32_t get_unit(struct delta *delta, const struct unit *unit, uint32_t 
 }
 
 int delta_step_copy(struct delta *delta, uint32_t end) {
+    ASSERT(delta->place < end && end <= delta->header.length);
     const uint32_t p = delta->place;
     const uint32_t q = delta->source;
     if (at_digest(delta)) {
@@ -209,6 +212,8 @@ static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t
 }
 
 int delta_step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
+    ASSERT(delta->place < end && end <= delta->header.length);
+    ASSERT(source_end <= delta->header.base_length);
     uint8_t *const image = delta->job.image;
     const uint32_t p = delta->place;
     if (!delta->trained) {

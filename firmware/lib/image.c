@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/print.h"
 #include "lib/result.h"
 
@@ -115,6 +116,8 @@ static int take_unprotected(struct image *image, uint32_t type, const uint8_t *v
 /* Walks the TLVs of the area at `area`, `size` bytes with its head. */
 static int walk(struct image *image, const uint8_t *area, uint32_t size, bool protected_area,
                 struct numbers *numbers) {
+    ASSERT(size >= TLV_INFO_SIZE);
+    ASSERT(area > image->start);
     uint32_t at = TLV_INFO_SIZE;
     while (at < size) {
         if (size - at < TLV_HEAD_SIZE) {
@@ -178,6 +181,8 @@ static int parse_header(struct image *image, const uint8_t *start, size_t availa
 }
 
 static int parse_areas(struct image *image, uint32_t left, struct numbers *numbers) {
+    ASSERT(image->start != NULL);
+    ASSERT(image->body_size >= 8);
     const uint32_t protected_size = get16(image->start + HEADER_PROTECTED_SIZE);
     const uint8_t *area = image->start + IMAGE_HEADER_SIZE + image->body_size;
     if (protected_size > left) {
@@ -342,6 +347,8 @@ bool image_version_parse(const char *text, struct image_version *version) {
 }
 
 bool image_text_equals(const struct image_text *field, const char *text) {
+    ASSERT(field->text != NULL);
+    ASSERT(field->length <= IMAGE_MAX_TEXT);
     return strlen(text) == field->length && memcmp(field->text, text, field->length) == 0;
 }
 

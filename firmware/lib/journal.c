@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
+
 #define MAGIC 0x4C4E524Au /* "JRNL" in the flash */
 #define FORMAT 1u
 #define PAYLOAD_SIZE 60u
@@ -91,6 +93,8 @@ static bool is_newest(void *ctx, const struct recordlog *log, uint32_t offset) {
 }
 
 int journal_write(struct journal *journal, const struct journal_state *state) {
+    ASSERT(journal->log.flash != NULL);
+    ASSERT(state->phase <= JOURNAL_COMMANDED);
     uint8_t record[PAYLOAD_SIZE];
     encode(state, record);
     int error = recordlog_append(&journal->log, record);
@@ -107,5 +111,6 @@ int journal_write(struct journal *journal, const struct journal_state *state) {
 }
 
 int journal_affirm(struct journal *journal) {
+    ASSERT(journal->log.flash != NULL);
     return recordlog_affirm(&journal->log);
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/text.h"
 
 #define MAGIC 0x4B424850u /* "PHBK" in the flash */
@@ -52,6 +53,8 @@ static bool is_entry(const struct phonebook *book, const uint8_t *record) {
 }
 
 static const uint8_t *record_at(const struct phonebook *book, uint32_t position) {
+    ASSERT(book->error == PHONEBOOK_OK);
+    ASSERT(position < book->count);
     return recordlog_payload(&book->log, book->index[position]);
 }
 
@@ -65,6 +68,8 @@ static uint32_t position_of(const struct phonebook *book, uint16_t id) {
 }
 
 static void forget(struct phonebook *book, uint32_t position) {
+    ASSERT(book->count <= book->capacity);
+    ASSERT(position < book->count);
     book->count--;
     memmove(book->index + position, book->index + position + 1,
             (book->count - position) * sizeof book->index[0]);
@@ -105,6 +110,8 @@ static int load(struct phonebook *book) {
 int phonebook_mount(struct phonebook *book, const struct flash *flash, uint32_t offset,
                     uint32_t size, enum phonebook_format format, uint32_t *index,
                     uint32_t capacity) {
+    ASSERT(index != NULL && capacity > 0);
+    ASSERT(format == PHONEBOOK_NAME_FIRST || format == PHONEBOOK_NUMBER_FIRST);
     const struct recordlog_config config = {
         .offset = offset,
         .size = size,
@@ -161,6 +168,7 @@ static uint16_t free_id(const struct phonebook *book) {
 }
 
 static void put_text(uint8_t *field, const char *text, size_t length) {
+    ASSERT(length <= PHONEBOOK_MAX_NAME);
     field[0] = (uint8_t)length;
     memcpy(field + 1, text, length);
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/crc.h"
 
 #define CRC_SIZE 4u
@@ -57,6 +58,13 @@ static bool is_blank(const struct recordlog *log, uint32_t offset) {
     return is_filled(at(log, offset), slot_size(log), 0xFF);
 }
 
+/* Whether a slot begins at `offset` of the half that counts. */
+static bool is_slot(const struct recordlog *log, uint32_t offset) {
+    const uint32_t first = log->half + RECORDLOG_HEADER_SIZE;
+    return log->half != RECORDLOG_NONE && offset >= first && fits(log, log->half, offset) &&
+           (offset - first) % slot_size(log) == 0;
+}
+
 static bool is_valid(const struct recordlog *log, uint32_t offset) {
     const uint8_t *slot = at(log, offset);
     return get32(slot + log->config.payload_size) == crc32(0, slot, log->config.payload_size);
@@ -82,6 +90,9 @@ static bool read_header(const struct recordlog *log, uint32_t half, struct heade
 /* Programs and reads back; what the flash holds afterwards is what counts. */
 static bool write_verified(const struct recordlog *log, uint32_t offset, const uint8_t *data,
                            uint32_t length) {
+    ASSERT(length > 0);
+    ASSERT(offset >= log->config.offset &&
+           offset - log->config.offset <= log->config.size - length);
     (void)log->flash->program(log->flash->ctx, offset, data, length);
     return memcmp(at(log, offset), data, length) == 0;
 }
@@ -131,6 +142,8 @@ static void choose_half(struct recordlog *log, struct header *chosen) {
 
 int recordlog_mount(struct recordlog *log, const struct flash *flash,
                     const struct recordlog_config *config) {
+    ASSERT(flash->base != NULL && flash->program != NULL && flash->erase != NULL);
+    ASSERT(config->magic != 0xFFFFFFFF); /* blank flash must not be a header */
     *log = (struct recordlog){.flash = flash,
                               .config = *config,
                               .half = RECORDLOG_NONE,
@@ -168,6 +181,8 @@ uint32_t recordlog_next(const struct recordlog *log, uint32_t offset) {
     if (log->half == RECORDLOG_NONE || log->last == RECORDLOG_NONE) {
         return RECORDLOG_NONE;
     }
+    ASSERT(offset == RECORDLOG_NONE || is_slot(log, offset));
+    ASSERT(is_slot(log, log->last));
     offset = offset == RECORDLOG_NONE ? log->half + RECORDLOG_HEADER_SIZE : offset + slot_size(log);
     for (; offset <= log->last; offset += slot_size(log)) {
         if (is_valid(log, offset)) {
@@ -178,6 +193,8 @@ uint32_t recordlog_next(const struct recordlog *log, uint32_t offset) {
 }
 
 const uint8_t *recordlog_payload(const struct recordlog *log, uint32_t offset) {
+    ASSERT(log->error == RECORDLOG_OK);
+    ASSERT(is_slot(log, offset));
     return at(log, offset);
 }
 
@@ -195,12 +212,14 @@ uint32_t recordlog_slots(const struct recordlog *log) {
  * time. Also when it reads as zero: power may have been lost in clearing it. It is invalid already:
  * should the flash refuse, nothing is worse than before. */
 static void clear(const struct recordlog *log, uint32_t offset, uint32_t length) {
+    ASSERT(length <= MAX_SLOT);
     const uint8_t zeros[MAX_SLOT] = {0}; /* on the stack: what is written must lie in RAM */
     (void)write_verified(log, offset, zeros, length);
 }
 
 /* Programs what is there once more. */
 static bool write_again(const struct recordlog *log, uint32_t offset, uint32_t length) {
+    ASSERT(length <= MAX_SLOT);
     uint8_t bytes[MAX_SLOT];
     memcpy(bytes, at(log, offset), length);
     return write_verified(log, offset, bytes, length);
@@ -246,6 +265,8 @@ int recordlog_affirm(struct recordlog *log) {
  * Moves `*next` behind what was used; `*written` is where it went. */
 static int write_slot(const struct recordlog *log, uint32_t half, uint32_t *next,
                       const uint8_t *slot, uint32_t *written) {
+    ASSERT(*next >= half + RECORDLOG_HEADER_SIZE);
+    ASSERT((*next - half - RECORDLOG_HEADER_SIZE) % slot_size(log) == 0);
     for (uint32_t tries = 0; tries < MAX_TRIES; tries++) {
         if (!fits(log, half, *next)) {
             return RECORDLOG_FULL;
@@ -265,6 +286,8 @@ static int write_slot(const struct recordlog *log, uint32_t half, uint32_t *next
 }
 
 static int erase_half(const struct recordlog *log, uint32_t half) {
+    ASSERT(half != log->half);
+    ASSERT(half == log->config.offset || half == log->config.offset + half_size(log));
     for (uint32_t done = 0; done < half_size(log); done += log->flash->block_size) {
         if (log->flash->erase(log->flash->ctx, half + done) != 0) {
             return RECORDLOG_WRITE;
@@ -320,6 +343,8 @@ int recordlog_append(struct recordlog *log, const void *payload) {
     if (log->error != RECORDLOG_OK) {
         return log->error;
     }
+    ASSERT(payload != NULL);
+    ASSERT(log->flash != NULL); /* it was mounted */
     memcpy(slot, payload, log->config.payload_size);
     put32(slot + log->config.payload_size, crc32(0, payload, log->config.payload_size));
     if (is_filled(slot, slot_size(log), 0xFF)) {

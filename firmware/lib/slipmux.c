@@ -1,10 +1,12 @@
 #include "lib/slipmux.h"
 
+#include "lib/assert.h"
 #include "lib/crc.h"
 
 enum { END = 0xC0, ESC = 0xDB, ESC_END = 0xDC, ESC_ESC = 0xDD, FCS_SIZE = 2 };
 
 void slipmux_init(struct slipmux_receiver *receiver, uint8_t *buffer, size_t size) {
+    ASSERT(buffer != NULL);
     *receiver = (struct slipmux_receiver){
         .buffer = buffer,
         .size = size < SLIPMUX_MAX_FRAME ? size : SLIPMUX_MAX_FRAME,
@@ -12,6 +14,8 @@ void slipmux_init(struct slipmux_receiver *receiver, uint8_t *buffer, size_t siz
 }
 
 static bool check_frame(const struct slipmux_receiver *receiver, struct slipmux_frame *frame) {
+    ASSERT(receiver->length > 0);
+    ASSERT(receiver->length <= receiver->size);
     const uint8_t *data = receiver->buffer;
     const size_t length = receiver->length;
     if (data[0] == SLIPMUX_DIAGNOSTICS) {
@@ -30,6 +34,8 @@ static bool check_frame(const struct slipmux_receiver *receiver, struct slipmux_
 }
 
 bool slipmux_feed(struct slipmux_receiver *receiver, uint8_t byte, struct slipmux_frame *frame) {
+    ASSERT(receiver->buffer != NULL);
+    ASSERT(receiver->length <= receiver->size);
     if (byte == END) {
         const bool empty = receiver->length == 0 && !receiver->spoiled && !receiver->escaped;
         const bool good =
@@ -74,6 +80,8 @@ static void emit_escaped(uint8_t byte, slipmux_emit_fn *emit, void *ctx) {
 
 void slipmux_send(enum slipmux_type type, const void *data, size_t length, slipmux_emit_fn *emit,
                   void *ctx) {
+    ASSERT(type == SLIPMUX_DIAGNOSTICS || type == SLIPMUX_COAP);
+    ASSERT(data != NULL || length == 0);
     const uint8_t *bytes = data;
     uint16_t crc = crc16_x25_update(CRC16_X25_INIT, (uint8_t)type);
     emit(ctx, END);

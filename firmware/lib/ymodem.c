@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "lib/assert.h"
 #include "lib/crc.h"
 
 enum {
@@ -66,6 +67,8 @@ static void ask(struct ymodem *ymodem, uint64_t now) {
 
 void ymodem_start(struct ymodem *ymodem, const struct ymodem_callbacks *callbacks, uint32_t limit,
                   uint64_t now) {
+    ASSERT(callbacks->send != NULL);
+    ASSERT(callbacks->data != NULL);
     memset(ymodem, 0, sizeof *ymodem);
     ymodem->callbacks = callbacks;
     ymodem->limit = limit;
@@ -149,6 +152,8 @@ static void take_header(struct ymodem *ymodem, const uint8_t *data, size_t lengt
 
 static void take_data(struct ymodem *ymodem, const uint8_t *data, size_t length, uint64_t now) {
     const uint32_t bound = ymodem->size_known ? ymodem->size : ymodem->limit;
+    ASSERT(ymodem->phase == WAIT_DATA);
+    ASSERT(ymodem->received <= bound && bound <= ymodem->limit);
     const uint32_t room = bound - ymodem->received;
     if (length > room) {
         if (!ymodem->size_known) {
@@ -170,6 +175,8 @@ static void take_data(struct ymodem *ymodem, const uint8_t *data, size_t length,
 }
 
 static void take_packet(struct ymodem *ymodem, uint64_t now) {
+    ASSERT(ymodem->filled == ymodem->wanted);
+    ASSERT(ymodem->wanted <= sizeof ymodem->packet);
     const uint8_t *data = ymodem->packet + PACKET_HEADER;
     const size_t length = ymodem->wanted - PACKET_HEADER - PACKET_CRC;
     const uint8_t number = ymodem->packet[1];
@@ -255,6 +262,8 @@ static void take_first_byte(struct ymodem *ymodem, uint8_t byte, uint64_t now) {
 }
 
 static void take_byte(struct ymodem *ymodem, uint8_t byte, uint64_t now) {
+    ASSERT(ymodem->status == YMODEM_RECEIVING);
+    ASSERT(ymodem->filled < sizeof ymodem->packet);
     if (ymodem->purging) {
         /* Still noise; CAN CAN counts even here. */
         if (byte == CAN && ymodem->can_seen) {
@@ -274,6 +283,8 @@ static void take_byte(struct ymodem *ymodem, uint8_t byte, uint64_t now) {
 }
 
 void ymodem_feed(struct ymodem *ymodem, const uint8_t *data, size_t length, uint64_t now) {
+    ASSERT(ymodem->callbacks != NULL);
+    ASSERT(data != NULL || length == 0);
     for (size_t i = 0; i < length && ymodem->status == YMODEM_RECEIVING; i++) {
         take_byte(ymodem, data[i], now);
     }
