@@ -23,7 +23,7 @@ from pathlib import Path
 import server_bugs
 
 from unbrick.campaign.run import run_campaign
-from unbrick.campaign.search import Bounds, Result
+from unbrick.campaign.search import Bounds, SearchResult
 from unbrick.errors import BuildError, MissingToolError
 from unbrick.firmware.signed import Releases, make_releases
 from unbrick.folders import firmware_folder
@@ -224,7 +224,7 @@ def build_seeded(patch: Path) -> Releases:
         return make_releases(BUILDS / patch.stem, source=source, objects=BUILDS / "objects")
 
 
-def look_for(bug: Bug, *, seeded: bool = True) -> Result:
+def look_for(bug: Bug, *, seeded: bool = True) -> SearchResult:
     """Search the system with a bug, in this process.
 
     Args:
@@ -247,13 +247,13 @@ def look_for(bug: Bug, *, seeded: bool = True) -> Result:
         return run_campaign(target, bounds=bounds)
 
 
-def table(bugs: Iterable[Bug], who: str, results: Mapping[str, Result]) -> str:
+def table(bugs: Iterable[Bug], who: str, results: Mapping[str, SearchResult]) -> str:
     """A table of ``docs/bugs.md``: every bug, and the case that shows it; ``who`` has the bugs."""
     lines = [f"| bug | what the {who} does | found as | case |", "| -- | -- | -- | -- |"]
     return "\n".join([*lines, *(row(bug, results[bug.name]) for bug in bugs)])
 
 
-def row(bug: Bug, result: Result) -> str:
+def row(bug: Bug, result: SearchResult) -> str:
     """The row of a table with what the search for a bug has found."""
     found = result.violations
     kind = found[0].outcome.violation[0] if found and found[0].outcome.violation else "-"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from unbrick.reference.memory import Store
+from unbrick.reference.memory import ServerMemory
 from unbrick.server.core.commanded import Commander
 from unbrick.server.records.people import AuditEntry
 from unbrick.server.records.sessions import COMMANDS, StepKind, StepState
@@ -119,7 +119,7 @@ def old_backup_kept(
     return False
 
 
-@_replaced(Store, "delete_backup")
+@_replaced(ServerMemory, "delete_backup")
 def deleted_in_silence(genuine: Any, self: Any, backup_id: int, actor: Any) -> None:
     """The audit does not say that a backup was deleted."""
     before = self.tables[AuditEntry].take()

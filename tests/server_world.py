@@ -103,7 +103,7 @@ def get_block(update_id: int | str, number: int, exponent: int = 6) -> Any:
     return message
 
 
-class ScriptedTerminal:
+class RadioTerminal:
     """A terminal for the simulated link: a line of bytes, and behind it the manners of the
     firmware without the firmware. It takes whatever it is announced, fetches it block by block,
     reports, and then runs it.

@@ -14,7 +14,7 @@ from toy_target import ToyTarget
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
 from unbrick.campaign.search import Bounds, find_state_after, minimise
-from unbrick.campaign.target import Mark, Outcome
+from unbrick.campaign.target import MemoryMark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.qemu.engine import QemuEngine
@@ -188,7 +188,7 @@ def test_a_search_without_end_can_be_bounded() -> None:
 
     def write_the_next(state: State, _: object) -> Outcome:
         op = word(0x100000 + 4 * len(state.cells.blocks[4]), b"\0" * 4)
-        return Outcome(None, "application", [op], [Mark(0, None)], None, 1.0, 0.0)
+        return Outcome(None, "application", [op], [MemoryMark(0, None)], None, 1.0, 0.0)
 
     toy = ToyTarget(write_the_next)
     result = run_campaign(toy, bounds=Bounds(depth=0))

@@ -21,7 +21,7 @@ from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.campaign.store import pack, unpack
-from unbrick.campaign.target import Fate, Mark, Outcome, State
+from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
 from unbrick.campaign.verdict import Violation
 from unbrick.cli.main import cli
 from unbrick.firmware.signed import Releases
@@ -34,7 +34,7 @@ from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.layout import places
-from unbrick.reference.memory import Store
+from unbrick.reference.memory import ServerMemory
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
 from unbrick.server.records.people import Actor, AuditEntry
@@ -186,9 +186,9 @@ def backup() -> Backup:
     return Backup(0, 1, SERIAL, len(SEALED), hashlib.sha256(SEALED).digest(), 3.0)
 
 
-def records(*states: StepState, sealed: bytes | None = SEALED, **changes: Any) -> Store:
+def records(*states: StepState, sealed: bytes | None = SEALED, **changes: Any) -> ServerMemory:
     """A server with a commanded update under way."""
-    store = Store()
+    store = ServerMemory()
     image = Image(DIGEST, "1.1.0+0", "hw", "n", "t", 1, len(IMAGE), len(IMAGE), DIGEST, 0.0)
     store.add_image(image, IMAGE)
     update = Update(
@@ -203,7 +203,7 @@ def records(*states: StepState, sealed: bytes | None = SEALED, **changes: Any) -
 
 def test_what_a_server_remembers_can_be_taken_and_put_back() -> None:
     state = records(DONE, DONE, SENT).snapshot()
-    other = Store()
+    other = ServerMemory()
     other.put_back(state)
     assert other.snapshot() == state
     assert other.sealed(1) == SEALED
@@ -216,7 +216,7 @@ def test_what_a_server_remembers_can_be_taken_and_put_back() -> None:
 def test_an_outcome_with_a_session_is_read_as_it_was_written() -> None:
     states = [records(DONE, DONE, *[DONE] * count, SENT).snapshot() for count in range(6)]
     cells = nor()
-    marks = [Mark(number, state) for number, state in enumerate(states)]
+    marks = [MemoryMark(number, state) for number, state in enumerate(states)]
     final = State(cells, states[-1])
     outcome = Outcome(None, "application", [], marks, 1.0, 2.0, 3.0, "text", final)
     target = cast(
@@ -262,7 +262,7 @@ SCENARIO = Scenario("test", "", saved=(("Alice", "12345"),), updates=("1.1.0",),
 SAVED = ("Alice 12345",)
 
 
-def judge(store: Store, cells: Cells) -> Judge:
+def judge(store: ServerMemory, cells: Cells) -> Judge:
     image = cells.image()
     engine = SimpleNamespace(
         board=LAYOUT.board,
@@ -272,7 +272,7 @@ def judge(store: Store, cells: Cells) -> Judge:
     return Judge(cast("Any", story), cast("Any", engine), KEY)
 
 
-def looks(store: Store, cells: Cells) -> None:
+def looks(store: ServerMemory, cells: Cells) -> None:
     judge(store, cells).look(store.snapshot())
 
 
@@ -304,7 +304,7 @@ def test_a_good_server_is_passed() -> None:
         ("data-left", records(state=SessionState.SUCCEEDED), nor(saved=SAVED)),
     ],
 )
-def test_the_judge_sees(kind: str, store: Store, cells: Cells) -> None:
+def test_the_judge_sees(kind: str, store: ServerMemory, cells: Cells) -> None:
     if kind == "data-lost" and not store.backups():
         looks(store, nor(saved=SAVED))
     with pytest.raises(Violation) as seen:
@@ -419,7 +419,7 @@ def test_a_case_id_says_when_the_server_dies(
 
 def invented(state: State, fate: Fate) -> Outcome:
     """A session that changes the server's mind three times and writes twice, whatever happens."""
-    marks = [Mark(count // 2, (count, fate.death)) for count in range(4)]
+    marks = [MemoryMark(count // 2, (count, fate.death)) for count in range(4)]
     ops = [program(APPLICATION, b"\0" * 4), program(APPLICATION + 8, b"\0" * 4)]
     return Outcome(None, "application", ops, marks, None, 1.0, 0.0)
 

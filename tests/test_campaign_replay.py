@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import list_events, render_vcd, replay
-from unbrick.campaign.target import Event, Fate, Outcome, ReplayedSession, State
+from unbrick.campaign.target import Fate, Outcome, ReplayedSession, State, TimelineEvent
 from unbrick.cli.main import cli
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import SetupError
@@ -22,7 +22,7 @@ from unbrick.reference.target import ReferenceTarget, find_target
 
 LAYOUT = reference_layout()
 Play = Callable[[str], list[ReplayedSession]]
-Tell = Callable[[ReplayedSession], list[Event]]
+Tell = Callable[[ReplayedSession], list[TimelineEvent]]
 WaveOf = Callable[[list[ReplayedSession]], dict[str, Any]]
 
 

@@ -15,17 +15,17 @@ from unbrick.center.calls.machine import (
     Begins,
     CallMachine,
     CallOutcome,
+    CallState,
     EndCall,
     Event,
     HungUp,
     KeyPressed,
     Need,
-    Say,
+    SayText,
     ServerSilent,
     SetTimer,
     Situation,
     StartUpgrade,
-    State,
     TimedOut,
     Told,
     UpgradeRefused,
@@ -52,7 +52,7 @@ class Caller:
     def play(self, *events: Event) -> Caller:
         for event in events:
             for action in self.machine.handle(event):
-                if isinstance(action, Say):
+                if isinstance(action, SayText):
                     self.said.append(action.text)
                 elif isinstance(action, SetTimer):
                     self.timer = action.timer
@@ -69,7 +69,7 @@ class Caller:
     @property
     def outcome(self) -> CallOutcome | None:
         ends = [action.outcome for action in self.done if isinstance(action, EndCall)]
-        assert len(ends) == (self.machine.state is State.ENDED)
+        assert len(ends) == (self.machine.state is CallState.ENDED)
         return ends[0] if ends else None
 
 
@@ -169,7 +169,7 @@ def test_key_1_twice_starts_one_upgrade() -> None:
 def test_keys_before_the_menu_start_nothing() -> None:
     caller = Caller(Begins()).keys("1").play(DUE)
     assert started(caller) == []
-    assert caller.machine.state is State.MENU
+    assert caller.machine.state is CallState.MENU
 
 
 @pytest.mark.parametrize(
@@ -228,15 +228,15 @@ def test_whatever_comes_there_is_one_end_and_a_record_that_is_true(events: list[
         before, was = list(caller.done), caller.machine.state
         caller.play(event)
         new = caller.done[len(before) :]
-        if was is State.ENDED:
+        if was is CallState.ENDED:
             assert new == []
         asked = any(isinstance(action, AskSituation | StartUpgrade) for action in new)
-        fits = (was is State.ASKING and isinstance(event, Told | ServerSilent)) or (
-            was is State.STARTING and server and not isinstance(event, Told)
+        fits = (was is CallState.ASKING and isinstance(event, Told | ServerSilent)) or (
+            was is CallState.STARTING and server and not isinstance(event, Told)
         )
         open_question = asked or (open_question and not fits)
     caller.play(HungUp(), ServerSilent())
-    assert caller.machine.state is State.ENDED
+    assert caller.machine.state is CallState.ENDED
     assert caller.outcome is not None
     if caller.outcome is CallOutcome.STARTED:
         assert started(caller)

@@ -7,7 +7,7 @@ from center_world import SERIAL, World
 from server_world import inspect, make_image
 
 from unbrick.center.calls.machine import Need
-from unbrick.center.page.nor_map import Mark, draw_nor_map, find_blocks
+from unbrick.center.page.nor_map import BlockMark, draw_nor_map, find_blocks
 from unbrick.layout import reference_layout
 from unbrick.wire.messages import Result, TerminalState
 
@@ -78,7 +78,7 @@ def test_what_has_failed_its_trial_there_is_not_offered_again(world: World) -> N
 def test_the_map_has_every_block_and_how_much_of_it_the_software_takes() -> None:
     size = LAYOUT.board.nor.block_size
     application = LAYOUT.partition("application").offset // size
-    blocks = draw_nor_map(size + size // 2, {application: (Mark.ERASING, 0)})
+    blocks = draw_nor_map(size + size // 2, {application: (BlockMark.ERASING, 0)})
     assert [block.offset for block in blocks] == list(range(0, LAYOUT.board.nor.modelled, size))
     filled = [block.filled for block in blocks[application : application + 4]]
     assert filled == [100, 50, 0, 0]

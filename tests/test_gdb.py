@@ -293,7 +293,9 @@ def test_a_watchpoint_stops_before_each_access(
     assert all_stops(terminal) == []
 
 
-def test_nothing_is_done_behind_a_watchpoint_before_it_is_let_go(terminal: Terminal) -> None:
+def test_nothing_is_done_behind_a_watchpoint_before_it_is_let_go(
+    terminal: Terminal,
+) -> None:
     put_program(terminal)
     assert terminal.ask(f"M{DATA:x},4:efbeadde") == "OK"
     assert terminal.ask(f"M{OTHER:x},4:efbeadde") == "OK"
@@ -314,7 +316,9 @@ def test_nothing_is_done_behind_a_watchpoint_before_it_is_let_go(terminal: Termi
     assert (terminal.register(3), terminal.ask(f"m{OTHER:x},4")) == (7, "02000000")
 
 
-def test_a_step_is_one_instruction_and_stops_before_what_is_watched(terminal: Terminal) -> None:
+def test_a_step_is_one_instruction_and_stops_before_what_is_watched(
+    terminal: Terminal,
+) -> None:
     put_program(terminal)
     assert terminal.ask(f"Z3,{DATA:x},4") == "OK"
     for place in ("cmp r0, #1", "itttt eq", "ldr r4, [r1]"):

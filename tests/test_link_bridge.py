@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE_S
-from server_world import SERIAL, ScriptedTerminal, inspect, make_image
+from server_world import SERIAL, RadioTerminal, inspect, make_image
 
 from unbrick.errors import PortError, SetupError
 from unbrick.link.bridge import Bridge, parse_host_port
@@ -306,7 +306,7 @@ def test_a_whole_update_through_bridge_and_server() -> None:
         )
         await bridge.start()
         modem = await call(bridge)
-        terminal = ScriptedTerminal()
+        terminal = RadioTerminal()
         loop = asyncio.get_running_loop()
 
         async def listen() -> None:

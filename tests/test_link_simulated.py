@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from server_world import SERIAL, ScriptedTerminal, inspect, make_image, run
+from server_world import SERIAL, RadioTerminal, inspect, make_image, run
 
 from unbrick.link.faults import FaultPlan, Faults
 from unbrick.link.simulated import SimulatedLink
@@ -25,7 +25,7 @@ class World:
         self.records = MemoryRecords()
         self.core = ServerCore(self.records, inspect)
         self.core.publish(IMAGE, 0.0)
-        self.terminal = ScriptedTerminal(seed=seed)
+        self.terminal = RadioTerminal(seed=seed)
         faults = Faults(plan, seed)
         self.link = SimulatedLink(self.terminal, self.core, faults=faults, seed=seed)
         self.now = 0.0
@@ -172,7 +172,7 @@ def test_a_terminal_that_refuses() -> None:
 
 def test_two_terminals_on_one_server() -> None:
     world = World()
-    other = ScriptedTerminal("T-0002", seed=9)
+    other = RadioTerminal("T-0002", seed=9)
     second = SimulatedLink(other, world.core, endpoint="second", seed=9)
     now = run(2.0, world.terminal, other, world.link, second)
     world.core.start_update(SERIAL, "1.1.0", now)

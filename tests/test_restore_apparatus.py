@@ -21,7 +21,7 @@ from scripted_terminal import ScriptedTerminal
 from unbrick.errors import ImageError, PortError, RestoreError
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
-from unbrick.restore.apparatus import Apparatus, Stage, Terminal
+from unbrick.restore.apparatus import Apparatus, RestorationStage, WiredTerminal
 from unbrick.restore.port import SerialLine, restore
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(
 
 
 def failure(apparatus: Apparatus) -> str:
-    assert apparatus.stage is Stage.FAILED
+    assert apparatus.stage is RestorationStage.FAILED
     assert isinstance(apparatus.error, RestoreError)
     assert apparatus.error.hint
     return str(apparatus.error)
@@ -71,10 +71,10 @@ def test_claim_a12_a_terminal_without_software_is_restored(image: bytes) -> None
     terminal, said = ScriptedTerminal(), list[str]()
     apparatus = apparatus_for(terminal, image, say=said.append)
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert terminal.image == image
     assert apparatus.reason == "no application"
-    assert apparatus.terminal == Terminal("T-0001", terminal.hardware_id, 1)
+    assert apparatus.terminal == WiredTerminal("T-0001", terminal.hardware_id, 1)
     assert apparatus.accepted == "1.1.0+7"
     assert apparatus.running.startswith("unbrick-terminal 1.1.0")
     assert apparatus.transfers == 1
@@ -87,8 +87,8 @@ def test_a_terminal_that_waits_already_is_found_by_its_prompts(image: bytes) -> 
     terminal = ScriptedTerminal(banner=False)
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
-    assert apparatus.terminal == Terminal("T-0001", terminal.hardware_id, None)
+    assert apparatus.stage is RestorationStage.DONE
+    assert apparatus.terminal == WiredTerminal("T-0001", terminal.hardware_id, None)
     assert terminal.image == image
 
 
@@ -96,7 +96,7 @@ def test_a_terminal_that_gets_power_late_is_awaited(image: bytes) -> None:
     terminal = ScriptedTerminal()
     apparatus = apparatus_for(terminal, image)
     assert run(apparatus, terminal, on_at=40.0) > 40.0
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
 
 
 def test_nothing_answers(image: bytes) -> None:
@@ -131,10 +131,10 @@ def test_a_patient_apparatus_ignores_an_application_that_runs(image: bytes) -> N
     terminal = ScriptedTerminal(application=True)
     apparatus = apparatus_for(terminal, image, wait=None)
     run(apparatus, terminal, limit=200.0)
-    assert apparatus.stage is Stage.SEARCHING
+    assert apparatus.stage is RestorationStage.SEARCHING
     terminal.application = False
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
 
 
 def test_an_image_for_other_hardware_is_not_even_sent(key: Path) -> None:
@@ -183,7 +183,7 @@ def test_damage_on_the_way_is_sent_again_but_a_lasting_objection_is_believed(ima
     terminal = ScriptedTerminal(check=lambda _image: objections.pop(0))
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert apparatus.transfers == 2
     terminal = ScriptedTerminal(check=lambda _image: "image hash wrong")
     apparatus = apparatus_for(terminal, image)
@@ -204,7 +204,7 @@ def test_software_that_passes_its_second_trial_is_a_success(image: bytes) -> Non
     terminal = ScriptedTerminal(trials=["panic", "ok"])
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert terminal.starts == 2
 
 
@@ -212,7 +212,7 @@ def test_software_that_runs_on_is_a_success_even_if_unsaid(image: bytes) -> None
     terminal = ScriptedTerminal(trials=["quiet"])
     apparatus = apparatus_for(terminal, image)
     assert run(apparatus, terminal) > 10.0
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
 
 
 def test_software_that_dies_is_no_success(image: bytes) -> None:
@@ -229,7 +229,7 @@ def test_software_whose_start_was_not_heard_is_found_by_its_prompt(image: bytes)
     terminal._outbox = terminal._outbox.split(b"\r\n", 1)[1]
     terminal.garbled = lambda data: data.replace(b"built", b"b*ilt")
     run(apparatus, terminal, on_at=1000.0)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert apparatus.digest == hashlib.sha256(image).hexdigest()
     assert apparatus.running == ""
 
@@ -244,7 +244,7 @@ def test_a_power_cut_in_mid_transfer_is_overcome(
     terminal = ScriptedTerminal(cut_at=cut_at, banner=banner)
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert apparatus.transfers == 2
     assert terminal.image == image
     assert apparatus.reason == ("power came back" if banner else "")
@@ -263,7 +263,7 @@ def test_noise_from_the_terminal_is_overcome(image: bytes, seed: int) -> None:
     terminal = ScriptedTerminal(garbled=garble)
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal, limit=2000.0)
-    assert apparatus.stage is Stage.DONE
+    assert apparatus.stage is RestorationStage.DONE
     assert terminal.image == image
 
 
@@ -271,7 +271,7 @@ def test_a_cancelled_restoration_lets_the_terminal_wait_again(image: bytes) -> N
     terminal = ScriptedTerminal()
     apparatus = apparatus_for(terminal, image)
     run(apparatus, terminal, limit=0.3)
-    assert apparatus.stage is Stage.SENDING
+    assert apparatus.stage is RestorationStage.SENDING
     apparatus.cancel()
     assert "cancelled" in failure(apparatus)
     second = apparatus_for(terminal, image)
@@ -280,7 +280,7 @@ def test_a_cancelled_restoration_lets_the_terminal_wait_again(image: bytes) -> N
         terminal.step(now)
         second.step(now)
         now += TICK_S
-    assert second.stage is Stage.DONE
+    assert second.stage is RestorationStage.DONE
 
 
 @contextlib.contextmanager
@@ -331,12 +331,12 @@ def test_claim_a12_any_serial_port_will_do(
     master, name = pseudo_terminal
     file = tmp_path / f"image{suffix}"
     file.write_bytes(to_hex(image).encode() if suffix == ".hex" else image)
-    terminal, stages = ScriptedTerminal(), set[Stage]()
+    terminal, stages = ScriptedTerminal(), set[RestorationStage]()
     with served(terminal, reader(master), lambda data: os.write(master, data)):
         done = restore(name, file, wait=30.0, progress=lambda a: stages.add(a.stage))
-    assert done.stage is Stage.DONE
+    assert done.stage is RestorationStage.DONE
     assert terminal.image == image
-    assert stages >= {Stage.SENDING, Stage.DONE}
+    assert stages >= {RestorationStage.SENDING, RestorationStage.DONE}
 
 
 def test_a_tcp_port_will_do_too(tmp_path: Path, image: bytes) -> None:
@@ -358,7 +358,7 @@ def test_a_tcp_port_will_do_too(tmp_path: Path, image: bytes) -> None:
         with served(terminal, receive, send):
             done = restore(address, file, wait=30.0)
         connection[0].close()
-    assert done.stage is Stage.DONE
+    assert done.stage is RestorationStage.DONE
     assert terminal.image == image
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unbrick.wire.ymodem import Phase, Sender
+from unbrick.wire.ymodem import Sender, SenderPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def converse(
 def test_the_terminals_receiver_gets_the_file(library: ctypes.CDLL, size: int) -> None:
     data = random.Random(size).randbytes(size)
     sender, receiver = converse(library, data, lambda block: block)
-    assert sender.phase is Phase.DONE
+    assert sender.phase is SenderPhase.DONE
     assert receiver.status == DONE
     assert bytes(receiver.data) == data
     assert receiver.name == b"image.bin"

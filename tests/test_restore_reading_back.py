@@ -12,7 +12,7 @@ from scripted_terminal import ScriptedTerminal
 
 from unbrick.errors import RestoreError
 from unbrick.image.format import inspect
-from unbrick.restore.apparatus import Apparatus, Stage
+from unbrick.restore.apparatus import Apparatus, RestorationStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Desk:
 
     @property
     def error(self) -> str:
-        assert self.apparatus.stage is Stage.FAILED
+        assert self.apparatus.stage is RestorationStage.FAILED
         assert isinstance(self.apparatus.error, RestoreError)
         assert self.apparatus.error.hint
         return str(self.apparatus.error)
@@ -56,7 +56,7 @@ class Desk:
 
 def says_the_truth(desk: Desk) -> bool:
     """What must hold whatever the terminal does: success is said only of what lies in the NOR."""
-    return desk.apparatus.stage is not Stage.DONE or desk.terminal.image == desk.image
+    return desk.apparatus.stage is not RestorationStage.DONE or desk.terminal.image == desk.image
 
 
 class Careless(Apparatus):
@@ -64,7 +64,7 @@ class Careless(Apparatus):
 
     def _read_back(self, now: float) -> None:
         del now
-        self.stage = Stage.DONE
+        self.stage = RestorationStage.DONE
 
 
 WRONG: dict[str, Callable[[bytes], bytes]] = {
@@ -108,7 +108,7 @@ def test_noise_on_the_digest_is_asked_for_again(image: bytes) -> None:
 
     terminal = ScriptedTerminal(garbled=garble)
     desk = Desk(terminal, image).run()
-    assert desk.apparatus.stage is Stage.DONE
+    assert desk.apparatus.stage is RestorationStage.DONE
     assert terminal.asked > 1
 
 
@@ -117,13 +117,13 @@ def test_software_that_cannot_be_read_back_is_believed_only_when_told_to(image: 
     assert "does not say what lies in its NOR" in desk.error
     assert "--no-read-back" in desk.apparatus.error.hint  # type: ignore[union-attr]
     desk = Desk(ScriptedTerminal(reads_back=None), image, read_back=False).run()
-    assert desk.apparatus.stage is Stage.DONE
+    assert desk.apparatus.stage is RestorationStage.DONE
     assert desk.apparatus.digest == ""
 
 
 def test_software_that_goes_silent_when_asked_is_waited_for_and_then_given_up(image: bytes) -> None:
     desk = Desk(ScriptedTerminal(), image, wait=30.0)
-    desk.run(lambda: desk.apparatus.stage is Stage.READING_BACK)
+    desk.run(lambda: desk.apparatus.stage is RestorationStage.READING_BACK)
     desk.terminal.cut()
     assert "has started what was sent, and then fell silent" in desk.run().error
 
@@ -131,21 +131,23 @@ def test_software_that_goes_silent_when_asked_is_waited_for_and_then_given_up(im
 def test_a_terminal_that_has_the_image_already_is_left_alone(image: bytes) -> None:
     terminal = ScriptedTerminal(application=True, image=image)
     desk = Desk(terminal, image).run()
-    assert desk.apparatus.stage is Stage.DONE
+    assert desk.apparatus.stage is RestorationStage.DONE
     assert desk.apparatus.transfers == 0
 
 
 def test_one_that_was_held_waits_until_it_may(image: bytes) -> None:
     desk = Desk(ScriptedTerminal(), image, held=True)
     desk.run(lambda: desk.apparatus.asks).run(limit=20.0)
-    assert desk.apparatus.stage is Stage.SEARCHING
+    assert desk.apparatus.stage is RestorationStage.SEARCHING
     assert desk.apparatus.terminal is not None
     desk.apparatus.held = False
-    assert desk.run().apparatus.stage is Stage.DONE
+    assert desk.run().apparatus.stage is RestorationStage.DONE
 
 
-@pytest.mark.parametrize("stage", [Stage.SENDING, Stage.VERDICT, Stage.READING_BACK])
-def test_a_line_that_is_gone_and_comes_back(image: bytes, stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "stage", [RestorationStage.SENDING, RestorationStage.VERDICT, RestorationStage.READING_BACK]
+)
+def test_a_line_that_is_gone_and_comes_back(image: bytes, stage: RestorationStage) -> None:
     """What the terminal says meanwhile is lost."""
     terminal = ScriptedTerminal()
     desk = Desk(terminal, image)
@@ -155,7 +157,7 @@ def test_a_line_that_is_gone_and_comes_back(image: bytes, stage: Stage) -> None:
         terminal.step(desk.now)
         terminal.read()
     desk.apparatus.reconnect(terminal, desk.now)
-    assert desk.run().apparatus.stage is Stage.DONE
+    assert desk.run().apparatus.stage is RestorationStage.DONE
     assert terminal.image == image
 
 
@@ -183,7 +185,7 @@ def test_nothing_is_typed_at_what_has_not_asked(image: bytes) -> None:
 def test_a_name_that_noise_has_hit_keeps_nothing_from_being_restored(image: bytes) -> None:
     terminal = ScriptedTerminal(garbled=lambda data: data.replace(b"=unbrick", b"=unbri\xffck"))
     desk = Desk(terminal, image).run()
-    assert desk.apparatus.stage is Stage.DONE
+    assert desk.apparatus.stage is RestorationStage.DONE
     assert desk.apparatus.terminal is not None
     assert desk.apparatus.terminal.hardware_id == terminal.hardware_id
 

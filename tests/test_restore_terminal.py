@@ -14,7 +14,7 @@ from unbrick.errors import RestoreError
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
 from unbrick.link.faults import Direction, FaultPlan, Faults
-from unbrick.restore.apparatus import Apparatus, Stage
+from unbrick.restore.apparatus import Apparatus, RestorationStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class Bench:
     def __init__(self, system: System, faults: Faults | None = None, **options: int) -> None:
         self.system = system
         self.image = system.releases.signed["1.1.0"]
-        self.stages: list[tuple[float, Stage]] = []
+        self.stages: list[tuple[float, RestorationStage]] = []
         line: Line = Tap(system.console)
         if faults is not None:
             line = NoisyLine(line, faults)
@@ -68,7 +68,7 @@ class Bench:
     def run_until(self, when: Callable[[], bool]) -> bool:
         return self.system.bench.run_until(lambda: self.apparatus.finished or when(), MAX_SESSION_S)
 
-    def finish(self) -> Stage:
+    def finish(self) -> RestorationStage:
         self.run_until(lambda: False)
         return self.apparatus.stage
 
@@ -98,11 +98,11 @@ def test_claim_a12_success_is_what_was_read_back_from_the_nor(
     make_bench: Callable[..., Bench],
 ) -> None:
     bench = make_bench()
-    assert bench.finish() is Stage.DONE
+    assert bench.finish() is RestorationStage.DONE
     assert bench.apparatus.digest == hashlib.sha256(bench.image).hexdigest()
     assert bench.application == bench.image
     order = [stage for _, stage in bench.stages]
-    assert order == [stage for stage in Stage if stage is not Stage.FAILED]
+    assert order == [stage for stage in RestorationStage if stage is not RestorationStage.FAILED]
     assert bench.system.console.command("digest").startswith(f"sha256: {bench.apparatus.digest}")
 
 
@@ -114,7 +114,7 @@ def test_a_terminal_that_runs_is_asked_what_it_runs_and_nothing_is_sent(
     before = bench.system.engine.read_nor()
     bench.finish()
     if version == "1.1.0":
-        assert bench.apparatus.stage is Stage.DONE
+        assert bench.apparatus.stage is RestorationStage.DONE
         assert bench.apparatus.digest == hashlib.sha256(bench.image).hexdigest()
     else:
         assert "application runs: there is nothing to restore" in str(bench.apparatus.error)
@@ -129,7 +129,7 @@ def test_a_noisy_line_is_overcome(
 ) -> None:
     faults = Faults(FaultPlan(noise=share), seed)
     bench = make_bench(faults)
-    assert bench.finish() is Stage.DONE, bench.apparatus.error
+    assert bench.finish() is RestorationStage.DONE, bench.apparatus.error
     assert bench.application == bench.image
     assert faults.counts["noise"] > 10
     assert bench.apparatus.repeats > 0
@@ -140,14 +140,14 @@ def test_a_hopeless_line_never_looks_like_success(
     make_bench: Callable[..., Bench], seed: int
 ) -> None:
     bench = make_bench(Faults(FaultPlan(noise=0.02), seed))
-    assert bench.finish() is Stage.FAILED
+    assert bench.finish() is RestorationStage.FAILED
     assert isinstance(bench.apparatus.error, RestoreError)
     assert bench.apparatus.error.hint
 
 
 def phases(bench: Bench) -> list[float]:
     """Times at which to cut: five in each stage of an undisturbed restoration."""
-    assert bench.finish() is Stage.DONE
+    assert bench.finish() is RestorationStage.DONE
     ends = [start for start, _ in bench.stages[1:]]
     return [
         start + (end - start) * (part + 0.5) / 5
@@ -156,17 +156,17 @@ def phases(bench: Bench) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("stage", [Stage.STARTING, Stage.READING_BACK])
+@pytest.mark.parametrize("stage", [RestorationStage.STARTING, RestorationStage.READING_BACK])
 def test_the_power_may_be_away_for_long_after_the_transfer(
-    make_bench: Callable[..., Bench], stage: Stage
+    make_bench: Callable[..., Bench], stage: RestorationStage
 ) -> None:
     """The apparatus goes on looking for it, and finds that there is nothing more to send."""
     bench = make_bench(wait=60)
-    if stage is Stage.STARTING:
+    if stage is RestorationStage.STARTING:
         bench.run_until(lambda: bool(bench.apparatus.running))
     bench.run_until(lambda: bench.apparatus.stage is stage)
     bench.cut(off=45.0)
-    assert bench.finish() is Stage.DONE, bench.apparatus.error
+    assert bench.finish() is RestorationStage.DONE, bench.apparatus.error
     assert bench.application == bench.image
     assert bench.apparatus.transfers == 1
 
@@ -177,7 +177,9 @@ def test_claim_a12_a_power_cut_in_any_phase_is_overcome(make_bench: Callable[...
         bench.run_until(lambda at=at, bench=bench: bench.system.engine.now >= at)
         cut_in = bench.apparatus.stage
         bench.cut()
-        assert bench.finish() is Stage.DONE, f"cut at {at} while {cut_in}: {bench.apparatus.error}"
+        assert bench.finish() is RestorationStage.DONE, (
+            f"cut at {at} while {cut_in}: {bench.apparatus.error}"
+        )
         assert bench.application == bench.image
         assert bench.apparatus.transfers <= 2
 
@@ -193,9 +195,9 @@ def test_noise_and_power_cuts_together_end_restored_at_the_second_start_at_the_l
         at = bench.system.engine.now + rng.uniform(0.0, 12.0)
         bench.run_until(lambda at=at: bench.system.engine.now >= at)
         bench.cut(off=rng.uniform(0.1, 5.0))
-    if bench.finish() is not Stage.DONE:
+    if bench.finish() is not RestorationStage.DONE:
         assert isinstance(bench.apparatus.error, RestoreError)
         bench.begin(Tap(bench.system.console))
-        assert bench.finish() is Stage.DONE, bench.apparatus.error
+        assert bench.finish() is RestorationStage.DONE, bench.apparatus.error
     assert bench.application == bench.image
     assert bench.apparatus.digest == hashlib.sha256(bench.image).hexdigest()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from patience import PATIENCE_S
 from ymodem_receiver import ACK, CAN, EOT, NAK, SOH, STX, Receiver
 
-from unbrick.wire.ymodem import CANCEL, Phase, Sender
+from unbrick.wire.ymodem import CANCEL, Sender, SenderPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_a_file_arrives(size: int) -> None:
     sender, receiver = Sender("image.bin", data, 0.0), Receiver(0.0)
     converse(sender, receiver)
     assert sender.error is None
-    assert sender.phase is Phase.DONE
+    assert sender.phase is SenderPhase.DONE
     assert (receiver.finished, receiver.name) == (True, "image.bin")
     assert receiver.data == data
     assert sender.acknowledged == size
@@ -112,7 +112,7 @@ def test_with_noise_both_ways_no_success_is_claimed_that_is_none(seed: int) -> N
     sender, receiver = Sender("image.bin", data, 0.0), Receiver(0.0)
     converse(sender, receiver, noise(rng, 0.1), noise(rng, 0.1))
     assert sender.finished
-    if sender.phase is Phase.DONE:
+    if sender.phase is SenderPhase.DONE:
         assert receiver.data == data
 
 
@@ -128,7 +128,7 @@ def test_any_one_lost_answer_is_overcome(lost: int) -> None:
     converse(sender, receiver, back=lose)
     assert sender.error is None
     assert receiver.data == data
-    assert sender.phase is Phase.DONE
+    assert sender.phase is SenderPhase.DONE
 
 
 @pytest.mark.parametrize("lost", range(9))
@@ -164,16 +164,16 @@ def test_blocks_are_as_the_protocol_reference_says() -> None:
     assert not any(end[3:])
     assert sender.step(bytes([ACK]) + b"\r\nrestoration: accepted", 0.7) == b""
     assert sender.rest == b"\r\nrestoration: accepted"
-    assert sender.phase is Phase.DONE
+    assert sender.phase is SenderPhase.DONE
 
 
 def test_text_instead_of_the_last_ack_ends_the_batch() -> None:
     sender = Sender("name", b"", 0.0)
     for answer in (b"C", b"\x06C", b"\x06C"):
         sender.step(answer, 0.0)
-    assert sender.phase is Phase.END
+    assert sender.phase is SenderPhase.END
     sender.step(b"restoration: refused", 1.0)
-    assert (sender.phase, sender.rest) == (Phase.DONE, b"restoration: refused")
+    assert (sender.phase, sender.rest) == (SenderPhase.DONE, b"restoration: refused")
 
 
 def test_impatient_prompts_are_not_answered_twice() -> None:

@@ -12,7 +12,7 @@ from unbrick.bench.tap import Tap
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
 from unbrick.link.faults import FaultPlan, Faults
-from unbrick.restore.apparatus import Apparatus, Stage
+from unbrick.restore.apparatus import Apparatus, RestorationStage
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState
@@ -270,12 +270,12 @@ def test_a_transfer_over_the_wire_that_has_begun_comes_to_its_end(
     tap = Tap(system.console)
     apparatus = Apparatus(tap, image, inspect(image))
     system.bench.peers.append(apparatus)
-    assert system.bench.run_until(lambda: apparatus.stage is Stage.SENDING, 10)
+    assert system.bench.run_until(lambda: apparatus.stage is RestorationStage.SENDING, 10)
     whole = len(system.releases.signed["1.1.0"])
     assert system.bench.run_until(
         lambda: sum(fetch.size for fetch in system.link.fetched) >= whole, 60
     )
-    assert apparatus.stage is Stage.SENDING
+    assert apparatus.stage is RestorationStage.SENDING
     assert system.bench.run_until(lambda: apparatus.finished, 300)
     assert apparatus.error is None
     assert apparatus.accepted == "1.0.0+0"

@@ -53,7 +53,7 @@ def make_signed(folder: Path, version: str, userdata_format: int) -> bytes:
     )
 
 
-class UdpTerminal:
+class ModelOnUdp:
     """The modelled terminal on a UDP socket.
 
     Attributes:
@@ -112,7 +112,7 @@ class Bench:
 
     def __init__(self, database: str, images: list[bytes]) -> None:
         self.database = database
-        self.terminal = UdpTerminal(CommandedTerminal(images, list(ENTRIES), inspect=inspect))
+        self.terminal = ModelOnUdp(CommandedTerminal(images, list(ENTRIES), inspect=inspect))
         self.server = self.start()
         with ServerClient(self.server.url) as client:
             for image in images:
@@ -252,7 +252,9 @@ def test_a_commanded_update_from_the_command_line(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_server_that_is_killed_at_each_step_of_the_same_session_goes_on(bench: Bench) -> None:
+def test_a_server_that_is_killed_at_each_step_of_the_same_session_goes_on(
+    bench: Bench,
+) -> None:
     bench.wait(lambda client: bool(client.terminals()))
     seen: set[tuple[int, str]] = set()
 

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from unbrick.board import Board
-from unbrick.campaign.target import UNDISTURBED, Event, Fate, Outcome, ReplayedSession, State
+from unbrick.campaign.target import (
+    UNDISTURBED,
+    Fate,
+    Outcome,
+    ReplayedSession,
+    State,
+    TimelineEvent,
+)
 from unbrick.flash.cells import Cells
 from unbrick.flash.partition import Partition
 from unbrick.layout import reference_layout
@@ -65,5 +72,5 @@ class ToyTarget:
     def unpack_peers(self, packed: Any) -> list[Any]:
         return list(packed)
 
-    def tell(self, _: ReplayedSession) -> Iterable[Event]:
+    def tell(self, _: ReplayedSession) -> Iterable[TimelineEvent]:
         return ()

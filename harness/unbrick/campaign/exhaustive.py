@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from unbrick.campaign.case import CaseId
-    from unbrick.campaign.search import Result
+    from unbrick.campaign.search import SearchResult
     from unbrick.campaign.target import Outcome, State, Target
 
 
@@ -31,7 +31,7 @@ def _digest(target: Target, state: State) -> bytes:
     return digest.digest()
 
 
-def _list_unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, State]]:
+def _list_unstarted(result: SearchResult, start: State) -> Iterator[tuple[CaseId, State]]:
     """Every state of a closed search that was reached and, as it is cell for cell, not started."""
     target = result.target
     started = {_digest(target, start)}
@@ -56,12 +56,12 @@ def _list_unstarted(result: Result, start: State) -> Iterator[tuple[CaseId, Stat
 
 
 def start_raw_states(
-    result: Result,
+    result: SearchResult,
     start: State,
     submit: Callable[[State, Fate], Future[Outcome]],
     *,
     ahead: int = 2,
-    progress: Callable[[Result, int], None] | None = None,
+    progress: Callable[[SearchResult, int], None] | None = None,
 ) -> None:
     """Start every state that a closed search has not, and add the cases to its result.
 

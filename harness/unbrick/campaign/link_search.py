@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.search import Case, Result, find_successors
+from unbrick.campaign.search import Case, SearchResult, find_successors
 from unbrick.campaign.target import Fate
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MOST_CUTS = 2  # power cuts at most in a case over a bad link
 
 
-def try_links(target: Target, executor: Executor, numbers: Iterable[int]) -> Result:
+def try_links(target: Target, executor: Executor, numbers: Iterable[int]) -> SearchResult:
     """Run a target over each of the bad links, with up to two power cuts on the way.
 
     Args:
@@ -26,7 +26,7 @@ def try_links(target: Target, executor: Executor, numbers: Iterable[int]) -> Res
         executor: where.
         numbers: of the links.
     """
-    result, start = Result(target), target.start()
+    result, start = SearchResult(target), target.start()
     submitted = [executor.submit(_try_link, target, start, number) for number in numbers]
     for future in submitted:
         result.cases += future.result()

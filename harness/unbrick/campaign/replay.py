@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import follow, minimise
-from unbrick.campaign.target import Event, Heard, ReplayedSession
+from unbrick.campaign.target import Heard, ReplayedSession, TimelineEvent
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine, PowerLostError
 from unbrick.errors import SetupError
 from unbrick.flash.partition import name_partition
@@ -49,10 +49,10 @@ class _Listener:
         return data
 
 
-def list_events(session: ReplayedSession, target: Target) -> list[Event]:
+def list_events(session: ReplayedSession, target: Target) -> list[TimelineEvent]:
     """The timeline of a session, up to its power cut."""
     found = [
-        Event(0.0, "power", "on"),
+        TimelineEvent(0.0, "power", "on"),
         *_tell_console(session),
         *_tell_flash(session, target.partitions),
         *target.tell(session),
@@ -60,7 +60,7 @@ def list_events(session: ReplayedSession, target: Target) -> list[Event]:
     kept = [event for event in found if event.time <= session.end]
     order = ("power", "uart0", "radio", "nor", "server")
     kept.sort(key=lambda event: (event.time, order.index(event.source)))
-    return [*kept, Event(session.end, "power", _tell_end(session))]
+    return [*kept, TimelineEvent(session.end, "power", _tell_end(session))]
 
 
 def _tell_end(session: ReplayedSession) -> str:
@@ -73,31 +73,33 @@ def _tell_end(session: ReplayedSession) -> str:
     return f"LOST before operation {session.cut.op}"
 
 
-def _tell_console(session: ReplayedSession) -> Iterator[Event]:
+def _tell_console(session: ReplayedSession) -> Iterator[TimelineEvent]:
     for sent in (True, False):
         text, arrow = "", "" if sent else "typed: "
         for heard in session.heard:
             if heard.uart != 0 or heard.sent is not sent:
                 continue
             if not _is_text(heard.data):  # a file that is restored
-                yield Event(heard.time, "uart0", f"{arrow}{_shorten(heard.data)}")
+                yield TimelineEvent(heard.time, "uart0", f"{arrow}{_shorten(heard.data)}")
                 continue
             text += heard.data.decode("utf-8", errors="replace")
             *lines, text = re.split(r"[\r\n]+", text)
             for line in lines:
                 if line.strip("> "):
-                    yield Event(heard.time, "uart0", f"{arrow}{line}")
+                    yield TimelineEvent(heard.time, "uart0", f"{arrow}{line}")
         if text.strip("> "):
-            yield Event(session.end, "uart0", f"{arrow}{text}")
+            yield TimelineEvent(session.end, "uart0", f"{arrow}{text}")
 
 
-def _tell_flash(session: ReplayedSession, partitions: tuple[Partition, ...]) -> Iterator[Event]:
+def _tell_flash(
+    session: ReplayedSession, partitions: tuple[Partition, ...]
+) -> Iterator[TimelineEvent]:
     cut, ops = session.cut, session.outcome.ops
     last = len(ops) if cut is None else cut.op + bool(cut.torn)
     for number, op in enumerate(ops[:last]):
         what = "erase" if op.kind == "erase" else f"program {op.length} bytes"
         where = f"{op.offset:#08x} ({name_partition(partitions, op.offset)})"
-        yield Event(op.start, "nor", f"{number}: {what} at {where}")
+        yield TimelineEvent(op.start, "nor", f"{number}: {what} at {where}")
 
 
 def _is_text(data: bytes) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from unbrick.campaign.coverage import CoverageRun
-    from unbrick.campaign.search import Result
+    from unbrick.campaign.search import SearchResult
     from unbrick.campaign.store import OutcomeStore
     from unbrick.campaign.target import Fate, Outcome, State, Target
 
@@ -76,8 +76,8 @@ def run_campaign(
     exhaustive: bool = False,
     store: OutcomeStore | None = None,
     coverage: CoverageRun | None = None,
-    progress: Callable[[Result, int], None] | None = None,
-) -> Result:
+    progress: Callable[[SearchResult, int], None] | None = None,
+) -> SearchResult:
     """Search one target.
 
     Args:
@@ -113,6 +113,6 @@ def run_campaign(
     return result
 
 
-def run_links(target: Target, executor: Executor, count: int) -> Result:
+def run_links(target: Target, executor: Executor, count: int) -> SearchResult:
     """Try a target over the first ``count`` bad links."""
     return try_links(target, executor, range(count))

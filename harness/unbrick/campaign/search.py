@@ -109,7 +109,7 @@ class Case:
 
 
 @dataclass
-class Result:
+class SearchResult:
     """What a search has found.
 
     Attributes:
@@ -256,7 +256,7 @@ class Search:
         ahead: int = 2,
         keep_traces: bool = False,
     ) -> None:
-        self.result = Result(target, states=1)
+        self.result = SearchResult(target, states=1)
         self._keep_traces = keep_traces
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbrick import __version__
-from unbrick.campaign.target import Mark, Outcome, State
+from unbrick.campaign.target import MemoryMark, Outcome, State
 from unbrick.errors import SetupError
 from unbrick.flash.ops import FlashOp
 
@@ -84,7 +84,7 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
             for index, kind, offset, length, lanes, start, end, name in body["ops"]
         ]
         marks = [
-            Mark(int(count), peers, float(time))
+            MemoryMark(int(count), peers, float(time))
             for (count, time), peers in zip(
                 body["marks"], target.unpack_peers(body["peers"]), strict=True
             )

@@ -34,7 +34,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Mark:
+class MemoryMark:
     """A moment at which the peers' memory had changed.
 
     Attributes:
@@ -86,7 +86,7 @@ class Outcome:
     violation: tuple[str, str] | None
     route: str
     ops: list[FlashOp]
-    marks: list[Mark]
+    marks: list[MemoryMark]
     downtime: float | None
     virtual: float
     seconds: float = field(compare=False)
@@ -103,7 +103,7 @@ class Heard(NamedTuple):
     data: bytes
 
 
-class Event(NamedTuple):
+class TimelineEvent(NamedTuple):
     """One line of a timeline.
 
     Attributes:
@@ -226,5 +226,5 @@ class Target(Protocol):
             ValueError, KeyError, TypeError, IndexError: it is nothing of that kind.
         """
 
-    def tell(self, session: ReplayedSession) -> Iterable[Event]:
+    def tell(self, session: ReplayedSession) -> Iterable[TimelineEvent]:
         """What the peers did in a session, and what passed on the link, in words."""

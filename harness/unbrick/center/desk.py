@@ -22,7 +22,7 @@ WAYS = (COMMANDED, STAGED)
 """How a terminal is updated: by commands of the server, or by a file that it rewrites itself."""
 
 
-class Server(Protocol):
+class OrderServer(Protocol):
     """The orders that the server takes (``server.client.ServerClient``)."""
 
     def start(
@@ -58,7 +58,7 @@ class Desk:
         way: in which a call upgrades, if it can be; one of ``WAYS``.
     """
 
-    def __init__(self, records: Records, server: Server, way: str = COMMANDED) -> None:
+    def __init__(self, records: Records, server: OrderServer, way: str = COMMANDED) -> None:
         self.records, self.way = records, way
         self.server = server
         self._sent: dict[int, int] = {}

@@ -30,7 +30,7 @@ SHUTDOWN_TIMEOUT_S = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class CenterSettings:
     """Where the center listens, and what it works with; port 0 takes a free one.
 
     Attributes:
@@ -55,7 +55,7 @@ class Settings:
     upgrade: str = COMMANDED
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: CenterSettings) -> None:
     """Cookies of sessions travel by HTTPS alone, or within this machine."""
     if settings.certificate or settings.behind_proxy:
         return
@@ -70,7 +70,7 @@ def _check(settings: Settings) -> None:
         )
 
 
-async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
+async def serve(settings: CenterSettings, *, out: TextIO | None = None) -> None:
     """Run until SIGTERM or SIGINT; says one line on ``out`` when it answers.
 
     Raises:
@@ -120,7 +120,7 @@ async def serve(settings: Settings, *, out: TextIO | None = None) -> None:
 
 
 async def _say_ready(
-    http: uvicorn.Server, sock: socket.socket, settings: Settings, out: TextIO, *, empty: bool
+    http: uvicorn.Server, sock: socket.socket, settings: CenterSettings, out: TextIO, *, empty: bool
 ) -> None:
     await wait_started(http)
     scheme = "https" if settings.certificate else "http"

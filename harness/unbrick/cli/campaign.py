@@ -17,7 +17,7 @@ from unbrick.campaign.case import CaseId
 from unbrick.campaign.coverage import CoverageRun
 from unbrick.campaign.replay import debug, list_events, reduce, render_vcd, replay
 from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
-from unbrick.campaign.search import INTERRUPTED, Result
+from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.options import firmware_option
 from unbrick.engine.inprocess.gdbstub import (
@@ -75,7 +75,7 @@ class _Bar:
         self._start = time.monotonic()
         self.bar.reset(self._task, description=name, total=None, rate="")
 
-    def step(self, result: Result, waiting: int) -> None:
+    def step(self, result: SearchResult, waiting: int) -> None:
         """One more session; what is left is what waits now: it may become more."""
         done = len(result.cases)
         rate = done / max(1e-6, time.monotonic() - self._start)
@@ -195,7 +195,7 @@ def campaign(
     targets = [find_target(name, releases) for name in scenarios or SCENARIOS]
     digests = targets[0].programs
     begun = time.monotonic()
-    results: list[Result] = []
+    results: list[SearchResult] = []
     reports: list[ScenarioReport] = []
     bounds = replace(PRESETS[preset], stop_early=stop_early)
     store: OutcomeStore | None = None
@@ -237,7 +237,9 @@ def campaign(
                 status.print("interrupted; what was found so far counts", style="yellow")
                 break
         unsearched = targets[sum(not report.links for report in reports) :]
-        reports += [report_scenario(Result(each, cut_short=INTERRUPTED)) for each in unsearched]
+        reports += [
+            report_scenario(SearchResult(each, cut_short=INTERRUPTED)) for each in unsearched
+        ]
     report = CampaignReport(
         preset=preset,
         seed=0,
@@ -259,7 +261,7 @@ def _measure(target: Target) -> CoverageRun:
     return CoverageRun(engine, target.covered)
 
 
-def _say_reduced(tried: Result, status: Console) -> None:
+def _say_reduced(tried: SearchResult, status: Console) -> None:
     """Name the faults that the first violation over a bad link really needs."""
     if tried.violations:
         worst = tried.violations[0].id

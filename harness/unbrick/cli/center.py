@@ -74,10 +74,10 @@ def center_start(
 
     It prints one line with the address of its page when it is ready.
     """
-    from unbrick.center.main import Settings, serve  # noqa: PLC0415 - slow to import
+    from unbrick.center.main import CenterSettings, serve  # noqa: PLC0415 - slow to import
 
     places = (host, port, server_url, make_ready(database), accounts, menu, certificate, key)
-    settings = Settings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
+    settings = CenterSettings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
     with owned_database(accounts, "--accounts"):
         asyncio.run(serve(settings))
 

@@ -32,7 +32,7 @@ from unbrick.screen import open_status
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from unbrick.console.session import Peer
+    from unbrick.console.session import SessionPeer
     from unbrick.firmware.signed import Releases
 
 
@@ -99,7 +99,7 @@ def console(
             stack.callback(words.close)
         screen = Screen(output, words, raw=raw)
         typist = Typist(made.wire)
-        peers: list[Peer] = []
+        peers: list[SessionPeer] = []
 
         def lost() -> None:
             peers[0].step(made.now)

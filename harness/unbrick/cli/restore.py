@@ -26,10 +26,10 @@ from rich.text import Text
 
 from unbrick.cli.options import FromLayout
 from unbrick.errors import RestoreError, SetupError
-from unbrick.restore.apparatus import ATTEMPTS, Stage
+from unbrick.restore.apparatus import ATTEMPTS, RestorationStage
 from unbrick.restore.checked import check_file
 from unbrick.restore.port import Fleet, Options, PortOutcome, Restoration, list_machine_ports
-from unbrick.restore.record import Record, find_default_record, make_entry, read_record
+from unbrick.restore.record import RestorationRecord, find_default_record, make_entry, read_record
 from unbrick.restore.words import PROMPT, READ_BACK
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
@@ -114,7 +114,7 @@ def restore(
     2 the call, the image or a port is wrong, 130 interrupted.
     """
     image = check_file(file, key)
-    kept = Record(record or find_default_record(os.environ))
+    kept = RestorationRecord(record or find_default_record(os.environ))
     status = open_status()
     if not image.verified:
         status.print("the signature is checked by the terminal alone: give --key", style="yellow")
@@ -235,7 +235,7 @@ class Display:
             if port not in self._tasks:
                 label = escape(port) if self._several else ""
                 self._tasks[port] = self._progress.add_task("", total=None, port=label)
-            stage = apparatus.stage if apparatus else Stage.SEARCHING
+            stage = apparatus.stage if apparatus else RestorationStage.SEARCHING
             over = restoration.outcome is not PortOutcome.RUNNING
             size = len(restoration.image.data)
             sent = apparatus.sent if apparatus else 0
@@ -243,12 +243,14 @@ class Display:
                 self._tasks[port],
                 description=restoration.outcome.value if over else _what(restoration, stage),
                 total=size,
-                completed=sent if stage in {Stage.SEARCHING, Stage.SENDING} else size,
+                completed=sent
+                if stage in {RestorationStage.SEARCHING, RestorationStage.SENDING}
+                else size,
                 visible=not over,
             )
 
 
-def _what(restoration: Restoration, stage: Stage) -> str:
+def _what(restoration: Restoration, stage: RestorationStage) -> str:
     apparatus = restoration.apparatus
     who = apparatus.terminal.serial if apparatus and apparatus.terminal else ""
     again = f", try {restoration.transfers}" if restoration.transfers > 1 else ""

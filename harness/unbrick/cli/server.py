@@ -83,10 +83,10 @@ def server_start(host: str, coap_port: int, http_port: int, database: str) -> No
 
     It prints one line with its two addresses when it is ready.
     """
-    from unbrick.server.edge.main import Settings, serve  # noqa: PLC0415 - slow to import
+    from unbrick.server.edge.main import ServerSettings, serve  # noqa: PLC0415 - slow to import
 
     with owned_database(database, "--database"):
-        asyncio.run(serve(Settings(host, coap_port, http_port, database)))
+        asyncio.run(serve(ServerSettings(host, coap_port, http_port, database)))
 
 
 @click.command(short_help="Carry messages between a modem and the server.")

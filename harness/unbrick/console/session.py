@@ -25,7 +25,7 @@ MAX_BACKLOG_BYTES = 1 << 20  # typed ahead; what is more waits where it comes fr
 SETTLED_SILENCE_S = 0.2  # silence after which a terminal at its prompt has said everything
 
 
-class Peer(Protocol):
+class SessionPeer(Protocol):
     """Something that talks to the terminal, like a peer of the bench."""
 
     def step(self, now: float, /) -> float | None:
@@ -73,7 +73,7 @@ class Session:
         power: PowerSwitch,
         typist: Typist,
         screen: Screen,
-        peers: list[Peer],
+        peers: list[SessionPeer],
         keyboard: int,
         *,
         person: bool,

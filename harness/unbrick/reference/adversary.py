@@ -10,7 +10,7 @@ import aiocoap
 
 from unbrick.errors import LinkError
 from unbrick.reference.layout import places
-from unbrick.reference.memory import Store
+from unbrick.reference.memory import ServerMemory
 from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command
@@ -97,7 +97,7 @@ def _post(path: str, payload: bytes) -> aiocoap.Message:
     return message
 
 
-class TamperedStore(Store):
+class TamperedStore(ServerMemory):
     """Records that somebody has changed: what is given back is not what was kept, at first."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from unbrick.center.calls.machine import (
     Event,
     HungUp,
     KeyPressed,
-    Say,
+    SayText,
     SetTimer,
     StartUpgrade,
     TimedOut,
@@ -117,7 +117,7 @@ class SimulatedCenter:
 
     def _say(self, line: _Line, actions: list[Action]) -> None:
         last = any(isinstance(action, EndCall) for action in actions)
-        parts = [part for a in actions if isinstance(a, Say) for part in split_text(a.text)]
+        parts = [part for a in actions if isinstance(a, SayText) for part in split_text(a.text)]
         for at, part in enumerate(parts, 1):
             self._core.say(line.call.id, line.said, part, last=last and at == len(parts))
             line.said += 1
@@ -126,7 +126,7 @@ class SimulatedCenter:
         """Do it; gives the server's answer, if it is a question or an order."""
         serial = line.call.serial
         match action:
-            case Say(text):
+            case SayText(text):
                 self._write(line, "center", text)
             case SetTimer():
                 line.held = action

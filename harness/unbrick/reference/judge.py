@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from unbrick.engine.inprocess import InProcessEngine
     from unbrick.flash.partition import Partition
-    from unbrick.reference.memory import ServerState, Store
+    from unbrick.reference.memory import ServerMemory, ServerState
     from unbrick.reference.story import Story
     from unbrick.server.records.people import AuditEntry
     from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
@@ -193,7 +193,7 @@ def _left_out(erase: PlannedStep, writes: list[PlannedStep]) -> Iterator[tuple[i
     yield at, max(0, end - at)
 
 
-def check_nothing_left(store: Store) -> None:
+def check_nothing_left(store: ServerMemory) -> None:
     """No backup is kept of a session that has ended.
 
     Raises:

@@ -163,7 +163,7 @@ _LOGS = (Event, AuditEntry)
 """The kinds of records by which the server decides nothing."""
 
 
-class Store(MemoryRecords):
+class ServerMemory(MemoryRecords):
     """The server's records, from which a state can be taken and put back."""
 
     def snapshot(self) -> ServerState:

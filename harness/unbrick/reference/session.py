@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from unbrick.campaign.target import UNDISTURBED, Fate, Mark, Outcome, State
+from unbrick.campaign.target import UNDISTURBED, Fate, MemoryMark, Outcome, State
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ToolBrokenError
 from unbrick.image.factory import derive_bench_key
@@ -37,7 +37,7 @@ class _Recorder:
     def __init__(self, story: Story, engine: InProcessEngine, death: Death | None) -> None:
         self._story, self._engine, self._death = story, engine, death
         self._judge = Judge(story, engine, derive_bench_key(SERIAL))
-        self.marks: list[Mark] = []
+        self.marks: list[MemoryMark] = []
         self._seen: ServerState | None = None
 
     def step(self, _now: float) -> None:
@@ -52,7 +52,7 @@ class _Recorder:
         self._seen = server
         same = self.marks and server.canonical == self.marks[-1].peers.canonical
         if not same:
-            self.marks.append(Mark(self._engine.op_count, server, self._engine.now))
+            self.marks.append(MemoryMark(self._engine.op_count, server, self._engine.now))
         self._judge.look(server)
         if same:
             return

@@ -22,8 +22,8 @@ from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.adversary import Echo, TamperedStore
 from unbrick.reference.links import BAD_LINK_DURATION_S
-from unbrick.reference.memory import Store
-from unbrick.restore.apparatus import Apparatus, Stage
+from unbrick.reference.memory import ServerMemory
+from unbrick.restore.apparatus import Apparatus, RestorationStage
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 from unbrick.server.errors import ConflictError
@@ -120,8 +120,10 @@ class Bystander:
         if self._imposter:
             if self._apparatus.accepted:
                 raise Violation("forged", "an image was accepted that must be refused")
-            tried = self._apparatus.transfers and self._apparatus.stage is Stage.SEARCHING
-            if tried or self._apparatus.stage is Stage.FAILED:
+            tried = (
+                self._apparatus.transfers and self._apparatus.stage is RestorationStage.SEARCHING
+            )
+            if tried or self._apparatus.stage is RestorationStage.FAILED:
                 self._imposter = None
                 self._apparatus = self._fresh()
                 deadline = self._apparatus.step(now)
@@ -155,7 +157,7 @@ class Story:
         link: BadLink | None = None,
     ) -> None:
         self.engine, self.releases, self.scenario = engine, releases, scenario
-        self.store = TamperedStore() if scenario.tampered else Store()
+        self.store = TamperedStore() if scenario.tampered else ServerMemory()
         self._imposter = _imposter(releases, scenario)
         self.core = self.new_server()
         wanted = {*scenario.before, *scenario.updates, *scenario.published}

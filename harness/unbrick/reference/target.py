@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board import Board
-    from unbrick.campaign.target import Event, Outcome, ReplayedSession, State
+    from unbrick.campaign.target import Outcome, ReplayedSession, State, TimelineEvent
     from unbrick.firmware.signed import Releases
     from unbrick.flash.partition import Partition
     from unbrick.reference.scenario import Scenario
@@ -152,7 +152,7 @@ class ReferenceTarget:
         """Records of the server from JSON."""
         return remembered.unpack(packed)
 
-    def tell(self, session: ReplayedSession) -> Iterable[Event]:
+    def tell(self, session: ReplayedSession) -> Iterable[TimelineEvent]:
         """The link's frames, and what the server newly remembers."""
         yield from tell_radio(session)
         yield from tell_server(session)

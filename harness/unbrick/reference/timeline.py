@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unbrick.campaign.target import Event
+from unbrick.campaign.target import TimelineEvent
 from unbrick.errors import LinkError
 from unbrick.wire import coap, slipmux
 
@@ -21,7 +21,7 @@ _HOW_IT_DIES = {
 }
 
 
-def tell_radio(session: ReplayedSession) -> Iterator[Event]:
+def tell_radio(session: ReplayedSession) -> Iterator[TimelineEvent]:
     """The frames on the wireless link."""
     for sent in (True, False):
         decoder = slipmux.Decoder()
@@ -29,31 +29,31 @@ def tell_radio(session: ReplayedSession) -> Iterator[Event]:
         for heard in session.heard:
             if heard.uart == 1 and heard.sent is sent:
                 for frame in decoder.feed(heard.data):
-                    yield Event(heard.time, "radio", f"{arrow} {_tell_frame(frame)}")
+                    yield TimelineEvent(heard.time, "radio", f"{arrow} {_tell_frame(frame)}")
 
 
-def tell_server(session: ReplayedSession) -> Iterator[Event]:
+def tell_server(session: ReplayedSession) -> Iterator[TimelineEvent]:
     """What the server newly remembers, and how it dies."""
     before: ServerState = session.outcome.marks[0].peers
     death = session.case.death
     for number, mark in enumerate(session.outcome.marks[1:], 1):
         after: ServerState = mark.peers
         if death is not None and death.change == number:
-            yield Event(mark.time, "server", _HOW_IT_DIES[death.when])
+            yield TimelineEvent(mark.time, "server", _HOW_IT_DIES[death.when])
         known = {update.id: update for update in before.updates}
         for update in after.updates:
             if known.get(update.id) != update:
                 state = update.state.value
                 text = f"update {update.id} to {update.version}: {state}"
-                yield Event(update.changed, "server", text, state)
+                yield TimelineEvent(update.changed, "server", text, state)
         for terminal in after.terminals:
             if terminal not in before.terminals:
                 text = f"{terminal.serial} runs {terminal.version}"
-                yield Event(terminal.last_seen, "server", text)
+                yield TimelineEvent(terminal.last_seen, "server", text)
         for step in sorted(set(after.steps) - set(before.steps), key=lambda s: s.number):
             where = f" at {step.offset:#x}" if step.length else ""
             text = f"step {step.number}, {step.kind.value}{where}: {step.state.value}"
-            yield Event(mark.time, "server", text)
+            yield TimelineEvent(mark.time, "server", text)
         before = after
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from unbrick.board import Board
-    from unbrick.campaign.search import Case, Result
+    from unbrick.campaign.search import Case, SearchResult
     from unbrick.flash.partition import Partition
 
 FORMAT = 1
@@ -235,7 +235,7 @@ class CampaignReport:
         return json.dumps(self.as_dict(timings=timings), indent=1) + "\n"
 
 
-def report_scenario(result: Result) -> ScenarioReport:
+def report_scenario(result: SearchResult) -> ScenarioReport:
     """The report of a search."""
     links = len({case.id.link for case in result.cases} - {None})
     golden = result.cases[0].outcome if result.cases and not links else None
@@ -280,7 +280,7 @@ def _case(case: Case, board: Board) -> CaseReport:
 _SEVERITY = {"application": 0, "restored": 1, "violation": 2}
 
 
-def _cuts(result: Result) -> Iterable[Cut]:
+def _cuts(result: SearchResult) -> Iterable[Cut]:
     """How each power cut of the golden session ended, states met twice included."""
     first, *others = result.cases
     target = result.target
@@ -316,7 +316,7 @@ def list_versions() -> dict[str, str]:
     return found
 
 
-def sum_timings(results: Iterable[Result], seconds: float, jobs: int, reused: int) -> Timings:
+def sum_timings(results: Iterable[SearchResult], seconds: float, jobs: int, reused: int) -> Timings:
     """The time that a campaign took. Reused sessions count with the time that they once took."""
     costs = [case.outcome.seconds for result in results for case in result.cases]
     return Timings(

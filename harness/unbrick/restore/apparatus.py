@@ -15,7 +15,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from unbrick.restore import troubles, words
-from unbrick.restore.words import Ear, Terminal
+from unbrick.restore.words import Ear, WiredTerminal
 from unbrick.wire.ymodem import CANCEL, NAK, WANT_CRC, Sender
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _DIGEST_TRIES = 8  # The line may be noisy, and the power may be cut.
 _WANT = chr(WANT_CRC)
 
 
-class Stage(enum.Enum):
+class RestorationStage(enum.Enum):
     """How far the restoration is."""
 
     SEARCHING = "looking for a terminal in the restoration state"
@@ -97,10 +97,10 @@ class Apparatus:
         read_back: bool = True,
         held: bool = False,
     ) -> None:
-        self.stage = Stage.SEARCHING
+        self.stage = RestorationStage.SEARCHING
         self.asks = False
         self.reason = ""
-        self.terminal: Terminal | None = None
+        self.terminal: WiredTerminal | None = None
         self.accepted = ""
         self.running = ""
         self.digest = ""
@@ -136,7 +136,7 @@ class Apparatus:
     @property
     def finished(self) -> bool:
         """Whether it is over, well or not."""
-        return self.stage in {Stage.DONE, Stage.FAILED}
+        return self.stage in {RestorationStage.DONE, RestorationStage.FAILED}
 
     @property
     def size(self) -> int:
@@ -163,9 +163,9 @@ class Apparatus:
         received = self._line.read()
         if self.finished:
             return None
-        if self.stage is Stage.SENDING:
+        if self.stage is RestorationStage.SENDING:
             received = self._transfer(received, now)
-        if self.stage is not Stage.SENDING:
+        if self.stage is not RestorationStage.SENDING:
             self._listen(received, now)
         self._expire(now)
         transfer = None if self._sender is None else self._sender.deadline
@@ -174,7 +174,7 @@ class Apparatus:
 
     def cancel(self) -> None:
         """Give up. A transfer under way is cancelled, so that the terminal waits again."""
-        if self.stage is Stage.SENDING:
+        if self.stage is RestorationStage.SENDING:
             self._line.write(CANCEL)
         if not self.finished:
             self._fail(troubles.cancelled())
@@ -187,7 +187,7 @@ class Apparatus:
             self._search(now)
 
     def _search(self, now: float) -> None:
-        self.stage = Stage.SEARCHING
+        self.stage = RestorationStage.SEARCHING
         self._tail = b""
         self._end_transfer()
         self._announced = False
@@ -221,7 +221,7 @@ class Apparatus:
             self._end_transfer()
             self._delivered = True
             self._ear.text = ""
-            self._await(Stage.VERDICT, now + _VERDICT_TIMEOUT_S)
+            self._await(RestorationStage.VERDICT, now + _VERDICT_TIMEOUT_S)
         else:
             self._retry(troubles.broken_off(sender.error, self._refusal), now)
         return sender.rest
@@ -242,10 +242,10 @@ class Apparatus:
                 self._hear(line, now)
             if self.finished:
                 return
-        if self.stage is Stage.SEARCHING:
+        if self.stage is RestorationStage.SEARCHING:
             self._look(now)
         elif self.digest and self._ear.text == words.PROMPT:
-            self._await(Stage.DONE, None)
+            self._await(RestorationStage.DONE, None)
 
     def _look(self, now: float) -> None:
         """Whether the unfinished line is a receiver's prompt, or a console's."""
@@ -264,25 +264,25 @@ class Apparatus:
         """Take in one line."""
         if self._delivered and (match := words.RUNS.search(line)):
             self.running = match["software"]
-            self._await(Stage.STARTING, now + _TRIAL_TIME_S)
-        elif self.stage is Stage.SEARCHING:
+            self._await(RestorationStage.STARTING, now + _TRIAL_TIME_S)
+        elif self.stage is RestorationStage.SEARCHING:
             self._hear_searching(line, now)
         elif match := words.ACCEPTED.search(line):
             self.accepted = match["version"]
-            self._await(Stage.STARTING, now + _START_TIMEOUT_S)
+            self._await(RestorationStage.STARTING, now + _START_TIMEOUT_S)
         elif match := words.REFUSED.search(line):
             self._refused(match["reason"], now)
         elif match := words.REASON.search(line):
             # It started again by itself: the power was cut, or the new software failed.
             self._again(line, match["reason"], now)
-        elif self.stage is Stage.STARTING:
+        elif self.stage is RestorationStage.STARTING:
             self._hear_starting(line, now)
-        elif self.stage is Stage.READING_BACK:
+        elif self.stage is RestorationStage.READING_BACK:
             self._hear_reading(line, now)
 
     def _again(self, line: str, reason: str, now: float) -> None:
         last = words.FAILED_TRIAL.search(reason) or self.transfers >= self._attempts
-        if self.stage is Stage.STARTING and last and self._wait is not None:
+        if self.stage is RestorationStage.STARTING and last and self._wait is not None:
             self._fail(troubles.not_better(reason))
         else:
             self._search(now)
@@ -293,7 +293,7 @@ class Apparatus:
             self._succeed(now)
         elif self.running and words.FROM_BOOT.search(line):
             self.running = ""  # Its trial failed; boot may try again.
-            self._await(Stage.STARTING, now + _START_TIMEOUT_S)
+            self._await(RestorationStage.STARTING, now + _START_TIMEOUT_S)
 
     def _hear_reading(self, line: str, now: float) -> None:
         if match := words.DIGEST.search(line):
@@ -302,7 +302,7 @@ class Apparatus:
             self._serial = match["serial"]
         elif match := words.HARDWARE.search(line):
             # Its words before the transfer have precedence: they were said unasked.
-            self.terminal = self.terminal or Terminal(self._serial, match["hardware"], None)
+            self.terminal = self.terminal or WiredTerminal(self._serial, match["hardware"], None)
         elif words.UNKNOWN.search(line):
             self._read_back(now)
         elif words.FROM_BOOT.search(line):
@@ -312,7 +312,9 @@ class Apparatus:
     def _hear_searching(self, line: str, now: float) -> None:
         if match := words.IDENTITY.search(line):
             if self._ear.clean:  # A spoiled name must not keep the right image from being sent.
-                self.terminal = Terminal(match["serial"], match["hardware"], int(match["counter"]))
+                self.terminal = WiredTerminal(
+                    match["serial"], match["hardware"], int(match["counter"])
+                )
         elif words.ANNOUNCES.search(line):
             self._announced = True
         elif words.ACCEPTED.search(line):
@@ -348,7 +350,7 @@ class Apparatus:
         self._delivered = False
         self._refusal = ""
         self.accepted = self.running = ""
-        self._await(Stage.SENDING, None)
+        self._await(RestorationStage.SENDING, None)
         self._sender = Sender(
             f"{self._info.version}.bin", self._image, now, short=self.repeats > _CLEAN
         )
@@ -360,18 +362,18 @@ class Apparatus:
             self._probe = now + _PROBE_TIMEOUT_S
         if self._deadline is None or now < self._deadline or self.finished:
             return
-        if self.stage is Stage.SEARCHING:
+        if self.stage is RestorationStage.SEARCHING:
             self._fail(self._trouble or self._ear.why_nothing(self._wait or 0))
-        elif self.stage is Stage.READING_BACK:
+        elif self.stage is RestorationStage.READING_BACK:
             self._unanswered(now)
-        elif self.stage is Stage.VERDICT:
+        elif self.stage is RestorationStage.VERDICT:
             self._retry(troubles.no_verdict(), now)
         elif self.running:
             self._succeed(now)
         else:
             self._retry(troubles.not_started(self.accepted, _START_TIMEOUT_S), now)
 
-    def _await(self, stage: Stage, deadline: float | None) -> None:
+    def _await(self, stage: RestorationStage, deadline: float | None) -> None:
         self.stage = stage
         self._deadline = deadline
         self._probe = None
@@ -381,7 +383,7 @@ class Apparatus:
         if self._reads_back:
             self._read_back(now)
         else:
-            self._await(Stage.DONE, None)
+            self._await(RestorationStage.DONE, None)
 
     def _runs(self, now: float) -> None:
         """A console answers, instead of a terminal in the restoration state."""
@@ -396,7 +398,7 @@ class Apparatus:
         if self._asked < _DIGEST_TRIES:
             self._asked += 1
             self._heard_since_asked = False
-            self._await(Stage.READING_BACK, now + _DIGEST_TIMEOUT_S)
+            self._await(RestorationStage.READING_BACK, now + _DIGEST_TIMEOUT_S)
             self._line.write(words.READ_BACK)
         elif not self.transfers:
             self._fail(troubles.runs_fine())
@@ -407,7 +409,7 @@ class Apparatus:
 
     def _unanswered(self, now: float) -> None:
         if self.digest:
-            self._await(Stage.DONE, None)
+            self._await(RestorationStage.DONE, None)
         elif self._heard_since_asked or not self.transfers:
             self._read_back(now)
         else:
@@ -435,4 +437,4 @@ class Apparatus:
     def _fail(self, error: UnbrickError) -> None:
         self.error = error
         self._end_transfer()
-        self._await(Stage.FAILED, None)
+        self._await(RestorationStage.FAILED, None)

@@ -14,7 +14,7 @@ from serial.tools.list_ports import comports
 from unbrick.engine.serial.engine import SerialLine
 from unbrick.errors import PortError, RestoreError, UnbrickError
 from unbrick.layout import reference_layout
-from unbrick.restore.apparatus import ATTEMPTS, Apparatus, Stage
+from unbrick.restore.apparatus import ATTEMPTS, Apparatus, RestorationStage
 from unbrick.restore.checked import CheckedImage, check_file
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Restoration:
             return PortOutcome.RUNNING
         if self.cancelled:
             return PortOutcome.CANCELLED
-        if self.apparatus and self.apparatus.stage is Stage.DONE:
+        if self.apparatus and self.apparatus.stage is RestorationStage.DONE:
             return PortOutcome.RESTORED if self.transfers else PortOutcome.UP_TO_DATE
         if self.asks or self.crash:
             return PortOutcome.FAILED
@@ -300,6 +300,6 @@ def restore(
     restoration.run()
     if restoration.error is not None:
         raise restoration.error
-    if restoration.apparatus is None or restoration.apparatus.stage is not Stage.DONE:
+    if restoration.apparatus is None or restoration.apparatus.stage is not RestorationStage.DONE:
         raise RestoreError("the restoration did not come to its end", hint="start it again")
     return restoration.apparatus

@@ -95,7 +95,7 @@ def make_entry(restoration: Restoration, ended: datetime) -> RestorationEntry | 
     )
 
 
-class Record:
+class RestorationRecord:
     """The file. It and its folder are made when they are not there.
 
     Raises:

@@ -9,12 +9,12 @@ from unbrick.errors import RestoreError, UnbrickError
 
 if TYPE_CHECKING:
     from unbrick.image.format import ImageInfo
-    from unbrick.restore.words import Terminal
+    from unbrick.restore.words import WiredTerminal
 
 _SHOWN = 16  # Hexadecimal digits of a digest in a message.
 
 
-def unfit(info: ImageInfo, found: Terminal | None) -> UnbrickError | None:
+def unfit(info: ImageInfo, found: WiredTerminal | None) -> UnbrickError | None:
     """Why the terminal would refuse the image, by what it says about itself."""
     if found is None:
         return None

@@ -38,7 +38,7 @@ _GARBAGE_SHARE = 0.3  # Share of bytes that are no text from which on nothing el
 
 
 @dataclass(frozen=True)
-class Terminal:
+class WiredTerminal:
     """A terminal's account of itself.
 
     Attributes:

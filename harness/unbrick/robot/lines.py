@@ -11,7 +11,7 @@ from robot.api import logger
 
 from unbrick.errors import ExpectError
 from unbrick.robot.base import Keywords, keyword
-from unbrick.robot.uart import Line, compile_pattern
+from unbrick.robot.uart import FoundLine, compile_pattern
 
 ANYTHING = compile_pattern(r"\S", regex=True)
 
@@ -31,7 +31,7 @@ class UartKeywords(Keywords):
         timeout: timedelta | None = None,
         treatAsRegex: bool = False,
         includeUnfinishedLine: bool = False,
-    ) -> Line:
+    ) -> FoundLine:
         """Waits for a line that contains ``content``, and returns it.
 
         Looks behind the last line that was found, so nothing is seen twice. A regular expression
@@ -48,7 +48,7 @@ class UartKeywords(Keywords):
     @keyword
     def wait_for_lines_on_uart(
         self, content: list[str], timeout: timedelta | None = None, treatAsRegex: bool = False
-    ) -> list[Line]:
+    ) -> list[FoundLine]:
         """Waits for several lines, in this order; others may be in between.
 
         ``timeout`` is for each of them.
@@ -57,21 +57,21 @@ class UartKeywords(Keywords):
         return [self._wait(pattern, timeout) for pattern in patterns]
 
     @keyword
-    def wait_for_next_line_on_uart(self, timeout: timedelta | None = None) -> Line:
+    def wait_for_next_line_on_uart(self, timeout: timedelta | None = None) -> FoundLine:
         """Waits for the next line, whatever it says; blank lines do not count."""
         return self._wait(ANYTHING, timeout)
 
     @keyword
     def wait_for_prompt_on_uart(
         self, prompt: str = "> ", timeout: timedelta | None = None, treatAsRegex: bool = False
-    ) -> Line:
+    ) -> FoundLine:
         """Waits for a prompt, which has no end of line."""
         pattern = compile_pattern(prompt, regex=treatAsRegex)
         return self._wait(pattern, timeout, unfinished=True)
 
     def _wait(
         self, pattern: re.Pattern[str], timeout: timedelta | None, *, unfinished: bool = False
-    ) -> Line:
+    ) -> FoundLine:
         line = self._terminal.uart.wait(pattern, self._seconds(timeout), unfinished=unfinished)
         logger.info(f"[{line.Timestamp:.3f}] {line.Line}")
         return line

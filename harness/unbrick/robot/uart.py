@@ -21,7 +21,7 @@ terminal moves its prompt below a message so."""
 _REST = re.compile(rf"{_OVERWRITTEN}([^\r\n]*)\r*")
 
 
-class Line(NamedTuple):
+class FoundLine(NamedTuple):
     """What was found on the UART, with the names that Renode gives it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Line(NamedTuple):
 class Found(NamedTuple):
     """A line, and the place behind it."""
 
-    line: Line
+    line: FoundLine
     end: int
 
 
@@ -86,7 +86,9 @@ class Uart:
             match = pattern.search(line.group(1))
             if match:
                 end = line.end() if finished else line.start(1) + match.end()
-                said = Line(line.group(1).rstrip(" "), self._time(line.start(1)), match.groups())
+                said = FoundLine(
+                    line.group(1).rstrip(" "), self._time(line.start(1)), match.groups()
+                )
                 return Found(said, end)
             if not finished:
                 return None
@@ -106,7 +108,9 @@ class Uart:
             )
         self.wait(echo, 0.0)
 
-    def wait(self, pattern: re.Pattern[str], timeout: float, *, unfinished: bool = False) -> Line:
+    def wait(
+        self, pattern: re.Pattern[str], timeout: float, *, unfinished: bool = False
+    ) -> FoundLine:
         """Wait for a line with ``pattern`` in it; the cursor is behind it then.
 
         Raises:

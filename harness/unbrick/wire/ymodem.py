@@ -36,7 +36,7 @@ _END_RETRIES = 3
 _STRANGE_PROMPTS = 3
 
 
-class Phase(enum.Enum):
+class SenderPhase(enum.Enum):
     """How far the sender is."""
 
     START = "waiting for the receiver"
@@ -80,7 +80,7 @@ class Sender:
         start_timeout: float = 60.0,
         short: bool = False,
     ) -> None:
-        self.phase = Phase.START
+        self.phase = SenderPhase.START
         self.acknowledged = 0
         self.repeats = 0
         self.error: UnbrickError | None = None
@@ -100,7 +100,7 @@ class Sender:
     @property
     def finished(self) -> bool:
         """Whether it is over, well or not."""
-        return self.phase in {Phase.DONE, Phase.FAILED}
+        return self.phase in {SenderPhase.DONE, SenderPhase.FAILED}
 
     def step(self, received: bytes, now: float) -> bytes:
         """Take in received bytes, and do what is due.
@@ -116,7 +116,7 @@ class Sender:
     def _consume(self, received: bytes, now: float) -> bytes:
         output = b""
         for index, byte in enumerate(received):
-            if self.phase is Phase.END and _is_text(byte):
+            if self.phase is SenderPhase.END and _is_text(byte):
                 self._finish()  # Its ACK was lost, but other things are said already.
                 self.rest = received[index:]
                 break
@@ -147,34 +147,34 @@ class Sender:
 
     def _acknowledge(self, now: float) -> bytes:
         self._prompts = 0
-        if self.phase is Phase.HEADER:
-            self._await(Phase.BODY, now)
-        elif self.phase is Phase.DATA:
+        if self.phase is SenderPhase.HEADER:
+            self._await(SenderPhase.BODY, now)
+        elif self.phase is SenderPhase.DATA:
             self.acknowledged = min(self._next, len(self._data))
             self._short |= self._tries >= _NOISE_TRIES
             return self._send_data(now)
-        elif self.phase is Phase.EOT:
-            self._await(Phase.BATCH, now)
-        elif self.phase is Phase.END:
+        elif self.phase is SenderPhase.EOT:
+            self._await(SenderPhase.BATCH, now)
+        elif self.phase is SenderPhase.END:
             self._finish()
         return b""
 
     def _refuse(self, now: float) -> bytes:
         self._prompts = 0
-        if self.phase in {Phase.HEADER, Phase.DATA, Phase.EOT, Phase.END}:
+        if self.phase in {SenderPhase.HEADER, SenderPhase.DATA, SenderPhase.EOT, SenderPhase.END}:
             return self._again(now)
         return self._go_on(now)
 
     def _prompt(self, now: float) -> bytes:
-        if self.phase is Phase.START:
-            return self._send(Phase.HEADER, self._header, now)
-        if self.phase in {Phase.BODY, Phase.BATCH}:
+        if self.phase is SenderPhase.START:
+            return self._send(SenderPhase.HEADER, self._header, now)
+        if self.phase in {SenderPhase.BODY, SenderPhase.BATCH}:
             return self._go_on(now)
         if now - self._sent_at < _REPEAT_GUARD_S:
             return b""
-        if self.phase is Phase.EOT:  # The ACK of EOT was lost.
-            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
-        if self.phase is Phase.DATA and self._number > 1:
+        if self.phase is SenderPhase.EOT:  # The ACK of EOT was lost.
+            return self._send(SenderPhase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
+        if self.phase is SenderPhase.DATA and self._number > 1:
             self._prompts += 1
             if self._prompts >= _STRANGE_PROMPTS:
                 return self._fail(
@@ -185,33 +185,33 @@ class Sender:
 
     def _go_on(self, now: float) -> bytes:
         """The receiver is ready for the next block."""
-        if self.phase is Phase.BODY:
+        if self.phase is SenderPhase.BODY:
             return self._send_data(now)
-        if self.phase is Phase.BATCH:
-            return self._send(Phase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
+        if self.phase is SenderPhase.BATCH:
+            return self._send(SenderPhase.END, _block(0, bytes(SHORT_BLOCK_SIZE)), now)
         return b""
 
     def _expire(self, now: float) -> bytes:
-        if self.phase is Phase.START:
+        if self.phase is SenderPhase.START:
             return self._fail(
                 "no YMODEM receiver answers", "check that the terminal is in the restoration state"
             )
-        if self.phase in {Phase.BODY, Phase.BATCH}:
+        if self.phase in {SenderPhase.BODY, SenderPhase.BATCH}:
             return self._go_on(now)
         return self._again(now)
 
     def _send_data(self, now: float) -> bytes:
         if self._next >= len(self._data):
-            return self._send(Phase.EOT, bytes([EOT]), now)
+            return self._send(SenderPhase.EOT, bytes([EOT]), now)
         left = len(self._data) - self._next
         size = SHORT_BLOCK_SIZE if self._short or left <= SHORT_BLOCK_SIZE else LONG_BLOCK_SIZE
         chunk = self._data[self._next : self._next + size]
         self._next += size
         self._number += 1
         padded = chunk + bytes([PAD]) * (size - len(chunk))
-        return self._send(Phase.DATA, _block(self._number, padded), now)
+        return self._send(SenderPhase.DATA, _block(self._number, padded), now)
 
-    def _send(self, phase: Phase, what: bytes, now: float) -> bytes:
+    def _send(self, phase: SenderPhase, what: bytes, now: float) -> bytes:
         self.phase = phase
         self._last = what
         self._tries = 0
@@ -221,7 +221,7 @@ class Sender:
 
     def _again(self, now: float) -> bytes:
         self._tries += 1
-        if self.phase is Phase.END and self._tries >= _END_RETRIES:
+        if self.phase is SenderPhase.END and self._tries >= _END_RETRIES:
             self._finish()  # The file itself was confirmed.
             return b""
         if self._tries > _RETRIES:
@@ -229,22 +229,22 @@ class Sender:
                 f"the receiver did not confirm a block in {_RETRIES + 1} tries",
                 "check the cable and that the terminal has power",
             )
-        self.repeats += self.phase in {Phase.HEADER, Phase.DATA}
+        self.repeats += self.phase in {SenderPhase.HEADER, SenderPhase.DATA}
         self._sent_at = now
         self.deadline = now + _ACK_TIMEOUT_S
         return self._last
 
-    def _await(self, phase: Phase, now: float) -> None:
+    def _await(self, phase: SenderPhase, now: float) -> None:
         self.phase = phase
         self.deadline = now + _PROMPT_TIMEOUT_S
 
     def _finish(self) -> None:
-        self.phase = Phase.DONE
+        self.phase = SenderPhase.DONE
         self.deadline = None
 
     def _fail(self, why: str, hint: str) -> bytes:
         self.error = RestoreError(f"{why}, while {self.phase.value}", hint=hint)
-        self.phase = Phase.FAILED
+        self.phase = SenderPhase.FAILED
         self.deadline = None
         return CANCEL
 

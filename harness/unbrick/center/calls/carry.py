@@ -22,7 +22,7 @@ from unbrick.center.calls.machine import (
     Event,
     HungUp,
     KeyPressed,
-    Say,
+    SayText,
     ServerSilent,
     SetTimer,
     Situation,
@@ -214,7 +214,7 @@ class Calls:
         actions = live.machine.handle(event)
         for action in actions:
             self._carry_out(live, action)
-        said = [action.text for action in actions if isinstance(action, Say)]
+        said = [action.text for action in actions if isinstance(action, SayText)]
         if said and self.speak and live.call.caller == CALLER:
             last = any(isinstance(action, EndCall) for action in actions)
             self.speak(live.call.id, said, last=last)
@@ -222,7 +222,7 @@ class Calls:
 
     def _carry_out(self, live: _Live, action: Action) -> None:
         match action:
-            case Say(text):
+            case SayText(text):
                 self._write(live, "center", text)
             case SetTimer() if live.call.caller == CALLER:
                 live.held = action

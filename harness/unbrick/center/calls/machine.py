@@ -137,7 +137,7 @@ Event = (
 
 
 @dataclass(frozen=True)
-class Say:
+class SayText:
     """Say this to the caller."""
 
     text: str
@@ -170,10 +170,10 @@ class EndCall:
     outcome: CallOutcome
 
 
-Action = Say | AskSituation | StartUpgrade | SetTimer | EndCall
+Action = SayText | AskSituation | StartUpgrade | SetTimer | EndCall
 
 
-class State(Enum):
+class CallState(Enum):
     """Where a call is."""
 
     IDLE = "idle"
@@ -192,7 +192,7 @@ class CallMachine:
     """
 
     def __init__(self, menu: Menu, serial: str) -> None:
-        self.state = State.IDLE
+        self.state = CallState.IDLE
         self.hung_up = False
         self._menu = menu
         self._serial = serial
@@ -207,15 +207,15 @@ class CallMachine:
     @property
     def entry(self) -> MenuEntry | None:
         """The menu that waits for a key, if one does."""
-        return self._menu.entries[self._name] if self.state is State.MENU else None
+        return self._menu.entries[self._name] if self.state is CallState.MENU else None
 
     def handle(self, event: Event) -> list[Action]:
         """What is to be done about an event, in order; nothing about one that means nothing now."""
-        if self.state is State.ENDED:
+        if self.state is CallState.ENDED:
             return []
         match event:
             case Begins():
-                return self._ask() if self.state is State.IDLE else []
+                return self._ask() if self.state is CallState.IDLE else []
             case KeyPressed(key):
                 return self._key(key)
             case HungUp():
@@ -223,14 +223,16 @@ class CallMachine:
             case TimedOut(timer):
                 return self._late() if timer == self._timer else []
             case Told(situation):
-                return self._told(situation) if self.state is State.ASKING else []
+                return self._told(situation) if self.state is CallState.ASKING else []
             case ServerSilent():
-                return self._silent() if self.state in (State.ASKING, State.STARTING) else []
+                return (
+                    self._silent() if self.state in (CallState.ASKING, CallState.STARTING) else []
+                )
             case UpgradeStarted() | UpgradeRefused():
-                return self._answered(event) if self.state is State.STARTING else []
+                return self._answered(event) if self.state is CallState.STARTING else []
 
     def _ask(self) -> list[Action]:
-        self.state = State.ASKING
+        self.state = CallState.ASKING
         return [AskSituation(), self._set_timer(MOMENT_S)]
 
     def _told(self, situation: Situation) -> list[Action]:
@@ -243,12 +245,12 @@ class CallMachine:
         return self._enter(_MENU_OF[situation.need])
 
     def _enter(self, name: str) -> list[Action]:
-        self.state, self._name, self._strikes = State.MENU, name, 0
+        self.state, self._name, self._strikes = CallState.MENU, name, 0
         return self._say_menu()
 
     def _say_menu(self) -> list[Action]:
         return [
-            Say(fill(self._menu.entries[self._name].say, self._values())),
+            SayText(fill(self._menu.entries[self._name].say, self._values())),
             self._set_timer(self._menu.silence),
         ]
 
@@ -267,7 +269,7 @@ class CallMachine:
         if does == REPEAT:
             return self._say_menu()
         if does == UPGRADE:
-            self.state = State.STARTING
+            self.state = CallState.STARTING
             return [StartUpgrade(self._situation.new), self._set_timer(MOMENT_S)]
         return self._enter(does)
 
@@ -280,13 +282,13 @@ class CallMachine:
         return [said, *self._say_menu()]
 
     def _late(self) -> list[Action]:
-        if self.state is State.MENU:
+        if self.state is CallState.MENU:
             return self._strike("silence")
         said = [] if self.hung_up else [self._say("moment")]
         return [*said, self._set_timer(self._menu.silence)]
 
     def _hang_up(self) -> list[Action]:
-        if self.state is not State.STARTING:
+        if self.state is not CallState.STARTING:
             return self._end(self._result(CallOutcome.HUNG_UP))
         self.hung_up = True
         return []
@@ -310,12 +312,12 @@ class CallMachine:
         return CallOutcome.STARTED if self._started else outcome
 
     def _end(self, outcome: CallOutcome, phrase: str = "", **more: str) -> list[Action]:
-        self.state = State.ENDED
+        self.state = CallState.ENDED
         said = [self._say(phrase, **more)] if phrase and not self.hung_up else []
         return [*said, EndCall(outcome)]
 
-    def _say(self, phrase: str, **more: str) -> Say:
-        return Say(fill(self._menu.phrases[phrase], {**self._values(), **more}))
+    def _say(self, phrase: str, **more: str) -> SayText:
+        return SayText(fill(self._menu.phrases[phrase], {**self._values(), **more}))
 
     def _values(self) -> dict[str, str]:
         now = self._situation

@@ -15,7 +15,7 @@ from unbrick.layout import reference_layout
 KIB = 1024
 
 
-class Mark(Enum):
+class BlockMark(Enum):
     """What happens to a block."""
 
     DUE = "to be rewritten"
@@ -49,13 +49,13 @@ class Block:
     size: int
     partition: str
     filled: int
-    mark: Mark | None
+    mark: BlockMark | None
     written: int = 0
 
     @property
     def bar(self) -> int:
         """Per cent that are drawn: what is written while it is, else what is used."""
-        return self.written if self.mark is Mark.WRITING else self.filled
+        return self.written if self.mark is BlockMark.WRITING else self.filled
 
     @property
     def words(self) -> str:
@@ -65,7 +65,7 @@ class Block:
             parts.append(f"{self.filled} % used")
         if self.mark:
             parts.append(self.mark.value)
-        if self.mark is Mark.WRITING:
+        if self.mark is BlockMark.WRITING:
             parts.append(f"{self.written} %")
         return ", ".join(parts)
 
@@ -76,7 +76,7 @@ def find_blocks(offset: int, length: int) -> range:
     return range(offset // size, -(-(offset + length) // size)) if length > 0 else range(0)
 
 
-def draw_nor_map(used: int, marks: Mapping[int, tuple[Mark, int]]) -> list[Block]:
+def draw_nor_map(used: int, marks: Mapping[int, tuple[BlockMark, int]]) -> list[Block]:
     """Every block that the engines keep.
 
     Args:

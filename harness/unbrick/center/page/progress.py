@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from unbrick.center.page.nor_map import Mark, find_blocks
+from unbrick.center.page.nor_map import BlockMark, find_blocks
 from unbrick.layout import reference_layout
 from unbrick.server.records.people import AuditAction, AuditEntry
 from unbrick.server.records.sessions import (
@@ -37,7 +37,7 @@ _DATA = {
 
 
 @dataclass(frozen=True)
-class Stage:
+class UpdateStage:
     """A stage of an update: ``done``, ``now``, ``failed``, ``skipped`` or ``later``."""
 
     words: str
@@ -45,7 +45,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Commands:
+class CommandGroup:
     """Steps of a kind that belong together: all that is written into one block of the NOR."""
 
     steps: list[PlannedStep]
@@ -108,7 +108,7 @@ class SessionView:
     kept: Backup | None
 
     @property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[UpdateStage]:
         """Its stages, and how far each is."""
         going = not self.session.state.ended
         found = []
@@ -118,7 +118,7 @@ class SessionView:
                 # Only one is at work; a failed one is tried again.
                 going = False
                 state = "now"
-            found.append(Stage(words, state))
+            found.append(UpdateStage(words, state))
         return found
 
     @property
@@ -136,14 +136,14 @@ class SessionView:
     @property
     def current_words(self) -> str:
         """What it is at, in words."""
-        return "" if self.current is None else Commands([self.current]).words
+        return "" if self.current is None else CommandGroup([self.current]).words
 
     @property
-    def commands(self) -> list[Commands]:
+    def commands(self) -> list[CommandGroup]:
         """All steps, those of one kind in one block together."""
         size = reference_layout().board.nor.block_size
         groups = groupby(self.steps, key=lambda step: (step.kind, step.offset // size))
-        return [Commands(list(steps)) for _, steps in groups]
+        return [CommandGroup(list(steps)) for _, steps in groups]
 
     @property
     def cancellable(self) -> bool:
@@ -171,7 +171,7 @@ def list_data(entries: Iterable[AuditEntry]) -> list[tuple[float, str]]:
     return [(entry.time, _DATA[entry.action]) for entry in entries if entry.action in _DATA]
 
 
-def mark_blocks(steps: list[PlannedStep]) -> dict[int, tuple[Mark, int]]:
+def mark_blocks(steps: list[PlannedStep]) -> dict[int, tuple[BlockMark, int]]:
     """What the steps do to blocks of the NOR, by number, and how much is written in per cent."""
     touching: dict[int, list[PlannedStep]] = {}
     for step in steps:
@@ -189,26 +189,26 @@ def mark_blocks(steps: list[PlannedStep]) -> dict[int, tuple[Mark, int]]:
     return found
 
 
-def _mark(steps: list[PlannedStep]) -> Mark | None:
+def _mark(steps: list[PlannedStep]) -> BlockMark | None:
     """What happens to a block whose steps these are."""
     states = [step.state for step in steps]
     if StepState.FAILED in states:
-        return Mark.FAILED
+        return BlockMark.FAILED
     if all(state is StepState.SKIPPED for state in states):
         return None
     if all(state.over for state in states):
         if StepState.SKIPPED in states:
             return None
         writes = any(step.kind is StepKind.WRITE for step in steps)
-        return Mark.DONE if writes else Mark.ERASED
+        return BlockMark.DONE if writes else BlockMark.ERASED
     erases = [step for step in steps if step.kind is StepKind.ERASE]
     if any(step.state is StepState.SENT for step in erases):
-        return Mark.ERASING
+        return BlockMark.ERASING
     if any(not step.state.over for step in erases):
-        return Mark.DUE
+        return BlockMark.DUE
     begun = any(
         step.state in (StepState.SENT, StepState.DONE)
         for step in steps
         if step.kind is StepKind.WRITE
     )
-    return Mark.WRITING if begun else Mark.ERASED
+    return BlockMark.WRITING if begun else BlockMark.ERASED

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from unbrick.center.calls.machine import Need, Situation, shorten_version
 from unbrick.center.desk import Desk
 from unbrick.center.offer import judge_situation
-from unbrick.center.page.nor_map import Block, Mark, draw_nor_map, find_blocks
-from unbrick.center.page.progress import SessionView, Stage, list_data, mark_blocks
+from unbrick.center.page.nor_map import Block, BlockMark, draw_nor_map, find_blocks
+from unbrick.center.page.progress import SessionView, UpdateStage, list_data, mark_blocks
 from unbrick.layout import reference_layout
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
@@ -51,7 +51,7 @@ class UpdateView:
     """An update, its stages and how far its transfer is, in per cent; ``session``: commanded."""
 
     update: Update
-    stages: list[Stage]
+    stages: list[UpdateStage]
     percent: int
     sent: int
     size: int
@@ -263,7 +263,7 @@ class Views:
             if number == reached:
                 ended = {UpdateState.SUCCEEDED: "done"}.get(update.state, "failed")
                 state = ended if update.state.ended else "now"
-            stages.append(Stage(words, state))
+            stages.append(UpdateStage(words, state))
         all_there = reached > states.index(UpdateState.TRANSFERRING)
         percent = 100 if all_there else min(100, 100 * sent // size) if size else 0
         return UpdateView(update, stages, percent, size if all_there else sent, size)
@@ -278,7 +278,7 @@ class Views:
         been = [states.index(event.state) for event in events if event.state in states]
         return been[-1] if been else 0
 
-    def _marks(self, view: UpdateView | None) -> dict[int, tuple[Mark, int]]:
+    def _marks(self, view: UpdateView | None) -> dict[int, tuple[BlockMark, int]]:
         if view is None:
             return {}
         if view.session:
@@ -289,9 +289,9 @@ class Views:
             UpdateState.REFUSED: None,
             UpdateState.CANCELLED: None,
             UpdateState.FAILED: None,
-            UpdateState.SUCCEEDED: Mark.DONE,
-            UpdateState.REWRITING: Mark.REWRITING,
-        }.get(update.state, Mark.DUE)
+            UpdateState.SUCCEEDED: BlockMark.DONE,
+            UpdateState.REWRITING: BlockMark.REWRITING,
+        }.get(update.state, BlockMark.DUE)
         if image is None or mark is None:
             return {}
         return dict.fromkeys(self._differing(update, image), (mark, 0))

@@ -33,7 +33,7 @@ LOOK_INTERVAL_S = 2.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """Where the server listens and where it keeps its records; port 0 takes a free one."""
 
     host: str
@@ -57,7 +57,7 @@ def admit(data: bytes, info: image_format.ImageInfo) -> None:
 
 
 async def serve(
-    settings: Settings,
+    settings: ServerSettings,
     *,
     out: TextIO | None = None,
 ) -> None:
