@@ -398,6 +398,8 @@ def test_a_wrong_chip_is_told_where(
         ("offset = 0x10_0000, size = 0x10", "offset = 0x11_0000, size = 0x10", "erase block", "0x"),
         ("0x04_0000, size = 0x04", "0x04_0000, size = 0x08", "identity. and .journal. ov", "move"),
         ("offset = 0x1F_0000", "offset = 0x1F_8000", "`agent` ends at 0x208000", "0x200000"),
+        ("offset = 0x1F_0000", "offset = 0x1E_0000", "`agent` and `pool` overlap", "move"),
+        ("offset = 0x1D_0000", "offset = 0x1C_0000", "`resident` is not the end of", "move"),
         ('hardware_id = "unbrick-a9-r1"', "", "`hardware_id` is missing", "a text"),
         ("boot = {", "loader = {", "`offset` is missing", "a number"),
         ("[sram]", "[ram]", "`offset` is missing", "a number"),

@@ -82,6 +82,11 @@ def load_layout(path: Path) -> Layout:
     )
     for table in (entries, sram, partitions):
         table.all_used()
+    pool, resident, agent = layout.pool, layout.resident, layout.agent
+    if not (pool.base <= resident.base and resident.end == pool.end):
+        raise sram.wrong("is wrong: `resident` is not the end of `pool`", "move one of them")
+    if agent.base < pool.end and pool.base < agent.end:
+        raise sram.wrong("is wrong: `agent` and `pool` overlap", "move one of them")
     borders = {0, *board.nor.geometry.starts, board.nor.modelled}
     first = ", ".join(map(hex, sorted(borders)[:3]))
     for part in layout.partitions:
