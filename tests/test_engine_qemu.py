@@ -191,7 +191,8 @@ def test_a_board_that_resets_itself_starts_again_from_the_nor(qemu: str) -> None
         engine.load_nor(LOOP_OF_RESETS)
         engine.power_on()
         first = pid_of(engine)
-        assert hear(engine, b"RR") == b"RR"
+        # On a busy machine it may have begun a third time before anybody looks.
+        assert set(hear_until(engine, lambda said: len(said) > 1)) == set(b"R")
         assert pid_of(engine) != first
         assert engine.powered
         assert engine.faults == []
