@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,16 @@ def run(engine: InProcessEngine, seconds: float) -> bytes:
 def ask(engine: InProcessEngine, text: bytes, seconds: float = 0.1) -> bytes:
     engine.wire.write(text)
     return run(engine, seconds)
+
+
+def test_the_models_assert_what_the_host_owes_them() -> None:
+    wrongly = "from unbrick.engine.inprocess import models\nmodels._load().board_new(None, None)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", wrongly], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGABRT
+    assert "c/board.c" in done.stderr
+    assert "nor && sram" in done.stderr
 
 
 def test_executes_in_place_and_picks_up_reprogrammed_code(engine: InProcessEngine) -> None:

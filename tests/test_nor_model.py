@@ -142,6 +142,20 @@ def test_buffer_across_its_border_or_too_long_is_refused(nor: NorModel) -> None:
     assert nor.array[ADDRESS : ADDRESS + BLOCK] == b"\xff" * BLOCK
 
 
+def test_a_buffer_goes_to_its_own_block_wherever_it_is_confirmed(nor: NorModel) -> None:
+    locked = ADDRESS + BLOCK
+    for filled, confirmed, operations in ((locked, ADDRESS, 0), (ADDRESS, locked, 1)):
+        nor.write32(filled, both(0xE8))
+        nor.write32(filled, both(0))
+        nor.write32(filled, 0)
+        nor.write32(confirmed, both(0xD0))
+        nor.advance(900_000)
+        assert len(nor.ops) == operations
+    assert nor.faults == ["locked", "locked"]  # one a chip
+    assert nor.array[locked : locked + 4] == b"\xff" * 4
+    assert nor.array[ADDRESS : ADDRESS + 4] == bytes(4)
+
+
 def test_chips_are_two_and_can_be_told_apart(nor: NorModel) -> None:
     nor.write32(ADDRESS, 0x00FF0040)  # only the low chip gets a program command
     nor.write32(ADDRESS, 0x00FF1234)

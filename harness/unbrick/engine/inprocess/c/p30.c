@@ -385,6 +385,9 @@ bool chip_begins(const struct chip *c, uint32_t word, uint16_t value) {
     if (c->job.kind != BUSY_NO) {
         return false;
     }
+    if (c->step == STEP_CONFIRM) {
+        word = c->job.word; /* a buffer goes to where it was filled for */
+    }
     bool open = c->lock[word / (NOR_BLOCK / 4) % NOR_BLOCKS] == LOCK_OPEN && modelled(word) &&
                 !in_suspended_block(c, word);
     switch (c->step) {
