@@ -14,7 +14,7 @@ INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
 # One test at a time to each worker, since the slow ones go first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxschedchunk 1
-C_FILES = $(shell find firmware harness tests -name '*.[ch]' -not -path '*/build/*')
+C_FILES = $(shell find firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help

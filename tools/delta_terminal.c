@@ -1,8 +1,8 @@
 /* Rebuilds an image as the terminal does; run by tools/delta_terminal.py on the emulated processor.
  */
-#include "lib/delta.h"
-
 #include <string.h>
+
+#include "lib/delta.h"
 
 enum { PIECE = 1024 }; /* bytes; a block of the transfer */
 
