@@ -88,7 +88,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     built = tmp_path_factory.mktemp("ymodem") / "ymodem.so"
     command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1", "-std=c11"]
     sources = [str(LIB / "ymodem.c"), str(LIB / "crc.c")]
-    subprocess.run([*command, "-o", str(built), *sources], check=True)
+    subprocess.run([*command, f"-I{LIB.parent}", "-o", str(built), *sources], check=True)
     return ctypes.CDLL(str(built))
 
 

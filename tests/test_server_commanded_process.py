@@ -148,7 +148,7 @@ class Bench:
     def update(self, version: str) -> dict[str, Any]:
         """Have the terminal updated until the session has ended; the update as it is then."""
         with ServerClient(self.server.url) as client:
-            started = client.start(SERIAL, version, "commanded")["id"]
+            started = client.start(SERIAL, version, "commanded", downgrade=True)["id"]
 
         def over(client: ServerClient) -> bool:
             found = client.update(started)
