@@ -11,6 +11,7 @@ BENCH_STAMP := $(VENV)/.unbrick-bench-installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
+    harness/unbrick/engine/inprocess/compile.py \
     $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
 # One test at a time to each worker, since the slow ones go first.
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxschedchunk 1
