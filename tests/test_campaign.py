@@ -24,7 +24,7 @@ from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import list_variants, tear
 from unbrick.layout import reference_layout
 from unbrick.reference.canonical import canonicalise
-from unbrick.reference.layout import places
+from unbrick.reference.layout import find_places
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
 
 LAYOUT = reference_layout()
-GEOMETRY, BLOCK, APPLICATION = places().geometry, places().block, places().application
+GEOMETRY, BLOCK, APPLICATION = (
+    find_places().geometry,
+    find_places().block,
+    find_places().application,
+)
 STAGED = find_scenario("staged")
 
 

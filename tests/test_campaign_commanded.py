@@ -33,7 +33,7 @@ from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first
 from unbrick.reference.judge import Judge, check_nothing_left
-from unbrick.reference.layout import places
+from unbrick.reference.layout import find_places
 from unbrick.reference.memory import ServerMemory
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
@@ -50,7 +50,7 @@ from unbrick.server.records.updates import Image, Update, UpdateState
 from unbrick.wire.userdata import PhonebookEntry, seal_backup
 
 LAYOUT = reference_layout()
-GEOMETRY, BLOCK = places().geometry, places().block
+GEOMETRY, BLOCK = find_places().geometry, find_places().block
 SERIAL = "UB-000001"
 KEY = derive_bench_key(SERIAL)
 APPLICATION = LAYOUT.partition("application").offset

@@ -164,7 +164,7 @@ def test_every_never_is_about_a_part_that_exists() -> None:
     assert {used for never in NEVERS.values() for used in never - IO} <= known
 
 
-HANDED_IN = {"load_board", "reference_layout", "places"}
+HANDED_IN = {"load_board", "reference_layout", "find_places"}
 """What gives a board, or a layout, to somebody who was not given one."""
 
 
@@ -202,7 +202,7 @@ def test_no_module_keeps_a_board_or_a_layout(file: Path) -> None:
         ("BOARD = Board()", True),
         ("SIZE = load_board('vexpress-a9').nor.size", True),
         ("def f(size=reference_layout().board.nor.size): ...", True),
-        ("class A:\n    block = places().block", True),
+        ("class A:\n    block = find_places().block", True),
         ("def f():\n    return reference_layout()", False),
         (
             "@click.option(default=FromLayout(lambda layout: layout.hardware_id))\ndef f(): ...",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiocoap
 
 from unbrick.errors import LinkError
-from unbrick.reference.layout import places
+from unbrick.reference.layout import find_places
 from unbrick.reference.memory import ServerMemory
 from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing
@@ -54,8 +54,8 @@ class Echo:
                     command.update_id,
                     command.nonce ^ 1,
                     command.step,
-                    places().application.offset,
-                    places().block,
+                    find_places().application.offset,
+                    find_places().block,
                 )
                 message = _post("erase", old.encode())
                 requests.append(Outgoing(outgoing.endpoint, message, ECHO))

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING
 from unbrick.errors import ImageError
 from unbrick.flash.cells import RESOLUTIONS, Cells, intersect
 from unbrick.image.format import inspect
-from unbrick.reference.layout import SLOT_SIZE, places
+from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +101,7 @@ def _half(
     raw = half + b"\xff" * (-len(half) % SLOT_SIZE)
     slots = [_slot(raw[at : at + SLOT_SIZE]) for at in range(HEADER, len(raw), SLOT_SIZE)]
     used = slots.index("blank") if "blank" in slots else len(slots)
-    free = (places().block - HEADER) // SLOT_SIZE - used
+    free = (find_places().block - HEADER) // SLOT_SIZE - used
     beyond = tuple(slots[used:])
     kept = [slot for slot in slots[:used] if slot != "zero"]
     if newest_only:
@@ -112,7 +112,7 @@ def _half(
 
 def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:
     """The two blocks of a record log that begins at an offset."""
-    number = offset // places().block
+    number = offset // find_places().block
     return cells.blocks[number], cells.blocks[number + 1]
 
 
@@ -151,7 +151,7 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
     first = blocks[0]
     if len(first) < HEADER or struct.unpack_from("<I", first)[0] != IMAGE_MAGIC:
         return b""
-    whole = b"".join(block.ljust(places().block, b"\xff") for block in blocks)
+    whole = b"".join(block.ljust(find_places().block, b"\xff") for block in blocks)
     try:
         return inspect(whole, trailing=True).digest
     except ImageError:
@@ -162,7 +162,7 @@ def _image(blocks: tuple[bytes, ...]) -> bytes:
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
     forms: list[tuple[str, int, str]] = []
-    at = places().application.offset
+    at = find_places().application.offset
     end = at + len(plan.image)
     for offset, length, over in (*sorted(plan.writes), (end, 0, True)):
         forms += _range(blocks, at, offset, plan, over=True)
@@ -176,7 +176,7 @@ def _range(
 ) -> list[tuple[str, int, str]]:
     """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
     found = []
-    block, application = places().block, places().application
+    block, application = find_places().block, find_places().application
     while begin < end:
         first = begin - application.offset
         number, start = divmod(first, block)
@@ -195,7 +195,7 @@ def _range(
 
 def is_repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
-    journal = places().journal
+    journal = find_places().journal
     in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
     for resolution in range(RESOLUTIONS if cells.weak else 1):
         halves = _halves(cells.readable(resolution), journal.offset)
@@ -211,7 +211,7 @@ def is_repaired_first(cells: Cells) -> bool:
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
-    known = places()
+    known = find_places()
     application = tuple(cells.blocks[number] for number in known.application_blocks)
     commanded = plan is not None and is_commanded(_halves(cells, known.journal.offset))
     return (
@@ -233,7 +233,7 @@ def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     if not cells.weak:
         return _form(cells, plan)
     forms = tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
-    application = places().application
+    application = find_places().application
     here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:
         return forms[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
-from unbrick.reference.layout import places
+from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result
@@ -26,7 +26,7 @@ def check_end(story: Story) -> None:
     nor = story.engine.read_nor()
     try:
         # A torn operation may leave bytes behind the image; no hash covers them, and nothing asks.
-        application = places().application
+        application = find_places().application
         running = inspect_installed(nor[application.offset : application.end])
     except ImageError as error:
         raise Violation("forged", f"what runs is no image: {error}") from error
@@ -73,7 +73,7 @@ def check_outcome(story: Story, running: str) -> None:
 
 def is_of_application(op: FlashOp) -> bool:
     """Whether an operation is on the application's partition."""
-    application = places().application
+    application = find_places().application
     return application.offset <= op.offset < application.end
 
 
@@ -96,7 +96,7 @@ def check_erases(ops: list[FlashOp]) -> None:
     """One command erases a block once."""
     last: dict[int, str] = {}
     for op in ops:
-        number = op.offset // places().block
+        number = op.offset // find_places().block
         if op.kind == last.get(number) == "erase":
             raise Violation("restless", f"the block at {op.offset:#x} was erased twice")
         last[number] = op.kind
@@ -110,7 +110,7 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
     untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
     if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
         return
-    application = places().application
+    application = find_places().application
     nor = before.image()[application.offset : application.end]
     if any(nor.startswith(image) for image in story.releases.signed.values()):
         raise Violation("needless", "boot wants to be restored, and the application is whole")

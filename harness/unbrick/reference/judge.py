@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.reference.canonical import HEADER, is_commanded, read_valid_header
-from unbrick.reference.layout import SLOT_SIZE, places
+from unbrick.reference.layout import SLOT_SIZE, find_places
 from unbrick.server.records.people import AuditAction
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
@@ -75,7 +75,7 @@ class Judge:
 
     def _halves(self, log: Partition) -> list[bytes]:
         """The halves of a record log, each to where it is blank."""
-        block = places().block
+        block = find_places().block
         halves = (self._read(log.offset + at, block) for at in range(0, log.size, block))
         return [half[: half.find(_BLANK)] for half in halves]
 
@@ -133,7 +133,7 @@ class Judge:
     def _check_care(self, server: ServerState) -> None:
         """The user's data is in the NOR or in a backup; and no backup is kept without need."""
         check_nothing_left(self._store)
-        stored = b"".join(map(_valid_slots, self._halves(places().userdata)))
+        stored = b"".join(map(_valid_slots, self._halves(find_places().userdata)))
         for name, number in self._scenario.saved:
             if name.encode() in stored and number.encode() in stored:
                 continue
@@ -164,7 +164,7 @@ class Judge:
                 self._check_truth(session, [s for s in steps if s.state is StepState.DONE])
 
     def _is_commanded(self) -> bool:
-        return is_commanded(self._halves(places().journal))
+        return is_commanded(self._halves(find_places().journal))
 
     def _check_truth(self, session: CommandedSession, done: list[PlannedStep]) -> None:
         image = self._store.image_file(session.digest)
@@ -175,7 +175,7 @@ class Judge:
             if step.kind is StepKind.ERASE:
                 expected = [(at, b"\xff" * size) for at, size in _left_out(step, begun)]
             elif step.kind in (StepKind.WRITE, StepKind.CHECK):
-                start = step.offset - places().application.offset
+                start = step.offset - find_places().application.offset
                 data = image[start : start + step.length].ljust(step.length, b"\xff")
                 expected = [(step.offset, data)]
             if any(self._read(at, len(data)) != data for at, data in expected):

@@ -35,7 +35,7 @@ class Places:
 
 
 @cache
-def places() -> Places:
+def find_places() -> Places:
     """The places of our firmware's layout."""
     layout = reference_layout()
     nor = layout.board.nor

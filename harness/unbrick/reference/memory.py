@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from unbrick.reference.canonical import Plan
-from unbrick.reference.layout import places
+from unbrick.reference.layout import find_places
 from unbrick.server.records.memory import Contents, MemoryRecords
 from unbrick.server.records.people import AuditEntry
 from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep, StepKind
@@ -106,7 +106,7 @@ class ServerState:
         for session in self.sessions:
             if not session.state.ended:
                 steps = [step for step in self.steps if step.session_id == session.id]
-                application = places().application
+                application = find_places().application
                 writes = tuple(
                     (step.offset, step.length, step.state.over)
                     for step in steps
@@ -116,7 +116,7 @@ class ServerState:
                     offset
                     for step in steps
                     if step.kind is StepKind.ERASE and not step.state.over
-                    for offset in range(step.offset, step.offset + step.length, places().block)
+                    for offset in range(step.offset, step.offset + step.length, find_places().block)
                     if application.offset <= offset < application.end
                 )
                 return session.digest, writes, to_erase

@@ -9,7 +9,7 @@ from unbrick.campaign.target import State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
 from unbrick.image.factory import derive_bench_key, make_factory_image
-from unbrick.reference.layout import SLOT_SIZE, places
+from unbrick.reference.layout import SLOT_SIZE, find_places
 from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
 
@@ -35,7 +35,7 @@ def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Sc
     application = None if scenario.installed is None else releases.signed[scenario.installed]
     cells = Cells.of(
         make_factory_image(releases.boot, application, SERIAL, key=derive_bench_key(SERIAL)),
-        places().geometry,
+        find_places().geometry,
     )
     if scenario.installed is None:
         return State(cells, None)
@@ -55,7 +55,7 @@ def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Sc
     outcome = run_session(engine, releases, before, State(cells, None))
     if outcome.violation or outcome.final is None:
         raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
-    state, log = outcome.final, places()
+    state, log = outcome.final, find_places()
     if scenario.journal_free is not None:
         state = State(_fill(state.cells, log.journal.offset, scenario.journal_free), state.peers)
     if scenario.phonebook_free is not None:
@@ -65,7 +65,7 @@ def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Sc
 
 def _fill(cells: Cells, half: int, free: int) -> Cells:
     """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
-    size = places().block
+    size = find_places().block
     block = cells.blocks[half // size]
     used = len(block) + -len(block) % SLOT_SIZE
     newest = cells.read(half + used - SLOT_SIZE, SLOT_SIZE)
