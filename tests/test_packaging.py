@@ -157,9 +157,10 @@ def test_a_wheel_carries_the_firmware_and_the_renode_platform(installed: Path) -
     for name in ("firmware", "renode"):
         ours = {file for file in files_in(ROOT / name) if not file.startswith("tests/")}
         assert files_in(carried / name) == ours
-    modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
-    there = {str(path.relative_to(installed / "unbrick")) for path in installed.rglob("*.py")}
-    assert there == modules
+    for kind in ("*.py", "board/*/*.toml"):
+        modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob(kind)}
+        package = installed / "unbrick"
+        assert {str(path.relative_to(package)) for path in package.rglob(kind)} == modules != set()
 
 
 WHERE = """

@@ -130,6 +130,10 @@ def check_without_extras(user: User) -> None:
     said = user.call("unbrick", "hil-test", code=2)
     check("pip install 'unbrick[system]'" in said, f"the extra is not named: {said}")
     user.call("python", "-c", "from unbrick.engine.inprocess import InProcessEngine as E; E(())")
+    said = user.call(
+        "python", "-c", "from unbrick.layout import reference_layout as f; print(f().board.name)"
+    )
+    check(said.strip() == "vexpress-a9", f"the board and the layout are not there: {said}")
 
 
 def check_with_extras(user: User) -> None:
