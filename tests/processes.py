@@ -14,7 +14,6 @@ from patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 
 def unbrick(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -98,12 +97,7 @@ class Running:
     def __enter__(self) -> Running:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

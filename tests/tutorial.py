@@ -47,7 +47,6 @@ import termios
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from patience import PATIENCE_S
 
@@ -263,12 +262,7 @@ class Player:
     def __enter__(self) -> Player:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         for window in reversed(self._windows.values()):
             window.close()
 
