@@ -13,9 +13,8 @@ import aiocoap
 
 from unbrick.errors import ImageError, LinkError
 from unbrick.wire import slipmux
-from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.coap import CoapEndpoint, post
 from unbrick.wire.messages import (
-    CBOR_FORMAT,
     Announcement,
     Decision,
     Phase,
@@ -89,12 +88,6 @@ def registration(**changes: Any) -> Registration:
         security_counter=1,
     )
     return replace(base, **changes)
-
-
-def post(path: str, payload: bytes) -> Any:
-    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
-    message.opt.content_format = CBOR_FORMAT
-    return message
 
 
 def get_block(update_id: int | str, number: int, exponent: int = 6) -> Any:

@@ -6,41 +6,31 @@ import gc
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from patience import PATIENCE_S, until
+from probed import (
+    LOOP_OF_EXCEPTIONS,
+    LOOP_OF_RESETS,
+    check_nobody_reads,
+    check_nor_is_replaced_only_without_power,
+    check_power_off_loses_the_sram,
+    hear,
+    hear_until,
+    runs,
+)
 
 from unbrick.engine.qemu.engine import QemuEngine, QemuNor, find_qemu
 from unbrick.errors import EngineError, MissingToolError
 from unbrick.layout import reference_layout
 
 LAYOUT = reference_layout()
-# In ARM code, from the reset vector on: an undefined instruction in every vector, and a program
-# that says R on UART0 and asks for a reset of the board (SYS_CFGCTRL).
-LOOP_OF_EXCEPTIONS = struct.pack("<I", 0xE7F000F0) * 16
-LOOP_OF_RESETS = struct.pack(
-    "<13I",
-    0xE59F001C,  # ldr r0, uart0
-    0xE59F101C,  # ldr r1, enable
-    0xE5801030,  # str r1, [r0, #0x30]
-    0xE3A01052,  # mov r1, #'R'
-    0xE5801000,  # str r1, [r0]
-    0xE59F0010,  # ldr r0, cfgctrl
-    0xE59F1010,  # ldr r1, reboot
-    0xE5801000,  # str r1, [r0]
-    0xEAFFFFFE,  # b .
-    0x10009000,  # uart0
-    0x00000301,  # enable
-    0x100000A4,  # cfgctrl
-    0xC0900000,  # reboot
-)
 
 
 @pytest.fixture
@@ -55,31 +45,9 @@ def engine(qemu: str, probe_image: bytes) -> Iterator[QemuEngine]:
         yield made
 
 
-def hear(engine: QemuEngine, end: bytes) -> bytes:
-    """All the terminal says up to and including ``end``."""
-    return hear_until(engine, lambda said: said.endswith(end))
-
-
-def hear_until(engine: QemuEngine, enough: Callable[[bytes], bool]) -> bytes:
-    said, deadline = b"", engine.now + PATIENCE_S
-    while not enough(said):
-        assert engine.now < deadline, said[-200:]
-        engine.advance(1.0)
-        said += engine.wire.read()
-    return said
-
-
 def pid_of(engine: QemuEngine) -> int:
     assert engine._process is not None
     return engine._process._child.pid
-
-
-def runs(pid: int) -> bool:
-    """Whether the process exists and is not just waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def open_files() -> int:
@@ -94,17 +62,7 @@ def test_what_was_programmed_is_in_the_nor_at_the_moment_of_the_cut(engine: Qemu
 
 
 def test_power_off_loses_the_sram_and_keeps_the_nor(engine: QemuEngine) -> None:
-    engine.wire.write(b"e7s")
-    first = hear(engine, b"\n")
-    engine.wire.write(b"s")
-    assert hear(engine, b"\n") == b"12345678\n" != first
-    engine.power_off()
-    assert not engine.powered
-    engine.power_on()
-    assert hear(engine, b"!\n") == b"!\n"
-    engine.wire.write(b"sc")
-    assert hear(engine, b"00000007\n") == first + b"00000007\n"
-    assert engine.faults == []
+    check_power_off_loses_the_sram(engine)
 
 
 def test_no_byte_is_lost_however_many(engine: QemuEngine) -> None:
@@ -114,11 +72,7 @@ def test_no_byte_is_lost_however_many(engine: QemuEngine) -> None:
 
 
 def test_a_terminal_that_does_not_read_does_not_block_the_bench(engine: QemuEngine) -> None:
-    engine.wire.write(b"h")  # it loops for ever
-    for _ in range(40):
-        engine.wire.write(b"-" * 100_000)
-    engine.advance(0.01)
-    assert engine.wire.read() == b""
+    check_nobody_reads(engine)
 
 
 def test_what_is_written_without_power_is_lost(engine: QemuEngine) -> None:
@@ -151,13 +105,7 @@ def peek(end: socket.socket) -> bytes:
 
 
 def test_the_nor_is_replaced_only_without_power(engine: QemuEngine) -> None:
-    with pytest.raises(EngineError, match="under power"):
-        engine.load_nor(b"")
-    engine.power_off()
-    with pytest.raises(EngineError, match="bytes"):
-        engine.load_nor(b"x" * (LAYOUT.board.nor.modelled + 1))
-    engine.load_nor(b"short")
-    assert engine.read_nor() == b"short" + b"\xff" * (LAYOUT.board.nor.modelled - 5)
+    check_nor_is_replaced_only_without_power(engine)
 
 
 def test_exceptions_are_faults_and_a_flood_of_them_blocks_nothing(qemu: str) -> None:

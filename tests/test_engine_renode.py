@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,15 @@ from pathlib import Path
 
 import pytest
 from patience import PATIENCE_S, until
+from probed import (
+    LOOP_OF_EXCEPTIONS,
+    LOOP_OF_RESETS,
+    check_nobody_reads,
+    check_nor_is_replaced_only_without_power,
+    check_power_off_loses_the_sram,
+    hear,
+    runs,
+)
 
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import NorModel
@@ -27,26 +35,6 @@ LAYOUT = reference_layout()
 BLOCK = LAYOUT.board.nor.block_size
 VICTIM = 0x80000  # the block that the probe changes
 ACCESS = 50  # nanoseconds that the in-process model takes for an access
-
-# In ARM code, from the reset vector on: an undefined instruction in every vector, and a program
-# that says R on UART0 and asks for a reset of the board (SYS_CFGCTRL).
-LOOP_OF_EXCEPTIONS = struct.pack("<I", 0xE7F000F0) * 16
-LOOP_OF_RESETS = struct.pack(
-    "<13I",
-    0xE59F001C,  # ldr r0, uart0
-    0xE59F101C,  # ldr r1, enable
-    0xE5801030,  # str r1, [r0, #0x30]
-    0xE3A01052,  # mov r1, #'R'
-    0xE5801000,  # str r1, [r0]
-    0xE59F0010,  # ldr r0, cfgctrl
-    0xE59F1010,  # ldr r1, reboot
-    0xE5801000,  # str r1, [r0]
-    0xEAFFFFFE,  # b .
-    0x10009000,  # uart0
-    0x00000301,  # enable
-    0x100000A4,  # cfgctrl
-    0xC0900000,  # reboot
-)
 
 
 @pytest.fixture(scope="module")
@@ -87,24 +75,6 @@ def engine(erring: RenodeEngine) -> Iterator[RenodeEngine]:
     assert erring.faults == []
 
 
-def hear(engine: RenodeEngine, end: bytes) -> bytes:
-    """All the terminal says up to and including ``end``."""
-    said, deadline = b"", engine.now + PATIENCE_S
-    while not said.endswith(end):
-        assert engine.now < deadline, said[-200:]
-        engine.advance(1.0)
-        said += engine.wire.read()
-    return said
-
-
-def runs(pid: int) -> bool:
-    """Whether the process exists and is not just waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def family(leader: int) -> list[int]:
     """Processes of the session that ``leader`` began: Renode and what starts it."""
     numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
@@ -130,16 +100,7 @@ def test_what_was_programmed_is_in_the_nor_at_the_moment_of_the_cut(engine: Reno
 
 
 def test_claim_c1_power_off_loses_the_sram_and_keeps_the_nor(engine: RenodeEngine) -> None:
-    engine.wire.write(b"e7s")
-    first = hear(engine, b"\n")
-    engine.wire.write(b"s")
-    assert hear(engine, b"\n") == b"12345678\n" != first
-    engine.power_off()
-    assert not engine.powered
-    engine.power_on()
-    assert hear(engine, b"!\n") == b"!\n"
-    engine.wire.write(b"sc")
-    assert hear(engine, b"00000007\n") == first + b"00000007\n"
+    check_power_off_loses_the_sram(engine)
 
 
 def test_claim_c1_code_that_was_programmed_anew_is_what_is_executed(engine: RenodeEngine) -> None:
@@ -186,13 +147,7 @@ def test_a_cut_before_an_operation_stops_before_it(engine: RenodeEngine) -> None
 
 
 def test_the_nor_is_replaced_only_without_power(engine: RenodeEngine) -> None:
-    with pytest.raises(EngineError, match="under power"):
-        engine.load_nor(b"")
-    engine.power_off()
-    with pytest.raises(EngineError, match="bytes"):
-        engine.load_nor(b"x" * (LAYOUT.board.nor.modelled + 1))
-    engine.load_nor(b"short")
-    assert engine.read_nor() == b"short" + b"\xff" * (LAYOUT.board.nor.modelled - 5)
+    check_nor_is_replaced_only_without_power(engine)
 
 
 def test_a_board_that_resets_itself_starts_again_from_the_nor(process: RenodeEngine) -> None:
@@ -216,11 +171,7 @@ def test_bytes_arrive_at_the_lines_rate_and_none_is_lost(engine: RenodeEngine) -
 
 
 def test_a_terminal_that_does_not_read_does_not_block_the_bench(engine: RenodeEngine) -> None:
-    engine.wire.write(b"h")  # it loops for ever
-    for _ in range(40):
-        engine.wire.write(b"-" * 100_000)
-    engine.advance(0.01)
-    assert engine.wire.read() == b""
+    check_nobody_reads(engine)
 
 
 def test_what_is_written_without_power_is_lost_and_time_goes_on(engine: RenodeEngine) -> None:

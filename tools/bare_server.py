@@ -17,6 +17,7 @@ import aiocoap
 from aiocoap.pipe import Pipe
 
 from unbrick.layout import reference_layout
+from unbrick.wire.coap import post
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -30,7 +31,6 @@ from unbrick.wire.commands import (
     Write,
 )
 from unbrick.wire.messages import (
-    CBOR_FORMAT,
     FILE_FORMAT,
     Announcement,
     Kind,
@@ -95,8 +95,7 @@ class BareSite:
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, remote: object, path: str, payload: bytes) -> bytes:
-        message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
-        message.opt.content_format = CBOR_FORMAT
+        message = post(path, payload)
         message.remote = remote
         assert self.context is not None  # noqa: S101 - set before the first request
         response = await self.context.request(message, handle_blockwise=False).response

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fleet_terminal import REGISTRATION_INTERVAL_S, UNPUBLISHED, FleetTerminal, identity, post
+from fleet_terminal import REGISTRATION_INTERVAL_S, UNPUBLISHED, FleetTerminal, identity
 from unbrick.errors import ToolBrokenError
 from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.contract import Records
+from unbrick.wire.coap import post
 
 _TURN_S = 0.1
 """Seconds between looks at what is to be sent again."""

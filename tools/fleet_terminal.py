@@ -15,7 +15,7 @@ import aiocoap
 
 from unbrick.errors import LinkError, ToolBrokenError
 from unbrick.layout import reference_layout
-from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.coap import CoapEndpoint, post
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -32,7 +32,6 @@ from unbrick.wire.commands import (
     decode_command,
 )
 from unbrick.wire.messages import (
-    CBOR_FORMAT,
     Announcement,
     Decision,
     Phase,
@@ -242,13 +241,6 @@ class FleetTerminal:
         same = announced.update_id == self._announced.update_id
         result = Result.SUCCESS if same and self._phase is Phase.IDLE else Result.BUSY
         return Decision(result, announced.file_size, announced.file_size, "").encode()
-
-
-def post(path: str, payload: bytes) -> aiocoap.Message:
-    """A request with a CBOR payload."""
-    request = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
-    request.opt.content_format = CBOR_FORMAT
-    return request
 
 
 class Commanded:

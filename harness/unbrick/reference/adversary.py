@@ -12,9 +12,9 @@ from unbrick.errors import LinkError
 from unbrick.reference.layout import find_places
 from unbrick.reference.memory import ServerMemory
 from unbrick.server.records.sessions import StepKind
-from unbrick.wire.coap import Outgoing
+from unbrick.wire.coap import Outgoing, post
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command
-from unbrick.wire.messages import CBOR_FORMAT, Result
+from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from unbrick.link.simulated import Server
@@ -57,7 +57,7 @@ class Echo:
                     find_places().application.offset,
                     find_places().block,
                 )
-                message = _post("erase", old.encode())
+                message = post("erase", old.encode())
                 requests.append(Outgoing(outgoing.endpoint, message, ECHO))
             requests.append(outgoing)
             if isinstance(command, Erase):
@@ -75,7 +75,7 @@ class Echo:
             digest=blank,
             text="",
         )
-        self._server.handle(endpoint, _post("result", old.encode()), now)
+        self._server.handle(endpoint, post("result", old.encode()), now)
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """What came of the server's own requests."""
@@ -89,12 +89,6 @@ def _command_in(message: aiocoap.Message) -> Command | None:
         return decode_command(path[0], message.payload) if len(path) == 1 else None
     except LinkError:
         return None
-
-
-def _post(path: str, payload: bytes) -> aiocoap.Message:
-    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
-    message.opt.content_format = CBOR_FORMAT
-    return message
 
 
 class TamperedStore(ServerMemory):

@@ -17,6 +17,7 @@ from aiocoap.error import UnparsableMessage
 from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError
+from unbrick.wire.messages import CBOR_FORMAT
 
 ACK_TIMEOUT_S = 2.0
 ACK_RANDOM_FACTOR = 1.5
@@ -36,6 +37,13 @@ DISCOVERY = (".well-known", "core")
 _PAYLOAD_MARKER = 0xFF
 _MAX_OPTION = 0xFFFF
 _MAX_CONTENT_FORMAT = 2  # bytes
+
+
+def post(path: str, payload: bytes) -> aiocoap.Message:
+    """A ``POST`` of a map to a resource."""
+    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
+    message.opt.content_format = CBOR_FORMAT
+    return message
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from unbrick.server.records.sessions import (
     may_have_erased,
 )
 from unbrick.server.records.updates import Terminal, Update, UpdateState
+from unbrick.wire.coap import post
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -52,7 +53,7 @@ from unbrick.wire.commands import (
     Upgrade,
     Write,
 )
-from unbrick.wire.messages import CBOR_FORMAT, Decision, Result, TerminalState
+from unbrick.wire.messages import Decision, Result, TerminalState
 
 LAST_COMMAND = 0xFFFF_FFFF
 """A number of a command that nothing can follow."""
@@ -77,10 +78,7 @@ def find_path(request: Request) -> str:
 
 
 def _message(request: Request) -> aiocoap.Message:
-    payload = request.encode()
-    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(find_path(request),))
-    message.opt.content_format = CBOR_FORMAT
-    return message
+    return post(find_path(request), request.encode())
 
 
 def _only_received(request: Request, response: aiocoap.Message | None) -> bool:

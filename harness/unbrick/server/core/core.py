@@ -39,7 +39,7 @@ from unbrick.server.records.updates import (
     Update,
     UpdateState,
 )
-from unbrick.wire.coap import DISCOVERY, Outgoing
+from unbrick.wire.coap import DISCOVERY, Outgoing, post
 from unbrick.wire.messages import CBOR_FORMAT, LINK_FORMAT, Registration, TerminalState, Text
 
 _ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
@@ -287,10 +287,10 @@ class ServerCore:
             message = self.records.message(errand.subject)
             if message is None or message.state is not MessageState.QUEUED:
                 return None
-            return _post_message("message", Text(message.text).encode())
+            return post("message", Text(message.text).encode())
         if errand.kind == _SAY:
             said = self.lines.message(errand.subject)
-            return None if said is None else _post_message("say", said)
+            return None if said is None else post("say", said)
         if errand.kind == _SEND_AWAY:
             return self._commander.send_away(terminal)
         update = self.records.update(errand.subject)
@@ -311,7 +311,7 @@ class ServerCore:
         if errand.kind == _STATUS:
             return aiocoap.Message(code=aiocoap.GET, uri_path=("status",))
         announcement = self._stager.announcement(update, terminal, now)
-        return None if announcement is None else _post_message("announce", announcement.encode())
+        return None if announcement is None else post("announce", announcement.encode())
 
     def _is_kept(self, update: Update, now: float) -> bool:
         """Whether an update waits for the end of a call; a restoration has nobody to wait for."""
@@ -556,12 +556,6 @@ class ServerCore:
         """Bytes of its file that were sent for an update; see ``Files.sent``."""
         update = self.records.update(update_id)
         return 0 if update is None else self._files.sent(update)
-
-
-def _post_message(path: str, payload: bytes) -> aiocoap.Message:
-    message = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=(path,))
-    message.opt.content_format = CBOR_FORMAT
-    return message
 
 
 def _confirmed(registration: Registration, before: Terminal | None) -> bytes:
