@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
-from unbrick.campaign.search import Bounds, find_state_after, minimise
+from unbrick.campaign.search import Bounds, find_state_after, minimise, spread
 from unbrick.campaign.target import MemoryMark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
@@ -202,6 +203,42 @@ def test_a_search_without_end_can_be_bounded() -> None:
     result = run_campaign(toy, bounds=Bounds(states=9))
     assert result.states == 9
     assert not result.closed
+
+
+def test_a_bounded_search_takes_a_sample_of_the_whole_session() -> None:
+    """400 writes, of which 40 states are searched: the toy's session is the same in all."""
+    ops = [replace(word(0x100000 + 4 * i, b"\0" * 4), index=i) for i in range(400)]
+
+    def write_all(state: State, _: object) -> Outcome:
+        return Outcome(None, "application", ops, [MemoryMark(0, None)], None, 1.0, 0.0)
+
+    def search(seed: int) -> tuple[list[int], str]:
+        bounds = Bounds(depth=1, states=40, torn=False, seed=seed)
+        result = run_campaign(ToyTarget(write_all), bounds=bounds)
+        assert (result.states, result.met, result.closed) == (40, 401, False)
+        return sorted(case.id.cuts[0].op for case in result.cases[1:]), result.statement
+
+    found, statement = search(0)
+    assert statement.startswith("40 of 401 states, ")
+    assert found[0] <= 1
+    assert found[-1] >= 380
+    assert max(b - a for a, b in pairwise(found)) <= 20
+    assert search(7)[0] == search(7)[0] != found
+
+
+@given(st.lists(st.lists(st.integers(), max_size=40), max_size=6), st.integers(0, 9))
+def test_every_item_has_its_turn(groups: list[list[int]], seed: int) -> None:
+    named = [[(number, at) for at in range(len(group))] for number, group in enumerate(groups)]
+    ordered = spread(named, seed)
+    assert sorted(ordered) == [item for group in named for item in group]
+    firsts = [group[0] for group in named if group]
+    assert ordered[: len(firsts)] == firsts
+    for count in range(1, len(ordered)):
+        turns = [number for number, _ in ordered[:count]]
+        unfinished = [number for number in set(turns) if turns.count(number) < len(named[number])]
+        counts = {turns.count(number) for number in unfinished}
+        assert len(counts) <= 2
+        assert not counts or max(counts) - min(counts) <= 1
 
 
 def test_bad_links_do_no_harm(unbrick_releases: Releases) -> None:

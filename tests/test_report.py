@@ -59,6 +59,7 @@ def scenario(*cases: CaseReport, closed: bool = True) -> ScenarioReport:
         about="1.0.0 is updated",
         statement="what was found",
         states=5,
+        met=5,
         transitions=40,
         closed=closed,
         cut_short="" if closed else "it was to end",

@@ -30,7 +30,7 @@ def try_links(target: Target, executor: Executor, numbers: Iterable[int]) -> Sea
     submitted = [executor.submit(_try_link, target, start, number) for number in numbers]
     for future in submitted:
         result.cases += future.result()
-    result.states = result.transitions = len(result.cases)
+    result.states = result.met = result.transitions = len(result.cases)
     result.cut_short = "links are tried by number, not to the end"
     return result
 

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from random import Random
+from typing import TYPE_CHECKING, TypeVar
 
 from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.target import Fate, State
@@ -27,7 +29,7 @@ from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import list_variants, tear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from unbrick.campaign.target import Outcome, Target
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from unbrick.flash.partition import Partition
 
 INTERRUPTED = "it was interrupted"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Bounds:
         partition: only power cuts at operations on this partition; ``None``: on all.
         deaths: so many deaths of a mortal peer at most, all in the session without other faults
             and spread over it; ``None``: one for each different state.
+        seed: of the order in which the new states of a session are searched; so also of the sample
+            that a bound on the states leaves.
     """
 
     depth: int | None = None
@@ -60,6 +66,7 @@ class Bounds:
     exact: bool = False
     partition: str | None = None
     deaths: int | None = None
+    seed: int = 0
 
     @property
     def words(self) -> str:
@@ -75,6 +82,32 @@ def _is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
     """Whether a cut comes at an operation on a partition."""
     at_operation = cut.op < len(ops) and (cut.change is None or cut.torn)
     return bool(at_operation) and part.offset <= ops[cut.op].offset < part.end
+
+
+def _kind_of_cut(cut: PowerCut, ops: Sequence[FlashOp]) -> str:
+    """What a cut meets: the kind of its operation and how it tears it, or a change of mind."""
+    kind = ops[cut.op].kind if cut.op < len(ops) else "end"
+    return f"{kind}-{cut.torn}{'@' * (cut.change is not None)}"
+
+
+def spread(groups: Iterable[Sequence[T]], seed: int) -> list[T]:
+    """All items, in an order of which each beginning covers all groups and each whole group.
+
+    The groups take turns. Within one, the first item comes first, for what happens for the first
+    time is worth a look; the others follow in the order of their bits reversed (van der Corput),
+    turned by ``seed``.
+    """
+    turn = Random(seed)
+    turns: list[list[T]] = []
+    for group in groups:
+        first, rest = group[:1], group[1:]
+        at = turn.randrange(len(rest)) if rest and seed else 0
+        bits = max(1, len(rest) - 1).bit_length()
+        order = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+        turned = [rest[(index + at) % len(rest)] for index in order if index < len(rest)]
+        turns.append([*first, *turned])
+    rounds = zip_longest(*([(item,) for item in items] for items in turns), fillvalue=())
+    return [item for items in rounds for (item,) in filter(None, items)]
 
 
 @dataclass
@@ -115,7 +148,8 @@ class SearchResult:
     Attributes:
         target: what was searched.
         cases: the sessions, in the order of the search.
-        states: how many states there are.
+        states: how many states were searched.
+        met: how many different states were met; those beyond a bound are not searched.
         transitions: power cuts that lead from one state to another, repetitions included.
         closed: whether no new state was left.
         cut_short: why it ended before that; empty when it did not.
@@ -124,6 +158,7 @@ class SearchResult:
     target: Target
     cases: list[Case] = field(default_factory=list)
     states: int = 0
+    met: int = 0
     transitions: int = 0
     closed: bool = False
     cut_short: str = ""
@@ -142,7 +177,8 @@ class SearchResult:
     @property
     def statement(self) -> str:
         """The verdict in one sentence."""
-        counted = f"{self.states} states, {self.transitions} transitions"
+        share = f" of {self.met}" if self.met > self.states else ""
+        counted = f"{self.states}{share} states, {self.transitions} transitions"
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
         if self.violations:
@@ -256,7 +292,7 @@ class Search:
         ahead: int = 2,
         keep_traces: bool = False,
     ) -> None:
-        self.result = SearchResult(target, states=1)
+        self.result = SearchResult(target, states=1, met=1)
         self._keep_traces = keep_traces
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
@@ -323,8 +359,13 @@ class Search:
         return not case.outcome.violation and case.depth != self._bounds.depth and not late
 
     def _follow(self, case: Case, state: State) -> None:
-        """Note every new state that a power cut in this session leads to."""
-        result = self.result
+        """Note every new state that a power cut in this session leads to.
+
+        They are searched in an order that covers the whole session soon. Where there is no room for
+        all of them, those that are left make a sample of it.
+        """
+        result, room = self.result, self._bounds.states
+        new: dict[str, list[tuple[CaseId, State]]] = {}
         for found, successor in find_successors(
             case.id, state, case.outcome, torn=self._bounds.torn
         ):
@@ -335,11 +376,16 @@ class Search:
             key = self._key(successor)
             if key in self._known:
                 continue
-            if self._bounds.states is not None and result.states >= self._bounds.states:
-                result.cut_short = f"it was to end after {self._bounds.states} states"
-                continue
             self._known.add(key)
-            result.states += 1
+            kind = _kind_of_cut(found.cuts[-1], case.outcome.ops)
+            new.setdefault(kind, []).append((found, successor))
+        ordered = spread(new.values(), self._bounds.seed)
+        result.met += len(ordered)
+        if room is not None and result.met > room:
+            result.cut_short = f"it was to end after {room} states"
+            ordered = ordered[: room - result.states]
+        result.states += len(ordered)
+        for found, successor in ordered:
             self._queue.extend(list_readings(found, successor))
 
     def _let_die(self, case: Case, state: State) -> None:

@@ -131,8 +131,15 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     type=click.Choice(list(PRESETS)),
     default="quick",
     show_default=True,
-    help="quick: one loss of power, a sample of the states; full: until no state is new; "
+    help="quick: one power cut, a sample of the states; full: until no state is new; "
     "exhaustive: as full, and every state that counts as known is run all the same.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the order in which states are searched, and so of the sample that quick takes.",
 )
 @click.option(
     "--jobs",
@@ -164,6 +171,7 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
 def campaign(
     scenarios: tuple[str, ...],
     preset: str,
+    seed: int,
     jobs: int | None,
     out: Path | None,
     links: int,
@@ -197,7 +205,7 @@ def campaign(
     begun = time.monotonic()
     results: list[SearchResult] = []
     reports: list[ScenarioReport] = []
-    bounds = replace(PRESETS[preset], stop_early=stop_early)
+    bounds = replace(PRESETS[preset], stop_early=stop_early, seed=seed)
     store: OutcomeStore | None = None
     with ExitStack() as stack:
         if out is not None and not coverage:
@@ -242,7 +250,7 @@ def campaign(
         ]
     report = CampaignReport(
         preset=preset,
-        seed=0,
+        seed=seed,
         firmware=dict(digests),
         versions=list_versions(),
         scenarios=tuple(reports),

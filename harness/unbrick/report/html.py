@@ -129,7 +129,7 @@ def _scenarios(report: CampaignReport) -> str:
         (
             f"<a href='#{escape(s.name)}'>{escape(s.name)}</a>",
             escape(s.about),
-            f"{s.states:,}",
+            f"{s.states:,}" + (f" of {s.met:,}" if s.met > s.states else ""),
             f"{s.transitions:,}",
             f"{len(s.cases):,}",
             str(s.deepest),

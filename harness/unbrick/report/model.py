@@ -86,13 +86,15 @@ class ScenarioReport:
     """The findings of a search.
 
     ``console`` of a case is kept for violations only. ``links`` is the number of bad links that
-    were tried. With bad links, the report is no search, and has no picture.
+    were tried. With bad links, the report is no search, and has no picture. ``states`` of the
+    ``met`` different states were searched.
     """
 
     name: str
     about: str
     statement: str
     states: int
+    met: int
     transitions: int
     closed: bool
     cut_short: str
@@ -245,6 +247,7 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
         about=result.target.about + (f", over {links} bad links" if links else ""),
         statement=result.statement,
         states=result.states,
+        met=result.met,
         transitions=result.transitions,
         closed=result.closed,
         cut_short=result.cut_short,

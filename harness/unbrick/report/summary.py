@@ -13,7 +13,7 @@ from unbrick.screen import Column, FittedTable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from unbrick.report.model import CampaignReport
+    from unbrick.report.model import CampaignReport, ScenarioReport
 
 SHOWN = 20  # violations on the terminal; the report has them all
 
@@ -66,10 +66,17 @@ def _table(report: CampaignReport) -> FittedTable:
                 str(scenario.deepest),
                 f"{scenario.routes['restored']:,}",
                 Text(f"{bad:,}", style="bold red" if bad else ""),
-                Text("to the end", style="green") if scenario.closed else "in part",
+                Text("to the end", style="green") if scenario.closed else _share(scenario),
             )
         )
     return FittedTable(columns, rows, f"Unbrick campaign, preset {report.preset}")
+
+
+def _share(scenario: ScenarioReport) -> str:
+    """How much of a scenario was searched that was not searched to its end."""
+    if scenario.met == scenario.states:
+        return "in part"
+    return f"{scenario.states:,} of {scenario.met:,}"
 
 
 def _reasons(report: CampaignReport) -> dict[str, list[str]]:
