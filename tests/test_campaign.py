@@ -14,7 +14,7 @@ from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
-from unbrick.campaign.search import Bounds, find_state_after, minimise, spread
+from unbrick.campaign.search import Bounds, find_state_after, find_successors, minimise, spread
 from unbrick.campaign.target import MemoryMark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
@@ -224,6 +224,35 @@ def test_a_bounded_search_takes_a_sample_of_the_whole_session() -> None:
     assert found[-1] >= 380
     assert max(b - a for a, b in pairwise(found)) <= 20
     assert search(7)[0] == search(7)[0] != found
+
+
+@pytest.mark.parametrize(
+    ("flight", "cuts"),
+    [
+        (0.0, {"2@1"}),
+        (0.05, {"1-half@1", "2@1"}),
+        (0.2, {"1@1", "1-half@1", "2@1"}),
+        (0.3, {"0-half@1", "1@1", "1-half@1", "2@1"}),
+    ],
+)
+def test_what_was_sent_before_a_power_cut_arrives(flight: float, cuts: set[str]) -> None:
+    """The peers hear of the second write at 1.32 s; how early was that said?"""
+    times = [(1.0, 1.1), (1.2, 1.3), (2.0, 2.1)]
+    ops = [
+        replace(word(0x100000 + 4 * at, b"\0" * 4), index=at, start=start, end=end)
+        for at, (start, end) in enumerate(times)
+    ]
+    marks = [MemoryMark(0, "before"), MemoryMark(2, "told", 1.32)]
+    outcome = Outcome(None, "application", ops, marks, None, 3.0, 0.0, flight=flight)
+    start = ToyTarget(lambda _, __: outcome).start()
+    found = {
+        str(case).removeprefix("toy/"): (state.cells, state.peers)
+        for case, state in find_successors(CaseId("toy"), start, outcome, torn=True)
+    }
+    every = {cut.replace("half", way) for cut in cuts for way in list_variants(ops[0])}
+    assert {cut for cut in found if cut.endswith("@1")} == every
+    for cut in cuts:
+        assert found[cut] == (found[cut.removesuffix("@1")][0], "told")
 
 
 @given(st.lists(st.lists(st.integers(), max_size=40), max_size=6), st.integers(0, 9))

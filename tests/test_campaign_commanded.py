@@ -218,7 +218,7 @@ def test_an_outcome_with_a_session_is_read_as_it_was_written() -> None:
     cells = nor()
     marks = [MemoryMark(number, state) for number, state in enumerate(states)]
     final = State(cells, states[-1])
-    outcome = Outcome(None, "application", [], marks, 1.0, 2.0, 3.0, "text", final)
+    outcome = Outcome(None, "application", [], marks, 1.0, 2.0, 3.0, "text", 0.05, final)
     target = cast(
         "Any", SimpleNamespace(pack_peers=remembered.pack, unpack_peers=remembered.unpack)
     )

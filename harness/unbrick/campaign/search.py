@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -195,29 +195,38 @@ def find_successors(
 ) -> Iterator[tuple[CaseId, State]]:
     """Every state in which a power cut can leave a session, with the case that it begins.
 
-    The new case's weak cells read in way 0; the search adds the other ways.
+    What the terminal had sent before the cut may still reach its peers. So a state's peers are
+    those of any change of their memory that came while the cut could, or within the session's
+    ``flight`` after it. The new case's weak cells read in way 0; the search adds the other ways.
     """
-    before = cells = state.cells
-    marks = deque(enumerate(outcome.marks))
-    peers = outcome.marks[0].peers
-    for index in range(len(outcome.ops) + 1):
-        while marks and marks[0][1].ops <= index:
-            number, mark = marks.popleft()
-            peers = mark.peers
-            begun = outcome.ops[index - 1] if index else None
-            if torn and begun is not None and mark.time < begun.end:
-                for variant in list_variants(begun):
-                    cut = PowerCut(index - 1, variant, change=number)
-                    yield case.then(cut), State(tear(before, begun, variant), peers)
-            yield case.then(PowerCut(index, change=number)), State(cells, peers)
-        yield case.then(PowerCut(index)), State(cells, peers)
-        if index == len(outcome.ops):
+    cells, ops, marks = state.cells, outcome.ops, outcome.marks
+    told = -1
+    for index in range(len(ops) + 1):
+        while told + 1 < len(marks) and marks[told + 1].ops <= index:
+            told += 1
+            yield case.then(PowerCut(index, change=told)), State(cells, marks[told].peers)
+        yield case.then(PowerCut(index)), State(cells, marks[told].peers)
+        if index == len(ops):
             return
-        op = outcome.ops[index]
+        op = ops[index]
+        for number in _list_arrivals(outcome, told, op.start):
+            yield case.then(PowerCut(index, change=number)), State(cells, marks[number].peers)
         if torn:
+            late = _list_arrivals(outcome, told, op.end)
             for variant in list_variants(op):
-                yield case.then(PowerCut(index, variant)), State(tear(cells, op, variant), peers)
-        before, cells = cells, cells.after([op])
+                left = tear(cells, op, variant)
+                yield case.then(PowerCut(index, variant)), State(left, marks[told].peers)
+                for number in late:
+                    cut = PowerCut(index, variant, change=number)
+                    yield case.then(cut), State(left, marks[number].peers)
+        cells = cells.after([op])
+
+
+def _list_arrivals(outcome: Outcome, told: int, cut: float) -> list[int]:
+    """The changes of memory after number ``told`` that a power cut at ``cut`` does not prevent."""
+    numbered = enumerate(outcome.marks[told + 1 :], told + 1)
+    until = takewhile(lambda one: one[1].time < cut + outcome.flight, numbered)
+    return [number for number, _ in until]
 
 
 def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome) -> State:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from unbrick.campaign.target import Fate, Target
 
-FORMAT = 3
+FORMAT = 4
 MAX_OUTCOME_SIZE = 8 << 20
 """Bytes that one outcome may have when it is unpacked."""
 
@@ -57,6 +57,7 @@ def pack(outcome: Outcome, target: Target, keep: Callable[[bytes], str]) -> byte
         "virtual": outcome.virtual,
         "seconds": outcome.seconds,
         "console": outcome.console,
+        "flight": outcome.flight,
     }
     return zlib.compress(json.dumps(body, separators=(",", ":")).encode(), 6)
 
@@ -99,6 +100,7 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
             virtual=float(body["virtual"]),
             seconds=float(body["seconds"]),
             console=str(body["console"]),
+            flight=float(body["flight"]),
             final=State(state.cells.after(ops), marks[-1].peers),
         )
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:

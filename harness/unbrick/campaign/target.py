@@ -80,6 +80,8 @@ class Outcome:
         virtual: virtual seconds of the session.
         seconds: what it cost, by the clock.
         console: everything the terminal said.
+        flight: virtual seconds for which a message to the peers may be on its way. What was sent
+            before a power cut arrives all the same.
         final: the state at its end, if it was asked for.
     """
 
@@ -91,6 +93,7 @@ class Outcome:
     virtual: float
     seconds: float = field(compare=False)
     console: str = ""
+    flight: float = 0.0
     final: State | None = None
 
 

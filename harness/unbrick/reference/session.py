@@ -115,5 +115,6 @@ def run_session(
         virtual=virtual,
         seconds=time.perf_counter() - start,
         console=story.bench.console.text,
+        flight=scenario.latency,
         final=State(state.cells.after(ops), recorder.marks[-1].peers),
     )

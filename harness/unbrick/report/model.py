@@ -296,15 +296,16 @@ def _cuts(result: SearchResult) -> Iterable[Cut]:
             if name not in worst or _SEVERITY[came] > _SEVERITY[worst[name][0]]:
                 worst[name] = came, str(case.id)
     owner: dict[object, tuple[str, str]] = {target.key(start): ("known", str(first.id))}
+    cuts = []
     for case_id, state in find_successors(first.id, start, first.outcome, torn=True):
-        came, case_name = worst.get(str(case_id), ("open", ""))
-        if case_name:
-            owner[target.key(state)] = came, case_name
-        else:
-            came, case_name = owner.get(target.key(state), (came, case_name))
-        cut = case_id.cuts[-1]
-        if cut.change is None:
-            yield Cut(cut.op, cut.torn, came, case_name)
+        key = target.key(state)
+        if str(case_id) in worst:
+            owner[key] = worst[str(case_id)]
+        if case_id.cuts[-1].change is None:
+            cuts.append((case_id.cuts[-1], key))
+    for cut, key in cuts:
+        came, case_name = owner.get(key, ("open", ""))
+        yield Cut(cut.op, cut.torn, came, case_name)
 
 
 def list_versions() -> dict[str, str]:
