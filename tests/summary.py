@@ -24,25 +24,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-def _seconds(
-    reports: list[pytest.TestReport],
-) -> dict[str, tuple[float, bool]]:
-    """For each test that passed: how long it took, without what it shares, and its mark."""
-    return {
-        report.nodeid: (report.duration, "slow" in report.keywords)
-        for report in reports
-        if report.when == "call"
-    }
-
-
 def wrong_marks(passed: list[pytest.TestReport]) -> list[str]:
-    """A line for each test whose mark is not true, the worst first."""
+    """A line for each test function whose mark is not true of its slowest case, the worst first.
+
+    What tests share does not count.
+    """
+    slowest: dict[str, pytest.TestReport] = {}
+    for report in passed:
+        function = report.nodeid.partition("[")[0]
+        if report.when == "call" and (
+            function not in slowest or report.duration > slowest[function].duration
+        ):
+            slowest[function] = report
     lines = []
-    for name, (seconds, marked) in _seconds(passed).items():
+    for report in slowest.values():
+        seconds, marked = report.duration, "slow" in report.keywords
         if seconds >= SLOW_S and not marked:
-            lines.append((seconds, f"{seconds:6.1f} s, mark it slow: {name}"))
+            lines.append((seconds, f"{seconds:6.1f} s, mark it slow: {report.nodeid}"))
         elif seconds < FAST_S and marked:
-            lines.append((0.0, f"{seconds:6.1f} s, not slow: {name}"))
+            lines.append((0.0, f"{seconds:6.1f} s, not slow: {report.nodeid}"))
     return [line for _, line in sorted(lines, reverse=True)]
 
 

@@ -165,6 +165,7 @@ def test_a_small_search_closes(phonebook: ReferenceTarget) -> None:
     assert result.transitions > result.states > 1
 
 
+@pytest.mark.slow
 def test_one_process_and_two_find_the_same(phonebook: ReferenceTarget) -> None:
     found = []
     for jobs in (1, 2):
@@ -174,6 +175,7 @@ def test_one_process_and_two_find_the_same(phonebook: ReferenceTarget) -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_any_executor_will_do(phonebook: ReferenceTarget) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install distributed")
     with (
@@ -270,6 +272,7 @@ def test_every_item_has_its_turn(groups: list[list[int]], seed: int) -> None:
         assert not counts or max(counts) - min(counts) <= 1
 
 
+@pytest.mark.slow
 def test_bad_links_do_no_harm(unbrick_releases: Releases) -> None:
     target = find_target("staged", unbrick_releases)
     result = run_links(target, Here(), 6)
@@ -293,6 +296,7 @@ def test_a_failing_case_is_reduced_to_its_faults() -> None:
     assert str(minimise(case, fails)) == "staged/12"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cuts", ["", "/3", "/20-half"])
 def test_qemu_ends_a_case_as_the_in_process_engine_does(
     engine: InProcessEngine,

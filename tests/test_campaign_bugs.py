@@ -37,6 +37,7 @@ needs_git = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_git
 @pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.name)
 def test_the_campaign_finds(bug: Bug) -> None:
@@ -51,6 +52,7 @@ def test_the_campaign_finds(bug: Bug) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", SEARCHES.values(), ids=lambda bug: f"as-for-{bug.name}")
 def test_the_same_search_finds_nothing_in_the_good_firmware(bug: Bug) -> None:
     result = look_for(bug, seeded=False)
@@ -58,6 +60,7 @@ def test_the_same_search_finds_nothing_in_the_good_firmware(bug: Bug) -> None:
     assert len(result.cases) > bug.depth, "it has searched something"
 
 
+@pytest.mark.slow
 @needs_git
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_patch_applies_and_changes_the_programs(bug: Bug) -> None:

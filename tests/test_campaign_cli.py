@@ -78,6 +78,7 @@ def test_every_scenario_says_which_releases_it_plays_with() -> None:
         assert set(scenario.releases) == written
 
 
+@pytest.mark.slow
 @pytest.mark.unbrick_campaign("staged", "overtaken", "restore", "phonebook")
 def test_no_single_loss_of_power_does_harm(unbrick_campaign: ScenarioReport) -> None:
     assert unbrick_campaign.violations == ()
@@ -88,6 +89,7 @@ def test_no_single_loss_of_power_does_harm(unbrick_campaign: ScenarioReport) -> 
     )
 
 
+@pytest.mark.slow
 def test_the_report_files_agree(invoke: Callable[..., Result], tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
     done = invoke("campaign", "phonebook", "--preset", "full", "--out", str(out), "--json")
@@ -100,6 +102,7 @@ def test_the_report_files_agree(invoke: Callable[..., Result], tmp_path: Path) -
         assert (out / name).stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds_to_the_byte(invoke: Callable[..., Result]) -> None:
     one, two = (
         json.loads(
@@ -112,6 +115,7 @@ def test_two_processes_find_what_one_finds_to_the_byte(invoke: Callable[..., Res
     assert json.dumps(one) == json.dumps(two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "jobs"), [((), 3), (("--coverage",), 1), (("--jobs", "2"), 2)])
 def test_all_cores_are_used_unless_it_is_said_otherwise(
     words: tuple[str, ...], jobs: int, firmware: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +134,7 @@ def test_all_cores_are_used_unless_it_is_said_otherwise(
     assert asked == [jobs]
 
 
+@pytest.mark.slow
 def test_a_stopped_campaign_goes_on_where_it_was(
     invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +228,7 @@ def test_wrong_calls_say_what_to_do(invoke: Callable[..., Result], tmp_path: Pat
     assert "elete it" in strange.output
 
 
+@pytest.mark.slow
 def test_bad_links_are_tried_too(invoke: Callable[..., Result]) -> None:
     done = invoke("campaign", "phonebook", "--links", "2", "--json")
     report = json.loads(done.stdout)
@@ -232,6 +238,7 @@ def test_bad_links_are_tried_too(invoke: Callable[..., Result]) -> None:
     assert {case["id"].split("/")[0] for case in tried["cases"]} == {"phonebook~0", "phonebook~1"}
 
 
+@pytest.mark.slow
 def test_a_violation_over_a_bad_link_is_reduced(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +252,7 @@ def test_a_violation_over_a_bad_link_is_reduced(
     assert "phonebook~0 reduced: unbrick replay phonebook~0\n" in done.output
 
 
+@pytest.mark.slow
 def test_coverage_tells_recovery_from_the_rest(invoke: Callable[..., Result]) -> None:
     done = invoke("campaign", "phonebook", "restore", "--coverage", "--links", "1", "--json")
     assert done.exit_code == 0, done.output
@@ -269,6 +277,7 @@ def test_coverage_tells_recovery_from_the_rest(invoke: Callable[..., Result]) ->
     assert refused.exit_code == 2
 
 
+@pytest.mark.slow
 def test_exhaustive_starts_every_different_nor_once(
     phonebook: ReferenceTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +422,7 @@ def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
         OutcomeStore(tmp_path, "x")
 
 
+@pytest.mark.slow
 def test_two_processes_report_and_keep_what_one_does(
     tmp_path: Path, unbrick_releases: Releases
 ) -> None:

@@ -369,6 +369,7 @@ def test_software_that_nobody_has_signed_is_refused_whatever_happens(
     assert not any(case.op_count for case in result.cases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["migrated", "recalled"])
 def test_power_and_server_may_be_lost(unbrick_releases: Releases, name: str) -> None:
     bounds = Bounds(depth=1, states=6, deaths=2)

@@ -147,6 +147,7 @@ def sit_down(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     assert errors == []
 
 
+@pytest.mark.slow
 def test_claim_b4_a_call_played_by_keyboard(sit_down: Callable[..., Page], site: Site) -> None:
     page = sit_down()
     page.get_by_role("link", name=SERIAL).press("Enter")
@@ -166,6 +167,7 @@ def test_claim_b4_a_call_played_by_keyboard(sit_down: Callable[..., Page], site:
     assert [call.outcome for call in site.world.records.calls()] == ["upgrade started"]
 
 
+@pytest.mark.slow
 def test_an_update_is_followed_live_with_its_steps_and_the_nor(
     sit_down: Callable[..., Page], site: Site
 ) -> None:
@@ -189,6 +191,7 @@ def test_an_update_is_followed_live_with_its_steps_and_the_nor(
     assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
 
 
+@pytest.mark.slow
 def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site: Site) -> None:
     records = site.world.records
     page = sit_down("enno")
@@ -233,6 +236,7 @@ def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Si
     assert len(world.records.updates(SERIAL)) == 1
 
 
+@pytest.mark.slow
 def test_a_message_is_seen_to_be_delivered_and_what_is_being_typed_stays(
     sit_down: Callable[..., Page], site: Site
 ) -> None:
@@ -253,6 +257,7 @@ def test_a_message_is_seen_to_be_delivered_and_what_is_being_typed_stays(
     page.get_by_role("status").get_by_text("160").wait_for()
 
 
+@pytest.mark.slow
 def test_it_works_without_javascript(sit_down: Callable[..., Page], site: Site) -> None:
     page = sit_down(java_script_enabled=False)
     page.get_by_role("link", name=SERIAL).click()
@@ -265,6 +270,7 @@ def test_it_works_without_javascript(sit_down: Callable[..., Page], site: Site) 
     assert len(site.world.records.updates(SERIAL)) == 1
 
 
+@pytest.mark.slow
 def test_a_page_that_is_left_open_says_when_the_session_or_the_center_is_gone(
     sit_down: Callable[..., Page], site: Site
 ) -> None:
@@ -291,6 +297,7 @@ def _fill(world: World) -> None:
     world.core.send_text(SERIAL, "Version 1.1.0 is ready. Call us.", world.now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page_is_readable_named_and_as_wide_as_the_window(

@@ -126,6 +126,7 @@ def kill(process: Running) -> None:
     process.end(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_claim_b4_a_call_goes_on_although_the_server_is_killed(parts: Parts) -> None:
     user = parts.user
     user.calls(1)
@@ -147,6 +148,7 @@ def test_claim_b4_a_call_goes_on_although_the_server_is_killed(parts: Parts) -> 
     records.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("another", [False, True], ids=["alone", "another center starts"])
 def test_claim_b4_the_user_hears_when_the_center_is_killed(parts: Parts, *, another: bool) -> None:
     user = parts.user

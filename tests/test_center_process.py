@@ -42,6 +42,7 @@ def sign_in(url: str) -> httpx.Client:
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_claim_b11_center_and_server_are_processes_and_end_cleanly(
     tmp_path: Path, number: int
@@ -69,6 +70,7 @@ def test_without_operators_it_says_how_to_make_one(tmp_path: Path) -> None:
         assert center.end() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -88,6 +90,7 @@ def test_what_is_wrong_with_a_call_is_one_line(
     assert words in line
 
 
+@pytest.mark.slow
 def test_a_password_is_read_from_a_pipe(tmp_path: Path) -> None:
     command = ("center", "add-operator", "cleo", "--role", "clerk")
     environment = {**os.environ, "UNBRICK_CENTER_ACCOUNTS": str(tmp_path / "c.db")}

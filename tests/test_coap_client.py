@@ -103,6 +103,7 @@ def test_it_registers_and_fetches_the_file(
     assert client.get(f"file/{update}", "-b", f"{blocks},1024").startswith("4.02 option 23 ")
 
 
+@pytest.mark.slow
 def test_it_is_told_of_an_option_that_is_not_recognised(client: Client) -> None:
     assert client.get("register", "-O", "65001,x") == "4.02 option 65001 is not recognised"
     assert client.get(".well-known/core", "-O", "65000,x") == LINKS

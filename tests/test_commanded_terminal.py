@@ -47,6 +47,7 @@ def application(system: System) -> bytes:
     return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end]
 
 
+@pytest.mark.slow
 def test_claim_b7_b8_a_commanded_update_from_end_to_end(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:

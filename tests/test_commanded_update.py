@@ -84,6 +84,7 @@ def check_all_is_well(system: System, version: str) -> None:
     assert terminal.digest == inspect(system.releases.signed[version]).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b8_only_what_differs_is_erased_and_written_command_by_command(
     unbrick_make_system: Callable[..., System], engine: str
@@ -122,6 +123,7 @@ def test_claim_b7_on_the_start_message_the_resident_program_is_loaded_and_regist
     assert application(system) == system.releases.signed["1.0.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
     unbrick_make_system: Callable[..., System], engine: str
@@ -144,6 +146,7 @@ def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
     assert text.index("1.1.0 confirmed") < text.index("user's data given back, 2 entries")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b6_new_software_with_another_format_has_the_users_data(
     unbrick_make_system: Callable[..., System], engine: str
@@ -170,6 +173,7 @@ def test_claim_b5_what_the_link_loses_is_transmitted_again(
     check_all_is_well(system, "1.1.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b5_b10_after_power_cuts_and_deaths_of_the_server_it_goes_on(
     unbrick_make_system: Callable[..., System], engine: str

@@ -35,6 +35,7 @@ PAGE = 4096
 USER = LAYOUT.partition("userdata")
 
 
+@pytest.mark.slow
 def test_claim_c7_a_person_plays_with_a_terminal(
     emulator: str, sit_down: Callable[..., Person], tmp_path: Path
 ) -> None:
@@ -233,6 +234,7 @@ def undisturbed(said: str) -> str:
     return re.sub(r"(> [^\r\n]*)\rlink: [a-z ]*\r\n\1", r"\1", said)
 
 
+@pytest.mark.slow
 def test_nothing_pasted_is_lost(emulator: str, sit_down: Callable[..., Person]) -> None:
     person = sit_down("--engine", emulator)
     words = [f"w{number:04}-{'x' * (number % 97)}" for number in range(180)]
@@ -250,6 +252,7 @@ def test_nothing_pasted_is_lost(emulator: str, sit_down: Callable[..., Person]) 
     assert undisturbed("> " + said) == "> " + expected
 
 
+@pytest.mark.slow
 def test_nothing_printed_is_lost_by_a_slow_reader(emulator: str, firmware: Path) -> None:
     """The reader takes a page each time that the pipe is full, and the rest at last."""
     times = 250 if emulator != "inprocess" else 60  # its line has a rate: 11,520 bytes a second
@@ -405,6 +408,7 @@ def test_a_pseudo_terminal_for_other_programs(
     assert bench.is_gone() == 0
 
 
+@pytest.mark.slow
 def test_a_terminal_is_restored_over_the_pseudo_terminal(
     emulator: str, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ SCENARIOS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["qemu", "renode"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_claim_c2_every_engine_agrees_with_the_in_process_one(

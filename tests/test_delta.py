@@ -171,6 +171,7 @@ def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: in
         decode(OLD, bytes(data))
 
 
+@pytest.mark.slow
 def test_no_damage_goes_unnoticed(file: bytes) -> None:
     chance = random.Random(8)
     for _ in range(25):

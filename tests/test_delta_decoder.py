@@ -190,6 +190,7 @@ def test_truncated_and_longer_files_are_refused(decoder: Decoder, file: bytes) -
     assert decoder.rebuild(OLD, file + bytes(2000))[0] == "longer than it should be"
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_as_the_reference_decoder_does(
     decoder: Decoder, file: bytes
 ) -> None:

@@ -94,6 +94,7 @@ def lost_while_updating(system: System) -> int:
     return lost
 
 
+@pytest.mark.slow
 def test_no_more_bytes_are_lost_than_while_a_full_image_is_checked(
     unbrick_make_system: Callable[..., System],
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
     assert system.update(update).result is Result.SUCCESS
 
 
+@pytest.mark.slow
 def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_arrive(
     unbrick_make_system: Callable[..., System],
 ) -> None:

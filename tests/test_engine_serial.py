@@ -88,6 +88,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_whole_update_and_a_power_cut_on_a_board(
     board: Board, unbrick_releases: Releases
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_whole_update_and_a_power_cut_on_a_board(
         assert nor[start : start + len(image)] == image
 
 
+@pytest.mark.slow
 def test_the_hil_test_runs_on_a_board_whose_nor_cannot_be_reached(
     board: Board, firmware: Path, unbrick_releases: Releases
 ) -> None:
@@ -136,6 +138,7 @@ def test_that_fails(unbrick_console):
 """
 
 
+@pytest.mark.slow
 def test_users_tests_run_as_far_as_the_board_goes(
     board: Board, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ---- The build ----
 
 
+@pytest.mark.slow
 def test_two_builds_in_different_folders_are_equal_to_the_bit(
     tmp_path: Path, unbrick_releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_what_is_there_already_is_not_built_again(
         build_firmware(out, source=changed)
 
 
+@pytest.mark.slow
 def test_what_was_compiled_for_one_build_serves_another(
     tmp_path: Path, probe_sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_the_key_goes_into_boot_and_application_and_nowhere_else(
         assert secret not in data
 
 
+@pytest.mark.slow
 def test_what_the_compiler_says_comes_out_and_the_old_build_stays(
     tmp_path: Path, probe: Firmware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +435,7 @@ def test_boot_says_what_it_wants_when_there_is_no_application(
     assert engine.faults == []
 
 
+@pytest.mark.slow
 def test_the_agent_learns_the_geometry_from_the_chips(start: Callable[[], Terminal]) -> None:
     terminal = start()
     terminal.expect("probe: ")
@@ -444,6 +448,7 @@ def test_the_agent_learns_the_geometry_from_the_chips(start: Callable[[], Termin
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("offset", "length"),
     [

@@ -168,6 +168,7 @@ def test_address_sanitizer_is_at_work(toolchain: Toolchain, tmp_path: Path) -> N
     assert "heap-buffer-overflow" in run([str(program)]).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program(name: str, build: Callable[..., Path]) -> None:
     done = run([str(build(name, "sim_nor"))])
@@ -241,6 +242,7 @@ def _deltas(chance: random.Random) -> Iterator[bytes]:
 _MADE = {"fuzz_commands": _conversations, "fuzz_delta": _deltas}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_fuzz(target: str, build: Callable[..., Path], tmp_path: Path) -> None:
     files = []
@@ -255,6 +257,7 @@ def test_fuzz(target: str, build: Callable[..., Path], tmp_path: Path) -> None:
     assert done.stdout == f"{runs + len(files)} inputs\n"
 
 
+@pytest.mark.slow
 def test_claim_b6_hostile_bytes_do_not_open(
     toolchain: Toolchain, build: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_the_tutorial_shows_these_steps() -> None:
     assert f"in {len(STEPS)} steps" in (page.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
 def test_claim_c5_the_hil_test_runs_the_whole_system(
     engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -112,6 +113,7 @@ def test_a_terminal_that_does_not_start_fails_the_first_step(
     assert error.splitlines()[-1].startswith("unbrick: failed: the terminal boots from NOR. Run it")
 
 
+@pytest.mark.slow
 def test_an_update_to_software_that_is_broken_fails_its_step(
     monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_an_update_to_software_that_is_broken_fails_its_step(
     assert "failed: 1.0.0 is updated to 1.1.0 over the air" in error
 
 
+@pytest.mark.slow
 def test_a_user_whose_data_is_lost_is_noticed(
     monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_server_that_does_not_start_says_why(
     assert "database" in last["detail"]
 
 
+@pytest.mark.slow
 def test_a_cut_too_early_or_too_late_is_made_again(
     monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

@@ -250,6 +250,7 @@ def check(pair: Pair, steps: list[Step]) -> tuple[Watch, int]:
     return watch, strict + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_random_sequences_differ_only_as_documented(pair: Pair, part: int) -> None:
     strict = untouched = 0

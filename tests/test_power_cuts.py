@@ -9,6 +9,8 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import pytest
+
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.server.records.updates import UpdateState
 
@@ -30,6 +32,7 @@ def start_update(system: System) -> InProcessEngine:
     return system.engine
 
 
+@pytest.mark.slow
 def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
     unbrick_make_system: Callable[..., System],
 ) -> None:

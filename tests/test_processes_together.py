@@ -45,6 +45,7 @@ def run_json(*arguments: object) -> object:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
     engine: str, firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_tcp_port_that_is_taken_is_said(firmware: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_image_for_which_no_sram_can_be_freed_is_refused_with_its_reason(
     firmware: Path, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

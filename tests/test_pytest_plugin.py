@@ -78,6 +78,7 @@ def test_claim_c8_what_comes_as_intel_hex_goes_into_the_terminal_and_out_again(
     assert back.read_text() == there.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
 def test_a_users_tests_run_on_the_engine_they_ask_for_and_show_the_console(
     engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -67,6 +67,7 @@ def analysed(make_system: Callable[..., System], engine: str) -> tuple[System, A
     return make_system(engine=engine, records=records, analyst=analyst), analyst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b1_version_and_compile_time_are_collected_and_kept(
     unbrick_make_system: Callable[..., System], engine: str
@@ -89,6 +90,7 @@ def test_claim_b1_version_and_compile_time_are_collected_and_kept(
     assert runs.until is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_claim_b2_what_differs_is_prepared_before_anybody_asks(
     unbrick_make_system: Callable[..., System], engine: str

@@ -38,6 +38,7 @@ def application(system: System) -> bytes:
     return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end]
 
 
+@pytest.mark.slow
 def test_claim_a11_a_failed_rewrite_leads_to_the_restoration_state(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
@@ -132,6 +133,7 @@ def waiting(unbrick_make_system: Callable[..., System], engine: str) -> System:
     return unbrick_make_system(engine=engine, installed=None, speed=8.0)
 
 
+@pytest.mark.slow
 def test_claim_c3_python_drives_the_wire_of_a_real_serial_port(
     waiting: System, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_claim_c3_python_drives_the_wire_of_a_real_serial_port(
     assert application(waiting).startswith(waiting.releases.signed["1.1.0"])
 
 
+@pytest.mark.slow
 def test_sb_of_lrzsz_restores_the_terminal(waiting: System, tmp_path: Path) -> None:
     sb = shutil.which("sb")
     if sb is None:

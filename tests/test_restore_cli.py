@@ -71,6 +71,7 @@ def machine_has(monkeypatch: pytest.MonkeyPatch, *wires: Wired) -> None:
     monkeypatch.setattr(cli_restore, "list_machine_ports", lambda: names)
 
 
+@pytest.mark.slow
 def test_claim_a12_restore_as_a_command(
     tmp_path: Path, image: Path, key: Path, wire: Callable[..., Wired], run: Callable[..., Result],
     recorded: Callable[..., list[dict[str, object]]],
@@ -101,6 +102,7 @@ def test_claim_a12_restore_as_a_command(
     assert [entry["transfers"] for entry in recorded()] == [1, 0]
 
 
+@pytest.mark.slow
 def test_without_a_port_the_terminal_is_found_among_those_of_the_machine(
     image: Path, wire: Callable[..., Wired], run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
@@ -129,6 +131,7 @@ def test_of_several_that_ask_none_is_chosen(
     assert recorded() == []
 
 
+@pytest.mark.slow
 def test_all_restores_a_whole_set_at_once_and_leaves_the_others_alone(
     image: Path, wire: Callable[..., Wired], run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
@@ -165,6 +168,7 @@ def test_one_of_a_set_that_fails_is_the_exit_code_and_no_harm_to_the_others(
     assert outcomes == {"T-good": "restored", "T-lies": "failed", "T-newer": "failed"}
 
 
+@pytest.mark.slow
 def test_a_cable_that_is_pulled_and_connected_again(
     key: Path, tmp_path: Path, wire: Callable[..., Wired], run: Callable[..., Result]
 ) -> None:

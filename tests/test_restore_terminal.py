@@ -171,6 +171,7 @@ def test_the_power_may_be_away_for_long_after_the_transfer(
     assert bench.apparatus.transfers == 1
 
 
+@pytest.mark.slow
 def test_claim_a12_a_power_cut_in_any_phase_is_overcome(make_bench: Callable[..., Bench]) -> None:
     for at in phases(make_bench()):
         bench = make_bench()

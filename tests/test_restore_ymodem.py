@@ -235,6 +235,7 @@ def test_no_answers_crash_the_sender(answers: list[tuple[bytes, float]]) -> None
         assert sender.finished == (sender.deadline is None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("rb") is None, reason="rb of lrzsz is not installed")
 @pytest.mark.parametrize("seed", [None, 3])
 def test_lrzsz_receives_the_file(tmp_path: Path, seed: int | None) -> None:

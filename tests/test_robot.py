@@ -77,6 +77,7 @@ def skipped(folder: Path) -> dict[str, str]:
     return {test.name: test.message for test in tests if test.skipped}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.stem)
 def test_claim_c6_the_suites_pass_in_process(
     suite: Path, unbrick_releases: Releases, tmp_path: Path
@@ -93,6 +94,7 @@ def test_claim_c6_there_are_many_of_them() -> None:
     assert api.TestSuite.from_file_system(ROOT / "robot_tests").test_count > 60
 
 
+@pytest.mark.slow
 def test_claim_c6_the_suites_pass_on_qemu(
     qemu: str, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
@@ -123,6 +125,7 @@ def test_claim_c6_the_suites_pass_on_qemu(
     assert why.count("the engine qemu cannot cut the power at a flash operation") == 5
 
 
+@pytest.mark.slow
 def test_claim_c6_a_suite_runs_on_serial_ports(
     board: Board,  # noqa: F811
     unbrick_releases: Releases,
@@ -272,6 +275,7 @@ What an update came to
 """
 
 
+@pytest.mark.slow
 def test_keywords_tell_right_from_wrong(firmware: Path, tmp_path: Path) -> None:
     result = run_robot(FOUND, tmp_path, firmware)
     assert {test.name: test.message for test in result.suite.tests if not test.passed} == {}

@@ -63,6 +63,7 @@ def comes_back(system: System, timeout: float = 300.0) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_claim_a11_a_terminal_with_only_the_link_restores_itself(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
@@ -95,6 +96,7 @@ def test_claim_a11_the_server_learns_what_a_terminal_in_restoration_is(
     assert system.records.updates(system.serial) == []  # there is nothing that it could run
 
 
+@pytest.mark.slow
 def test_claim_a12_with_the_link_dead_the_terminal_is_restored_over_the_wire(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
@@ -109,6 +111,7 @@ def test_claim_a12_with_the_link_dead_the_terminal_is_restored_over_the_wire(
     assert ENTRY in system.console.command("pb list")
 
 
+@pytest.mark.slow
 def test_claim_a12_while_the_link_works_the_wire_is_heard(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:
@@ -119,6 +122,7 @@ def test_claim_a12_while_the_link_works_the_wire_is_heard(
     assert application(system).startswith(system.releases.signed["1.1.0"])
 
 
+@pytest.mark.slow
 def test_claim_a10_a11_power_cuts_every_100_ms_end_well_all_the_same(
     unbrick_make_system: Callable[..., System],
 ) -> None:
@@ -146,6 +150,7 @@ def test_claim_a10_a11_power_cuts_every_100_ms_end_well_all_the_same(
     assert runs.digest == inspect(application(system).rstrip(b"\xff")).digest
 
 
+@pytest.mark.slow
 def test_claim_a10_a11_power_cuts_while_it_restores_itself_end_well_by_the_clock(
     unbrick_make_system: Callable[..., System], qemu: str
 ) -> None:
@@ -162,6 +167,7 @@ def test_claim_a10_a11_power_cuts_while_it_restores_itself_end_well_by_the_clock
     assert application(system).startswith(system.releases.signed["1.0.0"])
 
 
+@pytest.mark.slow
 def test_claim_a10_software_that_fails_its_trial_is_not_sent_again(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:

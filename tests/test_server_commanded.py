@@ -844,6 +844,7 @@ refusals = st.sampled_from(
 often = st.sampled_from([0.0, 0.02, 0.1, 0.3])
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 20),

@@ -205,6 +205,7 @@ def check(bench: Bench, update: dict[str, Any], version: str) -> None:
         records.close()
 
 
+@pytest.mark.slow
 def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_nothing(
     bench: Bench,
 ) -> None:
@@ -234,6 +235,7 @@ def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_no
     assert moment >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_commanded_update_from_the_command_line(bench: Bench) -> None:
     bench.wait(lambda client: bool(client.terminals()))
@@ -251,6 +253,7 @@ def test_a_commanded_update_from_the_command_line(bench: Bench) -> None:
     assert "nothing of it goes on" in abandoned.communicate()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_server_that_is_killed_at_each_step_of_the_same_session_goes_on(
     bench: Bench,

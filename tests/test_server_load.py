@@ -82,6 +82,7 @@ def check(database: str, expected: list[str], *, disturbed: bool = False) -> Non
             assert ran == [identity("").version, terminal.version]
 
 
+@pytest.mark.slow
 def test_hundreds_of_terminals_are_updated_at_once(database_url: str, image: bytes) -> None:
     prepare(database_url, image)
     with server(database_url) as (process, port):
@@ -109,6 +110,7 @@ def check_nothing_personal(database: str) -> None:
         assert actions[-1] is AuditAction.BACKUP_DELETED
 
 
+@pytest.mark.slow
 def test_hundreds_of_terminals_are_commanded_at_once(
     database_url: str, old_image: bytes, image: bytes
 ) -> None:
@@ -125,6 +127,7 @@ def test_hundreds_of_terminals_are_commanded_at_once(
     check_nothing_personal(database_url)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
     database_url: str, image: bytes
 ) -> None:

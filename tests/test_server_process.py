@@ -216,6 +216,7 @@ def test_a_server_that_is_told_to_stop_ends_well(start_server: Start, number: in
             client.terminals()
 
 
+@pytest.mark.slow
 def test_a_server_killed_between_any_two_answers_keeps_its_word(
     start_server: Start, tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_server_killed_between_any_two_answers_keeps_its_word(
         assert course == ["announced", "transferring", "checked", "rewriting", "succeeded"]
 
 
+@pytest.mark.slow
 def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
     start_server: Start, tmp_path: Path
 ) -> None:
@@ -305,6 +307,7 @@ def test_claim_b2_a_server_prepares_beside_its_work_also_when_it_is_killed(
     assert server.stop() == (0, "")
 
 
+@pytest.mark.slow
 def test_a_server_on_postgresql_that_is_killed_goes_on(new_postgresql: str) -> None:
     server = ServerProcess(new_postgresql)
     try:
@@ -391,6 +394,7 @@ def test_the_commands_from_publishing_to_success(start_server: Start, tmp_path: 
     assert "succeeded" in invoke("update", "list", *url).output
 
 
+@pytest.mark.slow
 def test_waiting_for_an_update_ends_with_it(start_server: Start, tmp_path: Path) -> None:
     server = start_server()
     with ServerClient(server.url) as client:
@@ -413,6 +417,7 @@ def test_what_cannot_be_published(start_server: Start, tmp_path: Path) -> None:
         invoke("publish", str(tmp_path / "missing.bin"), "--server-url", server.url)
 
 
+@pytest.mark.slow
 def test_a_server_on_a_port_that_is_taken_says_so(start_server: Start, tmp_path: Path) -> None:
     server = start_server()
     port = server.url.rpartition(":")[2]

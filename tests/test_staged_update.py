@@ -100,6 +100,7 @@ def test_claim_a3_the_file_is_received_into_the_secured_area_and_nowhere_else(
     assert len([piece for piece in fresh if piece in elsewhere]) <= 5
 
 
+@pytest.mark.slow
 def test_claim_a4_the_application_is_rewritten_from_sram_by_code_in_sram(
     registered: System,
 ) -> None:
@@ -157,6 +158,7 @@ def test_claim_a7_the_identification_of_its_software_reaches_the_server(
     assert registration.build_time == info.build_time
 
 
+@pytest.mark.slow
 def test_claim_a9_everything_goes_over_the_wireless_link(registered: System) -> None:
     before = registered.link.bytes_down
     registered.start_update("1.1.0")
@@ -167,6 +169,7 @@ def test_claim_a9_everything_goes_over_the_wireless_link(registered: System) -> 
     assert fetched == set(range((len(file) + 1023) // 1024))
 
 
+@pytest.mark.slow
 def test_claim_a10_success_is_judged_from_the_nor(registered: System) -> None:
     """What was sent was right, what lies in the NOR is not: the terminal must notice."""
     update = registered.start_update("1.1.0")
@@ -180,6 +183,7 @@ def test_claim_a10_success_is_judged_from_the_nor(registered: System) -> None:
     assert registered.update(update).state is not UpdateState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_claim_a13_the_server_keeps_identifications_and_transmits_on_request(
     registered: System,
 ) -> None:
@@ -195,6 +199,7 @@ def test_claim_a13_the_server_keeps_identifications_and_transmits_on_request(
     assert terminal.digest == inspect(file).digest
 
 
+@pytest.mark.slow
 def test_a_person_sees_the_difference_between_the_versions(registered: System) -> None:
     registered.console.command("pb add Zoe 111")
     registered.console.command("pb add Adam 222")
@@ -209,6 +214,7 @@ def test_a_person_sees_the_difference_between_the_versions(registered: System) -
     assert "1.1.0" in registered.console.command("version")
 
 
+@pytest.mark.slow
 def test_a_healthy_start_changes_no_bit(registered: System) -> None:
     registered.update_to("1.1.0")
     registered.console.expect("link: registered")
@@ -261,6 +267,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     return make_releases(folder / "firmware", releases=folder / "releases.toml")
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_differ_is_left_alone(large: Releases) -> None:
     size = LAYOUT.board.nor.block_size
     old, new = (

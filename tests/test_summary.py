@@ -33,12 +33,17 @@ def test_marks_that_are_not_true_are_told() -> None:
             report("between", between),
             report("between and marked", between, "slow"),
             report("slow and marked", 9.0, "slow"),
+            report("some[1]", 0.1, "slow"),
+            report("some[2]", 9.0, "slow"),
+            report("all[1]", 5.0),
+            report("all[2]", 6.0),
             report("slow", 3.0),
             report("slower", 4.0),
             report("shared", 9.0, when="setup"),
         ]
     )
     assert [line.split(" s, ")[1] for line in lines] == [
+        "mark it slow: all[2]",
         "mark it slow: slower",
         "mark it slow: slow",
         "not slow: fast and marked",

@@ -73,6 +73,7 @@ def registered(url: str) -> list[dict[str, Any]]:
         return client.terminals()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, number: int) -> None:
     with Running("up", "--demo") as everything:
@@ -103,6 +104,7 @@ def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, num
     assert not (folder / "unbrick-state" / "wire").is_symlink()
 
 
+@pytest.mark.slow
 def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) -> None:
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
@@ -135,6 +137,7 @@ def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) ->
         assert everything.end() == 0
 
 
+@pytest.mark.slow
 def test_the_second_start_goes_on_with_what_there_is(folder: Path) -> None:
     for time_ in ("first", "second"):
         with Running("up", "--demo") as everything:
@@ -154,6 +157,7 @@ def command_after(everything: Running, line: str) -> str:
     return everything.wait_for(rf"{re.escape(line)}\n  (\S.*)\n")[1]
 
 
+@pytest.mark.slow
 def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folder: Path) -> None:
     fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb"}
     with Running("up", "--demo") as everything:
@@ -190,6 +194,7 @@ def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folde
         assert everything.end() == 0
 
 
+@pytest.mark.slow
 def test_everything_is_in_one_folder_that_git_ignores(folder: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is missing (apt install git)")
@@ -205,6 +210,7 @@ def test_everything_is_in_one_folder_that_git_ignores(folder: Path) -> None:
     assert "engineer" in unbrick("center", "operators").stdout
 
 
+@pytest.mark.slow
 def test_another_state_folder_has_everything(folder: Path) -> None:
     with Running("up", "--demo", "--state", "elsewhere") as everything:
         everything.wait_for("up: ready")
@@ -214,6 +220,7 @@ def test_another_state_folder_has_everything(folder: Path) -> None:
     assert "Ada Lovelace" in unbrick("subscriber", "list", *there).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"), [("server start", "server"), ("bridge --modem", "bridge")]
 )
@@ -232,6 +239,7 @@ def test_when_one_part_ends_so_do_the_others_and_it_is_said_which(
     assert folder.is_dir()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said_in_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -249,6 +257,7 @@ def test_a_part_that_is_told_to_end_while_it_starts_has_not_failed(tmp_path: Pat
     assert Process(tmp_path / "terminal.log", "run").stop() == 0
 
 
+@pytest.mark.slow
 def test_a_part_with_a_wrong_option_is_said_in_one_line(folder: Path) -> None:
     config = folder / "unbrick.toml"
     config.write_text(config.read_text() + '[bridge]\nserver = "x"\n')
@@ -259,6 +268,7 @@ def test_a_part_with_a_wrong_option_is_said_in_one_line(folder: Path) -> None:
     assert re.search(r"bridge did not start: .*7.0 is not in the range", done.stderr)
 
 
+@pytest.mark.slow
 def test_two_cannot_have_the_same_state(folder: Path) -> None:
     with Running("up") as everything:
         everything.wait_for("up: ready")
@@ -270,6 +280,7 @@ def test_two_cannot_have_the_same_state(folder: Path) -> None:
     assert folder.is_dir()
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_no_part_behind(folder: Path) -> None:
     with Running("up") as everything:
         everything.wait_for("up: ready")
@@ -280,6 +291,7 @@ def test_killed_it_leaves_no_part_behind(folder: Path) -> None:
     assert (folder / "unbrick-state" / "terminal.nor").exists(), "even so the NOR is kept"
 
 
+@pytest.mark.slow
 def test_claim_b11_every_part_starts_alone_in_any_order_and_ends_cleanly(
     tmp_path: Path, firmware: Path
 ) -> None:

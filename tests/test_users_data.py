@@ -310,6 +310,7 @@ def test_claim_b6_power_may_be_cut_at_every_operation_of_giving_back(
     assert operations > len(entries)
 
 
+@pytest.mark.slow
 def test_claim_b6_a_full_phonebook_comes_along(
     make_world: Callable[..., World],
 ) -> None:
