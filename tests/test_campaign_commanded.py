@@ -126,9 +126,22 @@ def test_what_is_still_to_be_erased_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2, 3])
-def test_without_a_command_only_validity_counts(phase: int) -> None:
-    assert canonicalise(nor(IMAGE[:896], phase=phase), PLAN) == canonicalise(nor(phase=phase), PLAN)
-    assert canonicalise(nor(IMAGE[:896]), None) == canonicalise(nor(), None)
+def test_without_a_command_it_counts_how_far_a_check_of_the_image_comes(
+    unbrick_releases: Releases, phase: int
+) -> None:
+    whole = unbrick_releases.signed["1.1.0"]
+
+    def counts_as(there: bytes) -> object:
+        return canonicalise(nor(there, phase=phase), PLAN)
+
+    blank, torn, begun, nearly, unsigned, valid = (
+        counts_as(there)
+        for there in (b"", bytes(896), whole[:896], whole[:-200], whole[:-4], whole)
+    )
+    assert len({blank, torn, begun, nearly, unsigned, valid}) == 6
+    assert begun == counts_as(whole[:1792]) == counts_as(whole[:40] + bytes(800))
+    assert nearly == counts_as(whole[:5000] + b"\0" + whole[5001:]), "the hash is wrong"
+    assert canonicalise(nor(whole[:896]), None) != canonicalise(nor(), None), "nor without a plan"
 
 
 def repairing(position: int, *extra: bytes) -> object:

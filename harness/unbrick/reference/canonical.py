@@ -13,7 +13,9 @@ sound:
   compaction. A half is erased before it is used: while its header is not valid its slots are left
   out, and so are those of the older of two halves with valid headers.
 - **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
-  all. A valid image counts as its digest, anything else as *damaged*.
+  all. An image whose hash is right counts as its bytes, for the hash does not cover the signature.
+  A damaged one counts as how far a check of it comes: whether it has a header, which, and whether
+  TLVs follow where that says (``_damage``). So firmware that checks less than all is told apart.
 - **Application under command.** Only while the journal says so (phase COMMANDED) is it rewritten
   step by step over losses of power, and only then does anything else than its validity count; what
   is not COMMANDED begins again with a valid image and an erase. What the steps ask of the cells:
@@ -46,6 +48,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.errors import ImageError
 from unbrick.flash.cells import RESOLUTIONS, Cells, intersect
+from unbrick.image import mcuboot
 from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
@@ -55,7 +58,6 @@ if TYPE_CHECKING:
 HEADER = SLOT_SIZE
 HEADER_USED = 20
 PLENTY = 12
-IMAGE_MAGIC = 0x96F3B83D
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
@@ -143,19 +145,30 @@ def is_commanded(halves: Iterable[bytes]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _image(blocks: tuple[bytes, ...]) -> bytes:
-    """What names a valid image: its header, size and the digest in it; empty when damaged.
+def _image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
+    """What names an image whose hash is right: all its bytes; or how a damaged one is damaged.
 
-    Checked as far as cells go: the hash that the image carries over the bytes that it covers.
+    The signature is not looked at here, and the hash does not cover it: so it counts as it is.
     """
     first = blocks[0]
-    if len(first) < HEADER or struct.unpack_from("<I", first)[0] != IMAGE_MAGIC:
-        return b""
+    if len(first) < HEADER or struct.unpack_from("<I", first)[0] != mcuboot.MAGIC:
+        return _damage(first)
     whole = b"".join(block.ljust(find_places().block, b"\xff") for block in blocks)
     try:
-        return inspect(whole, trailing=True).digest
+        return ("whole", hashlib.sha256(whole[: inspect(whole, trailing=True).size]).digest())
     except ImageError:
-        return b""
+        return _damage(whole)
+
+
+def _damage(image: bytes) -> tuple[object, ...]:
+    """How far a check of a damaged image comes: to its header, to its TLVs, or to its end."""
+    header = image[: mcuboot.HEADER.size].ljust(mcuboot.HEADER.size, b"\xff")
+    if struct.unpack_from("<I", header)[0] != mcuboot.MAGIC:
+        return ("no header", not header.strip(b"\xff"))
+    _, _, header_size, _, body_size, *_ = mcuboot.HEADER.unpack(header)
+    tlvs = image[header_size + body_size :][:2].ljust(2, b"\xff")
+    begun = int.from_bytes(tlvs, "little") in {mcuboot.TLV_INFO_MAGIC, mcuboot.TLV_PROTECTED_MAGIC}
+    return ("damaged", header, begun)
 
 
 @lru_cache(maxsize=4096)
@@ -214,9 +227,12 @@ def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
     known = find_places()
     application = tuple(cells.blocks[number] for number in known.application_blocks)
     commanded = plan is not None and is_commanded(_halves(cells, known.journal.offset))
+    image = _image(application)
+    if commanded and image[0] != "whole":
+        image = ("under command",)
     return (
         tuple(cells.blocks[number] for number in known.plain_blocks),
-        _image(application),
+        image,
         _log(cells, known.journal.offset, newest_only=True),
         _log(cells, known.userdata.offset, newest_only=False),
         _under_command(application, plan) if plan is not None and commanded else (),
