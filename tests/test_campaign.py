@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ from unbrick.reference.layout import find_places
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
-from unbrick.reference.story import Story
+from unbrick.reference.story import MOST_TRANSFERS, Bystander, Story
 from unbrick.reference.target import ReferenceTarget, find_target
 
 if TYPE_CHECKING:
@@ -270,6 +271,19 @@ def test_every_item_has_its_turn(groups: list[list[int]], seed: int) -> None:
         counts = {turns.count(number) for number in unfinished}
         assert len(counts) <= 2
         assert not counts or max(counts) - min(counts) <= 1
+
+
+def test_a_restoration_in_vain_is_told_in_the_terminals_words(unbrick_releases: Releases) -> None:
+    said = "boot: rewrite was interrupted\r\nrestoration: refused, the signature is wrong\r\nC"
+    console = SimpleNamespace(listeners=[], text=said, write=lambda _: None)
+    bystander = Bystander(cast("Any", console), unbrick_releases.signed["1.1.0"])
+    bystander._apparatus.transfers = MOST_TRANSFERS + 1
+    with pytest.raises(
+        Violation, match=r"1\.1\.0\+0 was sent 6 times .* asks for it again"
+    ) as found:
+        bystander.step(0.0)
+    assert found.value.kind == "bricked"
+    assert "it says 'restoration: refused, the signature is wrong'" in str(found.value)
 
 
 @pytest.mark.slow

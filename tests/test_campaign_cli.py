@@ -28,7 +28,10 @@ from unbrick.cli.main import cli
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.firmware.signed import Releases, SignedImages
 from unbrick.folders import firmware_folder
+from unbrick.reference import start as start_of_scenario
+from unbrick.reference import target as reference_target
 from unbrick.reference.scenario import SCENARIOS
+from unbrick.reference.session import run_session
 from unbrick.reference.target import ReferenceTarget, find_target
 from unbrick.report.model import ScenarioReport, report_scenario
 
@@ -210,6 +213,28 @@ def test_a_broken_tool_is_no_verdict(
 
     monkeypatch.setattr(ReferenceTarget, "run", broken)
     assert invoke("campaign", "phonebook").exit_code == 3
+
+
+def test_a_terminal_that_does_not_come_to_the_beginning_is_at_fault(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens before a search is a session, too: it has a name, and can be looked at."""
+
+    def refused(*words: Any) -> Outcome:
+        return replace(run_session(*words), violation=("rejected", "the update ended as too old"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(start_of_scenario, "run_session", refused)
+        patch.setattr(reference_target, "_TOOLS", {})
+        done = invoke("campaign", "compact")
+        assert done.exit_code == 1, done.output
+        assert "compact cannot begin: without any fault it comes to this: rejected:" in done.output
+        assert "the update ended as too old" in done.output
+        assert "see it with: unbrick replay compact-start" in done.output.lower()
+    shown = invoke("replay", "compact-start")
+    assert shown.exit_code == 0, shown.output
+    assert "session compact-start" in shown.output
+    assert "1.1.0" in shown.output
 
 
 def test_wrong_calls_say_what_to_do(invoke: Callable[..., Result], tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ class ExpectError(UnbrickError):
     """The terminal did not say or do what was expected in time."""
 
 
+class CannotBeginError(UnbrickError):
+    """A target does not come to where a search begins, although nothing disturbs it."""
+
+
 class ToolBrokenError(UnbrickError):
     """Unbrick contradicts itself: a bug of the tool, no verdict on the firmware."""
 

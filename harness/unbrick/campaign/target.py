@@ -193,7 +193,7 @@ class Target(Protocol):
         """The state in which a search begins.
 
         Raises:
-            ToolBrokenError: without any fault the target does not come that far.
+            CannotBeginError: without any fault the target does not come that far.
         """
 
     def create_engine(self, *, debugged: bool = False) -> InProcessEngine | DebuggedEngine:

@@ -26,7 +26,7 @@ from unbrick.engine.inprocess.gdbstub import (
     gdb_command,
     wait_for_debugger,
 )
-from unbrick.errors import SetupError, ToolBrokenError, UnbrickError
+from unbrick.errors import CannotBeginError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.firmware.signed import make_releases
 from unbrick.lock import owned
 from unbrick.reference.scenario import SCENARIOS, find_scenario
@@ -91,7 +91,7 @@ def _verdict_or_broken() -> Iterator[None]:
     """A session ends with a verdict: any error that is none is the tool's, or the call's."""
     try:
         yield
-    except (SetupError, ToolBrokenError):
+    except (SetupError, CannotBeginError, ToolBrokenError):
         raise
     except UnbrickError as error:
         raise ToolBrokenError(f"a session had no verdict: {error}") from error
@@ -120,7 +120,7 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     with status.status("building the firmware"):
         releases = make_releases(firmware)
     for name in names:
-        releases.require(SCENARIOS[name].releases, f"the scenario {name}")
+        releases.require(find_scenario(name).releases, f"the scenario {name}")
     return releases
 
 

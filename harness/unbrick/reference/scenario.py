@@ -6,7 +6,7 @@ power cut, is the same for all (``unbrick.reference.story``). To add one, descri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unbrick.errors import SetupError
 from unbrick.link.simulated import LATENCY_S
@@ -55,6 +55,7 @@ class Scenario:
         ends_with: releases of which one must run in the end, where that is not the newest that is
             wanted: a scenario in which an update must fail says so here.
         latency: seconds that a message takes over the wireless link, one way.
+        fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
     """
 
     name: str
@@ -80,6 +81,29 @@ class Scenario:
     tampered: bool = False
     ends_with: tuple[str, ...] = ()
     latency: float = LATENCY_S
+    fresh: bool = False
+
+    @property
+    def preparation(self) -> Scenario:
+        """What happens before the scenario begins, as a scenario of its own."""
+        return replace(
+            self,
+            name=f"{self.name}{PREPARATION}",
+            about=f"what happens before {self.name} begins",
+            fresh=True,
+            saves=self.saved,
+            updates=self.before,
+            before=(),
+            rescue=self.before[-1] if self.before else self.installed or self.rescue,
+            interrupted_by=None,
+            saved=(),
+            commanded=False,
+            ends_with=(),
+            meddled=False,
+            recalled="",
+            echoed=False,
+            tampered=False,
+        )
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -102,6 +126,9 @@ class Scenario:
         named += [*self.before, *(self.imposter or "").split()]
         return tuple(dict.fromkeys(name for name in named if name and name[0].isdigit()))
 
+
+PREPARATION = "-start"
+"""What the name of a scenario's preparation ends with."""
 
 SCENARIOS = {
     scenario.name: scenario
@@ -361,13 +388,13 @@ SCENARIOS = {
 
 
 def find_scenario(name: str) -> Scenario:
-    """The scenario called ``name``.
+    """The scenario called ``name``; ``staged-start`` is what prepares ``staged``.
 
     Raises:
         SetupError: there is none.
     """
-    try:
-        return SCENARIOS[name]
-    except KeyError:
+    scenario = SCENARIOS.get(name.removesuffix(PREPARATION))
+    if scenario is None:
         known = ", ".join(SCENARIOS)
-        raise SetupError(f"there is no scenario {name!r}", hint=f"choose from {known}") from None
+        raise SetupError(f"there is no scenario {name!r}", hint=f"choose from {known}")
+    return scenario.preparation if name.endswith(PREPARATION) else scenario

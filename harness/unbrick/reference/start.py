@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.target import State
-from unbrick.errors import ToolBrokenError
+from unbrick.errors import CannotBeginError
 from unbrick.flash.cells import Cells
 from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.reference.layout import SLOT_SIZE, find_places
@@ -29,7 +28,7 @@ def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Sc
 
     Raises:
         SetupError: the firmware lacks a release that the scenario plays with.
-        ToolBrokenError: the terminal does not come that far without any fault.
+        CannotBeginError: the terminal does not come that far without any fault.
     """
     releases.require(scenario.releases, f"the scenario {scenario.name}")
     application = None if scenario.installed is None else releases.signed[scenario.installed]
@@ -37,24 +36,16 @@ def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Sc
         make_factory_image(releases.boot, application, SERIAL, key=derive_bench_key(SERIAL)),
         find_places().geometry,
     )
-    if scenario.installed is None:
+    if scenario.fresh or scenario.installed is None:
         return State(cells, None)
-    before = replace(
-        scenario,
-        saves=scenario.saved,
-        updates=scenario.before,
-        interrupted_by=None,
-        saved=(),
-        commanded=False,
-        ends_with=(),
-        meddled=False,
-        recalled="",
-        echoed=False,
-        tampered=False,
-    )
+    before = scenario.preparation
     outcome = run_session(engine, releases, before, State(cells, None))
     if outcome.violation or outcome.final is None:
-        raise ToolBrokenError(f"{scenario.name} cannot begin: {outcome.violation}")
+        raise CannotBeginError(
+            f"the scenario {scenario.name} cannot begin: without any fault it comes to this: "
+            + ": ".join(outcome.violation or ("the session has no end",)),
+            hint=f"see it with: unbrick replay {before.name}",
+        )
     state, log = outcome.final, find_places()
     if scenario.journal_free is not None:
         state = State(_fill(state.cells, log.journal.offset, scenario.journal_free), state.peers)

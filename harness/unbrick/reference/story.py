@@ -7,6 +7,7 @@ entries again. Somebody stands by with the restoration apparatus.
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -100,6 +101,7 @@ class Bystander:
     def __init__(
         self, console: Console, image: bytes, imposter: tuple[bytes, ImageInfo] | None = None
     ) -> None:
+        self._console = console
         self._tap, self._image, self._imposter = Tap(console), image, imposter
         self._apparatus = self._fresh()
         self.restorations = 0
@@ -107,6 +109,17 @@ class Bystander:
     def _fresh(self) -> Apparatus:
         image, info = self._imposter or (self._image, inspect_once(self._image))
         return Apparatus(self._tap, image, info, wait=None)
+
+    def _say_restored_in_vain(self) -> str:
+        """What the terminal says about its restorations that did not help."""
+        what = inspect_once(self._image)
+        said = re.findall(
+            r"^(?:boot|restoration|agent): [^\r\n]*", self._console.text, re.MULTILINE
+        )
+        return (
+            f"{what.name} {what.version} was sent {self._apparatus.transfers} times over the wire, "
+            f"and the terminal asks for it again; it says {said[-1] if said else 'nothing'!r}"
+        )
 
     def step(self, now: float) -> float | None:
         """Do what is due.
@@ -116,7 +129,7 @@ class Bystander:
         """
         deadline = self._apparatus.step(now)
         if self._apparatus.transfers > MOST_TRANSFERS:
-            raise Violation("bricked", "restoring the terminal does not help")
+            raise Violation("bricked", self._say_restored_in_vain())
         if self._imposter:
             if self._apparatus.accepted:
                 raise Violation("forged", "an image was accepted that must be refused")
