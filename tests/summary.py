@@ -27,21 +27,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def wrong_marks(passed: list[pytest.TestReport]) -> list[str]:
     """A line for each test function whose mark is not true of its slowest case, the worst first.
 
-    What tests share does not count.
+    A test that only waits for what it shares with others need not be marked. It may be.
     """
-    slowest: dict[str, pytest.TestReport] = {}
+    calls: dict[str, pytest.TestReport] = {}
+    whole: defaultdict[str, float] = defaultdict(float)
     for report in passed:
         function = report.nodeid.partition("[")[0]
+        whole[function] += report.duration
         if report.when == "call" and (
-            function not in slowest or report.duration > slowest[function].duration
+            function not in calls or report.duration > calls[function].duration
         ):
-            slowest[function] = report
+            calls[function] = report
     lines = []
-    for report in slowest.values():
+    for function, report in calls.items():
         seconds, marked = report.duration, "slow" in report.keywords
         if seconds >= SLOW_S and not marked:
             lines.append((seconds, f"{seconds:6.1f} s, mark it slow: {report.nodeid}"))
-        elif seconds < FAST_S and marked:
+        elif whole[function] < FAST_S and marked:
             lines.append((0.0, f"{seconds:6.1f} s, not slow: {report.nodeid}"))
     return [line for _, line in sorted(lines, reverse=True)]
 

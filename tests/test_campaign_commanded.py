@@ -401,6 +401,7 @@ def test_a_death_of_the_server_can_be_replayed(firmware: Path) -> None:
     assert CliRunner().invoke(cli, ["replay", "commandedforged!x"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_deaths_of_the_server_are_measured_and_kept(firmware: Path, tmp_path: Path) -> None:
     words = ["campaign", "commandedforged", "--jobs", "1", "--firmware", str(firmware)]
     measured = CliRunner().invoke(cli, [*words, "--coverage", "--json"])

@@ -83,6 +83,7 @@ def test_an_update_is_told_in_one_order(played: Play, tell: Tell) -> None:
     assert sum(line.startswith("nor ") for line in said) == len(session.outcome.ops)
 
 
+@pytest.mark.slow
 def test_the_timeline_ends_where_power_was_lost(played: Play, tell: Tell) -> None:
     (golden,) = played("staged")
     erase = erase_of_the_application(golden)

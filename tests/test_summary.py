@@ -40,6 +40,8 @@ def test_marks_that_are_not_true_are_told() -> None:
             report("slow", 3.0),
             report("slower", 4.0),
             report("shared", 9.0, when="setup"),
+            report("its own", 9.0, "slow", when="setup"),
+            report("its own", 0.1, "slow"),
         ]
     )
     assert [line.split(" s, ")[1] for line in lines] == [
@@ -68,6 +70,7 @@ def test_skips(number): pytest.skip("no abacus is installed")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
     workers: int, tmp_path: Path
