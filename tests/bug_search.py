@@ -44,7 +44,7 @@ class Bug:
         about: what the firmware, or the server, does, in one sentence.
         breaks: how it may be found, keys of :data:`unbrick.reference.invariants.INVARIANTS`.
         scenario: the scenario that finds it.
-        depth: losses of power in a row that the search needs.
+        depth: power cuts in a row that the search needs.
         torn: whether operations must be torn to find it.
         exact: whether it hides behind what the canonical form takes for granted of the firmware.
         partition: where to look for it; None: everywhere.

@@ -75,7 +75,7 @@ def unseal(sealed: bytes, update_id: int) -> list[str]:
 
 @dataclass
 class Journal:
-    """What outlives a loss of power, besides code and user's data."""
+    """What outlives a power cut, besides code and user's data."""
 
     phase: str = "idle"  # or commanded, trial
     update_id: int = 0

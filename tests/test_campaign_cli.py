@@ -83,7 +83,7 @@ def test_every_scenario_says_which_releases_it_plays_with() -> None:
 
 @pytest.mark.slow
 @pytest.mark.unbrick_campaign("staged", "overtaken", "restore", "phonebook")
-def test_no_single_loss_of_power_does_harm(unbrick_campaign: ScenarioReport) -> None:
+def test_no_single_power_cut_does_harm(unbrick_campaign: ScenarioReport) -> None:
     assert unbrick_campaign.violations == ()
     assert unbrick_campaign.states > 3
     assert {case.depth for case in unbrick_campaign.cases} == {0, 1}

@@ -205,7 +205,7 @@ def test_replay_on_the_command_line(invoke: Callable[..., Result], tmp_path: Pat
     [
         # What fails whenever a cell has changed needs the first operations (0 and 1 affirm).
         (lambda state, start: state.cells != start.cells, "unbrick replay phonebook/3\n"),
-        # What fails without a loss of power needs none, and no bad link.
+        # What fails without a power cut needs none, and no bad link.
         (lambda *_: True, "unbrick replay phonebook\n"),
         (lambda *_: False, "every invariant holds"),
     ],

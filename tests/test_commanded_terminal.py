@@ -389,7 +389,7 @@ def test_claim_b10_whatever_comes_over_the_link_stays_within_its_bounds(
     assert len({result.step for result in commander.results}) > 20, "some were sound"
 
 
-def test_claim_b10_after_a_loss_of_power_commands_of_before_are_not_obeyed(
+def test_claim_b10_after_a_power_cut_commands_of_before_are_not_obeyed(
     commander: Commander,
 ) -> None:
     system = commander.system

@@ -17,7 +17,7 @@ sound:
   A damaged one counts as how far a check of it comes: whether it has a header, which, and whether
   TLVs follow where that says (``_damage``). So firmware that checks less than all is told apart.
 - **Application under command.** Only while the journal says so (phase COMMANDED) is it rewritten
-  step by step over losses of power, and only then does anything else than its validity count; what
+  step by step over power cuts, and only then does anything else than its validity count; what
   is not COMMANDED begins again with a valid image and an erase. What the steps ask of the cells:
   an erase nothing; a write whether its data can be programmed over what is there, and then it
   programs all of that, also what is there already; a check and the verdict at the end whether what

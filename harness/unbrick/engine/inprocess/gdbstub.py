@@ -157,7 +157,7 @@ class DebuggedEngine(InProcessEngine):
         self._connection, self._stopped = connection, True
 
     def gdb_server(self, port: int, idle: Callable[[], None]) -> int:
-        """Debuggers keep the terminal, and their breakpoints, over losses of power."""
+        """Debuggers keep the terminal, and their breakpoints, over power cuts."""
         self._listener, self._idle = _listen(port), idle
         self._listener.setblocking(False)
         return int(self._listener.getsockname()[1])

@@ -132,7 +132,7 @@ class _BoardLine:
             self.port.write(data)
 
     def read(self) -> bytes:
-        """What the terminal has sent since the last call, up to the last loss of power."""
+        """What the terminal has sent since the last call, up to the last power cut."""
         if self.powered:
             self.fetch()
         heard, self._heard = self._heard, b""
