@@ -59,6 +59,7 @@ NEVERS = {
     "center": {"server.core"},
     "wire": IO,
     "server.core": {"server.database", "server.edge", *IO},
+    "server.database": {"server.core", "server.edge", "server.judgment"},
     "server.judgment": {"server.core", "server.database", "server.edge", *IO},
     "server.records": {"server.core", "server.database", "server.edge", "server.judgment", *IO},
 }
@@ -212,3 +213,12 @@ def test_no_module_keeps_a_board_or_a_layout(file: Path) -> None:
 )
 def test_what_a_module_keeps_is_seen(code: str, *, kept: bool) -> None:
     assert bool(kept_by_modules(ast.parse(code))) is kept
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    found: dict[str, list[str]] = {}
+    for file in parts():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(file.relative_to(ROOT).as_posix())
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
