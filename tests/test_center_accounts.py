@@ -181,7 +181,7 @@ def test_who_fails_too_often_waits_longer_and_longer() -> None:
         now += waits[-1]
         assert throttle.wait("key", now) == 0
     assert waits[:6] == [0, 0, 30, 60, 120, 240]
-    assert waits[-1] == Throttle.LONGEST
+    assert waits[-1] == Throttle.MAX_WAIT_S
     assert throttle.wait("other", now) == 0
 
 
@@ -192,8 +192,8 @@ def test_success_and_an_hour_forgive() -> None:
     assert throttle.wait("a", 0.0) == 0
     throttle = Throttle(2)
     throttle.failed("a", 0.0)
-    throttle.failed("a", Throttle.MEMORY)
-    assert throttle.wait("a", Throttle.MEMORY) == 0
+    throttle.failed("a", Throttle.MEMORY_S)
+    assert throttle.wait("a", Throttle.MEMORY_S) == 0
 
 
 def test_the_throttle_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator,
 from unbrick.errors import SetupError
 from unbrick.server.records.calls import CALLER
 
-SHORTEST, LONGEST = 12, 256
+MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS = 12, 256
 """Characters of a password."""
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
@@ -66,9 +66,9 @@ class Passwords:
         Raises:
             PasswordError: it is too short or too long.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
+        if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
             raise PasswordError(
-                f"a password has {SHORTEST} to {LONGEST} characters",
+                f"a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters",
                 hint="three or four words that you make up will do",
             )
         return self._hasher.hash(password)
@@ -77,7 +77,7 @@ class Passwords:
         """Whether it is the operator's; takes as long when there is no such operator."""
         known = operator.password if operator else self._nobody
         try:
-            self._hasher.verify(known, password[: LONGEST + 1])
+            self._hasher.verify(known, password[: MAX_PASSWORD_CHARS + 1])
         except (
             argon2.exceptions.VerificationError,
             argon2.exceptions.InvalidHashError,
@@ -128,7 +128,7 @@ class Throttle:
     hour without a failure forgives all.
     """
 
-    FIRST, LONGEST, MEMORY = 30.0, 900.0, 3600.0
+    FIRST_WAIT_S, MAX_WAIT_S, MEMORY_S = 30.0, 900.0, 3600.0
     KEYS = 10_000
     """Kept at most; the oldest are forgotten."""
 
@@ -144,9 +144,9 @@ class Throttle:
     def failed(self, key: Hashable, now: float) -> None:
         """``key`` has tried and failed."""
         found = self._failures.pop(key, None)
-        count = found.count + 1 if found and now - found.last < self.MEMORY else 1
+        count = found.count + 1 if found and now - found.last < self.MEMORY_S else 1
         over = count - self._limit
-        wait = min(self.LONGEST, self.FIRST * 2 ** min(over, 10)) if over >= 0 else 0.0
+        wait = min(self.MAX_WAIT_S, self.FIRST_WAIT_S * 2 ** min(over, 10)) if over >= 0 else 0.0
         self._failures[key] = _Failures(count, now + wait, now)
         if len(self._failures) > self.KEYS:
             self._failures.popitem(last=False)
