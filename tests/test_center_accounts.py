@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from unbrick.center.operators.accounts import (
-    LONGEST,
-    SHORTEST,
+    MAX_PASSWORD_CHARS,
+    MIN_PASSWORD_CHARS,
     PasswordError,
     Passwords,
     Permission,
@@ -146,7 +146,9 @@ def test_a_password_is_kept_as_argon2id_with_a_salt() -> None:
     assert passwords.fits(renewed, PASSWORD)
 
 
-@pytest.mark.parametrize("password", ["", "x" * (SHORTEST - 1), "x" * (LONGEST + 1)])
+@pytest.mark.parametrize(
+    "password", ["", "x" * (MIN_PASSWORD_CHARS - 1), "x" * (MAX_PASSWORD_CHARS + 1)]
+)
 def test_passwords_that_will_not_do(password: str) -> None:
     with pytest.raises(PasswordError, match="12 to 256 characters"):
         QUICK.hash(password)
