@@ -67,7 +67,7 @@ def test_a_stream_ends_with_the_center_and_says_meanwhile_that_it_is_there(
 
 
 def test_streams_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST", 1)
+    monkeypatch.setattr(live, "MAX_STREAMS", 1)
     world = World()
     browser = world.browser("cleo")
     with world.center.hub.listen("a"):

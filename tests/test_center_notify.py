@@ -50,7 +50,7 @@ def test_nobody_is_told_who_runs_it_or_is_being_updated(world: World) -> None:
 
 
 def test_not_all_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "AT_ONCE", 2)
+    monkeypatch.setattr(notify, "MAX_INVITATIONS_AT_ONCE", 2)
     world.register("T-0002")
     world.register("T-0003")
     world.publish()

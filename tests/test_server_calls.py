@@ -15,9 +15,9 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import (
     BROKEN_OFF,
     CENTER_SILENCE_S,
-    LINES,
     LOOK_INTERVAL_S,
     LOST,
+    MAX_CALLS,
     CallOverError,
 )
 from unbrick.server.records.calls import LineState
@@ -139,11 +139,11 @@ def test_nobody_takes_calls_without_a_center() -> None:
 def test_a_stranger_cannot_call_and_calls_are_limited() -> None:
     line = Line()
     assert line.calls(serial="T-9999") == aiocoap.NOT_FOUND
-    for number in range(LINES):
+    for number in range(MAX_CALLS):
         line.register(serial=f"T-{number}")
         assert line.calls(serial=f"T-{number}") == aiocoap.CHANGED
     assert line.calls() == aiocoap.SERVICE_UNAVAILABLE
-    assert len(line.records.calls()) == LINES
+    assert len(line.records.calls()) == MAX_CALLS
 
 
 @pytest.mark.parametrize("path", ["call", "key", "hang-up"])

@@ -28,7 +28,7 @@ from unbrick.server.records.people import Subscriber
 LOOK_INTERVAL_S = 1.0
 """Seconds between two looks at what somebody looks at."""
 
-AT_ONCE = 2
+MAX_COMPARISONS_AT_ONCE = 2
 """Passwords that are compared at a time: each takes 64 MiB."""
 
 _LOG = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Center:
         self._sessions = SignIns()
         self._notifier = Notifier(desk, menu, self._notified) if notify else None
         self._watcher = Watcher(self.hub, self.views.fingerprint)
-        self._comparing = asyncio.Semaphore(AT_ONCE)
+        self._comparing = asyncio.Semaphore(MAX_COMPARISONS_AT_ONCE)
         # Guessing at one account from one place, from everywhere, and at all from one place.
         self._by_both, self._by_name, self._by_address = Throttle(5), Throttle(20), Throttle(50)
 

@@ -38,7 +38,7 @@ from unbrick.server.edge.client import SilentError
 from unbrick.server.records.calls import CALLER, Call
 from unbrick.server.records.contract import Records
 
-MOST = 100
+MAX_CALLS = 100
 """Calls at a time."""
 
 MAX_TEXT = 64 * 1024
@@ -132,7 +132,7 @@ class Calls:
                 raise CallError(
                     f"call {live.call.id} about {serial} is going on", hint="hang up there first"
                 )
-        if len(self._live) >= MOST:
+        if len(self._live) >= MAX_CALLS:
             raise CallError("all lines are busy", hint="try again when a call has ended")
         draft = Call(0, serial, caller, "", "", "", self._clock(), None)
         return self._begin(self._users.add_call(draft))

@@ -18,7 +18,7 @@ from unbrick.server.records.contract import Records
 LOOK_INTERVAL_S = 10.0
 """Seconds between two looks at what is ready for whom."""
 
-AT_ONCE = 50
+MAX_INVITATIONS_AT_ONCE = 50
 """Messages that one look sends at most: a new release must not block the server."""
 
 _LOG = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ class Notifier:
         Raises:
             ServerError: the server does not take a message.
         """
-        for serial, version, text in list_invitations(self._desk.records, self._menu)[:AT_ONCE]:
+        for serial, version, text in list_invitations(self._desk.records, self._menu)[
+            :MAX_INVITATIONS_AT_ONCE
+        ]:
             await self._desk.send(serial, text)
             self._sent(serial, version)
 

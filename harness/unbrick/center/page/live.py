@@ -9,7 +9,7 @@ from contextlib import contextmanager
 KEEP_ALIVE_INTERVAL_S = 15.0
 """Seconds after which a silent stream says that it is still there."""
 
-MOST = 200
+MAX_STREAMS = 200
 """Streams at a time; a page without one shows what was when it was loaded."""
 
 CHANGE = b"event: change\ndata:\n\n"
@@ -30,7 +30,7 @@ class Hub:
     @property
     def full(self) -> bool:
         """Whether there is no room for another stream."""
-        return len(self._listeners) >= MOST
+        return len(self._listeners) >= MAX_STREAMS
 
     @contextmanager
     def listen(self, topic: str) -> Iterator[asyncio.Event]:

@@ -14,7 +14,7 @@ from unbrick.wire.messages import FILE_FORMAT, Kind, Result
 BLOCK_EXPONENT = 6
 """1,024-byte blocks, unless a request asks for others (RFC 7959 §2.2)."""
 
-HELD = 4
+MAX_HELD_FILES = 4
 """Files kept in memory between the blocks of a transfer, and between the commands of a session."""
 
 
@@ -76,7 +76,7 @@ class Files:
             data = self._records.image_file(key[-1]) if data is None else data
             held = data, hashlib.sha256(data).digest()[:8]
         self._held[key] = held
-        if len(self._held) > HELD:
+        if len(self._held) > MAX_HELD_FILES:
             self._held.pop(next(iter(self._held)))
         return held
 

@@ -25,10 +25,10 @@ CENTER_SILENCE_S = 15.0
 LOOK_INTERVAL_S = 1.0
 """Seconds between two looks whether anybody calls."""
 
-LINES = 100
+MAX_CALLS = 100
 """Calls at a time."""
 
-MOST_KEYS = 200
+MAX_KEYS = 200
 """In a call; the center ends it before that."""
 
 BROKEN_OFF = "The customer center is not there any more. Please call again later."
@@ -64,7 +64,7 @@ class CallLines:
         asked = CallRequest.decode(payload)
         calls = self._live()
         live = calls.get(asked.serial)
-        if not self._is_there(now) or len(calls) >= LINES:
+        if not self._is_there(now) or len(calls) >= MAX_CALLS:
             return aiocoap.Message(code=aiocoap.SERVICE_UNAVAILABLE)
         if self._records.terminal(asked.serial) is None:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
@@ -97,7 +97,7 @@ class CallLines:
         live = self._live().get(pressed.serial)
         if live is None or live.number != pressed.number or live.state is not LineState.OPEN:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
-        if pressed.count > len(live.keys) or pressed.count >= MOST_KEYS:
+        if pressed.count > len(live.keys) or pressed.count >= MAX_KEYS:
             return aiocoap.Message(code=aiocoap.BAD_REQUEST)
         if pressed.count == len(live.keys):
             self._save(replace(live, keys=live.keys + pressed.key))

@@ -24,7 +24,7 @@ from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore
 from unbrick.wire.coap import CoapEndpoint
 
-TOGETHER = 64
+MAX_TOGETHER = 64
 """Datagrams, and requests of ours, of one transaction at most."""
 
 MAX_PEERS = 16_384
@@ -120,7 +120,7 @@ class CoapServer:
         received: list[tuple[bytes, Any]] = []
         assert self._socket is not None  # noqa: S101 - it is what is read
         with contextlib.suppress(OSError):
-            while len(received) < TOGETHER:
+            while len(received) < MAX_TOGETHER:
                 received.append(self._socket.recvfrom(_MAX_DATAGRAM_SIZE))
         try:
             self._turn(received)
@@ -154,7 +154,7 @@ class CoapServer:
                 for peer in touched.values():
                     for outcome in peer.coap.take_outcomes():
                         self.core.outcome(outcome.ticket, outcome.response, self._clock())
-                requests = self.core.poll(self._clock(), most=TOGETHER)
+                requests = self.core.poll(self._clock(), most=MAX_TOGETHER)
                 for request in requests:
                     peer_ = self._peer(request.endpoint, touched)
                     peer_.request(request.message, request.ticket, now)
@@ -166,7 +166,7 @@ class CoapServer:
         for name, peer in touched.items():
             self._send(peer)
             self._arm(name, peer)
-        if len(requests) == TOGETHER:
+        if len(requests) == MAX_TOGETHER:
             loop.call_soon(self.pump)
 
     def _peer(
@@ -228,7 +228,7 @@ class CoapServer:
     def _expired(self, now: float) -> list[str]:
         """The endpoints at which something is due."""
         names: list[str] = []
-        while self._deadlines and self._deadlines[0][0] <= now and len(names) < TOGETHER:
+        while self._deadlines and self._deadlines[0][0] <= now and len(names) < MAX_TOGETHER:
             deadline, name = heapq.heappop(self._deadlines)
             peer = self._peers.get(name)
             if peer is not None and peer.armed == deadline:
