@@ -6,13 +6,16 @@ import pickle
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import unbrick
 from unbrick.board import Board, load_board, load_chip
+from unbrick.cli.main import cli
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import NorModel
 from unbrick.errors import EngineError, SetupError
@@ -214,6 +217,16 @@ def test_every_copy_of_a_number_is_that_of_the_board(
     assert [numbers(text) for text in found] == [wanted] * len(found), f"{file.name}: {found}"
 
 
+def test_compiler_and_engines_have_the_core_of_the_board() -> None:
+    core = RAW["core"]
+    assert f'cpuType: "{core}"' in (RENODE / "terminal.repl").read_text(encoding="utf-8")
+    emulator = (PACKAGE / "engine" / "inprocess" / "engine.py").read_text(encoding="utf-8")
+    constant = f"UC_CPU_ARM_{core.replace('-', '_').upper()}"
+    assert f"ctl_set_cpu_model({constant})" in emulator
+    build = (PACKAGE / "firmware" / "build.py").read_text(encoding="utf-8")
+    assert f"-mcpu={core.replace('-', '_')}+" in build
+
+
 def test_the_model_answers_the_cfi_query_as_the_chip_is_described() -> None:
     nor = NorModel()
     nor.write32(0x55 * 4, 0x98 << 16 | 0x98)
@@ -327,6 +340,26 @@ def test_an_engine_refuses_a_board_that_it_does_not_emulate(engine: str, tmp_pat
     with pytest.raises(SetupError, match=f"{engine} does not emulate the board mine") as error:
         create_engine(engine, board=microcontroller(tmp_path))
     assert "vexpress-a9" in error.value.hint
+
+
+def test_an_engine_takes_a_board_with_the_same_numbers_by_whatever_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(BOARD_FILE.read_text(encoding="utf-8"))
+    mine = load_board(tmp_path / "mine.toml")
+    with create_engine("inprocess", board=mine) as engine:
+        assert engine.board.name == "mine"
+    other = replace(mine, sram=replace(mine.sram, base=mine.sram.base + PAGE))
+    with pytest.raises(SetupError, match="does not emulate"):
+        create_engine("inprocess", board=other)
+
+
+def test_help_is_given_whatever_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = ["image", "sign", "--help"]
+    assert "[default: unbrick-a9-r1]" in CliRunner().invoke(cli, sign).output
+    monkeypatch.setenv("UNBRICK_FIRMWARE", str(tmp_path))
+    reference_layout.cache_clear()
+    helped = CliRunner().invoke(cli, sign)
+    assert helped.exit_code == 0
+    assert "layout says" in helped.output
 
 
 def test_an_engine_says_which_board_it_is() -> None:

@@ -148,6 +148,7 @@ def unbrick_make_system(
     The test is skipped, visibly, when the engine is not on this machine.
     """
     from unbrick.engine.create import create_engine  # noqa: PLC0415
+    from unbrick.layout import reference_layout  # noqa: PLC0415
     from unbrick.reference.system import System  # noqa: PLC0415
 
     systems: list[System] = []
@@ -156,7 +157,13 @@ def unbrick_make_system(
         name = engine or unbrick_engine_name
         board = request.config.getoption("--unbrick-board")
         try:
-            made = create_engine(name, unbrick_releases.elf_files, speed=speed, board_file=board)
+            made = create_engine(
+                name,
+                unbrick_releases.elf_files,
+                speed=speed,
+                board=reference_layout().board,
+                board_file=board,
+            )
         except MissingToolError as error:
             pytest.skip(f"{error} ({error.hint})")
         try:

@@ -28,6 +28,7 @@ from unbrick.engine.inprocess.gdbstub import (
 )
 from unbrick.errors import CannotBeginError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.firmware.signed import make_releases
+from unbrick.layout import reference_layout
 from unbrick.lock import owned
 from unbrick.reference.scenario import SCENARIOS, find_scenario
 from unbrick.reference.target import find_target
@@ -317,7 +318,7 @@ def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: 
         status.print("waiting for a debugger; start one with:")
         status.print(gdb_command(releases.common_elf_files, port), soft_wrap=True)
 
-    with closing(DebuggedEngine(releases.elf_files)) as engine:
+    with closing(DebuggedEngine(releases.elf_files, board=reference_layout().board)) as engine:
         try:
             debug(target, engine, case, lambda: engine.attach(wait_for_debugger(port, ready)))
         except DebuggerGoneError as error:

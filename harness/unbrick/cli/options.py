@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from unbrick.errors import SetupError
+from unbrick.errors import SetupError, UnbrickError
 from unbrick.folders import build_folder
 from unbrick.layout import reference_layout
 from unbrick.lock import owned
@@ -40,7 +40,11 @@ class FromLayout:
         return self._get(reference_layout())
 
     def __str__(self) -> str:
-        return str(self())
+        """For the help, which is given whatever the firmware's folder holds."""
+        try:
+            return str(self())
+        except UnbrickError:
+            return "as the firmware's layout says"
 
 
 firmware_option = click.option(

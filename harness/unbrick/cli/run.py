@@ -28,6 +28,7 @@ from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
 from unbrick.image.factory import KEY_SIZE, make_factory_image
+from unbrick.layout import reference_layout
 from unbrick.lock import owned
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
@@ -124,7 +125,13 @@ def terminal(
             if nor_file.exists():
                 cells = read_nor(nor_file)
         made = stack.enter_context(
-            create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger)
+            create_engine(
+                engine,
+                releases.elf_files,
+                speed=1.0,
+                debugger=debugger,
+                board=reference_layout().board,
+            )
         )
         if cells is not None:
             made.load_nor(cells)

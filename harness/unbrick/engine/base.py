@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unbrick.board import Board, load_board
@@ -32,12 +32,14 @@ def emulated_board(board: Board | None, engine: str) -> Board:
         SetupError: another one is wanted.
     """
     known = load_board(EMULATED)
-    if board is not None and board != known:
+    if board is None:
+        return known
+    if replace(board, name=known.name) != known:
         raise SetupError(
             f"the engine {engine} does not emulate the board {board.name}",
             hint=f"it emulates {EMULATED}, with the numbers of Unbrick's own description",
         )
-    return known
+    return board
 
 
 class Line(Protocol):

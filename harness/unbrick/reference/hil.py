@@ -81,7 +81,9 @@ class HilTest:
             for old in filter(Path.is_file, folder.glob(f"{name}*")):
                 old.unlink()
         self._stack = ExitStack()
-        self._engine = create_engine(engine, releases.elf_files, speed=SPEED)
+        self._engine = create_engine(
+            engine, releases.elf_files, speed=SPEED, board=reference_layout().board
+        )
         self._stack.callback(self._engine.close)
         self._bench = Bench(self._engine)
         self._console = self._bench.console

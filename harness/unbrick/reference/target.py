@@ -63,7 +63,7 @@ class ReferenceTarget:
         if identity not in _TOOLS:
             while len(_TOOLS) >= MOST_TOOLS:
                 _TOOLS.pop(next(iter(_TOOLS))).engine.close()
-            engine = InProcessEngine(self.releases.elf_files)
+            engine = InProcessEngine(self.releases.elf_files, board=self.board)
             _TOOLS[identity] = _Tools(find_images(self.releases), engine)
         return _TOOLS[identity]
 
@@ -125,7 +125,9 @@ class ReferenceTarget:
 
     def create_engine(self, *, debugged: bool = False) -> InProcessEngine | DebuggedEngine:
         """An engine with the symbols of all programs."""
-        return (DebuggedEngine if debugged else InProcessEngine)(self.releases.elf_files)
+        return (DebuggedEngine if debugged else InProcessEngine)(
+            self.releases.elf_files, board=self.board
+        )
 
     def run(
         self,

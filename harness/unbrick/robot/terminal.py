@@ -10,6 +10,7 @@ from robot.api import logger
 
 from unbrick.engine.create import create_engine
 from unbrick.errors import EngineError, ExpectError, NotKnownHereError
+from unbrick.layout import reference_layout
 from unbrick.robot.base import Keywords, expect, keyword, read_variable
 from unbrick.robot.reference import Reference
 from unbrick.robot.uart import compile_pattern
@@ -45,6 +46,7 @@ class TerminalKeywords(Keywords):
         engine = create_engine(
             self._wanted_engine(),
             self._releases.elf_files,
+            board=reference_layout().board,
             board_file=None if board is None else Path(board),
         )
         self._reference = Reference(
