@@ -28,7 +28,7 @@ from unbrick.layout import reference_layout
 from unbrick.reference.canonical import canonicalise
 from unbrick.reference.layout import find_places
 from unbrick.reference.links import make_bad_link
-from unbrick.reference.scenario import find_scenario
+from unbrick.reference.scenario import SCENARIOS, find_scenario
 from unbrick.reference.session import run_session
 from unbrick.reference.story import MOST_TRANSFERS, Bystander, Story
 from unbrick.reference.target import ReferenceTarget, find_target
@@ -144,6 +144,23 @@ def test_an_update_that_never_happens_is_a_violation(unbrick_releases: Releases)
     assert violation[0] == "not-updated"
     assert "1.0.0 runs where 1.2.0 is wanted" in violation[1]
     assert "trial failed" in violation[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if SCENARIOS[name].sizes])
+def test_images_of_more_than_one_block_are_rewritten_and_survive_cuts(
+    unbrick_releases: Releases, name: str
+) -> None:
+    """Without faults, and the quicker ones with a few cuts; `unbrick campaign` makes the others."""
+    target = find_target(name, unbrick_releases)
+    image, block = target.releases.signed["1.1.0"], find_places().block
+    assert len(image) == dict(target.scenario.sizes)["1.1.0"]
+    depth = int(name in {"bordering", "large"})
+    result = run_campaign(target, bounds=Bounds(depth=depth, states=4, deaths=0))
+    assert result.violations == [], result.statement
+    erased = {op.offset for op in result.cases[0].outcome.ops if op.kind == "erase"}
+    start = find_places().application.offset
+    assert {start + at for at in range(0, len(image), block)} <= erased
 
 
 def test_what_lies_behind_an_image_is_no_violation(

@@ -18,12 +18,13 @@ from elftools.elf.sections import SymbolTableSection
 
 from unbrick.engine.base import Engine
 from unbrick.engine.create import create_engine
-from unbrick.errors import BuildError, SetupError
+from unbrick.errors import BuildError, ImageError, SetupError
 from unbrick.firmware import build
 from unbrick.firmware.build import Firmware, build_firmware, report_sizes
 from unbrick.firmware.signed import Releases
 from unbrick.folders import cache_folder, firmware_folder
 from unbrick.image.factory import make_factory_image
+from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 
@@ -561,3 +562,20 @@ def test_an_exception_in_the_agent_is_said_and_boot_starts_again(
     terminal.expect(f"agent: exception before {address + 2}\r\n")
     terminal.expect("boot: unbrick boot 1.0.0")
     terminal.expect("probe: ")
+
+
+def test_a_release_can_have_an_image_of_any_size(unbrick_releases: Releases) -> None:
+    sizes = {"1.0.0": 262_144, "1.1.0": 524_292}
+    padded = unbrick_releases.with_sizes(sizes)
+    for version, size in sizes.items():
+        image, info = padded.signed[version], inspect(padded.signed[version])
+        assert (len(image), info.size, info.version) == (size, size, f"{version}+0")
+        program = unbrick_releases.firmware.applications[version].binary.read_bytes()
+        assert image[info.header_size :].startswith(program)
+    assert padded.signed["1.3.0"] == unbrick_releases.signed["1.3.0"]
+    assert padded.identity != unbrick_releases.identity
+    assert padded.identity == unbrick_releases.with_sizes(sizes).identity
+    with pytest.raises(ImageError, match="cannot have an image of 9 bytes"):
+        unbrick_releases.with_sizes({"1.0.0": 9})
+    with pytest.raises(SetupError, match=r"there is no release 9\.9"):
+        unbrick_releases.with_sizes({"9.9": 262_144})

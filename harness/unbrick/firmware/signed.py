@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from random import Random
 from typing import TYPE_CHECKING
 
-from unbrick.errors import BuildError, SetupError
+from unbrick.errors import BuildError, ImageError, SetupError
 from unbrick.firmware.build import build_firmware
 from unbrick.folders import firmware_folder
 from unbrick.image.format import check_board, check_entry, inspect
 from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from unbrick.firmware.build import Firmware
+    from unbrick.firmware.build import Firmware, Program
+
+
+NOISE_SIZE = 4099
+"""Bytes after which noise repeats: a prime, so that no two blocks are the same."""
 
 
 class SignedImages(dict[str, bytes]):
@@ -65,6 +70,33 @@ class Releases:
     def elf_files(self) -> list[Path]:
         """The ELF files of all programs, for debuggers and for messages with source lines."""
         return [program.elf for program in self.firmware.programs]
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> Releases:
+        """These releases, of which some have images of just so many bytes.
+
+        Noise follows the program, the same in each release, as data would that software brings. It
+        repeats, but never where another block or buffer begins.
+
+        Args:
+            sizes: bytes of the whole image, by version.
+
+        Raises:
+            SetupError: there is no such release.
+            ImageError: the program alone is larger.
+        """
+        made = {version: self._pad(version, size) for version, size in sizes.items()}
+        return replace(self, signed=SignedImages({**self.signed, **made}))
+
+    def _pad(self, version: str, size: int) -> bytes:
+        whole = len(self.signed[version])
+        if size < whole:
+            raise ImageError(
+                f"the release {version} cannot have an image of {size} bytes",
+                hint=f"it has {whole} without any noise",
+            )
+        noise = Random("padding").randbytes(NOISE_SIZE) * (size // NOISE_SIZE + 1)
+        program = self.firmware.applications[version]
+        return _sign(program, program.binary.read_bytes() + noise[: size - whole], self.key)
 
     def require(self, versions: Iterable[str], who: str) -> None:
         """See that all of ``versions`` are there, before anything is begun.
@@ -115,29 +147,39 @@ def make_releases(
         SetupError: the key or ``releases.toml`` cannot be used.
         ImageError: a release cannot run on this board.
     """
-    from unbrick.image.sign import sign  # noqa: PLC0415 - of the extra `system`
-
     key = key or firmware_folder() / "keys" / "development.pem"
     firmware = build_firmware(out, key=key, releases=releases, source=source, objects=objects)
-    signed = SignedImages()
-    for version, program in firmware.applications.items():
-        release = program.release
-        if release is None:
-            raise BuildError(
-                f"{program.name} was built without a release", hint="build the firmware again"
-            )
-        image = sign(
-            program.binary.read_bytes(),
-            name=release.name,
-            version=release.version,
-            build_time=release.build_time,
-            hardware_id=reference_layout().hardware_id,
-            security_counter=release.security_counter,
-            key=key,
-            userdata_format=release.userdata_format,
-        )
-        check_board(inspect(image))
-        check_entry(image)
-        signed[version] = image
+    signed = SignedImages(
+        (version, _sign(program, program.binary.read_bytes(), key))
+        for version, program in firmware.applications.items()
+    )
     boot = firmware.boot.binary.read_bytes()
     return Releases(firmware=firmware, boot=boot, signed=signed, key=key)
+
+
+def _sign(program: Program, binary: bytes, key: Path) -> bytes:
+    """The signed image of a release.
+
+    Raises:
+        BuildError, ImageError, SetupError: as :func:`make_releases`.
+    """
+    from unbrick.image.sign import sign  # noqa: PLC0415 - of the extra `system`
+
+    release = program.release
+    if release is None:
+        raise BuildError(
+            f"{program.name} was built without a release", hint="build the firmware again"
+        )
+    image = sign(
+        binary,
+        name=release.name,
+        version=release.version,
+        build_time=release.build_time,
+        hardware_id=reference_layout().hardware_id,
+        security_counter=release.security_counter,
+        key=key,
+        userdata_format=release.userdata_format,
+    )
+    check_board(inspect(image))
+    check_entry(image)
+    return image

@@ -55,6 +55,7 @@ class Scenario:
         ends_with: releases of which one must run in the end, where that is not the newest that is
             wanted: a scenario in which an update must fail says so here.
         latency: seconds that a message takes over the wireless link, one way.
+        sizes: (release, bytes) of images that are larger than the program in them.
         fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
     """
 
@@ -81,6 +82,7 @@ class Scenario:
     tampered: bool = False
     ends_with: tuple[str, ...] = ()
     latency: float = LATENCY_S
+    sizes: tuple[tuple[str, int], ...] = ()
     fresh: bool = False
 
     @property
@@ -127,6 +129,9 @@ class Scenario:
         return tuple(dict.fromkeys(name for name in named if name and name[0].isdigit()))
 
 
+BLOCK_SIZE = 256 * 1024
+"""Bytes of an erase block of the reference board."""
+
 PREPARATION = "-start"
 """What the name of a scenario's preparation ends with."""
 
@@ -134,6 +139,40 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("staged", "1.0.0 is updated to 1.1.0 over the air", updates=("1.1.0",)),
+        Scenario(
+            "large",
+            "1.0.0 is updated to a 1.1.0 of three blocks, with four bytes in the last",
+            updates=("1.1.0",),
+            sizes=(("1.1.0", 2 * BLOCK_SIZE + 4),),
+        ),
+        Scenario(
+            "bordering",
+            "1.0.0 is updated to a 1.1.0 that ends where a block does",
+            updates=("1.1.0",),
+            sizes=(("1.1.0", BLOCK_SIZE),),
+        ),
+        Scenario(
+            "filling",
+            "1.0.0 is updated to a 1.1.0 that just fills the partition",
+            updates=("1.1.0",),
+            sizes=(("1.1.0", 4 * BLOCK_SIZE),),
+        ),
+        Scenario(
+            "largedifference",
+            "a 1.0.0 of two blocks is updated to a 1.1.0 of three by a differential file",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            differences="sound",
+            sizes=(("1.0.0", BLOCK_SIZE + 2048), ("1.1.0", 2 * BLOCK_SIZE + 4)),
+        ),
+        Scenario(
+            "largecommanded",
+            "1.0.0 is updated by commands to a 1.1.0 of three blocks",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            commanded=True,
+            sizes=(("1.1.0", 2 * BLOCK_SIZE + 4),),
+        ),
         Scenario(
             "steps",
             "1.0.0 is updated to 1.1.0 and then to 1.3.0",

@@ -185,4 +185,8 @@ def find_target(name: str, releases: Releases) -> ReferenceTarget:
     Raises:
         SetupError: there is no such scenario.
     """
-    return ReferenceTarget(find_scenario(name), releases)
+    scenario = find_scenario(name)
+    if scenario.sizes:
+        releases.require(scenario.releases, f"the scenario {name}")
+        releases = releases.with_sizes(dict(scenario.sizes))
+    return ReferenceTarget(scenario, releases)
