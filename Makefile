@@ -13,8 +13,10 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     harness/unbrick/engine/inprocess/compile.py \
     $(wildcard harness/unbrick/engine/inprocess/c/*.[ch])
-# One test at a time to each worker, since the slow ones go first.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxschedchunk 1
+# Tests wait for other processes half of their time. One test at a time to each worker, since the
+# slow ones go first.
+WORKERS = $(shell echo $$((2 * $$(nproc))))
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxschedchunk 1
 C_FILES = $(shell find firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 

@@ -28,6 +28,7 @@ class Inner:
 
     name = "inner"
     wire = radio = None
+    board = object()
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -126,6 +127,6 @@ def test_everything_else_is_the_inner_engines(inner: Inner) -> None:
     assert engine.read_nor() == b"cells"
     assert engine.faults == ["a fault"]
     assert engine.powered
-    assert engine.name == "inner"
+    assert (engine.name, engine.board) == ("inner", inner.board)
     engine.close()
     assert inner.calls == ["load b'image'", "on", "off", "close"]
