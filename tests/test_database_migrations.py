@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from server_world import SERIAL
 
+from unbrick.center.operators import database as accounts
 from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.database import connection as opening
@@ -179,3 +184,19 @@ def test_a_later_versions_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="9999") as caught:
         SqlRecords(str(path))
     assert "later" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("folder", [opening.MIGRATIONS, accounts.MIGRATIONS])
+def test_the_newest_migration_is_told_by_its_files_name(folder: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    assert [opening._find_newest(folder)] == ScriptDirectory.from_config(config).get_heads()
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path: Path) -> None:
+    """Importing it takes a fifth of a server's start."""
+    open_it = "import sys; from unbrick.server.database import SqlRecords; SqlRecords('records.db')"
+    for used in (True, False):
+        asked = [sys.executable, "-c", f"{open_it}; print('alembic.command' in sys.modules)"]
+        done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{used}\n"

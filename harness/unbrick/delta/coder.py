@@ -56,8 +56,16 @@ def squash(x: int) -> int:
     return p if x >= 0 else 65536 - p
 
 
-_STRETCH = [stretch(p or 1) for p in range(65536)]
-_SQUASH = [squash(x) for x in range(-STRETCH_LIMIT, STRETCH_LIMIT + 1)]
+_STRETCH: list[int] = []
+_SQUASH: list[int] = []
+
+
+def _fill_tables() -> None:
+    """Fill what the coders look up, once: a server that sends no difference needs none of it."""
+    if not _STRETCH:
+        _SQUASH[:] = [squash(x) for x in range(-STRETCH_LIMIT, STRETCH_LIMIT + 1)]
+        _STRETCH[:] = [stretch(p or 1) for p in range(65536)]
+
 
 COUNT_LIMIT = 127
 _FLAG_RATE = [(1 << 17) // (2 * n + 3) for n in range(COUNT_LIMIT + 1)]
@@ -83,6 +91,7 @@ class Coder:
     def __init__(
         self, flags: Sequence[int], repeat_flags: int, slots: int, repeats: int, mixers: int
     ) -> None:
+        _fill_tables()
         self.flags = list(flags)
         self._repeat_flags = repeat_flags
         self._slots = [SLOT_INITIAL] * (1 << slots)

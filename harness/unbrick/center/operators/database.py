@@ -48,6 +48,9 @@ _LOG = Table(
     sqlite_autoincrement=True,
 )
 
+MIGRATIONS = Path(__file__).with_name("migrations")
+"""Those of the operators' database."""
+
 
 class SqlAccounts:
     """``Accounts`` in a database; what is written is on the disk when the call returns.
@@ -61,7 +64,7 @@ class SqlAccounts:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = open_database(url, Path(__file__).with_name("migrations"))
+            self._engine = open_database(url, MIGRATIONS)
         except SetupError as error:
             words = str(error).replace("the database", "the center's accounts", 1)
             raise SetupError(

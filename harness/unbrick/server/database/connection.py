@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
@@ -35,6 +32,10 @@ _HINT = "give the path of a file that can be written, or a URL: postgresql://USE
 _COUNT_UP = text("SELECT nextval('writers')")
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
+_VERSION_TABLE = "alembic_version"
+"""In which alembic keeps the revision of a database."""
+
+_VERSION = text("SELECT version_num FROM alembic_version")
 
 
 def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
@@ -52,11 +53,6 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
         engine = _engine(complete_url(url))
         with writing(engine) as connection:
             bring_up_to_date(connection, migrations=migrations)
-    except CommandError as error:
-        raise SetupError(
-            f"the database is not one of this version: {error}",
-            hint="start the version that it was last used with, or a later one",
-        ) from error
     except (SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, ImportError) and "psycopg" in reason:
@@ -133,15 +129,39 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def bring_up_to_date(
     connection: Connection, revision: str = "head", *, migrations: Path = MIGRATIONS
 ) -> None:
-    """Run the migrations that are missing; those of a database without any are found out."""
+    """Run the migrations that are missing; those of a database without any are found out.
+
+    Raises:
+        SetupError: the database is a later version's.
+    """
+    tables = inspect(connection)
+    known = revision == "head" and tables.has_table(_VERSION_TABLE)
+    if known and connection.execute(_VERSION).scalars().all() == [_find_newest(migrations)]:
+        return
+    # It takes as long to import as all else here together, and most databases are up to date.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.attributes["connection"] = connection
-    tables = inspect(connection)
     ours = migrations == MIGRATIONS
-    if ours and not tables.has_table("alembic_version") and tables.has_table("terminals"):
+    if ours and not tables.has_table(_VERSION_TABLE) and tables.has_table("terminals"):
         command.stamp(config, _FIRST)
-    command.upgrade(config, revision)
+    try:
+        command.upgrade(config, revision)
+    except CommandError as error:
+        raise SetupError(
+            f"the database is not one of this version: {error}",
+            hint="start the version that it was last used with, or a later one",
+        ) from error
+
+
+def _find_newest(migrations: Path) -> str:
+    """The revision of the newest migration: their files are called ``r0007_downgrade.py``."""
+    newest = max(path.stem for path in (migrations / "versions").glob("r*.py"))
+    return newest[1:5]
 
 
 def read_data_version(connection: Connection, transactions: int) -> object:
