@@ -365,6 +365,7 @@ def firmware(unbrick_releases: Releases) -> Path:
     return unbrick_releases.elf_files[0].parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDED)
 def test_without_a_fault_it_ends_well(unbrick_releases: Releases, name: str) -> None:
     result = run_campaign(find_target(name, unbrick_releases), bounds=Bounds(depth=0, deaths=0))

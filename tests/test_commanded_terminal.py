@@ -414,6 +414,7 @@ def test_every_start_has_a_nonce_of_its_own(commander: Commander) -> None:
     assert len(set(nonces)) == 21
 
 
+@pytest.mark.slow
 def test_finishing_with_anything_but_the_image_commanded_is_refused(commander: Commander) -> None:
     commander.start()
     # The application of before is valid, but it is not what was commanded.

@@ -27,6 +27,7 @@ def gdb() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
     emulator: str, gdb: str, sit_down: Callable[..., Person]
 ) -> None:

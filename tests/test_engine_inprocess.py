@@ -94,6 +94,7 @@ def test_power_off_loses_the_sram_and_keeps_the_nor(engine: InProcessEngine) -> 
     assert ask(engine, b"c") == b"00000007\n"
 
 
+@pytest.mark.slow
 def test_same_input_same_run_however_it_is_sliced(engine: InProcessEngine) -> None:
     """Slices of different length change neither what is said nor when."""
     said = []

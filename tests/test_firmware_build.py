@@ -195,6 +195,7 @@ def test_what_was_compiled_for_one_build_serves_another(
     assert "lib/crc.c does not compile" in compiled
 
 
+@pytest.mark.slow
 def test_the_key_goes_into_boot_and_application_and_nowhere_else(
     tmp_path: Path, unbrick_releases: Releases
 ) -> None:
@@ -272,6 +273,7 @@ def _build_into(out: Path, sources: Path) -> bytes:
     return build_firmware(out).boot.binary.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_once(tmp_path: Path, probe_sources: Path) -> None:
     # `spawn`, because this process may have threads.
     with multiprocessing.get_context("spawn").Pool(2) as pool:

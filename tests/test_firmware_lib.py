@@ -330,6 +330,7 @@ def test_an_assertion_ends_the_program_on_the_host_alone(
 # ---- Comparisons ----
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_protocol(library: ctypes.CDLL) -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     section = text.split("### Results\n")[1].split("\n### ")[0]
@@ -377,6 +378,7 @@ def _describe(message: aiocoap.Message) -> str:
     return f"{head}{options} {message.payload.hex()}"
 
 
+@pytest.mark.slow
 def test_coap_messages_are_those_of_aiocoap(library: ctypes.CDLL) -> None:
     for message in _messages(random.Random(1), 400):
         encoded = message.encode()
@@ -423,6 +425,7 @@ def _maps(chance: random.Random, count: int) -> Iterator[dict[int, object]]:
         yield dict(chance.sample(pairs, chance.randrange(len(pairs) + 1)))
 
 
+@pytest.mark.slow
 def test_cbor_maps_are_those_of_cbor2(library: ctypes.CDLL) -> None:
     for value in _maps(random.Random(3), 400):
         known = {key: value[key] for key in (1, 2, 3, 1000) if key in value}
@@ -509,6 +512,7 @@ def test_images_are_read_as_the_bench_reads_them(library: ctypes.CDLL, tmp_path:
     assert fields[11:] == [info.digest.hex(), info.key_hash.hex(), info.signature.hex()]
 
 
+@pytest.mark.slow
 def test_images_that_the_bench_refuses_are_refused(library: ctypes.CDLL, tmp_path: Path) -> None:
     """Any byte of header and TLVs is changed. The hash is not the parser's business: what it lets
     through must differ in nothing but contents."""

@@ -121,6 +121,7 @@ def test_the_source_distribution_has_all_that_the_repository_has(sdist: Path) ->
     assert {name for name in there if ".egg-info/" not in name} == ours | made
 
 
+@pytest.mark.slow
 def test_a_wheel_is_for_any_python_and_one_platform(wheel: Path, installed: Path) -> None:
     platform = wheel.parent.name
     assert wheel.name == f"unbrick-{unbrick.__version__}-py3-none-{platform}.whl"
@@ -192,6 +193,7 @@ def test_an_unbrick_in_a_checkout_builds_its_sources_in_the_current_folder(tmp_p
     assert built == "build/firmware"
 
 
+@pytest.mark.slow
 def test_sources_of_ones_own_are_built_in_the_current_folder(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -216,6 +218,7 @@ def brought_by(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
+@pytest.mark.slow
 def test_each_import_is_of_a_package_that_is_always_there_or_of_a_known_extra() -> None:
     base = brought_by(PROJECT["dependencies"])
     extras = {name: brought_by(lines) for name, lines in PROJECT["optional-dependencies"].items()}

@@ -136,6 +136,7 @@ def test_what_is_missing_is_said_with_what_there_is(firmware: Path, tmp_path: Pa
     assert said.count("harness/unbrick/") <= 4, "no more tracebacks than that of the one test"
 
 
+@pytest.mark.slow
 def test_all_that_the_plugin_brings_begins_with_its_name(tmp_path: Path) -> None:
     listed = run_pytest(tmp_path, "", None, "--fixtures", "--color=no").stdout
     section = listed.partition("fixtures defined from unbrick.pytest_plugin")[2]

@@ -90,6 +90,7 @@ def test_claim_b2_a_process_prepares_what_is_queued() -> None:
     assert {item.kind for item in records.ranges(*PAIR)} == set(RangeKind)
 
 
+@pytest.mark.slow
 def test_what_is_queued_later_wakes_the_worker() -> None:
     records = MemoryRecords()
     analyst = queue(records)
