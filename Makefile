@@ -56,7 +56,7 @@ $(BENCH_STAMP): $(STAMP)
 firmware: $(SYSTEM_STAMP) ## build boot, agent and every release of the application
 	$(BIN)/unbrick firmware build
 
-check: lint ## the linters, and every test that takes less than two seconds
+check: lint ## the linters, and every test that takes less than a second
 	$(PYTEST) -m 'not slow'
 
 test: lint ## all tests, after the linters

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-SLOW_S = 2.0
+SLOW_S = 1.0
 """Seconds from which on a test is to be marked slow."""
 
-FAST_S = 0.5
+FAST_S = 0.2
 """Seconds below which the mark is wrong; between the two it depends on the machine."""
 
 SHOWN = 20

@@ -101,6 +101,7 @@ def test_what_is_no_case_id_is_refused(text: str) -> None:
         CaseId.parse(text)
 
 
+@pytest.mark.slow
 def test_a_real_cut_leaves_what_the_trace_says(
     engine: InProcessEngine, unbrick_releases: Releases, staged: tuple[State, Outcome]
 ) -> None:

@@ -131,6 +131,7 @@ def test_every_role_may_do_something_of_its_own() -> None:
     assert able[Role.AUDITOR] == {Permission.SEE_SUBSCRIBERS, Permission.SEE_LOG}
 
 
+@pytest.mark.slow
 def test_a_password_is_kept_as_argon2id_with_a_salt() -> None:
     passwords = Passwords()
     first, second = (Operator("x", Role.CLERK, passwords.hash(PASSWORD), 0.0) for _ in "ab")

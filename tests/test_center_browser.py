@@ -222,6 +222,7 @@ def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site
     assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
 
 
+@pytest.mark.slow
 def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Site) -> None:
     page = sit_down()
     world = site.world
@@ -347,6 +348,7 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
     assert len(seen) == len(list(tmp_path.glob("*.png")))
 
 
+@pytest.mark.slow
 def test_the_first_key_leads_past_the_navigation(sit_down: Callable[..., Page]) -> None:
     page = sit_down()
     page.evaluate("document.activeElement.blur()")

@@ -38,7 +38,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 def test_version_and_help() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"unbrick {unbrick.__version__}\n"
     done = CliRunner().invoke(cli, ["-h"])
-    assert done.exit_code == 0
+    assert done.exit_code == 0, done.output
     assert "Exit codes" in done.output
     for name in ("firmware", "image", "restore"):
         assert name in done.output

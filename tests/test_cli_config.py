@@ -133,7 +133,7 @@ def test_what_is_wrong_in_a_file_is_said_with_the_next_step(
 ) -> None:
     file = write(text)
     with pytest.raises(SetupError) as caught:
-        make_default_map(file, cli, click.Context(cli))
+        make_default_map(file, cli, click.Context(cli, **cli.context_settings))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hint in str(caught.value.hint)
@@ -141,7 +141,7 @@ def test_what_is_wrong_in_a_file_is_said_with_the_next_step(
 
 def test_a_file_that_is_not_there_is_said_so() -> None:
     with pytest.raises(SetupError, match="cannot be read"):
-        make_default_map(Path("none.toml"), cli, click.Context(cli))
+        make_default_map(Path("none.toml"), cli, click.Context(cli, **cli.context_settings))
 
 
 def test_a_value_of_the_wrong_kind_is_refused() -> None:
@@ -155,6 +155,6 @@ def test_the_example_of_the_documentation_is_right(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(root, "_MODULES", REAL_MODULES)
     page = Path(root.__file__).parents[3] / "docs" / "configuration.md"
     example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
-    found = make_default_map(write(example), cli, click.Context(cli))
+    found = make_default_map(write(example), cli, click.Context(cli, **cli.context_settings))
     assert found["server"]["start"]["coap_port"] == 5683
     assert found["terminals"]["server_url"] == found["publish"]["server_url"]

@@ -196,6 +196,7 @@ def test_a_command_is_edited_and_left(sit_down: Callable[..., Person]) -> None:
     assert "Alice" in person.says("pb list")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_and_leaves_everything_in_order(
     number: int, sit_down: Callable[..., Person], tmp_path: Path
@@ -286,6 +287,7 @@ def test_nothing_printed_is_lost_by_a_slow_reader(emulator: str, firmware: Path)
     assert len(set(answers[:-1])) == 1, "every answer is the same, to the byte"
 
 
+@pytest.mark.slow
 def test_a_script_works_from_top_to_bottom(emulator: str, firmware: Path, tmp_path: Path) -> None:
     nor = tmp_path / "nor.bin"
     script = (
@@ -372,6 +374,7 @@ def test_a_person_in_tmux(tmux: Callable[..., str], firmware: Path, tmp_path: Pa
     assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["picocom"])
 def test_a_pseudo_terminal_for_other_programs(
     program: str, emulator: str, firmware: Path, sit_down: Callable[..., Person]

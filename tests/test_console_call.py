@@ -49,6 +49,7 @@ def sent(world: World, path: str, count: int) -> None:
     assert len(world.server.asked(path)) == count
 
 
+@pytest.mark.slow
 def test_claim_b4_the_user_calls_hears_the_menu_and_presses_a_key(
     make_world: Callable[..., World],
 ) -> None:

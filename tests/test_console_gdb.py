@@ -81,6 +81,7 @@ def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
     assert person.is_gone() == 0
 
 
+@pytest.mark.slow
 def test_a_console_ends_while_a_debugger_keeps_the_terminal(
     gdb: str, sit_down: Callable[..., Person]
 ) -> None:

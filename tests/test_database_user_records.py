@@ -440,6 +440,7 @@ def all_about(records: Records, update: Update) -> object:
     ]
 
 
+@pytest.mark.slow
 def test_in_a_transaction_every_store_says_the_same_about_terminals(database_url: str) -> None:
     """What is remembered of the database's answers follows what is written."""
     rng = random.Random(11)

@@ -40,6 +40,7 @@ def test_any_bytes_and_any_edits(image: bytes, edits: list[tuple[int, int, bytes
     assert decode(image, encode(image, new)) == new
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(0, 1 << 32), EDITS, st.integers(0, 6))
 def test_code_and_any_edits(seed: int, edits: list[tuple[int, int, bytes]], shift: int) -> None:

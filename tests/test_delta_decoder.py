@@ -155,6 +155,7 @@ def test_arm_code(decoder: Decoder, seed: int, shift: int, inserted: bytes) -> N
     assert decoder.rebuild(old, file) == ("no error", new)
 
 
+@pytest.mark.slow
 def test_other_programs(decoder: Decoder, file: bytes) -> None:
     """Nothing in common, and different instruction sets."""
     other = arm(random.Random(9), 80)

@@ -41,6 +41,7 @@ def application(system: System) -> bytes:
     return system.engine.read_nor()[APPLICATION.offset : APPLICATION.end].rstrip(b"\xff")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inprocess", "qemu", "renode"])
 def test_claim_a8_the_new_image_is_rebuilt_from_the_difference_and_the_nor(
     unbrick_make_system: Callable[..., System], engine: str

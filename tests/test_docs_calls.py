@@ -177,7 +177,12 @@ def test_every_option_that_is_named_alone_exists() -> None:
     plugin = (ROOT / "harness" / "unbrick" / "pytest_plugin.py").read_text(encoding="utf-8")
     known = OTHER_OPTIONS | set(re.findall(r'"(--unbrick-[a-z-]+)"', plugin))
     for group in (cli, imgtool):
-        known |= {text for text, _ in all_options(group, click.Context(group, info_name="x"))}
+        known |= {
+            text
+            for text, _ in all_options(
+                group, click.Context(group, info_name="x", **group.context_settings)
+            )
+        }
     named = {
         (name(page), match.group())
         for page in NOW

@@ -153,6 +153,7 @@ def test_read_of_the_array_while_the_chip_answers_status_is_reported(
     assert "read_while_status" in fault.where or "main" in fault.where
 
 
+@pytest.mark.slow
 def test_an_access_beyond_the_sram_stops_the_terminal(engine: InProcessEngine) -> None:
     ask(engine, b"b")
     assert [fault.kind for fault in engine.faults] == ["exception"]

@@ -97,6 +97,7 @@ def test_programs_keep_within_their_limits(unbrick_releases: Releases) -> None:
             assert ELFFile(stream).has_dwarf_info()
 
 
+@pytest.mark.slow
 def test_an_application_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     large = tmp_path / "releases.toml"
     size = LAYOUT.partition("application").size

@@ -240,6 +240,7 @@ def test_what_no_terminal_takes_is_said_and_is_not_published(
     assert core.records.images() == []
 
 
+@pytest.mark.slow
 def test_how_it_is_signed_is_said(imgtool: Imgtool) -> None:
     for kind, name in (
         ("ecdsa-p256", "ECDSA P-256"),

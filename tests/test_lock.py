@@ -102,6 +102,7 @@ def test_a_place_where_nothing_can_be_locked_is_said(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -146,6 +147,7 @@ def test_two_terminals_do_not_share_a_nor(firmware: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["terminal.nor"]
 
 
+@pytest.mark.slow
 def test_a_lock_does_not_outlive_a_server_that_is_killed(tmp_path: Path) -> None:
     words = ("server", "start", "--coap-port", 0, "--http-port", 0)
     database = ("--database", tmp_path / "server.db")

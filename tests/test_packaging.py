@@ -130,6 +130,7 @@ def test_a_wheel_is_for_any_python_and_one_platform(wheel: Path, installed: Path
     assert "Root-Is-Purelib: false\n" in said.read_text()
 
 
+@pytest.mark.slow
 def test_the_compiled_models_need_an_old_c_library_and_no_python(
     wheel: Path, installed: Path
 ) -> None:
@@ -177,6 +178,7 @@ def where(folder: Path, package: Path, **variables: str) -> list[str]:
     return run(sys.executable, "-c", WHERE, cwd=folder, env=environment).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_an_installed_unbrick_builds_what_it_carries_in_the_cache(
     installed: Path, tmp_path: Path
 ) -> None:

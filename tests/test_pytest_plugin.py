@@ -121,6 +121,7 @@ def test_of_a_preset(unbrick_campaign):
 """
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said_with_what_there_is(firmware: Path, tmp_path: Path) -> None:
     """A traceback is shown of what the test has called, and none of what a fixture does."""
     (tmp_path / "conftest.py").write_text(ONE_RELEASE)

@@ -69,6 +69,7 @@ def test_claim_a11_a_damaged_application_is_found_at_a_later_start(
     system.console.expect("restoration: application damaged", 60)
 
 
+@pytest.mark.slow
 def test_claim_a12_the_apparatus_restores_the_terminal(
     unbrick_make_system: Callable[..., System], engine: str
 ) -> None:

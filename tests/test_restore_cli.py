@@ -117,6 +117,7 @@ def test_without_a_port_the_terminal_is_found_among_those_of_the_machine(
     assert [entry["serial"] for entry in recorded()] == ["T-2"]
 
 
+@pytest.mark.slow
 def test_of_several_that_ask_none_is_chosen(
     image: Path, wire: Callable[..., Wired], run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
@@ -192,6 +193,7 @@ def test_a_cable_that_is_pulled_and_connected_again(
     assert wired.terminal.image == image.read_bytes()
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_terminal_wait_again(
     key: Path, tmp_path: Path, wire: Callable[..., Wired], run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch, recorded: Callable[..., list[dict[str, object]]],
@@ -231,6 +233,7 @@ def test_a_bug_in_one_thread_is_no_success(
     assert [entry["outcome"] for entry in recorded()] == ["failed"]
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_with_the_next_step(
     tmp_path: Path, image: Path, key: Path, run: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch, wire: Callable[..., Wired],

@@ -150,6 +150,7 @@ It passes
 """
 
 
+@pytest.mark.slow
 def test_a_failure_shows_the_uart_the_link_and_the_nor(firmware: Path, tmp_path: Path) -> None:
     result = run_robot(FAILS, tmp_path, firmware)
     failed, passed = result.suite.tests
@@ -174,6 +175,7 @@ def test_a_failure_shows_the_uart_the_link_and_the_nor(firmware: Path, tmp_path:
     assert ET.parse(picture).getroot().tag.endswith("svg")  # noqa: S314 - it is ours
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_exist_fails(firmware: Path, tmp_path: Path) -> None:
     suite = "It runs\n    Start Terminal\n"
     (test,) = run_robot(suite, tmp_path, firmware, "--variable", "ENGINE:abacus").suite.tests
@@ -181,6 +183,7 @@ def test_an_engine_that_does_not_exist_fails(firmware: Path, tmp_path: Path) -> 
     assert "there is no engine 'abacus' (choose one of" in test.message
 
 
+@pytest.mark.slow
 def test_without_qemu_the_test_is_skipped_and_says_how_to_get_it(
     firmware: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

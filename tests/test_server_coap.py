@@ -276,6 +276,7 @@ def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     with_server(test)
 
 
+@pytest.mark.slow
 def test_a_request_that_is_not_answered_is_sent_again() -> None:
     async def test(server: CoapServer) -> None:
         socket_, terminal = await udp_terminal(server)

@@ -420,6 +420,7 @@ def test_a_result_may_be_here_before_the_answer_to_its_command() -> None:
 # Power cuts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [NEW, MIGRATED], ids=["same format", "new format"])
 def test_power_is_lost_at_any_moment(target: bytes) -> None:
     whole = world(target)

@@ -206,6 +206,7 @@ def states(client: ServerClient) -> list[str]:
     return [event["state"] for event in client.update(1)["events"] if event["state"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_that_is_told_to_stop_ends_well(start_server: Start, number: int) -> None:
     server = start_server()
@@ -326,6 +327,7 @@ def test_a_server_on_postgresql_that_is_killed_goes_on(new_postgresql: str) -> N
         server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_killed_amid_many_registrations_has_all_that_it_acknowledged(
     start_server: Start,
 ) -> None:
@@ -364,6 +366,7 @@ def invoke(*arguments: str) -> Any:
     return result
 
 
+@pytest.mark.slow
 def test_the_commands_from_publishing_to_success(start_server: Start, tmp_path: Path) -> None:
     server = start_server()
     url = ("--server-url", server.url)
@@ -431,6 +434,7 @@ def test_a_server_on_a_port_that_is_taken_says_so(start_server: Start, tmp_path:
         assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_the_bridge_as_a_process_carries_and_ends_well(start_server: Start) -> None:
     server = start_server()
     bridge = start(

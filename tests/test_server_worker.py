@@ -193,6 +193,7 @@ time.sleep(1000)
     assert (queued.state, queued.tries) == (PreparationState.QUEUED, 0), "as if nothing had been"
 
 
+@pytest.mark.slow
 def test_what_was_queued_when_the_server_was_killed_is_prepared_after_its_start(
     database_url: str,
 ) -> None:

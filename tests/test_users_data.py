@@ -230,6 +230,7 @@ def test_an_upgrade_without_a_backup_is_refused(
 # ---- Given back ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [("1.0.0", "2.0.0"), ("2.0.0", "1.0.0")])
 def test_claim_b6_software_with_another_format_takes_it_over(
     make_world: Callable[..., World], old: str, new: str
