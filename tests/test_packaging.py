@@ -216,6 +216,16 @@ def third_party_imports() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"tomllib", "unbrick"}
 
 
+def test_what_only_mypy_needs_is_not_imported_when_the_code_runs() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for block in ast.walk(tree):
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+                block.body = []
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert "typing_extensions" not in modules, path
+
+
 def brought_by(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in requirements}
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from unbrick.errors import LinkError
 from unbrick.wire.maps import DIGEST_SIZE, Digest, Map, Message, Uint
@@ -26,6 +24,9 @@ from unbrick.wire.messages import (
     read_result,
     up_to,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PIECE_SIZE = 768
 """A backup travels in pieces of so many bytes; the last one may be shorter."""

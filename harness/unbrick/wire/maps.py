@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import cbor2
-from typing_extensions import Self
 
 from unbrick.errors import LinkError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_PAYLOAD_SIZE = 1024
 DIGEST_SIZE = 32

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from unbrick.errors import LinkError
 from unbrick.wire.maps import Digest, Map, Message, Uint
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MAX_SERIAL = 31
 MAX_TEXT = 160
