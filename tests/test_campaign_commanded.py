@@ -440,6 +440,22 @@ def invented(state: State, fate: Fate) -> Outcome:
     return Outcome(None, "application", ops, marks, None, 1.0, 0.0)
 
 
+def test_a_death_is_searched_once_however_long_messages_are_on_their_way() -> None:
+    """With power nothing of a message depends on how far the NOR is when it leaves."""
+
+    def slow(state: State, fate: Fate) -> Outcome:
+        outcome = invented(state, fate)
+        ops = [replace(op, start=at + 0.1, end=at + 0.2) for at, op in enumerate(outcome.ops)]
+        marks = [replace(mark, time=float(mark.ops)) for mark in outcome.marks]
+        return replace(outcome, ops=ops, marks=marks, flight=9.0)
+
+    toy = ToyTarget(slow, State(nor(), ()), mortal=True)
+    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False))
+    assert len(result.cases) == len({case.id for case in result.cases}) == 10
+    some = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=3))
+    assert {case.id.death.change for case in some.cases if case.id.death} == {1, 2, 3}
+
+
 def test_the_server_dies_at_each_change_of_its_mind() -> None:
     toy = ToyTarget(invented, State(nor(), ()), mortal=True)
     result = run_campaign(toy, bounds=Bounds(depth=0, torn=False))

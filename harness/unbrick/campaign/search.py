@@ -406,8 +406,10 @@ class Search:
         most, golden = self._bounds.deaths, not case.id.cuts
         if case.id.death is not None or (most is not None and not golden):
             return
+        # The terminal keeps its power: what it has said arrives when it does.
+        powered = replace(case.outcome, flight=0.0)
         apart = 1 if most is None else max(1, (len(case.outcome.marks) - 1) // max(1, most))
-        for found, successor in find_successors(case.id, state, case.outcome, torn=False):
+        for found, successor in find_successors(case.id, state, powered, torn=False):
             change = found.cuts[-1].change
             if not change or change % apart or len(self._fatal) == most:
                 continue
