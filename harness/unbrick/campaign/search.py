@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from itertools import takewhile, zip_longest
+from itertools import takewhile
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -98,16 +98,15 @@ def spread(groups: Iterable[Sequence[T]], seed: int) -> list[T]:
     turned by ``seed``.
     """
     turn = Random(seed)
-    turns: list[list[T]] = []
-    for group in groups:
+    placed: list[tuple[int, int, T]] = []
+    for number, group in enumerate(groups):
         first, rest = group[:1], group[1:]
         at = turn.randrange(len(rest)) if rest and seed else 0
         bits = max(1, len(rest) - 1).bit_length()
-        order = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
-        turned = [rest[(index + at) % len(rest)] for index in order if index < len(rest)]
-        turns.append([*first, *turned])
-    rounds = zip_longest(*([(item,) for item in items] for items in turns), fillvalue=())
-    return [item for items in rounds for (item,) in filter(None, items)]
+        order = sorted(range(len(rest)), key=lambda index: f"{index:0{bits}b}"[::-1])
+        turned = (rest[(index + at) % len(rest)] for index in order)
+        placed += ((place, number, item) for place, item in enumerate((*first, *turned)))
+    return [item for *_, item in sorted(placed, key=lambda one: one[:2])]
 
 
 @dataclass
@@ -224,9 +223,9 @@ def find_successors(
 
 def _list_arrivals(outcome: Outcome, told: int, cut: float) -> list[int]:
     """The changes of memory after number ``told`` that a power cut at ``cut`` does not prevent."""
-    numbered = enumerate(outcome.marks[told + 1 :], told + 1)
-    until = takewhile(lambda one: one[1].time < cut + outcome.flight, numbered)
-    return [number for number, _ in until]
+    marks, until = outcome.marks, cut + outcome.flight
+    later = range(told + 1, len(marks))
+    return list(takewhile(lambda number: marks[number].time < until, later))
 
 
 def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome) -> State:
