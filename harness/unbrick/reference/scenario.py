@@ -55,7 +55,8 @@ class Scenario:
         ends_with: releases of which one must run in the end, where that is not the newest that is
             wanted: a scenario in which an update must fail says so here.
         latency: seconds that a message takes over the wireless link, one way.
-        sizes: (release, bytes) of images that are larger than the program in them.
+        sizes: (release, erase blocks, bytes behind them) of images that are larger than the
+            program in them.
         fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
     """
 
@@ -82,7 +83,7 @@ class Scenario:
     tampered: bool = False
     ends_with: tuple[str, ...] = ()
     latency: float = LATENCY_S
-    sizes: tuple[tuple[str, int], ...] = ()
+    sizes: tuple[tuple[str, int, int], ...] = ()
     fresh: bool = False
 
     @property
@@ -129,9 +130,6 @@ class Scenario:
         return tuple(dict.fromkeys(name for name in named if name and name[0].isdigit()))
 
 
-BLOCK_SIZE = 256 * 1024
-"""Bytes of an erase block of the reference board."""
-
 PREPARATION = "-start"
 """What the name of a scenario's preparation ends with."""
 
@@ -143,19 +141,19 @@ SCENARIOS = {
             "large",
             "1.0.0 is updated to a 1.1.0 of three blocks, with four bytes in the last",
             updates=("1.1.0",),
-            sizes=(("1.1.0", 2 * BLOCK_SIZE + 4),),
+            sizes=(("1.1.0", 2, 4),),
         ),
         Scenario(
             "bordering",
             "1.0.0 is updated to a 1.1.0 that ends where a block does",
             updates=("1.1.0",),
-            sizes=(("1.1.0", BLOCK_SIZE),),
+            sizes=(("1.1.0", 1, 0),),
         ),
         Scenario(
             "filling",
             "1.0.0 is updated to a 1.1.0 that just fills the partition",
             updates=("1.1.0",),
-            sizes=(("1.1.0", 4 * BLOCK_SIZE),),
+            sizes=(("1.1.0", 4, 0),),
         ),
         Scenario(
             "largedifference",
@@ -163,7 +161,7 @@ SCENARIOS = {
             updates=("1.1.0",),
             published=("1.0.0",),
             differences="sound",
-            sizes=(("1.0.0", BLOCK_SIZE + 2048), ("1.1.0", 2 * BLOCK_SIZE + 4)),
+            sizes=(("1.0.0", 1, 2048), ("1.1.0", 2, 4)),
         ),
         Scenario(
             "largecommanded",
@@ -171,7 +169,7 @@ SCENARIOS = {
             updates=("1.1.0",),
             published=("1.0.0",),
             commanded=True,
-            sizes=(("1.1.0", 2 * BLOCK_SIZE + 4),),
+            sizes=(("1.1.0", 2, 4),),
         ),
         Scenario(
             "steps",

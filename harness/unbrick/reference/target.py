@@ -13,6 +13,7 @@ from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.canonical import canonicalise, is_repaired_first
 from unbrick.reference.invariants import INVARIANTS
+from unbrick.reference.layout import find_places
 from unbrick.reference.scenario import find_scenario
 from unbrick.reference.session import run_session
 from unbrick.reference.start import find_images, make_initial_state
@@ -188,5 +189,7 @@ def find_target(name: str, releases: Releases) -> ReferenceTarget:
     scenario = find_scenario(name)
     if scenario.sizes:
         releases.require(scenario.releases, f"the scenario {name}")
-        releases = releases.with_sizes(dict(scenario.sizes))
+        block = find_places().block
+        sizes = {version: blocks * block + rest for version, blocks, rest in scenario.sizes}
+        releases = releases.with_sizes(sizes)
     return ReferenceTarget(scenario, releases)
