@@ -370,6 +370,21 @@ def test_an_engine_says_which_board_it_is() -> None:
             engine.load_nor(bytes(engine.board.nor.modelled + 1))
 
 
+def write_changed(file: Path, old: str, new: str, folder: Path) -> Path:
+    """A copy of a file of ours in which one thing is another."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    copy = folder / "mine.toml"
+    copy.write_text(text.replace(old, new, 1))
+    return copy
+
+
+def check_refused(load: Callable[[Path], object], file: Path, why: str, hint: str) -> None:
+    with pytest.raises(SetupError, match=why) as error:
+        load(file)
+    assert hint in error.value.hint
+
+
 WRONG_BOARDS = [
     ('core = "cortex-a9"\n', "", "`core` is missing", "give `core`"),
     ("baud = 115_200", "baud = 0", "`baud` is 0", "choose 1 to"),
@@ -393,12 +408,8 @@ WRONG_BOARDS = [
 def test_a_wrong_board_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
-    text = BOARD_FILE.read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(SetupError, match=why) as error:
-        load_board(tmp_path / "mine.toml")
-    assert hint in error.value.hint
+    wrong = write_changed(BOARD_FILE, old, new, tmp_path)
+    check_refused(load_board, wrong, why, hint)
 
 
 @pytest.mark.parametrize(
@@ -416,12 +427,8 @@ def test_a_wrong_board_is_told_where(
 def test_a_wrong_chip_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
-    text = CHIP_FILE.read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(SetupError, match=why) as error:
-        load_chip("mine.toml", tmp_path)
-    assert hint in error.value.hint
+    wrong = write_changed(CHIP_FILE, old, new, tmp_path)
+    check_refused(lambda file: load_chip(file.name, file.parent), wrong, why, hint)
 
 
 @pytest.mark.parametrize(
@@ -441,12 +448,8 @@ def test_a_wrong_chip_is_told_where(
 def test_a_wrong_layout_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
-    text = LAYOUT_FILE.read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "layout.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(SetupError, match=why) as error:
-        load_layout(tmp_path / "layout.toml")
-    assert hint in error.value.hint
+    wrong = write_changed(LAYOUT_FILE, old, new, tmp_path)
+    check_refused(load_layout, wrong, why, hint)
 
 
 def test_sources_without_a_layout_are_told_where_to_get_it(tmp_path: Path) -> None:
