@@ -51,7 +51,7 @@ Power Is Lost Again And Again
     Terminal Should Run    1.0.0
     The User's Data Should Be There
 
-Every Loss Of Power While An Entry Is Saved
+Every Power Cut While An Entry Is Saved
     Campaign Should Find Nothing    phonebook
 
 

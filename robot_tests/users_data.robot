@@ -5,7 +5,7 @@ Test Setup        A Registered Terminal With A User's Data
 
 
 *** Test Cases ***
-What The User Has Saved Survives A Loss Of Power
+What The User Has Saved Survives A Power Cut
     Restart Terminal
     The User's Data Should Be There
 

@@ -216,6 +216,7 @@ def third_party_imports() -> set[str]:
     return found - set(sys.stdlib_module_names) - {"tomllib", "unbrick"}
 
 
+@pytest.mark.slow
 def test_what_only_mypy_needs_is_not_imported_when_the_code_runs() -> None:
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

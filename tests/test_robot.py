@@ -110,7 +110,7 @@ def test_claim_c6_the_suites_pass_on_qemu(
     reasons = {k: v for suite in SUITES for k, v in skipped(tmp_path / suite.stem).items()}
     assert sorted(reasons) == [
         "An Interrupted Rewrite Leads To The Restoration State",
-        "Every Loss Of Power While An Entry Is Saved",
+        "Every Power Cut While An Entry Is Saved",
         "Power Is Lost Before The First Erase",
         "Power Is Lost In The Middle Of The Rewrite",
         "Power Is Lost While The Rebuilt Software Is Written",
@@ -131,11 +131,11 @@ def test_claim_c6_a_suite_runs_on_serial_ports(
     unbrick_releases: Releases,
     tmp_path: Path,
 ) -> None:
-    tests = ("No Bit Of It Changes In An Update", "Every Loss Of Power While An Entry Is Saved")
+    tests = ("No Bit Of It Changes In An Update", "Every Power Cut While An Entry Is Saved")
     options = [f"--test '{name}'" for name in tests]
     done = make_robot("serial", tmp_path, "--variable", f"BOARD:{board.file}", *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert list(skipped(tmp_path)) == ["Every Loss Of Power While An Entry Is Saved"]
+    assert list(skipped(tmp_path)) == ["Every Power Cut While An Entry Is Saved"]
     assert ExecutionResult(tmp_path / "output.xml").statistics.total.passed == 1
 
 

@@ -158,7 +158,7 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Also try each scenario over so many bad links, with losses of power on the way.",
+    help="Also try each scenario over so many bad links, with power cuts on the way.",
 )
 @click.option(
     "--coverage",

@@ -33,7 +33,7 @@ def render_summary(report: CampaignReport) -> RenderableType:
         golden = sum(len(file.golden) for file in report.coverage)
         after = sum(len(file.recovery) for file in report.coverage)
         line = f"{golden:,} source lines of boot, resident program and agent run without faults, "
-        parts.append(Text(f"{line}{after:,} only after a loss of power", style="dim"))
+        parts.append(Text(f"{line}{after:,} only after a power cut", style="dim"))
     times = report.timings
     if times.sessions and times.seconds:
         ran = times.sessions - times.reused
