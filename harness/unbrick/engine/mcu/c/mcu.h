@@ -1,0 +1,142 @@
+/* A Cortex-M microcontroller on Unicorn: what the host knows of it.
+ *
+ * Time is virtual and counted in nanoseconds. Executing code takes the pace (picoseconds a byte of
+ * instructions), an access to a register takes `access_ns`; nothing else makes time pass but
+ * what devices say and waiting, so the same input gives the same run to the bit.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum core { CORE_M0 = 1, CORE_M0PLUS, CORE_M3, CORE_M4, CORE_M7, CORE_M33 };
+
+enum fault_kind {
+    /* of the core */
+    FAULT_HARD = 1, /* HardFault; detail: HFSR */
+    FAULT_MEMORY,   /* MemManage fault; address: MMFAR or the instruction's; detail: CFSR */
+    FAULT_BUS,      /* BusFault; address: BFAR or the instruction's; detail: CFSR */
+    FAULT_USAGE,    /* UsageFault; address: the instruction's; detail: CFSR */
+    FAULT_LOCKUP,   /* a fault in a handler of faults: the core stands still; detail: CFSR */
+    FAULT_EMULATOR, /* Unicorn gave up; detail: its error */
+    /* of flash controllers; address: offset in the flash image */
+    FAULT_FLASH_LOCKED,    /* program, erase or register while the controller is locked; detail:
+                              value */
+    FAULT_FLASH_DIRTY,     /* program over cells that are not erased; detail: value */
+    FAULT_FLASH_WIDTH,     /* a store of the wrong width or place; detail: bytes */
+    FAULT_FLASH_BUSY,      /* program or erase while an operation is under way; detail: value */
+    FAULT_FLASH_PROTECTED, /* program or erase of a protected page or sector; detail: value */
+    FAULT_FLASH_WORN,      /* a word programmed more often than the chip allows; detail: times */
+    FAULT_FLASH_STRAY,     /* a store to flash that no operation expects; detail: value */
+    FAULT_FLASH_COMMAND,   /* a command or an argument that the controller refuses; detail: value */
+    /* of other devices */
+    FAULT_UART_LOST, /* a byte sent while the transmitter was full or off; address: of the register;
+                        detail: byte */
+    FAULT_WATCHDOG,  /* a watchdog reset the chip; address: of its registers */
+};
+
+struct fault {
+    uint32_t kind;
+    uint32_t pc; /* start of the basic block, or the exact address for an exception */
+    uint32_t address;
+    uint32_t detail;
+    uint64_t time;
+};
+
+enum op_kind { OP_PROGRAM = 1, OP_ERASE };
+
+struct op {
+    uint32_t kind;
+    uint32_t offset; /* in the flash image: all regions, one after the other */
+    uint32_t length; /* bytes */
+    uint32_t pc;     /* start of the basic block that began it */
+    uint64_t start, end;
+    uint64_t data; /* of a program: where its bytes are kept */
+};
+
+enum stop_reason {
+    STOP_TIME = 0, /* reached the time asked for */
+    STOP_OUTPUT,   /* a line finished a line of text or went idle */
+    STOP_CUT,      /* the armed power cut was reached; the operation was not begun */
+    STOP_LOCKUP,   /* the core locked up: nothing runs until power goes off and on */
+    STOP_QUIET,    /* the firmware waits for what will not come without the host */
+    STOP_RESETS,   /* more resets without a pause than the host allows */
+};
+
+/* What the core is, and how time passes. */
+struct setup {
+    uint32_t core;       /* enum core */
+    uint32_t interrupts; /* lines of the NVIC, 32 to 480 */
+    uint32_t priority_bits;
+    uint32_t mpu_regions; /* 0: no MPU */
+    uint32_t fpu;         /* 1: single precision, 2: double as well */
+    uint32_t bit_band;    /* 1: the chip has it */
+    uint32_t vectors;     /* address of the vector table at reset */
+    uint32_t hz;          /* of the core's clock: SysTick, DWT */
+    uint32_t pace_ps;     /* picoseconds a byte of instructions */
+    uint32_t access_ns;   /* of an access to a register */
+};
+
+/* A register that nobody models, as the firmware used it. */
+struct plain {
+    uint32_t address; /* of the aligned word */
+    uint32_t value;   /* as last written */
+    uint32_t reads, writes;
+    uint32_t vain; /* reads one after another that gave the same value */
+    uint32_t pc;   /* of the block that read it last */
+};
+
+/* The functions of libunicorn that are needed; handed in, so that nothing is linked. */
+struct unicorn {
+    void *uc;
+    void *reset_state; /* uc_context of the CPU at reset */
+    int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+    int (*emu_stop)(void *uc);
+    int (*reg_read)(void *uc, int reg, void *value);
+    int (*reg_write)(void *uc, int reg, const void *value);
+    int (*reg_read_batch)(void *uc, int *regs, void **values, int count);
+    int (*reg_write_batch)(void *uc, int *regs, void *const *values, int count);
+    int (*context_restore)(void *uc, void *context);
+    int (*mem_map_ptr)(void *uc, uint64_t address, size_t size, uint32_t permissions, void *memory);
+    int (*mmio_map)(void *uc, uint64_t address, size_t size, void *read, void *read_user,
+                    void *write, void *write_user);
+    int (*hook_add)(void *uc, void *hook, int type, void *function, void *user, uint64_t begin,
+                    uint64_t end, ...);
+    int (*ctl)(void *uc, unsigned control, ...);
+};
+
+struct mcu;
+
+#pragma GCC visibility push(default)
+
+struct mcu *mcu_new(const struct unicorn *unicorn, const struct setup *setup);
+void mcu_free(struct mcu *m); /* devices too; the memories are the host's */
+
+/* RAM: `memory` has `size` bytes; both, and the address, are multiples of 4096. */
+int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory);
+/* The host changed RAM or flash. */
+void mcu_memory_changed(struct mcu *m, uint32_t address, uint32_t length);
+
+void mcu_power_on(struct mcu *m);
+void mcu_power_off(struct mcu *m);
+int mcu_run(struct mcu *m, uint64_t until);
+uint64_t mcu_now(const struct mcu *m);
+uint64_t mcu_instruction_bytes(const struct mcu *m);
+uint64_t mcu_exceptions(const struct mcu *m);
+uint64_t mcu_resets(const struct mcu *m);
+uint32_t mcu_pc(const struct mcu *m);
+void mcu_forget(struct mcu *m); /* without power: time 0, no operations, no faults */
+
+/* Lines, in the order in which UARTs were made. */
+void mcu_line_push(struct mcu *m, unsigned line, const uint8_t *data, size_t length);
+size_t mcu_line_take(struct mcu *m, unsigned line, uint8_t *data, size_t capacity);
+size_t mcu_line_overruns(const struct mcu *m, unsigned line);
+
+void mcu_cut_before(struct mcu *m, uint64_t op);
+size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity);
+void mcu_op_data(const struct mcu *m, size_t op, uint8_t *out);
+size_t mcu_faults(const struct mcu *m, struct fault *out, size_t capacity);
+size_t mcu_plain(const struct mcu *m, struct plain *out, size_t capacity);
+
+#pragma GCC visibility pop
