@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import unbrick
-from unbrick.board import Board, load_board, load_chip
+from unbrick.board import Board, load_board, load_flash_chip
 from unbrick.cli.main import cli
 from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import NorModel
@@ -30,7 +30,7 @@ else:
 PACKAGE = Path(unbrick.__file__).parent
 MODELS = PACKAGE / "engine" / "inprocess" / "c"
 BOARD_FILE = PACKAGE / "board" / "boards" / "vexpress-a9.toml"
-CHIP_FILE = PACKAGE / "board" / "chips" / "p30-256mbit.toml"
+CHIP_FILE = PACKAGE / "board" / "flash_chips" / "p30-256mbit.toml"
 LAYOUT_FILE = firmware_folder() / "layout.toml"
 
 
@@ -392,7 +392,7 @@ WRONG_BOARDS = [
     ("side_by_side = 2", "side_by_side = 3", "`side_by_side` is 3", "1, 2, 4"),
     ("modelled = 0x0040_0000", "modelled = 0x0041_0000", "within an erase block", "0x440000"),
     ("modelled = 0x0040_0000", "modelled = 0x0800_0000", "`modelled` is 134217728", "choose 1 to"),
-    ('chip = "p30-256mbit"', 'chip = "p31"', "there is no chip 'p31'", "p30-256mbit"),
+    ('chip = "p30-256mbit"', 'chip = "p31"', "there is no flash chip 'p31'", "p30-256mbit"),
     ('chip = "p30-256mbit"', 'chip = "p31.toml"', "cannot read .*p31.toml", "name a file"),
     ("base = 0x4800_0000", "base = 0x4100_0000", "ends at 0x44000000, after 0x41000000", "overlap"),
     ("base = 0x4800_0000", "base = 0xFFF0_0000", "ends at 0x100100000", "correct"),
@@ -428,7 +428,7 @@ def test_a_wrong_chip_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
     wrong = write_changed(CHIP_FILE, old, new, tmp_path)
-    check_refused(lambda file: load_chip(file.name, file.parent), wrong, why, hint)
+    check_refused(lambda file: load_flash_chip(file.name, file.parent), wrong, why, hint)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class Entries:
     def __init__(self, path: Path, name: str, values: dict[str, Any]) -> None:
         self.path, self.name = path, name
         self._left = dict(values)
+        self._asked: set[str] = set()
 
     def wrong(self, what: str, hint: str) -> SetupError:
         """The error about this table."""
@@ -43,7 +45,12 @@ class Entries:
 
     def has(self, key: str) -> bool:
         """Whether there is an entry ``key`` that nothing has taken."""
+        self._asked.add(key)
         return key in self._left
+
+    def on_top_of(self, base: Entries) -> Entries:
+        """What is here, and of ``base`` what is not; tables are merged, anything else is not."""
+        return Entries(self.path, self.name, _merge(base._left, self._left))
 
     def take(self, key: str, kind: type, words: str, default: object = None) -> Any:
         """The entry ``key``, which must be a ``kind``; ``words`` describe that for people.
@@ -51,6 +58,7 @@ class Entries:
         Raises:
             SetupError: it is missing and has no default, or is something else.
         """
+        self._asked.add(key)
         value = self._left.pop(key, default)
         if type(value) is not kind:
             what = "is missing" if value is None else f"is not {words}"
@@ -94,9 +102,27 @@ class Entries:
         return f"{self.name}.{key}" if self.name else key
 
     def all_used(self) -> None:
-        """Complain about an entry that nothing asked for: likely a slip of the pen."""
+        """Complain about an entry that nothing asked for: likely a slip of the pen.
+
+        Raises:
+            SetupError: there is one; the hint names the nearest entry that there could be.
+        """
         if self._left:
-            raise self.wrong(f"has an unknown entry `{min(self._left)}`", "correct its name")
+            unknown = min(self._left)
+            nearest = get_close_matches(unknown, sorted(self._asked), n=1, cutoff=0.0)
+            hint = f"correct its name: `{nearest[0]}`?" if nearest else "take it away"
+            raise self.wrong(f"has an unknown entry `{unknown}`", hint)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def read_toml(path: Path, hint: str) -> Entries:

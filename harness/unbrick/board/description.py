@@ -46,11 +46,11 @@ class FlashTimes:
 
 
 @dataclass(frozen=True)
-class Chip:
+class FlashChip:
     """One flash chip, or the flash within a microcontroller.
 
     Attributes:
-        name: of its file in ``chips/``.
+        name: of its file in ``flash_chips/``.
         width: bits of its data bus, and of the word that it programs.
         blocks: number and size of erase blocks, from address 0 on.
         write_buffer: its size; 0: there is none.
@@ -84,7 +84,7 @@ class Nor:
         modelled: how much of it the engines keep. Firmware that touches more is at fault.
     """
 
-    chip: Chip
+    chip: FlashChip
     side_by_side: int
     base: int
     window: int

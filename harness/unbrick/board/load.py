@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unbrick.board.description import Board, Chip, Device, FlashTimes, Nor, Region
+from unbrick.board.description import Board, Device, FlashChip, FlashTimes, Nor, Region
 from unbrick.errors import SetupError
 from unbrick.tables import read_toml
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUFFIX = ".toml"
 ADDRESS_SPACE_SIZE = 1 << 32
 """Bytes of the address space."""
+UNREADABLE_HINT = "name a file that can be read"
 
 _HERE = Path(__file__).resolve().parent
 _WIDTHS = (8, 16, 32, 64)
@@ -33,8 +34,8 @@ def load_board(name_or_path: str | Path) -> Board:
     Raises:
         SetupError: there is no such board, or its file or its chip's file is wrong.
     """
-    path = _find("boards", str(name_or_path), Path())
-    entries = read_toml(path, "name a file that can be read")
+    path = find_file("boards", str(name_or_path), Path())
+    entries = read_toml(path, UNREADABLE_HINT)
     devices = tuple(_device(name, table) for name, table in entries.table("devices").tables())
     board = Board(
         name=path.stem,
@@ -51,7 +52,7 @@ def load_board(name_or_path: str | Path) -> Board:
 
 
 @cache
-def load_chip(name_or_path: str | Path, folder: Path = Path()) -> Chip:
+def load_flash_chip(name_or_path: str | Path, folder: Path = Path()) -> FlashChip:
     """A flash chip, by the name of one that comes with Unbrick, or from a file.
 
     Args:
@@ -61,16 +62,16 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> Chip:
     Raises:
         SetupError: there is no such chip, or its file is wrong.
     """
-    path = _find("chips", str(name_or_path), folder)
-    entries = read_toml(path, "name a file that can be read")
+    path = find_file("flash_chips", str(name_or_path), folder)
+    entries = read_toml(path, UNREADABLE_HINT)
     times = entries.table("times_ns")
     width = entries.number("width")
     if width not in _WIDTHS:
         raise entries.wrong(f"is wrong: `width` is {width}", f"choose one of {_WIDTHS}")
-    chip = Chip(
+    chip = FlashChip(
         name=path.stem,
         width=width,
-        blocks=tuple(_pairs(entries, "blocks", "count", "size")),
+        blocks=tuple(read_pairs(entries, "blocks", "count", "size")),
         write_buffer=entries.number("write_buffer", 0),
         manufacturer_id=entries.number("manufacturer_id", 0),
         device_id=entries.number("device_id", 0),
@@ -79,7 +80,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> Chip:
             erase=times.number("erase", least=1, most=1 << 40),
             blank_check=times.number("blank_check", 0),
             suspend=times.number("suspend", 0),
-            buffer=tuple(_pairs(times, "buffer", "words", "ns")),
+            buffer=tuple(read_pairs(times, "buffer", "words", "ns")),
         ),
     )
     for table in (entries, times):
@@ -95,20 +96,25 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> Chip:
     return chip
 
 
-def _find(kind: str, name: str, folder: Path) -> Path:
-    """The file of a board or a chip: in this package, or where a path says."""
+def find_file(kind: str, name: str, folder: Path) -> Path:
+    """The file of a board or a chip: in the folder ``kind`` of this package, or at a path.
+
+    Raises:
+        SetupError: there is no such name.
+    """
     if name.endswith(SUFFIX):
         return folder / name
     known = {path.stem: path for path in sorted((_HERE / kind).glob(f"*{SUFFIX}"))}
     if name not in known:
         raise SetupError(
-            f"there is no {kind.removesuffix('s')} {name!r}",
+            f"there is no {kind.removesuffix('s').replace('_', ' ')} {name!r}",
             hint=f"choose {' or '.join(known)}, or give the path of a file {SUFFIX}",
         )
     return known[name]
 
 
-def _pairs(entries: Entries, key: str, first: str, second: str) -> list[tuple[int, int]]:
+def read_pairs(entries: Entries, key: str, first: str, second: str) -> list[tuple[int, int]]:
+    """A list of tables that have two numbers each, both at least 1."""
     pairs = []
     for row in entries.rows(key):
         pairs.append((row.number(first, least=1), row.number(second, least=1)))
@@ -123,7 +129,7 @@ def _nor(entries: Entries, folder: Path) -> Nor:
         raise entries.wrong(
             f"is wrong: `side_by_side` is {count}", f"choose one of {_SIDE_BY_SIDE}"
         )
-    chip = load_chip(entries.text("chip"), folder)
+    chip = load_flash_chip(entries.text("chip"), folder)
     size = chip.size * count
     nor = Nor(
         chip=chip,

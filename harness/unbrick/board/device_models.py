@@ -1,0 +1,115 @@
+"""The models of a microcontroller's devices: what each has to be told in a chip's file.
+
+A model is C code in ``engine/mcu/c``, whose constructor takes the numbers in the order given here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MICROSECONDS_MAX = 100_000_000
+"""The longest operation of a flash: 100 s."""
+
+
+@dataclass(frozen=True)
+class ModelNumber:
+    """A number that a model wants to know.
+
+    Attributes:
+        default: what it is when the file does not say; None: the file must say.
+        least, most: what fits.
+    """
+
+    default: int | None = None
+    least: int = 0
+    most: int = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """A model of a device.
+
+    Attributes:
+        interrupt: whether it has an interrupt, which the file must give.
+        flash_regions: how many regions of flash it controls: the first ones of the chip.
+        is_uart: whether it has a serial line.
+        numbers: by name, in the order of the constructor.
+    """
+
+    interrupt: bool
+    flash_regions: int
+    is_uart: bool
+    numbers: dict[str, ModelNumber]
+
+
+def _time_us(default: int | None = None) -> ModelNumber:
+    return ModelNumber(default, least=1, most=MICROSECONDS_MAX)
+
+
+MODELS = {
+    # RM0008 and PM0075: half-words, pages, option bytes.
+    "flash_stm32f1": DeviceModel(
+        interrupt=True,
+        flash_regions=2,
+        is_uart=False,
+        numbers={
+            "program_us": _time_us(),
+            "erase_us": _time_us(),
+            "mass_erase_us": _time_us(),
+            "page_size": ModelNumber(least=256, most=1 << 16),
+            "protected_pages": ModelNumber(least=1, most=32),  # by one bit of WRPR
+        },
+    ),
+    # RM0090 and RM0383: sectors, parallelism, option bytes.
+    "flash_stm32f4": DeviceModel(
+        interrupt=True,
+        flash_regions=2,
+        is_uart=False,
+        numbers={
+            "program_us": _time_us(),
+            # Of a sector of 16 KiB, of 64 KiB, of 128 KiB, and of all, 32 bits at a time.
+            "erase_16k_us": _time_us(),
+            "erase_64k_us": _time_us(),
+            "erase_128k_us": _time_us(),
+            "mass_erase_us": _time_us(),
+            "parallelism": ModelNumber(least=8, most=64),  # bits at most, with the supply there is
+            "read_protection_error": ModelNumber(0, most=1),  # whether there is RDERR
+        },
+    ),
+    # nRF52 product specifications, NVMC.
+    "flash_nrf": DeviceModel(
+        interrupt=False,
+        flash_regions=2,
+        is_uart=False,
+        numbers={
+            "program_us": _time_us(),
+            "erase_us": _time_us(),
+            "mass_erase_us": _time_us(),
+            "page_size": ModelNumber(least=1024, most=1 << 16),
+            "word_writes": ModelNumber(least=1, most=255),  # of a word until it is erased
+            "block_writes": ModelNumber(0, most=1 << 16),  # of 512 bytes; 0: no limit
+            "partial_erase": ModelNumber(0, most=1),
+            "ready_next": ModelNumber(0, most=1),  # whether it has READYNEXT
+        },
+    ),
+    "acl_nrf": DeviceModel(False, 0, False, {"regions": ModelNumber(8, least=1, most=8)}),
+    "bprot_nrf": DeviceModel(False, 0, False, {"page_size": ModelNumber(4096, least=1024)}),
+    # RM0008, RM0090: the USART of STM32F1 and F4.
+    "uart_stm32": DeviceModel(True, 0, True, {}),
+    # nRF52 product specifications: UART, and UARTE with EasyDMA, at one address.
+    "uart_nrf": DeviceModel(True, 0, True, {"easydma_bits": ModelNumber(least=8, most=16)}),
+    # The independent watchdog, and RCC_CSR, which says why the chip was reset.
+    "iwdg_stm32": DeviceModel(
+        False, 0, False, {"clock_hz": ModelNumber(least=1), "csr": ModelNumber()}
+    ),
+    # CLOCK and POWER, and the watchdog, since POWER says why the chip was reset.
+    "power_nrf": DeviceModel(
+        interrupt=True,
+        flash_regions=0,
+        is_uart=False,
+        numbers={"watchdog": ModelNumber(), "watchdog_interrupt": ModelNumber(most=479)},
+    ),
+    "rtc_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=4)}),
+    "timer_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=6)}),
+    "rng_nrf": DeviceModel(True, 0, False, {}),
+}

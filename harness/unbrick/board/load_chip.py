@@ -1,0 +1,259 @@
+"""Reads microcontrollers from their TOML files, and checks them."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unbrick.board.description import Region
+from unbrick.board.device_models import MODELS
+from unbrick.board.load import (
+    ADDRESS_SPACE_SIZE,
+    SUFFIX,
+    UNREADABLE_HINT,
+    find_file,
+    read_pairs,
+)
+from unbrick.board.mcu import FlashRegion, McuChip, McuDevice, ReadyRule, Register
+from unbrick.tables import read_toml
+
+if TYPE_CHECKING:
+    from unbrick.tables import Entries
+
+CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+PAGE_SIZE = 4096
+"""Bytes that memories are multiples of, as emulators see it."""
+UNITS = (1, 2, 4, 8, 16)
+"""Bytes that a program may have at least."""
+
+_LIKES_MAX = 8
+_FACTORY_MAX = 4096
+_INTERRUPTS_MAX = 480
+
+
+def list_chips() -> tuple[str, ...]:
+    """The names of the microcontrollers that come with Unbrick."""
+    here = Path(__file__).resolve().parent
+    return tuple(path.stem for path in sorted((here / "chips").glob(f"*{SUFFIX}")))
+
+
+@cache
+def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
+    """A microcontroller, by the name of one that comes with Unbrick, or from a file.
+
+    Args:
+        name_or_path: a name, such as ``stm32f103xb``, or a path that ends with ``.toml``. A file
+            that says ``like`` has all that it does not say from the chip named there.
+        folder: where a path begins.
+
+    Raises:
+        SetupError: there is no such chip, or its file is wrong.
+    """
+    path = find_file("chips", str(name_or_path), folder)
+    entries = _read(path)
+    flash = tuple(_flash(name, table) for name, table in entries.table("flash").tables())
+    rams = tuple((name, _ram(table)) for name, table in entries.table("ram").tables())
+    devices = tuple(_device(name, table) for name, table in entries.table("devices").tables())
+    blocks = [_registers(name, table) for name, table in entries.table("registers").tables()]
+    chip = McuChip(
+        name=path.stem,
+        core=_one_of(entries, "core", entries.text("core"), CORES),
+        clock_hz=entries.number("clock_hz", least=1_000, most=1_000_000_000),
+        interrupts=entries.number("interrupts", least=1, most=_INTERRUPTS_MAX),
+        priority_bits=entries.number("priority_bits", least=2, most=8),
+        mpu_regions=entries.number("mpu_regions", 0, most=16),
+        fpu=entries.number("fpu", 0, most=2),
+        bit_band=entries.flag("bit_band"),
+        baud=entries.number("baud", 115_200, least=1, most=10_000_000),
+        unit=entries.number("unit"),
+        flash=flash,
+        rams=rams,
+        devices=devices,
+        uarts=tuple(entries.take("uarts", list, "a list of names of devices")),
+        registers=tuple(register for registers, _ in blocks for register in registers),
+        ready=tuple(rule for _, rules in blocks for rule in rules),
+    )
+    entries.all_used()
+    _check_parts(chip, entries)
+    _check_places(chip, entries)
+    return chip
+
+
+def _read(path: Path) -> Entries:
+    """The entries of a file, with those that it takes over from others."""
+    entries = read_toml(path, UNREADABLE_HINT)
+    for _ in range(_LIKES_MAX):
+        if not entries.has("like"):
+            return entries
+        base = find_file("chips", entries.text("like"), path.parent)
+        entries = entries.on_top_of(read_toml(base, UNREADABLE_HINT))
+    raise entries.wrong("is wrong: `like` leads in a circle", "name a chip that is complete")
+
+
+def _one_of(entries: Entries, key: str, value: str, known: tuple[str, ...]) -> str:
+    if value in known:
+        return value
+    nearest = get_close_matches(value, known, n=1, cutoff=0.0)
+    raise entries.wrong(
+        f"is wrong: `{key}` is {value!r}", f"did you mean {nearest[0]}? There is {', '.join(known)}"
+    )
+
+
+def _flash(name: str, entries: Entries) -> FlashRegion:
+    factory = entries.take("factory", list, "a list of bytes", [])
+    if len(factory) > _FACTORY_MAX or not all(
+        type(byte) is int and 0 <= byte <= 0xFF for byte in factory
+    ):
+        raise entries.wrong(
+            "is wrong: `factory` has something that is no byte",
+            f"give at most {_FACTORY_MAX} numbers from 0 to 255",
+        )
+    region = FlashRegion(
+        name=name,
+        base=entries.number("base"),
+        blocks=tuple(read_pairs(entries, "blocks", "count", "size")),
+        alias=entries.number("alias") if entries.has("alias") else None,
+        factory=bytes(factory),
+    )
+    entries.all_used()
+    if not region.blocks:
+        raise entries.wrong("is wrong: `blocks` is missing", "give each `count` and `size`")
+    if region.size > ADDRESS_SPACE_SIZE // 2 or len(region.block_sizes) > 1 << 16:
+        raise entries.wrong("is wrong: `blocks` are too many", "correct `count` and `size`")
+    if len(factory) > region.size:
+        raise entries.wrong(
+            f"is wrong: `factory` has {len(factory)} bytes, the region {region.size}",
+            "leave out what is 0xFF at the end",
+        )
+    return region
+
+
+def _ram(entries: Entries) -> Region:
+    region = Region(entries.number("base"), entries.number("size", least=PAGE_SIZE))
+    entries.all_used()
+    for key, value in (("base", region.base), ("size", region.size)):
+        if value % PAGE_SIZE:
+            raise entries.wrong(
+                f"is wrong: `{key}` is {value:#x}, no multiple of {PAGE_SIZE:#x}",
+                f"choose {value // PAGE_SIZE * PAGE_SIZE:#x}",
+            )
+    return region
+
+
+def _device(name: str, entries: Entries) -> McuDevice:
+    known = _one_of(entries, "model", entries.text("model"), tuple(MODELS))
+    model = MODELS[known]
+    device = McuDevice(
+        name=name,
+        model=known,
+        base=_aligned(entries, "base"),
+        interrupt=entries.number("interrupt", most=_INTERRUPTS_MAX - 1)
+        if model.interrupt
+        else None,
+        numbers=tuple(
+            entries.number(key, number.default, least=number.least, most=number.most)
+            for key, number in model.numbers.items()
+        ),
+    )
+    entries.all_used()
+    return device
+
+
+def _aligned(entries: Entries, key: str) -> int:
+    value = entries.number(key)
+    if value % 4:
+        raise entries.wrong(
+            f"is wrong: `{key}` is {value:#x}, no multiple of 4", f"choose {value & ~3:#x}"
+        )
+    return value
+
+
+def _registers(name: str, entries: Entries) -> tuple[list[Register], list[ReadyRule]]:
+    """The registers of a device that has no model, and what follows what."""
+    base = _aligned(entries, "base")
+    rows: dict[str, list[Entries]] = {}
+    registers: dict[str, Register] = {}
+    for key, table in entries.tables():
+        address = base + _aligned(table, "offset")
+        registers[key] = Register(f"{name}.{key}", address, table.number("reset", 0))
+        rows[key] = table.rows("ready")
+        table.all_used()
+    rules = [_rule(row, registers[key], registers) for key, found in rows.items() for row in found]
+    return list(registers.values()), rules
+
+
+def _rule(row: Entries, own: Register, registers: dict[str, Register]) -> ReadyRule:
+    other = (
+        _one_of(row, "register", row.text("register"), tuple(registers))
+        if row.has("register")
+        else ""
+    )
+    ready = registers[other] if other else own
+    rule = ReadyRule(
+        enable=(own.address, row.number("enable", least=1)),
+        ready=(ready.address, row.number("ready", least=1)),
+    )
+    row.all_used()
+    if rule.enable[1].bit_count() != rule.ready[1].bit_count():
+        raise row.wrong(
+            "is wrong: `enable` and `ready` differ in their number of bits",
+            "give the mask of one field each",
+        )
+    return rule
+
+
+def _check_parts(chip: McuChip, entries: Entries) -> None:
+    """See that what belongs together is there."""
+    if chip.unit not in UNITS:
+        raise entries.wrong(f"is wrong: `unit` is {chip.unit}", f"choose one of {UNITS}")
+    for key, found in (("flash", chip.flash), ("ram", chip.rams)):
+        if not found:
+            raise entries.wrong(f"is wrong: [{key}] has no table", f"describe one, [{key}.main]")
+    uarts = tuple(device.name for device in chip.devices if MODELS[device.model].is_uart)
+    for uart in chip.uarts:
+        if uart not in uarts:
+            raise entries.wrong(
+                f"is wrong: `uarts` names {uart!r}", f"name UARTs: {', '.join(uarts) or 'none'}"
+            )
+    controlled = sum(MODELS[device.model].flash_regions for device in chip.devices)
+    if controlled != len(chip.flash):
+        raise entries.wrong(
+            f"is wrong: [flash] has {len(chip.flash)} regions, its controllers have {controlled}",
+            "describe the main flash, and what the controller has beside it",
+        )
+    for device in chip.devices:
+        if device.interrupt is not None and device.interrupt >= chip.interrupts:
+            raise entries.wrong(
+                f"is wrong: {device.name} has interrupt {device.interrupt}, the chip has "
+                f"{chip.interrupts}",
+                "correct `interrupt` or `interrupts`",
+            )
+
+
+def _check_places(chip: McuChip, entries: Entries) -> None:
+    """See that nothing lies over something else."""
+    memories = [(f"ram.{name}", ram.base, ram.size) for name, ram in chip.rams]
+    for part in chip.flash:
+        memories += [
+            (f"flash.{part.name}", base, part.size)
+            for base in (part.base, part.alias)
+            if base is not None
+        ]
+    memories.sort(key=lambda memory: memory[1])
+    starts = [*(base for _, base, _ in memories[1:]), ADDRESS_SPACE_SIZE]
+    for (name, base, size), start in zip(memories, starts, strict=True):
+        if base + size > start:
+            raise entries.wrong(
+                f"is wrong: [{name}] at {base:#x} ends at {base + size:#x}, after {start:#x}",
+                "correct its place or its size, so that no two memories overlap",
+            )
+    used = [(device.name, device.base) for device in chip.devices]
+    used += [(register.name, register.address) for register in chip.registers]
+    for what, address in used:
+        for name, base, size in memories:
+            if base <= address < base + size:
+                raise entries.wrong(
+                    f"is wrong: {what} at {address:#x} is in [{name}]", "correct its `base`"
+                )

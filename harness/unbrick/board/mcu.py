@@ -1,0 +1,179 @@
+"""What a microcontroller is made of. Sizes and addresses are in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from unbrick.board.description import Board, Device, FlashChip, FlashTimes, Nor, Region
+from unbrick.errors import SetupError
+from unbrick.flash.geometry import FlashGeometry
+
+
+@dataclass(frozen=True)
+class FlashRegion:
+    """Flash that keeps its contents without power: the main flash, option bytes, UICR.
+
+    Attributes:
+        name: what its table is called; the first region is the main flash.
+        base: where it is read, and stored to.
+        blocks: number and size of erase blocks, from ``base`` on.
+        alias: a second address of the same cells; None: it has none.
+        factory: what the chip is delivered with, from ``base`` on; the rest is blank.
+    """
+
+    name: str
+    base: int
+    blocks: tuple[tuple[int, int], ...]
+    alias: int | None = None
+    factory: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the region."""
+        return sum(count * size for count, size in self.blocks)
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Bytes of each erase block."""
+        return tuple(size for count, size in self.blocks for _ in range(count))
+
+
+@dataclass(frozen=True)
+class McuDevice:
+    """A device that a model stands for.
+
+    Attributes:
+        name: what its table is called.
+        model: the name of the model, one of :data:`unbrick.board.device_models.MODELS`.
+        base: address of its first register.
+        interrupt: its line at the NVIC; None: it has none.
+        numbers: what the model wants to know, in the order in which the model names them.
+    """
+
+    name: str
+    model: str
+    base: int
+    interrupt: int | None
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ReadyRule:
+    """Bits that show that something is ready, as soon as it is switched on.
+
+    Attributes:
+        enable: address of the register, and mask of the bits, that firmware writes.
+        ready: address and mask of the bits that follow. A mask of as many bits copies a field.
+    """
+
+    enable: tuple[int, int]
+    ready: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Register:
+    """A register that holds what was written, and has a value of its own after a reset."""
+
+    name: str
+    address: int
+    reset: int
+
+
+@dataclass(frozen=True)
+class McuChip:
+    """A microcontroller: its core, memories and devices. It knows of no firmware.
+
+    Attributes:
+        name: of its file in ``chips/``.
+        core: such as ``cortex-m3``.
+        clock_hz: of the core, once firmware has started its clocks.
+        interrupts: lines of the NVIC.
+        priority_bits: of each interrupt.
+        mpu_regions: 0: it has no MPU.
+        fpu: 0: none, 1: single precision, 2: double, too.
+        bit_band: whether single bits of SRAM and devices have addresses of their own.
+        baud: bits a second of every UART, 8N1.
+        unit: bytes of the smallest program.
+        flash: what keeps its contents; the main flash is first.
+        rams: by name; the first is the main one.
+        devices: what has a model, in the order of the file.
+        uarts: names of devices; the first is the console unless somebody says otherwise.
+        registers: what has a value after a reset but no model.
+        ready: bits that follow others.
+    """
+
+    name: str
+    core: str
+    clock_hz: int
+    interrupts: int
+    priority_bits: int
+    mpu_regions: int
+    fpu: int
+    bit_band: bool
+    baud: int
+    unit: int
+    flash: tuple[FlashRegion, ...]
+    rams: tuple[tuple[str, Region], ...]
+    devices: tuple[McuDevice, ...]
+    uarts: tuple[str, ...]
+    registers: tuple[Register, ...]
+    ready: tuple[ReadyRule, ...]
+
+    @property
+    def main(self) -> FlashRegion:
+        """The main flash."""
+        return self.flash[0]
+
+    @cached_property
+    def geometry(self) -> FlashGeometry:
+        """The erase blocks of the flash image: all regions, one after the other."""
+        return FlashGeometry(tuple(size for part in self.flash for size in part.block_sizes))
+
+    @cached_property
+    def factory_image(self) -> bytes:
+        """The flash image as the chip is delivered."""
+        return b"".join(part.factory.ljust(part.size, b"\xff") for part in self.flash)
+
+    def image_offset(self, address: int) -> int:
+        """Where in the flash image an address of the flash is; aliases count, too.
+
+        Raises:
+            SetupError: no flash is there.
+        """
+        first = 0
+        for part in self.flash:
+            for base in (part.base, part.alias):
+                if base is not None and base <= address < base + part.size:
+                    return first + address - base
+            first += part.size
+        places = ", ".join(f"{part.name} at {part.base:#x}" for part in self.flash)
+        raise SetupError(f"{self.name} has no flash at {address:#x}", hint=f"it has {places}")
+
+    def device(self, name: str) -> McuDevice:
+        """The device called ``name``.
+
+        Raises:
+            SetupError: there is none.
+        """
+        for device in self.devices:
+            if device.name == name:
+                return device
+        known = ", ".join(device.name for device in self.devices)
+        raise SetupError(f"the chip {self.name} has no {name!r}", hint=f"it has {known}")
+
+    @cached_property
+    def board(self) -> Board:
+        """The chip as a board of its own, for what asks an engine for its board."""
+        blocks = tuple(pair for part in self.flash for pair in part.blocks)
+        flash = FlashChip(self.name, self.unit * 8, blocks, FlashTimes(word=1, erase=1))
+        size = self.geometry.size
+        return Board(
+            name=self.name,
+            core=self.core,
+            nor=Nor(flash, 1, base=self.main.base, window=self.main.base, modelled=size),
+            sram=self.rams[0][1],
+            devices=tuple(Device(part.name, part.base, part.interrupt) for part in self.devices),
+            uarts=self.uarts,
+            baud=self.baud,
+        )
