@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from unbrick.campaign.case import Death
 from unbrick.campaign.run import Here, run_campaign
+from unbrick.campaign.search import SearchResult
 from unbrick.campaign.store import OutcomeStore, pack, unpack
 from unbrick.campaign.target import Fate, Outcome, State
 from unbrick.cli import campaign as cli_campaign
@@ -322,6 +323,23 @@ def test_exhaustive_starts_every_different_nor_once(
     assert len(result.cases) == len(started) > before
     assert len(set(started)) == len(started)
     assert len({case.id for case in result.cases}) == len(result.cases)
+    states = {(cells, peers) for cells, peers, _ in started}
+    assert result.vouched == result.different == len(states)
+    assert f"all {len(states)} that differ in any cell were started" in result.statement
+
+
+@pytest.mark.slow
+def test_exhaustive_vouches_for_no_more_than_it_has_started(phonebook: ReferenceTarget) -> None:
+    def stop(result: SearchResult, _waiting: int) -> None:
+        if result.vouched > 0 and len(result.cases) > searched + 2:
+            raise KeyboardInterrupt
+
+    searched = len(run_campaign(phonebook).cases)
+    result = run_campaign(phonebook, exhaustive=True, progress=stop)
+    assert 0 < result.vouched < result.different
+    said = f"{result.vouched} of {result.different} that differ in any cell were started"
+    assert said in result.statement
+    assert report_scenario(result).vouched == result.vouched
 
 
 # What is kept -----------------------------------------------------------------------------------

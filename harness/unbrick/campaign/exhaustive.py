@@ -2,13 +2,14 @@
 
 A search keeps states once by the target's key. That is sound as far as the key is. This asks the
 firmware itself: each different content of the flash, cell for cell, that any power cut leaves is
-started once, and the invariants must hold.
+started once, and the invariants must hold. The result says for how many states it can vouch so.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import Case, find_successors, list_readings
@@ -32,7 +33,10 @@ def _digest(target: Target, state: State) -> bytes:
 
 
 def _list_unstarted(result: SearchResult, start: State) -> Iterator[tuple[CaseId, State]]:
-    """Every state of a closed search that was reached and, as it is cell for cell, not started."""
+    """Every state of a closed search that was reached and, as it is cell for cell, not started.
+
+    Counts in the result the states that the search has started.
+    """
     target = result.target
     started = {_digest(target, start)}
     of_case: dict[CaseId, State] = {result.cases[0].id: start}
@@ -48,11 +52,19 @@ def _list_unstarted(result: SearchResult, start: State) -> Iterator[tuple[CaseId
                 of_case.update((same, successor) for same, _ in list_readings(found, successor))
             else:
                 left.append((found, successor))
+    result.vouched = len(started)
     for found, successor in left:
         digest = _digest(target, successor)
         if digest not in started:
             started.add(digest)
             yield found, successor
+
+
+def _is_other_state(case_id: CaseId, other: CaseId) -> bool:
+    """Whether two cases are more than two ways of reading the weak cells of one state."""
+    *before, last = other.cuts
+    same = replace(other, cuts=(*before, replace(last, resolution=case_id.resolution)))
+    return same != case_id
 
 
 def start_raw_states(
@@ -72,9 +84,9 @@ def start_raw_states(
         ahead: how many sessions to keep under way.
         progress: called after each case with the result so far and the number of cases that wait.
     """
-    waiting = deque(
-        reading for found in _list_unstarted(result, start) for reading in list_readings(*found)
-    )
+    unstarted = list(_list_unstarted(result, start))
+    result.different = result.vouched + len(unstarted)
+    waiting = deque(reading for found in unstarted for reading in list_readings(*found))
     running: deque[tuple[CaseId, Future[Outcome]]] = deque()
     try:
         while waiting or running:
@@ -83,6 +95,9 @@ def start_raw_states(
                 running.append((case_id, submit(state, Fate(case_id.resolution))))
             case_id, future = running.popleft()
             result.cases.append(Case.of(case_id, future.result()))
+            waits = running[0][0] if running else waiting[0][0] if waiting else None
+            if waits is None or _is_other_state(case_id, waits):
+                result.vouched += 1  # This was the last way in which its weak cells may read.
             if progress:
                 progress(result, len(waiting) + len(running))
     finally:

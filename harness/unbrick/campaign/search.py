@@ -152,6 +152,9 @@ class SearchResult:
         transitions: power cuts that lead from one state to another, repetitions included.
         closed: whether no new state was left.
         cut_short: why it ended before that; empty when it did not.
+        different: states that were met, with each difference in a cell; 0: they were not counted.
+        vouched: so many of these were started, in every way of reading their weak cells. For the
+            others the target's key vouches.
     """
 
     target: Target
@@ -161,6 +164,8 @@ class SearchResult:
     transitions: int = 0
     closed: bool = False
     cut_short: str = ""
+    different: int = 0
+    vouched: int = 0
 
     @property
     def deaths(self) -> int:
@@ -180,6 +185,9 @@ class SearchResult:
         counted = f"{self.states}{share} states, {self.transitions} transitions"
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
+        if self.different:
+            of = "all" if self.vouched == self.different else f"{self.vouched} of"
+            counted += f", {of} {self.different} that differ in any cell were started"
         if self.violations:
             worst = self.violations[0]
             kind, text = worst.outcome.violation or ("", "")

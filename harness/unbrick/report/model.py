@@ -87,7 +87,8 @@ class ScenarioReport:
 
     ``console`` of a case is kept for violations only. ``links`` is the number of bad links that
     were tried. With bad links, the report is no search, and has no picture. ``states`` of the
-    ``met`` different states were searched.
+    ``met`` different states were searched. Of the ``different`` ones, which differ in any cell,
+    ``vouched`` were started; both are 0 where these were not asked for.
     """
 
     name: str
@@ -102,6 +103,8 @@ class ScenarioReport:
     golden: tuple[GoldenOp, ...]
     cuts: tuple[Cut, ...]
     links: int = 0
+    different: int = 0
+    vouched: int = 0
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:
@@ -248,6 +251,8 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
         statement=result.statement,
         states=result.states,
         met=result.met,
+        different=result.different,
+        vouched=result.vouched,
         transitions=result.transitions,
         closed=result.closed,
         cut_short=result.cut_short,

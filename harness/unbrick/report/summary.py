@@ -41,6 +41,11 @@ def render_summary(report: CampaignReport) -> RenderableType:
         line = f"{ran:,} sessions in {times.seconds:.1f} s, {rate:.1f} per second and process"
         line += f"; {times.reused:,} were there already" if times.reused else ""
         parts.append(Text(line, style="dim"))
+    different = sum(scenario.different for scenario in report.scenarios)
+    if different:
+        vouched = sum(scenario.vouched for scenario in report.scenarios)
+        line = f"{vouched:,} of {different:,} states that differ in any cell were started"
+        parts.append(Text(line, style="dim"))
     verdict = report.verdict
     style = "bold red" if report.violations else "bold green"
     parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
