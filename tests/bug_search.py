@@ -170,6 +170,22 @@ SERVER_BUGS = (
         "commandedfailing",
         server=server_bugs.success_when_told,
     ),
+    Bug(
+        "success-by-version",
+        "An update has succeeded when the terminal runs software of the same version.",
+        ("server-lies",),
+        "twin",
+        depth=1,
+        torn=False,
+        server=server_bugs.success_by_version,
+    ),
+    Bug(
+        "backup-deleted-on-an-error",
+        "The backup is deleted when the terminal says that it cannot take it back.",
+        ("data-lost",),
+        "tampered",
+        server=server_bugs.deleted_on_an_error,
+    ),
 )
 """Bugs of the server."""
 

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from unbrick.reference.memory import ServerMemory
 from unbrick.server.core.commanded import Commander
+from unbrick.server.core.staged import Stager
 from unbrick.server.records.people import AuditEntry
 from unbrick.server.records.sessions import COMMANDS, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
@@ -125,3 +126,24 @@ def deleted_in_silence(genuine: Any, self: Any, backup_id: int, actor: Any) -> N
     before = self.tables[AuditEntry].take()
     genuine(self, backup_id, actor)
     self.tables[AuditEntry].put_back(before)
+
+
+@_replaced(Stager, "compare")
+def success_by_version(
+    genuine: Any, self: Any, update: Any, terminal: Any, before: Any, now: float
+) -> None:
+    """The update has succeeded when the terminal runs software of that version."""
+    if terminal.version == update.version:
+        terminal = replace(terminal, digest=update.digest)
+    genuine(self, update, terminal, before, now)
+
+
+@_replaced(Commander, "_gave_back")
+def deleted_on_an_error(
+    genuine: Any, self: Any, session: Any, update: Any, request: Any, answer: Any, now: float
+) -> Any:
+    """When the terminal cannot take the backup it is deleted."""
+    more = genuine(self, session, update, request, answer, now)
+    if answer.result is not Result.SUCCESS:
+        self._delete_backup(session, answer.result.text, now)
+    return more

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from unbrick.firmware.build import Firmware, Program
 
 
+FOREIGN_HARDWARE = "unbrick-a9-r2"
+"""A hardware ID that differs from ours in its last character only."""
+
+TWIN, FOREIGN = "-twin", "foreign"
+"""What the names of images end or begin with that differ from a release in one respect."""
+
+TWIN_NOISE = 64
+"""Bytes that a twin has more than the release that it is the twin of."""
+
 NOISE_SIZE = 4099
 """Bytes after which noise repeats: a prime, so that no two blocks are the same."""
 
@@ -86,6 +95,27 @@ class Releases:
         """
         made = {version: self._pad(version, size) for version, size in sizes.items()}
         return replace(self, signed=SignedImages({**self.signed, **made}))
+
+    def with_twin(self, version: str) -> Releases:
+        """These releases and ``VERSION-twin``: other contents of the same version.
+
+        Raises:
+            SetupError: there is no such release.
+        """
+        twin = self._pad(version, len(self.signed[version]) + TWIN_NOISE)
+        return replace(self, signed=SignedImages({**self.signed, f"{version}{TWIN}": twin}))
+
+    def with_foreign(self, version: str) -> Releases:
+        """These releases and ``foreign VERSION``: the same program, signed for other hardware.
+
+        Raises:
+            SetupError: there is no such release.
+        """
+        self.require([version], f"an image of {version} for other hardware")
+        program = self.firmware.applications[version]
+        binary = program.binary.read_bytes()
+        image = _sign(program, binary, self.key, hardware_id=FOREIGN_HARDWARE)
+        return replace(self, signed=SignedImages({**self.signed, f"{FOREIGN} {version}": image}))
 
     def _pad(self, version: str, size: int) -> bytes:
         whole = len(self.signed[version])
@@ -157,8 +187,8 @@ def make_releases(
     return Releases(firmware=firmware, boot=boot, signed=signed, key=key)
 
 
-def _sign(program: Program, binary: bytes, key: Path) -> bytes:
-    """The signed image of a release.
+def _sign(program: Program, binary: bytes, key: Path, hardware_id: str = "") -> bytes:
+    """The signed image of a release, for other hardware than ours if it is said.
 
     Raises:
         BuildError, ImageError, SetupError: as :func:`make_releases`.
@@ -175,11 +205,12 @@ def _sign(program: Program, binary: bytes, key: Path) -> bytes:
         name=release.name,
         version=release.version,
         build_time=release.build_time,
-        hardware_id=reference_layout().hardware_id,
+        hardware_id=hardware_id or reference_layout().hardware_id,
         security_counter=release.security_counter,
         key=key,
         userdata_format=release.userdata_format,
     )
-    check_board(inspect(image))
+    if not hardware_id:
+        check_board(inspect(image))
     check_entry(image)
     return image

@@ -1,22 +1,32 @@
-"""Who is not on the terminal's side: a network that repeats itself, a server that changes data."""
+"""Who is not on the terminal's side: a network that repeats itself or lies, records that were
+changed.
+
+What stands between server and terminal is made of parts. A scenario names those that it combines
+(``Scenario.network``), and each says what a terminal did wrong that was taken in by it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiocoap
 
+from unbrick.campaign.verdict import Violation
 from unbrick.errors import LinkError
 from unbrick.reference.layout import find_places
 from unbrick.reference.memory import ServerMemory
 from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing, post
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command
-from unbrick.wire.messages import Result
+from unbrick.wire.messages import Announcement, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.link.simulated import Server
     from unbrick.server.records.people import Actor
     from unbrick.server.records.sessions import Backup
@@ -24,24 +34,117 @@ if TYPE_CHECKING:
 ECHO = -1
 """The ticket of what no server has sent."""
 
+OTHER_BLOCK = 2
+"""Number of the block of a file that comes with another number."""
+
 _NAME_AT = 26
 """Where the first entry's name begins in a sealed backup."""
 
 
-class Echo:
-    """A server, and a network that brings what belongs to an earlier start once more.
+class Network:
+    """A server as the terminal sees it. Parts of it do something else than to pass on."""
+
+    def __init__(self, server: Server, serial: str) -> None:
+        self._server, self._serial = server, serial
+
+    def returns(self, server: Server) -> None:
+        """Another server has taken the place of one that died."""
+        self._server = server
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The server's answer."""
+        return self._server.handle(endpoint, request, now)
+
+    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+        """The server's requests."""
+        return self._server.poll(now, endpoint)
+
+    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
+        """What came of the server's own requests."""
+        self._server.outcome(ticket, response, now)
+
+    def blame(self, said: str) -> Violation | None:
+        """What a terminal that has ``said`` this did wrong."""
+        del said
+        return None
+
+
+class OtherBlock(Network):
+    """Once, a block of a file comes with another number than was asked for."""
+
+    def __init__(self, server: Server, serial: str) -> None:
+        super().__init__(server, serial)
+        self._done = False
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The server's answer, to a request for the next block instead."""
+        wanted = request.opt.block2
+        if self._done or not _is_for_file(request) or wanted is None or wanted[0] != OTHER_BLOCK:
+            return super().handle(endpoint, request, now)
+        other = aiocoap.Message(code=request.code, uri_path=request.opt.uri_path)
+        other.opt.block2 = (OTHER_BLOCK + 1, False, wanted[2])
+        answer = super().handle(endpoint, other, now)
+        self._done = answer.code == aiocoap.CONTENT
+        return answer
+
+    def blame(self, said: str) -> Violation | None:
+        """It is asked for again, and nothing else happens."""
+        if self._done and re.search("link: failed|update: failed", said):
+            text = f"one wrong answer for block {OTHER_BLOCK} spoiled a transfer"
+            return Violation("rejected", text)
+        return None
+
+
+class FalseDigest(Network):
+    """Once, a file is announced whose digest is right but for its last byte.
+
+    Args:
+        server, serial: as of all parts.
+        field: ``file_digest`` or ``image_digest``.
+    """
+
+    def __init__(self, server: Server, serial: str, field: str) -> None:
+        super().__init__(server, serial)
+        self._field, self._lied = field, False
+
+    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+        """The server's requests, the first announcement changed."""
+        requests = super().poll(now, endpoint)
+        for number, outgoing in enumerate(requests):
+            if outgoing.message.opt.uri_path == ("announce",) and not self._lied:
+                self._lied = True
+                true = Announcement.decode(outgoing.message.payload)
+                digest = getattr(true, self._field)
+                changed: dict[str, Any] = {self._field: digest[:-1] + bytes([digest[-1] ^ 1])}
+                message = post("announce", replace(true, **changed).encode())
+                requests[number] = replace(outgoing, message=message)
+        return requests
+
+    def blame(self, said: str) -> Violation | None:
+        """It is refused, at the latest when all of it is there."""
+        before = re.split("agent: rewriting", said, maxsplit=1)
+        refused = re.search("(link|update): (failed|refused)", before[0])
+        if self._lied and len(before) > 1 and not refused:
+            what = self._field.replace("_", "'s ")
+            return Violation("forged", f"what has another {what} than was announced was written")
+        return None
+
+
+class Echo(Network):
+    """A network that brings what belongs to an earlier start once more.
 
     With the first command of a start comes an old erase of the application, with the same number.
     Before the terminal has carried out any erase, an old result says that it has.
     """
 
     def __init__(self, server: Server, serial: str) -> None:
-        self._server, self._serial = server, serial
+        super().__init__(server, serial)
         self._nonce = 0
 
-    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
-        """The server's answer."""
-        return self._server.handle(endpoint, request, now)
+    def returns(self, server: Server) -> None:
+        """The network brings it all once more."""
+        super().returns(server)
+        self._nonce = 0
 
     def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
         """The server's requests, and old ones before them."""
@@ -81,6 +184,19 @@ class Echo:
         """What came of the server's own requests."""
         if ticket != ECHO:
             self._server.outcome(ticket, response, now)
+
+
+NETWORK: dict[str, Callable[[Server, str], Network]] = {
+    "echo": Echo,
+    "other block": OtherBlock,
+    "other file digest": partial(FalseDigest, field="file_digest"),
+    "other image digest": partial(FalseDigest, field="image_digest"),
+}
+"""The parts of a bad network, by the names that scenarios have for them."""
+
+
+def _is_for_file(request: aiocoap.Message) -> bool:
+    return bool(request.code == aiocoap.GET and request.opt.uri_path[:1] == ("file",))
 
 
 def _command_in(message: aiocoap.Message) -> Command | None:

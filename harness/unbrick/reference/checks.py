@@ -35,6 +35,8 @@ def check_end(story: Story) -> None:
     }
     if running.digest not in signed:
         raise Violation("forged", f"{running.version} runs, which nobody has signed")
+    if story.scenario.foreign and signed[running.digest] == story.scenario.imposter:
+        raise Violation("forged", f"{running.version} runs, which is for other hardware")
     if signed[running.digest] in story.scenario.unfit:
         raise Violation("untried", f"{running.version} runs, which fails its trial")
     terminal = story.store.terminal(SERIAL)
@@ -47,9 +49,17 @@ def check_end(story: Story) -> None:
     updates = [u for u in story.store.updates(SERIAL) if u.state is UpdateState.SUCCEEDED]
     if updates and updates[-1].digest != running.digest:
         newest = max(u.version for u in updates)
-        if running.version < newest:
+        if running.version <= newest:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
     check_outcome(story, signed[running.digest])
+
+
+def check_network(story: Story) -> None:
+    """The terminal was not taken in by its network."""
+    for part in story.network:
+        blame = part.blame(story.bench.console.text)
+        if blame:
+            raise blame
 
 
 def check_outcome(story: Story, running: str) -> None:
@@ -62,7 +72,8 @@ def check_outcome(story: Story, running: str) -> None:
         return
     updates = [u for u in story.store.updates(SERIAL) if not u.restoration]
     said = ", ".join(
-        f"the update to {u.version} is {u.state.value}: {u.result.text if u.result else 'nothing'}"
+        f"the update to {u.version} is {u.state.value}: "
+        f"{'nothing' if u.result is None else u.result.text}"
         for u in updates
     )
     expected = " or ".join(wanted)
@@ -84,7 +95,10 @@ def check_differences(story: Story, ops: list[FlashOp]) -> None:
         raise Violation("forged", "a differential file for other software was begun with")
     if kind == "forged" and "agent: rewriting" in story.bench.console.text:
         raise Violation("forged", "an image that nobody has signed was rebuilt and written")
-    imposter = (story.scenario.imposter or "") if story.scenario.commanded else ""
+    scenario = story.scenario
+    if scenario.foreign in scenario.updates and not scenario.commanded and ops:
+        raise Violation("forged", "an image for other hardware was written")
+    imposter = (scenario.imposter or "") if scenario.commanded else ""
     if imposter.startswith("forged") and ops:
         raise Violation("forged", "for an image that nobody has signed the NOR was erased")
     failed = [update.result for update in story.store.updates(SERIAL) if update.commanded]

@@ -61,9 +61,9 @@ class Judge:
         Raises:
             Violation: it is not true, or not right.
         """
+        self._check_success(server)
         if not server.sessions:
             return
-        self._check_success(server)
         self._check_audit(server)
         for backup in server.backups:
             self._check_sealed(backup)

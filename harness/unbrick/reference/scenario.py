@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from unbrick.errors import SetupError
+from unbrick.firmware.signed import FOREIGN, TWIN
 from unbrick.link.simulated import LATENCY_S
 
 
@@ -20,7 +21,7 @@ class Scenario:
         name: a short word, the first part of every case ID.
         about: one sentence for people.
         installed: release in the NOR at the beginning; ``None``: only boot, and a person with the
-            restoration apparatus.
+            restoration apparatus. ``1.1.0-twin`` has other contents than 1.1.0, and its version.
         saved: phonebook entries (name, number) that are there at the beginning and must never be
             lost.
         saves: entries that the user adds, and adds again until they are there.
@@ -39,8 +40,9 @@ class Scenario:
         phonebook_free: the same for the phonebook. Needs ``saved``.
         imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
             refuse: a release that is too old, ``forged``, an image with a bad signature, or
-            ``damaged``, one that its hash does not fit. By the link it is the server that offers
-            it: ``forged 1.3.0`` instead of the genuine one.
+            ``damaged``, one that its hash does not fit, or ``foreign 1.1.0``, one for other
+            hardware. By the link it is the server that offers it: ``forged 1.3.0`` instead of the
+            genuine one. It takes the genuine one for it.
         unfit: releases that must not be what runs in the end.
         differences: the differential files that the server sends where they help. ``sound`` ones
             are right. ``misfit`` ones are made against other software than the terminal registered
@@ -50,7 +52,8 @@ class Scenario:
         meddled: ``saves`` are saved just when the data has been backed up.
         recalled: an operator cancels the update when the data is ``backed up``, or tries to when
             the application is being ``erased``.
-        echoed: what was said in an earlier start of the resident program comes once more.
+        network: what stands between server and terminal, and does more than to pass messages on:
+            names of ``unbrick.reference.adversary.NETWORK``.
         tampered: when the data is given back, it is changed on its way, the first time.
         ends_with: releases of which one must run in the end, where that is not the newest that is
             wanted: a scenario in which an update must fail says so here.
@@ -79,7 +82,7 @@ class Scenario:
     commanded: bool = False
     meddled: bool = False
     recalled: str = ""
-    echoed: bool = False
+    network: tuple[str, ...] = ()
     tampered: bool = False
     ends_with: tuple[str, ...] = ()
     latency: float = LATENCY_S
@@ -104,7 +107,8 @@ class Scenario:
             ends_with=(),
             meddled=False,
             recalled="",
-            echoed=False,
+            network=(),
+            imposter=None,
             tampered=False,
         )
 
@@ -121,6 +125,23 @@ class Scenario:
     def mortal(self) -> bool:
         """Whether the server's deaths are searched, too."""
         return self.commanded
+
+    @property
+    def twins(self) -> tuple[str, ...]:
+        """The versions of which it plays with two images."""
+        return tuple(name.removesuffix(TWIN) for name in self.releases if name.endswith(TWIN))
+
+    @property
+    def foreign(self) -> str | None:
+        """The version of which there is an image for other hardware, if there is one."""
+        kind, _, version = (self.imposter or "").partition(" ")
+        return version if kind == FOREIGN else None
+
+    @property
+    def must_fail(self) -> bool:
+        """Whether an update may end badly, since it is not what it says that it is."""
+        lies = any("digest" in part for part in self.network)
+        return self.differences == "forged" or self.imposter is not None or lies
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -408,7 +429,79 @@ SCENARIOS = {
             rescue_by="link",
             published=("1.0.0",),
             commanded=True,
-            echoed=True,
+            network=("echo",),
+        ),
+        Scenario(
+            "foreign",
+            "a terminal without an application is offered one for other hardware first",
+            installed=None,
+            saved=(),
+            imposter="foreign 1.1.0",
+        ),
+        Scenario(
+            "foreignlink",
+            "a terminal without an application is announced one for other hardware first",
+            installed=None,
+            saved=(),
+            imposter="foreign 1.3.0",
+            rescue_by="link",
+            published=("1.1.0",),
+        ),
+        Scenario(
+            "foreignstaged",
+            "the server takes an image for other hardware for 1.1.0, and announces it",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            imposter="foreign 1.1.0",
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
+            "foreigncommanded",
+            "the server takes an image for other hardware for 1.1.0, and commands it",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            imposter="foreign 1.1.0",
+            commanded=True,
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
+            "twin",
+            "a 1.1.0 with other contents than the server's is updated to 1.1.0",
+            installed="1.1.0-twin",
+            updates=("1.1.0",),
+        ),
+        Scenario(
+            "filedigest",
+            "the file of 1.1.0 is announced with a digest whose last byte is wrong",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            network=("other file digest",),
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
+            "imagedigest",
+            "the image of 1.1.0 is announced with a digest whose last byte is wrong",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            network=("other image digest",),
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
+            "linkdigest",
+            "as selfrestore, and the file's digest is announced with a wrong last byte first",
+            installed=None,
+            saved=(),
+            rescue_by="link",
+            published=("1.1.0",),
+            network=("other file digest",),
+        ),
+        Scenario(
+            "otherblock",
+            "as staged, and a block comes with another number than was asked for",
+            updates=("1.1.0",),
+            network=("other block",),
         ),
         Scenario(
             "tampered",

@@ -14,6 +14,7 @@ from unbrick.reference.checks import (
     check_end,
     check_erases,
     check_need,
+    check_network,
     is_of_application,
 )
 from unbrick.reference.judge import Judge, check_nothing_left
@@ -92,6 +93,7 @@ def run_session(
     try:
         recorder.step(0.0)
         story.run()
+        check_network(story)
         check_end(story)
         check_nothing_left(story.store)
         ops = [op for op in engine.ops if is_of_application(op)]

@@ -19,9 +19,10 @@ from unbrick.campaign.verdict import Violation
 from unbrick.delta import encode
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
+from unbrick.layout import reference_layout
 from unbrick.link.faults import Faults
 from unbrick.link.simulated import SimulatedLink
-from unbrick.reference.adversary import Echo, TamperedStore
+from unbrick.reference.adversary import NETWORK, Network, TamperedStore
 from unbrick.reference.links import BAD_LINK_DURATION_S
 from unbrick.reference.memory import ServerMemory
 from unbrick.restore.apparatus import Apparatus, RestorationStage
@@ -172,16 +173,9 @@ class Story:
         self.engine, self.releases, self.scenario = engine, releases, scenario
         self.store = TamperedStore() if scenario.tampered else ServerMemory()
         self._imposter = _imposter(releases, scenario)
+        self.network: list[Network] = []
         self.core = self.new_server()
-        wanted = {*scenario.before, *scenario.updates, *scenario.published}
-        if scenario.interrupted_by:
-            wanted.add(scenario.interrupted_by)
-        for version in sorted(wanted):
-            self.core.publish(releases.signed[version], 0.0)
-        if self._imposter and scenario.commanded:
-            self.store.spoil_file(self._imposter[1].digest, self._imposter[0])
-        elif self._imposter and scenario.rescue_by == "link":
-            self.core.publish(self._imposter[0], 0.0)
+        self._stock()
         if server is not None:
             self.store.put_back(server)
             self.core = self.new_server()
@@ -211,6 +205,21 @@ class Story:
         self.first_prompt: float | None = None
         self.link_is_bad = link is not None
 
+    def _stock(self) -> None:
+        """Publish what the server has."""
+        scenario = self.scenario
+        wanted = {*scenario.before, *scenario.updates, *scenario.published}
+        if scenario.interrupted_by:
+            wanted.add(scenario.interrupted_by)
+        for version in sorted(wanted):
+            self.core.publish(self._published(version), 0.0)
+        if scenario.foreign in wanted:
+            pass  # It has taken the place of the genuine one.
+        elif self._imposter and scenario.commanded:
+            self.store.spoil_file(self._imposter[1].digest, self._imposter[0])
+        elif self._imposter and scenario.rescue_by == "link":
+            self.core.publish(self._imposter[0], 0.0)
+
     def new_server(self) -> ServerCore:
         """A server that goes on from the records."""
         kind = self.scenario.differences
@@ -226,9 +235,23 @@ class Story:
             return inspect_as_claimed(*self._imposter)
         return inspect_once(image)
 
+    def _published(self, version: str) -> bytes:
+        """What the server has as a release."""
+        if self._imposter and self.scenario.foreign == version:
+            return self._imposter[0]
+        return self.releases.signed[version]
+
     def _as_seen(self, core: ServerCore) -> Server:
-        """The server as the terminal sees it."""
-        return Echo(core, SERIAL) if self.scenario.echoed else core
+        """The server as the terminal sees it, through the parts of its network."""
+        if self.network:
+            self.network[0].returns(core)
+            return self.network[-1]
+        seen: Server = core
+        for name in self.scenario.network:
+            part = NETWORK[name](seen, SERIAL)
+            self.network.append(part)
+            seen = part
+        return seen
 
     def server_dies(self, when: str) -> None:
         """The server is killed, and goes on from its records.
@@ -303,7 +326,7 @@ class Story:
 
     def _update(self, version: str) -> None:
         """Start an update that was not started yet, and wait until it has ended, well or not."""
-        digest = inspect_once(self.releases.signed[version]).digest
+        digest = self._inspect(self._published(version)).digest
         known = [update for update in self.store.updates(SERIAL) if update.digest == digest]
         terminal = self.store.terminal(SERIAL)
         if not known and terminal is not None and terminal.digest == digest:
@@ -325,10 +348,11 @@ class Story:
                 self.core.cancel_update(update, self.engine.now)
         self._wait(f"the update to {version} does not end", lambda: self._has_ended(update))
         ended = self.store.update(update)
-        if self.scenario.differences == "forged" or self.scenario.imposter:
+        if self.scenario.must_fail:
             return
         if ended and self._is_unfounded(ended) and not self.link_is_bad:
-            raise Violation("rejected", f"the update to {version} ended with {ended.result}")
+            why = "no result" if ended.result is None else ended.result.text
+            raise Violation("rejected", f"the update to {version} ended with {why}")
 
     def _state(self, update: int) -> UpdateState:
         found = self.store.update(update)
@@ -490,7 +514,10 @@ def _imposter(releases: Releases, scenario: Scenario) -> tuple[bytes, ImageInfo]
         return None
     image = releases.signed.get(scenario.imposter)
     if image is not None:
-        return image, inspect_once(image)
+        info = inspect_once(image)
+        if scenario.foreign:  # Whoever offers it takes it for one that fits.
+            info = replace(info, hardware_id=reference_layout().hardware_id)
+        return image, info
     kind, _, version = scenario.imposter.partition(" ")
     genuine = releases.signed[version or scenario.rescue]
     changed = bytearray(genuine)

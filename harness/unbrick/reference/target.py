@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unbrick.campaign.target import UNDISTURBED, Fate
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.inprocess.gdbstub import DebuggedEngine
+from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.canonical import canonicalise, is_repaired_first
@@ -187,9 +188,23 @@ def find_target(name: str, releases: Releases) -> ReferenceTarget:
         SetupError: there is no such scenario.
     """
     scenario = find_scenario(name)
+    return ReferenceTarget(scenario, make_images(releases, scenario))
+
+
+def make_images(releases: Releases, scenario: Scenario) -> Releases:
+    """The releases, with those images besides that a scenario plays with.
+
+    Raises:
+        SetupError: a release is missing.
+    """
+    if not (scenario.sizes or scenario.twins or scenario.foreign):
+        return releases
+    plain = [name for name in scenario.releases if not name.endswith(TWIN)]
+    releases.require(plain, f"the scenario {scenario.name}")
     if scenario.sizes:
-        releases.require(scenario.releases, f"the scenario {name}")
         block = find_places().block
         sizes = {version: blocks * block + rest for version, blocks, rest in scenario.sizes}
         releases = releases.with_sizes(sizes)
-    return ReferenceTarget(scenario, releases)
+    for version in scenario.twins:
+        releases = releases.with_twin(version)
+    return releases.with_foreign(scenario.foreign) if scenario.foreign else releases
