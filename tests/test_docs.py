@@ -74,6 +74,7 @@ def name(page: Path) -> str:
 
 PLACE = re.compile(r"<[^>]+>|…")  # of what differs from line to line
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+"""In words; docs/bugs.md and others write larger ones in digits."""
 
 
 @cache
@@ -244,7 +245,8 @@ def test_the_page_of_seeded_bugs_has_them_all_in_the_words_of_their_patches() ->
         for patch in (ROOT / "tests" / "seeded_bugs").glob("*.patch")
     }
     assert {name: [about] for name, about in firmware} == subjects
-    counts = f"{len(firmware)} in the firmware and {NUMBERS[len(server)]} in the server"
+    in_words = NUMBERS[len(server)] if len(server) < len(NUMBERS) else len(server)
+    counts = f"{len(firmware)} in the firmware and {in_words} in the server"
     assert counts in " ".join(page.split())
 
 
