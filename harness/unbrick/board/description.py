@@ -117,8 +117,9 @@ class Nor:
 
     @cached_property
     def geometry(self) -> FlashGeometry:
-        """The erase blocks of what is modelled."""
-        return FlashGeometry(tuple(self._modelled_blocks()))
+        """How what is modelled is divided."""
+        unit = self.chip.width // 8
+        return FlashGeometry(tuple(self._modelled_blocks()), unit, self.side_by_side)
 
     def _modelled_blocks(self) -> Iterator[int]:
         left = self.modelled

@@ -26,7 +26,7 @@ CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "c
 PAGE_SIZE = 4096
 """Bytes that memories are multiples of, as emulators see it."""
 UNITS = (1, 2, 4, 8, 16)
-"""Bytes that a program may have at least."""
+"""Bytes that one program may take."""
 
 _LIKES_MAX = 8
 _FACTORY_MAX = 4096

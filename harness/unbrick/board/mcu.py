@@ -94,7 +94,7 @@ class McuChip:
         fpu: 0: none, 1: single precision, 2: double, too.
         bit_band: whether single bits of SRAM and devices have addresses of their own.
         baud: bits a second of every UART, 8N1.
-        unit: bytes of the smallest program.
+        unit: bytes that one program takes at most, all at once.
         flash: what keeps its contents; the main flash is first.
         rams: by name; the first is the main one.
         devices: what has a model, in the order of the file.
@@ -128,7 +128,8 @@ class McuChip:
     @cached_property
     def geometry(self) -> FlashGeometry:
         """The erase blocks of the flash image: all regions, one after the other."""
-        return FlashGeometry(tuple(size for part in self.flash for size in part.block_sizes))
+        sizes = tuple(size for part in self.flash for size in part.block_sizes)
+        return FlashGeometry(sizes, self.unit)
 
     @cached_property
     def factory_image(self) -> bytes:

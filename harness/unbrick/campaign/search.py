@@ -220,7 +220,7 @@ def find_successors(
             yield case.then(PowerCut(index, change=number)), State(cells, marks[number].peers)
         if torn:
             late = _list_arrivals(outcome, told, op.end)
-            for variant in list_variants(op):
+            for variant in list_variants(op, cells.geometry):
                 left = tear(cells, op, variant)
                 yield case.then(PowerCut(index, variant)), State(left, marks[told].peers)
                 for number in late:

@@ -1,1 +1,1 @@
-"""The NOR as data: images, operations carried out on them, torn operations, canonical forms."""
+"""A flash as data: images, operations carried out on them, torn operations, canonical forms."""

@@ -1,4 +1,4 @@
-"""What the cells of a NOR hold while nobody looks: values, and cells that are weak.
+"""What the cells of a flash hold while nobody looks: values, and cells that are weak.
 
 A weak cell is one that power was lost on: it may read as 0 or as 1, and differently after the next
 power-on. A program that clears it or an erase makes it sure again.
@@ -43,7 +43,7 @@ class Cells:
         return cls(geometry, tuple(piece.rstrip(b"\xff") for piece in pieces))
 
     def image(self, resolution: int = 0) -> bytes:
-        """What reads as the NOR after a power-on, with weak cells read as ``resolution`` says."""
+        """What reads as the flash after a power-on, with weak cells read as ``resolution`` says."""
         blocks = zip(self.readable(resolution).blocks, self.geometry.block_sizes, strict=True)
         return b"".join(block.ljust(size, b"\xff") for block, size in blocks)
 
@@ -70,30 +70,32 @@ class Cells:
         return cells
 
     def read(self, offset: int, length: int) -> bytes:
-        """Cells as values, weak ones as 1; within one block."""
-        number, start = self.geometry.find_block(offset)
-        return _part(self.blocks[number], start, length)
+        """Cells as values, weak ones as 1."""
+        parts = self.geometry.split(offset, length)
+        return b"".join(_part(self.blocks[number], start, size) for number, start, size in parts)
 
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
         blocks, weak = list(self.blocks), self.weak
         for op in ops:
-            number, start = self.geometry.find_block(op.offset)
             if op.kind == "erase":
-                blocks[number] = b""
+                for number, _, _ in self.geometry.split(op.offset, op.length):
+                    blocks[number] = b""
                 weak = drop_range(weak, op.offset, op.length) if weak else weak
             else:
+                number, start = self.geometry.find_block(op.offset)
                 old = _part(blocks[number], start, op.length)
                 blocks[number] = _replaced(blocks[number], start, intersect(old, op.data))
                 weak = drop_cleared(weak, op.offset, op.data) if weak else weak
         return Cells(self.geometry, tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
-        """These cells with ``values`` at ``offset``, in one block, the cells of ``mask`` weak."""
+        """These cells with ``values`` at ``offset``, the cells of ``mask`` weak."""
         values = unite(values, mask) if mask else values
-        blocks = list(self.blocks)
-        number, start = self.geometry.find_block(offset)
-        blocks[number] = _replaced(blocks[number], start, values)
+        blocks, done = list(self.blocks), 0
+        for number, start, size in self.geometry.split(offset, len(values)):
+            blocks[number] = _replaced(blocks[number], start, values[done : done + size])
+            done += size
         weak = drop_range(self.weak, offset, len(values))
         if mask.strip(b"\0"):
             first = len(mask) - len(mask.lstrip(b"\0"))

@@ -1,4 +1,4 @@
-"""The operations of a NOR."""
+"""The operations of a flash."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FlashOp:
-    """One operation of the NOR: ``kind`` is word, buffer or erase; offset and length in bytes.
+    """One operation of a flash: ``kind`` is word, buffer or erase; offset and length in bytes.
 
-    ``lanes`` has bit 0 set for the low chip and bit 1 for the high one; times are in seconds.
+    ``lanes`` has bit 0 set for the first chip, bit 1 for one beside it; times are in seconds.
     ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase.
     """
 

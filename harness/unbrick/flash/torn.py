@@ -3,8 +3,8 @@
 Every variant is a pure function of the cells before, of the operation and of its number. So a case
 ID names it exactly. The patterns follow the behaviour of NOR cells:
 
-- Programming goes word by word through the buffer, and can leave a word with some of its bits.
-- The two chips of the pair need not be equally far.
+- Programming goes unit by unit, and can leave a unit with some of its bits.
+- Chips side by side need not be equally far.
 - An erase moves bits to 1 in no order.
 - A cell that was nearly done is weak.
 """
@@ -19,9 +19,8 @@ from unbrick.flash.cells import Cells, intersect, invert, unite
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
-
-WORD = 4  # bytes of the pair
 
 
 def _noise(seed: str, length: int) -> bytes:
@@ -39,20 +38,26 @@ def _program(cells: Cells, op: FlashOp, data: bytes, weak: bytes = b"") -> Cells
 
 
 def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
-    """Some words are done, the next one is torn, the rest not begun."""
+    """Some words are done, the next one is torn, the rest not begun. A word is a unit of each chip.
+
+    ``words`` that are negative mean half of them.
+    """
 
     def tear(cells: Cells, op: FlashOp) -> Cells:
-        whole = min(words, op.length // WORD - 1) * WORD if words >= 0 else op.length // 2 & ~3
-        torn = unite(op.data[whole : whole + WORD], _noise(f"word {op.offset}", WORD))
-        rest = b"\xff" * (op.length - whole - WORD)
+        word = cells.geometry.unit * cells.geometry.chips
+        count = op.length // word
+        whole = (min(words, count - 1) if words >= 0 else count // 2) * word
+        torn = unite(op.data[whole : whole + word], _noise(f"word {op.offset}", word))
+        rest = b"\xff" * (op.length - whole - word)
         return _program(cells, op, op.data[:whole] + torn + rest)
 
     return tear
 
 
 def _uneven_chips(cells: Cells, op: FlashOp) -> Cells:
-    """The low chip is done, the high chip has not begun."""
-    mask = b"\x00\x00\xff\xff" * (op.length // WORD)
+    """The first chip is done, those beside it have not begun."""
+    unit, others = cells.geometry.unit, cells.geometry.chips - 1
+    mask = (b"\0" * unit + b"\xff" * unit * others) * (op.length // (unit * (1 + others)))
     return _program(cells, op, unite(op.data, mask))
 
 
@@ -118,9 +123,17 @@ ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 )
 
 
-def list_variants(op: FlashOp) -> tuple[str, ...]:
-    """The names of the ways in which ``op`` can be torn."""
-    return tuple(name for name, _ in (ERASES if op.kind == "erase" else PROGRAMS))
+_OF_SEVERAL_UNITS = {"first-word", "half", "last-word"}
+_OF_SEVERAL_CHIPS = {"low-chip"}
+
+
+def list_variants(op: FlashOp, geometry: FlashGeometry) -> tuple[str, ...]:
+    """The names of the ways in which ``op`` can be torn on a flash of this geometry."""
+    if op.kind == "erase":
+        return tuple(name for name, _ in ERASES)
+    left_out = set() if op.length > geometry.unit else _OF_SEVERAL_UNITS
+    left_out = left_out if geometry.chips > 1 else left_out | _OF_SEVERAL_CHIPS
+    return tuple(name for name, _ in PROGRAMS if name not in left_out)
 
 
 def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:

@@ -1,0 +1,68 @@
+"""Torn operations on flashes that are divided in other ways than the reference terminal's."""
+
+from __future__ import annotations
+
+import pytest
+
+from unbrick.flash.cells import Cells
+from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.ops import FlashOp
+from unbrick.flash.torn import list_variants, tear
+
+PAGES = FlashGeometry((1024,) * 4 + (16,), unit=2)
+FOUR_CHIPS = FlashGeometry((4096,) * 2, unit=1, chips=4)
+
+
+def program(offset: int, data: bytes) -> FlashOp:
+    return FlashOp(0, "word", offset, len(data), 1, 0.0, 0.0, data)
+
+
+def erase(offset: int, length: int) -> FlashOp:
+    return FlashOp(0, "erase", offset, length, 1, 0.0, 0.0)
+
+
+def test_a_range_is_split_at_the_borders_of_blocks() -> None:
+    assert list(PAGES.split(1000, 2000)) == [(0, 1000, 24), (1, 0, 1024), (2, 0, 952)]
+    assert list(PAGES.split(4096, 16)) == [(4, 0, 16)]
+    assert list(PAGES.split(0, 0)) == []
+
+
+def test_a_program_of_one_unit_does_not_end_between_units() -> None:
+    assert list_variants(program(0, b"\0\0"), PAGES) == ("scattered", "weak", "all-weak")
+    several = list_variants(program(0, bytes(4)), PAGES)
+    assert several == ("first-word", "half", "last-word", "scattered", "weak", "all-weak")
+    assert "low-chip" in list_variants(program(0, bytes(4)), FOUR_CHIPS)
+
+
+@pytest.mark.parametrize(("variant", "done"), [("half", 4), ("last-word", 6)])
+def test_units_before_the_torn_one_are_whole_and_those_behind_it_blank(
+    variant: str, done: int
+) -> None:
+    torn = tear(Cells.of(b"", PAGES), program(100, bytes(8)), variant).read(100, 8)
+    assert torn[:done] == bytes(done)
+    assert torn[done + 2 :] == b"\xff" * (6 - done)
+    assert torn[done : done + 2] not in (b"\0\0", b"\xff\xff")
+
+
+def test_the_first_of_four_chips_is_done_alone() -> None:
+    torn = tear(Cells.of(b"", FOUR_CHIPS), program(8, bytes(8)), "low-chip")
+    assert torn.read(8, 8) == b"\0\xff\xff\xff" * 2
+
+
+def test_an_erase_of_all_blocks_is_one_operation() -> None:
+    full = Cells.of(bytes(PAGES.size), PAGES)
+    assert full.after([erase(0, 4096)]).image() == b"\xff" * 4096 + bytes(16)
+    assert full.after([erase(0, PAGES.size)]) == Cells.of(b"", PAGES)
+
+
+@pytest.mark.parametrize("variant", list_variants(erase(0, 16), PAGES))
+def test_a_torn_erase_of_several_blocks_reaches_each_of_them_and_no_other(variant: str) -> None:
+    full = Cells.of(bytes(PAGES.size), PAGES)
+    torn = tear(full, erase(1024, 2048), variant)
+    ones = [torn.read(start, 1024) for start in PAGES.starts[:4]]
+    assert ones[0] == ones[3] == bytes(1024)
+    assert any(ones[1] + ones[2])
+    assert bytes(1024) not in ones[1:3]
+    if torn.weak:
+        assert torn.image(1)[1024:3072] != torn.image(0)[1024:3072]
+        assert torn.after([erase(1024, 2048)]).weak == ()
