@@ -94,9 +94,9 @@ class CUnicorn(c.Structure):
 
 def _load() -> Any:
     # Here, so that `python -m unbrick.engine.inprocess.compile` finds itself not imported yet.
-    from unbrick.engine.inprocess.compile import LIBRARY_NAME  # noqa: PLC0415
+    from unbrick.engine.inprocess.compile import LIBRARIES  # noqa: PLC0415
 
-    path = Path(__file__).with_name(LIBRARY_NAME)
+    path = Path(__file__).with_name(LIBRARIES["inprocess"])
     if not path.exists():
         raise SetupError(
             "the device models are not compiled",
