@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FIRMWARE = ROOT / "firmware"
-ENGINE = ROOT / "harness" / "unbrick" / "engine" / "inprocess" / "c"
+ENGINES = ROOT / "harness" / "unbrick" / "engine"
 
 GENERATED = {"board_map.h", "trusted_key.h"}
 """What the build makes; these include nothing of ours."""
@@ -94,7 +94,11 @@ def test_every_folder_has_its_rule() -> None:
     assert RULES["lib"] == set()
 
 
-@pytest.mark.parametrize("root", [FIRMWARE, ENGINE], ids=["firmware", "engine"])
+@pytest.mark.parametrize(
+    "root",
+    [FIRMWARE, ENGINES / "inprocess" / "c", ENGINES / "mcu" / "c"],
+    ids=["firmware", "inprocess", "mcu"],
+)
 def test_a_file_is_included_by_its_path_from_the_root(root: Path) -> None:
     assert list(unresolved(sources(root))) == []
 

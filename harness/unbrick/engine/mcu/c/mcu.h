@@ -61,7 +61,7 @@ enum stop_reason {
     STOP_CUT,      /* the armed power cut was reached; the operation was not begun */
     STOP_LOCKUP,   /* the core locked up: nothing runs until power goes off and on */
     STOP_QUIET,    /* the firmware waits for what will not come without the host */
-    STOP_RESETS,   /* more resets without a pause than the host allows */
+    STOP_EXIT,     /* the firmware ended itself by semihosting; nothing runs any more */
 };
 
 /* What the core is, and how time passes. */
@@ -74,8 +74,10 @@ struct setup {
     uint32_t bit_band;    /* 1: the chip has it */
     uint32_t vectors;     /* address of the vector table at reset */
     uint32_t hz;          /* of the core's clock: SysTick, DWT */
+    uint32_t systick_hz;  /* of SysTick's external clock; 0: there is none */
     uint32_t pace_ps;     /* picoseconds a byte of instructions */
     uint32_t access_ns;   /* of an access to a register */
+    uint32_t semihosting; /* 1: BKPT 0xAB writes to a line of its own, the first one */
 };
 
 /* A register that nobody models, as the firmware used it. */
@@ -83,7 +85,8 @@ struct plain {
     uint32_t address; /* of the aligned word */
     uint32_t value;   /* as last written */
     uint32_t reads, writes;
-    uint32_t vain; /* reads one after another that gave the same value */
+    uint32_t vain; /* the most reads by one basic block that were for nothing: no write between */
+    uint32_t run;  /* such reads now */
     uint32_t pc;   /* of the block that read it last */
 };
 
@@ -91,12 +94,14 @@ struct plain {
 struct unicorn {
     void *uc;
     void *reset_state; /* uc_context of the CPU at reset */
+    void *scratch;     /* another one, for the core */
     int (*emu_start)(void *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
     int (*reg_write)(void *uc, int reg, const void *value);
     int (*reg_read_batch)(void *uc, int *regs, void **values, int count);
     int (*reg_write_batch)(void *uc, int *regs, void *const *values, int count);
+    int (*context_save)(void *uc, void *context);
     int (*context_restore)(void *uc, void *context);
     int (*mem_map_ptr)(void *uc, uint64_t address, size_t size, uint32_t permissions, void *memory);
     int (*mmio_map)(void *uc, uint64_t address, size_t size, void *read, void *read_user,
@@ -115,8 +120,12 @@ void mcu_free(struct mcu *m); /* devices too; the memories are the host's */
 
 /* RAM: `memory` has `size` bytes; both, and the address, are multiples of 4096. */
 int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory);
-/* The host changed RAM or flash. */
-void mcu_memory_changed(struct mcu *m, uint32_t address, uint32_t length);
+/* Addresses where registers that nobody models are no bus fault; where they are
+ * none anyway: 0x40000000 to 0x5fffffff. */
+int mcu_add_plain(struct mcu *m, uint32_t address, uint32_t size);
+/* The flash image, all regions one after the other; what is missing at its end is 0xff. Without
+ * power. */
+void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length);
 
 void mcu_power_on(struct mcu *m);
 void mcu_power_off(struct mcu *m);
@@ -126,9 +135,12 @@ uint64_t mcu_instruction_bytes(const struct mcu *m);
 uint64_t mcu_exceptions(const struct mcu *m);
 uint64_t mcu_resets(const struct mcu *m);
 uint32_t mcu_pc(const struct mcu *m);
+bool mcu_quiet(struct mcu *m);  /* it waits for what will not come without the host */
+void mcu_settle(struct mcu *m); /* devices do what is due, before the host looks at memories */
 void mcu_forget(struct mcu *m); /* without power: time 0, no operations, no faults */
 
 /* Lines, in the order in which UARTs were made. */
+size_t mcu_lines(const struct mcu *m);
 void mcu_line_push(struct mcu *m, unsigned line, const uint8_t *data, size_t length);
 size_t mcu_line_take(struct mcu *m, unsigned line, uint8_t *data, size_t capacity);
 size_t mcu_line_overruns(const struct mcu *m, unsigned line);

@@ -6,7 +6,9 @@
  *   exceptions.c  entry, return, faults and their escalation
  *   nvic.c        interrupts, their priorities
  *   scs.c         SysTick, SCB, DWT, MPU, CPACR
- *   trace.c       operations, faults, registers that nobody models
+ *   trace.c       operations, faults
+ *   plain.c       registers that nobody models
+ *   semihosting.c what BKPT 0xAB asks for
  *   line.c        serial lines between a UART and the host
  *   flash_*.c, uart_*.c, ...  devices: one file for each kind
  *
@@ -103,10 +105,10 @@ struct byte_queue {
 
 struct line {
     struct byte_queue from_host, to_host;
-    uint64_t byte_ns; /* of one byte from the host; the UART keeps it right */
-    uint64_t last;    /* when the newest byte from the host has arrived */
-    uint64_t shows;   /* when the host wants to look at what was sent */
-    size_t overruns;  /* bytes that the UART lost since the firmware was late; it counts them */
+    uint64_t byte_ns;       /* of one byte from the host; the UART keeps it right */
+    uint64_t last;          /* when the newest byte from the host has arrived */
+    uint64_t watched, idle; /* when the host wants to look at what was sent */
+    size_t overruns; /* bytes that the UART lost since the firmware was late; it counts them */
     struct device *device;
 };
 

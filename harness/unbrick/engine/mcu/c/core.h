@@ -1,0 +1,286 @@
+/* The core of a microcontroller: what its own parts know, and devices do not. */
+#pragma once
+
+#include "parts.h"
+
+#define MOST_EXCEPTIONS 496u
+#define WORDS (MOST_EXCEPTIONS / 32u + 1u)
+#define MOST_DEVICES 128u
+#define MOST_FLASHES 8u
+#define MOST_RAMS 8u
+#define MOST_PLAIN_AREAS 16u
+#define MOST_LINES 16u
+#define MOST_MPU_REGIONS 16u
+#define FAULTS_KEPT 64u
+#define PLAIN_SLOTS 4096u
+#define PAGE 1024u /* bytes; of Unicorn's memory with an M-profile core */
+#define ALL_WRITTEN UINT32_MAX
+#define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
+#define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
+
+/* Unicorn's numbers, arm.h of 2.1.4. */
+enum {
+    REG_NZCV = 2,
+    REG_FPSCR = 6,
+    REG_LR = 10,
+    REG_PC = 11,
+    REG_SP = 12,
+    REG_D0 = 14,
+    REG_R0 = 66,
+    REG_R12 = 78,
+    REG_IPSR = 114,
+    REG_MSP = 115,
+    REG_PSP = 116,
+    REG_CONTROL = 117,
+    REG_XPSR = 120,
+    REG_PRIMASK = 123,
+    REG_BASEPRI = 124,
+    REG_FAULTMASK = 126,
+    REG_XPSR_ALL = 138, /* with the bits of the DSP extension */
+    REG_ESR = 140
+};
+
+enum { ACCESS_WRITE = 17, ACCESS_FETCH = 18 }; /* uc_mem_type; others read */
+
+enum exception {
+    EXC_RESET = 1,
+    EXC_NMI,
+    EXC_HARD,
+    EXC_MEMORY,
+    EXC_BUS,
+    EXC_USAGE,
+    EXC_SVC = 11,
+    EXC_DEBUG,
+    EXC_PENDSV = 14,
+    EXC_SYSTICK,
+    EXC_EXTERNAL
+};
+
+/* CFSR, Armv7-M ARM B3.2.15 */
+enum {
+    IACCVIOL = 1u << 0,
+    DACCVIOL = 1u << 1,
+    MUNSTKERR = 1u << 3,
+    MSTKERR = 1u << 4,
+    MMARVALID = 1u << 7,
+    IBUSERR = 1u << 8,
+    PRECISERR = 1u << 9,
+    UNSTKERR = 1u << 11,
+    STKERR = 1u << 12,
+    BFARVALID = 1u << 15,
+    UNDEFINSTR = 1u << 16,
+    INVSTATE = 1u << 17,
+    INVPC = 1u << 18,
+    NOCP = 1u << 19,
+    STKOF = 1u << 20,
+    UNALIGNED = 1u << 24
+};
+
+/* HFSR, B3.2.16 */
+enum { VECTTBL = 1u << 1, FORCED = 1u << 30 };
+#define DEBUGEVT (1u << 31)
+
+/* An access that cannot be: which fault it is. */
+struct trap {
+    uint32_t cfsr;
+    uint32_t address; /* of the data; the instruction's for others */
+};
+
+struct plain_area {
+    uint32_t base, size;
+};
+
+struct ram {
+    uint32_t base, size;
+    uint8_t *memory;
+    bool *executed; /* pages, since power-on */
+};
+
+/* What there is about a basic block; kept for those in flash. */
+enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8 };
+
+struct region { /* of flash */
+    struct flash *flash;
+    bool mapped;     /* it may be executed */
+    uint8_t *blocks; /* for each halfword: what there is about a block that begins there */
+    bool *executed;  /* pages of which there is translated code */
+};
+
+struct mpu {
+    uint32_t control, number;
+    uint32_t base[MOST_MPU_REGIONS];  /* RBAR */
+    uint32_t limit[MOST_MPU_REGIONS]; /* RASR, in Armv8-M RLAR */
+    uint32_t mair[2];
+};
+
+struct systick {
+    uint32_t control, reload;
+    uint64_t zero;  /* when it next counts to zero; NEVER while it is off */
+    uint32_t value; /* while it is off */
+};
+
+struct nvic {
+    unsigned count; /* exceptions that there are, with the 16 of the core */
+    unsigned words;
+    uint32_t pending[WORDS], enabled[WORDS], active[WORDS], level[WORDS];
+    unsigned pending_count; /* whether any word of pending & enabled may not be 0 */
+    uint8_t priority[MOST_EXCEPTIONS];
+    uint8_t implemented; /* bits of a priority */
+};
+
+struct scs {
+    struct systick systick;
+    struct mpu mpu;
+    uint32_t vtor, aircr, scr, ccr, shcsr, cfsr, hfsr, mmfar, bfar, cpacr;
+    uint32_t fpccr, fpcar, fpdscr, demcr, dwt_control;
+    uint64_t cycles_from; /* when the cycle counter was 0 */
+    uint32_t cycles;      /* while it is off */
+};
+
+struct mcu {
+    struct unicorn u;
+    struct setup setup;
+
+    uint64_t now, until;
+    uint64_t end;   /* when a basic block is not begun any more; 0: at once */
+    uint64_t event; /* when the next device is due */
+    uint64_t bytes; /* of instructions, executed */
+    uint64_t exceptions, resets;
+    uint32_t pace; /* of a byte of instructions, in 1/1024 ns */
+    uint32_t cycle_ns;
+
+    uint32_t pc, block_pc, spin_pc;
+    unsigned spins;
+    bool thumb; /* what the T bit is to be at pc */
+    bool powered, stopping, waiting, waiting_for_event, spinning, event_register;
+    bool masked;      /* an exception is pending that only a mask keeps from being taken */
+    bool look;        /* the block under way may have changed a mask */
+    bool resetting;   /* asked for */
+    bool aborting;    /* an access was refused: nothing more of this block is to have an effect */
+    bool trapped;     /* `trap` is to be raised */
+    bool fpu_blocked; /* the block that is announced needs the FPU, which is off */
+    bool host;        /* pages are asked for by the host, which may see all */
+    int reason, stuck;
+    int interrupt; /* what Unicorn called it, or -1 */
+    struct trap trap;
+    uint32_t block_size; /* of the block that was not begun since it needs the FPU */
+    uint32_t until_pc;   /* where to stop executing; 0: nowhere */
+    struct region *fast; /* the first region of flash, and how long it is */
+    uint32_t fast_base, fast_size;
+
+    struct nvic nvic;
+    struct scs scs;
+
+    struct device *devices[MOST_DEVICES]; /* by base */
+    size_t device_count;
+    struct region regions[MOST_FLASHES];
+    size_t region_count;
+    struct flash roms[MOST_FLASHES]; /* regions that no device controls */
+    size_t rom_count;
+    uint32_t image_size;
+    struct ram rams[MOST_RAMS];
+    size_t ram_count;
+    struct plain_area areas[MOST_PLAIN_AREAS];
+    size_t area_count;
+    struct line *lines[MOST_LINES];
+    size_t line_count;
+    struct line semihosting;
+
+    struct plain *plain; /* PLAIN_SLOTS of them, hashed by address */
+    uint32_t *plain_reset;
+
+    struct fault faults[FAULTS_KEPT];
+    size_t fault_count;
+    struct op *ops;
+    size_t op_count, op_capacity;
+    uint8_t *op_data;
+    size_t op_data_size, op_data_capacity;
+    uint64_t cut_before;
+    size_t hook[4];
+};
+
+/* mcu.c */
+void stop(struct mcu *m, int reason);
+void look_again(struct mcu *m);
+uint32_t read_register(struct mcu *m, int reg);
+void write_register(struct mcu *m, int reg, uint32_t value);
+
+/* Ticks of a clock in a time, and the other way round (rounded up). */
+static inline uint64_t ticks_in(uint64_t ns, uint32_t hz) {
+    return ns / 1000000000u * hz + ns % 1000000000u * hz / 1000000000u;
+}
+
+static inline uint64_t ns_of(uint64_t ticks, uint32_t hz) {
+    return ticks / hz * 1000000000u + (ticks % hz * 1000000000u + hz - 1) / hz;
+}
+
+static inline bool is_main(const struct mcu *m) { /* not one of the small cores */
+    return m->setup.core >= CORE_M3;
+}
+
+/* memory.c */
+int memory_connect(struct mcu *m);
+struct ram *find_ram(struct mcu *m, uint32_t address);
+struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset);
+
+void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
+void forget_ram_code(struct mcu *m);
+void forget_pages(struct mcu *m);
+uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size);
+void forget_range(struct mcu *m, uint32_t low, uint32_t high);
+uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);
+uint32_t find_fpu_instruction(struct mcu *m, uint32_t address, uint32_t size);
+bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value);
+
+/* exceptions.c */
+enum masks { WITH_PRIMASK = 1, WITH_OTHERS = 2, WITH_ALL = 3, WITHOUT = 0 };
+int execution_priority(struct mcu *m, enum masks masks);
+unsigned find_exception(struct mcu *m, enum masks masks); /* that would be taken; 0: none */
+void chain_exception(struct mcu *m, unsigned exception, uint32_t exc_return);
+void enter_exception(struct mcu *m, unsigned exception);
+void leave_exception(struct mcu *m, uint32_t exc_return);
+void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address);
+void raise_hard_fault(struct mcu *m, uint32_t hfsr);
+
+/* nvic.c */
+void nvic_reset(struct mcu *m);
+void nvic_pend(struct mcu *m, unsigned exception);
+void nvic_unpend(struct mcu *m, unsigned exception);
+bool nvic_is_active(const struct mcu *m, unsigned exception);
+void nvic_activate(struct mcu *m, unsigned exception);
+void nvic_deactivate(struct mcu *m, unsigned exception);
+unsigned nvic_best(struct mcu *m, int *priority); /* pending and enabled, whatever runs */
+int nvic_priority(const struct mcu *m, unsigned exception);
+int nvic_group(const struct mcu *m, int priority);
+uint32_t nvic_read(struct mcu *m, uint32_t offset);
+void nvic_write(struct mcu *m, uint32_t offset, unsigned size, uint32_t value);
+
+/* scs.c */
+void scs_reset(struct mcu *m);
+uint64_t scs_next(const struct mcu *m);
+void scs_settle(struct mcu *m);
+uint32_t scs_read(struct mcu *m, uint32_t offset, unsigned size);
+void scs_write(struct mcu *m, uint32_t offset, unsigned size, uint32_t value);
+bool fpu_is_on(const struct mcu *m);
+
+/* mpu.c */
+enum { MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4, MAY_ALL = 7 };
+bool mpu_is_on(struct mcu *m);
+unsigned mpu_permissions(struct mcu *m, uint32_t address, bool privileged);
+bool mpu_is_mixed(struct mcu *m, uint32_t page); /* not the same in all of it */
+uint32_t mpu_read(struct mcu *m, uint32_t offset);
+void mpu_write(struct mcu *m, uint32_t offset, uint32_t value);
+bool is_privileged(struct mcu *m);
+
+/* plain.c */
+void plain_reset_all(struct mcu *m);
+void plain_forget(struct mcu *m);
+
+/* line.c */
+bool line_shown(struct mcu *m, struct line *l); /* the host wants to look now */
+void line_reset(struct mcu *m, struct line *l);
+void line_free(struct line *l);
+void line_forget(struct line *l);
+
+/* semihosting.c */
+bool semihost(struct mcu *m); /* at BKPT 0xAB; false: it is unknown */

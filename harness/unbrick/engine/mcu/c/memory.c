@@ -1,0 +1,642 @@
+/* Memories and the bus: what Unicorn has where, and what it needs to be told.
+ *
+ * Unicorn asks for each page that the firmware uses (a TLB of ours), so an address may lead to
+ * another one:
+ *
+ *   the address itself   RAM, and flash for reads and fetches
+ *   BUS + address        registers, stores to flash: Unicorn calls read_bus() and write_bus()
+ *   GUARD + address      what may not be accessed in part or at all: Unicorn calls on_refused() */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+#include "models.h"
+
+struct page { /* uc_tlb_entry */
+    uint64_t address;
+    uint32_t permissions; /* uc_prot: as MAY_READ, ... */
+};
+
+enum { PERIPHERALS = 0x40000000, PERIPHERALS_SIZE = 0x20000000, BIT_BAND_SIZE = 0x2000000 };
+#define PRIVATE 0xe0000000u
+#define PRIVATE_SIZE 0x100000u
+#define RAM_BIT_BAND 0x22000000u
+#define DEVICE_BIT_BAND 0x42000000u
+
+static bool within(uint32_t address, uint32_t base, uint32_t size) {
+    return address - base < size;
+}
+
+struct ram *find_ram(struct mcu *m, uint32_t address) {
+    for (size_t i = 0; i < m->ram_count; i++) {
+        if (within(address, m->rams[i].base, m->rams[i].size)) {
+            return &m->rams[i];
+        }
+    }
+    return NULL;
+}
+
+struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset) {
+    for (size_t i = 0; i < m->region_count; i++) {
+        const struct flash *f = m->regions[i].flash;
+        if (within(address, f->base, f->size)) {
+            *offset = address - f->base;
+            return &m->regions[i];
+        }
+        if (f->alias != NOWHERE && within(address, f->alias, f->size)) {
+            *offset = address - f->alias;
+            return &m->regions[i];
+        }
+    }
+    return NULL;
+}
+
+/* RAM or, to be read, flash; NULL where it is not all there. */
+uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write) {
+    uint32_t offset = 0;
+    const struct ram *ram = find_ram(m, address);
+    if (ram) {
+        offset = address - ram->base;
+        return length <= ram->size - offset ? ram->memory + offset : NULL;
+    }
+    const struct region *r = to_write ? NULL : find_flash(m, address, &offset);
+    return r && length <= r->flash->size - offset ? r->flash->cells + offset : NULL;
+}
+
+static bool is_bit_band(const struct mcu *m, uint32_t address, uint32_t *target) {
+    for (uint32_t alias = RAM_BIT_BAND; m->setup.bit_band;
+         alias += DEVICE_BIT_BAND - RAM_BIT_BAND) {
+        if (within(address, alias, BIT_BAND_SIZE)) {
+            *target = alias - BIT_BAND_SIZE + ((address - alias) >> 5);
+            return true;
+        }
+        if (alias == DEVICE_BIT_BAND) {
+            break;
+        }
+    }
+    return false;
+}
+
+static struct device *find_device(const struct mcu *m, uint32_t address) {
+    size_t low = 0, high = m->device_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (m->devices[middle]->base <= address) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    struct device *d = low ? m->devices[low - 1] : NULL;
+    return d && within(address, d->base, d->size) ? d : NULL;
+}
+
+static bool has_device_within(const struct mcu *m, uint32_t page) {
+    for (size_t i = 0; i < m->device_count; i++) {
+        const struct device *d = m->devices[i];
+        if (d->base < page + PAGE && d->base + d->size > page) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether there are registers in a page, or flash that is too small to be a page of its own. */
+static bool is_bus(struct mcu *m, uint32_t page) {
+    uint32_t target;
+    if (within(page, PRIVATE, PRIVATE_SIZE) || within(page, PERIPHERALS, PERIPHERALS_SIZE) ||
+        is_bit_band(m, page, &target) || has_device_within(m, page)) {
+        return true;
+    }
+    for (size_t i = 0; i < m->area_count; i++) {
+        const struct plain_area *a = &m->areas[i];
+        if (a->base < page + PAGE && a->base + a->size > page) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < m->region_count; i++) {
+        const struct flash *f = m->regions[i].flash;
+        if (!m->regions[i].mapped && f->base < page + PAGE && f->base + f->size > page) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The bus */
+
+static void ask_when(struct mcu *m, struct device *d) {
+    d->due = d->next ? d->next(m, d) : NEVER;
+    m->event = sooner(m->event, d->due);
+    m->end = sooner(m->end, d->due);
+}
+
+void mcu_look_again(struct mcu *m, struct device *d) {
+    ask_when(m, d);
+}
+
+static void settle(struct mcu *m, struct device *d) {
+    if (d && d->settle) {
+        d->settle(m, d);
+    }
+}
+
+static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
+    uint32_t offset;
+    struct device *d = find_device(m, address);
+    if (d) {
+        settle(m, d);
+        uint32_t value = d->read(m, d, address - d->base, size);
+        ask_when(m, d);
+        return value;
+    }
+    if (within(address, PRIVATE, PRIVATE_SIZE)) {
+        return scs_read(m, address - PRIVATE, size);
+    }
+    const uint8_t *memory = memory_at(m, address, size, false);
+    if (memory) {
+        struct region *r = find_flash(m, address, &offset);
+        settle(m, r ? r->flash->controller : NULL);
+        uint32_t value = 0;
+        memcpy(&value, memory, size);
+        return value;
+    }
+    return plain_read(m, address, size);
+}
+
+static void bus_write(struct mcu *m, uint32_t address, unsigned size, uint64_t value) {
+    uint32_t offset;
+    struct device *d = find_device(m, address);
+    struct region *r = d ? NULL : find_flash(m, address, &offset);
+    if (d) {
+        settle(m, d);
+        d->write(m, d, address - d->base, size, (uint32_t)value);
+        ask_when(m, d);
+    } else if (r) {
+        settle(m, r->flash->controller);
+        r->flash->store(m, r->flash, offset, size, value);
+        if (r->flash->controller) {
+            ask_when(m, r->flash->controller);
+        }
+    } else if (within(address, PRIVATE, PRIVATE_SIZE)) {
+        scs_write(m, address - PRIVATE, size, (uint32_t)value);
+    } else if (find_ram(m, address)) {
+        dma_write(m, address, &value, size);
+    } else {
+        plain_write(m, address, size, (uint32_t)value);
+    }
+}
+
+/* A word of the bit-band alias is one bit. */
+static uint32_t bit_read(struct mcu *m, uint32_t address, uint32_t target) {
+    return bus_read(m, target & ~3u, 4) >> ((target & 3) * 8 + (address >> 2 & 7)) & 1;
+}
+
+static void bit_write(struct mcu *m, uint32_t address, uint32_t target, uint32_t value) {
+    uint32_t bit = 1u << ((target & 3) * 8 + (address >> 2 & 7));
+    uint32_t old = bus_read(m, target & ~3u, 4);
+    bus_write(m, target & ~3u, 4, value & 1 ? old | bit : old & ~bit);
+}
+
+static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
+    struct mcu *m = user;
+    uint32_t address = (uint32_t)offset, target;
+    (void)uc;
+    m->now += m->setup.access_ns;
+    if (is_bit_band(m, address, &target)) {
+        return bit_read(m, address, target);
+    }
+    return bus_read(m, address, size);
+}
+
+static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user) {
+    struct mcu *m = user;
+    uint32_t address = (uint32_t)offset, target;
+    (void)uc;
+    m->now += m->setup.access_ns;
+    if (m->stuck || m->aborting) {
+        return;
+    }
+    if (is_bit_band(m, address, &target)) {
+        bit_write(m, address, target, (uint32_t)value);
+    } else {
+        bus_write(m, address, size, value);
+    }
+}
+
+bool dma_read(struct mcu *m, uint32_t address, void *data, uint32_t length) {
+    const uint8_t *memory = memory_at(m, address, length, false);
+    if (!memory) {
+        return false;
+    }
+    memcpy(data, memory, length);
+    return true;
+}
+
+bool dma_write(struct mcu *m, uint32_t address, const void *data, uint32_t length) {
+    uint8_t *memory = memory_at(m, address, length, true);
+    if (!memory) {
+        return false;
+    }
+    memcpy(memory, data, length);
+    struct ram *ram = find_ram(m, address);
+    for (uint32_t page = (address - ram->base) / PAGE; page * PAGE < address - ram->base + length;
+         page++) {
+        if (ram->executed[page]) {
+            forget_range(m, ram->base + page * PAGE, ram->base + (page + 1) * PAGE);
+        }
+    }
+    return true;
+}
+
+bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value) {
+    const uint8_t *memory = memory_at(m, address, 2, false);
+    *value = memory ? get16(memory) : 0;
+    return memory != NULL;
+}
+
+/* Pages */
+
+/* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
+ * needs it, also into its IT block, and does not take that back when the block goes on: without
+ * this the next block begins inside an IT block. */
+static void leave_it_block(struct mcu *m) {
+    enum { IT_BITS = 0x0600fc00 };
+    uint32_t xpsr = read_register(m, REG_XPSR);
+    if (xpsr & IT_BITS) {
+        write_register(m, REG_XPSR_ALL, xpsr & ~(uint32_t)IT_BITS);
+    }
+}
+
+static bool is_never_executed(uint32_t address) { /* by the default memory map, B3.1 */
+    return within(address, PERIPHERALS, PERIPHERALS_SIZE) || address >= 0xa0000000u;
+}
+
+static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
+    uint32_t offset = 0;
+    struct ram *ram = find_ram(m, address);
+    struct region *r = ram ? NULL : find_flash(m, address, &offset);
+    bool is_memory = ram || (r && r->mapped);
+    page->permissions = MAY_READ | MAY_EXECUTE;
+    page->address = r ? r->flash->base + offset : address;
+    if (m->host) {
+        return is_memory;
+    }
+    bool mpu = mpu_is_on(m);
+    bool denied = mpu && !(mpu_permissions(m, address, is_privileged(m)) & MAY_EXECUTE);
+    bool mixed = mpu && mpu_is_mixed(m, address);
+    if (mixed) { /* the instruction's own address decides for the page */
+        uint32_t pc = read_register(m, REG_PC);
+        if (within(pc, address, PAGE)) {
+            denied = !(mpu_permissions(m, pc, is_privileged(m)) & MAY_EXECUTE);
+        }
+    }
+    if (denied || !is_memory || (!mpu && is_never_executed(address))) {
+        bool violation = denied || is_never_executed(address);
+        m->trap = (struct trap){violation ? IACCVIOL : IBUSERR, 0};
+        m->trapped = true;
+        return false;
+    }
+    if (ram) {
+        ram->executed[(address - ram->base) / PAGE] = true;
+        page->permissions |= MAY_WRITE;
+        if (mpu) { /* stores ask again */
+            page->permissions = MAY_READ | MAY_EXECUTE;
+        }
+    }
+    return true;
+}
+
+static bool on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
+    struct mcu *m = user;
+    uint32_t offset = 0, at = (uint32_t)address;
+    (void)uc;
+    if (type == ACCESS_FETCH) {
+        return !m->aborting && fetch_page(m, at, page);
+    }
+    if (m->aborting) {
+        return false;
+    }
+    leave_it_block(m);
+    unsigned wanted = type == ACCESS_WRITE ? MAY_WRITE : MAY_READ;
+    struct ram *ram = find_ram(m, at);
+    struct region *r = ram ? NULL : find_flash(m, at, &offset);
+    bool is_flash = r && r->mapped;
+    bool bus = !ram && !is_flash && is_bus(m, at);
+    bool private = within(at, PRIVATE, PRIVATE_SIZE);
+    unsigned may = MAY_READ | MAY_WRITE;
+    bool mixed = false;
+    if (private) {
+        may = is_privileged(m) ? may : 0;
+    } else if (mpu_is_on(m)) {
+        may = mpu_permissions(m, at, is_privileged(m)) & (MAY_READ | MAY_WRITE);
+        mixed = (ram || is_flash) && mpu_is_mixed(m, at);
+    }
+    page->permissions = may;
+    if (mixed || !(may & wanted) || !(ram || is_flash || bus)) {
+        page->address = GUARD + at;
+        page->permissions = wanted;
+    } else if (ram) {
+        page->address = at;
+        if (ram->executed[(at - ram->base) / PAGE] && may & MAY_READ && !mpu_is_on(m)) {
+            page->permissions |= MAY_EXECUTE;
+        }
+    } else if (is_flash && wanted == MAY_READ) {
+        page->address = r->flash->base + offset;
+        page->permissions = MAY_READ | (mpu_is_on(m) ? 0 : MAY_EXECUTE);
+    } else {
+        page->address = BUS + at;
+        page->permissions = is_flash ? MAY_WRITE : may;
+    }
+    return true;
+}
+
+/* Which fault an access to this address is; 0: none. */
+static uint32_t judge(struct mcu *m, uint32_t address, unsigned wanted) {
+    uint32_t offset;
+    if (within(address, PRIVATE, PRIVATE_SIZE)) {
+        return is_privileged(m) ? 0 : PRECISERR | BFARVALID;
+    }
+    if (mpu_is_on(m) && !(mpu_permissions(m, address, is_privileged(m)) & wanted)) {
+        return DACCVIOL | MMARVALID;
+    }
+    bool there = find_ram(m, address) || find_flash(m, address, &offset) || is_bus(m, address);
+    return there ? 0 : PRECISERR | BFARVALID;
+}
+
+/* An access to a page that is guarded. Unicorn stops a read that is refused at once. After a store
+ * it goes on with the block: what the CPU was is kept, and there are no pages any more until it
+ * stops. */
+static bool on_refused(void *uc, int type, uint64_t at, int size, int64_t value, void *user) {
+    enum { WRITE_UNMAPPED = 20, WRITE_PROT = 22, FETCH_UNMAPPED = 21, FETCH_PROT = 24 };
+    struct mcu *m = user;
+    uint32_t address = (uint32_t)at, offset = 0;
+    bool write = type == WRITE_UNMAPPED || type == WRITE_PROT;
+    if (type == FETCH_UNMAPPED || type == FETCH_PROT || m->aborting || m->trapped) {
+        return false;
+    }
+    uint32_t cfsr = judge(m, address, write ? MAY_WRITE : MAY_READ);
+    if (!cfsr && write && find_flash(m, address, &offset)) {
+        /* Of a page in which not all may be stored to: the store takes place here and Unicorn's own
+         * does not. */
+        leave_it_block(m);
+        write_bus(uc, address, (unsigned)size, (uint64_t)value, user);
+        return false;
+    }
+    if (!cfsr) {
+        leave_it_block(m);
+        return true;
+    }
+    m->trap = (struct trap){cfsr, address};
+    m->trapped = true;
+    if (write) {
+        enum { FLUSH_TLB = 11, CONTROL_WRITE = 1 << 30 };
+        m->u.context_save(uc, m->u.scratch);
+        m->aborting = m->stopping = true;
+        m->u.ctl(uc, FLUSH_TLB | CONTROL_WRITE);
+        m->u.emu_stop(uc);
+    }
+    return false;
+}
+
+/* All pages are to be asked for again. */
+void forget_pages(struct mcu *m) {
+    enum { FLUSH_TLB = 11, WRITE = 1 << 30 }; /* uc_ctl_flush_tlb() */
+    m->u.ctl(m->u.uc, FLUSH_TLB | WRITE);
+}
+
+/* Translated code of this range is no longer what memory holds. */
+void forget_range(struct mcu *m, uint32_t low, uint32_t high) {
+    enum { REMOVE_CACHE = 9, ARGS_2 = 2 << 26, WRITE = 1 << 30 }; /* uc_ctl_remove_cache() */
+    m->host = true;
+    m->u.ctl(m->u.uc, REMOVE_CACHE | ARGS_2 | WRITE, (uint64_t)low, (uint64_t)high);
+    m->host = false;
+}
+
+void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length) {
+    if (!r->mapped) {
+        return;
+    }
+    for (uint32_t page = offset / PAGE; page * PAGE < offset + length; page++) {
+        if (r->executed[page]) {
+            uint32_t base = r->flash->base + page * PAGE;
+            forget_range(m, base, base + PAGE);
+            r->executed[page] = false;
+            memset(r->blocks + page * PAGE / 2, 0, PAGE / 2);
+        }
+    }
+}
+
+void forget_ram_code(struct mcu *m) {
+    for (size_t i = 0; i < m->ram_count; i++) {
+        struct ram *ram = &m->rams[i];
+        for (uint32_t page = 0; page < ram->size / PAGE; page++) {
+            if (ram->executed[page]) {
+                forget_range(m, ram->base + page * PAGE, ram->base + (page + 1) * PAGE);
+                ram->executed[page] = false;
+            }
+        }
+    }
+    forget_pages(m);
+}
+
+void flash_changed(struct mcu *m, uint32_t offset, uint32_t length) {
+    for (size_t i = 0; i < m->region_count; i++) {
+        struct region *r = &m->regions[i];
+        if (within(offset, r->flash->first, r->flash->size)) {
+            forget_code(m, r, offset - r->flash->first, length);
+        }
+    }
+}
+
+void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length) {
+    assert(!m->powered && length <= m->image_size);
+    for (size_t i = 0; i < m->region_count; i++) {
+        struct region *r = &m->regions[i];
+        struct flash *f = r->flash;
+        for (uint32_t at = 0; at < f->size; at += PAGE) {
+            uint8_t fresh[PAGE];
+            uint32_t size = f->size - at < PAGE ? f->size - at : PAGE;
+            size_t from = (size_t)f->first + at;
+            size_t given = from >= length ? 0 : length - from < size ? length - from : size;
+            const uint8_t *cells = image + from;
+            if (given < size) {
+                memset(fresh, 0xff, sizeof fresh);
+                if (given) {
+                    memcpy(fresh, image + from, given);
+                }
+                cells = fresh;
+            }
+            if (memcmp(f->cells + at, cells, size)) {
+                memcpy(f->cells + at, cells, size);
+                forget_code(m, r, at, size);
+            }
+        }
+    }
+}
+
+/* Blocks */
+
+static bool is_wide(uint16_t first) {
+    return first >= 0xe800;
+}
+
+static uint8_t look_at_instruction(uint16_t first, uint16_t second) {
+    if (first == 0xbf40 || (first == 0xf3af && second == 0x8004)) {
+        return BLOCK_SEV;
+    }
+    if ((first & 0xffe8) == 0xb660) { /* CPSIE */
+        return BLOCK_UNMASKS;
+    }
+    if ((first & 0xffe0) == 0xf380 && (second & 0xf000) == 0x8000) { /* MSR */
+        return BLOCK_UNMASKS;
+    }
+    if ((first & 0xec00) == 0xec00 && (second & 0x0e00) == 0x0a00) { /* coprocessors 10, 11 */
+        return BLOCK_FPU;
+    }
+    return 0;
+}
+
+/* What there is in a basic block; kept for blocks in flash until its cells change. */
+uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
+    uint32_t offset = 0;
+    struct region *r = find_flash(m, address, &offset);
+    if (r && r->mapped && r->blocks[offset / 2]) {
+        return r->blocks[offset / 2];
+    }
+    uint8_t what = BLOCK_SEEN;
+    for (uint32_t at = 0; at < size;) {
+        uint16_t first, second = 0;
+        if (!halfword_at(m, address + at, &first)) {
+            return what;
+        }
+        if (is_wide(first)) {
+            halfword_at(m, address + at + 2, &second);
+        }
+        what |= look_at_instruction(first, second);
+        at += is_wide(first) ? 4 : 2;
+    }
+    if (r && r->mapped) {
+        r->blocks[offset / 2] = what;
+        r->executed[offset / PAGE] = true;
+        uint32_t last = offset + (size ? size - 1 : 0);
+        if (last < r->flash->size) {
+            r->executed[last / PAGE] = true;
+        }
+    }
+    return what;
+}
+
+/* The address of the first instruction of the block that is for the FPU. */
+uint32_t find_fpu_instruction(struct mcu *m, uint32_t address, uint32_t size) {
+    for (uint32_t at = 0; at < size;) {
+        uint16_t first, second = 0;
+        if (!halfword_at(m, address + at, &first)) {
+            break;
+        }
+        if (is_wide(first)) {
+            halfword_at(m, address + at + 2, &second);
+        }
+        if (look_at_instruction(first, second) & BLOCK_FPU) {
+            return address + at;
+        }
+        at += is_wide(first) ? 4 : 2;
+    }
+    return address;
+}
+
+/* Map */
+
+static bool is_whole(uint32_t address, uint32_t size) {
+    enum { MAPPED = 4096 };
+    return !(address % MAPPED) && !(size % MAPPED) && size;
+}
+
+static int map(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory, unsigned may) {
+    int error = m->u.mem_map_ptr(m->u.uc, address, size, may, memory);
+    return error ? error : m->u.mem_map_ptr(m->u.uc, GUARD + address, size, 0, memory);
+}
+
+int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory) {
+    assert(m->ram_count < MOST_RAMS && is_whole(address, size) && memory);
+    struct ram *ram = &m->rams[m->ram_count];
+    *ram = (struct ram){address, size, memory, calloc(size / PAGE, sizeof(bool))};
+    if (!ram->executed) {
+        return 1;
+    }
+    m->ram_count++;
+    return map(m, address, size, memory, MAY_ALL);
+}
+
+void mcu_add_flash(struct mcu *m, struct flash *f) {
+    assert(m->region_count < MOST_FLASHES && f->cells && f->store && f->size);
+    struct region *r = &m->regions[m->region_count];
+    *r = (struct region){.flash = f, .mapped = is_whole(f->base, f->size)};
+    f->first = m->image_size;
+    m->image_size += f->size;
+    if (r->mapped) {
+        r->blocks = calloc(f->size / 2, 1);
+        r->executed = calloc(f->size / PAGE, sizeof(bool));
+        if (!r->blocks || !r->executed ||
+            map(m, f->base, f->size, f->cells, MAY_READ | MAY_EXECUTE)) {
+            abort();
+        }
+    }
+    if (r->mapped && !m->fast) {
+        m->fast = r;
+        m->fast_base = f->base;
+        m->fast_size = f->size;
+    }
+    m->region_count++;
+}
+
+static void refuse_store(struct mcu *m, struct flash *f, uint32_t offset, unsigned size,
+                         uint64_t value) {
+    (void)size;
+    fault(m, FAULT_FLASH_STRAY, f->first + offset, (uint32_t)value);
+}
+
+void mcu_add_rom(struct mcu *m, const struct flash_place *place) {
+    assert(m->rom_count < MOST_FLASHES);
+    struct flash *f = &m->roms[m->rom_count++];
+    *f = (struct flash){.base = place->base,
+                        .size = place->size,
+                        .alias = place->alias,
+                        .cells = place->cells,
+                        .store = refuse_store};
+    mcu_add_flash(m, f);
+}
+
+int mcu_add_plain(struct mcu *m, uint32_t address, uint32_t size) {
+    assert(size);
+    if (m->area_count == MOST_PLAIN_AREAS) {
+        return 1;
+    }
+    m->areas[m->area_count++] = (struct plain_area){address, size};
+    return 0;
+}
+
+void mcu_add_device(struct mcu *m, struct device *d) {
+    assert(m->device_count < MOST_DEVICES && d->size && d->read && d->write && d->reset);
+    size_t at = m->device_count++;
+    for (; at && m->devices[at - 1]->base > d->base; at--) {
+        m->devices[at] = m->devices[at - 1];
+    }
+    assert(!at || m->devices[at - 1]->base + m->devices[at - 1]->size <= d->base);
+    m->devices[at] = d;
+    d->due = NEVER;
+}
+
+int memory_connect(struct mcu *m) {
+    enum { TLB_FILL = 131072, UNMAPPED = 112, PROTECTED = 896 };
+    int error = m->u.mmio_map(m->u.uc, BUS, BUS, (void *)read_bus, m, (void *)write_bus, m);
+    if (!error) {
+        error = m->u.hook_add(m->u.uc, &m->hook[0], TLB_FILL, (void *)on_page, m, 1, 0);
+    }
+    if (!error) {
+        error =
+            m->u.hook_add(m->u.uc, &m->hook[1], UNMAPPED | PROTECTED, (void *)on_refused, m, 1, 0);
+    }
+    return error;
+}

@@ -1,0 +1,287 @@
+"""The engine for microcontrollers, from a chip's description.
+
+The same flash image and the same bytes at the same virtual times give the same run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
+from unbrick.engine.symbols import Symbols
+from unbrick.errors import EngineError, SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from unbrick.board.mcu import McuChip
+    from unbrick.engine.mcu.models import CMcuFault
+    from unbrick.flash.ops import FlashOp
+
+_FAULTS = {
+    1: ("hard-fault", "HardFault (HFSR {detail:#010x})"),
+    2: ("memory-fault", "MemManage fault at {address:#010x}: {cause} (CFSR {detail:#010x})"),
+    3: ("bus-fault", "BusFault at {address:#010x}: {cause} (CFSR {detail:#010x})"),
+    4: ("usage-fault", "UsageFault at {address:#010x}: {cause} (CFSR {detail:#010x})"),
+    5: ("lockup", "a fault in a handler of faults: the core locked up (CFSR {detail:#010x})"),
+    6: ("emulator", "Unicorn cannot go on at {address:#010x} (error {detail})"),
+    7: ("flash-locked", "{detail:#x} at flash offset {address:#x} while the flash is locked"),
+    8: ("flash-dirty", "programmed {detail:#x} at flash offset {address:#x} without an erase"),
+    9: ("flash-width", "a store of {detail} bytes at flash offset {address:#x}"),
+    10: ("flash-busy", "{detail:#x} at flash offset {address:#x} during another operation"),
+    11: ("flash-protected", "{detail:#x} at flash offset {address:#x}, which is protected"),
+    12: ("flash-worn", "flash offset {address:#x} was programmed {detail} times without an erase"),
+    13: ("flash-stray", "a store of {detail:#x} at flash offset {address:#x} programs nothing"),
+    14: ("flash-command", "the flash refused {detail:#x} for offset {address:#x}"),
+    15: ("uart-lost", "the UART at {address:#010x} could not take byte {detail:#04x}"),
+    16: ("watchdog", "the watchdog at {address:#010x} reset the chip"),
+}
+"""Kind and text of each ``enum fault_kind``."""
+
+_CAUSES = (
+    *((1 << 0, "execution is not allowed"), (1 << 1, "access is not allowed")),
+    *((1 << 3, "returning"), (1 << 4, "entering an exception")),
+    *((1 << 8, "there is no code"), (1 << 9, "nothing is there")),
+    *((1 << 11, "returning"), (1 << 12, "entering an exception")),
+    *((1 << 16, "undefined instruction"), (1 << 17, "no Thumb code")),
+    *((1 << 18, "wrong return from an exception"), (1 << 19, "the coprocessor is off")),
+    *((1 << 20, "stack overflow"), (1 << 24, "not aligned"), (1 << 25, "division by zero")),
+)
+"""Bits of CFSR, Armv7-M ARM B3.2.15."""
+
+
+@dataclass(frozen=True)
+class VainRegister:
+    """A register that nobody models and that firmware waits for in vain.
+
+    Attributes:
+        address: of the register.
+        count: how often one loop has read it with nothing written meanwhile.
+        pc: of the code that did.
+        where: ``function (file:line)`` when symbols are known, else empty.
+    """
+
+    address: int
+    count: int
+    pc: int
+    where: str
+
+
+class _McuLine:
+    """One serial line of the models."""
+
+    def __init__(self, models: McuModels, number: int) -> None:
+        self._models, self._number = models, number
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``; bytes arrive one after the other at the line's rate."""
+        self._models.lib.mcu_line_push(self._models.mcu, self._number, data, len(data))
+
+    def read(self) -> bytes:
+        """What the firmware has sent since the last call."""
+        return self._models.take(self._number)
+
+
+class _NoLine:
+    """The end of a line that the chip does not have."""
+
+    def write(self, data: bytes) -> None:
+        """Nobody hears it."""
+
+    def read(self) -> bytes:
+        """Nobody says anything."""
+        return b""
+
+
+class McuEngine(Engine):
+    """A microcontroller in this process, in virtual time.
+
+    ``wire`` is the console, ``radio`` the first of the other UARTs. What the engine calls the NOR
+    is the flash image: all regions of flash, one after the other.
+
+    Args:
+        chip: what it is (:func:`unbrick.board.load_chip`).
+        elf_files: firmware ELF files with symbols, so that faults name function and line.
+        console: name of the UART that is the console, or ``semihosting``; by default the chip's
+            first UART.
+
+    Raises:
+        SetupError: a device of the chip has no model, or there is no such UART.
+    """
+
+    name = "mcu"
+
+    def __init__(
+        self, chip: McuChip, elf_files: Iterable[Path] = (), *, console: str | None = None
+    ) -> None:
+        self.chip, self.board = chip, chip.board
+        console = console or (chip.uarts[0] if chip.uarts else SEMIHOSTING)
+        if console != SEMIHOSTING and console not in chip.uarts:
+            raise SetupError(
+                f"the chip {chip.name} has no UART {console!r}",
+                hint=f"choose one of {', '.join((*chip.uarts, SEMIHOSTING))}",
+            )
+        # A half-word a cycle.
+        pace_ps = 10**12 // 2 // chip.clock_hz
+        self._models = McuModels(chip, pace_ps=pace_ps, semihosting=console == SEMIHOSTING)
+        self._symbols = Symbols(elf_files)
+        self._powered = False
+        self._last = McuStop.TIME
+        self._faults: list[FirmwareFault] = []
+        self.lines = {
+            name: _McuLine(self._models, number) for name, number in self._models.lines.items()
+        }
+        self.wire = self.lines[console]
+        others = (self.lines[name] for name in chip.uarts if name != console)
+        self.radio = next(others, None) or _NoLine()
+        self._garbage = [
+            random.Random(region.base).randbytes(region.size) for _, region in chip.rams
+        ]
+        self._models.load(b"")
+
+    @property
+    def powered(self) -> bool:
+        return self._powered
+
+    @property
+    def now(self) -> float:
+        return self._models.now_ns / 1e9
+
+    @property
+    def pc(self) -> int:
+        """Address of the code that the core is at."""
+        return int(self._models.lib.mcu_pc(self._models.mcu))
+
+    @property
+    def resets(self) -> int:
+        """How often the chip has reset itself since the engine was made or has forgotten."""
+        return int(self._models.lib.mcu_resets(self._models.mcu))
+
+    @property
+    def exceptions(self) -> int:
+        """How many exceptions the core has taken."""
+        return int(self._models.lib.mcu_exceptions(self._models.mcu))
+
+    @property
+    def instruction_bytes(self) -> int:
+        """Bytes of the instructions executed so far."""
+        return int(self._models.lib.mcu_instruction_bytes(self._models.mcu))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the firmware waits for what will not come without the host."""
+        return bool(self._models.lib.mcu_quiet(self._models.mcu))
+
+    @property
+    def last_stop(self) -> McuStop:
+        """Why :meth:`advance` came back."""
+        return self._last
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every flash operation that was begun, in order, over all power cycles."""
+        return self._models.ops()
+
+    @property
+    def op_count(self) -> int:
+        """How many flash operations were begun."""
+        return self._models.op_count
+
+    @property
+    def overruns(self) -> tuple[int, ...]:
+        lib, mcu = self._models.lib, self._models.mcu
+        return tuple(int(lib.mcu_line_overruns(mcu, n)) for n in self._models.lines.values())
+
+    @property
+    def faults(self) -> list[FirmwareFault]:
+        if self._models.fault_count != len(self._faults):
+            self._faults = [self._describe(fault) for fault in self._models.faults()]
+        return self._faults
+
+    def _describe(self, fault: CMcuFault) -> FirmwareFault:
+        kind, text = _FAULTS[fault.kind]
+        causes = [name for bit, name in _CAUSES if fault.detail & bit]
+        text = text.format(
+            address=fault.address, detail=fault.detail, cause=", ".join(causes) or "unknown"
+        )
+        where = self._symbols.describe(fault.pc)
+        return FirmwareFault(kind, fault.pc, where, text, fault.time / 1e9)
+
+    def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
+        """Registers without a model that were read in vain at least so often, most often first."""
+        found = [
+            VainRegister(one.address, one.vain, one.pc, self._symbols.describe(one.pc))
+            for one in self._models.plain()
+            if one.vain >= least
+        ]
+        return sorted(found, key=lambda one: (-one.count, one.address))
+
+    def power_on(self) -> None:
+        if self._powered:
+            return
+        self._models.fill_rams(self._garbage)
+        self._models.lib.mcu_power_on(self._models.mcu)
+        self._powered = True
+
+    def power_off(self) -> None:
+        self._models.lib.mcu_power_off(self._models.mcu)
+        self._powered = False
+
+    def forget(self) -> None:
+        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
+        if self._powered:
+            raise EngineError("time cannot begin anew under power", hint="power off first")
+        self._models.lib.mcu_forget(self._models.mcu)
+        self._faults = []
+
+    def cut_before_op(self, index: int | None) -> None:
+        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
+        never = (1 << 64) - 1
+        self._models.lib.mcu_cut_before(self._models.mcu, never if index is None else index)
+
+    @property
+    def cut_reached(self) -> bool:
+        """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
+        return self._powered and self._last is McuStop.CUT
+
+    def advance(self, seconds: float) -> None:
+        until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
+        self._last = McuStop(self._models.lib.mcu_run(self._models.mcu, until))
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """Flash (its cells, whatever it answers now) or RAM; shorter at the memory's end.
+
+        Raises:
+            EngineError: it is another place; to look at a device would change it.
+        """
+        found = self._models.read_ram(address, length)
+        if found is not None:
+            return found
+        first = 0
+        for part in self.chip.flash:
+            for base in (part.base, part.alias):
+                if base is not None and base <= address < base + part.size:
+                    start = first + address - base
+                    end = min(start + length, first + part.size)
+                    return self._models.cells()[start:end]
+            first += part.size
+        raise EngineError(f"{address:#x} is neither in the flash nor in the RAM")
+
+    def read_nor(self) -> bytes:
+        return self._models.cells()
+
+    def load_nor(self, image: bytes) -> None:
+        if self._powered:
+            raise EngineError("the flash cannot be replaced under power", hint="power off first")
+        self._check_size(image)
+        self._models.load(image)
+
+    def close(self) -> None:
+        if self._powered:
+            self.power_off()
+        self._models.close()
