@@ -40,6 +40,7 @@ class ToyTarget:
     mortal: bool = False
     name: str = "toy"
     about: str = "nothing real"
+    file: str = ""
     started: list[tuple[State, Fate]] = field(default_factory=list, compare=False)
 
     board: Board = LAYOUT.board

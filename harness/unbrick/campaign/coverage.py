@@ -10,14 +10,16 @@ from bisect import bisect_right
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from unbrick.engine.base import CodeWatch
 from unbrick.engine.symbols import read_source_lines
+from unbrick.errors import NotKnownHereError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from unbrick.campaign.target import Fate, Outcome, State, Target
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import TracedEngine
     from unbrick.engine.symbols import SourceLine
 
 Lines = set[tuple[str, int]]
@@ -52,10 +54,18 @@ class CoverageRun:
     Args:
         engine: of the target's; is closed at the end.
         covered: as the target has it.
+
+    Raises:
+        NotKnownHereError: the engine does not note which code runs.
     """
 
-    def __init__(self, engine: InProcessEngine, covered: tuple[Sequence[Path], str]) -> None:
-        self.engine = engine
+    def __init__(self, engine: TracedEngine, covered: tuple[Sequence[Path], str]) -> None:
+        if not isinstance(engine, CodeWatch):
+            raise NotKnownHereError(
+                f"the engine {engine.name} does not note which code runs",
+                hint="leave out --coverage",
+            )
+        self.engine, self._watch = engine, engine
         elf_files, prefix = covered
         self._table = LineTable(
             (line for elf in elf_files for line in read_source_lines(elf)), prefix
@@ -68,19 +78,19 @@ class CoverageRun:
         """Run one session; see :meth:`unbrick.campaign.target.Target.run`."""
         golden = target != self._target
         if golden:
-            self._all |= self._table.of(self.engine.executed())
+            self._all |= self._table.of(self._watch.executed())
             self._target = target
-            self.engine.watch_code()
+            self._watch.watch_code()
         outcome = target.run(state, fate, self.engine)
         if golden:
-            self._golden |= self._table.of(self.engine.executed())
+            self._golden |= self._table.of(self._watch.executed())
         return outcome
 
     def __enter__(self) -> CoverageRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._all |= self._table.of(self.engine.executed())
+        self._all |= self._table.of(self._watch.executed())
         self.engine.close()
 
     def lines(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:

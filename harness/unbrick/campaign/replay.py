@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from unbrick.campaign.case import CaseId
     from unbrick.campaign.target import Fate, Outcome, State, Target
-    from unbrick.engine.base import Line
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import Line, TracedEngine
     from unbrick.flash.partition import Partition
 
 BITS_PER_BYTE = 10
@@ -32,7 +31,7 @@ BITS_PER_BYTE = 10
 class _Listener:
     """A line that writes down what passes."""
 
-    def __init__(self, line: Line, engine: InProcessEngine, uart: int, heard: list[Heard]) -> None:
+    def __init__(self, line: Line, engine: TracedEngine, uart: int, heard: list[Heard]) -> None:
         self._line, self._engine, self._uart, self._heard = line, engine, uart, heard
 
     def write(self, data: bytes) -> None:
@@ -111,7 +110,7 @@ def _shorten(data: bytes) -> str:
     return f"{len(data)} bytes, {data[:4].hex(' ')}" + (" …" if len(data) > 4 else "")
 
 
-def replay(target: Target, engine: InProcessEngine, case: CaseId) -> list[ReplayedSession]:
+def replay(target: Target, engine: TracedEngine, case: CaseId) -> list[ReplayedSession]:
     """Run the sessions that lead to a case, and the case, and write down all that happens.
 
     Args:
@@ -220,6 +219,7 @@ def render_vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
     changes: list[tuple[int, str, str]] = []
     codes = {name: chr(ord("!") + i) for i, name in enumerate(_WIRES)}
     kind, block, server = "k", "b", "s"
+    width = max(8, len(target.board.nor.geometry.block_sizes).bit_length())  # bits of op_block
     offset = 0
     for session in sessions:
         end = offset + _ns(session.end)
@@ -234,9 +234,8 @@ def render_vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
             a, z = offset + _ns(op.start), min(end, offset + _ns(op.end))
             if a < z:
                 changes.append((a, f"b{_KINDS[op.kind]:02b} {kind}", kind))
-                changes.append(
-                    (a, f"b{op.offset // target.board.nor.block_size:08b} {block}", block)
-                )
+                number = target.board.nor.geometry.find_block(op.offset)[0]
+                changes.append((a, f"b{number:0{width}b} {block}", block))
                 changes.append((z, f"b00 {kind}", kind))
         for event in list_events(session, target):
             if event.update:
@@ -247,7 +246,7 @@ def render_vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
     out += [f"$var wire 1 {codes[name]} {name} $end" for name in _WIRES]
     out += [
         f"$var reg 2 {kind} op_kind [1:0] $end",
-        f"$var reg 8 {block} op_block [7:0] $end",
+        f"$var reg {width} {block} op_block [{width - 1}:0] $end",
         f"$var string 1 {server} server $end",
         "$upscope $end",
         "$enddefinitions $end",
@@ -255,7 +254,7 @@ def render_vcd(sessions: Iterable[ReplayedSession], target: Target) -> str:
         "$dumpvars",
         *(f"0{code}" for code in codes.values()),
         f"b00 {kind}",
-        f"b00000000 {block}",
+        f"b{0:0{width}b} {block}",
         f"snone {server}",
         "$end",
     ]

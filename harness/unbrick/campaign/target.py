@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.case import CaseId, Death, PowerCut
-    from unbrick.engine.inprocess import InProcessEngine
-    from unbrick.engine.inprocess.gdbstub import DebuggedEngine
+    from unbrick.engine.base import TracedEngine
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
     from unbrick.flash.partition import Partition
@@ -162,6 +161,10 @@ class Target(Protocol):
         """One sentence for people."""
 
     @property
+    def file(self) -> str:
+        """The file that describes it, for a command that runs a case again; may be empty."""
+
+    @property
     def mortal(self) -> bool:
         """Whether a peer can die at every change of its memory, and is searched so."""
 
@@ -196,11 +199,15 @@ class Target(Protocol):
             CannotBeginError: without any fault the target does not come that far.
         """
 
-    def create_engine(self, *, debugged: bool = False) -> InProcessEngine | DebuggedEngine:
-        """An engine for :meth:`run`, with the symbols of the target's programs."""
+    def create_engine(self, *, debugged: bool = False) -> TracedEngine:
+        """An engine for :meth:`run`, with the symbols of the target's programs.
+
+        Raises:
+            SetupError: a debugger is wanted, and there is none for this target's engine.
+        """
 
     def run(
-        self, state: State, fate: Fate = UNDISTURBED, engine: InProcessEngine | None = None
+        self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None
     ) -> Outcome:
         """Run one session from power-on until all has come about, and check the invariants.
 

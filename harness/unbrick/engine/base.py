@@ -219,3 +219,32 @@ class Engine(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class TracedEngine(Engine, FlashTrace, MemoryAccess):
+    """An engine in virtual time with a trace of its flash: what a campaign searches with."""
+
+
+class ChipEngine(TracedEngine):
+    """An engine of one microcontroller, whose core can be looked at while it runs."""
+
+    @property
+    @abstractmethod
+    def pc(self) -> int:
+        """Address of the code that the core is at."""
+
+    @property
+    @abstractmethod
+    def resets(self) -> int:
+        """How often the chip has reset itself since the engine was made or has forgotten."""
+
+
+@runtime_checkable
+class CodeWatch(Protocol):
+    """An engine that notes which code is executed."""
+
+    def watch_code(self) -> None:
+        """From now on note which code is executed."""
+
+    def executed(self) -> list[tuple[int, int]]:
+        """(address, length in bytes) of every basic block that was executed since then."""

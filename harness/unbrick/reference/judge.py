@@ -23,7 +23,7 @@ from unbrick.wire.userdata import open_backup
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import TracedEngine
     from unbrick.flash.partition import Partition
     from unbrick.reference.memory import ServerMemory, ServerState
     from unbrick.reference.story import Story
@@ -46,7 +46,7 @@ class Judge:
         key: that the terminal seals with.
     """
 
-    def __init__(self, story: Story, engine: InProcessEngine, key: bytes) -> None:
+    def __init__(self, story: Story, engine: TracedEngine, key: bytes) -> None:
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
         self._key = key
         self._kept = {backup.id for backup in self._store.backups()}

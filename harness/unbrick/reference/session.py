@@ -23,7 +23,7 @@ from unbrick.reference.story import SERIAL, Story
 
 if TYPE_CHECKING:
     from unbrick.campaign.case import Death
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
@@ -35,7 +35,7 @@ class _Recorder:
     Has the server die, too, if it is to; and judges each thing that it newly thinks.
     """
 
-    def __init__(self, story: Story, engine: InProcessEngine, death: Death | None) -> None:
+    def __init__(self, story: Story, engine: TracedEngine, death: Death | None) -> None:
         self._story, self._engine, self._death = story, engine, death
         self._judge = Judge(story, engine, derive_bench_key(SERIAL))
         self.marks: list[MemoryMark] = []
@@ -62,7 +62,7 @@ class _Recorder:
 
 
 def run_session(
-    engine: InProcessEngine,
+    engine: TracedEngine,
     releases: Releases,
     scenario: Scenario,
     state: State,

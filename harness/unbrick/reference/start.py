@@ -13,7 +13,7 @@ from unbrick.reference.session import run_session
 from unbrick.reference.story import SERIAL, inspect_once
 
 if TYPE_CHECKING:
-    from unbrick.engine.inprocess import InProcessEngine
+    from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
     from unbrick.reference.scenario import Scenario
 
@@ -23,7 +23,7 @@ def find_images(releases: Releases) -> dict[bytes, bytes]:
     return {inspect_once(image).digest: image for image in releases.signed.values()}
 
 
-def make_initial_state(engine: InProcessEngine, releases: Releases, scenario: Scenario) -> State:
+def make_initial_state(engine: TracedEngine, releases: Releases, scenario: Scenario) -> State:
     """Where a scenario begins, made by really running the terminal.
 
     Raises:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.target import Outcome, ReplayedSession, State, TimelineEvent
+    from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
     from unbrick.flash.partition import Partition
     from unbrick.reference.scenario import Scenario
@@ -78,6 +79,11 @@ class ReferenceTarget:
     def about(self) -> str:
         """One sentence for people."""
         return self.scenario.about
+
+    @property
+    def file(self) -> str:
+        """None does: the scenarios are known by their names."""
+        return ""
 
     @property
     def mortal(self) -> bool:
@@ -135,7 +141,7 @@ class ReferenceTarget:
         self,
         state: State,
         fate: Fate = UNDISTURBED,
-        engine: InProcessEngine | None = None,
+        engine: TracedEngine | None = None,
     ) -> Outcome:
         """Run one session; see :func:`unbrick.reference.session.run_session`."""
         return run_session(engine or self._tools.engine, self.releases, self.scenario, state, fate)

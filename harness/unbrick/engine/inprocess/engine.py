@@ -35,7 +35,7 @@ from unicorn.unicorn_const import (
 )
 from unicorn.unicorn_py3 import unicorn as binding
 
-from unbrick.engine.base import Engine, FirmwareFault, emulated_board
+from unbrick.engine.base import FirmwareFault, TracedEngine, emulated_board
 from unbrick.engine.inprocess.models import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
@@ -112,7 +112,7 @@ class _Line:
         return self._models.take(self._uart)
 
 
-class InProcessEngine(Engine):
+class InProcessEngine(TracedEngine):
     """A terminal in this process, in virtual time.
 
     Args:
