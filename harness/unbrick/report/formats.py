@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -17,7 +18,7 @@ _TAIL = 2000  # characters of the console that a violation shows
 
 def tell_how_to_replay(case: CaseReport) -> str:
     """The command that runs a case again."""
-    return f"unbrick replay {case.id}"
+    return shlex.join(("unbrick", "replay", *filter(None, (case.target,)), case.id))
 
 
 def render_junit(report: CampaignReport) -> str:

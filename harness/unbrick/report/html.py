@@ -13,6 +13,7 @@ from unbrick.report.formats import tell_how_to_replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.report.model import CampaignReport, CaseReport, Cut, ScenarioReport, SourceFile
 
 SHOWN = 200  # violations in the page; the JSON has them all
@@ -156,17 +157,34 @@ def _key(items: Sequence[tuple[str, str]]) -> str:
 
 _LEFT, _ROW, _TOP = 96, 17, 4
 
+MAX_SHOWN_BLOCKS = 64
+"""Blocks of the flash that are all shown; of more, only those that are written."""
+
 
 def _list_used_blocks(report: CampaignReport) -> list[tuple[int, str]]:
-    """Number and name of each block that a partition has."""
+    """Number and name of each block that a partition has; of many, those that are written."""
     if report.board is None:
         return []
-    size = report.board.nor.block_size
-    return [
-        (number, part.name if part.size == size else f"{part.name} {number - part.offset // size}")
-        for part in report.partitions
-        for number in range(part.offset // size, part.end // size)
-    ]
+    geometry = report.board.nor.geometry
+    named = []
+    for part in report.partitions:
+        first, last = (geometry.find_block(at)[0] for at in (part.offset, part.end - 1))
+        named += [
+            (number, part.name if first == last else f"{part.name} {number - first}")
+            for number in range(first, last + 1)
+        ]
+    if len(named) <= MAX_SHOWN_BLOCKS:
+        return named
+    touched = {
+        geometry.find_block(op.offset)[0] for scenario in report.scenarios for op in scenario.golden
+    }
+    touched |= {
+        number
+        for scenario in report.scenarios
+        for case in scenario.cases
+        for number, _ in case.erases
+    }
+    return [(number, name) for number, name in named if number in touched]
 
 
 def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
@@ -198,7 +216,7 @@ def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
         row = lanes.index(cut.torn or "before it")
         y = _TOP + 14 + lane_row * row
         out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
-    out += _history(scenario, report.board.nor.block_size, blocks, top, step)
+    out += _history(scenario, report.board.nor.geometry, blocks, top, step)
     label_y = top + _ROW * len(blocks) + 15
     every = 10 if step == 12 else 50
     for number in range(0, count + 1, every):
@@ -227,11 +245,16 @@ def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
 
 
 def _history(
-    scenario: ScenarioReport, size: int, blocks: list[tuple[int, str]], top: int, step: int
+    scenario: ScenarioReport,
+    geometry: FlashGeometry,
+    blocks: list[tuple[int, str]],
+    top: int,
+    step: int,
 ) -> list[str]:
     """For each block its name, and its contents after each operation that changes it."""
     out = []
     count = len(scenario.golden)
+    places = [geometry.find_block(op.offset)[0] for op in scenario.golden]
     for row, (number, name) in enumerate(blocks):
         y = top + _ROW * row
         out.append(f"<text x='{_LEFT - 6}' y='{y + 12}' text-anchor='end'>{name}</text>")
@@ -239,7 +262,7 @@ def _history(
             f"<rect x='{_LEFT}' y='{y}' width='{step * (count + 1)}' height='{_ROW - 3}' "
             "style='fill:var(--soft)'/>"
         )
-        mine = [(i, op) for i, op in enumerate(scenario.golden) if op.offset // size == number]
+        mine = [(i, scenario.golden[i]) for i, place in enumerate(places) if place == number]
         for at, (index, op) in enumerate(mine):
             until = mine[at + 1][0] if at + 1 < len(mine) else count + 1
             x, span = _LEFT + step * index, step * (until - index)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from unbrick.board import Board
     from unbrick.campaign.search import Case, SearchResult
+    from unbrick.campaign.target import Target
     from unbrick.flash.partition import Partition
 
 FORMAT = 1
@@ -32,7 +33,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CaseReport:
-    """One session. Times are virtual, in seconds; ``erases`` has (block number, erases)."""
+    """One session. Times are virtual, in seconds; ``erases`` has (block number, erases).
+
+    ``target`` is the file that describes the target; empty for a scenario of the reference.
+    """
 
     id: str
     depth: int
@@ -45,6 +49,7 @@ class CaseReport:
     virtual: float
     successors: int
     console: str = ""
+    target: str = ""
 
     @property
     def came(self) -> str:
@@ -256,7 +261,7 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
         transitions=result.transitions,
         closed=result.closed,
         cut_short=result.cut_short,
-        cases=tuple(_case(case, result.target.board) for case in result.cases),
+        cases=tuple(_case(case, result.target) for case in result.cases),
         golden=tuple(
             GoldenOp(op.kind, op.offset, op.length, op.start, op.end)
             for op in (golden.ops if golden else ())
@@ -265,11 +270,11 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
     )
 
 
-def _case(case: Case, board: Board) -> CaseReport:
+def _case(case: Case, target: Target) -> CaseReport:
     outcome = case.outcome
     kind, text = outcome.violation or ("", "")
-    block = board.nor.block_size
-    erases = {offset // block: times for offset, times in case.erases.items()}
+    geometry = target.board.nor.geometry
+    erases = {geometry.find_block(offset)[0]: times for offset, times in case.erases.items()}
     return CaseReport(
         id=str(case.id),
         depth=case.depth,
@@ -282,6 +287,7 @@ def _case(case: Case, board: Board) -> CaseReport:
         virtual=outcome.virtual,
         successors=case.successors,
         console=outcome.console if kind else "",
+        target=target.file,
     )
 
 
