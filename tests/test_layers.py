@@ -15,7 +15,7 @@ ROOT = Path(unbrick.__file__).parent
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
     {"cli", "pytest_plugin", "robot"},
-    {"reference"},
+    {"reference", "target"},
     {"report"},
     {"campaign"},
     {"bench", "console", "center"},
@@ -49,11 +49,15 @@ NEVERS = {
         *("layout", "folders", "engine", "image", "wire", "server"),
         *("campaign", "reference", "bench"),
     },
-    "engine": {"layout", "image", "wire", "server", "reference", "campaign"},
+    "engine": {"layout", "image", "wire", "server", "reference", "target", "campaign"},
     "bench": {"layout", "server", "link", "restore"},
     "report": {"layout"},
     "campaign": {
         *("layout", "server", "wire", "image", "delta", "link", "restore", "center", "firmware"),
+        *("reference", "target", "bench", "console"),
+    },
+    "target": {
+        *("layout", "server", "image", "delta", "link", "restore", "center", "firmware"),
         *("reference", "bench", "console"),
     },
     "center": {"server.core"},
@@ -127,6 +131,8 @@ def test_imports_point_down(file: Path) -> None:
     [
         ("campaign.search", "from unbrick.server.records.updates import Update", True),
         ("campaign.search", "from unbrick.reference.story import Story", True),
+        ("campaign.search", "from unbrick.target.target import FileTarget", True),
+        ("target.session", "from unbrick.reference.story import Story", True),
         ("campaign.search", "from unbrick.flash.cells import Cells", False),
         ("server.core.plan", "import unbrick.server.edge.http", True),
         ("server.core.plan", "import asyncio", True),

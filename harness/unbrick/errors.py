@@ -87,6 +87,20 @@ class CannotBeginError(UnbrickError):
     """A target does not come to where a search begins, although nothing disturbs it."""
 
 
+class UpdateNeverWorksError(CannotBeginError):
+    """The update of a target from a file does not work, although nothing disturbs it."""
+
+    exit_code = 2
+
+
+class DriverGaveUpError(UnbrickError):
+    """What drives an update cannot go on, for the device does not do its part."""
+
+
+class DeviceSilentError(DriverGaveUpError):
+    """The device did not say in time what the driver of an update waits for."""
+
+
 class ToolBrokenError(UnbrickError):
     """Unbrick contradicts itself: a bug of the tool, no verdict on the firmware."""
 

@@ -73,6 +73,15 @@ class Entries:
         """True or false; false when it is not said."""
         return bool(self.take(key, bool, "true or false", default=False))
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A text, or a list of texts; none when it is not there."""
+        if isinstance(self._left.get(key), str):
+            return (self.text(key),)
+        texts = self.take(key, list, "a text or a list of texts", [])
+        if not all(isinstance(text, str) for text in texts):
+            raise self.wrong(f"is wrong: `{key}` is no list of texts", "write each as a text")
+        return tuple(texts)
+
     def number(
         self, key: str, default: int | None = None, least: int = 0, most: int = MAX_NUMBER
     ) -> int:
@@ -85,6 +94,15 @@ class Entries:
     def table(self, key: str) -> Entries:
         """A table, which is empty when it is not there."""
         return Entries(self.path, self._below(key), self.take(key, dict, "a table", {}))
+
+    def one_or_more(self, key: str) -> list[Entries]:
+        """A table, or a list of tables; none when it is not there."""
+        return [self.table(key)] if isinstance(self._left.get(key), dict) else self.rows(key)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything that is left, whatever it is: for entries that somebody else knows."""
+        left, self._left = self._left, {}
+        return left
 
     def tables(self) -> Iterator[tuple[str, Entries]]:
         """Everything that is left, each by its name; all of it must be tables."""

@@ -1,0 +1,1 @@
+"""Targets from a file: anybody's firmware on a microcontroller, as a campaign takes it."""

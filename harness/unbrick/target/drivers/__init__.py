@@ -1,0 +1,96 @@
+"""Drivers of updates: generators over the console, ours by name, a user's from a Python file."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbrick.errors import SetupError
+from unbrick.target.drivers import smp, xcp, xmodem, ymodem
+from unbrick.target.files import read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from unbrick.target.console import DriverConsole, Wait
+    from unbrick.target.description import FirmwareFile
+
+    Drive = Callable[
+        [DriverConsole, FirmwareFile | None, Mapping[str, Any]], Generator[Wait, Any, object]
+    ]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One of our drivers.
+
+    Attributes:
+        drive: what it does.
+        addressed: whether it must know where each byte of the file belongs.
+    """
+
+    drive: Drive
+    addressed: bool = False
+
+
+DRIVERS = {
+    "smp": Driver(smp.update),
+    "xcp": Driver(xcp.update, addressed=True),
+    "xmodem": Driver(xmodem.update),
+    "ymodem": Driver(ymodem.update),
+}
+"""Our drivers, by name."""
+
+
+def start_driver(
+    name: str, console: DriverConsole, payload: FirmwareFile | None, options: Mapping[str, Any]
+) -> Generator[Wait, Any, object]:
+    """The generator that a driver is, by its name or the path of its file.
+
+    Raises:
+        SetupError: the user's file is wrong.
+    """
+    if name in DRIVERS:
+        return DRIVERS[name].drive(console, payload, options)
+    driving = read_driver(Path(name))(console, payload, options)
+    if not isinstance(driving, Generator):
+        raise SetupError(
+            f"{FUNCTION} of the driver {name} gives {driving!r}",
+            hint="make it a generator: yield what it waits for",
+        )
+    return driving
+
+
+FUNCTION = "update"
+"""What a user's file must define."""
+
+
+@cache
+def read_driver(path: Path) -> Drive:
+    """The driver that a Python file has: its function ``update(console, payload, options)``.
+
+    Raises:
+        SetupError: the file cannot be read or run, or has no such function.
+    """
+    source = read_bytes(path)
+    module = types.ModuleType(path.stem)
+    module.__file__ = str(path)
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - it is the user's
+    except Exception as error:
+        raise SetupError(
+            f"the driver {path} cannot be loaded: {type(error).__name__}: {error}",
+            hint="correct it; it is run as Python",
+        ) from error
+    drive = getattr(module, FUNCTION, None)
+    if not callable(drive):
+        raise SetupError(
+            f"the driver {path} has no function {FUNCTION}",
+            hint=f"define {FUNCTION}(console, payload, options), a generator",
+        )
+    found: Drive = drive
+    return found

@@ -1,0 +1,319 @@
+"""One session of a target from a file: from power-on until it has recovered, or not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
+from unbrick.campaign.verdict import Violation
+from unbrick.errors import DriverGaveUpError, ToolBrokenError
+from unbrick.target.console import DriverConsole, DriverRun
+from unbrick.target.description import put
+from unbrick.target.drivers import start_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+    from typing import Any
+
+    from unbrick.engine.base import ChipEngine, FirmwareFault
+    from unbrick.target.console import Wait
+    from unbrick.target.description import Afterwards, Description, FirmwareFile
+
+BEGUN = "the update was begun"
+"""What the peers remember once a session had power; before that it is None."""
+
+INVARIANTS = {
+    "bricked": "1: the device always comes back",
+    "not-updated": "1: an update that is wanted comes about",
+    "wrong-image": "1: what runs is a whole image that may run",
+    "flash-differs": "1: the flash ends up as it must",
+    "restless": "1: a device that has recovered leaves its flash alone, and keeps running",
+    "said": "2: the device never says what it must not",
+    "afterwards": "2: what is put to it after its recovery is taken as it must be",
+    "fault": "3: the firmware uses the chip as its manual says",
+}
+"""What must hold, by the kind of violation."""
+
+MAX_CONSOLE_SIZE = 1 << 20
+"""Bytes of the console that a session keeps."""
+
+PC_SAMPLES = 4
+PC_SAMPLE_INTERVAL_S = 0.005
+
+
+def run_session(engine: ChipEngine, target: Description, state: State, fate: Fate) -> Outcome:
+    """Run one session and check what must hold.
+
+    Args:
+        engine: of the target's chip; its contents are replaced.
+        target: what it is.
+        state: where the session begins.
+        fate: what happens to it besides its power cut.
+
+    Raises:
+        SetupError: the user's driver is wrong.
+        ToolBrokenError: the flash is not what the trace says: no verdict on the firmware.
+    """
+    began = time.perf_counter()
+    engine.power_off()
+    engine.forget()
+    engine.wire.read()
+    readable = state.cells.readable(fate.resolution)
+    engine.load_nor(readable.image())
+    course = _Course(engine, target, first=state.peers is None)
+    violation = None
+    try:
+        course.run()
+    except Violation as found:
+        violation = (found.kind, str(found))
+    finally:
+        course.close()
+    ops, virtual = engine.ops, engine.now
+    engine.power_off()
+    if not readable.after(ops).reads_as(engine.read_nor()):
+        raise ToolBrokenError("the flash is not what the trace of the session says")
+    if violation is None and target.afterwards is not None:
+        try:
+            course.check_afterwards(target.afterwards)
+        except Violation as found:
+            violation = (found.kind, str(found))
+        engine.power_off()
+    return Outcome(
+        violation=violation,
+        route="application",
+        ops=ops,
+        marks=[MemoryMark(0, BEGUN)],
+        downtime=course.spoke_at,
+        virtual=virtual,
+        seconds=time.perf_counter() - began,
+        console=course.text,
+        final=State(state.cells.after(ops), BEGUN),
+    )
+
+
+class _Course:
+    """A session under way.
+
+    Attributes:
+        spoke_at: when it said that it has recovered, in virtual seconds; None: it has not.
+    """
+
+    def __init__(self, engine: ChipEngine, target: Description, *, first: bool) -> None:
+        self._engine, self._target = engine, target
+        self._said = bytearray()
+        self._looked = 0
+        self._console = DriverConsole(engine.wire, engine.now)
+        self._must_drive = first and target.update.is_driven
+        self._driver: DriverRun | None = None
+        if target.update.is_driven and (first or target.update.again):
+            driver = target.update.driver
+            path = Path(driver) if driver.endswith(".py") else None
+            self._driver = DriverRun(_drive(self._console, target), self._console, path)
+        self.spoke_at: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Everything that the device said."""
+        return self._said.decode("utf-8", errors="replace")
+
+    def close(self) -> None:
+        """End the driver."""
+        if self._driver is not None:
+            self._driver.close()
+
+    def run(self) -> None:
+        """Run until the device has recovered.
+
+        Raises:
+            Violation: it has not, or it did what it must not.
+            SetupError: the user's driver is wrong.
+        """
+        self._engine.power_on()
+        self._wait_for_driver()
+        self._wait_for_words()
+        self._wait_quiet()
+        self._check_what_runs()
+        self._check_stays()
+        self._check_flash(self._target.recovered.flash)
+
+    def check_afterwards(self, check: Afterwards) -> None:
+        """Put something into the flash of the device, which is off, and start it.
+
+        Raises:
+            Violation: it does not take it as it must.
+        """
+        engine = self._engine
+        engine.load_nor(put(self._target.chip, engine.read_nor(), check.stage))
+        engine.wire.read()
+        start = len(self._said)
+        engine.power_on()
+        deadline = engine.now + check.within
+        while not self._find(check.says, start):
+            if engine.now >= deadline:
+                raise Violation(
+                    "afterwards",
+                    f"after its recovery it does not say {_any_of(check.says)}",
+                )
+            self._advance(deadline)
+        forbidden = self._find(check.never, start)
+        if forbidden:
+            raise Violation("afterwards", f"after its recovery it says {forbidden!r}")
+
+    def _wait_for_driver(self) -> None:
+        """Let the driver work, unless the device shows that there is nothing left to do."""
+        driver, update = self._driver, self._target.update
+        if driver is None:
+            return
+        deadline = self._engine.now + update.within
+        try:
+            driver.step(self._engine.now)
+            while not driver.finished:
+                if not self._must_drive and self._has_spoken():
+                    return
+                if self._engine.now >= deadline:
+                    raise Violation(
+                        "not-updated", f"the update has not ended after {update.within:g} s"
+                    )
+                self._advance(min(deadline, driver.deadline))
+                driver.step(self._engine.now)
+        except DriverGaveUpError as error:
+            raise Violation("not-updated", str(error)) from None
+
+    def _has_spoken(self) -> bool:
+        """Whether the device has said that it has recovered."""
+        if self.spoke_at is None and self._find(self._target.recovered.says):
+            self.spoke_at = self._engine.now
+        return self.spoke_at is not None
+
+    def _wait_for_words(self) -> None:
+        recovered = self._target.recovered
+        deadline = self._engine.now + recovered.within
+        if not recovered.says:
+            self._run_until(deadline)
+            return
+        while not self._has_spoken():
+            if self._engine.now >= deadline:
+                raise Violation(
+                    "bricked",
+                    f"it does not say {_any_of(recovered.says)} within {recovered.within:g} s",
+                )
+            self._advance(deadline)
+
+    def _wait_quiet(self) -> None:
+        """Wait until the flash is left alone: until then a power cut can still do harm."""
+        recovered, engine = self._target.recovered, self._engine
+        deadline = engine.now + recovered.within
+        while recovered.quiet:
+            count = engine.op_count
+            self._run_until(engine.now + recovered.quiet)
+            if engine.op_count == count:
+                return
+            if engine.now >= deadline:
+                raise Violation(
+                    "restless",
+                    f"it still writes its flash {recovered.within:g} s after its recovery",
+                )
+
+    def _check_what_runs(self) -> None:
+        recovered, engine = self._target.recovered, self._engine
+        if not recovered.runs and recovered.pc is None:
+            return
+        images = [self._target.images[name] for name in recovered.runs]
+        whole = [image for image in images if not self._find_difference((image,))]
+        if images and not whole:
+            name, address = self._find_difference(images) or ("", 0)
+            raise Violation(
+                "wrong-image", f"no image that may run is whole: {name} differs at {address:#x}"
+            )
+        places = [(piece.address, piece.end) for image in whole for piece in image.pieces]
+        places += [recovered.pc] if recovered.pc else []
+        for _ in range(PC_SAMPLES):
+            pc = engine.pc
+            if not any(start <= pc < end for start, end in places):
+                names = ", ".join(image.name for image in whole) or "the place where it must be"
+                raise Violation("wrong-image", f"the core is at {pc:#x}, not in {names}")
+            self._run_until(engine.now + PC_SAMPLE_INTERVAL_S)
+
+    def _check_stays(self) -> None:
+        """See that the device does not start anew: by what it says, and by the core's resets."""
+        recovered, engine = self._target.recovered, self._engine
+        if not recovered.stays:
+            return
+        resets, start = engine.resets, len(self._said)
+        self._run_until(engine.now + recovered.stays)
+        if engine.resets != resets or self._find(recovered.says, start):
+            raise Violation("restless", f"it starts anew within {recovered.stays:g} s")
+
+    def _check_flash(self, programs: Iterable[FirmwareFile]) -> None:
+        found = self._find_difference(programs)
+        if found:
+            name, address = found
+            raise Violation("flash-differs", f"the flash differs from {name} at {address:#x}")
+
+    def _find_difference(self, programs: Iterable[FirmwareFile]) -> tuple[str, int] | None:
+        """The first byte of the flash that is not as a program has it."""
+        for program in programs:
+            for piece in program.pieces:
+                there = self._engine.read_memory(piece.address, len(piece.data))
+                if there != piece.data:
+                    return program.name, piece.address + _first_difference(there, piece.data)
+        return None
+
+    def _find(self, texts: Iterable[str], start: int = 0) -> str:
+        """The first of some texts that was said; empty: none was."""
+        return next((text for text in texts if self._said.find(text.encode(), start) >= 0), "")
+
+    def _run_until(self, until: float) -> None:
+        while self._engine.now < until:
+            self._advance(until)
+
+    def _advance(self, until: float) -> None:
+        """Let time pass, at most to ``until``, and see what the device did.
+
+        Raises:
+            Violation: it did what it must not.
+        """
+        engine = self._engine
+        engine.advance(max(1e-9, until - engine.now))
+        data = engine.wire.read()
+        if data and len(self._said) < MAX_CONSOLE_SIZE:
+            self._said += data
+            self._console.hear(data)
+            forbidden = self._find(self._target.never.says, max(0, self._looked))
+            if forbidden:
+                raise Violation("said", f"it says {forbidden!r}")
+            longest = max(map(len, map(str.encode, self._target.never.says)), default=0)
+            self._looked = len(self._said) - longest
+        fault = self._find_fault()
+        if fault is not None:
+            where = fault.where or f"pc {fault.pc:#x}"
+            raise Violation("fault", f"{where}: {fault.detail} ({fault.kind})")
+
+    def _find_fault(self) -> FirmwareFault | None:
+        never = self._target.never
+        if not never.faults:
+            return None
+        faults = self._engine.faults
+        return next((fault for fault in faults if fault.kind not in never.allowed), None)
+
+
+def _first_difference(there: bytes, wanted: bytes) -> int:
+    pairs = zip(there, wanted, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(there))
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    return " or ".join(map(repr, texts))
+
+
+def _drive(console: DriverConsole, target: Description) -> Generator[Wait, Any, None]:
+    """Wait for the device to be ready, type, and hand over to the driver."""
+    update = target.update
+    if update.after:
+        yield console.until(update.after, update.within)
+    for text in update.typed:
+        console.write(text)
+    if update.driver:
+        yield from start_driver(update.driver, console, update.payload, update.options)

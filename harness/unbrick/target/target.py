@@ -1,0 +1,227 @@
+"""A target from a file, as the campaign takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unbrick.campaign.target import UNDISTURBED, Fate, State
+from unbrick.engine.base import ChipEngine
+from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
+from unbrick.flash.cells import Cells
+from unbrick.target.load import load_target
+from unbrick.target.session import INVARIANTS, run_session
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from unbrick.board import Board
+    from unbrick.campaign.target import Outcome, ReplayedSession, TimelineEvent
+    from unbrick.engine.base import TracedEngine
+    from unbrick.flash.partition import Partition
+    from unbrick.target.description import Description
+
+
+@dataclass(frozen=True)
+class FileTarget:
+    """A target from a file; see :class:`unbrick.campaign.target.Target`.
+
+    It is pickled as the file's name. So other processes read the file themselves.
+
+    Attributes:
+        path: of the file.
+        digest: SHA-256 of the file and of all that it names.
+    """
+
+    path: Path
+    digest: str
+
+    @classmethod
+    def load(cls, path: Path) -> FileTarget:
+        """The target that a file describes.
+
+        Raises:
+            SetupError: the file, or one that it names, is missing or wrong.
+        """
+        description = load_target(path)
+        _LOADED[path, description.digest] = description
+        return cls(path, description.digest)
+
+    @property
+    def description(self) -> Description:
+        """What the file says.
+
+        Raises:
+            SetupError: it says something else by now.
+        """
+        key = self.path, self.digest
+        if key not in _LOADED:
+            loaded = load_target(self.path)
+            if loaded.digest != self.digest:
+                raise SetupError(
+                    f"{self.path}, or a file that it names, has changed meanwhile",
+                    hint="start again",
+                )
+            _LOADED[key] = loaded
+        return _LOADED[key]
+
+    @property
+    def name(self) -> str:
+        """As the file says, or is called."""
+        return self.description.name
+
+    @property
+    def about(self) -> str:
+        """One sentence for people."""
+        return self.description.about
+
+    @property
+    def file(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    @property
+    def mortal(self) -> bool:
+        """No peer dies."""
+        return False
+
+    @property
+    def board(self) -> Board:
+        """The chip, as a board of its own."""
+        return self.description.chip.board
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Those of the file, or the chip's flashes."""
+        return self.description.partitions
+
+    @property
+    def invariants(self) -> Mapping[str, str]:
+        """What must hold."""
+        return INVARIANTS
+
+    @property
+    def programs(self) -> Mapping[str, str]:
+        """SHA-256 of each program."""
+        found = self.description
+        programs = [*found.programs, *found.images.values()]
+        programs += [found.update.payload] if found.update.payload else []
+        return {program.name: program.digest for program in programs}
+
+    @property
+    def identity(self) -> str:
+        """All of it."""
+        return self.digest
+
+    @property
+    def covered(self) -> tuple[Sequence[Path], str]:
+        """All that has symbols."""
+        return self.description.elf_files, ""
+
+    def start(self) -> State:
+        """The flash as it is delivered, with what is staged; the update was seen to work.
+
+        Raises:
+            UpdateNeverWorksError: without any fault it does not.
+        """
+        return _find_start(self)
+
+    def create_engine(self, *, debugged: bool = False) -> ChipEngine:
+        """An engine for the chip, with the symbols of all programs.
+
+        Raises:
+            NotKnownHereError: a debugger is wanted.
+        """
+        if debugged:
+            raise NotKnownHereError(
+                "the engine for microcontrollers has no debugger", hint="leave out --gdb"
+            )
+        raise NotKnownHereError(
+            f"no engine runs the chip {self.description.chip.name} yet", hint="wait for a release"
+        )
+
+    def run(
+        self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None
+    ) -> Outcome:
+        """Run one session; see :func:`unbrick.target.session.run_session`."""
+        chosen = engine or _own_engine(self)
+        if not isinstance(chosen, ChipEngine):
+            raise NotKnownHereError(
+                f"the engine {chosen.name} runs no microcontroller", hint="use the target's own"
+            )
+        return run_session(chosen, self.description, state, fate)
+
+    def key(self, state: State) -> Hashable:
+        """Every difference in a cell makes another state: nothing is known of the firmware."""
+        return state.cells, state.peers
+
+    def peers_key(self, state: State) -> Hashable:
+        """Whether the update was begun."""
+        return str(state.peers)
+
+    def pack_peers(self, peers: Sequence[Any]) -> Any:
+        """They are texts, or None."""
+        return list(peers)
+
+    def unpack_peers(self, packed: Any) -> list[Any]:
+        """What was packed.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if not all(peer is None or isinstance(peer, str) for peer in packed):
+            raise ValueError("not what the peers of a target from a file remember")
+        return list(packed)
+
+    def tell(self, session: ReplayedSession) -> Iterable[TimelineEvent]:
+        """Nothing besides what the console and the flash show."""
+        del session
+        return ()
+
+
+_LOADED: dict[tuple[Path, str], Description] = {}
+
+
+@cache
+def _own_engine(target: FileTarget) -> ChipEngine:
+    """This process's own."""
+    return target.create_engine()
+
+
+@cache
+def _find_start(target: FileTarget) -> State:
+    """Where a search begins, once the update was seen to work; see :meth:`FileTarget.start`."""
+    found = target.description
+    state = State(Cells.of(found.start_image, found.chip.geometry))
+    outcome = target.run(state)
+    if outcome.violation:
+        kind, text = outcome.violation
+        raise UpdateNeverWorksError(
+            f"without any power cut the update of {target.name} does not work: {kind}: {text}",
+            hint=_find_hint(kind, found, outcome),
+        )
+    if not outcome.ops:
+        raise UpdateNeverWorksError(
+            f"the update of {target.name} does nothing to the flash: there is nowhere to cut",
+            hint="stage something with [update] stage, or drive it with `driver` or `type`",
+        )
+    return state
+
+
+_HINTS = {
+    "bricked": "correct `says` or `within` of [recovered], or see what the firmware waits for",
+    "not-updated": "correct [update], or see what the firmware waits for",
+    "restless": 'let [recovered] quiet be shorter, or "0 s" for firmware that always writes',
+    "fault": "correct the firmware; `allowed` of [never] lets a kind of fault pass",
+    "said": "correct the firmware, or `says` of [never]",
+}
+
+
+def _find_hint(kind: str, found: Description, outcome: Outcome) -> str:
+    """What to do about an update that does not work, and the last thing that was said."""
+    lines = outcome.console.strip().splitlines()
+    last = f"its last words are {lines[-1][-60:]!r}" if lines else "it says nothing"
+    hint = _HINTS.get(kind, "correct the firmware, or [recovered]")
+    return f"{hint}; {last}; all of it: unbrick replay {found.path} {found.name}"
