@@ -26,12 +26,14 @@ from unbrick.engine.inprocess.gdbstub import (
     gdb_command,
     wait_for_debugger,
 )
-from unbrick.errors import CannotBeginError, SetupError, ToolBrokenError, UnbrickError
-from unbrick.firmware.signed import make_releases
-from unbrick.layout import reference_layout
+from unbrick.errors import (
+    CannotBeginError,
+    NotKnownHereError,
+    SetupError,
+    ToolBrokenError,
+    UnbrickError,
+)
 from unbrick.lock import owned
-from unbrick.reference.scenario import SCENARIOS, find_scenario
-from unbrick.reference.target import find_target
 from unbrick.report.formats import render_junit, render_sarif
 from unbrick.report.html import render_html
 from unbrick.report.model import (
@@ -43,6 +45,8 @@ from unbrick.report.model import (
 )
 from unbrick.report.summary import render_summary
 from unbrick.screen import open_screen, open_status
+from unbrick.target.load import SUFFIX
+from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,9 +102,34 @@ def _verdict_or_broken() -> Iterator[None]:
         raise ToolBrokenError(f"a session had no verdict: {error}") from error
 
 
-def _check_names(names: tuple[str, ...]) -> None:
+def _find_targets(names: tuple[str, ...], firmware: Path, status: Console) -> list[Target]:
+    """The targets that are named: files, or scenarios of the reference; without names all of these.
+
+    Raises:
+        BuildError, SetupError: one is wrong, or the firmware for it cannot be built.
+    """
+    files = [Path(name) for name in names if name.endswith(SUFFIX)]
+    if files and len(files) < len(names):
+        raise SetupError(
+            "files and scenarios cannot be searched together", hint="call it once for each"
+        )
+    if files:
+        targets: list[Target] = [FileTarget.load(path) for path in files]
+        called = [target.name for target in targets]
+        for name in called:
+            if called.count(name) > 1:
+                raise SetupError(
+                    f"two of the targets are called {name}", hint="give them a `name` each"
+                )
+        return targets
+    # The reference needs more packages, which who tests firmware of his own may not have.
+    from unbrick.reference.scenario import SCENARIOS, find_scenario  # noqa: PLC0415
+    from unbrick.reference.target import find_target  # noqa: PLC0415
+
     for name in names:
         find_scenario(name)
+    releases = _build(firmware, names or tuple(SCENARIOS), status)
+    return [find_target(name, releases) for name in names or SCENARIOS]
 
 
 def _make_folder(out: Path) -> None:
@@ -118,6 +147,9 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
     Raises:
         BuildError, SetupError: it cannot be built, or a release is missing.
     """
+    from unbrick.firmware.signed import make_releases  # noqa: PLC0415 - as in _find_targets
+    from unbrick.reference.scenario import find_scenario  # noqa: PLC0415
+
     with status.status("building the firmware"):
         releases = make_releases(firmware)
     for name in names:
@@ -126,14 +158,18 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
 
 
 @click.command(short_help="Cut the power everywhere, and see what comes of it.")
-@click.argument("scenarios", nargs=-1, metavar="[SCENARIO]...")
+@click.argument("names", nargs=-1, metavar="[SCENARIO|TARGET.toml]...")
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    default="quick",
-    show_default=True,
-    help="quick: one power cut, a sample of the states; full: until no state is new; "
-    "exhaustive: as full, and every state that counts as known is run all the same.",
+    help="quick: one power cut, a sample of the states; single: one power cut, at every operation, "
+    "before it and torn; full: until no state is new; exhaustive: as full, and every state that "
+    "counts as known is run all the same.  [default: quick; single for target files]",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(0),
+    help="So many power cuts in a row at most, instead of what the preset says.",
 )
 @click.option(
     "--seed",
@@ -170,8 +206,9 @@ def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
 @firmware_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
 def campaign(
-    scenarios: tuple[str, ...],
-    preset: str,
+    names: tuple[str, ...],
+    preset: str | None,
+    depth: int | None,
     seed: int,
     jobs: int | None,
     out: Path | None,
@@ -184,14 +221,16 @@ def campaign(
 ) -> None:
     """Cut the power at every flash operation, before it and in it, and see what comes of it.
 
-    Every cut's recovery is searched in its turn. Without SCENARIO all are searched. Ctrl-C ends the
+    A SCENARIO is one of the reference terminal's; without a name all of them are searched. A
+    TARGET.toml describes firmware of your own (docs/any-firmware.md).
+
+    Every cut's recovery is searched in its turn, as deep as the preset goes. Ctrl-C ends the
     search and reports what was found; with --out the same call later goes on from there.
 
     \b
     Exit codes: 0 the terminal always recovered, 1 it did not,
     2 the call or the set-up is wrong, 3 unbrick itself is broken.
     """
-    _check_names(scenarios)
     status = open_status()
     if coverage and jobs not in {None, 1}:
         raise SetupError("coverage is measured in one process", hint="leave out --jobs")
@@ -200,13 +239,15 @@ def campaign(
     if out is not None:
         _make_folder(out)
         click.get_current_context().with_resource(owned(out, hint="give another --out"))
-    releases = _build(firmware, scenarios or tuple(SCENARIOS), status)
-    targets = [find_target(name, releases) for name in scenarios or SCENARIOS]
-    digests = targets[0].programs
+    targets = _find_targets(names, firmware, status)
+    preset = preset or ("single" if targets[0].file else "quick")
+    digests = _list_programs(targets)
     begun = time.monotonic()
     results: list[SearchResult] = []
     reports: list[ScenarioReport] = []
     bounds = replace(PRESETS[preset], stop_early=stop_early, seed=seed)
+    if depth is not None:
+        bounds = replace(bounds, depth=depth)
     store: OutcomeStore | None = None
     with ExitStack() as stack:
         if out is not None and not coverage:
@@ -265,6 +306,17 @@ def campaign(
     sys.exit(report.exit_code)
 
 
+def _list_programs(targets: list[Target]) -> dict[str, str]:
+    """SHA-256 of all programs; of several files, with the name of the target before each."""
+    if len(targets) == 1 or not targets[0].file:
+        return dict(targets[0].programs)
+    return {
+        f"{target.name}: {name}": digest
+        for target in targets
+        for name, digest in target.programs.items()
+    }
+
+
 def _measure(target: Target) -> CoverageRun:
     engine = target.create_engine()
     return CoverageRun(engine, target.covered)
@@ -311,22 +363,50 @@ def _show(session: ReplayedSession, target: Target, screen: Console) -> None:
         )
 
 
-def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: Console) -> None:
+def _debug(target: Target, case: CaseId, port: int, status: Console) -> None:
     """Run a case under a debugger, and say how to begin."""
 
     def ready(port: int) -> None:
         status.print("waiting for a debugger; start one with:")
-        status.print(gdb_command(releases.common_elf_files, port), soft_wrap=True)
+        status.print(gdb_command(target.covered[0], port), soft_wrap=True)
 
-    with closing(DebuggedEngine(releases.elf_files, board=reference_layout().board)) as engine:
+    with closing(target.create_engine(debugged=True)) as engine:
+        if not isinstance(engine, DebuggedEngine):
+            raise NotKnownHereError(
+                f"the engine {engine.name} has no debugger", hint="leave out --gdb"
+            )
         try:
             debug(target, engine, case, lambda: engine.attach(wait_for_debugger(port, ready)))
         except DebuggerGoneError as error:
             status.print(str(error))
 
 
+def _find_case(names: tuple[str, ...], firmware: Path, status: Console) -> tuple[Target, CaseId]:
+    """The target and the case of a replay.
+
+    Raises:
+        SetupError: they are not one target and one case of it.
+    """
+    if not names[0].endswith(SUFFIX):
+        if len(names) > 1:
+            raise SetupError(
+                f"not the file of a target: {names[0]}", hint="one CASE-ID is replayed at a time"
+            )
+        case = CaseId.parse(names[0])
+        return _find_targets((case.scenario,), firmware, status)[0], case
+    if len(names) > 2:
+        raise SetupError("too many words", hint="name a target's file and one case of it")
+    target = FileTarget.load(Path(names[0]))
+    case = CaseId.parse(names[1] if len(names) == 2 else target.name)
+    if case.scenario != target.name:
+        raise SetupError(
+            f"{names[0]} has no case {case}", hint=f"its cases begin with {target.name}"
+        )
+    return target, case
+
+
 @click.command("replay", short_help="Run one case of a campaign again.")
-@click.argument("case_id", metavar="CASE-ID")
+@click.argument("names", nargs=-1, required=True, metavar="[TARGET.toml] CASE-ID")
 @click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
 @click.option(
     "--vcd",
@@ -350,7 +430,7 @@ def _debug(target: Target, releases: Releases, case: CaseId, port: int, status: 
 )
 @firmware_option
 def replay_command(
-    case_id: str,
+    names: tuple[str, ...],
     *,
     every: bool,
     waveform: Path | None,
@@ -360,14 +440,11 @@ def replay_command(
 ) -> None:
     """Run one case of a campaign again and show all that happens, in one order, in virtual time.
 
-    CASE-ID is as a report has it, e.g. staged/12-weak+1. Exit code 1: an invariant does not hold.
+    CASE-ID is as a report has it, e.g. staged/12-weak+1; with a target's file and no CASE-ID the
+    session without a power cut is run. Exit code 1: an invariant does not hold.
     """
-    case = CaseId.parse(case_id)
-    find_scenario(case.scenario)
     status = open_status()
-    with status.status("building the firmware"):
-        releases = make_releases(firmware)
-    target = find_target(case.scenario, releases)
+    target, case = _find_case(names, firmware, status)
     with (
         closing(target.create_engine()) as engine,
         status.status("replaying"),
@@ -383,7 +460,7 @@ def replay_command(
             case = smaller or case
         sessions = replay(target, engine, case)
     if port is not None:
-        _debug(target, releases, case, port, status)
+        _debug(target, case, port, status)
     screen = open_screen()
     for session in sessions if every else sessions[-1:]:
         _show(session, target, screen)
