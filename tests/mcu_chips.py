@@ -82,7 +82,12 @@ MACHINES = {
         Machine(
             "mps2-an505",
             "cortex_m33+soft_float",
-            bare_chip("cortex-m33", 0x1000_0000, 0x3800_0000, fpu=1),
+            bare_chip("cortex-m33", 0x1000_0000, 0x3800_0000, fpu=1, mpu_regions=16),
+        ),
+        Machine(
+            "mps2-an500",
+            "cortex_m7+soft_float",
+            bare_chip("cortex-m7", 0, 0x2000_0000, fpu=2),
         ),
     )
 }
@@ -97,6 +102,8 @@ def build_probe(machine: Machine, folder: Path, sources: list[Path]) -> Path:
     command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
     command += [f"-mcpu={machine.cpu}", "-std=c11", "-Os", "-g", "-ffreestanding", "-nostdlib"]
     command += ["-fno-sanitize=all", "-Wall", "-Wextra", "-Werror", f"-I{PROBE}"]
+    command += ["-DHAS_FPU"] if machine.chip.fpu else []
+    command += ["-DHAS_BIT_BAND"] if machine.chip.bit_band else []
     command += [f"-Wl,-T,{layout}", "-Wl,--entry=start", "-o", str(elf), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

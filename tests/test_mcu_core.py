@@ -48,6 +48,7 @@ def run(engine: McuEngine, *, seconds: float = 20.0) -> str:
     return said.decode()
 
 
+@pytest.mark.slow
 def test_the_probe_says_the_same_here_and_on_qemu(probe: Probe, qemu: str) -> None:
     command = [qemu, "-M", probe.machine.name, "-kernel", str(probe.elf), "-display", "none"]
     command += ["-serial", "none", "-monitor", "none", "-chardev", "stdio,id=out"]
@@ -60,6 +61,7 @@ def test_the_probe_says_the_same_here_and_on_qemu(probe: Probe, qemu: str) -> No
     assert here.endswith("the end\n")
 
 
+@pytest.mark.slow
 def test_the_same_image_gives_the_same_run_to_the_nanosecond(probe: Probe) -> None:
     runs = []
     with probe.engine() as engine:

@@ -61,4 +61,15 @@ static inline void barrier(void) {
 }
 
 /* The checks, in the order in which they run. */
-void check_exceptions(void);
+void check_calls(void);
+void check_priorities(void);
+void check_masks(void);
+void check_stacks(void);
+void check_systick(void);
+void check_waiting(void);
+void check_faults(void);
+void check_mpu(void);
+void check_fpu(void);
+void check_bits(void);
+void check_vectors(void);
+void check_reset(void);

@@ -87,7 +87,18 @@ __attribute__((used)) static void run(void) {
         *word = 0;
     }
     tell("the probe, core %", CPUID >> 4 & 0xfff);
-    check_exceptions();
+    check_calls();
+    check_priorities();
+    check_masks();
+    check_stacks();
+    check_systick();
+    check_waiting();
+    check_faults();
+    check_mpu();
+    check_fpu();
+    check_bits();
+    check_vectors();
+    check_reset();
     quit();
 }
 

@@ -111,6 +111,7 @@ struct mpu {
     uint32_t base[MOST_MPU_REGIONS];  /* RBAR */
     uint32_t limit[MOST_MPU_REGIONS]; /* RASR, in Armv8-M RLAR */
     uint32_t mair[2];
+    uint64_t mixed; /* pages in which not all may be alike, as numbers modulo 64 */
 };
 
 struct systick {
@@ -268,6 +269,8 @@ enum { MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4, MAY_ALL = 7 };
 bool mpu_is_on(struct mcu *m);
 unsigned mpu_permissions(struct mcu *m, uint32_t address, bool privileged);
 bool mpu_is_mixed(struct mcu *m, uint32_t page); /* not the same in all of it */
+bool mpu_lets_execute(struct mcu *m, uint32_t address);
+bool mpu_has_exceptions(const struct mcu *m);
 uint32_t mpu_read(struct mcu *m, uint32_t offset);
 void mpu_write(struct mcu *m, uint32_t offset, uint32_t value);
 bool is_privileged(struct mcu *m);

@@ -4,7 +4,7 @@
 
 #include "core.h"
 
-enum { SPSEL = 2, NPRIV = 1, FPCA = 4 };                   /* CONTROL */
+enum { SPSEL = 2, NPRIV = 1, FPCA = 4, SFPA = 8 };         /* CONTROL */
 enum { STKALIGN = 1 << 9, NONBASETHRDENA = 1 };            /* CCR */
 enum { FRAME = 0x20, FPU_FRAME = 0x68, ALIGNED = 1 << 9 }; /* bytes; bit of the stored xPSR */
 enum { IS_THREAD = 8, IS_PSP = 4, NO_FPU_FRAME = 0x10 };   /* EXC_RETURN */
@@ -100,6 +100,9 @@ static void start_handler(struct mcu *m, unsigned exception, uint32_t exc_return
     nvic_activate(m, exception);
     m->event_register = true;
     m->waiting = m->spinning = m->waiting_for_event = false;
+    if ((exception == EXC_HARD || exception == EXC_NMI) && mpu_has_exceptions(m)) {
+        forget_pages(m);
+    }
     m->exceptions++;
     m->now += 12ull * m->cycle_ns;
     m->spins = 0;
@@ -259,7 +262,7 @@ static void restore(struct mcu *m, const uint32_t *frame, uint32_t exc_return, u
     }
     m->scs.fpccr &= ~1u;
     write_register(m, psp ? REG_PSP : REG_MSP, sp);
-    control |= (psp ? SPSEL : 0) | (fpu ? FPCA : 0);
+    control |= (psp ? SPSEL : 0) | (fpu ? FPCA | SFPA : 0); /* Unicorn wants both */
     if (exc_return & IS_THREAD) {
         write_register(m, REG_CONTROL, 0);
         write_register(m, REG_XPSR_ALL, xpsr);
@@ -281,6 +284,9 @@ void leave_exception(struct mcu *m, uint32_t exc_return) {
     exc_return &= ~1u;
     if (was_active) {
         nvic_deactivate(m, exception);
+    }
+    if ((exception == EXC_HARD || exception == EXC_NMI) && mpu_has_exceptions(m)) {
+        forget_pages(m);
     }
     if (exception != EXC_NMI && is_main(m)) {
         write_register(m, REG_FAULTMASK, 0);

@@ -84,6 +84,12 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
         leave(m);
         return;
     }
+    if (m->scs.mpu.mixed >> (at / PAGE & 63) & 1 && !mpu_lets_execute(m, at)) {
+        m->trap = (struct trap){IACCVIOL, 0};
+        m->trapped = true;
+        leave(m);
+        return;
+    }
     uint8_t what = offset < m->fast_size ? m->fast->blocks[offset >> 1] : 0;
     if (!what) {
         what = look_at_block(m, at, size);
@@ -173,8 +179,8 @@ static bool has_just_executed(struct mcu *m, uint16_t narrow, uint16_t wide) {
 
 /* Unicorn calls an instruction invalid that it does not know, but WFE and YIELD as well. */
 static void take_invalid(struct mcu *m) {
-    enum { INSTRUCTION_INVALID = 10 };
-    if (read_register(m, REG_ESR) == 0) {
+    uint32_t syndrome = read_register(m, REG_ESR);
+    if (!syndrome || syndrome >> 26) { /* of something before that: it is not its class, 0 */
         if (has_just_executed(m, 0xbf20, 0x8002)) {
             m->waiting = m->waiting_for_event = !m->event_register;
             m->event_register = false;

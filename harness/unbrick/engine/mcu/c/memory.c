@@ -273,6 +273,11 @@ static bool is_never_executed(uint32_t address) { /* by the default memory map, 
     return within(address, PERIPHERALS, PERIPHERALS_SIZE) || address >= 0xa0000000u;
 }
 
+/* What may be done with memory; of a page in which not all is alike, with this address. */
+static unsigned may_at(struct mcu *m, uint32_t address) {
+    return mpu_is_on(m) ? mpu_permissions(m, address, is_privileged(m)) : MAY_ALL;
+}
+
 static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     uint32_t offset = 0;
     struct ram *ram = find_ram(m, address);
@@ -283,15 +288,10 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     if (m->host) {
         return is_memory;
     }
-    bool mpu = mpu_is_on(m);
-    bool denied = mpu && !(mpu_permissions(m, address, is_privileged(m)) & MAY_EXECUTE);
-    bool mixed = mpu && mpu_is_mixed(m, address);
-    if (mixed) { /* the instruction's own address decides for the page */
-        uint32_t pc = read_register(m, REG_PC);
-        if (within(pc, address, PAGE)) {
-            denied = !(mpu_permissions(m, pc, is_privileged(m)) & MAY_EXECUTE);
-        }
-    }
+    bool mpu = mpu_is_on(m), mixed = mpu && mpu_is_mixed(m, address);
+    uint32_t pc = mixed ? read_register(m, REG_PC) : address;
+    unsigned may = may_at(m, within(pc, address, PAGE) ? pc : address);
+    bool denied = !(may & MAY_EXECUTE);
     if (denied || !is_memory || (!mpu && is_never_executed(address))) {
         bool violation = denied || is_never_executed(address);
         m->trap = (struct trap){violation ? IACCVIOL : IBUSERR, 0};
@@ -300,12 +300,17 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     }
     if (ram) {
         ram->executed[(address - ram->base) / PAGE] = true;
-        page->permissions |= MAY_WRITE;
-        if (mpu) { /* stores ask again */
-            page->permissions = MAY_READ | MAY_EXECUTE;
-        }
     }
+    page->permissions = mixed ? MAY_EXECUTE : ram ? may : may & ~(unsigned)MAY_WRITE;
     return true;
+}
+
+/* Where data of memory that is all alike is: a page that was executed may be so again. */
+static void share_page(struct mcu *m, uint32_t address, const struct ram *ram, struct page *page) {
+    unsigned may = may_at(m, address);
+    bool execute = !ram || ram->executed[(address - ram->base) / PAGE];
+    page->permissions = may & (execute ? MAY_ALL : MAY_READ | MAY_WRITE);
+    page->permissions &= ram ? MAY_ALL : ~(unsigned)MAY_WRITE;
 }
 
 static bool on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
@@ -322,32 +327,21 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     unsigned wanted = type == ACCESS_WRITE ? MAY_WRITE : MAY_READ;
     struct ram *ram = find_ram(m, at);
     struct region *r = ram ? NULL : find_flash(m, at, &offset);
-    bool is_flash = r && r->mapped;
-    bool bus = !ram && !is_flash && is_bus(m, at);
-    bool private = within(at, PRIVATE, PRIVATE_SIZE);
-    unsigned may = MAY_READ | MAY_WRITE;
-    bool mixed = false;
-    if (private) {
-        may = is_privileged(m) ? may : 0;
-    } else if (mpu_is_on(m)) {
-        may = mpu_permissions(m, at, is_privileged(m)) & (MAY_READ | MAY_WRITE);
-        mixed = (ram || is_flash) && mpu_is_mixed(m, at);
+    bool is_flash = r && r->mapped, is_memory = ram || is_flash;
+    bool private = within(at, PRIVATE, PRIVATE_SIZE), mixed = false;
+    unsigned may = private ? (is_privileged(m) ? MAY_ALL : 0) : may_at(m, at);
+    if (!private && mpu_is_on(m)) {
+        mixed = is_memory && mpu_is_mixed(m, at);
     }
-    page->permissions = may;
-    if (mixed || !(may & wanted) || !(ram || is_flash || bus)) {
+    if (mixed || !(may & wanted) || !(is_memory || is_bus(m, at))) {
         page->address = GUARD + at;
         page->permissions = wanted;
-    } else if (ram) {
-        page->address = at;
-        if (ram->executed[(at - ram->base) / PAGE] && may & MAY_READ && !mpu_is_on(m)) {
-            page->permissions |= MAY_EXECUTE;
-        }
-    } else if (is_flash && wanted == MAY_READ) {
-        page->address = r->flash->base + offset;
-        page->permissions = MAY_READ | (mpu_is_on(m) ? 0 : MAY_EXECUTE);
+    } else if (ram || (is_flash && wanted == MAY_READ)) {
+        page->address = r ? r->flash->base + offset : at;
+        share_page(m, at, ram, page);
     } else {
         page->address = BUS + at;
-        page->permissions = is_flash ? MAY_WRITE : may;
+        page->permissions = is_flash ? MAY_WRITE : may & (MAY_READ | MAY_WRITE);
     }
     return true;
 }

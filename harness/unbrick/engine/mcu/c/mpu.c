@@ -103,6 +103,9 @@ unsigned mpu_permissions(struct mcu *m, uint32_t address, bool privileged) {
 
 /* Whether an edge of a region, or of a part of it, is within the page. */
 bool mpu_is_mixed(struct mcu *m, uint32_t page) {
+    if (!(m->scs.mpu.mixed >> (page / PAGE & 63) & 1)) {
+        return false;
+    }
     for (unsigned region = 0; region < m->setup.mpu_regions; region++) {
         uint32_t first, last, end = page + PAGE - 1;
         if (!find_bounds(m, region, &first, &last) || first > end || last < page) {
@@ -114,6 +117,32 @@ bool mpu_is_mixed(struct mcu *m, uint32_t page) {
         }
     }
     return false;
+}
+
+/* Which pages an edge may be in, as a set of their numbers modulo 64. */
+static uint64_t find_mixed(const struct mcu *m) {
+    uint64_t pages = 0;
+    for (unsigned region = 0; region < m->setup.mpu_regions; region++) {
+        uint32_t first, last;
+        if (!find_bounds(m, region, &first, &last)) {
+            continue;
+        }
+        pages |= 1ull << (first / PAGE & 63) | 1ull << (last / PAGE & 63);
+        if (last - first < 8 * PAGE) { /* it may have parts that are smaller than a page */
+            for (uint32_t i = 1; i < 8; i++) {
+                pages |= 1ull << ((first / PAGE + i) & 63);
+            }
+        }
+    }
+    return pages;
+}
+
+/* Whether code at an address that is in a page of several kinds may be executed. */
+bool mpu_lets_execute(struct mcu *m, uint32_t address) {
+    if (!mpu_is_on(m) || !mpu_is_mixed(m, address & ~(PAGE - 1))) {
+        return true;
+    }
+    return mpu_permissions(m, address, is_privileged(m)) & MAY_EXECUTE;
 }
 
 enum { TYPE = 0x90, CTRL = 0x94, RNR = 0x98, RBAR = 0x9c, MAIR0 = 0xc0, MAIR1 = 0xc4 };
@@ -175,5 +204,11 @@ void mpu_write(struct mcu *m, uint32_t offset, uint32_t value) {
     } else if (offset >= RBAR && offset < RBAR + 32) {
         write_region(m, offset, value);
     }
+    p->mixed = p->control & ENABLE ? find_mixed(m) : 0;
     forget_pages(m);
+}
+
+/* Whether handlers of faults see another memory than others. */
+bool mpu_has_exceptions(const struct mcu *m) {
+    return m->scs.mpu.control & ENABLE && !(m->scs.mpu.control & HFNMIENA);
 }
