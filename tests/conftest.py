@@ -75,6 +75,15 @@ def qemu() -> str:
 
 
 @pytest.fixture(scope="session")
+def renode() -> str:
+    """The path of Renode; without it the test is skipped, and the summary says what is missing."""
+    try:
+        return find_renode()
+    except MissingToolError as error:
+        pytest.skip(f"{error} ({error.hint})")
+
+
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The URL of a running PostgreSQL, without a database; skips where none is installed."""
     try:

@@ -38,15 +38,6 @@ ACCESS = 50  # nanoseconds that the in-process model takes for an access
 
 
 @pytest.fixture(scope="module")
-def renode() -> str:
-    """The path of Renode; without it the test is skipped, and the summary says what is missing."""
-    try:
-        return find_renode()
-    except MissingToolError as error:
-        pytest.skip(f"{error} ({error.hint})")
-
-
-@pytest.fixture(scope="module")
 def process(renode: str) -> Iterator[RenodeEngine]:
     """One Renode for the tests of this file: it takes some seconds to start."""
     assert renode

@@ -86,9 +86,13 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             CutReached = false;
         }
 
-        // A reset of the board, or power that comes back.
+        // A reset of the board, or power that comes back. A cut strikes once.
         public void Reset()
         {
+            if(CutReached)
+            {
+                CutBefore = ulong.MaxValue;
+            }
             PowerOff();
             hidden = stopped = false;
         }
@@ -101,23 +105,45 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             FaultCount = 0;
         }
 
-        public void Load(ReadFilePath path)
+        // A string and no ReadFilePath: for that the monitor would not say what is wrong.
+        public void Load(string path)
         {
-            SetCells(File.ReadAllBytes(path));
+            try
+            {
+                var size = new FileInfo(path).Length; // it may be far more than fits into memory
+                if(size > Modelled)
+                {
+                    throw TooLarge(size);
+                }
+                SetCells(File.ReadAllBytes(path));
+            }
+            catch(Exception e) when(e is IOException || e is UnauthorizedAccessException)
+            {
+                throw new RecoverableException(string.Format(
+                    "The NOR's contents cannot be read from {0}: {1}\n{2}", path, e.Message, HowToMake));
+            }
         }
 
-        public void Save(WriteFilePath path)
+        public void Save(string path)
         {
             Settle();
-            File.WriteAllBytes(path, Cells);
+            try
+            {
+                File.WriteAllBytes(path, Cells);
+            }
+            catch(Exception e) when(e is IOException || e is UnauthorizedAccessException)
+            {
+                throw new RecoverableException(string.Format(
+                    "The NOR's contents cannot be written to {0}: {1}\nName a file in a folder that you may write to.",
+                    path, e.Message));
+            }
         }
 
         public void SetCells(byte[] image)
         {
             if(image.Length > Modelled)
             {
-                throw new RecoverableException(string.Format(
-                    "the image has {0} bytes, the model {1}", image.Length, Modelled));
+                throw TooLarge(image.Length);
             }
             for(var i = 0; i < Cells.Length; i++)
             {
@@ -171,15 +197,18 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         // The errors of the firmware, as a table for the monitor.
         public string[,] Faults()
         {
-            var table = new string[faults.Count + 1, 3];
-            table[0, 0] = "kind";
-            table[0, 1] = "pc";
-            table[0, 2] = "what";
+            var table = new string[faults.Count + 1, 4];
+            var titles = new[] { "kind", "pc", "function", "what" };
+            for(var column = 0; column < 4; column++)
+            {
+                table[0, column] = titles[column];
+            }
             for(var i = 0; i < faults.Count; i++)
             {
                 table[i + 1, 0] = faults[i].Kind;
                 table[i + 1, 1] = string.Format("0x{0:x}", faults[i].Pc);
-                table[i + 1, 2] = faults[i].Text;
+                table[i + 1, 2] = machine.SystemBus.FindSymbolAt(faults[i].Pc) ?? "";
+                table[i + 1, 3] = faults[i].Text;
             }
             return table;
         }
@@ -286,6 +315,12 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             var at = word * 4 + (uint)chip * 2;
             Cells[at] = (byte)value;
             Cells[at + 1] = (byte)(value >> 8);
+        }
+
+        private static RecoverableException TooLarge(long size)
+        {
+            return new RecoverableException(string.Format(
+                "The image has {0} bytes, and the NOR {1}.\n{2}", size, Modelled, HowToMake));
         }
 
         private uint ReadArray(uint offset, int size)
@@ -496,5 +531,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly List<NorFault> faults = new List<NorFault>();
 
         private const int FaultsKept = 64;
+        private const string HowToMake =
+            "To make such a file: unbrick firmware build, then\n"
+            + "unbrick image factory --boot build/firmware/boot.bin \\\n"
+            + "    --application build/firmware/terminal-1.0.0.hex --serial UB-000001 -o build/terminal.nor";
     }
 }
