@@ -17,6 +17,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from processes import unbrick
+from robot.libdocpkg import LibraryDocumentation
 from test_layers import LAYERS
 
 from unbrick.campaign.run import PRESETS
@@ -256,6 +257,38 @@ def test_the_page_of_robot_suites_lists_them_all() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     suites = [file.stem for file in (ROOT / "robot_tests").glob("[a-z]*.robot")]
     assert sorted(listed) == sorted(suites)
+
+
+# Of Renode 1.16.1, by subject, as its XML-RPC server names them.
+RENODE_KEYWORDS = """
+ClearTerminalTesterReport CreateTerminalTester GetTerminalTesterReport RegisterFailingUartString
+SendKeyToUart SetDefaultTester SetDefaultUartTimeout ShouldNotBeOnUart TestIfUartIsIdle
+UnregisterFailingUartString WaitForBytesOnUart WaitForLineOnUart WaitForLinesOnUart
+WaitForNextLineOnUart WaitForPromptOnUart WriteCharDelay WriteCharOnUart WriteLineToUart WriteToUart
+AllocateTemporaryFile CloseGUI DownloadFile ExecuteCommand ExecutePython ExecuteScript HandleHotSpot
+OpenGUI Provides Requires ResetEmulation StartEmulation StopRemoteServer WaitForPause
+ClearCachedLog ClearLogTesterHistory CreateLogTester EnableLoggingToCache LogToFile
+RegisterFailingLogString SaveCachedLog ShouldNotBeInLog UnregisterFailingLogString WaitForLogEntry
+PcShouldBeEqual RegisterShouldBeEqual RunUntilBreakpoint WaitForGdbConnection
+AssertAndHoldLedState AssertLedDutyCycle AssertLedIsBlinking AssertLedState CreateLedTester
+SetDefaultLedTimeout
+CreateNetworkInterfaceTester SendFrame WaitForOutgoingPacket WaitForOutgoingPacketWithBytesAtIndex
+"""
+
+
+def test_the_page_of_robot_lists_every_keyword_of_renode_and_names_only_ours() -> None:
+    page = (ROOT / "docs" / "robot.md").read_text(encoding="utf-8")
+    table = page.split("| Renode 1.16.1 | here |\n| -- | -- |\n")[1].split("\n\n")[0]
+    ours = {keyword.name for keyword in LibraryDocumentation("unbrick.robot").keywords}
+    listed: list[str] = []
+    for row in table.splitlines():
+        _, theirs, here, _ = re.split(r" *\| *", row)
+        names = re.findall(r"`([^`]+)`", theirs)
+        listed += names
+        named = names if here.startswith("the same") else re.findall(r"`([A-Z][^`]+)`", here)
+        assert set(named) <= ours, row
+    plain = sorted(name.replace(" ", "").lower() for name in listed)
+    assert plain == sorted(name.lower() for name in RENODE_KEYWORDS.split())
 
 
 def test_the_page_of_renode_lists_every_command_of_the_nor() -> None:
