@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from unbrick.board import load_board
 from unbrick.engine.inprocess import NorModel
+from unbrick.errors import EngineError
+from unbrick.flash.cells import Cells
+from unbrick.flash.ops import Worn
 
 BLOCK = 0x40000
 ADDRESS = 0x80000
@@ -233,3 +237,61 @@ def test_power_lost_in_a_buffer_leaves_a_beginning(nor: NorModel) -> None:
     zeros = len(written) - len(written.lstrip(b"\x00"))
     assert 1000 <= zeros <= 1048
     assert written[zeros + 4 :] == b"\xff" * (2048 - zeros - 4)
+
+
+# Worn cells ---------------------------------------------------------------------------------------
+
+
+def test_an_erase_of_worn_cells_ends_with_an_error_and_is_half_done(nor: NorModel) -> None:
+    nor.load(bytes(2 * ADDRESS))
+    nor.wear(Worn(ADDRESS, BLOCK, erase=True))
+    erase(nor)
+    assert status(nor) == both(0xA0)
+    half = BLOCK // 2
+    assert nor.array[ADDRESS : ADDRESS + BLOCK] == b"\xff" * half + bytes(half)
+    assert [op.failed for op in nor.ops] == [3]
+
+
+def test_a_program_of_worn_cells_ends_with_an_error_and_is_half_done(nor: NorModel) -> None:
+    nor.wear(Worn(ADDRESS, BLOCK, erase=False, lanes=1))
+    buffer(nor, ADDRESS, [0, 0, 0, 0])
+    assert status(nor) == 0x00800090  # the low chip's alone
+    assert nor.array[ADDRESS : ADDRESS + 16] == bytes(8) + b"\xff\xff\0\0" * 2
+
+
+def test_an_error_of_one_operation_hangs_on_to_the_next_until_it_is_cleared(nor: NorModel) -> None:
+    nor.wear(Worn(ADDRESS, BLOCK, erase=False, bad=1))
+    program(nor, ADDRESS, 0)
+    program(nor, ADDRESS, 0)
+    assert array(nor, ADDRESS) == 0
+    assert status(nor) == both(0x90)
+    nor.write32(ADDRESS, both(0x50))
+    assert status(nor) == READY
+
+
+def test_only_as_many_operations_fail_as_are_to_and_only_there(nor: NorModel) -> None:
+    unlock(nor, ADDRESS + BLOCK)
+    nor.wear(Worn(ADDRESS, BLOCK, erase=False, good=1, bad=2))
+    for address in (ADDRESS, ADDRESS + BLOCK, *[ADDRESS] * 3):
+        program(nor, address, 0)
+    erase(nor)
+    assert [op.failed for op in nor.ops] == [0, 0, 3, 3, 0, 0]
+
+
+def test_the_cells_after_failed_operations_are_the_models(nor: NorModel) -> None:
+    image = bytes(range(256)) * (2 * ADDRESS // 256)
+    nor.load(image)
+    geometry = load_board("vexpress-a9").nor.geometry
+    nor.wear(
+        Worn(ADDRESS, BLOCK, erase=True, bad=1, lanes=2), Worn(ADDRESS, BLOCK, erase=False, lanes=1)
+    )
+    erase(nor)
+    buffer(nor, ADDRESS, [0x01020304] * 5)
+    program(nor, ADDRESS + 64, 0)
+    assert Cells.of(image, geometry).after(nor.ops).reads_as(nor.array)
+    assert [op.failed for op in nor.ops] == [2, 1, 1]
+
+
+def test_more_worn_places_than_the_model_keeps_are_refused(nor: NorModel) -> None:
+    with pytest.raises(EngineError, match="of 9 worn places the models keep 8"):
+        nor.wear(*[Worn(ADDRESS, BLOCK, erase=True)] * 9)

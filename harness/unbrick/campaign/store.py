@@ -48,7 +48,10 @@ def pack(outcome: Outcome, target: Target, keep: Callable[[bytes], str]) -> byte
         "violation": outcome.violation,
         "route": outcome.route,
         "ops": [
-            [op.index, op.kind, op.offset, op.length, op.lanes, op.start, op.end, keep(op.data)]
+            [
+                *(op.index, op.kind, op.offset, op.length, op.lanes, op.start, op.end),
+                *(keep(op.data), op.failed),
+            ]
             for op in outcome.ops
         ],
         "marks": [[mark.ops, mark.time] for mark in outcome.marks],
@@ -81,8 +84,8 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
             raise ValueError("the outcome is too large or its end is missing")
         body = json.loads(text)
         ops = [
-            FlashOp(index, str(kind), offset, length, lanes, start, end, data_of(name))
-            for index, kind, offset, length, lanes, start, end, name in body["ops"]
+            FlashOp(index, str(kind), offset, length, lanes, start, end, data_of(name), int(failed))
+            for index, kind, offset, length, lanes, start, end, name, failed in body["ops"]
         ]
         marks = [
             MemoryMark(int(count), peers, float(time))

@@ -78,7 +78,10 @@ class Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
         blocks, weak = list(self.blocks), self.weak
         for op in ops:
-            if op.kind == "erase":
+            if op.failed:
+                left = _after_failed(Cells(self.geometry, tuple(blocks), weak), op)
+                blocks, weak = list(left.blocks), left.weak
+            elif op.kind == "erase":
                 for number, _, _ in self.geometry.split(op.offset, op.length):
                     blocks[number] = b""
                 weak = drop_range(weak, op.offset, op.length) if weak else weak
@@ -101,6 +104,28 @@ class Cells:
             first = len(mask) - len(mask.lstrip(b"\0"))
             weak = tuple(sorted((*weak, (offset + first, mask.strip(b"\0")))))
         return Cells(self.geometry, tuple(blocks), weak)
+
+
+def _after_failed(cells: Cells, op: FlashOp) -> Cells:
+    """The cells after an operation, in one block, that ends with an error."""
+    old, left_out = cells.read(op.offset, op.length), _left_out(op, cells.geometry)
+    if op.kind == "erase":
+        new, kept = unite(old, invert(left_out)), left_out
+    else:
+        kept = unite(op.data, left_out)
+        new = intersect(old, kept)
+    number, start = cells.geometry.find_block(op.offset)
+    blocks = list(cells.blocks)
+    blocks[number] = _replaced(blocks[number], start, new)
+    return Cells(cells.geometry, tuple(blocks), drop_cleared(cells.weak, op.offset, kept))
+
+
+def _left_out(op: FlashOp, geometry: FlashGeometry) -> bytes:
+    """The cells that an operation does not change because it fails, as a mask."""
+    unit, chips = geometry.unit, range(geometry.chips)
+    words = op.length // (unit * len(chips))
+    lanes = ((b"\xff" if op.failed & 1 << chip else b"\0") * unit for chip in chips)
+    return bytes(words // 2 * unit * len(chips)) + b"".join(lanes) * (words - words // 2)
 
 
 @lru_cache(maxsize=16)

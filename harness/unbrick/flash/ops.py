@@ -10,7 +10,8 @@ class FlashOp:
     """One operation of a flash: ``kind`` is word, buffer or erase; offset and length in bytes.
 
     ``lanes`` has bit 0 set for the first chip, bit 1 for one beside it; times are in seconds.
-    ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase.
+    ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase. The
+    ``failed`` lanes end it with an error: they carry out the first half of their words alone.
     """
 
     index: int
@@ -21,3 +22,24 @@ class FlashOp:
     start: float
     end: float
     data: bytes = b""
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Worn:
+    """Cells on which operations end with an error, and half done.
+
+    Attributes:
+        offset, length: bytes; operations that begin there fail.
+        erase: whether erases fail, or programs.
+        good: so many of them go well before.
+        bad: so many fail then; ``None``: all.
+        lanes: the chips that fail, bit 0 for the low one.
+    """
+
+    offset: int
+    length: int
+    erase: bool
+    good: int = 0
+    bad: int | None = None
+    lanes: int = 3

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board import Board
-    from unbrick.flash.ops import FlashOp
+    from unbrick.flash.ops import FlashOp, Worn
 
 _FAULT_TEXTS = {
     "busy-fetch": "executed from the NOR at {address:#x} while it was not in read-array mode",
@@ -290,6 +290,14 @@ class InProcessEngine(TracedEngine):
         """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
         never = (1 << 64) - 1
         self._models.lib.board_cut_before(self._models.board, never if index is None else index)
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Have flash operations end with an error from now on; what was said before is forgotten.
+
+        Raises:
+            EngineError: these are more places than the models can keep.
+        """
+        self._models.wear(worn)
 
     @property
     def cut_reached(self) -> bool:

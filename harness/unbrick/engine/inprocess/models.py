@@ -10,12 +10,15 @@ import ctypes as c
 import mmap
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unbrick.board import Board
 from unbrick.engine.base import emulated_board
 from unbrick.errors import EngineError, SetupError
-from unbrick.flash.ops import FlashOp
+from unbrick.flash.ops import FlashOp, Worn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Stop(IntEnum):
@@ -44,6 +47,8 @@ FAULT_KINDS = {
 
 FAULTS_KEPT = 64
 OP_KINDS = {1: "word", 2: "buffer", 3: "erase"}
+WORN_MOST = 8
+ALWAYS = (1 << 32) - 1
 
 
 class CFault(c.Structure):
@@ -69,6 +74,20 @@ class COp(c.Structure):
         ("start", c.c_uint64),
         ("end", c.c_uint64),
         ("data", c.c_uint64),
+        ("failed", c.c_uint32),
+    )
+
+
+class CWorn(c.Structure):
+    """``struct worn``."""
+
+    _fields_ = (
+        ("kinds", c.c_uint32),
+        ("first", c.c_uint32),
+        ("last", c.c_uint32),
+        ("lanes", c.c_uint32),
+        ("good", c.c_uint32),
+        ("bad", c.c_uint32),
     )
 
 
@@ -132,11 +151,19 @@ def _load() -> Any:
         "board_set_pc": (None, [board, c.c_uint32]),
         "board_watch_code": (None, [board, c.c_void_p]),
         "board_cut_before": (None, [board, u64]),
+        "board_wear": (None, [board, c.POINTER(CWorn), size]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     return lib
+
+
+def _as_struct(worn: Worn) -> CWorn:
+    kinds = sum(1 << number for number, kind in OP_KINDS.items() if (kind == "erase") == worn.erase)
+    last = worn.offset + worn.length - 1
+    bad = ALWAYS if worn.bad is None else worn.bad
+    return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad)
 
 
 class Models:
@@ -190,6 +217,13 @@ class Models:
         self.lib.board_faults(self.board, kept, len(kept))
         return list(kept)
 
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Which operations end with an error, from now on; counting begins anew."""
+        listed = [_as_struct(item) for item in worn]
+        if len(listed) > WORN_MOST:
+            raise EngineError(f"of {len(listed)} worn places the models keep {WORN_MOST}")
+        self.lib.board_wear(self.board, (CWorn * len(listed))(*listed), len(listed))
+
     @property
     def op_count(self) -> int:
         """How many operations of the NOR were begun so far."""
@@ -217,6 +251,7 @@ class Models:
                 start=op.start / 1e9,
                 end=op.end / 1e9,
                 data=self._data(i, op),
+                failed=op.failed,
             )
             for i, op in enumerate(kept)
         ]
@@ -247,6 +282,10 @@ class NorModel:
     def advance(self, ns: int) -> None:
         """Let ``ns`` nanoseconds pass."""
         self._models.lib.board_elapse(self._models.board, ns)
+
+    def wear(self, *worn: Worn) -> None:
+        """Which operations end with an error, from now on."""
+        self._models.wear(worn)
 
     def power_cycle(self) -> None:
         """Power off, tearing what is under way, and on again."""

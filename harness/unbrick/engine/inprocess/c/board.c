@@ -31,6 +31,33 @@ static void nor_view(struct board *b) {
     }
 }
 
+/* The lanes of the operation that has just begun which will end it with an error. */
+static uint32_t let_fail(struct board *b, uint32_t lanes) {
+    static const uint32_t kinds[] = {
+        [BUSY_WORD] = OP_WORD, [BUSY_BUFFER] = OP_BUFFER, [BUSY_ERASE] = OP_ERASE};
+    const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
+    uint32_t failing = 0;
+    assert(j->kind == BUSY_WORD || j->kind == BUSY_BUFFER || j->kind == BUSY_ERASE);
+    for (size_t i = 0; i < b->worn_count; i++) {
+        struct worn *w = &b->worn[i];
+        if (!(w->kinds & 1u << kinds[j->kind]) || j->word * 4 < w->first || j->word * 4 > w->last) {
+            continue;
+        }
+        if (w->good > 0) {
+            w->good--;
+        } else if (w->bad > 0) {
+            w->bad -= w->bad != UINT32_MAX;
+            failing |= w->lanes & lanes;
+        }
+    }
+    for (int i = 0; i < NOR_CHIPS; i++) {
+        if (failing & 1u << i) {
+            b->chips[i].job.fails = true;
+        }
+    }
+    return failing;
+}
+
 static uint32_t nor_read(struct board *b, uint32_t offset, unsigned size) {
     assert(size == 1 || size == 2 || size == 4);
     assert(offset < NOR_TOTAL);
@@ -70,7 +97,7 @@ static void nor_write(struct board *b, uint32_t offset, unsigned size, uint32_t 
         }
     }
     if (starting) {
-        trace_op(b, starting);
+        trace_op(b, starting, let_fail(b, starting));
     }
     nor_view(b);
 }
@@ -270,6 +297,12 @@ void board_forget(struct board *b) {
 
 void board_cut_before(struct board *b, uint64_t op) {
     b->cut_before = op;
+}
+
+void board_wear(struct board *b, const struct worn *worn, size_t count) {
+    assert(count <= WORN_MOST);
+    memcpy(b->worn, worn, count * sizeof *worn);
+    b->worn_count = count;
 }
 
 /* From a hook in the middle of a run: return from board_run() with STOP_BREAK, before the

@@ -44,8 +44,20 @@ struct op {
     uint32_t offset; /* in the NOR, bytes */
     uint32_t length; /* bytes, of the pair */
     uint64_t start, end;
-    uint64_t data; /* of a program: where its bytes are kept; 0xff where nothing was given */
+    uint64_t data;   /* of a program: where its bytes are kept; 0xff where nothing was given */
+    uint32_t failed; /* lanes that end it with an error */
 };
+
+/* Operations that end with an error, as on worn cells: half of one is carried out. */
+struct worn {
+    uint32_t kinds;       /* bit k: operations of kind k (enum op_kind) */
+    uint32_t first, last; /* offsets in the NOR, bytes; of operations that begin there */
+    uint32_t lanes;       /* the chips that fail */
+    uint32_t good;        /* so many operations go well before */
+    uint32_t bad;         /* so many fail then; UINT32_MAX: all */
+};
+
+#define WORN_MOST 8u
 
 enum stop_reason {
     STOP_TIME = 0, /* reached the time asked for */
@@ -127,5 +139,6 @@ uint32_t board_pc(const struct board *b);
 void board_set_pc(struct board *b, uint32_t pc);
 void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);
+void board_wear(struct board *b, const struct worn *worn, size_t count);
 
 #pragma GCC visibility pop

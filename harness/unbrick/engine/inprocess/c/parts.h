@@ -56,6 +56,7 @@ struct job { /* what a chip's write state machine is doing, or has suspended */
     uint32_t count; /* words */
     uint64_t start, end, left;
     uint32_t serial;
+    bool fails; /* it will end with an error */
     uint16_t data[NOR_BUFFER_WORDS];
     uint8_t given[NOR_BUFFER_WORDS];
 };
@@ -139,6 +140,8 @@ struct board {
     uint8_t *op_data;
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
+    struct worn worn[WORN_MOST];
+    size_t worn_count;
     uint8_t *code_sizes;
     uint32_t job_serial;
     struct watch watches[WATCHES];
@@ -187,7 +190,7 @@ bool chip_begins(const struct chip *c, uint32_t word, uint16_t value);
 void chip_write(struct board *b, int chip, uint32_t word, uint16_t value);
 
 /* trace.c */
-void trace_op(struct board *b, uint32_t lanes);
+void trace_op(struct board *b, uint32_t lanes, uint32_t failed);
 
 /* pl011.c */
 void look_again(struct board *b);

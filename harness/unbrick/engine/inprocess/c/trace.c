@@ -17,14 +17,20 @@ static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
     return memory;
 }
 
-void trace_op(struct board *b, uint32_t lanes) {
+void trace_op(struct board *b, uint32_t lanes, uint32_t failed) {
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
     assert(lanes > 0 && lanes < 1u << NOR_CHIPS);
     assert(j->kind == BUSY_ERASE || j->kind == BUSY_WORD || j->kind == BUSY_BUFFER);
     b->ops = grown(b->ops, &b->op_capacity, b->op_count + 1, sizeof *b->ops);
     uint32_t kind = j->kind == BUSY_ERASE ? OP_ERASE : j->kind == BUSY_WORD ? OP_WORD : OP_BUFFER;
-    b->ops[b->op_count++] =
-        (struct op){kind, lanes, j->word * 4, j->count * 4, j->start, j->end, b->op_data_size};
+    b->ops[b->op_count++] = (struct op){.kind = kind,
+                                        .lanes = lanes,
+                                        .offset = j->word * 4,
+                                        .length = j->count * 4,
+                                        .start = j->start,
+                                        .end = j->end,
+                                        .data = b->op_data_size,
+                                        .failed = failed};
     if (kind == OP_ERASE) {
         return;
     }
