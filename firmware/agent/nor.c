@@ -51,6 +51,9 @@ enum cfi {
 #define WRITE_BUFFER_MAX 2048u
 #define WORD 4u /* bytes of the pair at one address */
 
+/* An operation that the chips say has failed is given again, so many times in all. */
+#define TRIES 3
+
 /* How long to sleep between looks at the status, microseconds. */
 #define PAUSE_WORD 20u
 #define PAUSE_BUFFER 100u
@@ -183,17 +186,25 @@ static bool in_range(uint32_t offset, uint32_t length) {
     return offset <= geometry.size && length <= geometry.size - offset;
 }
 
-int nor_erase(uint32_t offset) {
-    if (geometry.size == 0 || offset % geometry.block_size != 0 ||
-        !in_range(offset, geometry.block_size)) {
-        return AGENT_RANGE;
-    }
+static int erase_block(uint32_t offset) {
     begin(offset);
     command(offset, ERASE);
     command(offset, CONFIRM);
     const uint32_t errors = wait_ready(offset, PAUSE_ERASE);
     end(offset);
     return verdict(errors, AGENT_ERASE_FAILED);
+}
+
+int nor_erase(uint32_t offset) {
+    if (geometry.size == 0 || offset % geometry.block_size != 0 ||
+        !in_range(offset, geometry.block_size)) {
+        return AGENT_RANGE;
+    }
+    int status = AGENT_ERASE_FAILED;
+    for (int i = 0; i < TRIES && status == AGENT_ERASE_FAILED; i++) {
+        status = erase_block(offset);
+    }
+    return status;
 }
 
 static uint32_t program_buffer(uint32_t offset, uint32_t words) {
@@ -251,7 +262,10 @@ int nor_program(uint32_t offset, const void *data, uint32_t length) {
     while (length > 0) {
         const uint32_t to_border = geometry.write_buffer - offset % geometry.write_buffer;
         const uint32_t chunk = length < to_border ? length : to_border;
-        const int status = program_chunk(offset, from, chunk);
+        int status = AGENT_PROGRAM_FAILED;
+        for (int i = 0; i < TRIES && status == AGENT_PROGRAM_FAILED; i++) {
+            status = program_chunk(offset, from, chunk);
+        }
         if (status != AGENT_OK) {
             return status;
         }

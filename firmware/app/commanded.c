@@ -39,6 +39,9 @@ static enum result judge(const struct upgrade *upgrade) {
 }
 
 static enum result keep(const struct upgrade *upgrade) {
+    if (journal_make_room(storage_journal()) != RECORDLOG_OK) {
+        return RESULT_PROGRAM_FAILED;
+    }
     struct journal_state state = storage_journal()->state;
     state.phase = JOURNAL_COMMANDED;
     state.starts = 0;

@@ -295,7 +295,19 @@ static void check(void) {
     }
 }
 
+/* A journal that cannot be written is found out while the old software is still there. */
+static bool make_room_in_journal(void) {
+    const int error = journal_make_room(storage_journal());
+    if (error) {
+        fail(RESULT_INTERRUPTED, recordlog_error_text(error));
+    }
+    return error == RECORDLOG_OK;
+}
+
 static void rewrite(void) {
+    if (!make_room_in_journal()) {
+        return;
+    }
     struct journal_state state = storage_journal()->state;
     state.phase = JOURNAL_REWRITING;
     state.starts = 0;

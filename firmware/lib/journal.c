@@ -110,6 +110,13 @@ int journal_write(struct journal *journal, const struct journal_state *state) {
     return error;
 }
 
+int journal_make_room(struct journal *journal) {
+    ASSERT(journal->log.flash != NULL);
+    return recordlog_free(&journal->log) < JOURNAL_ROOM
+               ? recordlog_compact(&journal->log, is_newest, NULL)
+               : RECORDLOG_OK;
+}
+
 int journal_affirm(struct journal *journal) {
     ASSERT(journal->log.flash != NULL);
     return recordlog_affirm(&journal->log);

@@ -53,5 +53,12 @@ int journal_mount(struct journal *journal, const struct flash *flash, uint32_t o
 /* Make `state` the state. On an error the old one still counts. */
 int journal_write(struct journal *journal, const struct journal_state *state);
 
+/* More records than an update needs that fails its trial. */
+#define JOURNAL_ROOM 12u
+
+/* Make room for that many. When the flash does not take it, an update that has not begun need not
+ * fail in the middle. */
+int journal_make_room(struct journal *journal);
+
 /* Make sure that the state that was read will be read again (recordlog_affirm). */
 int journal_affirm(struct journal *journal);

@@ -198,12 +198,23 @@ const uint8_t *recordlog_payload(const struct recordlog *log, uint32_t offset) {
     return at(log, offset);
 }
 
-uint32_t recordlog_slots(const struct recordlog *log) {
-    uint32_t slots = half_size(log) - RECORDLOG_HEADER_SIZE;
+static uint32_t count_slots(const struct recordlog *log, uint32_t bytes) {
     for (uint32_t size = slot_size(log); size > 1; size /= 2) {
-        slots /= 2; /* slots are powers of two: no division routine is needed */
+        bytes /= 2; /* slots are powers of two: no division routine is needed */
     }
-    return slots;
+    return bytes;
+}
+
+uint32_t recordlog_slots(const struct recordlog *log) {
+    return count_slots(log, half_size(log) - RECORDLOG_HEADER_SIZE);
+}
+
+uint32_t recordlog_free(const struct recordlog *log) {
+    if (log->half == RECORDLOG_NONE) {
+        return recordlog_slots(log);
+    }
+    ASSERT(log->next - log->half <= half_size(log));
+    return count_slots(log, log->half + half_size(log) - log->next);
 }
 
 /* ---- Writing ---- */

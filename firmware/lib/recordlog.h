@@ -58,6 +58,9 @@ const uint8_t *recordlog_payload(const struct recordlog *log, uint32_t offset);
 /* How many slots a half has. */
 uint32_t recordlog_slots(const struct recordlog *log);
 
+/* How many slots are left before a compaction is needed. */
+uint32_t recordlog_free(const struct recordlog *log);
+
 /* Make sure of what was read: header and newest record are programmed again with the same bytes;
  * torn remains, and the first blank slot, where a program may have begun, are cleared to zero. Done
  * by itself before the first append or compaction after a mount. */

@@ -136,8 +136,32 @@ static void test_write_fails(void) {
     CHECK(same(&bench.journal.state, &second));
 }
 
+/* Room is made before it is needed. A flash that does not take it leaves the old state. */
+static void test_room(void) {
+    static struct bench bench;
+    sim_nor_init(&bench.nor, 2048, 1);
+    CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+    CHECK_EQUAL(journal_make_room(&bench.journal), RECORDLOG_OK);
+    CHECK_EQUAL(bench.nor.operations, 0);
+    struct journal_state state = state_of(1);
+    do {
+        CHECK_EQUAL(journal_write(&bench.journal, &state), RECORDLOG_OK);
+    } while (recordlog_free(&bench.journal.log) >= JOURNAL_ROOM);
+    bench.nor.stuck = true;
+    CHECK_EQUAL(journal_make_room(&bench.journal), RECORDLOG_WRITE);
+    CHECK(same(&bench.journal.state, &state));
+    bench.nor.stuck = false;
+    const uint32_t half = bench.journal.log.half;
+    CHECK_EQUAL(journal_make_room(&bench.journal), RECORDLOG_OK);
+    CHECK(recordlog_free(&bench.journal.log) >= JOURNAL_ROOM);
+    CHECK(bench.journal.log.half != half);
+    CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+    CHECK(same(&bench.journal.state, &state));
+}
+
 int main(void) {
     test_power_cuts();
     test_write_fails();
+    test_room();
     return 0;
 }
