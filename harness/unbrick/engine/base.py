@@ -10,12 +10,12 @@ from unbrick.board import Board, load_board
 from unbrick.errors import EngineError, NotKnownHereError, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
     from unbrick.flash.geometry import FlashGeometry
-    from unbrick.flash.ops import FlashOp
+    from unbrick.flash.ops import FlashOp, Worn
 
 EMULATED = "vexpress-a9"
 """The board that the engines emulate; ``tests/test_board.py`` compares their numbers with it."""
@@ -237,6 +237,18 @@ class ChipEngine(TracedEngine):
     @abstractmethod
     def resets(self) -> int:
         """How often the chip has reset itself since the engine was made or has forgotten."""
+
+
+@runtime_checkable
+class WearingFlash(Protocol):
+    """An engine whose flash can have worn cells."""
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Have operations end with an error from now on; what was said before is forgotten.
+
+        Raises:
+            EngineError: these are more places than it can keep.
+        """
 
 
 @runtime_checkable

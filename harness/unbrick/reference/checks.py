@@ -10,7 +10,7 @@ from unbrick.errors import ImageError
 from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
-from unbrick.wire.messages import Result
+from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
     from unbrick.flash.cells import Cells
@@ -52,6 +52,23 @@ def check_end(story: Story) -> None:
         if running.version <= newest:
             raise Violation("server-lies", f"{newest} succeeded, {running.version} runs")
     check_outcome(story, signed[running.digest])
+
+
+def check_given_up(story: Story) -> None:
+    """A terminal that nothing helps says so, keeps the user's data, and the server knows it."""
+    terminal = story.store.terminal(SERIAL)
+    if terminal is None or terminal.state is not TerminalState.RESTORATION:
+        raise Violation("server-lies", "the server does not know that the terminal needs help")
+    for update in story.store.updates(SERIAL):
+        if update.state is UpdateState.SUCCEEDED:
+            raise Violation("server-lies", f"update {update.id} succeeded, and nothing runs")
+    if "agent: done" in story.bench.console.text:
+        raise Violation("forged", "the rewrite says that it is done, and it has failed")
+    userdata = find_places().userdata
+    stored = story.engine.read_nor()[userdata.offset : userdata.end]
+    for name, number in story.scenario.saved:
+        if name.encode() not in stored or number.encode() not in stored:
+            raise Violation("data-lost", f"{name} {number} is gone from the NOR")
 
 
 def check_network(story: Story) -> None:
@@ -107,10 +124,12 @@ def check_differences(story: Story, ops: list[FlashOp]) -> None:
 
 
 def check_erases(ops: list[FlashOp]) -> None:
-    """One command erases a block once."""
+    """One command erases a block once, or until the chips say that it is erased."""
     last: dict[int, str] = {}
     for op in ops:
         number = op.offset // find_places().block
+        if op.failed:
+            continue
         if op.kind == last.get(number) == "erase":
             raise Violation("restless", f"the block at {op.offset:#x} was erased twice")
         last[number] = op.kind

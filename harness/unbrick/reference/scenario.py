@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from unbrick.errors import SetupError
 from unbrick.firmware.signed import FOREIGN, TWIN
 from unbrick.link.simulated import LATENCY_S
+from unbrick.reference.worn import WornPart
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Scenario:
         latency: seconds that a message takes over the wireless link, one way.
         sizes: (release, erase blocks, bytes behind them) of images that are larger than the
             program in them.
+        worn: where the NOR's operations end with an error.
+        given_up: nothing helps this terminal: it must end in the restoration state and say why.
         fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
     """
 
@@ -87,6 +90,8 @@ class Scenario:
     ends_with: tuple[str, ...] = ()
     latency: float = LATENCY_S
     sizes: tuple[tuple[str, int, int], ...] = ()
+    worn: tuple[WornPart, ...] = ()
+    given_up: bool = False
     fresh: bool = False
 
     @property
@@ -110,6 +115,8 @@ class Scenario:
             network=(),
             imposter=None,
             tampered=False,
+            worn=(),
+            given_up=False,
         )
 
     @property
@@ -141,7 +148,8 @@ class Scenario:
     def must_fail(self) -> bool:
         """Whether an update may end badly, since it is not what it says that it is."""
         lies = any("digest" in part for part in self.network)
-        return self.differences == "forged" or self.imposter is not None or lies
+        worn = any(part.bad is None for part in self.worn)
+        return self.differences == "forged" or self.imposter is not None or lies or worn
 
     @property
     def releases(self) -> tuple[str, ...]:
@@ -153,6 +161,13 @@ class Scenario:
 
 PREPARATION = "-start"
 """What the name of a scenario's preparation ends with."""
+
+TIRED = tuple(
+    WornPart(partition, kind)
+    for partition in ("application", "journal", "userdata")
+    for kind in ("erase", "program")
+)
+"""Of each kind one operation fails in each session, and goes well when it is given again."""
 
 SCENARIOS = {
     scenario.name: scenario
@@ -512,6 +527,56 @@ SCENARIOS = {
             published=("1.0.0",),
             commanded=True,
             tampered=True,
+        ),
+        Scenario(
+            "tired",
+            "as staged, and of each kind one operation of the NOR ends with an error",
+            updates=("1.1.0",),
+            worn=TIRED,
+        ),
+        Scenario(
+            "tiredcompact",
+            "as compact, and of each kind one operation of the NOR ends with an error",
+            before=("1.1.0",),
+            journal_free=3,
+            updates=("1.3.0",),
+            rescue="1.3.0",
+            worn=TIRED,
+        ),
+        Scenario(
+            "tiredcommanded",
+            "as migrated, and of each kind one operation of the NOR ends with an error",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            published=("1.0.0",),
+            commanded=True,
+            worn=TIRED,
+        ),
+        Scenario(
+            "wornjournal",
+            "as compact, and the journal cannot be erased any more: 1.1.0 stays",
+            before=("1.1.0",),
+            journal_free=3,
+            updates=("1.3.0",),
+            rescue="1.3.0",
+            worn=(WornPart("journal", "erase", bad=None),),
+            ends_with=("1.1.0",),
+        ),
+        Scenario(
+            "wornphonebook",
+            "as crowded, and the phonebook cannot be erased any more: the user is told so",
+            phonebook_free=1,
+            saves=(("Bob", "222"),),
+            worn=(WornPart("userdata", "erase", bad=None),),
+        ),
+        Scenario(
+            "wornout",
+            "1.0.0 is updated to 1.1.0, and the application cannot be erased any more",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            rescue_by="link",
+            worn=(WornPart("application", "erase", bad=None),),
+            given_up=True,
         ),
     )
 }

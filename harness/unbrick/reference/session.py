@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.target import UNDISTURBED, Fate, MemoryMark, Outcome, State
 from unbrick.campaign.verdict import Violation
-from unbrick.errors import ToolBrokenError
+from unbrick.engine.base import WearingFlash
+from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
     check_differences,
     check_end,
     check_erases,
+    check_given_up,
     check_need,
     check_network,
     is_of_application,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
+    from unbrick.reference.worn import WornPart
 
 
 class _Recorder:
@@ -61,6 +64,18 @@ class _Recorder:
             self._story.server_dies(self._death.when)
 
 
+def _wear(engine: TracedEngine, worn: tuple[WornPart, ...]) -> None:
+    """Have the flash worn like this.
+
+    Raises:
+        SetupError: the engine has no such flash.
+    """
+    if isinstance(engine, WearingFlash):
+        engine.wear(part.cells for part in worn)
+    elif worn:
+        raise SetupError(f"the engine {engine.name} has no flash with worn cells")
+
+
 def run_session(
     engine: TracedEngine,
     releases: Releases,
@@ -85,6 +100,7 @@ def run_session(
     engine.forget()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
+    _wear(engine, scenario.worn)
     link = None if fate.link is None else make_bad_link(*fate.link)
     story = Story(engine, releases, scenario, state.peers, link=link)
     recorder = _Recorder(story, engine, fate.death)
@@ -94,7 +110,10 @@ def run_session(
         recorder.step(0.0)
         story.run()
         check_network(story)
-        check_end(story)
+        if story.given_up:
+            check_given_up(story)
+        else:
+            check_end(story)
         check_nothing_left(story.store)
         ops = [op for op in engine.ops if is_of_application(op)]
         check_differences(story, ops)
@@ -105,6 +124,7 @@ def run_session(
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now
     engine.power_off()
+    _wear(engine, ())
     ops = engine.ops
     if violation is None and not readable.after(ops).reads_as(engine.read_nor()):
         raise ToolBrokenError("the NOR is not what the trace of the session says")

@@ -202,6 +202,7 @@ class Story:
         if scenario.tampered:
             self.bench.peers.append(_Repentance(self))
         self._held = link.held if link else ()
+        self._refused: set[str] = set()
         self.first_prompt: float | None = None
         self.link_is_bad = link is not None
 
@@ -280,7 +281,9 @@ class Story:
         """
         self.engine.power_on()
         try:
-            self._wait("the terminal does not come back", self._is_up)
+            self._wait("the terminal does not come back", lambda: self._is_up() or self.given_up)
+            if self.given_up:
+                return
             self.first_prompt = self.engine.now
             for task in self._held:
                 self.bench.console.command(f"hold {task}")
@@ -290,6 +293,9 @@ class Story:
                 self._update(version)
             if self.scenario.interrupted_by:
                 self._update(self.scenario.interrupted_by)
+            if self.scenario.given_up:
+                self._wait("the terminal does not say that it gives up", lambda: self.given_up)
+                return
             self._quiet()
             self._check_phonebook()
             if self.scenario.saves:
@@ -317,12 +323,22 @@ class Story:
         up = bool(seen) and seen[-1].state is TerminalState.APPLICATION
         return up and self.bench.console.text.endswith("\r\n> ")
 
+    @property
+    def given_up(self) -> bool:
+        """Whether a terminal that cannot be helped has said so, to people and to the server."""
+        text, seen = self.bench.console.text, self.link.registrations
+        asks = text.rfind("restoration: send the signed image") > text.rfind("agent: failed") >= 0
+        told = bool(seen) and seen[-1].state is TerminalState.RESTORATION
+        return self.scenario.given_up and asks and told
+
     def _save_entries(self) -> None:
         console = self.bench.console
         for name, number in self.scenario.saves:
             console.skip()
             if name not in console.command("pb list"):
-                console.command(f"pb add {name} {number}")
+                said = console.command(f"pb add {name} {number}")
+                if self.scenario.worn and "not added, the flash" in said:
+                    self._refused.add(name)
 
     def _update(self, version: str) -> None:
         """Start an update that was not started yet, and wait until it has ended, well or not."""
@@ -346,7 +362,10 @@ class Story:
             self._wait(f"the update to {version} does not begin", lambda: self._began(update))
             if self._state(update) in _CANCELLABLE:
                 self.core.cancel_update(update, self.engine.now)
-        self._wait(f"the update to {version} does not end", lambda: self._has_ended(update))
+        self._wait(
+            f"the update to {version} does not end",
+            lambda: self._has_ended(update) or self.given_up,
+        )
         ended = self.store.update(update)
         if self.scenario.must_fail:
             return
@@ -408,6 +427,8 @@ class Story:
         console.skip()
         listing = console.command("pb list")
         for name, number in (*self.scenario.saved, *self.scenario.saves):
+            if name in self._refused:
+                continue
             if name not in listing or number not in listing:
                 raise Violation("data-lost", f"{name} {number} is gone from the phonebook")
 
