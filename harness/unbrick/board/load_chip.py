@@ -74,6 +74,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         uarts=tuple(entries.take("uarts", list, "a list of names of devices")),
         registers=tuple(register for registers, _ in blocks for register in registers),
         ready=tuple(rule for _, rules in blocks for rule in rules),
+        systick_divider=entries.number("systick_divider", 0, most=64),
     )
     entries.all_used()
     _check_parts(chip, entries)

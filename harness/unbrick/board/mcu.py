@@ -101,6 +101,7 @@ class McuChip:
         uarts: names of devices; the first is the console unless somebody says otherwise.
         registers: what has a value after a reset but no model.
         ready: bits that follow others.
+        systick_divider: of the core's clock, for SysTick's other clock; 0: there is none.
     """
 
     name: str
@@ -119,6 +120,7 @@ class McuChip:
     uarts: tuple[str, ...]
     registers: tuple[Register, ...]
     ready: tuple[ReadyRule, ...]
+    systick_divider: int = 0
 
     @property
     def main(self) -> FlashRegion:

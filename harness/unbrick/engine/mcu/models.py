@@ -259,6 +259,7 @@ class McuModels:
             bit_band=chip.bit_band,
             vectors=chip.main.base if chip.main.alias is None else chip.main.alias,
             hz=chip.clock_hz,
+            systick_hz=chip.clock_hz // chip.systick_divider if chip.systick_divider else 0,
             pace_ps=pace_ps,
             access_ns=ACCESS_NS,
             semihosting=semihosting,
