@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from mcu_chips import MACHINES, PROBE, Machine, build_probe, image_of
 
 from unbrick.board.device_models import MODELS, DeviceModel
@@ -122,3 +125,58 @@ def test_a_blank_chip_locks_up_and_says_so() -> None:
         assert run(engine) == ""
         assert engine.last_stop is McuStop.LOCKUP
         assert engine.faults[-1].kind == "lockup"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    """A program of its own, for a Cortex-M3 of 16 MHz."""
+    machine = MACHINES["cortex-m3"]
+    source = Path(__file__).with_name("mcu_program.c")
+    return Probe(machine, build_probe(machine, tmp_path_factory.mktemp("program"), [source]))
+
+
+@pytest.fixture
+def done(program: Probe) -> Iterator[McuEngine]:
+    """The same after its work: it waits for what will not come."""
+    with program.engine() as engine:
+        engine.power_on()
+        engine.advance(1.0)
+        yield engine
+
+
+def test_the_cycle_counter_agrees_with_systick(done: McuEngine, program: Probe) -> None:
+    cycles, *_ = results(done, program)
+    assert 16_000 <= cycles < 16_100
+
+
+def test_a_register_that_is_polled_in_vain_is_told(done: McuEngine, program: Probe) -> None:
+    (found,) = done.find_vain_registers()
+    assert found.address == 0x4000_1000
+    assert 4_990 < found.count <= 5_000
+    assert found.where.startswith("run (mcu_program.c:")
+    assert results(done, program)[1] == 0x1234
+
+
+def test_a_fault_names_its_cause_and_its_line(done: McuEngine, program: Probe) -> None:
+    (fault,) = done.faults
+    assert fault.kind == "bus-fault"
+    assert fault.where.startswith("go_wrong (mcu_program.c:")
+    assert "0x70000000: nothing is there" in fault.detail
+    assert results(done, program)[3] == 1  # its handler has gone on
+
+
+def test_firmware_that_waits_for_nothing_is_quiet_and_costs_nothing(done: McuEngine) -> None:
+    bytes_, now = done.instruction_bytes, done.now
+    assert done.quiet
+    done.advance(1000.0)
+    assert done.last_stop is McuStop.QUIET
+    assert done.instruction_bytes == bytes_
+    assert done.now == pytest.approx(now + 1000.0)
+
+
+def results(engine: McuEngine, program: Probe) -> tuple[int, ...]:
+    """What the program has written down."""
+    with program.elf.open("rb") as stream:
+        symbols = ELFFile(stream).get_section_by_name(".symtab")
+        address = symbols.get_symbol_by_name("result")[0]["st_value"]
+    return struct.unpack("<4I", engine.read_memory(address, 16))
