@@ -18,6 +18,7 @@ from unicorn.arm_const import UC_ARM_REG_PC, UC_CPU_ARM_CORTEX_A9
 from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PROT_ALL
 from unicorn.unicorn_py3.unicorn import Uc
 
+from bench_mcu import mcu_rows
 from performance_page import machine, write_section
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
@@ -210,6 +211,7 @@ def main() -> None:
             f"{count / ours / 1e6:.0f} and {count / theirs / 1e6:.0f} million a second",
         )
     )
+    rows += mcu_rows()
     ours = best(lambda: update_seconds("inprocess", releases))
     try:
         theirs = update_seconds("qemu", releases)
