@@ -86,6 +86,11 @@ struct trap {
     uint32_t address; /* of the data; the instruction's for others */
 };
 
+struct polling {
+    uint32_t address, value, pc; /* of the last read of a register */
+    uint32_t reads;              /* such reads before it */
+};
+
 struct plain_area {
     uint32_t base, size;
 };
@@ -164,6 +169,7 @@ struct mcu {
     int reason, stuck;
     int interrupt; /* what Unicorn called it, or -1 */
     struct trap trap;
+    struct polling polling;
     uint32_t block_size; /* of the block that was not begun since it needs the FPU */
     uint32_t until_pc;   /* where to stop executing; 0: nowhere */
     struct region *fast; /* the first region of flash, and how long it is */

@@ -316,6 +316,7 @@ static void reset_core(struct mcu *m) {
     m->until_pc = 0;
     m->spins = 0;
     m->block_pc = NOWHERE;
+    m->polling = (struct polling){0};
     dma_read(m, m->scs.vtor, vectors, sizeof vectors);
     write_register(m, REG_SP, vectors[0] & ~3u);
     write_register(m, REG_ESR, 0);
@@ -340,7 +341,6 @@ static void reset_devices(struct mcu *m, enum reset_kind kind) {
 static void reset_system(struct mcu *m) {
     reset_core(m);
     reset_devices(m, RESET_SYSTEM);
-    forget_pages(m);
     m->resetting = false;
     m->resets++;
     m->now += RESET_NS;

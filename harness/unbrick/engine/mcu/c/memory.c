@@ -199,15 +199,27 @@ static void bit_write(struct mcu *m, uint32_t address, uint32_t target, uint32_t
     bus_write(m, target & ~3u, 4, value & 1 ? old | bit : old & ~bit);
 }
 
+/* Firmware that polls: after some reads of the same register by the same block that gave the same
+ * value, each takes longer, but never past what is due. */
+static void pace_polling(struct mcu *m, uint32_t address, uint32_t value) {
+    enum { READS_AT_ONCE = 16, POLL_NS = 4000 };
+    struct polling *p = &m->polling;
+    if (p->address != address || p->value != value || p->pc != m->block_pc) {
+        *p = (struct polling){address, value, m->block_pc, 0};
+    } else if (++p->reads > READS_AT_ONCE && m->end > m->now) {
+        m->now += sooner(POLL_NS, m->end - m->now);
+    }
+}
+
 static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
     struct mcu *m = user;
     uint32_t address = (uint32_t)offset, target;
     (void)uc;
     m->now += m->setup.access_ns;
-    if (is_bit_band(m, address, &target)) {
-        return bit_read(m, address, target);
-    }
-    return bus_read(m, address, size);
+    bool bit = is_bit_band(m, address, &target);
+    uint32_t value = bit ? bit_read(m, address, target) : bus_read(m, address, size);
+    pace_polling(m, address, value);
+    return value;
 }
 
 static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user) {
@@ -215,6 +227,7 @@ static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, 
     uint32_t address = (uint32_t)offset, target;
     (void)uc;
     m->now += m->setup.access_ns;
+    m->polling.reads = 0;
     if (m->stuck || m->aborting) {
         return;
     }
@@ -423,16 +436,20 @@ void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t leng
 }
 
 void forget_ram_code(struct mcu *m) {
+    bool any = false;
     for (size_t i = 0; i < m->ram_count; i++) {
         struct ram *ram = &m->rams[i];
         for (uint32_t page = 0; page < ram->size / PAGE; page++) {
             if (ram->executed[page]) {
                 forget_range(m, ram->base + page * PAGE, ram->base + (page + 1) * PAGE);
                 ram->executed[page] = false;
+                any = true;
             }
         }
     }
-    forget_pages(m);
+    if (any) {
+        forget_pages(m);
+    }
 }
 
 void flash_changed(struct mcu *m, uint32_t offset, uint32_t length) {

@@ -493,6 +493,9 @@ void scs_write(struct mcu *m, uint32_t offset, unsigned size, uint32_t value) {
 void scs_reset(struct mcu *m) {
     struct scs *s = &m->scs;
     uint32_t demcr = s->demcr;
+    if (s->mpu.control) { /* not always: Unicorn's TLB can grow when it is emptied */
+        forget_pages(m);
+    }
     memset(s, 0, sizeof *s);
     s->demcr = m->resetting ? demcr : 0; /* debug survives a reset of the system */
     s->systick.zero = NEVER;
