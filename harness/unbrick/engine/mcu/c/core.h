@@ -102,7 +102,7 @@ struct ram {
 };
 
 /* What there is about a basic block; kept for those in flash. */
-enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8 };
+enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8, BLOCK_SPIN = 16 };
 
 struct region { /* of flash */
     struct flash *flash;
@@ -170,9 +170,9 @@ struct mcu {
     int interrupt; /* what Unicorn called it, or -1 */
     struct trap trap;
     struct polling polling;
-    uint32_t block_size; /* of the block that was not begun since it needs the FPU */
-    uint32_t until_pc;   /* where to stop executing; 0: nowhere */
-    struct region *fast; /* the first region of flash, and how long it is */
+    uint32_t block_size;  /* of the block that was not begun since it needs the FPU */
+    uint32_t until_pc;    /* where to stop executing; 0: nowhere */
+    uint8_t *fast_blocks; /* of the first region of flash that is mapped */
     uint32_t fast_base, fast_size;
 
     struct nvic nvic;

@@ -51,18 +51,23 @@ static void leave(struct mcu *m) {
     m->u.emu_stop(m->u.uc);
 }
 
-static bool is_spin(struct mcu *m, uint32_t address, uint32_t size) {
-    uint16_t first, second = 0;
-    bool there = halfword_at(m, address, &first);
-    if (size == 4) {
-        halfword_at(m, address + 2, &second);
-        return there && first == 0xf7ff && second == 0xbffe;
+/* Whether a block may be begun as far as time, masks and the MPU are concerned. */
+static bool may_begin(struct mcu *m, uint32_t address) {
+    if (m->now >= m->end || (m->look && find_exception(m, WITH_ALL))) {
+        return false;
     }
-    return there && size == 2 && first == 0xe7fe;
+    m->look = false;
+    if (m->scs.mpu.mixed >> (address / PAGE & 63) & 1 && !mpu_lets_execute(m, address)) {
+        m->trap = (struct trap){IACCVIOL, 0};
+        m->trapped = true;
+        return false;
+    }
+    return true;
 }
 
 /* What is special about a block; false: it is not to be begun. */
-static bool prepare_block(struct mcu *m, uint8_t what, uint32_t address, uint32_t size) {
+static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
+    uint8_t what = look_at_block(m, address, size);
     if (what & BLOCK_FPU && m->setup.fpu && !fpu_is_on(m) && !m->until_pc) {
         m->fpu_blocked = true;
         m->block_pc = address;
@@ -73,6 +78,12 @@ static bool prepare_block(struct mcu *m, uint8_t what, uint32_t address, uint32_
         m->event_register = true;
     }
     m->look = what & BLOCK_UNMASKS && m->masked;
+    m->spins = address == m->block_pc ? m->spins + 1 : 0;
+    if (what & BLOCK_SPIN && m->spins >= SPINS) {
+        m->spins = 0;
+        m->waiting = m->spinning = true;
+        return false;
+    }
     return true;
 }
 
@@ -80,31 +91,14 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     struct mcu *m = user;
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     (void)uc;
-    if (m->now >= m->end || (m->look && find_exception(m, WITH_ALL))) {
+    if ((m->now >= m->end || m->look || m->scs.mpu.mixed) && !may_begin(m, at)) {
         leave(m);
         return;
     }
-    if (m->scs.mpu.mixed >> (at / PAGE & 63) & 1 && !mpu_lets_execute(m, at)) {
-        m->trap = (struct trap){IACCVIOL, 0};
-        m->trapped = true;
+    uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
+    if (what != BLOCK_SEEN && !prepare_block(m, at, size)) {
         leave(m);
         return;
-    }
-    uint8_t what = offset < m->fast_size ? m->fast->blocks[offset >> 1] : 0;
-    if (!what) {
-        what = look_at_block(m, at, size);
-    }
-    if (what != BLOCK_SEEN && !prepare_block(m, what, at, size)) {
-        leave(m);
-        return;
-    }
-    if (at == m->block_pc && ++m->spins >= SPINS) {
-        m->spins = 0;
-        if (is_spin(m, at, size)) {
-            m->waiting = m->spinning = true;
-            leave(m);
-            return;
-        }
     }
     m->block_pc = at;
     m->bytes += size;

@@ -509,6 +509,17 @@ static uint8_t look_at_instruction(uint16_t first, uint16_t second) {
     return 0;
 }
 
+/* `b .`, in 16 bits or in 32. */
+static bool is_spin(struct mcu *m, uint32_t address, uint32_t size) {
+    uint16_t first, second = 0;
+    bool there = halfword_at(m, address, &first);
+    if (size == 4) {
+        halfword_at(m, address + 2, &second);
+        return there && first == 0xf7ff && second == 0xbffe;
+    }
+    return there && size == 2 && first == 0xe7fe;
+}
+
 /* What there is in a basic block; kept for blocks in flash until its cells change. */
 uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
     uint32_t offset = 0;
@@ -516,7 +527,7 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
     if (r && r->mapped && r->blocks[offset / 2]) {
         return r->blocks[offset / 2];
     }
-    uint8_t what = BLOCK_SEEN;
+    uint8_t what = is_spin(m, address, size) ? BLOCK_SEEN | BLOCK_SPIN : BLOCK_SEEN;
     for (uint32_t at = 0; at < size;) {
         uint16_t first, second = 0;
         if (!halfword_at(m, address + at, &first)) {
@@ -594,8 +605,8 @@ void mcu_add_flash(struct mcu *m, struct flash *f) {
             abort();
         }
     }
-    if (r->mapped && !m->fast) {
-        m->fast = r;
+    if (r->mapped && !m->fast_blocks) {
+        m->fast_blocks = r->blocks;
         m->fast_base = f->base;
         m->fast_size = f->size;
     }
