@@ -103,7 +103,7 @@ class CPlain(c.Structure):
 
 
 _UNICORN_FUNCTIONS = (
-    *("emu_start", "emu_stop", "reg_read", "reg_write", "reg_read_batch", "reg_write_batch"),
+    *("emu_start", "emu_stop", "reg_read", "reg_write"),
     *("context_save", "context_restore", "mem_map_ptr", "mmio_map", "hook_add", "ctl"),
 )
 

@@ -13,8 +13,7 @@
 #define MOST_MPU_REGIONS 16u
 #define FAULTS_KEPT 64u
 #define PLAIN_SLOTS 4096u
-#define PAGE 1024u /* bytes; of Unicorn's memory with an M-profile core */
-#define ALL_WRITTEN UINT32_MAX
+#define PAGE 1024u         /* bytes; of Unicorn's memory with an M-profile core */
 #define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
 #define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
 
@@ -243,7 +242,6 @@ bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value);
 enum masks { WITH_PRIMASK = 1, WITH_OTHERS = 2, WITH_ALL = 3, WITHOUT = 0 };
 int execution_priority(struct mcu *m, enum masks masks);
 unsigned find_exception(struct mcu *m, enum masks masks); /* that would be taken; 0: none */
-void chain_exception(struct mcu *m, unsigned exception, uint32_t exc_return);
 void enter_exception(struct mcu *m, unsigned exception);
 void leave_exception(struct mcu *m, uint32_t exc_return);
 void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address);

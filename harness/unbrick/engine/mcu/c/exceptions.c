@@ -210,11 +210,6 @@ void enter_exception(struct mcu *m, unsigned exception) {
     }
 }
 
-/* Without the stack in between: another exception's handler begins when one has ended. */
-void chain_exception(struct mcu *m, unsigned exception, uint32_t exc_return) {
-    start_handler(m, exception, exc_return);
-}
-
 static void refuse_return(struct mcu *m, uint32_t cfsr, uint32_t exc_return) {
     unsigned exception = cfsr & 0xff ? EXC_MEMORY : cfsr & 0xff00 ? EXC_BUS : EXC_USAGE;
     static const uint32_t kinds[] = {FAULT_MEMORY, FAULT_BUS, FAULT_USAGE};
@@ -231,7 +226,7 @@ static void refuse_return(struct mcu *m, uint32_t cfsr, uint32_t exc_return) {
         lock_up(m);
         return;
     }
-    chain_exception(m, exception, exc_return);
+    start_handler(m, exception, exc_return);
 }
 
 static bool is_any_active(const struct mcu *m) {
@@ -301,8 +296,8 @@ void leave_exception(struct mcu *m, uint32_t exc_return) {
     }
     m->event_register = true;
     unsigned next = find_exception(m, WITH_ALL);
-    if (next) {
-        chain_exception(m, next, tail);
+    if (next) { /* tail-chaining: nothing is taken from the stack in between */
+        start_handler(m, next, tail);
         return;
     }
     uint32_t frame[FPU_FRAME / 4];

@@ -99,8 +99,6 @@ struct unicorn {
     int (*emu_stop)(void *uc);
     int (*reg_read)(void *uc, int reg, void *value);
     int (*reg_write)(void *uc, int reg, const void *value);
-    int (*reg_read_batch)(void *uc, int *regs, void **values, int count);
-    int (*reg_write_batch)(void *uc, int *regs, void *const *values, int count);
     int (*context_save)(void *uc, void *context);
     int (*context_restore)(void *uc, void *context);
     int (*mem_map_ptr)(void *uc, uint64_t address, size_t size, uint32_t permissions, void *memory);
