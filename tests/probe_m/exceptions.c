@@ -315,6 +315,8 @@ void check_waiting(void) {
     __asm__ volatile("cpsie i");
     barrier();
     tell("then: ticks %", ticks);
+    /* A page that nobody has read yet: an emulator may have to find it first. */
+    (void)REGISTER(((uint32_t)check_waiting & ~0xffffu) + 0x10000);
     __asm__ volatile("sev\n\twfe" : : : "memory"); /* the event was there */
     ticks = 0;
     while (!ticks) {

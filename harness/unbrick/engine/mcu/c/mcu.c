@@ -173,8 +173,8 @@ static bool has_just_executed(struct mcu *m, uint16_t narrow, uint16_t wide) {
 
 /* Unicorn calls an instruction invalid that it does not know, but WFE and YIELD as well. */
 static void take_invalid(struct mcu *m) {
-    uint32_t syndrome = read_register(m, REG_ESR);
-    if (!syndrome || syndrome >> 26) { /* of something before that: it is not its class, 0 */
+    enum { UNCATEGORIZED = 0x02000000 }; /* others are of something before that */
+    if (read_register(m, REG_ESR) != UNCATEGORIZED) {
         if (has_just_executed(m, 0xbf20, 0x8002)) {
             m->waiting = m->waiting_for_event = !m->event_register;
             m->event_register = false;
