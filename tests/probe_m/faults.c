@@ -61,7 +61,16 @@ static void handle_faults(handler *with) {
     }
 }
 
+static uint32_t words[4];
+
 static void check_each(void) {
+#if __ARM_ARCH < 7
+    expect("not aligned: ", 2);
+    load((uint32_t)words + 1);
+    expect("not aligned: ", 2);
+    store((uint32_t)words + 2);
+    tell("words % %", words[0], words[1]);
+#endif
     expect("undefined: ", 2);
     __asm__ volatile("udf #1");
     expect("load: ", 2);
@@ -81,7 +90,6 @@ static void check_each(void) {
 #if __ARM_ARCH >= 7
 
 static void check_usage(void) {
-    static uint32_t words[4];
     handle_faults(on_jump);
     say("not thumb: ");
     jump(PLACE(check_faults));
@@ -94,6 +102,15 @@ static void check_usage(void) {
                      : "r"(NOWHERE)
                      : "r0", "cc");
     tell("not aligned: %", load((uint32_t)words + 1));
+    CCR |= 8;
+    barrier();
+    expect("not aligned: ", 2);
+    load((uint32_t)words + 1);
+    expect("not aligned, and others behind it: ", 2);
+    __asm__ volatile("str %0, [%0, #1]\n\tstr %1, [%0]" : : "r"(words), "r"(5) : "memory");
+    tell("words % %", words[0], words[1] == 0);
+    CCR &= ~8u;
+    barrier();
 }
 
 static void check_escalation(void) {

@@ -90,6 +90,12 @@ struct polling {
     uint32_t reads;              /* such reads before it */
 };
 
+/* What was where a block that is refused has written. */
+struct undo {
+    uint32_t address, size;
+    uint8_t bytes[16];
+};
+
 struct plain_area {
     uint32_t base, size;
 };
@@ -202,7 +208,10 @@ struct mcu {
     uint8_t *op_data;
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
-    size_t hook[4];
+    size_t hook[5];
+    bool watches_alignment;
+    struct undo *undo;
+    size_t undo_count, undo_capacity;
 };
 
 /* mcu.c */
@@ -232,6 +241,8 @@ struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset);
 void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
 void forget_ram_code(struct mcu *m);
 void forget_pages(struct mcu *m);
+void watch_alignment(struct mcu *m);
+void take_back(struct mcu *m);
 uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size);
 void forget_range(struct mcu *m, uint32_t low, uint32_t high);
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);

@@ -210,6 +210,7 @@ static void execute(struct mcu *m) {
     m->until_pc = 0;
     if (m->aborting) {
         m->u.context_restore(m->u.uc, m->u.scratch);
+        take_back(m);
         m->aborting = false;
         forget_pages(m);
     }
@@ -390,6 +391,7 @@ int mcu_run(struct mcu *m, uint64_t until) {
         if (m->waiting && wait(m)) {
             continue;
         }
+        watch_alignment(m);
         execute(m);
     }
 }
@@ -456,6 +458,7 @@ void mcu_free(struct mcu *m) {
     free(m->plain_reset);
     free(m->ops);
     free(m->op_data);
+    free(m->undo);
     free(m);
 }
 

@@ -407,6 +407,71 @@ static bool on_refused(void *uc, int type, uint64_t at, int size, int64_t value,
     return false;
 }
 
+/* Accesses that are not aligned. Unicorn knows no such fault, and a hook of its own cannot refuse
+ * an access. So what the CPU was is kept, and what the rest of the block writes is taken back. */
+
+static bool refuses_unaligned(const struct mcu *m) {
+    enum { UNALIGN_TRP = 1 << 3 };
+    return m->scs.ccr & UNALIGN_TRP;
+}
+
+static void keep_bytes(struct mcu *m, uint32_t address, uint32_t size) {
+    const uint8_t *memory = memory_at(m, address, size, true);
+    if (!memory) {
+        return; /* no other place changes meanwhile */
+    }
+    if (m->undo_count == m->undo_capacity) {
+        m->undo_capacity = m->undo_capacity ? m->undo_capacity * 2 : 64;
+        m->undo = realloc(m->undo, m->undo_capacity * sizeof *m->undo);
+        if (!m->undo) {
+            abort();
+        }
+    }
+    struct undo *u = &m->undo[m->undo_count++];
+    u->address = address;
+    u->size = size;
+    memcpy(u->bytes, memory, size);
+}
+
+void take_back(struct mcu *m) {
+    while (m->undo_count) {
+        const struct undo *u = &m->undo[--m->undo_count];
+        dma_write(m, u->address, u->bytes, u->size);
+    }
+}
+
+static void on_access(void *uc, int type, uint64_t at, int size, int64_t value, void *user) {
+    struct mcu *m = user;
+    uint32_t address = (uint32_t)at, length = (uint32_t)size;
+    (void)value;
+    assert(length && length <= sizeof m->undo->bytes);
+    bool unaligned = address & (length < 4 ? length - 1 : 3) && refuses_unaligned(m);
+    if (!m->aborting && !m->trapped && unaligned) {
+        m->trap = (struct trap){UNALIGNED, 0};
+        m->u.context_save(uc, m->u.scratch);
+        m->trapped = m->aborting = m->stopping = true;
+        m->u.emu_stop(uc);
+    }
+    if (m->aborting && type == ACCESS_WRITE) {
+        keep_bytes(m, address, length);
+    } else if (is_main(m)) {
+        leave_it_block(m);
+    }
+}
+
+/* From now on every access is looked at, which costs time; so not before the firmware wants it. */
+void watch_alignment(struct mcu *m) {
+    enum { READ_AND_WRITE = 3072, FLUSH_CODE = 10, CONTROL_WRITE = 1 << 30 };
+    if (m->watches_alignment || !refuses_unaligned(m)) {
+        return;
+    }
+    m->watches_alignment = true;
+    if (m->u.hook_add(m->u.uc, &m->hook[4], READ_AND_WRITE, (void *)on_access, m, 1, 0)) {
+        abort();
+    }
+    m->u.ctl(m->u.uc, FLUSH_CODE | CONTROL_WRITE);
+}
+
 /* All pages are to be asked for again. */
 void forget_pages(struct mcu *m) {
     enum { FLUSH_TLB = 11, WRITE = 1 << 30 }; /* uc_ctl_flush_tlb() */

@@ -462,6 +462,7 @@ static void write_word(struct mcu *m, uint32_t offset, uint32_t value) {
         break;
     case CCR:
         m->scs.ccr = is_main(m) ? value : m->scs.ccr;
+        m->end = 0; /* accesses may have to be looked at */
         break;
     case SHCSR:
         shcsr_write(m, value);
