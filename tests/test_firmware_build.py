@@ -575,6 +575,13 @@ def test_a_release_can_have_an_image_of_any_size(unbrick_releases: Releases) -> 
         assert (len(image), info.size, info.version) == (size, size, f"{version}+0")
         program = unbrick_releases.firmware.applications[version].binary.read_bytes()
         assert image[info.header_size :].startswith(program)
+    last = [
+        image[-4096:-2048]
+        for image in (
+            unbrick_releases.with_sizes({version: 524_292}).signed[version] for version in sizes
+        )
+    ]
+    assert last[0] == last[1], "where both have noise, they have the same"
     assert padded.signed["1.3.0"] == unbrick_releases.signed["1.3.0"]
     assert padded.identity != unbrick_releases.identity
     assert padded.identity == unbrick_releases.with_sizes(sizes).identity

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from unbrick.firmware.build import Firmware, Program
 
 
-FOREIGN_HARDWARE = "unbrick-a9-r2"
-"""A hardware ID that differs from ours in its last character only."""
+FOREIGN = {"foreign": "unbrick-a9-r2", "successor": "unbrick-a9-r10"}
+"""Hardware IDs by what the names of images for them begin with. One differs from ours in its last
+character only, the other begins with all of ours.
+"""
 
-TWIN, FOREIGN = "-twin", "foreign"
-"""What the names of images end or begin with that differ from a release in one respect."""
+TWIN = "-twin"
+"""What the name of an image ends with that has other contents than the release."""
 
 TWIN_NOISE = 64
 """Bytes that a twin has more than the release that it is the twin of."""
@@ -83,8 +85,9 @@ class Releases:
     def with_sizes(self, sizes: Mapping[str, int]) -> Releases:
         """These releases, of which some have images of just so many bytes.
 
-        Noise follows the program, the same in each release, as data would that software brings. It
-        repeats, but never where another block or buffer begins.
+        Noise follows the program, as data would that software brings. Where releases have noise
+        they have the same, so that whole blocks of them are equal. It repeats, but never where
+        another block or buffer begins.
 
         Args:
             sizes: bytes of the whole image, by version.
@@ -106,7 +109,9 @@ class Releases:
         return replace(self, signed=SignedImages({**self.signed, f"{version}{TWIN}": twin}))
 
     def with_foreign(self, version: str) -> Releases:
-        """These releases and ``foreign VERSION``: the same program, signed for other hardware.
+        """These releases, and the same program signed for each other hardware of ``FOREIGN``.
+
+        The names are ``foreign VERSION`` and so on.
 
         Raises:
             SetupError: there is no such release.
@@ -114,8 +119,11 @@ class Releases:
         self.require([version], f"an image of {version} for other hardware")
         program = self.firmware.applications[version]
         binary = program.binary.read_bytes()
-        image = _sign(program, binary, self.key, hardware_id=FOREIGN_HARDWARE)
-        return replace(self, signed=SignedImages({**self.signed, f"{FOREIGN} {version}": image}))
+        images = {
+            f"{name} {version}": _sign(program, binary, self.key, hardware_id=hardware_id)
+            for name, hardware_id in FOREIGN.items()
+        }
+        return replace(self, signed=SignedImages({**self.signed, **images}))
 
     def _pad(self, version: str, size: int) -> bytes:
         whole = len(self.signed[version])
@@ -126,7 +134,8 @@ class Releases:
             )
         noise = Random("padding").randbytes(NOISE_SIZE) * (size // NOISE_SIZE + 1)
         program = self.firmware.applications[version]
-        return _sign(program, program.binary.read_bytes() + noise[: size - whole], self.key)
+        binary = program.binary.read_bytes()
+        return _sign(program, binary + noise[len(binary) :][: size - whole], self.key)
 
     def require(self, versions: Iterable[str], who: str) -> None:
         """See that all of ``versions`` are there, before anything is begun.

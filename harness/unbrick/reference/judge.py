@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _BLANK = b"\xff" * 2 * SLOT_SIZE
 """More than a valid record or header ends with."""
 
+_NONCE = slice(8, 20)
+"""Where a sealed backup has its nonce: behind the magic number."""
+
 _OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
 
 
@@ -50,6 +53,7 @@ class Judge:
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
         self._key = key
         self._kept = {backup.id for backup in self._store.backups()}
+        self._sealed_with: dict[bytes, bytes] = {}
         self._audited = len(self._entries())
         self._succeeded = {
             update.id for update in self._store.updates() if update.state is UpdateState.SUCCEEDED
@@ -122,6 +126,9 @@ class Judge:
         if session is None:
             raise Violation("data-left", f"backup {backup.id} is of no session")
         sealed = self._store.sealed(backup.id)
+        nonce = sealed[_NONCE]
+        if self._sealed_with.setdefault(nonce, sealed) != sealed:
+            raise Violation("data-read", f"backup {backup.id} has the nonce of another one")
         for words in (*self._scenario.saved, *self._scenario.saves):
             if any(word.encode() in sealed for word in words):
                 raise Violation("data-read", f"backup {backup.id} can be read")
@@ -199,6 +206,10 @@ def check_nothing_left(store: ServerMemory) -> None:
     Raises:
         Violation: one is.
     """
+    left = {number for number, _ in store.snapshot().contents}
+    left -= {backup.id for backup in store.backups()}
+    if left:
+        raise Violation("data-left", f"the bytes of backup {min(left)} are left, which is deleted")
     for backup in store.backups():
         session = store.session(backup.session_id)
         if session is None or session.state.ended:

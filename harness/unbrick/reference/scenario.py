@@ -40,10 +40,11 @@ class Scenario:
             near; ``None``: as it comes. Needs ``before``, so that there is a journal.
         phonebook_free: the same for the phonebook. Needs ``saved``.
         imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
-            refuse: a release that is too old, ``forged``, an image with a bad signature, or
-            ``damaged``, one that its hash does not fit, or ``foreign 1.1.0``, one for other
-            hardware. By the link it is the server that offers it: ``forged 1.3.0`` instead of the
-            genuine one. It takes the genuine one for it.
+            refuse: a release that is too old; ``forged``, an image with a bad signature;
+            ``damaged``, one that its hash does not fit; ``misclaimed``, one that claims another
+            hash in its last byte; ``foreign 1.1.0``, one for other hardware; ``successor 1.1.0``,
+            one for hardware whose ID begins with ours. By the link it is the server that offers
+            it: ``forged 1.3.0`` instead of the genuine one. It takes the genuine one for it.
         unfit: releases that must not be what runs in the end.
         differences: the differential files that the server sends where they help. ``sound`` ones
             are right. ``misfit`` ones are made against other software than the terminal registered
@@ -63,6 +64,7 @@ class Scenario:
             program in them.
         worn: where the NOR's operations end with an error.
         given_up: nothing helps this terminal: it must end in the restoration state and say why.
+        refused: the server refuses to begin with any of ``updates``.
         fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
     """
 
@@ -92,6 +94,7 @@ class Scenario:
     sizes: tuple[tuple[str, int, int], ...] = ()
     worn: tuple[WornPart, ...] = ()
     given_up: bool = False
+    refused: bool = False
     fresh: bool = False
 
     @property
@@ -109,6 +112,7 @@ class Scenario:
             interrupted_by=None,
             saved=(),
             commanded=False,
+            refused=False,
             ends_with=(),
             meddled=False,
             recalled="",
@@ -142,7 +146,7 @@ class Scenario:
     def foreign(self) -> str | None:
         """The version of which there is an image for other hardware, if there is one."""
         kind, _, version = (self.imposter or "").partition(" ")
-        return version if kind == FOREIGN else None
+        return version if kind in FOREIGN else None
 
     @property
     def must_fail(self) -> bool:
@@ -190,6 +194,12 @@ SCENARIOS = {
             "1.0.0 is updated to a 1.1.0 that just fills the partition",
             updates=("1.1.0",),
             sizes=(("1.1.0", 4, 0),),
+        ),
+        Scenario(
+            "equalblock",
+            "1.0.0 is updated to a 1.1.0, both of three blocks of which the second is the same",
+            updates=("1.1.0",),
+            sizes=(("1.0.0", 2, 4096), ("1.1.0", 2, 4096)),
         ),
         Scenario(
             "largedifference",
@@ -479,6 +489,38 @@ SCENARIOS = {
             published=("1.0.0",),
             imposter="foreign 1.1.0",
             commanded=True,
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
+            "successor",
+            "a terminal without an application is offered one for its successor first",
+            installed=None,
+            saved=(),
+            imposter="successor 1.1.0",
+        ),
+        Scenario(
+            "misclaimed",
+            "a terminal without an application is offered one that claims a wrong hash first",
+            installed=None,
+            saved=(),
+            imposter="misclaimed",
+        ),
+        Scenario(
+            "twice",
+            "as migrated, and the user has an entry twice",
+            saved=(("Alice", "12345"), ("Bob", "222"), ("Alice", "12345")),
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            published=("1.0.0",),
+            commanded=True,
+        ),
+        Scenario(
+            "otherformat",
+            "somebody orders 2.0.0, which keeps the user's data in another format, as a file",
+            updates=("2.0.0",),
+            rescue="1.0.0",
+            published=("1.0.0",),
+            refused=True,
             ends_with=("1.0.0",),
         ),
         Scenario(

@@ -335,7 +335,8 @@ class Story:
         console = self.bench.console
         for name, number in self.scenario.saves:
             console.skip()
-            if name not in console.command("pb list"):
+            wanted = self.scenario.saves.count((name, number))
+            if _count_entries(console.command("pb list"), name, number) < wanted:
                 said = console.command(f"pb add {name} {number}")
                 if self.scenario.worn and "not added, the flash" in said:
                     self._refused.add(name)
@@ -351,9 +352,15 @@ class Story:
         if not known:
             commanded = self.scenario.commanded
             now = self.engine.now
-            known = [  # The bystander may have restored the terminal with a newer release.
-                self.core.start_update(SERIAL, version, now, commanded=commanded, downgrade=True)
-            ]
+            try:  # The bystander may have restored the terminal with a newer release.
+                begun = self.core.start_update(
+                    SERIAL, version, now, commanded=commanded, downgrade=True
+                )
+            except ConflictError:
+                if self.scenario.refused:
+                    return
+                raise
+            known = [begun]
         update = known[-1].id
         if self.scenario.meddled:
             self._meddle(update)
@@ -426,11 +433,17 @@ class Story:
         console = self.bench.console
         console.skip()
         listing = console.command("pb list")
-        for name, number in (*self.scenario.saved, *self.scenario.saves):
+        wanted = (*self.scenario.saved, *self.scenario.saves)
+        for name, number in wanted:
             if name in self._refused:
                 continue
-            if name not in listing or number not in listing:
+            if _count_entries(listing, name, number) < wanted.count((name, number)):
                 raise Violation("data-lost", f"{name} {number} is gone from the phonebook")
+
+
+def _count_entries(listing: str, name: str, number: str) -> int:
+    """How often an entry is in what the terminal has listed."""
+    return sum(line.split()[1:] == [name, number] for line in listing.splitlines())
 
 
 class _DeadInRestoration:
@@ -541,10 +554,12 @@ def _imposter(releases: Releases, scenario: Scenario) -> tuple[bytes, ImageInfo]
         return image, info
     kind, _, version = scenario.imposter.partition(" ")
     genuine = releases.signed[version or scenario.rescue]
-    changed = bytearray(genuine)
+    info = inspect_once(genuine)
     # The signature is what comes last; the program is in the middle.
-    changed[-1 if kind == "forged" else len(changed) // 2] ^= 1
-    return bytes(changed), inspect_once(genuine)
+    places = {"forged": -1, "misclaimed": genuine.rindex(info.digest) + len(info.digest) - 1}
+    changed = bytearray(genuine)
+    changed[places.get(kind, len(changed) // 2)] ^= 1
+    return bytes(changed), info
 
 
 _NO_REASON = {None, Result.SUCCESS, Result.INTERRUPTED}
