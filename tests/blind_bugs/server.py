@@ -35,6 +35,7 @@ def _replaced(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[
             with patch.object(owner, name, bad):
                 yield
 
+        context.__doc__ = function.__doc__
         return context
 
     return decorate
