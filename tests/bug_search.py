@@ -237,7 +237,8 @@ def build_seeded(patch: Path) -> Releases:
     """
     with tempfile.TemporaryDirectory() as place:
         source = apply_patch(patch, Path(place))
-        return make_releases(BUILDS / patch.stem, source=source, objects=BUILDS / "objects")
+        out = BUILDS / f"{patch.parent.name}-{patch.stem}"
+        return make_releases(out, source=source, objects=BUILDS / "objects")
 
 
 def look_for(bug: Bug, *, seeded: bool = True) -> SearchResult:
