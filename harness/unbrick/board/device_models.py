@@ -90,10 +90,10 @@ MODELS = {
             "block_writes": ModelNumber(0, most=1 << 16),  # of 512 bytes; 0: no limit
             "partial_erase": ModelNumber(0, most=1),
             "ready_next": ModelNumber(0, most=1),  # whether it has READYNEXT
+            "bprot": ModelNumber(0),  # address of CONFIG0 of BPROT; 0: there is none
+            "acl": ModelNumber(0),  # address of the access control lists; 0: there are none
         },
     ),
-    "acl_nrf": DeviceModel(False, 0, False, {"regions": ModelNumber(8, least=1, most=8)}),
-    "bprot_nrf": DeviceModel(False, 0, False, {"page_size": ModelNumber(4096, least=1024)}),
     # RM0008, RM0090: the USART of STM32F1 and F4.
     "uart_stm32": DeviceModel(True, 0, True, {}),
     # nRF52 product specifications: UART, and UARTE with EasyDMA, at one address.

@@ -366,6 +366,9 @@ int mcu_run(struct mcu *m, uint64_t until) {
             reset_system(m);
         }
         settle_what_is_due(m);
+        if (m->resetting) { /* a watchdog */
+            continue;
+        }
         bool shown = shows(m);
         if (m->stuck) {
             return m->stuck;

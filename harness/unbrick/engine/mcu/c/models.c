@@ -1,20 +1,51 @@
 /* The models by their names. */
 #include "models.h"
 
-#include "parts.h"
+#include "core.h"
+#include "devices.h"
+
+static const struct {
+    const char *name;
+    void (*add)(struct mcu *m, const struct device_place *place);
+} MODELS[] = {
+    {"flash_stm32f1", flash_stm32f1_add}, {"flash_stm32f4", flash_stm32f4_add},
+    {"flash_nrf", flash_nrf_add},         {"uart_stm32", uart_stm32_add},
+    {"uart_nrf", uart_nrf_add},           {"iwdg_stm32", iwdg_stm32_add},
+    {"power_nrf", power_nrf_add},         {"rtc_nrf", rtc_nrf_add},
+    {"timer_nrf", timer_nrf_add},         {"rng_nrf", rng_nrf_add},
+};
+
+void *device_memory(size_t size) {
+    void *memory = calloc(1, size);
+    if (!memory) {
+        abort();
+    }
+    return memory;
+}
 
 bool mcu_add_model(struct mcu *m, const char *model, const struct device_place *place) {
-    (void)m;
-    (void)model;
-    (void)place;
+    assert(m && model && place);
+    for (size_t i = 0; i < sizeof MODELS / sizeof *MODELS; i++) {
+        if (strcmp(MODELS[i].name, model) == 0) {
+            MODELS[i].add(m, place);
+            return true;
+        }
+    }
     return false;
 }
 
-void mcu_add_registers(struct mcu *m, const struct register_place *registers, size_t count,
-                       const struct ready_place *rules, size_t rule_count) {
-    (void)rules;
-    (void)rule_count;
-    for (size_t i = 0; i < count; i++) {
-        plain_set_reset(m, registers[i].address, registers[i].reset);
-    }
+void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *place,
+                      struct device *controller) {
+    assert(place->cells && place->size > 0);
+    f->base = place->base;
+    f->size = place->size;
+    f->alias = place->alias;
+    f->cells = place->cells;
+    f->controller = controller;
+    mcu_add_flash(m, f);
+}
+
+bool runs_from_flash(struct mcu *m) {
+    uint32_t offset;
+    return find_flash(m, m->block_pc, &offset) != NULL;
 }

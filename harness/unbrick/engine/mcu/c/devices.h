@@ -1,0 +1,65 @@
+/* The devices of microcontrollers, as they know each other. */
+#pragma once
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models.h"
+#include "parts.h"
+
+#define NS_PER_US 1000u
+#define NS_PER_S 1000000000u
+#define FLASH_REGIONS 2u  /* of a controller at most: the main flash, and what is beside it */
+#define OPERATION_MAX 16u /* bytes that one program takes at most */
+
+/* An operation of a flash controller that is under way. */
+struct flash_job {
+    bool busy;
+    uint32_t kind; /* enum op_kind */
+    struct flash *flash;
+    struct flash *more; /* a second region that the same erase takes; NULL: none */
+    uint32_t offset, length;
+    uint8_t data[OPERATION_MAX];
+    uint64_t start, end;
+};
+
+/* models.c */
+void *device_memory(size_t size); /* zeroed; never NULL */
+void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *place,
+                      struct device *controller);
+/* Whether the code that runs is in flash: the core stands still while an operation is under way. */
+bool runs_from_flash(struct mcu *m);
+
+/* flash_job.c */
+/* Begins an operation. False: the power is cut before it. When it returns true the operation may
+ * have ended already, since the core stood still. */
+bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns);
+/* Whether an operation ended now. */
+bool job_settle(struct mcu *m, struct flash_job *job);
+/* Lets the operation under way end, while the core stands still. */
+void job_wait(struct mcu *m, struct flash_job *job);
+/* The power goes: what is under way is torn. */
+void job_tear(struct mcu *m, struct flash_job *job);
+bool is_blank(const uint8_t *cells, uint32_t length);
+
+/* Ticks of a clock in a time, and the time that so many take (rounded up). */
+static inline uint64_t clock_ticks(uint64_t ns, uint32_t hz) {
+    return ns / NS_PER_S * hz + ns % NS_PER_S * hz / NS_PER_S;
+}
+
+static inline uint64_t clock_ns(uint64_t ticks, uint32_t hz) {
+    return ticks / hz * NS_PER_S + (ticks % hz * NS_PER_S + hz - 1) / hz;
+}
+
+/* The constructors: one for each model. */
+void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
+void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
+void flash_nrf_add(struct mcu *m, const struct device_place *place);
+void uart_stm32_add(struct mcu *m, const struct device_place *place);
+void uart_nrf_add(struct mcu *m, const struct device_place *place);
+void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
+void power_nrf_add(struct mcu *m, const struct device_place *place);
+void rtc_nrf_add(struct mcu *m, const struct device_place *place);
+void timer_nrf_add(struct mcu *m, const struct device_place *place);
+void rng_nrf_add(struct mcu *m, const struct device_place *place);

@@ -1,0 +1,158 @@
+/* The independent watchdog of STM32F1 and F4, and RCC_CSR, which says why the chip was reset.
+ * Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21 and 7.3.21. */
+#include "devices.h"
+
+enum { KR = 0x00, PR = 0x04, RLR = 0x08, SR = 0x0c };
+enum { KEY_OPEN = 0x5555, KEY_RELOAD = 0xaaaa, KEY_START = 0xcccc };
+enum {
+    CSR_LSION = 1u << 0,
+    CSR_LSIRDY = 1u << 1,
+    CSR_RMVF = 1u << 24,
+    CSR_PINRSTF = 1u << 26,
+    CSR_PORRSTF = 1u << 27,
+    CSR_SFTRSTF = 1u << 28,
+    CSR_IWDGRSTF = 1u << 29
+};
+#define CSR_FLAGS 0xfe000000u
+#define RLR_RESET 0xfffu
+#define PRESCALER_MIN 4u
+
+struct iwdg {
+    struct device device;
+    uint32_t clock_hz, pr, rlr, csr;
+    bool open, running, bit;
+    uint64_t ends; /* when it resets the chip */
+};
+
+struct csr {
+    struct device device;
+    struct iwdg *iwdg;
+};
+
+static struct iwdg *of_csr(struct device *d) {
+    return ((struct csr *)d)->iwdg;
+}
+
+static void reload(struct mcu *m, struct iwdg *w) {
+    uint64_t ticks = (uint64_t)(w->rlr + 1) * (PRESCALER_MIN << (w->pr < 6 ? w->pr : 6));
+    w->ends = mcu_now(m) + clock_ns(ticks, w->clock_hz);
+}
+
+static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned size) {
+    struct iwdg *w = (struct iwdg *)d;
+    switch (offset & ~3u) {
+    case PR:
+        return part_of(w->pr, offset, size);
+    case RLR:
+        return part_of(w->rlr, offset, size);
+    case KR:
+    case SR: /* no update is under way */
+        return 0;
+    default:
+        return plain_read(m, d->base + offset, size);
+    }
+}
+
+static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned size, uint32_t value) {
+    struct iwdg *w = (struct iwdg *)d;
+    switch (offset) {
+    case KR:
+        w->open = value == KEY_OPEN;
+        if (value == KEY_START) {
+            w->running = true;
+            w->csr |= CSR_LSION | CSR_LSIRDY;
+        }
+        if (value == KEY_START || value == KEY_RELOAD) {
+            reload(m, w);
+        }
+        break;
+    case PR:
+        w->pr = w->open ? value & 7 : w->pr;
+        break;
+    case RLR:
+        w->rlr = w->open ? value & 0xfff : w->rlr;
+        break;
+    default:
+        plain_write(m, d->base + offset, size, value);
+        break;
+    }
+}
+
+static void settle(struct mcu *m, struct device *d) {
+    struct iwdg *w = (struct iwdg *)d;
+    if (w->running && w->ends <= mcu_now(m)) {
+        fault(m, FAULT_WATCHDOG, d->base, 0);
+        w->bit = true;
+        w->running = false;
+        mcu_reset_system(m);
+    }
+}
+
+static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
+    struct iwdg *w = (struct iwdg *)d;
+    (void)m;
+    if (kind == RESET_POWER) {
+        w->csr = CSR_PORRSTF;
+    } else {
+        w->csr = (w->csr & CSR_FLAGS) | (w->bit ? CSR_IWDGRSTF : CSR_SFTRSTF);
+    }
+    w->csr |= CSR_PINRSTF; /* an internal reset pulls the pin, too */
+    w->pr = 0;
+    w->rlr = RLR_RESET;
+    w->open = w->running = w->bit = false;
+}
+
+static uint64_t next(struct mcu *m, struct device *d) {
+    struct iwdg *w = (struct iwdg *)d;
+    (void)m;
+    return w->running ? w->ends : NEVER;
+}
+
+static uint32_t csr_read(struct mcu *m, struct device *d, uint32_t offset, unsigned size) {
+    (void)m;
+    return part_of(of_csr(d)->csr, offset, size);
+}
+
+static void csr_write(struct mcu *m, struct device *d, uint32_t offset, unsigned size,
+                      uint32_t value) {
+    struct iwdg *w = of_csr(d);
+    (void)m;
+    value = with_part(w->csr, offset, size, value);
+    w->csr = value & CSR_RMVF ? 0 : w->csr & CSR_FLAGS;
+    if (value & CSR_LSION || w->running) {
+        w->csr |= CSR_LSION | CSR_LSIRDY;
+    }
+}
+
+static void csr_reset(struct mcu *m, struct device *d, enum reset_kind kind) {
+    (void)m;
+    (void)d;
+    (void)kind; /* the watchdog's does both */
+}
+
+static void release(struct device *d) {
+    free(d);
+}
+
+void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
+    struct iwdg *w = device_memory(sizeof *w);
+    struct csr *csr = device_memory(sizeof *csr);
+    w->device = (struct device){.base = place->base,
+                                .size = 0x400,
+                                .read = read,
+                                .write = write,
+                                .reset = reset,
+                                .next = next,
+                                .settle = settle,
+                                .free = release};
+    csr->device = (struct device){.base = place->numbers[1],
+                                  .size = 4,
+                                  .read = csr_read,
+                                  .write = csr_write,
+                                  .reset = csr_reset,
+                                  .free = release};
+    csr->iwdg = w;
+    w->clock_hz = place->numbers[0];
+    mcu_add_device(m, &w->device);
+    mcu_add_device(m, &csr->device);
+}

@@ -1,0 +1,157 @@
+"""Real code that does accesses one by one, so that tests can say what a chip's registers do."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from elftools.elf.elffile import ELFFile
+
+from unbrick.board import load_chip
+from unbrick.engine.mcu import McuEngine
+
+SOURCE = Path(__file__).with_name("chip_probe") / "probe.c"
+SCRIPT_OFFSET = 0x1000
+SCRIPT_SIZE = 0x1000
+RESULTS = 0x2000_0000
+INTERRUPTS = RESULTS + 512 * 4
+FREE_RAM = RESULTS + 0x2000
+GAVE_UP = 0x7777_7777
+"""What a wait gives that was in vain."""
+
+_WRITE, _READ, _WAIT, _SLEEP, _END = range(5)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One access, or a wait for an interrupt."""
+
+    kind: int
+    size: int = 4
+    address: int = 0
+    value: int = 0
+    mask: int = 0
+
+
+def write(address: int, value: int, size: int = 4) -> Step:
+    """Store ``value``; of 8 bytes as two words."""
+    mask = value >> 32 if size == 8 else 0
+    return Step(_WRITE, size, address, value & 0xFFFF_FFFF, mask)
+
+
+def read(address: int, size: int = 4) -> Step:
+    """Load, and keep the value as a result."""
+    return Step(_READ, size, address)
+
+
+def wait(address: int, mask: int, value: int) -> Step:
+    """Load a word until the bits of ``mask`` are ``value``."""
+    return Step(_WAIT, 4, address, value, mask)
+
+
+def sleep() -> Step:
+    """Wait for an interrupt."""
+    return Step(_SLEEP)
+
+
+def enable_interrupt(number: int) -> Step:
+    """Switch an interrupt on at the NVIC."""
+    return write(0xE000_E100 + number // 32 * 4, 1 << number % 32)
+
+
+@cache
+def _build(code: int) -> bytes:
+    """The program, for flash at an address."""
+    layout = (
+        "SECTIONS { .text BASE : { KEEP(*(vectors)) *(.text*) *(.rodata*) . = ALIGN(4); "
+        "run_begin = .; KEEP(*(movable)) . = ALIGN(4); run_end = .; } "
+        "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n"
+    )
+    with TemporaryDirectory() as folder:
+        script, elf = Path(folder) / "probe.ld", Path(folder) / "probe.elf"
+        script.write_text(f"BASE = {code:#x};\n{layout}", encoding="utf-8")
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+        command += ["-mcpu=cortex_m3", "-std=c11", "-Os", "-ffreestanding", "-nostdlib"]
+        command += ["-fno-sanitize=all", "-Wall", "-Wextra", "-Werror"]
+        command += [f"-DSCRIPT={code + SCRIPT_OFFSET:#x}u", f"-DRESULTS={RESULTS:#x}u"]
+        command += [f"-Wl,-T,{script}", "-Wl,--entry=start", "-o", str(elf), str(SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with elf.open("rb") as stream:
+            (segment,) = (
+                one for one in ELFFile(stream).iter_segments("PT_LOAD") if one["p_filesz"]
+            )
+            data: bytes = segment.data()
+            assert segment["p_paddr"] == code
+            return data
+
+
+class ChipProbe:
+    """A chip, and what is done to its registers.
+
+    Args:
+        name: of the chip.
+        console: the UART that ``engine.wire`` is.
+    """
+
+    def __init__(self, name: str, console: str | None = None) -> None:
+        self.chip = load_chip(name)
+        self.engine = McuEngine(self.chip, console=console)
+        program = _build(self.chip.main.base)
+        assert len(program) <= SCRIPT_OFFSET
+        self._program = program
+        self.image = bytearray(self.chip.factory_image)
+
+    def load(self, *steps: Step, from_ram: bool = False) -> None:
+        """Power off, and put the program and a script into the flash, beside :attr:`image`."""
+        self.engine.power_off()
+        packed = b"".join(
+            struct.pack("<5I", one.kind, one.size, one.address, one.value, one.mask)
+            for one in (*steps, Step(_END))
+        )
+        assert len(packed) + 4 <= SCRIPT_SIZE
+        image = bytearray(self.image)
+        image[: len(self._program)] = self._program
+        script = struct.pack("<I", from_ram) + packed
+        image[SCRIPT_OFFSET : SCRIPT_OFFSET + len(script)] = script
+        self.engine.load_nor(bytes(image))
+
+    def run(self, *steps: Step, from_ram: bool = False, seconds: float = 100.0) -> list[int]:
+        """Power on, do the steps, and give what they read."""
+        self.load(*steps, from_ram=from_ram)
+        self.engine.forget()
+        self.engine.power_on()
+        return self.go_on(seconds)
+
+    def go_on(self, seconds: float = 100.0) -> list[int]:
+        """Let the steps be done, and give what they have read."""
+        end = self.engine.now + seconds
+        while self.engine.now < end and not self.engine.quiet:
+            self.engine.advance(end - self.engine.now)
+        return self.results
+
+    @property
+    def results(self) -> list[int]:
+        """What was read so far."""
+        (count,) = struct.unpack("<I", self.engine.read_memory(RESULTS, 4))
+        return list(struct.unpack(f"<{count}I", self.engine.read_memory(RESULTS + 4, 4 * count)))
+
+    def interrupts(self, number: int) -> int:
+        """How often an interrupt came."""
+        address = INTERRUPTS + 4 * (16 + number)
+        return int.from_bytes(self.engine.read_memory(address, 4), "little")
+
+    @property
+    def faults(self) -> list[str]:
+        """The kinds of faults so far."""
+        return [fault.kind for fault in self.engine.faults]
+
+    def flash(self, address: int, length: int) -> bytes:
+        """What the flash holds."""
+        start = self.chip.image_offset(address)
+        return self.engine.read_nor()[start : start + length]

@@ -1,0 +1,172 @@
+"""Clocks, timers, watchdogs and registers without a model, seen by real code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from chip_probe import GAVE_UP, ChipProbe, Step, enable_interrupt, read, sleep, wait, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POWER, RTC1, TIMER0, RNG, WDT = 0x4000_0000, 0x4001_1000, 0x4000_8000, 0x4000_D000, 0x4001_0000
+IWDG, F1_CSR, F4_CSR, AIRCR = 0x4000_3000, 0x4002_1024, 0x4002_3874, 0xE000_ED0C
+RESET_NOW = write(AIRCR, 0x05FA_0004)
+
+
+@pytest.fixture
+def nrf() -> ChipProbe:
+    return ChipProbe("nrf52840")
+
+
+def test_an_rtc_interrupts_at_a_compare(nrf: ChipProbe) -> None:
+    on = (write(POWER + 0x008, 1), wait(POWER + 0x104, 1, 1), enable_interrupt(17))
+    start = (write(RTC1 + 0x540, 328), write(RTC1 + 0x304, 1 << 16), write(RTC1, 1), sleep())
+    (count,) = nrf.run(*on, *start, read(RTC1 + 0x504))
+    assert count == 328
+    assert nrf.interrupts(17) == 1
+    values = nrf.run(*on, write(RTC1 + 0x508, 32), *start, read(RTC1 + 0x504), seconds=0.2)
+    assert values == [], "it is 33 times as slow"
+    assert nrf.go_on(0.2) == [328]
+
+
+def test_an_rtc_overflows_and_ticks(nrf: ChipProbe) -> None:
+    overflow = (write(RTC1 + 0x344, 2), write(RTC1 + 0x00C, 1), write(RTC1, 1), read(RTC1 + 0x504))
+    assert nrf.run(*overflow, wait(RTC1 + 0x104, 1, 1), read(RTC1 + 0x504)) == [0xFF_FFF0, 0]
+    tick = (write(RTC1 + 0x304, 1), write(RTC1, 1), enable_interrupt(17), sleep())
+    assert nrf.run(*tick, read(RTC1 + 0x504)) == [1]
+
+
+def test_a_timer_captures_compares_clears_and_stops(nrf: ChipProbe) -> None:
+    setup = (write(TIMER0 + 0x510, 4), write(TIMER0 + 0x508, 3), write(TIMER0 + 0x540, 1000))
+    capture = (write(TIMER0 + 0x044, 1), read(TIMER0 + 0x544))
+    compare = wait(TIMER0 + 0x140, 1, 1)
+    (plain,) = nrf.run(*setup, write(TIMER0, 1), compare, *capture)
+    assert 1000 <= plain < 1010, "microseconds"
+    (cleared,) = nrf.run(*setup, write(TIMER0 + 0x200, 1), write(TIMER0, 1), compare, *capture)
+    assert cleared < 10
+    stop = (write(TIMER0 + 0x200, 1 << 8), write(TIMER0, 1), compare, *capture)
+    assert nrf.run(*setup, *stop) == [1000]
+    irq = (enable_interrupt(8), write(TIMER0 + 0x304, 1 << 16), write(TIMER0, 1), sleep(), *capture)
+    assert nrf.run(*setup, *irq)[0] >= 1000
+    assert nrf.interrupts(8) == 1
+
+
+def test_a_counter_counts_what_it_is_told(nrf: ChipProbe) -> None:
+    mode = (write(TIMER0 + 0x504, 1), write(TIMER0 + 0x540, 2), write(TIMER0, 1))
+    count = write(TIMER0 + 0x008, 1)
+    steps = (
+        count,
+        read(TIMER0 + 0x140),
+        count,
+        read(TIMER0 + 0x140),
+        count,
+        write(TIMER0 + 0x44, 1),
+    )
+    assert nrf.run(*mode, *steps, read(TIMER0 + 0x544)) == [0, 1, 3]
+
+
+def test_clocks_start_after_a_while(nrf: ChipProbe) -> None:
+    low = (write(POWER + 0x518, 1), write(POWER + 0x008, 1), read(POWER + 0x418))
+    assert nrf.run(*low, wait(POWER + 0x104, 1, 1), read(POWER + 0x418)) == [0, 0x1_0001]
+    high = (write(POWER, 1), read(POWER + 0x40C), wait(POWER + 0x100, 1, 1), read(POWER + 0x40C))
+    assert nrf.run(*high) == [0, 0x1_0001]
+    on = (
+        enable_interrupt(0),
+        write(POWER + 0x304, 1),
+        write(POWER, 1),
+        sleep(),
+        read(POWER + 0x100),
+    )
+    assert nrf.run(*on) == [1]
+
+
+def test_random_numbers_are_the_same_each_time(nrf: ChipProbe) -> None:
+    take = (wait(RNG + 0x100, 1, 1), write(RNG + 0x100, 0), read(RNG + 0x508))
+    first = nrf.run(write(RNG, 1), *take * 8)
+    assert len(set(first)) > 4
+    assert nrf.run(write(RNG, 1), *take * 8) == first
+
+
+def restart(probe: ChipProbe, count: int, *steps: Step, after: float = 0.0) -> list[int]:
+    """The first values that are read after the reset that comes soon ``after`` so many seconds."""
+    probe.load(*steps)
+    probe.engine.forget()
+    probe.engine.power_on()
+    probe.engine.advance(max(after, 1e-6))
+    assert probe.engine.resets == 0
+    for awaited in (lambda: probe.engine.resets, lambda: not probe.results):
+        advance_until(probe, awaited)
+    advance_until(probe, lambda: len(probe.results) >= count)
+    return probe.results[:count]
+
+
+def advance_until(probe: ChipProbe, awaited: Callable[[], object]) -> None:
+    """Go on by microseconds."""
+    for _ in range(1000):
+        if awaited():
+            return
+        probe.engine.advance(1e-6)
+    raise AssertionError("it does not come")
+
+
+def test_an_nrf_tells_why_it_was_reset(nrf: ChipProbe) -> None:
+    reason, kept = read(POWER + 0x400), read(POWER + 0x51C)
+    assert nrf.run(reason) == [0]
+    assert restart(nrf, 2, reason, kept, write(POWER + 0x51C, 0x5A), RESET_NOW) == [4, 0x5A]
+    bark = (write(WDT + 0x504, 32767), write(WDT, 1), write(POWER + 0x51C, 1))
+    assert restart(nrf, 2, reason, kept, *bark, after=1.0) == [2, 0]
+    assert "watchdog" in nrf.faults
+    reload = (write(WDT + 0x504, 3276), write(WDT, 1), *(write(WDT + 0x600, 0x6E52_4635),) * 3)
+    nrf.run(*reload, seconds=0.05)
+    assert nrf.faults == []
+
+
+@pytest.mark.parametrize(
+    ("chip", "csr", "hz"), [("stm32f103xb", F1_CSR, 40_000), ("stm32f411xe", F4_CSR, 32_000)]
+)
+def test_an_stm32_tells_why_it_was_reset(chip: str, csr: int, hz: int) -> None:
+    probe = ChipProbe(chip)
+    assert probe.run(read(csr)) == [0x0C00_0000]
+    assert restart(probe, 1, read(csr), write(csr, 1 << 24), RESET_NOW) == [0x1400_0000]
+    set_up = (write(IWDG, 0x5555), write(IWDG + 4, 1), write(IWDG + 8, 999), write(IWDG, 0xCCCC))
+    probe.run(*set_up, read(IWDG + 8), seconds=7990 / hz)
+    assert probe.engine.resets == 0
+    probe.go_on(20 / hz)
+    assert probe.engine.resets == 1
+    assert probe.faults == ["watchdog"]
+    assert restart(probe, 1, read(csr), *set_up, after=7999 / hz) == [0x2C00_0000]
+
+
+def test_ready_follows_enable(nrf: ChipProbe) -> None:
+    f1, rcc = ChipProbe("stm32f103xb"), 0x4002_1000
+    hse = (
+        write(rcc, 0x1_0083),
+        wait(rcc, 1 << 17, 1 << 17),
+        read(rcc),
+        write(rcc, 0x83),
+        read(rcc),
+    )
+    switch = (write(rcc + 4, 2), wait(rcc + 4, 0xC, 0x8), write(rcc + 4, 0xC), read(rcc + 4))
+    assert f1.run(read(rcc), *hse, *switch) == [0x83, 0x3_0083, 0x83, 0]
+    assert f1.engine.find_vain_registers() == []
+    f4, pwr = ChipProbe("stm32f407xg"), 0x4000_7000
+    assert f4.run(write(pwr, 0), read(pwr + 4), write(pwr, 0x4000), read(pwr + 4)) == [0, 0x4000]
+    assert nrf.run(read(0x4000_C100), write(0x4000_C000, 1), read(0x4000_C100)) == [0, 1]
+
+
+def test_registers_have_their_values_after_each_reset() -> None:
+    f1 = ChipProbe("stm32f103x8")
+    assert f1.run(read(0x1FFF_F7E0, 2), read(0xE004_2000), read(0x4002_1014)) == [
+        *(64, 0x2003_6410, 0x14),
+    ]
+    ahbenr = 0x4002_1014
+    assert restart(f1, 1, read(ahbenr), write(ahbenr, 0), RESET_NOW) == [0x14]
+
+
+def test_a_register_that_is_polled_in_vain_is_named(nrf: ChipProbe) -> None:
+    qspi_ready = 0x4002_9100
+    assert nrf.run(wait(qspi_ready, 1, 1)) == [GAVE_UP]
+    (vain,) = nrf.engine.find_vain_registers()
+    assert (vain.address, vain.count) == (qspi_ready, 999_999)
