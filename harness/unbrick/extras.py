@@ -12,6 +12,7 @@ EXTRAS = {
     "robot": ("robot",),
     "postgresql": ("psycopg",),
     "labgrid": ("labgrid",),
+    "svd": ("cmsis_svd",),
 }
 """What each extra brings, by the names under which it is imported."""
 

@@ -1,0 +1,40 @@
+"""Names of registers, from a file in the format CMSIS-SVD that the chip's vendor hands out."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from unbrick.errors import SetupError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_register_names(path: Path) -> dict[int, str]:
+    """The name of each register by its address, such as ``USART2.SR``.
+
+    Takes seconds. Where several registers share an address, the first one in the file is named.
+
+    Raises:
+        SetupError: the file cannot be read, or is no SVD.
+        ModuleNotFoundError: the extra ``svd`` is not installed.
+    """
+    library: Any = import_module("cmsis_svd")  # here, since it is an extra
+    names: dict[int, str] = {}
+    try:
+        for peripheral in library.SVDParser.for_xml_file(str(path)).get_device().peripherals:
+            for register in peripheral.get_registers():
+                address = peripheral.base_address + register.address_offset
+                names.setdefault(address, f"{peripheral.name}.{register.name}")
+    except Exception as error:  # noqa: BLE001 - a bad file makes the library raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SetupError(
+            f"{path} is no SVD file: {reason}", hint="name the .svd file of the chip's vendor"
+        ) from None
+    if not names:
+        raise SetupError(
+            f"{path} is no SVD file: it has no register",
+            hint="name the .svd file of the chip's vendor",
+        )
+    return names
