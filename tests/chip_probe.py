@@ -97,11 +97,12 @@ class ChipProbe:
     Args:
         name: of the chip.
         console: the UART that ``engine.wire`` is.
+        svd: file with names of registers.
     """
 
-    def __init__(self, name: str, console: str | None = None) -> None:
+    def __init__(self, name: str, console: str | None = None, svd: Path | None = None) -> None:
         self.chip = load_chip(name)
-        self.engine = McuEngine(self.chip, console=console)
+        self.engine = McuEngine(self.chip, console=console, svd=svd)
         program = _build(self.chip.main.base)
         assert len(program) <= SCRIPT_OFFSET
         self._program = program

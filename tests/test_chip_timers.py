@@ -9,10 +9,26 @@ from chip_probe import GAVE_UP, ChipProbe, Step, enable_interrupt, read, sleep, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 POWER, RTC1, TIMER0, RNG, WDT = 0x4000_0000, 0x4001_1000, 0x4000_8000, 0x4000_D000, 0x4001_0000
 IWDG, F1_CSR, F4_CSR, AIRCR = 0x4000_3000, 0x4002_1024, 0x4002_3874, 0xE000_ED0C
 RESET_NOW = write(AIRCR, 0x05FA_0004)
+PPI, TIMER1 = 0x4001_F000, 0x4000_9000
+SVD = """<?xml version="1.0" encoding="utf-8"?>
+<device schemaVersion="1.1">
+  <name>toy</name><version>1</version><description>a toy</description>
+  <addressUnitBits>8</addressUnitBits><width>32</width><size>32</size>
+  <peripherals>
+    <peripheral>
+      <name>{name}</name><baseAddress>0x40029000</baseAddress>
+      <registers>
+        <register><name>EVENTS_READY</name><addressOffset>0x100</addressOffset></register>
+      </registers>
+    </peripheral>
+  </peripherals>
+</device>
+"""
 
 
 @pytest.fixture
@@ -65,6 +81,34 @@ def test_a_counter_counts_what_it_is_told(nrf: ChipProbe) -> None:
         write(TIMER0 + 0x44, 1),
     )
     assert nrf.run(*mode, *steps, read(TIMER0 + 0x544)) == [0, 1, 3]
+
+
+def connect(channel: int, event: int, task: int, fork: int = 0) -> tuple[Step, ...]:
+    """A channel of the PPI, switched on."""
+    place = PPI + 0x510 + 8 * channel
+    ends = (write(place, event), write(place + 4, task), write(PPI + 0x910 + 4 * channel, fork))
+    return (*ends, write(PPI + 0x504, 1 << channel))
+
+
+def test_an_event_triggers_tasks_without_code(nrf: ChipProbe) -> None:
+    compare, capture = TIMER0 + 0x140, TIMER1 + 0x040
+    timers = (write(TIMER0 + 0x540, 500), write(TIMER1 + 0x508, 3), write(TIMER1, 1))
+    channel = connect(3, compare, capture, fork=TIMER0 + 0x004)
+    steps = (*timers, write(TIMER0 + 0x304, 1 << 16), write(TIMER0, 1), wait(compare, 1, 1))
+    stopped = (write(TIMER0 + 0x044, 1), read(TIMER0 + 0x544), read(TIMER1 + 0x540))
+    count, captured = nrf.run(*channel, *steps, *stopped)
+    assert count == 500
+    assert 500 <= captured < 510
+    off = write(PPI + 0x508, 1 << 3)
+    count, captured = nrf.run(*channel, off, *steps, *stopped)
+    assert count > 500
+    assert captured == 0
+
+
+def test_a_circle_of_events_and_tasks_has_an_end(nrf: ChipProbe) -> None:
+    stop, stopped = 0x4000_200C, 0x4000_2158
+    on = (write(0x4000_2500, 8), *connect(0, stopped, stop), *connect(1, stopped, 0x4003_0000))
+    assert nrf.run(*on, write(stop, 1), read(stopped), read(0x4003_0000)) == [1, 1]
 
 
 def test_clocks_start_after_a_while(nrf: ChipProbe) -> None:
@@ -165,8 +209,13 @@ def test_registers_have_their_values_after_each_reset() -> None:
     assert restart(f1, 1, read(ahbenr), write(ahbenr, 0), RESET_NOW) == [0x14]
 
 
-def test_a_register_that_is_polled_in_vain_is_named(nrf: ChipProbe) -> None:
-    qspi_ready = 0x4002_9100
-    assert nrf.run(wait(qspi_ready, 1, 1)) == [GAVE_UP]
-    (vain,) = nrf.engine.find_vain_registers()
-    assert (vain.address, vain.count) == (qspi_ready, 999_999)
+@pytest.mark.parametrize(("in_file", "name"), [("QSPI", "QSPI.EVENTS_READY"), ("", "")])
+def test_a_register_that_is_polled_in_vain_is_named(
+    in_file: str, name: str, tmp_path: Path
+) -> None:
+    svd, qspi_ready = tmp_path / "nrf52840.svd", 0x4002_9100
+    svd.write_text(SVD.format(name=in_file), encoding="utf-8")
+    nrf = ChipProbe("nrf52840", svd=svd if in_file else None)
+    assert nrf.run(wait(qspi_ready, 1, 1), *(read(0x1000_0014),) * 150)[0] == GAVE_UP
+    (vain,) = nrf.engine.find_vain_registers(100)
+    assert (vain.address, vain.name, vain.count) == (qspi_ready, name, 999_999)

@@ -111,5 +111,7 @@ MODELS = {
     ),
     "rtc_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=4)}),
     "timer_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=6)}),
+    # Before what has events, in a chip's file.
+    "ppi_nrf": DeviceModel(False, 0, False, {}),
     "rng_nrf": DeviceModel(True, 0, False, {}),
 }

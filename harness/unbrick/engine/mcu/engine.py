@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unbrick.board.svd import read_register_names
 from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
@@ -43,6 +44,9 @@ _FAULTS = {
 }
 """Kind and text of each ``enum fault_kind``."""
 
+PERIPHERALS = 0x4000_0000
+"""Where registers begin (Armv7-M ARM, B3.1); what is below, such as FICR, does not change."""
+
 _CAUSES = (
     *((1 << 0, "execution is not allowed"), (1 << 1, "access is not allowed")),
     *((1 << 3, "returning"), (1 << 4, "entering an exception")),
@@ -61,12 +65,14 @@ class VainRegister:
 
     Attributes:
         address: of the register.
+        name: of an SVD file or of the chip's; may be empty.
         count: how often one loop has read it with nothing written meanwhile.
         pc: of the code that did.
         where: ``function (file:line)`` when symbols are known, else empty.
     """
 
     address: int
+    name: str
     count: int
     pc: int
     where: str
@@ -109,6 +115,7 @@ class McuEngine(Engine):
         elf_files: firmware ELF files with symbols, so that faults name function and line.
         console: name of the UART that is the console, or ``semihosting``; by default the chip's
             first UART.
+        svd: the vendor's SVD file, so that registers have names.
 
     Raises:
         SetupError: a device of the chip has no model, or there is no such UART.
@@ -117,7 +124,12 @@ class McuEngine(Engine):
     name = "mcu"
 
     def __init__(
-        self, chip: McuChip, elf_files: Iterable[Path] = (), *, console: str | None = None
+        self,
+        chip: McuChip,
+        elf_files: Iterable[Path] = (),
+        *,
+        console: str | None = None,
+        svd: Path | None = None,
     ) -> None:
         self.chip, self.board = chip, chip.board
         console = console or (chip.uarts[0] if chip.uarts else SEMIHOSTING)
@@ -130,6 +142,7 @@ class McuEngine(Engine):
         pace_ps = 10**12 // 2 // chip.clock_hz
         self._models = McuModels(chip, pace_ps=pace_ps, semihosting=console == SEMIHOSTING)
         self._symbols = Symbols(elf_files)
+        self._svd = svd
         self._powered = False
         self._last = McuStop.TIME
         self._faults: list[FirmwareFault] = []
@@ -213,13 +226,27 @@ class McuEngine(Engine):
         return FirmwareFault(kind, fault.pc, where, text, fault.time / 1e9)
 
     def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
-        """Registers without a model that were read in vain at least so often, most often first."""
+        """Registers without a model that were read in vain at least so often, most often first.
+
+        Raises:
+            SetupError: the SVD file is none.
+        """
+        waited = [
+            one for one in self._models.plain() if one.vain >= least and one.address >= PERIPHERALS
+        ]
+        names = self._read_names() if waited else {}
         found = [
-            VainRegister(one.address, one.vain, one.pc, self._symbols.describe(one.pc))
-            for one in self._models.plain()
-            if one.vain >= least
+            VainRegister(
+                *(one.address, names.get(one.address, ""), one.vain, one.pc),
+                self._symbols.describe(one.pc),
+            )
+            for one in waited
         ]
         return sorted(found, key=lambda one: (-one.count, one.address))
+
+    def _read_names(self) -> dict[int, str]:
+        names = {one.address: one.name for one in self.chip.registers}
+        return names | (read_register_names(self._svd) if self._svd else {})
 
     def power_on(self) -> None:
         if self._powered:

@@ -28,6 +28,10 @@ struct flash_job {
 void *device_memory(size_t size); /* zeroed; never NULL */
 void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *place,
                       struct device *controller);
+/* The device with this base; NULL: there is none yet. */
+struct device *find_device_at(struct mcu *m, uint32_t base);
+/* A write of a word by another device, not by code. */
+void write_device(struct mcu *m, uint32_t address, uint32_t value);
 /* Whether the code that runs is in flash: the core stands still while an operation is under way. */
 bool runs_from_flash(struct mcu *m);
 
@@ -62,4 +66,5 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void power_nrf_add(struct mcu *m, const struct device_place *place);
 void rtc_nrf_add(struct mcu *m, const struct device_place *place);
 void timer_nrf_add(struct mcu *m, const struct device_place *place);
+void ppi_nrf_add(struct mcu *m, const struct device_place *place);
 void rng_nrf_add(struct mcu *m, const struct device_place *place);

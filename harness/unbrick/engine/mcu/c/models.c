@@ -8,11 +8,17 @@ static const struct {
     const char *name;
     void (*add)(struct mcu *m, const struct device_place *place);
 } MODELS[] = {
-    {"flash_stm32f1", flash_stm32f1_add}, {"flash_stm32f4", flash_stm32f4_add},
-    {"flash_nrf", flash_nrf_add},         {"uart_stm32", uart_stm32_add},
-    {"uart_nrf", uart_nrf_add},           {"iwdg_stm32", iwdg_stm32_add},
-    {"power_nrf", power_nrf_add},         {"rtc_nrf", rtc_nrf_add},
-    {"timer_nrf", timer_nrf_add},         {"rng_nrf", rng_nrf_add},
+    {"flash_stm32f1", flash_stm32f1_add},
+    {"flash_stm32f4", flash_stm32f4_add},
+    {"flash_nrf", flash_nrf_add},
+    {"uart_stm32", uart_stm32_add},
+    {"uart_nrf", uart_nrf_add},
+    {"iwdg_stm32", iwdg_stm32_add},
+    {"power_nrf", power_nrf_add},
+    {"rtc_nrf", rtc_nrf_add},
+    {"timer_nrf", timer_nrf_add},
+    {"rng_nrf", rng_nrf_add},
+    {"ppi_nrf", ppi_nrf_add},
 };
 
 void *device_memory(size_t size) {
@@ -43,6 +49,27 @@ void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *
     f->cells = place->cells;
     f->controller = controller;
     mcu_add_flash(m, f);
+}
+
+struct device *find_device_at(struct mcu *m, uint32_t base) {
+    for (size_t i = 0; i < m->device_count; i++) {
+        if (m->devices[i]->base == base) {
+            return m->devices[i];
+        }
+    }
+    return NULL;
+}
+
+void write_device(struct mcu *m, uint32_t address, uint32_t value) {
+    for (size_t i = 0; i < m->device_count; i++) {
+        struct device *d = m->devices[i];
+        if (address - d->base < d->size) {
+            d->write(m, d, (address - d->base) & ~3u, 4, value);
+            mcu_look_again(m, d);
+            return;
+        }
+    }
+    plain_write(m, address & ~3u, 4, value);
 }
 
 bool runs_from_flash(struct mcu *m) {

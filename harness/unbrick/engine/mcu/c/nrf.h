@@ -10,7 +10,18 @@ enum { EVENTS = 0x100, EVENTS_END = 0x180, INTEN = 0x300, INTENSET = 0x304, INTE
 struct nrf {
     uint32_t events, enabled;
     uint32_t interrupt;
+    uint32_t base; /* of the peripheral */
+    struct device *ppi;
 };
+
+/* ppi_nrf.c */
+void ppi_event(struct mcu *m, struct device *ppi, uint32_t event);
+
+/* The peripheral at `base`; the PPI, if the chip has one, is there already. */
+static inline struct nrf nrf_new(struct mcu *m, uint32_t base, uint32_t interrupt) {
+    enum { PPI = 0x4001f000 }; /* of all nRF52 */
+    return (struct nrf){.interrupt = interrupt, .base = base, .ppi = find_device_at(m, PPI)};
+}
 
 static inline void nrf_show(struct mcu *m, const struct nrf *n) {
     nvic_set_line(m, n->interrupt, n->events & n->enabled);
@@ -19,6 +30,9 @@ static inline void nrf_show(struct mcu *m, const struct nrf *n) {
 static inline void nrf_event(struct mcu *m, struct nrf *n, unsigned event) {
     n->events |= 1u << event;
     nrf_show(m, n);
+    if (n->ppi) {
+        ppi_event(m, n->ppi, n->base + EVENTS + 4 * event);
+    }
 }
 
 static inline bool nrf_read(const struct nrf *n, uint32_t offset, uint32_t *value) {

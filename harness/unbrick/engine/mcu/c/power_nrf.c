@@ -287,8 +287,8 @@ void power_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .free = release};
-    p->nrf.interrupt = place->interrupt;
-    p->watchdog->nrf.interrupt = place->numbers[1];
+    p->nrf = nrf_new(m, place->base, place->interrupt);
+    p->watchdog->nrf = nrf_new(m, place->numbers[0], place->numbers[1]);
     p->watchdog->device = (struct device){.base = place->numbers[0],
                                           .size = 0x1000,
                                           .read = watchdog_read,

@@ -102,6 +102,6 @@ void rng_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .free = release};
-    r->nrf.interrupt = place->interrupt;
+    r->nrf = nrf_new(m, place->base, place->interrupt);
     mcu_add_device(m, &r->device);
 }

@@ -255,7 +255,7 @@ static void add(struct mcu *m, const struct device_place *place, bool is_rtc) {
                                 .next = next,
                                 .settle = settle,
                                 .free = release};
-    t->nrf.interrupt = place->interrupt;
+    t->nrf = nrf_new(m, place->base, place->interrupt);
     t->is_rtc = is_rtc;
     t->hz = is_rtc ? RTC_HZ : TIMER_HZ;
     t->compares = place->numbers[0];

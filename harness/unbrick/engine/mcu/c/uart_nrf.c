@@ -367,7 +367,7 @@ void uart_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .free = release};
-    u->nrf.interrupt = place->interrupt;
+    u->nrf = nrf_new(m, place->base, place->interrupt);
     u->most = (1u << place->numbers[0]) - 1;
     mcu_add_device(m, &u->device);
     mcu_add_line(m, &u->line, &u->device);
