@@ -19,6 +19,7 @@ SOURCE = Path(__file__).with_name("chip_probe") / "probe.c"
 SCRIPT_OFFSET = 0x1000
 SCRIPT_SIZE = 0x1000
 RESULTS = 0x2000_0000
+RESULTS_MAX = 511
 INTERRUPTS = RESULTS + 512 * 4
 FREE_RAM = RESULTS + 0x2000
 GAVE_UP = 0x7777_7777
@@ -140,6 +141,8 @@ class ChipProbe:
     def results(self) -> list[int]:
         """What was read so far."""
         (count,) = struct.unpack("<I", self.engine.read_memory(RESULTS, 4))
+        if count > RESULTS_MAX:  # the code has not begun, and RAM holds something
+            return []
         return list(struct.unpack(f"<{count}I", self.engine.read_memory(RESULTS + 4, 4 * count)))
 
     def interrupts(self, number: int) -> int:

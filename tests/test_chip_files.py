@@ -71,7 +71,7 @@ def test_a_device_is_found_by_its_name() -> None:
 def test_what_follows_is_named_by_address() -> None:
     rules = {(rule.enable, rule.ready) for rule in load_chip("stm32f407xg").ready}
     assert ((0x4002_3800, 1 << 16), (0x4002_3800, 1 << 17)) in rules
-    assert ((0x4000_7000, 1 << 14), (0x4000_7004, 1 << 14)) in rules
+    assert ((0x4000_280C, 1 << 7), (0x4000_280C, 1 << 6)) in rules
 
 
 WRONG = [

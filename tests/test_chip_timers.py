@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from chip_probe import GAVE_UP, ChipProbe, Step, enable_interrupt, read, sleep, wait, write
+from chip_probe import (
+    FREE_RAM,
+    GAVE_UP,
+    ChipProbe,
+    Step,
+    enable_interrupt,
+    read,
+    sleep,
+    wait,
+    write,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,6 +191,38 @@ def test_an_stm32_tells_why_it_was_reset(chip: str, csr: int, hz: int) -> None:
     assert probe.engine.resets == 1
     assert probe.faults == ["watchdog"]
     assert restart(probe, 1, read(csr), *set_up, after=7999 / hz) == [0x2C00_0000]
+
+
+@pytest.mark.parametrize(
+    ("chip", "option", "value", "seconds"),
+    [("stm32f103xb", 0x2_0002, b"\xfe\x01", 0.4096), ("stm32f411xe", 0x8_0000, b"\xcf", 0.512)],
+)
+def test_an_option_bit_starts_the_watchdog_at_the_reset(
+    chip: str, option: int, value: bytes, seconds: float
+) -> None:
+    probe = ChipProbe(chip)
+    probe.run(read(IWDG + 8), seconds=1.0)
+    assert probe.engine.resets == 0
+    probe.image[option : option + len(value)] = value
+    probe.run(read(IWDG + 8), seconds=0.99 * seconds)
+    assert probe.engine.resets == 0
+    probe.go_on(0.02 * seconds)
+    assert probe.engine.resets == 1
+
+
+@pytest.mark.parametrize("chip", ["stm32f103xb", "stm32f407xg"])
+def test_standby_loses_the_ram_and_ends_with_a_reset(chip: str) -> None:
+    pwr, scr = 0x4000_7000, 0xE000_ED10
+    probe = ChipProbe(chip)
+    flags = (read(pwr + 4), write(pwr, 1 << 2 | 1 << 3), read(pwr + 4), read(FREE_RAM))
+    steps = (*flags, write(FREE_RAM, 7), write(scr, 1 << 2), write(pwr, 1 << 1))
+    probe.run(*steps, write(pwr, 0), sleep(), seconds=1.0)
+    assert probe.engine.resets == 0
+    first, cleared, kept = restart(probe, 3, *steps, sleep())
+    assert first & 3 == 3
+    assert cleared & 3 == 0
+    assert kept != 7
+    assert probe.engine.now > 0.2
 
 
 def test_ready_follows_enable(nrf: ChipProbe) -> None:

@@ -100,7 +100,25 @@ MODELS = {
     "uart_nrf": DeviceModel(True, 0, True, {"easydma_bits": ModelNumber(least=8, most=16)}),
     # The independent watchdog, and RCC_CSR, which says why the chip was reset.
     "iwdg_stm32": DeviceModel(
-        False, 0, False, {"clock_hz": ModelNumber(least=1), "csr": ModelNumber()}
+        interrupt=False,
+        flash_regions=0,
+        is_uart=False,
+        numbers={
+            "clock_hz": ModelNumber(least=1),
+            "csr": ModelNumber(),  # its address
+            "option": ModelNumber(0),  # address of the option byte with WDG_SW; 0: there is none
+            "option_mask": ModelNumber(0, most=0xFF),
+        },
+    ),
+    # PWR: Standby, and voltage scaling.
+    "pwr_stm32": DeviceModel(
+        interrupt=False,
+        flash_regions=0,
+        is_uart=False,
+        numbers={
+            "cr_reset": ModelNumber(0),
+            "standby_us": _time_us(200_000),  # until the chip wakes from Standby
+        },
     ),
     # CLOCK and POWER, and the watchdog, since POWER says why the chip was reset.
     "power_nrf": DeviceModel(

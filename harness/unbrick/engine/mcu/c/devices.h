@@ -32,6 +32,10 @@ void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *
 struct device *find_device_at(struct mcu *m, uint32_t base);
 /* A write of a word by another device, not by code. */
 void write_device(struct mcu *m, uint32_t address, uint32_t value);
+/* Whether the core waits for an interrupt or event, with SLEEPDEEP. */
+bool sleeps_deeply(struct mcu *m);
+/* All RAM holds something. */
+void lose_ram(struct mcu *m);
 /* Whether the code that runs is in flash: the core stands still while an operation is under way. */
 bool runs_from_flash(struct mcu *m);
 
@@ -63,6 +67,7 @@ void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
 void uart_nrf_add(struct mcu *m, const struct device_place *place);
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
+void pwr_stm32_add(struct mcu *m, const struct device_place *place);
 void power_nrf_add(struct mcu *m, const struct device_place *place);
 void rtc_nrf_add(struct mcu *m, const struct device_place *place);
 void timer_nrf_add(struct mcu *m, const struct device_place *place);

@@ -19,7 +19,7 @@ enum {
 
 struct iwdg {
     struct device device;
-    uint32_t clock_hz, pr, rlr, csr;
+    uint32_t clock_hz, option, option_mask, pr, rlr, csr;
     bool open, running, bit;
     uint64_t ends; /* when it resets the chip */
 };
@@ -88,9 +88,14 @@ static void settle(struct mcu *m, struct device *d) {
     }
 }
 
+/* The option bit WDG_SW that is 0 starts it at the reset. */
+static bool is_of_hardware(struct mcu *m, const struct iwdg *w) {
+    uint8_t option;
+    return w->option && dma_read(m, w->option, &option, 1) && !(option & w->option_mask);
+}
+
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct iwdg *w = (struct iwdg *)d;
-    (void)m;
     if (kind == RESET_POWER) {
         w->csr = CSR_PORRSTF;
     } else {
@@ -99,7 +104,11 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     w->csr |= CSR_PINRSTF; /* an internal reset pulls the pin, too */
     w->pr = 0;
     w->rlr = RLR_RESET;
-    w->open = w->running = w->bit = false;
+    w->open = w->bit = false;
+    w->running = is_of_hardware(m, w);
+    if (w->running) {
+        reload(m, w);
+    }
 }
 
 static uint64_t next(struct mcu *m, struct device *d) {
@@ -153,6 +162,8 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
                                   .free = release};
     csr->iwdg = w;
     w->clock_hz = place->numbers[0];
+    w->option = place->numbers[2];
+    w->option_mask = place->numbers[3];
     mcu_add_device(m, &w->device);
     mcu_add_device(m, &csr->device);
 }

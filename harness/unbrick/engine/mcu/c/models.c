@@ -19,6 +19,7 @@ static const struct {
     {"timer_nrf", timer_nrf_add},
     {"rng_nrf", rng_nrf_add},
     {"ppi_nrf", ppi_nrf_add},
+    {"pwr_stm32", pwr_stm32_add},
 };
 
 void *device_memory(size_t size) {
@@ -70,6 +71,22 @@ void write_device(struct mcu *m, uint32_t address, uint32_t value) {
         }
     }
     plain_write(m, address & ~3u, 4, value);
+}
+
+bool sleeps_deeply(struct mcu *m) {
+    enum { SLEEPDEEP = 1u << 2 }; /* of SCR, Armv7-M ARM B3.2.7 */
+    return m->waiting && m->scs.scr & SLEEPDEEP;
+}
+
+void lose_ram(struct mcu *m) {
+    uint32_t state = 1;
+    for (size_t i = 0; i < m->ram_count; i++) {
+        for (uint32_t at = 0; at < m->rams[i].size; at += 4) {
+            state = state * 1664525u + 1013904223u; /* Numerical Recipes, ranqd1 */
+            put32(m->rams[i].memory + at, state);
+        }
+    }
+    forget_ram_code(m);
 }
 
 bool runs_from_flash(struct mcu *m) {
