@@ -144,7 +144,7 @@ def test_every_test_that_is_shown_has_fixtures_and_markers_that_exist(
 # What a machine has, or a page says how to get.
 PROGRAMS = {
     *("unbrick", "make", "pytest", "python", "pip", "robot", "imgtool"),
-    *("renode", "gdb-multiarch", "createdb", "git", "apt", ".venv/bin/pre-commit"),
+    *("renode", "renode-test", "gdb-multiarch", "createdb", "git", "apt", ".venv/bin/pre-commit"),
     *(".", "cp", "export", "ls", "printf", "rm", "sed"),
 }
 
@@ -156,8 +156,8 @@ def test_every_line_of_a_shell_calls_a_program_that_is_known() -> None:
     assert called == PROGRAMS
 
 
-# Of other programs: mypy, zstd and Robot.
-OTHER_OPTIONS = {"--strict", "--patch-from", "--variable"}
+# Of other programs: mypy, zstd, Robot and Renode.
+OTHER_OPTIONS = {"--strict", "--patch-from", "--variable", "--console"}
 ENVIRONMENT = re.compile(r"\bUNBRICK_[A-Z_]*[A-Z]\b")
 
 
