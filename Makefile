@@ -17,7 +17,7 @@ INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
 # slow ones go first.
 WORKERS = $(shell echo $$((2 * $$(nproc))))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxschedchunk 1
-C_FILES = $(shell find firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
+C_FILES = $(shell find examples firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(
     path
-    for folder in ("firmware", "harness", "tests", "tools")
+    for folder in ("examples", "firmware", "harness", "tests", "tools")
     for path in (ROOT / folder).rglob("*.[ch]")
 )
 PROGRAMS = [

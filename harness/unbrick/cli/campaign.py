@@ -396,7 +396,7 @@ def _find_case(names: tuple[str, ...], firmware: Path, status: Console) -> tuple
         return _find_targets((case.scenario,), firmware, status)[0], case
     if len(names) > 2:
         raise SetupError("too many words", hint="name a target's file and one case of it")
-    target = FileTarget.load(Path(names[0]))
+    target = FileTarget.load(Path(names[0]), tried=False)
     case = CaseId.parse(names[1] if len(names) == 2 else target.name)
     if case.scenario != target.name:
         raise SetupError(

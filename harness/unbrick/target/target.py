@@ -33,13 +33,15 @@ class FileTarget:
     Attributes:
         path: of the file.
         digest: SHA-256 of the file and of all that it names.
+        tried: whether :meth:`start` sees first that the update works when nothing disturbs it.
     """
 
     path: Path
     digest: str
+    tried: bool = True
 
     @classmethod
-    def load(cls, path: Path) -> FileTarget:
+    def load(cls, path: Path, *, tried: bool = True) -> FileTarget:
         """The target that a file describes.
 
         Raises:
@@ -47,7 +49,7 @@ class FileTarget:
         """
         description = load_target(path)
         _LOADED[path, description.digest] = description
-        return cls(path, description.digest)
+        return cls(path, description.digest, tried)
 
     @property
     def description(self) -> Description:
@@ -121,12 +123,16 @@ class FileTarget:
         return self.description.elf_files, ""
 
     def start(self) -> State:
-        """The flash as it is delivered, with what is staged; the update was seen to work.
+        """The flash as it is delivered, with what is staged.
 
         Raises:
-            UpdateNeverWorksError: without any fault it does not.
+            UpdateNeverWorksError: without any fault the update does not work.
         """
-        return _find_start(self)
+        found = self.description
+        state = State(Cells.of(found.start_image, found.chip.geometry))
+        if self.tried:
+            _check_works(self, state)
+        return state
 
     def create_engine(self, *, debugged: bool = False) -> ChipEngine:
         """An engine for the chip, with the symbols of all programs.
@@ -138,9 +144,11 @@ class FileTarget:
             raise NotKnownHereError(
                 "the engine for microcontrollers has no debugger", hint="leave out --gdb"
             )
-        raise NotKnownHereError(
-            f"no engine runs the chip {self.description.chip.name} yet", hint="wait for a release"
-        )
+        # Here, since it takes long, and who only checks a file needs no engine.
+        from unbrick.target.engine import McuTargetEngine  # noqa: PLC0415
+
+        found = self.description
+        return McuTargetEngine(found.chip, found.elf_files, console=found.console)
 
     def run(
         self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None
@@ -191,23 +199,20 @@ def _own_engine(target: FileTarget) -> ChipEngine:
 
 
 @cache
-def _find_start(target: FileTarget) -> State:
-    """Where a search begins, once the update was seen to work; see :meth:`FileTarget.start`."""
-    found = target.description
-    state = State(Cells.of(found.start_image, found.chip.geometry))
-    outcome = target.run(state)
+def _check_works(target: FileTarget, start: State) -> None:
+    """See that the update works when nothing disturbs it; see :meth:`FileTarget.start`."""
+    outcome = target.run(start)
     if outcome.violation:
         kind, text = outcome.violation
         raise UpdateNeverWorksError(
             f"without any power cut the update of {target.name} does not work: {kind}: {text}",
-            hint=_find_hint(kind, found, outcome),
+            hint=_find_hint(kind, target.description, outcome),
         )
     if not outcome.ops:
         raise UpdateNeverWorksError(
             f"the update of {target.name} does nothing to the flash: there is nowhere to cut",
             hint="stage something with [update] stage, or drive it with `driver` or `type`",
         )
-    return state
 
 
 _HINTS = {

@@ -1,0 +1,105 @@
+"""Builds the example for both chips with the `ziglang` package, into the folder `build`.
+
+For each chip: `boot.elf`, and the images of version 1 for slot A and version 2 for slot B, which
+are ELF files (for debuggers) and `.bin` (what is installed and sent).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+HERE = Path(__file__).resolve().parent
+HEADER_OFFSET = 28  # image.h
+MAGIC = 0x41425550
+BLOCK_SIZE = 128  # of XMODEM: an image is a number of them
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip: its core for the compiler, where its programs lie, and the end of its RAM."""
+
+    name: str
+    cpu: str
+    boot: int
+    slot_a: int
+    slot_b: int
+    stack_top: int
+
+
+CHIPS = (
+    Chip("nrf52840", "cortex_m4", 0, 0x2000, 0x5000, 0x2004_0000),
+    Chip("stm32f103", "cortex_m3", 0x0800_0000, 0x0800_2000, 0x0800_4000, 0x2000_5000),
+)
+
+
+def link(chip: Chip, source: Path, out: Path, place: int, files: tuple[str, ...]) -> Path:
+    """Compile and link one program, whose last file names it."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = f"program_place = {place:#x};\nstack_top = {chip.stack_top:#x};\n"
+    script = out / "program.ld"
+    script.write_text(lines + (source / script.name).read_text("utf-8"), encoding="utf-8")
+    elf = out / "program.elf"
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    command += [f"-mcpu={chip.cpu}", "-std=c11", "-Os", "-g", "-Wall", "-Wextra", "-Werror"]
+    command += ["-ffreestanding", "-nostdlib", "-ffunction-sections", "-fno-sanitize=all"]
+    command += ["-Wl,--gc-sections,--entry=vectors", "-fdebug-compilation-dir=."]
+    command += [f"-ffile-prefix-map={source}=.", f"-D{chip.name.upper()}", f"-DVERSION={out.name}"]
+    command += [str(source / name) for name in ("cortexm.c", f"{chip.name}.c", "image.c", *files)]
+    command += ["-T", str(script), "-o", str(elf)]
+    subprocess.run(command, check=True)
+    return elf
+
+
+def read_program(elf: Path) -> bytearray:
+    """What an ELF file loads, from its first byte on."""
+    with elf.open("rb") as stream:
+        parts = [part for part in ELFFile(stream).iter_segments("PT_LOAD") if part["p_filesz"]]
+        first = parts[0]["p_paddr"]
+        image = bytearray()
+        for part in parts:
+            image = image.ljust(part["p_paddr"] - first, b"\xff") + part.data()
+    return image
+
+
+def make_image(program: bytearray, version: int) -> bytes:
+    """The program with its header, filled up to whole blocks."""
+    image = program + b"\xff" * (-len(program) % BLOCK_SIZE)
+    struct.pack_into("<4I", image, HEADER_OFFSET, MAGIC, version, len(image), 0)
+    struct.pack_into("<I", image, HEADER_OFFSET + 12, zlib.crc32(image))
+    return bytes(image)
+
+
+def build(out: Path, source: Path = HERE, chips: tuple[Chip, ...] = CHIPS) -> None:
+    """Build all of it.
+
+    Args:
+        out: gets a folder for each chip.
+        source: the folder of the C files.
+        chips: for which.
+    """
+    for chip in chips:
+        folder = out / chip.name
+        scratch = folder / "scratch"
+        boot = link(chip, source, scratch / "0", chip.boot, ("boot.c",))
+        boot.replace(folder / "boot.elf")
+        for version, slot in ((1, chip.slot_a), (2, chip.slot_b)):
+            elf = link(chip, source, scratch / str(version), slot, ("app.c",))
+            image = make_image(read_program(elf), version)
+            (folder / f"app-v{version}.bin").write_bytes(image)
+            elf.replace(folder / f"app-v{version}.elf")
+        shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the A/B updater for both chips.")
+    parser.add_argument("--out", type=Path, default=HERE / "build", help="default: build")
+    build(parser.parse_args().out)

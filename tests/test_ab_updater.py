@@ -1,0 +1,135 @@
+"""The example: an A/B updater recovers, and each bug that is put into it is found."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+from unbrick.campaign.run import PRESETS, run_campaign
+from unbrick.cli.main import cli
+from unbrick.target import console as console_module
+from unbrick.target.target import FileTarget
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ab-updater"
+CHIPS = ("nrf52840", "stm32f103")
+BUGS = sorted(path.stem for path in (EXAMPLE / "bugs").glob("*.patch"))
+
+UNSEEN = {("erase-spared", "nrf52840")}
+"""The nRF52840 may program a word twice, so one that was cut is made whole by the next try."""
+
+pytestmark = pytest.mark.slow
+
+
+def load_build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ab_build", EXAMPLE / "build.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def build(folder: Path, chip: str, bug: str = "") -> Path:
+    """Build the example for one chip, with a bug in it or none; gives its target file."""
+    module = load_build()
+    for file in EXAMPLE.iterdir():
+        if file.suffix in {".c", ".h", ".ld", ".toml"}:
+            shutil.copy(file, folder)
+    if bug:
+        patch = EXAMPLE / "bugs" / f"{bug}.patch"
+        subprocess.run(["git", "apply", str(patch)], cwd=folder, check=True)
+    chips = tuple(one for one in module.CHIPS if one.name == chip)
+    module.build(folder / "build", folder, chips)
+    return folder / f"{chip}.toml"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the F103's target, as it is."""
+    return build(tmp_path_factory.mktemp("good"), "stm32f103").parent
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_example_recovers_from_every_kind_of_cut(chip: str, tmp_path: Path) -> None:
+    target = FileTarget.load(build(tmp_path, chip))
+    result = run_campaign(target, bounds=PRESETS["quick"])
+    assert result.states >= 40
+    assert [case.outcome.violation for case in result.cases if case.outcome.violation] == []
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_of_the_example_is_found(bug: str, chip: str, tmp_path: Path) -> None:
+    if (bug, chip) in UNSEEN:
+        pytest.skip("the chip does not show it")
+    target = FileTarget.load(build(tmp_path, chip, bug))
+    result = run_campaign(target, bounds=replace(PRESETS["single"], stop_early=True))
+    assert result.cases[-1].outcome.violation
+    assert result.cases[-1].id.cuts, "the update must work as long as nothing disturbs it"
+
+
+def test_a_case_of_the_example_is_told_again(good: Path) -> None:
+    done = CliRunner().invoke(cli, ["replay", str(good / "stm32f103.toml"), "ab-stm32f103/9"])
+    assert done.exit_code == 0
+    assert "erase" in done.stdout
+    assert "APP v2" in done.stdout
+
+
+DRIVER = "def update(console, payload, options):\n"
+WRONG = {
+    "a text that never comes": (
+        ('says = "APP v2"', 'says = "APP v9"'),
+        *("", "does not work: bricked: it does not say 'APP v9' within 5 s", "APP v2'"),
+    ),
+    "a prompt that never comes": (
+        ('after = "APP v1"', 'after = "ready"'),
+        *("", "not-updated: the device did not say 'ready' in 60 s", "'APP v1'"),
+    ),
+    "firmware that is never quiet": (
+        ('says = "APP v2"', 'says = "APP v1"\nquiet = "30 s"\nwithin = "20 ms"'),
+        *("", "restless: it still writes its flash", "et [recovered] quiet be shorter"),
+    ),
+    "nothing to cut": (
+        ('driver = "xmodem"\nfile = "build/stm32f103/app-v2.bin"\n', ""),
+        *("", "does nothing to the flash", "tage something"),
+    ),
+    "a driver that raises": (
+        ('driver = "xmodem"', 'driver = "own.py"'),
+        *(DRIVER + "    yield 1 / 0\n", "own.py:2 raises ZeroDivisionError", "orrect it"),
+    ),
+    "a driver that hangs": (
+        ('driver = "xmodem"', 'driver = "own.py"'),
+        *(DRIVER + "    while True:\n        pass\n    yield\n", "own.py hangs", "ield what"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_target_that_cannot_work_is_refused_in_one_line(
+    case: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old, new), driver, message, hint = WRONG[case]
+    folder = tmp_path / "target"
+    shutil.copytree(good, folder)
+    text = (folder / "stm32f103.toml").read_text(encoding="utf-8")
+    assert old in text
+    text = text.replace(old, new)
+    if case == "nothing to cut":
+        text = text.replace('type = "u"\n', "").replace('"APP v2"', '"APP v1"')
+    (folder / "stm32f103.toml").write_text(text, encoding="utf-8")
+    (folder / "own.py").write_text(driver or DRIVER + "    yield\n", encoding="utf-8")
+    monkeypatch.setattr(console_module, "TURN_TIMEOUT_S", 0.3)
+    done = CliRunner().invoke(cli, ["campaign", str(folder / "stm32f103.toml"), "--jobs", "1"])
+    assert done.exit_code == 2, done.output
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert hint in done.stderr
