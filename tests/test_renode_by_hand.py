@@ -91,7 +91,8 @@ def loosely(shown: str) -> re.Pattern[str]:
     text = re.escape(shown.strip())
     text = re.sub(r"(?:\\-)+", "-+", text)
     text = re.sub(r"(?:\\ )+\\\|", r" *\\|", text)
-    return re.compile(re.sub(r"\d+\\\.\d{3}", r"\\d+\\.\\d{3}", text).replace("\\\n", "\\s+"))
+    text = re.sub(r"\d+\\\.\d{3}", r"\\d+\\.\\d{3} *", text)
+    return re.compile(text.replace("\\\n", "\\s+"))
 
 
 def clocks(monitor: Monitor) -> tuple[float, float]:
