@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -47,7 +48,10 @@ class Monitor:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._window.close(force=True)
+        if self._window.isalive():
+            self._window.kill(signal.SIGKILL)
+            self._window.wait()  # close() has a tenth of a second for it
+        self._window.close()
 
     def _take(self) -> None:
         try:

@@ -172,7 +172,7 @@ def test_without_contents_for_the_nor_renode_says_how_to_make_them(
         assert "The NOR's contents cannot be read from" in monitor.text
         assert "unbrick image factory --boot build/firmware/boot.bin" in monitor.text
         assert monitor.prompt == "terminal"
-        monitor.asks("mach clear")
+        monitor.asks("Clear")
         nor = LAYOUT.board.nor.modelled
         (folder / "large.nor").write_bytes(bytes(nor + 1))
         monitor.asks("$nor=$CWD/large.nor")
