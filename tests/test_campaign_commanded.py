@@ -31,7 +31,7 @@ from unbrick.flash.torn import list_variants, tear
 from unbrick.image.factory import derive_bench_key
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
-from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first
+from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first, make_plan
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.layout import find_places
 from unbrick.reference.memory import ServerMemory
@@ -86,7 +86,7 @@ def program(at: int, data: bytes) -> FlashOp:
 def plan(written: int, *to_erase: int) -> Plan:
     """The plan when so many of its writes are over."""
     writes = ((*write, number < written) for number, write in enumerate(WRITES))
-    return Plan(IMAGE, tuple(writes), frozenset(to_erase))
+    return make_plan(IMAGE, tuple(writes), frozenset(to_erase))
 
 
 PLAN = plan(0)
@@ -223,6 +223,7 @@ def test_what_a_server_remembers_can_be_taken_and_put_back() -> None:
     assert other.snapshot() == state
     assert other.sealed(1) == SEALED
     other.delete_backup(1, Actor("server", 4.0))
+    assert other.snapshot().backups == ()
     again = other.add_backup(backup(), SEALED, Actor("server", 5.0))
     assert again.id == 2, "ids never come back"
     assert other.snapshot().canonical == state.canonical

@@ -43,8 +43,9 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.errors import ImageError
 from unbrick.flash.cells import RESOLUTIONS, Cells, intersect
@@ -53,7 +54,7 @@ from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
 HEADER = SLOT_SIZE
 HEADER_USED = 20
@@ -62,7 +63,7 @@ COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """What the server's steps make of the application's partition.
 
@@ -70,16 +71,66 @@ class Plan:
         image: that they make.
         writes: (offset in the NOR, bytes, whether it is over) of each range that they write.
         to_erase: offsets of the blocks whose erase is not done for sure.
+
+    Only the same object is equal: see :func:`make_plan`.
     """
 
     image: bytes
     writes: tuple[tuple[int, int, bool], ...]
     to_erase: frozenset[int]
 
+    @cached_property
+    def ranges(self) -> dict[int, tuple[_Range, ...]]:
+        """The ranges of the image in the application's blocks, by the numbers of these."""
+        found: dict[int, list[_Range]] = {}
+        at = find_places().application.offset
+        end = at + len(self.image)
+        for offset, length, over in (*sorted(self.writes), (end, 0, True)):
+            for number, part in (
+                *self._cut(at, offset, over=True),
+                *self._cut(offset, min(end, offset + length), over=over),
+            ):
+                found.setdefault(number, []).append(part)
+            at = max(at, offset + length)
+        return {number: tuple(parts) for number, parts in found.items()}
+
+    def _cut(self, begin: int, end: int, *, over: bool) -> Iterator[tuple[int, _Range]]:
+        """A range of the NOR, cut at the borders of blocks, with the numbers of these."""
+        block, application = find_places().block, find_places().application
+        while begin < end:
+            first = begin - application.offset
+            number, start = divmod(first, block)
+            size = min(end - begin, block - start)
+            wanted = self.image[first : first + size]
+            yield number, _Range(begin, start, wanted, over, begin - start in self.to_erase)
+            begin += size
+
+
+class _Range(NamedTuple):
+    """A part of an image that lies in one block: where in the NOR and in the block, and what."""
+
+    begin: int
+    start: int
+    wanted: bytes
+    over: bool
+    to_be_erased: bool
+
+
+@lru_cache(maxsize=1024)
+def make_plan(
+    image: bytes, writes: tuple[tuple[int, int, bool], ...], to_erase: frozenset[int]
+) -> Plan:
+    """The plan, once: it is compared with every state of the NOR."""
+    return Plan(image, writes, to_erase)
+
 
 def read_valid_header(half: bytes) -> tuple[int, int] | None:
     """Generation and format of a half with a valid header, else None."""
-    header = half[:HEADER_USED].ljust(HEADER_USED, b"\xff")
+    return _read_header(half[:HEADER_USED].ljust(HEADER_USED, b"\xff"))
+
+
+@lru_cache(maxsize=4096)
+def _read_header(header: bytes) -> tuple[int, int] | None:
     magic, layout, generation, _, crc = struct.unpack("<5I", header)
     valid = crc == zlib.crc32(header[:16]) and magic not in {0, 0xFFFFFFFF}
     return (int(generation), int(layout)) if valid else None
@@ -118,8 +169,9 @@ def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:
     return cells.blocks[number], cells.blocks[number + 1]
 
 
-def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
-    first, second = _halves(cells, offset)
+@lru_cache(maxsize=4096)
+def _log(first: bytes, second: bytes, *, newest_only: bool) -> tuple[object, ...]:
+    """The form of a record log with these halves."""
     headers = read_valid_header(first), read_valid_header(second)
     forms = [
         ("none", _slot(half[:HEADER].ljust(HEADER, b"\xff")) in {"blank", "zero"})
@@ -134,9 +186,10 @@ def _log(cells: Cells, offset: int, *, newest_only: bool) -> tuple[object, ...]:
     return newer, older[:2]
 
 
-def is_commanded(halves: Iterable[bytes]) -> bool:
+@lru_cache(maxsize=4096)
+def is_commanded(first: bytes, second: bytes) -> bool:
     """Whether the newest record of the journal says so, in either of its halves."""
-    for half in halves:
+    for half in (first, second):
         if read_valid_header(half) is not None:
             kept = _half(half, newest_only=True)[0]
             if any(isinstance(slot, bytes) and slot[0] == COMMANDED for slot in kept):
@@ -171,39 +224,29 @@ def _damage(image: bytes) -> tuple[object, ...]:
     return ("damaged", header, begun)
 
 
-@lru_cache(maxsize=4096)
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
+    forms = (_block_under_command(blocks[number], number, plan) for number in plan.ranges)
+    return tuple(filter(None, forms))
+
+
+@lru_cache(maxsize=4096)
+def _block_under_command(block: bytes, number: int, plan: Plan) -> tuple[object, ...]:
+    """What each range in a block is unless it is done: kind, where, contents."""
     forms: list[tuple[str, int, str]] = []
-    at = find_places().application.offset
-    end = at + len(plan.image)
-    for offset, length, over in (*sorted(plan.writes), (end, 0, True)):
-        forms += _range(blocks, at, offset, plan, over=True)
-        forms += _range(blocks, offset, min(end, offset + length), plan, over=over)
-        at = max(at, offset + length)
-    return tuple(dict.fromkeys(forms))
-
-
-def _range(
-    blocks: tuple[bytes, ...], begin: int, end: int, plan: Plan, *, over: bool
-) -> list[tuple[str, int, str]]:
-    """What a range is unless it is done: kind, where, contents; cut at the borders of blocks."""
-    found = []
-    block, application = find_places().block, find_places().application
-    while begin < end:
-        first = begin - application.offset
-        number, start = divmod(first, block)
-        size = min(end - begin, block - start)
-        wanted = plan.image[first : first + size]
-        there = blocks[number][start : start + size].ljust(size, b"\xff")
-        if begin - start in plan.to_erase:
-            found.append(("to be erased", number, ""))
-        elif not over and intersect(there, wanted) == wanted:
-            found.append(("open", begin, ""))
+    for begin, start, wanted, over, to_be_erased in plan.ranges[number]:
+        if to_be_erased:
+            forms.append(("to be erased", number, ""))
+            continue
+        if not over and start >= len(block):  # It is blank.
+            forms.append(("open", begin, ""))
+            continue
+        there = block[start : start + len(wanted)].ljust(len(wanted), b"\xff")
+        if not over and (there == wanted or intersect(there, wanted) == wanted):
+            forms.append(("open", begin, ""))
         elif there != wanted:
-            found.append(("other", begin, hashlib.sha256(there).hexdigest()))
-        begin += size
-    return found
+            forms.append(("other", begin, hashlib.sha256(there).hexdigest()))
+    return tuple(dict.fromkeys(forms))
 
 
 def is_repaired_first(cells: Cells) -> bool:
@@ -212,7 +255,7 @@ def is_repaired_first(cells: Cells) -> bool:
     in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
     for resolution in range(RESOLUTIONS if cells.weak else 1):
         halves = _halves(cells.readable(resolution), journal.offset)
-        if not is_commanded(halves):
+        if not is_commanded(*halves):
             return False
         for half in halves:
             if read_valid_header(half) is None:
@@ -224,17 +267,18 @@ def is_repaired_first(cells: Cells) -> bool:
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
-    known = find_places()
-    application = tuple(cells.blocks[number] for number in known.application_blocks)
-    commanded = plan is not None and is_commanded(_halves(cells, known.journal.offset))
+    known, blocks = find_places(), cells.blocks
+    application = blocks[known.application_blocks.start : known.application_blocks.stop]
+    journal = _halves(cells, known.journal.offset)
+    commanded = plan is not None and is_commanded(*journal)
     image = _image(application)
     if commanded and image[0] != "whole":
         image = ("under command",)
     return (
-        tuple(cells.blocks[number] for number in known.plain_blocks),
+        itemgetter(*known.plain_blocks)(blocks),
         image,
-        _log(cells, known.journal.offset, newest_only=True),
-        _log(cells, known.userdata.offset, newest_only=False),
+        _log(*journal, newest_only=True),
+        _log(*_halves(cells, known.userdata.offset), newest_only=False),
         _under_command(application, plan) if plan is not None and commanded else (),
     )
 

@@ -21,7 +21,7 @@ from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from unbrick.engine.base import TracedEngine
     from unbrick.flash.partition import Partition
@@ -171,23 +171,28 @@ class Judge:
                 self._check_truth(session, [s for s in steps if s.state is StepState.DONE])
 
     def _is_commanded(self) -> bool:
-        return is_commanded(self._halves(find_places().journal))
+        return is_commanded(*self._halves(find_places().journal))
 
     def _check_truth(self, session: CommandedSession, done: list[PlannedStep]) -> None:
         image = self._store.image_file(session.digest)
         writes = [step for step in self._store.steps(session.id) if step.kind is StepKind.WRITE]
         begun = [step for step in writes if step.state is not StepState.WAITING]
         for step in done:
-            expected: list[tuple[int, bytes]] = []
+            expected: Iterable[tuple[int, bytes]] = ()
             if step.kind is StepKind.ERASE:
                 expected = [(at, b"\xff" * size) for at, size in _left_out(step, begun)]
             elif step.kind in (StepKind.WRITE, StepKind.CHECK):
-                start = step.offset - find_places().application.offset
-                data = image[start : start + step.length].ljust(step.length, b"\xff")
-                expected = [(step.offset, data)]
+                expected = ((step.offset, _wanted(image, step.offset, step.length)),)
             if any(self._read(at, len(data)) != data for at, data in expected):
                 text = f"step {step.number}, {step.kind.value}, is not done"
                 raise Violation("server-lies", f"{text} at {step.offset:#x}")
+
+
+@lru_cache(maxsize=4096)
+def _wanted(image: bytes, offset: int, length: int) -> bytes:
+    """What an image has at an offset in the NOR; what is beyond its end is blank."""
+    start = offset - find_places().application.offset
+    return image[start : start + length].ljust(length, b"\xff")
 
 
 def _left_out(erase: PlannedStep, writes: list[PlannedStep]) -> Iterator[tuple[int, int]]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from unbrick.reference.canonical import Plan
+from unbrick.reference.canonical import Plan, make_plan
 from unbrick.reference.layout import find_places
 from unbrick.server.records.memory import Contents, MemoryRecords
 from unbrick.server.records.people import AuditEntry
@@ -134,16 +134,23 @@ class ServerState:
         if self._ranges is None:
             return None
         digest, writes, to_erase = self._ranges
-        return Plan(images[digest], writes, to_erase)
+        return make_plan(images[digest], writes, to_erase)
 
 
 def _what_counts(item: CommandedSession | PlannedStep | Backup) -> tuple[Any, ...]:
     return tuple(_GETTERS[type(item)](item))
 
 
+_ENUMERATED: dict[type[Any], tuple[str, ...]] = {PlannedStep: ("kind", "state")}
+"""Fields that count as their values, for there are many of them: writing these is quick."""
+
 _GETTERS: dict[type[Any], Callable[[Any], Iterable[Any]]] = {
     kind: attrgetter(
-        *(field.name for field in fields(kind) if field.name not in _MAKES_NO_DIFFERENCE)
+        *(
+            f"{field.name}._value_" if field.name in _ENUMERATED.get(kind, ()) else field.name
+            for field in fields(kind)
+            if field.name not in _MAKES_NO_DIFFERENCE
+        )
     )
     for kind in (CommandedSession, PlannedStep, Backup)
 }
@@ -166,8 +173,17 @@ _LOGS = (Event, AuditEntry)
 class ServerMemory(MemoryRecords):
     """The server's records, from which a state can be taken and put back."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: tuple[int, ServerState] | None = None
+
     def snapshot(self) -> ServerState:
-        """What is remembered now."""
+        """What is remembered now; the same object as before if nothing was changed."""
+        if self._taken is None or self._taken[0] != self.changes:
+            self._taken = self.changes, self._take()
+        return self._taken[1]
+
+    def _take(self) -> ServerState:
         tables = self.tables.items()
         counts = ((kind.__name__, table.count) for kind, table in tables if kind not in _LOGS)
         return ServerState(
