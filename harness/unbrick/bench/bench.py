@@ -66,7 +66,8 @@ class Bench:
         self.engine.power_on()
 
     def _step_peers(self) -> float:
-        deadlines = [peer.step(self.engine.now) for peer in self.peers]
+        now = self.engine.now
+        deadlines = [peer.step(now) for peer in self.peers]
         return min((d for d in deadlines if d is not None), default=float("inf"))
 
     def _check_faults(self) -> None:

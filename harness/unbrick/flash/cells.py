@@ -49,10 +49,10 @@ class Cells:
 
     def reads_as(self, nor: bytes) -> bool:
         """Whether these cells, none of them weak, are what was read: ``image() == nor``, faster."""
-        view, geometry = memoryview(nor), self.geometry
+        geometry = self.geometry
         return len(nor) == geometry.size and all(
-            view[start : start + len(block)] == block
-            and view[start + len(block) : start + size] == _blank(size)[len(block) :]
+            nor.startswith(block, start)
+            and nor.startswith(_blank(size - len(block)), start + len(block))
             for start, size, block in zip(
                 geometry.starts, geometry.block_sizes, self.blocks, strict=True
             )
@@ -129,9 +129,9 @@ def _left_out(op: FlashOp, geometry: FlashGeometry) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _blank(size: int) -> memoryview:
+def _blank(size: int) -> bytes:
     """Blank cells."""
-    return memoryview(b"\xff" * size)
+    return b"\xff" * size
 
 
 def _part(block: bytes, start: int, length: int) -> bytes:
@@ -141,8 +141,9 @@ def _part(block: bytes, start: int, length: int) -> bytes:
 
 def _replaced(block: bytes, start: int, values: bytes) -> bytes:
     """Such a block with some cells replaced."""
-    before = block[:start].ljust(start, b"\xff")
-    return (before + values + block[start + len(values) :]).rstrip(b"\xff")
+    view = memoryview(block)
+    blank = _blank(max(0, start - len(block)))
+    return b"".join((view[:start], blank, values, view[start + len(values) :])).rstrip(b"\xff")
 
 
 _PATTERN = hashlib.shake_128(b"weak cells").digest(4093)

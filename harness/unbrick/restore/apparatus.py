@@ -136,7 +136,7 @@ class Apparatus:
     @property
     def finished(self) -> bool:
         """Whether it is over, well or not."""
-        return self.stage in {RestorationStage.DONE, RestorationStage.FAILED}
+        return self.stage in (RestorationStage.DONE, RestorationStage.FAILED)
 
     @property
     def size(self) -> int:
