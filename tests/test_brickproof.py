@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from brickproof_demo import Build, find_demo, judge, list_builds
 
+from unbrick.campaign.case import CaseId
+from unbrick.campaign.run import PRESETS, Here
+from unbrick.campaign.search import Search, follow
+from unbrick.target.target import FileTarget
+
 DEMO = find_demo()
-LONG = ("retry_limit", "boot_loop")
-"""Two cuts in a row, or a second of waiting in each session: brickproof_demo.py searches them."""
+LONG = "boot_loop"
+"""Waits for a second in each session: brickproof_demo.py searches it."""
 
 BUILDS = [
     build
     for build in (list_builds(DEMO) if DEMO else [])
     if not build.missing and not build.name.endswith(LONG)
 ]
+ONE_CUT = [build for build in BUILDS if build.is_bug and build.depth == 1]
+TWO_CUTS = [build for build in BUILDS if build.is_bug and build.depth == 2]
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +35,21 @@ def test_the_demo_is_there() -> None:
     assert {build.name.partition("/")[0] for build in BUILDS} == {"f103", "f411", "nrf52"}
 
 
-@pytest.mark.parametrize("build", [one for one in BUILDS if one.is_bug], ids=lambda one: one.name)
+@pytest.mark.parametrize("build", ONE_CUT, ids=lambda one: one.name)
 def test_a_seeded_bug_is_found(build: Build, tmp_path: Path) -> None:
     assert judge(build, tmp_path).found
+
+
+@pytest.mark.parametrize("build", TWO_CUTS, ids=lambda one: one.name)
+def test_a_bug_is_found_that_only_a_second_cut_shows(build: Build, tmp_path: Path) -> None:
+    target = FileTarget.load(build.write_target(tmp_path))
+    start = target.start()
+    middle = len(target.run(start).ops) // 2
+    *_, (_, state, outcome) = follow(CaseId.parse(f"{target.name}/{middle}"), start, target.run)
+    assert outcome.violation is None
+    bounds = replace(PRESETS["quick"], stop_early=True)
+    search = Search(target, state, partial(Here().submit, target.run), bounds)
+    assert list(search.cases())[-1].outcome.violation
 
 
 @pytest.mark.parametrize("build", [one for one in BUILDS if not one.is_bug], ids=lambda b: b.name)
