@@ -295,3 +295,11 @@ def test_the_cells_after_failed_operations_are_the_models(nor: NorModel) -> None
 def test_more_worn_places_than_the_model_keeps_are_refused(nor: NorModel) -> None:
     with pytest.raises(EngineError, match="of 9 worn places the models keep 8"):
         nor.wear(*[Worn(ADDRESS, BLOCK, erase=True)] * 9)
+
+
+def test_worn_cells_may_say_nothing(nor: NorModel) -> None:
+    nor.wear(Worn(ADDRESS, BLOCK, erase=False, silent=True))
+    buffer(nor, ADDRESS, [0, 0])
+    assert status(nor) == READY
+    assert nor.array[ADDRESS : ADDRESS + 8] == bytes(4) + b"\xff" * 4
+    assert [op.failed for op in nor.ops] == [3]

@@ -252,6 +252,14 @@ class WearingFlash(Protocol):
 
 
 @runtime_checkable
+class LockingFlash(Protocol):
+    """An engine whose flash has blocks that can be locked down."""
+
+    def is_locked_down(self, offset: int) -> bool:
+        """Whether no software can change the block at an offset before the next power-up."""
+
+
+@runtime_checkable
 class CodeWatch(Protocol):
     """An engine that notes which code is executed."""
 

@@ -35,6 +35,7 @@ class Worn:
         good: so many of them go well before.
         bad: so many fail then; ``None``: all.
         lanes: the chips that fail, bit 0 for the low one.
+        silent: whether no error bit tells it.
     """
 
     offset: int
@@ -43,3 +44,4 @@ class Worn:
     good: int = 0
     bad: int | None = None
     lanes: int = 3
+    silent: bool = False

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 HEADER = SLOT_SIZE
 HEADER_USED = 20
-PLENTY = 12
+PLENTY = 24  # more than an update makes sure of, and than a session uses up besides
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
@@ -161,6 +161,12 @@ def _half(
         records = [i for i, slot in enumerate(kept) if isinstance(slot, bytes)]
         kept = kept[records[-1] :] if records else kept
     return (tuple(kept), min(free, PLENTY), beyond)
+
+
+def find_newest(half: bytes) -> bytes | None:
+    """The newest valid record of a half with a valid header; None when there is none."""
+    records = (slot for slot in _half(half.rstrip(b"\xff"), newest_only=True)[0])
+    return next((slot for slot in records if isinstance(slot, bytes)), None)
 
 
 def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:

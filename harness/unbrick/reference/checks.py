@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
+from unbrick.reference.canonical import find_newest, read_valid_header
 from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from unbrick.flash.ops import FlashOp
     from unbrick.reference.story import Story
 
+
+COUNTER = slice(8, 12)
+"""Where a record of the journal has the security counter."""
 
 _REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
 
@@ -140,6 +144,10 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
     scenario = story.scenario
     if scenario.installed and not (scenario.saves or scenario.updates) and ops:
         raise Violation("restless", "a healthy terminal writes its NOR when it starts")
+    if re.search(
+        "agent: done\\s+boot: [^\r\n]*\\s+restoration: rewrite was", story.bench.console.text
+    ):
+        raise Violation("needless", "the rewrite said that it was done, and boot finds no image")
     untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
     if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
         return
@@ -147,3 +155,24 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
     nor = before.image()[application.offset : application.end]
     if any(nor.startswith(image) for image in story.releases.signed.values()):
         raise Violation("needless", "boot wants to be restored, and the application is whole")
+
+
+def check_counter(before: Cells, after: bytes) -> None:
+    """The journal forgets nothing of what keeps old software out."""
+    kept, left = read_counter(before.image()), read_counter(after)
+    if left < kept:
+        raise Violation("forged", f"the journal's security counter was {kept}, and is {left}")
+
+
+def read_counter(nor: bytes) -> int:
+    """The security counter in the newest record of the journal; 0 without any."""
+    journal, block = find_places().journal, find_places().block
+    halves = (nor[at : at + block] for at in range(journal.offset, journal.end, block))
+    found = []
+    for half in halves:
+        header = read_valid_header(half)
+        record = find_newest(half) if header else None
+        if header:
+            found.append((header[0], record))
+    newest = max(found, key=lambda item: item[0], default=(0, None))[1]
+    return int.from_bytes(newest[COUNTER], "little") if newest else 0

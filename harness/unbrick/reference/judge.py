@@ -51,12 +51,17 @@ class Judge:
 
     def __init__(self, story: Story, engine: TracedEngine, key: bytes) -> None:
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
-        self._key = key
+        self._key, self._link_is_bad = key, story.link_is_bad
         self._kept = {backup.id for backup in self._store.backups()}
         self._sealed_with: dict[bytes, bytes] = {}
         self._audited = len(self._entries())
         self._succeeded = {
             update.id for update in self._store.updates() if update.state is UpdateState.SUCCEEDED
+        }
+        self._sure = {
+            terminal.serial: terminal.last_update_id
+            for terminal in self._store.terminals()
+            if terminal.last_update_id in self._succeeded
         }
 
     def look(self, server: ServerState) -> None:
@@ -66,6 +71,7 @@ class Judge:
             Violation: it is not true, or not right.
         """
         self._check_success(server)
+        self._check_memory(server)
         if not server.sessions:
             return
         self._check_audit(server)
@@ -82,6 +88,16 @@ class Judge:
         block = find_places().block
         halves = (self._read(log.offset + at, block) for at in range(0, log.size, block))
         return [half[: half.find(_BLANK)] for half in halves]
+
+    def _check_memory(self, server: ServerState) -> None:
+        """A terminal that has confirmed an update remembers it."""
+        succeeded = {u.id for u in server.updates if u.state is UpdateState.SUCCEEDED}
+        for terminal in server.terminals:
+            sure = self._sure.get(terminal.serial, 0)
+            if terminal.last_update_id < sure and not self._link_is_bad:
+                raise Violation("forgotten", f"the terminal has forgotten update {sure}")
+            if terminal.last_update_id in succeeded:
+                self._sure[terminal.serial] = terminal.last_update_id
 
     def _check_success(self, server: ServerState) -> None:
         """An update succeeds by a registration with the new digest, and by nothing else."""
@@ -142,6 +158,8 @@ class Judge:
         check_nothing_left(self._store)
         stored = b"".join(map(_valid_slots, self._halves(find_places().userdata)))
         for name, number in self._scenario.saved:
+            if name in self._scenario.deletes:
+                continue
             if name.encode() in stored and number.encode() in stored:
                 continue
             if not any(self._holds(backup, name, number) for backup in server.backups):

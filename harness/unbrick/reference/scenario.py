@@ -63,6 +63,8 @@ class Scenario:
         sizes: (release, erase blocks, bytes behind them) of images that are larger than the
             program in them.
         worn: where the NOR's operations end with an error.
+        deletes: names of entries that the user deletes, before ``saves`` are saved.
+        silent: seconds after each power-on in which nothing passes on the wireless link.
         given_up: nothing helps this terminal: it must end in the restoration state and say why.
         refused: the server refuses to begin with any of ``updates``.
         fresh: it begins with a terminal as it leaves the factory, which nothing has prepared.
@@ -93,6 +95,8 @@ class Scenario:
     latency: float = LATENCY_S
     sizes: tuple[tuple[str, int, int], ...] = ()
     worn: tuple[WornPart, ...] = ()
+    deletes: tuple[str, ...] = ()
+    silent: float = 0.0
     given_up: bool = False
     refused: bool = False
     fresh: bool = False
@@ -121,6 +125,8 @@ class Scenario:
             tampered=False,
             worn=(),
             given_up=False,
+            deletes=(),
+            silent=0.0,
         )
 
     @property
@@ -619,6 +625,27 @@ SCENARIOS = {
             rescue_by="link",
             worn=(WornPart("application", "erase", bad=None),),
             given_up=True,
+        ),
+        Scenario(
+            "liar",
+            "as staged, and an erase and a program fail that no error bit tells of",
+            updates=("1.1.0",),
+            worn=tuple(WornPart("application", kind, silent=True) for kind in ("erase", "program")),
+        ),
+        Scenario(
+            "silent",
+            "as alone, and for four minutes after each start nobody hears the terminal",
+            updates=("1.1.0",),
+            rescue_by="link",
+            published=("1.0.0",),
+            silent=240.0,
+        ),
+        Scenario(
+            "deleted",
+            "the user deletes an entry that is not the last, and adds another",
+            saved=(("Alice", "12345"), ("Dora", "444"), ("Eve", "555")),
+            saves=(("Bob", "222"),),
+            deletes=("Dora",),
         ),
     )
 }

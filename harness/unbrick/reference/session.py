@@ -11,6 +11,7 @@ from unbrick.engine.base import WearingFlash
 from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
+    check_counter,
     check_differences,
     check_end,
     check_erases,
@@ -22,6 +23,7 @@ from unbrick.reference.checks import (
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.story import SERIAL, Story
+from unbrick.reference.watcher import TerminalWatch
 
 if TYPE_CHECKING:
     from unbrick.campaign.case import Death
@@ -105,6 +107,7 @@ def run_session(
     story = Story(engine, releases, scenario, state.peers, link=link)
     recorder = _Recorder(story, engine, fate.death)
     story.bench.peers.append(recorder)
+    story.bench.peers.append(TerminalWatch(story, engine))
     violation = None
     try:
         recorder.step(0.0)
@@ -120,6 +123,7 @@ def run_session(
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
             check_erases(ops)
         check_need(story, readable, engine.op_count)
+        check_counter(readable, engine.read_nor())
     except Violation as found:
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now

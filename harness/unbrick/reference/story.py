@@ -202,6 +202,7 @@ class Story:
         if scenario.tampered:
             self.bench.peers.append(_Repentance(self))
         self._held = link.held if link else ()
+        self.link.cut_off(scenario.silent)
         self._refused: set[str] = set()
         self.first_prompt: float | None = None
         self.link_is_bad = link is not None
@@ -287,6 +288,7 @@ class Story:
             self.first_prompt = self.engine.now
             for task in self._held:
                 self.bench.console.command(f"hold {task}")
+            self._delete_entries()
             if not self.scenario.meddled:
                 self._save_entries()
             for version in self.scenario.updates:
@@ -298,7 +300,7 @@ class Story:
                 return
             self._quiet()
             self._check_phonebook()
-            if self.scenario.saves:
+            if self.scenario.saves or self.scenario.deletes:
                 self.bench.restart()
                 self.bench.console.expect("\r\n> ")
                 self._check_phonebook()
@@ -340,6 +342,15 @@ class Story:
                 said = console.command(f"pb add {name} {number}")
                 if self.scenario.worn and "not added, the flash" in said:
                     self._refused.add(name)
+
+    def _delete_entries(self) -> None:
+        """Delete what is to be deleted, unless it has been."""
+        console = self.bench.console
+        for name in self.scenario.deletes:
+            console.skip()
+            found = re.search(rf"^ *(\d+)  {name} ", console.command("pb list"), re.MULTILINE)
+            if found:
+                console.command(f"pb del {found[1]}")
 
     def _update(self, version: str) -> None:
         """Start an update that was not started yet, and wait until it has ended, well or not."""
@@ -433,9 +444,12 @@ class Story:
         console = self.bench.console
         console.skip()
         listing = console.command("pb list")
+        for name in self.scenario.deletes:
+            if name in listing:
+                raise Violation("data-lost", f"{name} was deleted and is in the phonebook again")
         wanted = (*self.scenario.saved, *self.scenario.saves)
         for name, number in wanted:
-            if name in self._refused:
+            if name in self._refused or name in self.scenario.deletes:
                 continue
             if _count_entries(listing, name, number) < wanted.count((name, number)):
                 raise Violation("data-lost", f"{name} {number} is gone from the phonebook")

@@ -23,6 +23,7 @@ class WornPart:
         bad: so many fail then; ``None``: all, for ever.
         block: the erase block of the partition, counted from 0; ``None``: all of them.
         lanes: the chips that fail, bit 0 for the low one.
+        silent: whether no error bit tells it.
     """
 
     partition: str
@@ -31,6 +32,7 @@ class WornPart:
     bad: int | None = 1
     block: int | None = None
     lanes: int = 3
+    silent: bool = False
 
     @property
     def cells(self) -> Worn:
@@ -43,4 +45,12 @@ class WornPart:
         if self.block is not None:
             offset, length = offset + self.block * places.block, places.block
         erase = self.kind == "erase"
-        return Worn(offset, length, erase=erase, good=self.good, bad=self.bad, lanes=self.lanes)
+        return Worn(
+            offset,
+            length,
+            erase=erase,
+            good=self.good,
+            bad=self.bad,
+            lanes=self.lanes,
+            silent=self.silent,
+        )

@@ -299,6 +299,10 @@ class InProcessEngine(TracedEngine):
         """
         self._models.wear(worn)
 
+    def is_locked_down(self, offset: int) -> bool:
+        """Whether no software can change the NOR's block at an offset before the next power-up."""
+        return bool(self._models.lib.board_locked_down(self._models.board, offset))
+
     @property
     def cut_reached(self) -> bool:
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""

@@ -88,6 +88,7 @@ class CWorn(c.Structure):
         ("lanes", c.c_uint32),
         ("good", c.c_uint32),
         ("bad", c.c_uint32),
+        ("silent", c.c_uint32),
     )
 
 
@@ -151,6 +152,7 @@ def _load() -> Any:
         "board_set_pc": (None, [board, c.c_uint32]),
         "board_watch_code": (None, [board, c.c_void_p]),
         "board_cut_before": (None, [board, u64]),
+        "board_locked_down": (c.c_bool, [board, c.c_uint32]),
         "board_wear": (None, [board, c.POINTER(CWorn), size]),
     }
     for name, (result, arguments) in signatures.items():
@@ -163,7 +165,7 @@ def _as_struct(worn: Worn) -> CWorn:
     kinds = sum(1 << number for number, kind in OP_KINDS.items() if (kind == "erase") == worn.erase)
     last = worn.offset + worn.length - 1
     bad = ALWAYS if worn.bad is None else worn.bad
-    return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad)
+    return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad, worn.silent)
 
 
 class Models:

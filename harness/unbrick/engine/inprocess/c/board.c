@@ -37,6 +37,7 @@ static uint32_t let_fail(struct board *b, uint32_t lanes) {
         [BUSY_WORD] = OP_WORD, [BUSY_BUFFER] = OP_BUFFER, [BUSY_ERASE] = OP_ERASE};
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
     uint32_t failing = 0;
+    bool silent = false;
     assert(j->kind == BUSY_WORD || j->kind == BUSY_BUFFER || j->kind == BUSY_ERASE);
     for (size_t i = 0; i < b->worn_count; i++) {
         struct worn *w = &b->worn[i];
@@ -48,11 +49,13 @@ static uint32_t let_fail(struct board *b, uint32_t lanes) {
         } else if (w->bad > 0) {
             w->bad -= w->bad != UINT32_MAX;
             failing |= w->lanes & lanes;
+            silent = w->silent != 0;
         }
     }
     for (int i = 0; i < NOR_CHIPS; i++) {
         if (failing & 1u << i) {
             b->chips[i].job.fails = true;
+            b->chips[i].job.silent = silent;
         }
     }
     return failing;
@@ -297,6 +300,16 @@ void board_forget(struct board *b) {
 
 void board_cut_before(struct board *b, uint64_t op) {
     b->cut_before = op;
+}
+
+/* Whether the block at `offset` stays locked until the next power-up, on every chip. */
+bool board_locked_down(const struct board *b, uint32_t offset) {
+    assert(offset < NOR_TOTAL);
+    bool down = true;
+    for (int i = 0; i < NOR_CHIPS; i++) {
+        down = down && (b->chips[i].lock[offset / NOR_BLOCK] & LOCK_DOWN);
+    }
+    return down;
 }
 
 void board_wear(struct board *b, const struct worn *worn, size_t count) {

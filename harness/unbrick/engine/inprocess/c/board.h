@@ -55,6 +55,7 @@ struct worn {
     uint32_t lanes;       /* the chips that fail */
     uint32_t good;        /* so many operations go well before */
     uint32_t bad;         /* so many fail then; UINT32_MAX: all */
+    uint32_t silent;      /* not 0: no error bit tells it */
 };
 
 #define WORN_MOST 8u
@@ -139,6 +140,7 @@ uint32_t board_pc(const struct board *b);
 void board_set_pc(struct board *b, uint32_t pc);
 void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);
+bool board_locked_down(const struct board *b, uint32_t offset);
 void board_wear(struct board *b, const struct worn *worn, size_t count);
 
 #pragma GCC visibility pop

@@ -58,14 +58,14 @@ static void carry_out(struct board *b, int chip, struct job *j) {
         for (uint32_t i = 0; i < done; i++) {
             put16(cell(b, chip, j->word + i), 0xffff);
         }
-        c->status |= j->fails ? SR_ERASE_ERROR : 0;
+        c->status |= j->fails && !j->silent ? SR_ERASE_ERROR : 0;
     } else if (j->kind == BUSY_WORD || j->kind == BUSY_BUFFER) {
         for (uint32_t i = 0; i < done; i++) {
             if (j->given[i]) {
                 program_cell(b, chip, j->word + i, j->data[i]);
             }
         }
-        c->status |= j->fails ? SR_PROGRAM_ERROR : 0;
+        c->status |= j->fails && !j->silent ? SR_PROGRAM_ERROR : 0;
     } else if (j->kind == BUSY_BLANK) {
         for (uint32_t i = 0; i < j->count; i++) {
             if (get16(cell(b, chip, j->word + i)) != 0xffff) {
@@ -223,7 +223,7 @@ static void begin(struct board *b, struct chip *c, enum busy kind, uint64_t time
     c->job.start = b->now;
     c->job.end = b->now + time;
     c->job.serial = b->job_serial;
-    c->job.fails = false;
+    c->job.fails = c->job.silent = false;
     c->status &= (uint8_t)~SR_READY;
 }
 

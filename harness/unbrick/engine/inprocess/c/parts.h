@@ -56,7 +56,8 @@ struct job { /* what a chip's write state machine is doing, or has suspended */
     uint32_t count; /* words */
     uint64_t start, end, left;
     uint32_t serial;
-    bool fails; /* it will end with an error */
+    bool fails;  /* it will end half done */
+    bool silent; /* and with no error bit that says so */
     uint16_t data[NOR_BUFFER_WORDS];
     uint8_t given[NOR_BUFFER_WORDS];
 };
