@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unbrick.errors import SetupError
@@ -20,7 +19,9 @@ def read_register_names(path: Path) -> dict[int, str]:
         SetupError: the file cannot be read, or is no SVD.
         ModuleNotFoundError: the extra ``svd`` is not installed.
     """
-    library: Any = import_module("cmsis_svd")  # here, since it is an extra
+    import cmsis_svd  # noqa: PLC0415 - an extra
+
+    library: Any = cmsis_svd
     names: dict[int, str] = {}
     try:
         for peripheral in library.SVDParser.for_xml_file(str(path)).get_device().peripherals:
