@@ -11,8 +11,8 @@ BENCH_STAMP := $(VENV)/.unbrick-bench-installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
-    harness/unbrick/engine/inprocess/compile.py \
-    $(wildcard harness/unbrick/engine/*/c/*.[ch])
+    harness/unbrick/compile.py \
+    $(wildcard harness/unbrick/engine/*/c/*.[ch] harness/unbrick/campaign/c/*.[ch])
 # Tests wait for other processes half of their time. One test at a time to each worker, since the
 # slow ones go first.
 WORKERS = $(shell echo $$((2 * $$(nproc))))
@@ -100,7 +100,7 @@ docs/traceability: $(STAMP) ## write docs/traceability.md from the tests
 	$(BIN)/python tools/traceability.py
 
 clean: ## remove what was built; .venv stays
-	rm -rf build dist harness/*.egg-info harness/unbrick/engine/inprocess/*.so
+	rm -rf build dist harness/*.egg-info harness/unbrick/engine/*/*.so harness/unbrick/campaign/*.so
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f $(STAMP) $(SYSTEM_STAMP) $(BENCH_STAMP)
 	find firmware harness tests tools -name __pycache__ -prune -exec rm -rf {} +

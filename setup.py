@@ -14,8 +14,8 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-ENGINES = Path("harness") / "unbrick" / "engine"
-COMPILE = runpy.run_path(str(ENGINES / "inprocess" / "compile.py"))
+PACKAGE = Path("harness") / "unbrick"
+COMPILE = runpy.run_path(str(PACKAGE / "compile.py"))
 CARRIED = ("firmware", "renode")
 """Folders that a wheel has in ``unbrick/_data`` (``unbrick.folders``)."""
 
@@ -26,14 +26,14 @@ class BuildPackage(build_py):
     def run(self) -> None:
         if self.editable_mode:
             super().run()
-            COMPILE["compile_all"](ENGINES)
+            COMPILE["compile_all"](PACKAGE)
             return
         library = Path(self.build_lib)
         shutil.rmtree(library, ignore_errors=True)  # what an earlier build has left there
         super().run()
         wheel = self.get_finalized_command("bdist_wheel")
         machine = next((m for m in COMPILE["MACHINES"] if wheel.plat_name.endswith(m)), None)
-        COMPILE["compile_all"](library / ENGINES.relative_to("harness"), machine)
+        COMPILE["compile_all"](library / PACKAGE.relative_to("harness"), machine)
         for name in CARRIED:
             # The firmware's own tests run on a PC, from a checkout or the source distribution.
             leave = shutil.ignore_patterns("tests", "build", ".*")

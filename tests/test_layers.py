@@ -24,7 +24,7 @@ LAYERS = (
     {"layout"},
     {"board"},
     {"flash", "folders", "extras"},
-    {"lock", "screen", "tables"},
+    {"compile", "lock", "screen", "tables"},
     {"errors", "patience"},
 )
 

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 import unbrick
 from unbrick.cli import main as cli_main
-from unbrick.engine.inprocess.compile import GLIBC, LIBRARIES, MACHINES
+from unbrick.compile import GLIBC, LIBRARIES, MACHINES
 from unbrick.extras import EXTRAS
 
 if sys.version_info >= (3, 11):
@@ -131,11 +131,11 @@ def test_a_wheel_is_for_any_python_and_one_platform(wheel: Path, installed: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "library"), LIBRARIES.items())
+@pytest.mark.parametrize(("part", "library"), LIBRARIES.items())
 def test_the_compiled_models_need_an_old_c_library_and_no_python(
-    wheel: Path, installed: Path, engine: str, library: str
+    wheel: Path, installed: Path, part: str, library: str
 ) -> None:
-    with (installed / "unbrick" / "engine" / engine / library).open("rb") as stream:
+    with (installed / "unbrick" / part / library).open("rb") as stream:
         elf = ELFFile(stream)
         assert wheel.stem.endswith(
             next(m for m, e in ELF_MACHINES.items() if e == elf["e_machine"])

@@ -82,6 +82,8 @@ class Outcome:
         flight: virtual seconds for which a message to the peers may be on its way. What was sent
             before a power cut arrives all the same.
         final: the state at its end, if it was asked for.
+        relevant: the units of the flash whose first contents had a say, as a set of bits
+            (``unbrick.campaign.behaviour``); None: nobody has noted it.
     """
 
     violation: tuple[str, str] | None
@@ -94,6 +96,7 @@ class Outcome:
     console: str = ""
     flight: float = 0.0
     final: State | None = None
+    relevant: int | None = None
 
 
 class Heard(NamedTuple):

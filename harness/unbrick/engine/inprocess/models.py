@@ -113,14 +113,14 @@ class CUnicorn(c.Structure):
 
 
 def _load() -> Any:
-    # Here, so that `python -m unbrick.engine.inprocess.compile` finds itself not imported yet.
-    from unbrick.engine.inprocess.compile import LIBRARIES  # noqa: PLC0415
+    # Here, so that `python -m unbrick.compile` finds itself not imported yet.
+    from unbrick.compile import LIBRARIES  # noqa: PLC0415
 
-    path = Path(__file__).with_name(LIBRARIES["inprocess"])
+    path = Path(__file__).with_name(LIBRARIES["engine/inprocess"])
     if not path.exists():
         raise SetupError(
             "the device models are not compiled",
-            hint="run: python -m unbrick.engine.inprocess.compile (or install the package again)",
+            hint="run: python -m unbrick.compile (or install the package again)",
         )
     lib = c.CDLL(str(path))
     board, u64, size = c.c_void_p, c.c_uint64, c.c_size_t

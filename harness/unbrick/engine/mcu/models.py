@@ -158,14 +158,14 @@ def load_library() -> Any:
     Raises:
         SetupError: they are not compiled.
     """
-    # Here, so that `python -m unbrick.engine.inprocess.compile` finds itself not imported yet.
-    from unbrick.engine.inprocess.compile import LIBRARIES  # noqa: PLC0415
+    # Here, so that `python -m unbrick.compile` finds itself not imported yet.
+    from unbrick.compile import LIBRARIES  # noqa: PLC0415
 
-    path = Path(__file__).with_name(LIBRARIES["mcu"])
+    path = Path(__file__).with_name(LIBRARIES["engine/mcu"])
     if not path.exists():
         raise SetupError(
             "the models of microcontrollers are not compiled",
-            hint="run: python -m unbrick.engine.inprocess.compile (or install the package again)",
+            hint="run: python -m unbrick.compile (or install the package again)",
         )
     lib = c.CDLL(str(path))
     mcu, u32, u64, size, line = c.c_void_p, c.c_uint32, c.c_uint64, c.c_size_t, c.c_uint

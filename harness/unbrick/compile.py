@@ -1,4 +1,4 @@
-"""Compiles the engines' C models into shared libraries with the pinned ``ziglang`` package.
+"""Compiles what is written in C into shared libraries, with the pinned ``ziglang`` package.
 
 Runs at install (``setup.py``), so it uses the standard library alone.
 """
@@ -11,10 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ENGINES = Path(__file__).parents[1]
-LIBRARIES = {"inprocess": "libdevices.so", "mcu": "libmcu.so"}
-"""The engines with models in C, each in a folder ``c``, and what these are compiled into."""
-
+PACKAGE = Path(__file__).parent
+LIBRARIES = {
+    "engine/inprocess": "libdevices.so",
+    "engine/mcu": "libmcu.so",
+    "campaign": "libbook.so",
+}
+"""The parts that are written in C, each in a folder ``c``, and what these are compiled into."""
 
 MACHINES = ("x86_64", "aarch64")
 """The processors, with Linux, that wheels are made for."""
@@ -30,11 +33,11 @@ def _target(machine: str | None) -> list[str]:
     return [] if machine is None else ["-target", f"{machine}-linux-gnu.{GLIBC}", "-mcpu=baseline"]
 
 
-def compile_models(engine: str, folder: Path, machine: str | None = None) -> Path:
-    """Compile the models of an engine into ``folder`` and return the library's path.
+def compile_library(part: str, folder: Path, machine: str | None = None) -> Path:
+    """Compile the C files of a part into ``folder`` and return the library's path.
 
     Args:
-        engine: one of ``LIBRARIES``.
+        part: one of ``LIBRARIES``.
         folder: is made when it is not there.
         machine: one of ``MACHINES``; by default the one that this runs on.
 
@@ -42,7 +45,7 @@ def compile_models(engine: str, folder: Path, machine: str | None = None) -> Pat
         RuntimeError: the compiler failed; its text is the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name, sources = LIBRARIES[engine], ENGINES / engine / "c"
+    name, sources = LIBRARIES[part], PACKAGE / part / "c"
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / name
         command = [sys.executable, "-m", "ziglang", "cc", *_target(machine), "-std=c11", "-O2"]
@@ -53,20 +56,20 @@ def compile_models(engine: str, folder: Path, machine: str | None = None) -> Pat
         command += map(str, sorted(sources.glob("*.c")))
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            msg = f"the models of the engine {engine} did not compile:\n{done.stderr}"
+            msg = f"the C files of {part} did not compile:\n{done.stderr}"
             raise RuntimeError(msg)
         return fresh.replace(folder / name)
 
 
-def compile_all(engines: Path, machine: str | None = None) -> list[Path]:
-    """Compile the models of every engine; see :func:`compile_models`.
+def compile_all(package: Path, machine: str | None = None) -> list[Path]:
+    """Compile every library; see :func:`compile_library`.
 
     Args:
-        engines: the folder that has a folder for each engine, such as ``unbrick/engine``.
+        package: the folder of the package ``unbrick``, into which they go.
         machine: one of ``MACHINES``; by default the one that this runs on.
     """
-    return [compile_models(engine, engines / engine, machine) for engine in LIBRARIES]
+    return [compile_library(part, package / part, machine) for part in LIBRARIES]
 
 
 if __name__ == "__main__":
-    print(*compile_all(ENGINES), sep="\n")
+    print(*compile_all(PACKAGE), sep="\n")

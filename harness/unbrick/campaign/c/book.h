@@ -1,0 +1,38 @@
+/* A book of partial states: what some units of a flash must hold. It follows one flash, change by
+ * change, and knows at any time which of its entries that flash agrees with.
+ *
+ * A unit is 4 bytes, counted from the beginning of the flash. It has a value, and a mask of the
+ * bits that are weak. An entry belongs to a group, and says for some units which value and mask
+ * they must have. Entries that ask the same of a page of 64 units share that question, so a change
+ * of a unit costs as much as there are different questions about its page. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BOOK_NONE UINT32_MAX
+
+#pragma GCC visibility push(default)
+
+struct book;
+
+/* For a flash of so many units, which is blank: every bit is 1, none is weak. NULL: no memory. */
+struct book *book_new(uint32_t units);
+void book_free(struct book *b);
+
+/* The flash now holds these values from unit `first` on. `weak` NULL: no bit there is weak. */
+void book_write(struct book *b, uint32_t first, uint32_t count, const uint32_t *values,
+                const uint32_t *weak);
+
+/* An entry of `group`: the flash must hold in these units what it holds there now. `units` has a
+ * bit for each unit, 64 of them in a word. Returns the entry's number; they count from 0. */
+uint32_t book_add(struct book *b, uint32_t group, const uint64_t *units);
+
+/* The number of the first entry of `group` from number `from` on that the flash agrees with;
+ * BOOK_NONE: there is none. */
+uint32_t book_find(const struct book *b, uint32_t group, uint32_t from);
+
+/* An entry agrees with nothing any more. */
+void book_drop(struct book *b, uint32_t entry);
+
+#pragma GCC visibility pop

@@ -1,0 +1,186 @@
+"""The search by relevance against a search that runs every state, on firmwares from a seed."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import pytest
+from toy_target import ToyTarget
+
+from unbrick.campaign import behaviour
+from unbrick.campaign.behaviour import Behaviour, BehaviourSearch
+from unbrick.campaign.book import UNIT
+from unbrick.campaign.run import Here
+from unbrick.campaign.search import Bounds, Search
+from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
+from unbrick.errors import ToolBrokenError
+from unbrick.flash.cells import Cells
+from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.ops import FlashOp
+
+GEOMETRY = FlashGeometry((12, 12), unit=4)
+BLOCK = 12  # bytes
+UNITS = 6
+MOST_STATES = 300
+FIRMWARES = 25
+PATTERNS = (b"\x00\x00\x00\x00", b"\xfe\xff\xff\xff", b"\xff\xff\x00\x00")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a firmware: ``kind`` is read, erase, program or brick.
+
+    Attributes:
+        at: a unit, or a block to erase.
+        data: what is programmed.
+        next: the lines that may follow, by what was read.
+    """
+
+    kind: str
+    at: int = 0
+    data: bytes = b""
+    next: tuple[int, ...] = ()
+
+
+def make_firmware(dice: Random, lines: int = 10) -> tuple[Line, ...]:
+    """A firmware that only jumps forward, so it ends."""
+    kinds = dice.choices(("read", "erase", "program", "brick"), (8, 4, 7, 1), k=lines)
+    made = []
+    for number, kind in enumerate(kinds):
+        after = tuple(dice.randint(number + 1, lines) for _ in range(3 if kind == "read" else 1))
+        at = dice.randrange(2 if kind == "erase" else UNITS)
+        made.append(Line(kind, at, dice.choice(PATTERNS), after))
+    return tuple(made)
+
+
+def run(firmware: tuple[Line, ...], state: State, fate: Fate) -> Outcome:
+    """A session, noting what it reads."""
+    cells = state.cells.readable(fate.resolution)
+    ops: list[FlashOp] = []
+    relevant, erased, at, said = 0, 0, 0, ""
+    while at < len(firmware) and firmware[at].kind != "brick":
+        line = firmware[at]
+        at = line.next[0]
+        if line.kind == "read":
+            value = cells.read(line.at * UNIT, UNIT)
+            relevant |= 1 << line.at & ~erased
+            said += value.hex()
+            at = line.next[sum(value) % len(line.next)]
+            continue
+        if line.kind == "erase":
+            op = FlashOp(len(ops), "erase", line.at * BLOCK, BLOCK, 3, 0, 0)
+            erased |= 0b111 << 3 * line.at
+        else:
+            op = FlashOp(len(ops), "word", line.at * UNIT, UNIT, 3, 0, 0, line.data)
+        ops.append(op)
+        cells = cells.after([op])
+    violation = ("bricked", "") if at < len(firmware) else None
+    marks = [MemoryMark(0, None)]
+    return Outcome(violation, "", ops, marks, None, 0, 0, said, relevant=relevant)
+
+
+def make_target(seed: int) -> ToyTarget:
+    dice = Random(seed)
+    firmware = make_firmware(dice)
+    first = State(Cells.of(dice.randbytes(UNITS * UNIT), GEOMETRY))
+    return ToyTarget(lambda state, fate: run(firmware, state, fate), first)
+
+
+def find_difference(seed: int) -> str:
+    """What the search by relevance says otherwise than one that runs every state; empty: nothing.
+
+    The other search runs the first states that it meets, in every way of reading their weak cells.
+    """
+    target = make_target(seed)
+
+    def submit(state: State, fate: Fate) -> Future[Outcome]:
+        return Here().submit(target.run, state, fate)
+
+    exact = Search(target, target.start(), submit, Bounds(exact=True, states=MOST_STATES))
+    list(exact.cases())
+    every = list(target.started)
+    search = BehaviourSearch(target, target.start(), submit)
+    list(search.cases())
+    for state, fate in every:
+        behaviours = search.judge(state)
+        if behaviours is None:
+            return "a state that nobody judged"
+        said = behaviours[min(fate.resolution, len(behaviours) - 1)].outcome
+        outcome = target.session(state, fate)
+        if (said.ops, said.console) != (outcome.ops, outcome.console):
+            return "another session"
+        if said.violation != outcome.violation:
+            return "another verdict"
+    return ""
+
+
+@pytest.mark.slow
+def test_what_was_not_run_is_judged_as_if_it_had_been() -> None:
+    found = {seed: find_difference(seed) for seed in range(FIRMWARES)}
+    assert {seed: text for seed, text in found.items() if text} == {}
+
+
+def test_a_state_that_differs_where_nothing_reads_is_not_run() -> None:
+    """The session erases the second block before it reads there; the first unit decides."""
+    firmware = (
+        Line("read", 0, next=(1, 1, 1)),
+        Line("erase", 1, next=(2,)),
+        Line("program", 3, PATTERNS[0], (3,)),
+        Line("read", 3, next=(4, 4, 4)),
+    )
+    target = ToyTarget(
+        lambda state, fate: run(firmware, state, fate), State(Cells.of(b"\x5a" * 24, GEOMETRY))
+    )
+    search = BehaviourSearch(
+        target, target.start(), lambda state, fate: Here().submit(target.run, state, fate)
+    )
+    assert len(list(search.cases())) == 1
+    assert (search.result.states, search.result.transitions) == (1, 12)
+    assert search.result.closed
+
+
+def no_say(_cells: Cells) -> int:
+    return 0
+
+
+def until_the_last_erase(self: Behaviour, _op: int) -> int:
+    return max((units for _, units in self._erased), default=0)
+
+
+def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = run) -> Outcome:
+    outcome: Outcome = run(firmware, state, fate)
+    assert outcome.relevant is not None
+    return replace(outcome, relevant=outcome.relevant & ~0b10)
+
+
+# Each with the seed of a firmware that shows it.
+MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
+    "a read is not noted": (39, (sys.modules[__name__], "run", forgetful)),
+    "weak cells have no say": (7, (behaviour, "find_weak_units", no_say)),
+    "needs do not flow back": (7, (BehaviourSearch, "_grow", lambda *_: None)),
+    "needs end at a later erase": (41, (Behaviour, "find_erased", until_the_last_erase)),
+    "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_search_is_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed, change = MISTAKES[mistake]
+    monkeypatch.setattr(*change)
+    assert find_difference(seed)
+
+
+def test_an_engine_that_notes_nothing_is_told() -> None:
+    target = make_target(1)
+    search = BehaviourSearch(
+        target,
+        target.start(),
+        lambda state, fate: Here().submit(lambda: replace(target.run(state, fate), relevant=None)),
+    )
+    with pytest.raises(ToolBrokenError, match="has not noted what a session reads"):
+        list(search.cases())
