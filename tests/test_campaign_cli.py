@@ -27,6 +27,7 @@ from unbrick.campaign.target import Fate, Outcome, State
 from unbrick.cli import campaign as cli_campaign
 from unbrick.cli.main import cli
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
+from unbrick.firmware import signed
 from unbrick.firmware.signed import Releases, SignedImages
 from unbrick.folders import firmware_folder
 from unbrick.reference import start as start_of_scenario
@@ -66,7 +67,7 @@ def test_a_release_that_is_missing_is_said_before_anything_is_searched(
     less = replace(
         unbrick_releases, signed=SignedImages({"1.0.0": unbrick_releases.signed["1.0.0"]})
     )
-    monkeypatch.setattr(cli_campaign, "make_releases", lambda _: less)
+    monkeypatch.setattr(signed, "make_releases", lambda _: less)
     for words in (["campaign", "phonebook"], ["campaign"], ["replay", "phonebook"]):
         done = CliRunner().invoke(cli, words)
         assert done.exit_code == 2, done.stderr
@@ -78,7 +79,7 @@ def test_a_release_that_is_missing_is_said_before_anything_is_searched(
 def test_every_scenario_says_which_releases_it_plays_with() -> None:
     """Each version that is written anywhere in it."""
     for scenario in SCENARIOS.values():
-        written = set(re.findall(r"'(?:\w+ )?(\d+\.\d+\.\d+)'", repr(scenario)))
+        written = set(re.findall(r"'(?:\w+ )?(\d+\.\d+\.\d+(?:-twin)?)'", repr(scenario)))
         assert set(scenario.releases) == written
 
 

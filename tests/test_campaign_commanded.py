@@ -284,7 +284,7 @@ def judge(store: ServerMemory, cells: Cells) -> Judge:
         board=LAYOUT.board,
         read_memory=lambda address, length: image[address - LAYOUT.board.nor.base :][:length],
     )
-    story = SimpleNamespace(store=store, scenario=SCENARIO)
+    story = SimpleNamespace(store=store, scenario=SCENARIO, link_is_bad=False)
     return Judge(cast("Any", story), cast("Any", engine), KEY)
 
 
