@@ -19,6 +19,8 @@ MISSED = re.compile(r"^\| ([a-z-]+) \| missed \| [A-Z].+\. \|$", re.MULTILINE)
 
 BLIND = PAGE.read_text(encoding="utf-8").partition("## Bugs seeded blind")[2]
 FOUND: list[tuple[str, str, str]] = ROW.findall(BLIND)
+LONG = {"exact-multiple-lost"}
+"""Starts again forty times, for minutes: `python tests/blind_search.py plain` shows it."""
 CONTROLS = [name for name in BLIND_BUGS if name.startswith("control/")]
 
 needs_git = pytest.mark.skipif(
@@ -35,7 +37,9 @@ def test_the_page_has_every_bug_once_as_found_or_as_missed() -> None:
 
 @pytest.mark.slow
 @needs_git
-@pytest.mark.parametrize(("name", "kind", "case"), FOUND, ids=[name for name, *_ in FOUND])
+@pytest.mark.parametrize(
+    ("name", "kind", "case"), [pytest.param(*row, id=row[0]) for row in FOUND if row[0] not in LONG]
+)
 def test_the_case_of_the_page_shows(name: str, kind: str, case: str) -> None:
     bug, case_id = BLIND_BUGS[name], CaseId.parse(case)
     with bug.server():
