@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from unbrick.campaign.run import PRESETS
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
@@ -133,7 +134,7 @@ def test_what_is_missing_is_said_with_what_there_is(firmware: Path, tmp_path: Pa
     assert "SetupError: there is no release 9.9.9" in said
     assert "- what to do -" in said
     assert "the scenario steps needs the releases 1.0.0 and 1.3.0, and this " in said
-    assert "there is no preset 'swift' (choose from quick, full, exhaustive)" in said
+    assert f"there is no preset 'swift' (choose from {', '.join(PRESETS)})" in said
     assert said.count("harness/unbrick/") <= 4, "no more tracebacks than that of the one test"
 
 
