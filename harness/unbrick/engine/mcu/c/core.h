@@ -220,15 +220,6 @@ void look_again(struct mcu *m);
 uint32_t read_register(struct mcu *m, int reg);
 void write_register(struct mcu *m, int reg, uint32_t value);
 
-/* Ticks of a clock in a time, and the other way round (rounded up). */
-static inline uint64_t ticks_in(uint64_t ns, uint32_t hz) {
-    return ns / 1000000000u * hz + ns % 1000000000u * hz / 1000000000u;
-}
-
-static inline uint64_t ns_of(uint64_t ticks, uint32_t hz) {
-    return ticks / hz * 1000000000u + (ticks % hz * 1000000000u + hz - 1) / hz;
-}
-
 static inline bool is_main(const struct mcu *m) { /* not one of the small cores */
     return m->setup.core >= CORE_M3;
 }

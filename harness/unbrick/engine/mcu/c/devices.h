@@ -9,7 +9,6 @@
 #include "parts.h"
 
 #define NS_PER_US 1000u
-#define NS_PER_S 1000000000u
 #define FLASH_REGIONS 2u  /* of a controller at most: the main flash, and what is beside it */
 #define OPERATION_MAX 16u /* bytes that one program takes at most */
 
@@ -25,7 +24,8 @@ struct flash_job {
 };
 
 /* models.c */
-void *device_memory(size_t size); /* zeroed; never NULL */
+void *device_memory(size_t size);   /* zeroed; never NULL */
+void device_free(struct device *d); /* of device_memory(), with nothing besides */
 void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *place,
                       struct device *controller);
 /* The device with this base; NULL: there is none yet. */
@@ -47,18 +47,13 @@ bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns);
 bool job_settle(struct mcu *m, struct flash_job *job);
 /* Lets the operation under way end, while the core stands still. */
 void job_wait(struct mcu *m, struct flash_job *job);
+/* When the operation under way ends; NEVER: there is none. */
+uint64_t job_next(const struct flash_job *job);
+/* The chip is reset. That of the system does not stop an operation: it ends first. */
+void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind);
 /* The power goes: what is under way is torn. */
 void job_tear(struct mcu *m, struct flash_job *job);
 bool is_blank(const uint8_t *cells, uint32_t length);
-
-/* Ticks of a clock in a time, and the time that so many take (rounded up). */
-static inline uint64_t clock_ticks(uint64_t ns, uint32_t hz) {
-    return ns / NS_PER_S * hz + ns % NS_PER_S * hz / NS_PER_S;
-}
-
-static inline uint64_t clock_ns(uint64_t ticks, uint32_t hz) {
-    return ticks / hz * NS_PER_S + (ticks % hz * NS_PER_S + hz - 1) / hz;
-}
 
 /* The constructors: one for each model. */
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);

@@ -61,6 +61,19 @@ void job_wait(struct mcu *m, struct flash_job *job) {
     }
 }
 
+uint64_t job_next(const struct flash_job *job) {
+    return job->busy ? job->end : NEVER;
+}
+
+void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind) {
+    if (kind == RESET_SYSTEM) {
+        job_wait(m, job);
+        job_settle(m, job);
+    }
+    job->busy = false;
+    job->more = NULL;
+}
+
 /* A number that looks random, and is the same for the same cell (xorshift). */
 static uint32_t scatter(uint32_t seed) {
     seed = seed * 2654435761u + 1;

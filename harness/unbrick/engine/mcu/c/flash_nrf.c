@@ -244,24 +244,19 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct nvmc *n = (struct nvmc *)d;
-    if (kind == RESET_SYSTEM) { /* an operation is not stopped by it */
-        job_wait(m, &n->job);
-        job_settle(m, &n->job);
-    } else { /* what was written before is told by the cells */
+    job_reset(m, &n->job, kind);
+    if (kind == RESET_POWER) { /* what was written before is told by the cells */
         n->power++;
         memset(n->page_us, 0, n->main.size / n->page_size * sizeof *n->page_us);
     }
-    n->job.busy = false;
-    n->job.more = NULL;
     n->part_ends = 0;
     n->config = CONFIG_READ;
     n->partial_ms = PARTIAL_RESET_MS;
 }
 
 static uint64_t next(struct mcu *m, struct device *d) {
-    struct nvmc *n = (struct nvmc *)d;
     (void)m;
-    return n->job.busy ? n->job.end : NEVER;
+    return job_next(&((struct nvmc *)d)->job);
 }
 
 static void lose_power(struct mcu *m, struct device *d) {
@@ -273,7 +268,7 @@ static void release(struct device *d) {
     free(n->words);
     free(n->blocks);
     free(n->page_us);
-    free(n);
+    device_free(d);
 }
 
 static uint32_t guard_read(struct mcu *m, struct device *d, uint32_t offset, unsigned size) {
@@ -300,10 +295,6 @@ static void guard_reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     (void)m;
     (void)kind;
     memset(g->registers, 0, sizeof g->registers);
-}
-
-static void guard_release(struct device *d) {
-    free(d);
 }
 
 void flash_nrf_add(struct mcu *m, const struct device_place *place) {
@@ -343,7 +334,7 @@ void flash_nrf_add(struct mcu *m, const struct device_place *place) {
                                            .read = guard_read,
                                            .write = guard_write,
                                            .reset = guard_reset,
-                                           .free = guard_release};
+                                           .free = device_free};
         mcu_add_device(m, &n->guard->device);
     }
 }

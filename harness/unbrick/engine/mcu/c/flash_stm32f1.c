@@ -307,11 +307,7 @@ static void store_option(struct mcu *m, struct flash *flash, uint32_t offset, un
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct f1 *f = (struct f1 *)d;
-    if (kind == RESET_SYSTEM) { /* an operation is not stopped by it */
-        job_wait(m, &f->job);
-        job_settle(m, &f->job);
-    }
-    f->job.busy = false;
+    job_reset(m, &f->job, kind);
     f->acr = ACR_RESET;
     f->sr = f->ar = 0;
     f->cr = CR_LOCK;
@@ -321,17 +317,12 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
 }
 
 static uint64_t next(struct mcu *m, struct device *d) {
-    struct f1 *f = (struct f1 *)d;
     (void)m;
-    return f->job.busy ? f->job.end : NEVER;
+    return job_next(&((struct f1 *)d)->job);
 }
 
 static void lose_power(struct mcu *m, struct device *d) {
     job_tear(m, &((struct f1 *)d)->job);
-}
-
-static void release(struct device *d) {
-    free(d);
 }
 
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place) {
@@ -345,7 +336,7 @@ void flash_stm32f1_add(struct mcu *m, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .lose_power = lose_power,
-                                .free = release};
+                                .free = device_free};
     f->interrupt = place->interrupt;
     f->program_us = place->numbers[0];
     f->erase_us = place->numbers[1];

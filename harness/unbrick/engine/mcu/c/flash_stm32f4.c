@@ -359,13 +359,10 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct f4 *f = (struct f4 *)d;
-    if (kind == RESET_SYSTEM) { /* an operation is not stopped by it */
-        job_wait(m, &f->job);
-        job_settle(m, &f->job);
-    }
+    job_reset(m, &f->job, kind);
     const uint8_t *cells = f->options.cells;
     uint32_t nwrp = get16(cells + OPTIONS_NWRP);
-    f->job.busy = f->half = false;
+    f->half = false;
     f->acr = f->sr = 0;
     f->cr = CR_LOCK;
     f->lock = f->option_lock = LOCKED;
@@ -378,17 +375,12 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
 }
 
 static uint64_t next(struct mcu *m, struct device *d) {
-    struct f4 *f = (struct f4 *)d;
     (void)m;
-    return f->job.busy ? f->job.end : NEVER;
+    return job_next(&((struct f4 *)d)->job);
 }
 
 static void lose_power(struct mcu *m, struct device *d) {
     job_tear(m, &((struct f4 *)d)->job);
-}
-
-static void release(struct device *d) {
-    free(d);
 }
 
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place) {
@@ -403,7 +395,7 @@ void flash_stm32f4_add(struct mcu *m, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .lose_power = lose_power,
-                                .free = release};
+                                .free = device_free};
     f->interrupt = place->interrupt;
     f->program_us = place->numbers[0];
     memcpy(f->erase_us, place->numbers + 1, sizeof f->erase_us);

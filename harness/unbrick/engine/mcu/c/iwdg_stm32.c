@@ -139,10 +139,6 @@ static void csr_reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     (void)kind; /* the watchdog's does both */
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
     struct iwdg *w = device_memory(sizeof *w);
     struct csr *csr = device_memory(sizeof *csr);
@@ -153,13 +149,13 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     csr->device = (struct device){.base = place->numbers[1],
                                   .size = 4,
                                   .read = csr_read,
                                   .write = csr_write,
                                   .reset = csr_reset,
-                                  .free = release};
+                                  .free = device_free};
     csr->iwdg = w;
     w->clock_hz = place->numbers[0];
     w->option = place->numbers[2];

@@ -429,7 +429,7 @@ struct mcu *mcu_new(const struct unicorn *unicorn, const struct setup *setup) {
     m->u = *unicorn;
     m->setup = *setup;
     m->pace = (uint32_t)((uint64_t)setup->pace_ps * 1024 / 1000);
-    m->cycle_ns = (uint32_t)ns_of(1, setup->hz);
+    m->cycle_ns = (uint32_t)clock_ns(1, setup->hz);
     m->cut_before = m->event = NEVER;
     if (setup->semihosting) {
         mcu_add_line(m, &m->semihosting, NULL);

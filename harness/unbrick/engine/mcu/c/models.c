@@ -30,6 +30,10 @@ void *device_memory(size_t size) {
     return memory;
 }
 
+void device_free(struct device *d) {
+    free(d);
+}
+
 bool mcu_add_model(struct mcu *m, const char *model, const struct device_place *place) {
     assert(m && model && place);
     for (size_t i = 0; i < sizeof MODELS / sizeof *MODELS; i++) {

@@ -146,6 +146,17 @@ static inline uint64_t sooner(uint64_t a, uint64_t c) {
     return a < c ? a : c;
 }
 
+#define NS_PER_S 1000000000u
+
+/* Ticks of a clock in a time, and the time that so many take (rounded up). */
+static inline uint64_t clock_ticks(uint64_t ns, uint32_t hz) {
+    return ns / NS_PER_S * hz + ns % NS_PER_S * hz / NS_PER_S;
+}
+
+static inline uint64_t clock_ns(uint64_t ticks, uint32_t hz) {
+    return ticks / hz * NS_PER_S + (ticks % hz * NS_PER_S + hz - 1) / hz;
+}
+
 /* The part of an aligned word that an access of `size` bytes at `offset` reads. */
 static inline uint32_t part_of(uint32_t word, uint32_t offset, unsigned size) {
     word >>= 8 * (offset & 3);

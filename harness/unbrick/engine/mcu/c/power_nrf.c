@@ -272,10 +272,6 @@ static uint64_t watchdog_next(struct mcu *m, struct device *d) {
     return w->ends > mcu_now(m) ? w->ends : bites(w);
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void power_nrf_add(struct mcu *m, const struct device_place *place) {
     struct power *p = device_memory(sizeof *p);
     p->watchdog = device_memory(sizeof *p->watchdog);
@@ -286,7 +282,7 @@ void power_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     p->nrf = nrf_new(m, place->base, place->interrupt);
     p->watchdog->nrf = nrf_new(m, place->numbers[0], place->numbers[1]);
     p->watchdog->device = (struct device){.base = place->numbers[0],
@@ -296,7 +292,7 @@ void power_nrf_add(struct mcu *m, const struct device_place *place) {
                                           .reset = watchdog_reset,
                                           .next = watchdog_next,
                                           .settle = watchdog_settle,
-                                          .free = release};
+                                          .free = device_free};
     mcu_add_device(m, &p->device);
     mcu_add_device(m, &p->watchdog->device);
 }

@@ -66,10 +66,6 @@ void ppi_event(struct mcu *m, struct device *d, uint32_t event) {
     p->depth--;
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void ppi_nrf_add(struct mcu *m, const struct device_place *place) {
     struct ppi *p = device_memory(sizeof *p);
     p->device = (struct device){.base = place->base,
@@ -77,6 +73,6 @@ void ppi_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .read = read,
                                 .write = write,
                                 .reset = reset,
-                                .free = release};
+                                .free = device_free};
     mcu_add_device(m, &p->device);
 }

@@ -78,10 +78,6 @@ static uint64_t next(struct mcu *m, struct device *d) {
     return ((struct pwr *)d)->look;
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void pwr_stm32_add(struct mcu *m, const struct device_place *place) {
     struct pwr *p = device_memory(sizeof *p);
     p->device = (struct device){.base = place->base,
@@ -91,7 +87,7 @@ void pwr_stm32_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     p->cr_reset = place->numbers[0];
     p->standby_ns = (uint64_t)place->numbers[1] * NS_PER_US;
     mcu_add_device(m, &p->device);

@@ -88,10 +88,6 @@ static uint64_t next(struct mcu *m, struct device *d) {
     return r->nrf.enabled ? r->ready : NEVER;
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void rng_nrf_add(struct mcu *m, const struct device_place *place) {
     struct rng *r = device_memory(sizeof *r);
     r->device = (struct device){.base = place->base,
@@ -101,7 +97,7 @@ void rng_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     r->nrf = nrf_new(m, place->base, place->interrupt);
     mcu_add_device(m, &r->device);
 }

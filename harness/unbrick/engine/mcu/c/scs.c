@@ -52,7 +52,7 @@ static uint32_t systick_hz(const struct mcu *m) {
 
 static void systick_start(struct mcu *m, uint64_t ticks) {
     struct systick *s = &m->scs.systick;
-    s->zero = s->reload ? m->now + ns_of(ticks, systick_hz(m)) : NEVER;
+    s->zero = s->reload ? m->now + clock_ns(ticks, systick_hz(m)) : NEVER;
     m->end = 0;
 }
 
@@ -61,7 +61,7 @@ static uint32_t systick_value(const struct mcu *m) {
     if (s->zero == NEVER) {
         return s->value;
     }
-    uint64_t left = s->zero > m->now ? ticks_in(s->zero - m->now, systick_hz(m)) : 0;
+    uint64_t left = s->zero > m->now ? clock_ticks(s->zero - m->now, systick_hz(m)) : 0;
     return left > s->reload ? 0 : (uint32_t)left; /* it is loaded with the next tick */
 }
 
@@ -70,7 +70,7 @@ static void systick_settle(struct mcu *m) {
     if (m->now < s->zero) {
         return;
     }
-    uint64_t period = ns_of((uint64_t)s->reload + 1, systick_hz(m));
+    uint64_t period = clock_ns((uint64_t)s->reload + 1, systick_hz(m));
     s->zero += ((m->now - s->zero) / period + 1) * period;
     if (!s->reload) {
         s->zero = NEVER;
@@ -145,7 +145,7 @@ static bool cycles_run(const struct mcu *m) {
 
 static uint32_t cycles_read(const struct mcu *m) {
     uint32_t since =
-        cycles_run(m) ? (uint32_t)ticks_in(m->now - m->scs.cycles_from, m->setup.hz) : 0;
+        cycles_run(m) ? (uint32_t)clock_ticks(m->now - m->scs.cycles_from, m->setup.hz) : 0;
     return m->scs.cycles + since;
 }
 

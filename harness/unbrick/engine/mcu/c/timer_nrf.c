@@ -240,10 +240,6 @@ static uint64_t next(struct mcu *m, struct device *d) {
     return first == NEVER ? NEVER : clock_ns(t->zero + first * divider(t), t->hz);
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 static void add(struct mcu *m, const struct device_place *place, bool is_rtc) {
     assert(place->numbers[0] <= COMPARES);
     struct timer *t = device_memory(sizeof *t);
@@ -254,7 +250,7 @@ static void add(struct mcu *m, const struct device_place *place, bool is_rtc) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     t->nrf = nrf_new(m, place->base, place->interrupt);
     t->is_rtc = is_rtc;
     t->hz = is_rtc ? RTC_HZ : TIMER_HZ;

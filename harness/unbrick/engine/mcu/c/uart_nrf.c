@@ -352,10 +352,6 @@ static uint64_t next(struct mcu *m, struct device *d) {
     return sooner(u->sent, u->nrf.enabled || u->filling ? line_next(&u->line) : NEVER);
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void uart_nrf_add(struct mcu *m, const struct device_place *place) {
     assert(place->interrupt != NO_INTERRUPT && place->numbers[0] <= 16);
     struct uart *u = device_memory(sizeof *u);
@@ -366,7 +362,7 @@ void uart_nrf_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     u->nrf = nrf_new(m, place->base, place->interrupt);
     u->most = (1u << place->numbers[0]) - 1;
     mcu_add_device(m, &u->device);

@@ -167,10 +167,6 @@ static uint64_t next(struct mcu *m, struct device *d) {
     return when;
 }
 
-static void release(struct device *d) {
-    free(d);
-}
-
 void uart_stm32_add(struct mcu *m, const struct device_place *place) {
     assert(place->baud && place->interrupt != NO_INTERRUPT);
     struct usart *u = device_memory(sizeof *u);
@@ -181,7 +177,7 @@ void uart_stm32_add(struct mcu *m, const struct device_place *place) {
                                 .reset = reset,
                                 .next = next,
                                 .settle = settle,
-                                .free = release};
+                                .free = device_free};
     u->interrupt = place->interrupt;
     mcu_add_device(m, &u->device);
     mcu_add_line(m, &u->line, &u->device);
