@@ -12,7 +12,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     harness/unbrick/compile.py \
-    $(wildcard harness/unbrick/engine/*/c/*.[ch] harness/unbrick/campaign/c/*.[ch])
+    $(shell find harness -path "*/c/*.[ch]")
 # Tests wait for other processes half of their time. One test at a time to each worker, since the
 # slow ones go first.
 WORKERS = $(shell echo $$((2 * $$(nproc))))

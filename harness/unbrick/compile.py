@@ -17,7 +17,10 @@ LIBRARIES = {
     "engine/mcu": "libmcu.so",
     "campaign": "libbook.so",
 }
-"""The parts that are written in C, each in a folder ``c``, and what these are compiled into."""
+"""The parts that are written in C, each in a folder ``c``, and what these are compiled into.
+
+A folder ``c`` beside parts has what they share.
+"""
 
 MACHINES = ("x86_64", "aarch64")
 """The processors, with Linux, that wheels are made for."""
@@ -45,15 +48,17 @@ def compile_library(part: str, folder: Path, machine: str | None = None) -> Path
         RuntimeError: the compiler failed; its text is the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name, sources = LIBRARIES[part], PACKAGE / part / "c"
+    name, place = LIBRARIES[part], PACKAGE / part
+    folders = [folder / "c" for folder in (place, place.parent) if (folder / "c").is_dir()]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / name
         command = [sys.executable, "-m", "ziglang", "cc", *_target(machine), "-std=c11", "-O2"]
         # zig would leave assertions out; what they say names no path of this machine.
-        command += ["-UNDEBUG", f"-ffile-prefix-map={sources}=c"]
+        command += ["-UNDEBUG", *(f"-ffile-prefix-map={sources}=c" for sources in folders)]
+        command += [f"-I{sources}" for sources in folders]
         command += ["-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", "-shared", "-fPIC"]
         command += ["-fvisibility=hidden", "-s", "-o", str(fresh)]
-        command += map(str, sorted(sources.glob("*.c")))
+        command += [str(file) for sources in folders for file in sorted(sources.glob("*.c"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             msg = f"the C files of {part} did not compile:\n{done.stderr}"

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "board.h"
+#include "queue.h"
 
 #define ACCESS_NS 50u /* of an access to a device */
 #define NEVER UINT64_MAX
@@ -75,12 +76,6 @@ struct chip {
 };
 
 #define UART_FIFO 16u
-
-struct byte_queue {
-    uint8_t *data;
-    uint64_t *time;
-    size_t head, count, capacity;
-};
 
 struct uart {
     uint32_t ibrd, fbrd, lcr, cr, ifls, imsc, errors;

@@ -5,34 +5,10 @@
 
 #include "parts.h"
 
-static void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time) {
-    assert(q->head + q->count <= q->capacity);
+/* A byte goes behind those that pass before it. */
+static void put(struct byte_queue *q, uint8_t byte, uint64_t time) {
     assert(q->count == 0 || q->time[q->head + q->count - 1] <= time);
-    if (q->head && q->head + q->count == q->capacity) {
-        memmove(q->data, q->data + q->head, q->count);
-        memmove(q->time, q->time + q->head, q->count * sizeof *q->time);
-        q->head = 0;
-    }
-    if (q->count == q->capacity) {
-        q->capacity = q->capacity ? q->capacity * 2 : 1024;
-        q->data = realloc(q->data, q->capacity);
-        q->time = realloc(q->time, q->capacity * sizeof *q->time);
-        if (!q->data || !q->time) {
-            abort();
-        }
-    }
-    q->data[q->head + q->count] = byte;
-    q->time[q->head + q->count] = time;
-    q->count++;
-}
-
-static void queue_drop(struct byte_queue *q, size_t n) {
-    assert(n <= q->count);
-    q->head += n;
-    q->count -= n;
-    if (!q->count) {
-        q->head = 0;
-    }
+    queue_put(q, byte, time);
 }
 
 static void uart_rate(struct uart *u) {
@@ -150,7 +126,7 @@ static void uart_send(struct board *b, struct uart *u, uint8_t byte) {
         return;
     }
     u->tx_done = later(u->tx_done, b->now) + u->byte_ns;
-    queue_put(&u->tx, byte, u->tx_done);
+    put(&u->tx, byte, u->tx_done);
     u->idle = u->tx_done;
     if (u->watch == byte && u->watched == NEVER) {
         u->watched = u->tx_done;
@@ -261,24 +237,13 @@ void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t leng
     uint64_t byte_ns = u->byte_ns ? u->byte_ns : 86806; /* 115200 8N1 until the firmware says */
     for (size_t i = 0; i < length; i++) {
         u->rx_done = later(u->rx_done, b->now) + byte_ns;
-        queue_put(&u->rx, data[i], u->rx_done);
+        put(&u->rx, data[i], u->rx_done);
     }
 }
 
 size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity) {
     assert(uart == 0 || uart == 1);
-    assert(data || capacity == 0);
-    struct byte_queue *q = &b->uarts[uart].tx;
-    size_t n = 0;
-    while (n < capacity && n < q->count && q->time[q->head + n] <= b->now) {
-        data[n] = q->data[q->head + n];
-        if (times) {
-            times[n] = q->time[q->head + n];
-        }
-        n++;
-    }
-    queue_drop(q, n);
-    return n;
+    return queue_take(&b->uarts[uart].tx, b->now, data, times, capacity);
 }
 
 size_t board_uart_overruns(const struct board *b, int uart) {

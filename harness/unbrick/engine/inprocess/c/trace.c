@@ -1,21 +1,9 @@
 /* The operations of the NOR and the faults of the firmware, kept for the host. */
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "grow.h"
 #include "parts.h"
-
-static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
-    if (wanted <= *capacity) {
-        return memory;
-    }
-    *capacity = wanted * 2;
-    memory = realloc(memory, *capacity * size);
-    if (!memory) {
-        abort();
-    }
-    return memory;
-}
 
 void trace_op(struct board *b, uint32_t lanes, uint32_t failed) {
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;

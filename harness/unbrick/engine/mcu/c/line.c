@@ -5,32 +5,6 @@
 
 #include "core.h"
 
-static void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time) {
-    assert(q->head + q->count <= q->capacity);
-    if (q->head && q->head + q->count == q->capacity) {
-        memmove(q->data, q->data + q->head, q->count);
-        memmove(q->time, q->time + q->head, q->count * sizeof *q->time);
-        q->head = 0;
-    }
-    if (q->count == q->capacity) {
-        q->capacity = q->capacity ? q->capacity * 2 : 1024;
-        q->data = realloc(q->data, q->capacity);
-        q->time = realloc(q->time, q->capacity * sizeof *q->time);
-        if (!q->data || !q->time) {
-            abort();
-        }
-    }
-    q->data[q->head + q->count] = byte;
-    q->time[q->head + q->count] = time;
-    q->count++;
-}
-
-static void queue_drop(struct byte_queue *q, size_t n) {
-    assert(n <= q->count);
-    q->count -= n;
-    q->head = q->count ? q->head + n : 0;
-}
-
 void mcu_add_line(struct mcu *m, struct line *l, struct device *uart) {
     assert(m->line_count < MOST_LINES);
     memset(l, 0, sizeof *l);
@@ -117,15 +91,8 @@ void mcu_line_push(struct mcu *m, unsigned line, const uint8_t *data, size_t len
 }
 
 size_t mcu_line_take(struct mcu *m, unsigned line, uint8_t *data, size_t capacity) {
-    assert(line < m->line_count && (data || !capacity));
-    struct byte_queue *q = &m->lines[line]->to_host;
-    size_t n = 0;
-    while (n < capacity && n < q->count && q->time[q->head + n] <= m->now) {
-        data[n] = q->data[q->head + n];
-        n++;
-    }
-    queue_drop(q, n);
-    return n;
+    assert(line < m->line_count);
+    return queue_take(&m->lines[line]->to_host, m->now, data, NULL, capacity);
 }
 
 size_t mcu_line_overruns(const struct mcu *m, unsigned line) {

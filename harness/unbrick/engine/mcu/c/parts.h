@@ -18,6 +18,7 @@
 #pragma once
 
 #include "mcu.h"
+#include "queue.h"
 
 #define NEVER UINT64_MAX
 #define NOWHERE UINT32_MAX
@@ -97,12 +98,6 @@ void plain_write(struct mcu *m, uint32_t address, unsigned size, uint32_t value)
 void plain_set_reset(struct mcu *m, uint32_t address, uint32_t value);
 
 /* A serial line. The UART embeds it, and says how long a byte takes. */
-struct byte_queue {
-    uint8_t *data;
-    uint64_t *time;
-    size_t head, count, capacity;
-};
-
 struct line {
     struct byte_queue from_host, to_host;
     uint64_t byte_ns;       /* of one byte from the host; the UART keeps it right */

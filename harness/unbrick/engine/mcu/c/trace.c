@@ -1,21 +1,9 @@
 /* The operations of the flash and the faults of the firmware, kept for the host. */
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core.h"
-
-static void *grown(void *memory, size_t *capacity, size_t wanted, size_t size) {
-    if (wanted <= *capacity) {
-        return memory;
-    }
-    *capacity = wanted * 2;
-    memory = realloc(memory, *capacity * size);
-    if (!memory) {
-        abort();
-    }
-    return memory;
-}
+#include "grow.h"
 
 void fault(struct mcu *m, uint32_t kind, uint32_t address, uint32_t detail) {
     if (m->stuck) {
