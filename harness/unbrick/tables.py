@@ -69,9 +69,9 @@ class Entries:
         """A text."""
         return str(self.take(key, str, "a text", default))
 
-    def flag(self, key: str) -> bool:
-        """True or false; false when it is not said."""
-        return bool(self.take(key, bool, "true or false", default=False))
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """True or false; ``default`` when it is not said."""
+        return bool(self.take(key, bool, "true or false", default))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A text, or a list of texts; none when it is not there."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from unbrick.errors import SetupError
 from unbrick.flash.geometry import FlashGeometry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,24 @@ class Board:
         Raises:
             SetupError: there is none.
         """
-        for device in self.devices:
-            if device.name == name:
-                return device
-        known = ", ".join(device.name for device in self.devices)
-        raise SetupError(f"the board {self.name} has no {name!r}", hint=f"it has {known}")
+        return find_device(f"the board {self.name}", self.devices, name)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def find_device(owner: str, devices: Iterable[NamedT], name: str) -> NamedT:
+    """The device called ``name``; ``owner`` says for people of what it is.
+
+    Raises:
+        SetupError: there is none.
+    """
+    by_name = {device.name: device for device in devices}
+    if name not in by_name:
+        raise SetupError(f"{owner} has no {name!r}", hint=f"it has {', '.join(by_name)}")
+    return by_name[name]

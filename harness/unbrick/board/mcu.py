@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from unbrick.board.description import Board, Device, FlashChip, FlashTimes, Nor, Region
+from unbrick.board.description import (
+    Board,
+    Device,
+    FlashChip,
+    FlashTimes,
+    Nor,
+    Region,
+    find_device,
+)
 from unbrick.errors import SetupError
 from unbrick.flash.geometry import FlashGeometry
 
@@ -159,11 +167,7 @@ class McuChip:
         Raises:
             SetupError: there is none.
         """
-        for device in self.devices:
-            if device.name == name:
-                return device
-        known = ", ".join(device.name for device in self.devices)
-        raise SetupError(f"the chip {self.name} has no {name!r}", hint=f"it has {known}")
+        return find_device(f"the chip {self.name}", self.devices, name)
 
     @cached_property
     def board(self) -> Board:

@@ -166,7 +166,7 @@ class _Reader:
             driver=driver,
             payload=payload,
             options=table.table("options").plain(),
-            again=bool(table.take("again", bool, "true or false", default=True)),
+            again=table.flag("again", default=True),
             within=_duration(table, "within", Trigger.within),
         )
         table.all_used()
@@ -211,7 +211,7 @@ class _Reader:
     def _never(self, table: Entries) -> Never:
         never = Never(
             says=table.texts("says"),
-            faults=bool(table.take("faults", bool, "true or false", default=True)),
+            faults=table.flag("faults", default=True),
             allowed=table.texts("allowed"),
         )
         table.all_used()
