@@ -24,8 +24,8 @@ LAYERS = (
     {"layout"},
     {"board"},
     {"flash", "folders", "extras"},
-    {"compile", "lock", "screen", "tables"},
-    {"errors", "patience"},
+    {"library", "lock", "screen", "tables"},
+    {"compile", "errors", "patience"},
 )
 
 # Within a layer, only these.

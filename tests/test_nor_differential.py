@@ -65,7 +65,7 @@ class Pair:
 
     @property
     def _memory(self) -> mmap.mmap:
-        return self.model._models.nor
+        return self.model._models.flash
 
     def differing(self) -> list[int]:
         """Offsets of the 32-bit words of ``BLOCKS`` that are not equal once all has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from unbrick.board.description import (
     Board,
@@ -142,9 +143,26 @@ class McuChip:
         return FlashGeometry(sizes, self.unit)
 
     @cached_property
+    def placed_flash(self) -> tuple[tuple[FlashRegion, int], ...]:
+        """Each region, and where in the flash image it begins."""
+        firsts = accumulate((part.size for part in self.flash), initial=0)
+        return tuple(zip(self.flash, firsts, strict=False))
+
+    @cached_property
     def factory_image(self) -> bytes:
         """The flash image as the chip is delivered."""
         return b"".join(part.factory.ljust(part.size, b"\xff") for part in self.flash)
+
+    def find_flash(self, address: int) -> tuple[int, int] | None:
+        """Where in the flash image an address is, and how many bytes its region has from there on.
+
+        Aliases count, too. None: no flash is there.
+        """
+        for part, first in self.placed_flash:
+            for base in (part.base, part.alias):
+                if base is not None and base <= address < base + part.size:
+                    return first + address - base, base + part.size - address
+        return None
 
     def image_offset(self, address: int) -> int:
         """Where in the flash image an address of the flash is; aliases count, too.
@@ -152,12 +170,9 @@ class McuChip:
         Raises:
             SetupError: no flash is there.
         """
-        first = 0
-        for part in self.flash:
-            for base in (part.base, part.alias):
-                if base is not None and base <= address < base + part.size:
-                    return first + address - base
-            first += part.size
+        place = self.find_flash(address)
+        if place is not None:
+            return place[0]
         places = ", ".join(f"{part.name} at {part.base:#x}" for part in self.flash)
         raise SetupError(f"{self.name} has no flash at {address:#x}", hint=f"it has {places}")
 

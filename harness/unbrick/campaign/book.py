@@ -6,11 +6,11 @@ A unit is 4 bytes. Sets of units are integers: bit n stands for unit n.
 from __future__ import annotations
 
 import ctypes as c
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from unbrick.errors import SetupError
 from unbrick.flash.cells import Cells
+from unbrick.library import Signatures, load_library
 
 if TYPE_CHECKING:
     from unbrick.flash.geometry import FlashGeometry
@@ -22,26 +22,18 @@ _PAGE = 64  # units
 _NONE = 0xFFFF_FFFF
 
 
-def _load() -> c.CDLL:
-    # Here, so that `python -m unbrick.compile` finds itself not imported yet.
-    from unbrick.compile import LIBRARIES  # noqa: PLC0415
-
-    path = Path(__file__).with_name(LIBRARIES["campaign"])
-    if not path.exists():
-        raise SetupError(
-            "the book of partial states is not compiled",
-            hint="run: python -m unbrick.compile (or install the package again)",
-        )
-    library = c.CDLL(str(path))
+@cache
+def _load() -> Any:
     book, u32 = c.c_void_p, c.c_uint32
-    library.book_new.restype, library.book_new.argtypes = book, (u32,)
-    library.book_free.restype, library.book_free.argtypes = None, (book,)
-    library.book_write.restype = None
-    library.book_write.argtypes = (book, u32, u32, c.c_char_p, c.c_char_p)
-    library.book_add.restype, library.book_add.argtypes = u32, (book, u32, c.c_char_p)
-    library.book_find.restype, library.book_find.argtypes = u32, (book, u32, u32)
-    library.book_drop.restype, library.book_drop.argtypes = None, (book, u32)
-    return library
+    signatures: Signatures = {
+        "book_new": (book, [u32]),
+        "book_free": (None, [book]),
+        "book_write": (None, [book, u32, u32, c.c_char_p, c.c_char_p]),
+        "book_add": (u32, [book, u32, c.c_char_p]),
+        "book_find": (u32, [book, u32, u32]),
+        "book_drop": (None, [book, u32]),
+    }
+    return load_library("campaign", signatures)
 
 
 class Book:

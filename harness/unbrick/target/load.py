@@ -141,11 +141,8 @@ class _Reader:
             offset = chip.image_offset(_address(entries, "at"))
             parts.append(Partition(name, offset, entries.number("size", least=1)))
             entries.all_used()
-        first = 0
-        for region in chip.flash if not parts else ():
-            parts.append(Partition(region.name, first, region.size))
-            first += region.size
-        return tuple(parts)
+        whole = (Partition(part.name, first, part.size) for part, first in chip.placed_flash)
+        return tuple(parts or whole)
 
     def _update(self, table: Entries) -> Trigger:
         driver = table.text("driver", "")

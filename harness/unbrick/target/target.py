@@ -145,10 +145,10 @@ class FileTarget:
                 "the engine for microcontrollers has no debugger", hint="leave out --gdb"
             )
         # Here, since it takes long, and who only checks a file needs no engine.
-        from unbrick.target.engine import McuTargetEngine  # noqa: PLC0415
+        from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415
 
         found = self.description
-        return McuTargetEngine(found.chip, found.elf_files, console=found.console)
+        return McuEngine(found.chip, found.elf_files, console=found.console)
 
     def run(
         self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None

@@ -31,15 +31,11 @@ void queue_drop(struct byte_queue *q, size_t n) {
     q->head = q->count ? q->head + n : 0;
 }
 
-size_t queue_take(struct byte_queue *q, uint64_t now, uint8_t *data, uint64_t *times,
-                  size_t capacity) {
+size_t queue_take(struct byte_queue *q, uint64_t now, uint8_t *data, size_t capacity) {
     assert(data || !capacity);
     size_t n = 0;
     while (n < capacity && n < q->count && q->time[q->head + n] <= now) {
         data[n] = q->data[q->head + n];
-        if (times) {
-            times[n] = q->time[q->head + n];
-        }
         n++;
     }
     queue_drop(q, n);

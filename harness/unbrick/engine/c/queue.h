@@ -15,7 +15,6 @@ void queue_put(struct byte_queue *q, uint8_t byte, uint64_t time);
 /* The first `n` bytes are gone; there are so many. */
 void queue_drop(struct byte_queue *q, size_t n);
 
-/* Takes the first bytes that have passed by `now`, at most `capacity`; `times` may be NULL. Returns
- * how many it took. */
-size_t queue_take(struct byte_queue *q, uint64_t now, uint8_t *data, uint64_t *times,
-                  size_t capacity);
+/* Takes the first bytes that have passed by `now`, at most `capacity`. Returns how many it took.
+ */
+size_t queue_take(struct byte_queue *q, uint64_t now, uint8_t *data, size_t capacity);

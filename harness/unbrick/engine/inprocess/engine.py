@@ -6,7 +6,6 @@ The same NOR and the same bytes at the same virtual times give the same run, bit
 from __future__ import annotations
 
 import ctypes as c
-import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,8 +34,9 @@ from unicorn.unicorn_const import (
 )
 from unicorn.unicorn_py3 import unicorn as binding
 
-from unbrick.engine.base import FirmwareFault, TracedEngine, emulated_board
-from unbrick.engine.inprocess.models import FAULT_KINDS, CFault, CUnicorn, CWatch, Models, Stop
+from unbrick.engine.base import FirmwareFault, emulated_board
+from unbrick.engine.compiled import CompiledEngine
+from unbrick.engine.inprocess.models import FAULT_KINDS, CUnicorn, CWatch, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board import Board
-    from unbrick.flash.ops import FlashOp, Worn
+    from unbrick.engine.compiled import CFault
+    from unbrick.flash.ops import Worn
 
 _FAULT_TEXTS = {
     "busy-fetch": "executed from the NOR at {address:#x} while it was not in read-array mode",
@@ -112,7 +113,7 @@ class _Line:
         return self._models.take(self._uart)
 
 
-class InProcessEngine(TracedEngine):
+class InProcessEngine(CompiledEngine[Models]):
     """A terminal in this process, in virtual time.
 
     Args:
@@ -127,11 +128,9 @@ class InProcessEngine(TracedEngine):
 
     def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
         self.board = emulated_board(board, self.name)
-        self._models = Models(self.board)
+        super().__init__(Models(self.board))
         self._symbols = Symbols(elf_files)
-        self._powered = False
         self._last = Stop.TIME
-        self._faults: list[FirmwareFault] = []
         self._code_sizes: Any = None
         self._breakpoints: dict[int, Any] = {}
         self._watchpoints: dict[Watchpoint, Any] = {}
@@ -153,7 +152,7 @@ class InProcessEngine(TracedEngine):
         chips, sram = self.board.nor, self.board.sram
         handle = self._uc._uch  # noqa: SLF001 - the binding has no public name for it
         self._uc.mem_map_ptr(
-            chips.base, chips.modelled, UC_PROT_READ | UC_PROT_EXEC, models.nor_address
+            chips.base, chips.modelled, UC_PROT_READ | UC_PROT_EXEC, models.flash_address
         )
         self._uc.mem_map_ptr(sram.base, sram.size, UC_PROT_ALL, models.sram_address)
         functions = CUnicorn(
@@ -211,34 +210,9 @@ class InProcessEngine(TracedEngine):
         return hook
 
     @property
-    def powered(self) -> bool:
-        return self._powered
-
-    @property
-    def now(self) -> float:
-        return self._models.now_ns / 1e9
-
-    @property
     def blocks(self) -> int:
         """Basic blocks executed so far."""
         return int(self._models.lib.board_blocks(self._models.board))
-
-    @property
-    def ops(self) -> list[FlashOp]:
-        """Every flash operation that was begun, in order, over all power cycles."""
-        return self._models.ops()
-
-    @property
-    def op_count(self) -> int:
-        """How many flash operations were begun."""
-        return self._models.op_count
-
-    def forget(self) -> None:
-        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
-        if self._powered:
-            raise EngineError("time cannot begin anew under power", hint="power off first")
-        self._models.lib.board_forget(self._models.board)
-        self._faults = []
 
     def watch_code(self) -> None:
         """From now on note which code is executed; see :meth:`executed`."""
@@ -262,12 +236,6 @@ class InProcessEngine(TracedEngine):
         lib, board = self._models.lib, self._models.board
         return int(lib.board_uart_overruns(board, 0)), int(lib.board_uart_overruns(board, 1))
 
-    @property
-    def faults(self) -> list[FirmwareFault]:
-        if self._models.fault_count != len(self._faults):
-            self._faults = [self._describe(fault) for fault in self._models.faults()]
-        return self._faults
-
     def _describe(self, fault: CFault) -> FirmwareFault:
         kind = FAULT_KINDS[fault.kind]
         text = _FAULT_TEXTS[kind].format(address=fault.address, detail=fault.detail)
@@ -281,15 +249,6 @@ class InProcessEngine(TracedEngine):
         self._uc.context_restore(self._reset_state)
         self._models.lib.board_power_on(self._models.board, self.board.nor.base)
         self._powered = True
-
-    def power_off(self) -> None:
-        self._models.lib.board_power_off(self._models.board)
-        self._powered = False
-
-    def cut_before_op(self, index: int | None) -> None:
-        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
-        never = (1 << 64) - 1
-        self._models.lib.board_cut_before(self._models.board, never if index is None else index)
 
     def wear(self, worn: Iterable[Worn]) -> None:
         """Have flash operations end with an error from now on; what was said before is forgotten.
@@ -309,8 +268,7 @@ class InProcessEngine(TracedEngine):
         return self._powered and self._last is Stop.CUT
 
     def advance(self, seconds: float) -> None:
-        until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
-        self._ended(self._models.lib.board_run(self._models.board, until))
+        self._ended(self._models.run(self._find_end(seconds)))
 
     def _ended(self, reason: int) -> None:
         self._last = Stop(reason)
@@ -365,7 +323,7 @@ class InProcessEngine(TracedEngine):
         """
         sram = address - self.board.sram.base
         if 0 <= address < self.board.nor.modelled:
-            return bytes(self._models.nor[address : address + length])
+            return bytes(self._models.flash[address : address + length])
         if 0 <= sram < self.board.sram.size:
             return bytes(self._models.sram[sram : sram + length])
         raise EngineError(f"{address:#x} is neither in the NOR nor in the SRAM")
@@ -460,9 +418,6 @@ class InProcessEngine(TracedEngine):
         self._models.lib.board_watch(self._models.board, array, len(watches))
         self._uc.ctl_flush_tb()
 
-    def read_nor(self) -> bytes:
-        return self._models.cells()
-
     def read_sram(self) -> bytes:
         """The SRAM as it is now."""
         return bytes(self._models.sram)
@@ -471,15 +426,10 @@ class InProcessEngine(TracedEngine):
         if self._powered:
             raise EngineError("the NOR cannot be replaced under power", hint="power off first")
         self._check_size(image)
-        whole, size, nor = self.board.nor.modelled, self.board.nor.block_size, self._models.nor
+        whole, size, nor = self.board.nor.modelled, self.board.nor.block_size, self._models.flash
         image = image.ljust(whole, b"\xff")
         for start in range(0, whole, size):
             fresh = image[start : start + size]
             if nor[start : start + size] != fresh:  # translated code of the rest stays good
                 nor[start : start + size] = fresh
                 self._uc.ctl_remove_cache(start, start + size)
-
-    def close(self) -> None:
-        if self._powered:
-            self.power_off()
-        self._models.close()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import ctypes as c
 import mmap
 from enum import IntEnum
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board import Board
 from unbrick.engine.base import emulated_board
-from unbrick.errors import EngineError, SetupError
+from unbrick.engine.compiled import CFault, CompiledModels
+from unbrick.errors import EngineError
 from unbrick.flash.ops import FlashOp, Worn
+from unbrick.library import Signatures, load_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,22 +47,9 @@ FAULT_KINDS = {
     8: "uart-lost",
 }
 
-FAULTS_KEPT = 64
 OP_KINDS = {1: "word", 2: "buffer", 3: "erase"}
 WORN_MOST = 8
 ALWAYS = (1 << 32) - 1
-
-
-class CFault(c.Structure):
-    """``struct fault``."""
-
-    _fields_ = (
-        ("kind", c.c_uint32),
-        ("pc", c.c_uint32),
-        ("address", c.c_uint32),
-        ("detail", c.c_uint32),
-        ("time", c.c_uint64),
-    )
 
 
 class COp(c.Structure):
@@ -112,19 +101,10 @@ class CUnicorn(c.Structure):
     )
 
 
+@cache
 def _load() -> Any:
-    # Here, so that `python -m unbrick.compile` finds itself not imported yet.
-    from unbrick.compile import LIBRARIES  # noqa: PLC0415
-
-    path = Path(__file__).with_name(LIBRARIES["engine/inprocess"])
-    if not path.exists():
-        raise SetupError(
-            "the device models are not compiled",
-            hint="run: python -m unbrick.compile (or install the package again)",
-        )
-    lib = c.CDLL(str(path))
     board, u64, size = c.c_void_p, c.c_uint64, c.c_size_t
-    signatures: dict[str, tuple[Any, list[Any]]] = {
+    signatures: Signatures = {
         "board_new": (board, [c.c_void_p, c.c_void_p]),
         "board_free": (None, [board]),
         "board_attach": (None, [board, c.POINTER(CUnicorn)]),
@@ -138,7 +118,7 @@ def _load() -> Any:
         "board_mmio_nor_read": (u64, [c.c_void_p, u64, c.c_uint, board]),
         "board_mmio_nor_write": (None, [c.c_void_p, u64, c.c_uint, u64, board]),
         "board_uart_push": (None, [board, c.c_int, c.c_char_p, size]),
-        "board_uart_take": (size, [board, c.c_int, c.c_char_p, c.POINTER(u64), size]),
+        "board_line_take": (size, [board, c.c_int, c.c_char_p, size]),
         "board_uart_overruns": (size, [board, c.c_int]),
         "board_faults": (size, [board, c.POINTER(CFault), size]),
         "board_ops": (size, [board, c.POINTER(COp), size, size]),
@@ -155,10 +135,7 @@ def _load() -> Any:
         "board_locked_down": (c.c_bool, [board, c.c_uint32]),
         "board_wear": (None, [board, c.POINTER(CWorn), size]),
     }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    return lib
+    return load_library("engine/inprocess", signatures)
 
 
 def _as_struct(worn: Worn) -> CWorn:
@@ -168,56 +145,21 @@ def _as_struct(worn: Worn) -> CWorn:
     return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad, worn.silent)
 
 
-class Models:
+class Models(CompiledModels):
     """NOR, SRAM and devices of a board, which is the one that ``c/`` models."""
 
+    op_type, op_kinds = COp, OP_KINDS
+
     def __init__(self, board: Board) -> None:
-        self.lib = _load()
-        self.nor = mmap.mmap(-1, board.nor.modelled)
-        self.nor[:] = b"\xff" * board.nor.modelled
+        super().__init__(_load(), mmap.mmap(-1, board.nor.modelled))
+        self.flash[:] = b"\xff" * board.nor.modelled
         self.sram = mmap.mmap(-1, board.sram.size)
-        self.nor_address = c.addressof(c.c_char.from_buffer(self.nor))
+        self.flash_address = c.addressof(c.c_char.from_buffer(self.flash))
         self.sram_address = c.addressof(c.c_char.from_buffer(self.sram))
-        self.board = c.c_void_p(self.lib.board_new(self.nor_address, self.sram_address))
+        self.board = c.c_void_p(self.lib.board_new(self.flash_address, self.sram_address))
         if not self.board:
             raise EngineError("no memory for the device models")
-        self._chunk = c.create_string_buffer(65536)
-
-    def close(self) -> None:
-        """Release the models. The memories stay until nobody refers to them."""
-        if self.board:
-            self.lib.board_free(self.board)
-            self.board = c.c_void_p(None)
-
-    def cells(self) -> bytes:
-        """The NOR's cells at this moment; an operation that has not ended has not changed any."""
-        self.lib.board_settle(self.board)
-        return bytes(self.nor)
-
-    @property
-    def now_ns(self) -> int:
-        """Virtual time in nanoseconds."""
-        return int(self.lib.board_now(self.board))
-
-    def take(self, uart: int) -> bytes:
-        """What UART ``uart`` has finished sending since the last call."""
-        out = b""
-        while True:
-            n = self.lib.board_uart_take(self.board, uart, self._chunk, None, len(self._chunk))
-            if not n:
-                return out
-            out += self._chunk.raw[:n]
-
-    @property
-    def fault_count(self) -> int:
-        """How many of the faults so far are kept (at most 64)."""
-        return min(int(self.lib.board_faults(self.board, None, 0)), FAULTS_KEPT)
-
-    def faults(self) -> list[CFault]:
-        """The faults so far (the first 64 are kept)."""
-        kept = (CFault * self.fault_count)()
-        self.lib.board_faults(self.board, kept, len(kept))
-        return list(kept)
+        self._connect("board", self.board)
 
     def wear(self, worn: Iterable[Worn]) -> None:
         """Which operations end with an error, from now on; counting begins anew."""
@@ -226,37 +168,8 @@ class Models:
             raise EngineError(f"of {len(listed)} worn places the models keep {WORN_MOST}")
         self.lib.board_wear(self.board, (CWorn * len(listed))(*listed), len(listed))
 
-    @property
-    def op_count(self) -> int:
-        """How many operations of the NOR were begun so far."""
-        return int(self.lib.board_ops(self.board, None, 0, 0))
-
-    def _data(self, index: int, op: COp) -> bytes:
-        if OP_KINDS[op.kind] == "erase":
-            return b""
-        data = c.create_string_buffer(op.length)
-        self.lib.board_op_data(self.board, index, data)
-        return data.raw
-
-    def ops(self) -> list[FlashOp]:
-        """Every operation of the NOR so far, in order."""
-        count = self.op_count
-        kept = (COp * count)()
-        self.lib.board_ops(self.board, kept, 0, count)
-        return [
-            FlashOp(
-                index=i,
-                kind=OP_KINDS[op.kind],
-                offset=op.offset,
-                length=op.length,
-                lanes=op.lanes,
-                start=op.start / 1e9,
-                end=op.end / 1e9,
-                data=self._data(i, op),
-                failed=op.failed,
-            )
-            for i, op in enumerate(kept)
-        ]
+    def _find_lanes(self, op: COp) -> tuple[int, int]:
+        return op.lanes, op.failed
 
 
 class NorModel:
@@ -296,7 +209,7 @@ class NorModel:
 
     def load(self, image: bytes) -> None:
         """Set the cells; shorter images are filled with 0xFF."""
-        self._models.nor[:] = image.ljust(len(self._models.nor), b"\xff")
+        self._models.flash[:] = image.ljust(len(self._models.flash), b"\xff")
 
     @property
     def faults(self) -> list[str]:

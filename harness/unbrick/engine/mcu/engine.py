@@ -5,13 +5,13 @@ The same flash image and the same bytes at the same virtual times give the same 
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unbrick.board.svd import read_register_names
-from unbrick.engine.base import Engine, FirmwareFault
+from unbrick.engine.base import ChipEngine, FirmwareFault
+from unbrick.engine.compiled import CompiledEngine
 from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError, SetupError
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board.mcu import McuChip
-    from unbrick.engine.mcu.models import CMcuFault
-    from unbrick.flash.ops import FlashOp
+    from unbrick.engine.compiled import CFault
 
 _FAULTS = {
     1: ("hard-fault", "HardFault (HFSR {detail:#010x})"),
@@ -104,7 +103,7 @@ class _NoLine:
         return b""
 
 
-class McuEngine(Engine):
+class McuEngine(CompiledEngine[McuModels], ChipEngine):
     """A microcontroller in this process, in virtual time.
 
     ``wire`` is the console, ``radio`` the first of the other UARTs. What the engine calls the NOR
@@ -140,12 +139,10 @@ class McuEngine(Engine):
             )
         # A half-word a cycle.
         pace_ps = 10**12 // 2 // chip.clock_hz
-        self._models = McuModels(chip, pace_ps=pace_ps, semihosting=console == SEMIHOSTING)
+        super().__init__(McuModels(chip, pace_ps=pace_ps, semihosting=console == SEMIHOSTING))
         self._symbols = Symbols(elf_files)
         self._svd = svd
-        self._powered = False
         self._last = McuStop.TIME
-        self._faults: list[FirmwareFault] = []
         self.lines = {
             name: _McuLine(self._models, number) for name, number in self._models.lines.items()
         }
@@ -156,14 +153,6 @@ class McuEngine(Engine):
             random.Random(region.base).randbytes(region.size) for _, region in chip.rams
         ]
         self._models.load(b"")
-
-    @property
-    def powered(self) -> bool:
-        return self._powered
-
-    @property
-    def now(self) -> float:
-        return self._models.now_ns / 1e9
 
     @property
     def pc(self) -> int:
@@ -196,27 +185,11 @@ class McuEngine(Engine):
         return self._last
 
     @property
-    def ops(self) -> list[FlashOp]:
-        """Every flash operation that was begun, in order, over all power cycles."""
-        return self._models.ops()
-
-    @property
-    def op_count(self) -> int:
-        """How many flash operations were begun."""
-        return self._models.op_count
-
-    @property
     def overruns(self) -> tuple[int, ...]:
         lib, mcu = self._models.lib, self._models.mcu
         return tuple(int(lib.mcu_line_overruns(mcu, n)) for n in self._models.lines.values())
 
-    @property
-    def faults(self) -> list[FirmwareFault]:
-        if self._models.fault_count != len(self._faults):
-            self._faults = [self._describe(fault) for fault in self._models.faults()]
-        return self._faults
-
-    def _describe(self, fault: CMcuFault) -> FirmwareFault:
+    def _describe(self, fault: CFault) -> FirmwareFault:
         kind, text = _FAULTS[fault.kind]
         causes = [name for bit, name in _CAUSES if fault.detail & bit]
         text = text.format(
@@ -255,30 +228,13 @@ class McuEngine(Engine):
         self._models.lib.mcu_power_on(self._models.mcu)
         self._powered = True
 
-    def power_off(self) -> None:
-        self._models.lib.mcu_power_off(self._models.mcu)
-        self._powered = False
-
-    def forget(self) -> None:
-        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
-        if self._powered:
-            raise EngineError("time cannot begin anew under power", hint="power off first")
-        self._models.lib.mcu_forget(self._models.mcu)
-        self._faults = []
-
-    def cut_before_op(self, index: int | None) -> None:
-        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
-        never = (1 << 64) - 1
-        self._models.lib.mcu_cut_before(self._models.mcu, never if index is None else index)
-
     @property
     def cut_reached(self) -> bool:
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
         return self._powered and self._last is McuStop.CUT
 
     def advance(self, seconds: float) -> None:
-        until = self._models.now_ns + max(1, math.ceil(seconds * 1e9))
-        self._last = McuStop(self._models.lib.mcu_run(self._models.mcu, until))
+        self._last = McuStop(self._models.run(self._find_end(seconds)))
 
     def read_memory(self, address: int, length: int) -> bytes:
         """Flash (its cells, whatever it answers now) or RAM; shorter at the memory's end.
@@ -289,26 +245,14 @@ class McuEngine(Engine):
         found = self._models.read_ram(address, length)
         if found is not None:
             return found
-        first = 0
-        for part in self.chip.flash:
-            for base in (part.base, part.alias):
-                if base is not None and base <= address < base + part.size:
-                    start = first + address - base
-                    end = min(start + length, first + part.size)
-                    return self._models.cells()[start:end]
-            first += part.size
-        raise EngineError(f"{address:#x} is neither in the flash nor in the RAM")
-
-    def read_nor(self) -> bytes:
-        return self._models.cells()
+        place = self.chip.find_flash(address)
+        if place is None:
+            raise EngineError(f"{address:#x} is neither in the flash nor in the RAM")
+        start, left = place
+        return self._models.read_flash(start, min(length, left))
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:
             raise EngineError("the flash cannot be replaced under power", hint="power off first")
         self._check_size(image)
         self._models.load(image)
-
-    def close(self) -> None:
-        if self._powered:
-            self.power_off()
-        self._models.close()

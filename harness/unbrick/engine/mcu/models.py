@@ -6,8 +6,6 @@ import ctypes as c
 import mmap
 from enum import IntEnum
 from functools import cache
-from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unicorn import arm_const
@@ -20,8 +18,9 @@ from unicorn.unicorn_const import (
 from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board.device_models import MODELS
+from unbrick.engine.compiled import CFault, CompiledModels
 from unbrick.errors import EngineError, SetupError
-from unbrick.flash.ops import FlashOp
+from unbrick.library import Signatures, load_library
 
 if TYPE_CHECKING:
     from unbrick.board.mcu import FlashRegion, McuChip, McuDevice
@@ -51,7 +50,6 @@ SEMIHOSTING = "semihosting"
 """The line of what firmware says by BKPT 0xAB."""
 
 OP_KINDS = {1: "word", 2: "erase"}
-FAULTS_KEPT = 64
 
 _CORES = {
     "cortex-m0": (1, arm_const.UC_CPU_ARM_CORTEX_M0),
@@ -73,15 +71,6 @@ class CSetup(c.Structure):
             *("core", "interrupts", "priority_bits", "mpu_regions", "fpu", "bit_band"),
             *("vectors", "hz", "systick_hz", "pace_ps", "access_ns", "semihosting"),
         )
-    )
-
-
-class CMcuFault(c.Structure):
-    """``struct fault``."""
-
-    _fields_ = (
-        *((name, c.c_uint32) for name in ("kind", "pc", "address", "detail")),
-        ("time", c.c_uint64),
     )
 
 
@@ -152,24 +141,14 @@ class CReadyPlace(c.Structure):
 
 
 @cache
-def load_library() -> Any:
+def load_models() -> Any:
     """The compiled models, with the types of their functions.
 
     Raises:
         SetupError: they are not compiled.
     """
-    # Here, so that `python -m unbrick.compile` finds itself not imported yet.
-    from unbrick.compile import LIBRARIES  # noqa: PLC0415
-
-    path = Path(__file__).with_name(LIBRARIES["engine/mcu"])
-    if not path.exists():
-        raise SetupError(
-            "the models of microcontrollers are not compiled",
-            hint="run: python -m unbrick.compile (or install the package again)",
-        )
-    lib = c.CDLL(str(path))
     mcu, u32, u64, size, line = c.c_void_p, c.c_uint32, c.c_uint64, c.c_size_t, c.c_uint
-    signatures: dict[str, tuple[Any, list[Any]]] = {
+    signatures: Signatures = {
         "mcu_new": (mcu, [c.POINTER(CMcuUnicorn), c.POINTER(CSetup)]),
         "mcu_free": (None, [mcu]),
         "mcu_add_ram": (c.c_int, [mcu, u32, u32, c.c_void_p]),
@@ -198,13 +177,10 @@ def load_library() -> Any:
         "mcu_cut_before": (None, [mcu, u64]),
         "mcu_ops": (size, [mcu, c.POINTER(CMcuOp), size, size]),
         "mcu_op_data": (None, [mcu, size, c.c_char_p]),
-        "mcu_faults": (size, [mcu, c.POINTER(CMcuFault), size]),
+        "mcu_faults": (size, [mcu, c.POINTER(CFault), size]),
         "mcu_plain": (size, [mcu, c.POINTER(CPlain), size]),
     }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(lib, name)
-        function.restype, function.argtypes = result, arguments
-    return lib
+    return load_library("engine/mcu", signatures)
 
 
 def _address(function: object) -> int:
@@ -215,11 +191,10 @@ def _words(numbers: tuple[int, ...]) -> Any:
     return (c.c_uint32 * max(1, len(numbers)))(*numbers)
 
 
-def _places(flash: tuple[FlashRegion, ...], cells: int) -> Any:
+def _places(flash: tuple[tuple[FlashRegion, int], ...], cells: int) -> Any:
     """Where the regions are; their cells lie one after the other from address ``cells`` on."""
-    firsts = accumulate((region.size for region in flash), initial=0)
     places = (CFlashPlace * len(flash))()
-    for place, region, first in zip(places, flash, firsts, strict=False):
+    for place, (region, first) in zip(places, flash, strict=True):
         place.base, place.size = region.base, region.size
         place.alias = _NONE if region.alias is None else region.alias
         place.cells = cells + first
@@ -228,7 +203,7 @@ def _places(flash: tuple[FlashRegion, ...], cells: int) -> Any:
     return places
 
 
-class McuModels:
+class McuModels(CompiledModels):
     """Memories, core and devices of one chip.
 
     Args:
@@ -243,12 +218,12 @@ class McuModels:
         SetupError: the models are not compiled, or they lack one that the chip has.
     """
 
+    op_type, op_kinds = CMcuOp, OP_KINDS
+
     def __init__(self, chip: McuChip, *, pace_ps: int, semihosting: bool) -> None:
-        self.lib = load_library()
-        self._flash = mmap.mmap(-1, chip.geometry.size)
-        self._flash_address = c.addressof(c.c_char.from_buffer(self._flash))
+        super().__init__(load_models(), mmap.mmap(-1, chip.geometry.size))
+        self._flash_address = c.addressof(c.c_char.from_buffer(self.flash))
         self._rams = [(region.base, mmap.mmap(-1, region.size)) for _, region in chip.rams]
-        self._chunk = c.create_string_buffer(65536)
         number, cpu = _CORES[chip.core]
         setup = CSetup(
             core=number,
@@ -268,6 +243,7 @@ class McuModels:
         self.mcu = c.c_void_p(self.lib.mcu_new(c.byref(self._unicorn), c.byref(setup)))
         if not self.mcu:
             raise EngineError("no memory for the models of the microcontroller")
+        self._connect("mcu", self.mcu)
         try:
             self._add_rams()
             self.lines = self._add_devices(chip, [SEMIHOSTING] if semihosting else [])
@@ -299,7 +275,7 @@ class McuModels:
 
     def _add_devices(self, chip: McuChip, lines: list[str]) -> dict[str, int]:
         """Add flash and devices; flash that no device controls can only be read."""
-        places = _places(chip.flash, self._flash_address)
+        places = _places(chip.placed_flash, self._flash_address)
         self._keep = places
         used = 0
         for device in chip.devices:
@@ -333,25 +309,14 @@ class McuModels:
                 hint="leave the device out of a chip file of your own, or wait for a release",
             )
 
-    def close(self) -> None:
-        """Release the models. The memories stay until nobody refers to them."""
-        if self.mcu:
-            self.lib.mcu_free(self.mcu)
-            self.mcu = c.c_void_p(None)
-
-    @property
-    def now_ns(self) -> int:
-        """Virtual time in nanoseconds."""
-        return int(self.lib.mcu_now(self.mcu))
-
-    def cells(self) -> bytes:
-        """The flash image at this moment; an operation that has not ended has not changed any."""
-        self.lib.mcu_settle(self.mcu)
-        return bytes(self._flash)
-
     def load(self, image: bytes) -> None:
         """Replace the flash image, without power; what is missing at its end is 0xFF."""
         self.lib.mcu_load_flash(self.mcu, image, len(image))
+
+    def read_flash(self, start: int, length: int) -> bytes:
+        """A part of the flash image at this moment."""
+        self.settle()
+        return self.flash[start : start + length]
 
     def fill_rams(self, garbage: list[bytes]) -> None:
         """What RAM holds when power comes."""
@@ -360,31 +325,11 @@ class McuModels:
 
     def read_ram(self, address: int, length: int) -> bytes | None:
         """RAM; shorter at its end; None: it is another place."""
-        self.lib.mcu_settle(self.mcu)
+        self.settle()
         for base, memory in self._rams:
             if base <= address < base + len(memory):
                 return bytes(memory[address - base : address - base + length])
         return None
-
-    def take(self, line: int) -> bytes:
-        """What a line has finished sending since the last call."""
-        out = b""
-        while True:
-            n = self.lib.mcu_line_take(self.mcu, line, self._chunk, len(self._chunk))
-            if not n:
-                return out
-            out += self._chunk.raw[:n]
-
-    @property
-    def fault_count(self) -> int:
-        """How many of the faults so far are kept (at most 64)."""
-        return min(int(self.lib.mcu_faults(self.mcu, None, 0)), FAULTS_KEPT)
-
-    def faults(self) -> list[CMcuFault]:
-        """The faults so far (the first 64 are kept)."""
-        kept = (CMcuFault * self.fault_count)()
-        self.lib.mcu_faults(self.mcu, kept, len(kept))
-        return list(kept)
 
     def plain(self) -> list[CPlain]:
         """The registers that nobody models, as the firmware used them."""
@@ -392,34 +337,3 @@ class McuModels:
         kept = (CPlain * count)()
         self.lib.mcu_plain(self.mcu, kept, count)
         return list(kept)
-
-    @property
-    def op_count(self) -> int:
-        """How many operations of the flash were begun so far."""
-        return int(self.lib.mcu_ops(self.mcu, None, 0, 0))
-
-    def _data(self, index: int, op: CMcuOp) -> bytes:
-        if OP_KINDS[op.kind] == "erase":
-            return b""
-        data = c.create_string_buffer(op.length)
-        self.lib.mcu_op_data(self.mcu, index, data)
-        return data.raw
-
-    def ops(self) -> list[FlashOp]:
-        """Every operation of the flash so far, in order."""
-        count = self.op_count
-        kept = (CMcuOp * count)()
-        self.lib.mcu_ops(self.mcu, kept, 0, count)
-        return [
-            FlashOp(
-                index=i,
-                kind=OP_KINDS[op.kind],
-                offset=op.offset,
-                length=op.length,
-                lanes=1,
-                start=op.start / 1e9,
-                end=op.end / 1e9,
-                data=self._data(i, op),
-            )
-            for i, op in enumerate(kept)
-        ]

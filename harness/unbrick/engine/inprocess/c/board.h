@@ -125,7 +125,7 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
 void board_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
-size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity);
+size_t board_line_take(struct board *b, int uart, uint8_t *data, size_t capacity);
 size_t board_uart_overruns(const struct board *b, int uart);
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity);

@@ -241,9 +241,9 @@ void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t leng
     }
 }
 
-size_t board_uart_take(struct board *b, int uart, uint8_t *data, uint64_t *times, size_t capacity) {
+size_t board_line_take(struct board *b, int uart, uint8_t *data, size_t capacity) {
     assert(uart == 0 || uart == 1);
-    return queue_take(&b->uarts[uart].tx, b->now, data, times, capacity);
+    return queue_take(&b->uarts[uart].tx, b->now, data, capacity);
 }
 
 size_t board_uart_overruns(const struct board *b, int uart) {

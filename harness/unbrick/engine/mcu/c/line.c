@@ -92,7 +92,7 @@ void mcu_line_push(struct mcu *m, unsigned line, const uint8_t *data, size_t len
 
 size_t mcu_line_take(struct mcu *m, unsigned line, uint8_t *data, size_t capacity) {
     assert(line < m->line_count);
-    return queue_take(&m->lines[line]->to_host, m->now, data, NULL, capacity);
+    return queue_take(&m->lines[line]->to_host, m->now, data, capacity);
 }
 
 size_t mcu_line_overruns(const struct mcu *m, unsigned line) {

@@ -1,0 +1,207 @@
+"""Engines whose models are compiled: what they have in common, whatever they model."""
+
+from __future__ import annotations
+
+import ctypes as c
+import math
+from abc import abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from unbrick.engine.base import FirmwareFault, TracedEngine
+from unbrick.errors import EngineError
+from unbrick.flash.ops import FlashOp
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable, Mapping
+
+FAULTS_KEPT = 64
+"""Faults that the models keep (``parts.h``, ``core.h``)."""
+
+_NEVER = (1 << 64) - 1
+
+ModelsT = TypeVar("ModelsT", bound="CompiledModels")
+
+
+class CFault(c.Structure):
+    """``struct fault`` of both engines."""
+
+    _fields_ = (
+        ("kind", c.c_uint32),
+        ("pc", c.c_uint32),
+        ("address", c.c_uint32),
+        ("detail", c.c_uint32),
+        ("time", c.c_uint64),
+    )
+
+
+class CompiledModels:
+    """Compiled models, as far as they are asked the same.
+
+    Attributes:
+        lib: their library.
+        flash: the cells of the flash image.
+        op_type: their ``struct op``.
+        op_kinds: the names of its kinds.
+        settle: has what is due come about.
+        run: lets time pass until a time in nanoseconds, and gives the reason for which it ended.
+        power_off: takes the power away.
+        forget: begins anew at time 0, without power.
+        cut_before: stops the next run before an operation of the flash, by its number.
+    """
+
+    op_type: type[c.Structure]
+    op_kinds: Mapping[int, str]
+
+    def __init__(self, lib: Any, flash: mmap.mmap) -> None:
+        self.lib, self.flash = lib, flash
+        self._chunk = c.create_string_buffer(65536)
+
+    def _connect(self, prefix: str, handle: c.c_void_p) -> None:
+        """The models are there: ``prefix`` is that of their functions, which take ``handle``."""
+
+        def find(name: str) -> Callable[..., Any]:
+            return partial(getattr(self.lib, f"{prefix}_{name}"), handle)
+
+        self._handle, self._free = handle, find("free")
+        self.settle, self.run, self.power_off = find("settle"), find("run"), find("power_off")
+        self.forget, self.cut_before = find("forget"), find("cut_before")
+        self._now, self._line_take = find("now"), find("line_take")
+        self._faults, self._ops, self._op_data = find("faults"), find("ops"), find("op_data")
+
+    def close(self) -> None:
+        """Release the models. The memories stay until nobody refers to them."""
+        if self._handle:
+            self._free()
+            self._handle.value = None
+
+    def cells(self) -> bytes:
+        """The flash image at this moment; an operation that has not ended has not changed any."""
+        self.settle()
+        return bytes(self.flash)
+
+    @property
+    def now_ns(self) -> int:
+        """Virtual time in nanoseconds."""
+        return int(self._now())
+
+    def take(self, line: int) -> bytes:
+        """What a line has finished sending since the last call."""
+        out = b""
+        while True:
+            n = self._line_take(line, self._chunk, len(self._chunk))
+            if not n:
+                return out
+            out += self._chunk.raw[:n]
+
+    @property
+    def fault_count(self) -> int:
+        """How many of the faults so far are kept."""
+        return min(int(self._faults(None, 0)), FAULTS_KEPT)
+
+    def faults(self) -> list[CFault]:
+        """The faults so far (the first ones are kept)."""
+        kept = (CFault * self.fault_count)()
+        self._faults(kept, len(kept))
+        return list(kept)
+
+    @property
+    def op_count(self) -> int:
+        """How many operations of the flash were begun so far."""
+        return int(self._ops(None, 0, 0))
+
+    def ops(self) -> list[FlashOp]:
+        """Every operation of the flash so far, in order."""
+        count = self.op_count
+        kept = (self.op_type * count)()
+        self._ops(kept, 0, count)
+        return [self._describe_op(index, op) for index, op in enumerate(kept)]
+
+    def _describe_op(self, index: int, op: Any) -> FlashOp:
+        kind, data = self.op_kinds[op.kind], b""
+        if kind != "erase":
+            buffer = c.create_string_buffer(op.length)
+            self._op_data(index, buffer)
+            data = buffer.raw
+        lanes, failed = self._find_lanes(op)
+        return FlashOp(
+            index=index,
+            kind=kind,
+            offset=op.offset,
+            length=op.length,
+            lanes=lanes,
+            start=op.start / 1e9,
+            end=op.end / 1e9,
+            data=data,
+            failed=failed,
+        )
+
+    def _find_lanes(self, op: Any) -> tuple[int, int]:
+        """The chips that carry an operation out, and those that fail."""
+        del op
+        return 1, 0
+
+
+class CompiledEngine(TracedEngine, Generic[ModelsT]):
+    """An engine in this process, in virtual time, around compiled models."""
+
+    def __init__(self, models: ModelsT) -> None:
+        self._models = models
+        self._powered = False
+        self._known_faults: list[FirmwareFault] = []
+
+    @property
+    def powered(self) -> bool:
+        return self._powered
+
+    @property
+    def now(self) -> float:
+        return self._models.now_ns / 1e9
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every flash operation that was begun, in order, over all power cycles."""
+        return self._models.ops()
+
+    @property
+    def op_count(self) -> int:
+        """How many flash operations were begun."""
+        return self._models.op_count
+
+    @property
+    def faults(self) -> list[FirmwareFault]:
+        if self._models.fault_count != len(self._known_faults):
+            self._known_faults = [self._describe(fault) for fault in self._models.faults()]
+        return self._known_faults
+
+    @abstractmethod
+    def _describe(self, fault: CFault) -> FirmwareFault:
+        """A fault in words."""
+
+    def power_off(self) -> None:
+        self._models.power_off()
+        self._powered = False
+
+    def forget(self) -> None:
+        """Begin anew at time 0, with no operations and no faults so far; the power must be off."""
+        if self._powered:
+            raise EngineError("time cannot begin anew under power", hint="power off first")
+        self._models.forget()
+        self._known_faults = []
+
+    def cut_before_op(self, index: int | None) -> None:
+        """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
+        self._models.cut_before(_NEVER if index is None else index)
+
+    def read_nor(self) -> bytes:
+        return self._models.cells()
+
+    def close(self) -> None:
+        if self._powered:
+            self.power_off()
+        self._models.close()
+
+    def _find_end(self, seconds: float) -> int:
+        """The virtual time in so many seconds, in nanoseconds; later than now."""
+        return self._models.now_ns + max(1, math.ceil(seconds * 1e9))
