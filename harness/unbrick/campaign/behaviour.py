@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.book import Book, find_units, find_weak_units
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.search import Case, SearchResult, find_successors, list_readings, spread
+from unbrick.campaign.search import (
+    Case,
+    SearchResult,
+    find_kind,
+    find_successors,
+    list_readings,
+    spread,
+)
 from unbrick.campaign.target import Fate
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from unbrick.campaign.target import Outcome, State, Target
-    from unbrick.flash.ops import FlashOp
 
 ROUND = 16
 """Sessions that are run before the search looks again at which of the others are still new."""
@@ -127,7 +133,7 @@ class BehaviourSearch:
         yield from self._run([(CaseId(self.result.target.name), self._start)])
         while self._dirty:
             member = next(iter(self._dirty))
-            self._dirty.pop(member)
+            del self._dirty[member]
             unknown = self._walk(member)
             if unknown:
                 yield from self._run(unknown[:ROUND])
@@ -200,10 +206,8 @@ class BehaviourSearch:
     def _settle(self, case_id: CaseId, state: State) -> list[Behaviour] | None:
         """See that the state that the book shows is followed; None: it must be run first."""
         found = self._find(state)
-        readings = (
-            [case for case, _ in list_readings(case_id, state)] if case_id.cuts else [case_id]
-        )
-        for behaviour, reading in zip(found or (), readings, strict=False):
+        readings = list_readings(case_id, state)
+        for behaviour, (reading, _) in zip(found or (), readings, strict=False):
             group = self._group(state, reading.resolution, "member")
             if behaviour.outcome.violation or self._book.find(group) is not None:
                 continue
@@ -231,7 +235,7 @@ class BehaviourSearch:
             self.result.transitions += not member.walked
             found = self._settle(case_id, state)
             if found is None:
-                unknown.setdefault(_kind(cut.op, cut.torn, ops), []).append((case_id, state))
+                unknown.setdefault(find_kind(cut, ops), []).append((case_id, state))
             for other in found or ():
                 if cut.op < other.users.get(behaviour, len(ops) + 1):
                     other.users[behaviour] = cut.op
@@ -260,14 +264,9 @@ class BehaviourSearch:
         for member in behaviour.members:
             self._book.drop(member.entry)
             self._book.show(member.state.cells)
-            resolution = member.case.resolution
-            group = self._group(member.state, resolution, "member")
+            group = self._group(member.state, member.case.resolution, "member")
             member.entry = self._book.add(group, behaviour.needs)
         self._book.show(shown)
         for user in behaviour.users:
             for member in user.members:
                 self._dirty.setdefault(member)
-
-
-def _kind(op: int, torn: str, ops: Sequence[FlashOp]) -> str:
-    return f"{ops[op].kind if op < len(ops) else 'end'}-{torn}"

@@ -110,6 +110,16 @@ class CaseId:
         *before, last = self.cuts
         return replace(self, cuts=(*before, replace(last, death=death)))
 
+    def with_resolution(self, resolution: int) -> CaseId:
+        """This case, with weak cells that read otherwise in its own session.
+
+        No case ID says that of a session without a power cut before it; it stays as it is.
+        """
+        if not self.cuts:
+            return self
+        *before, last = self.cuts
+        return replace(self, cuts=(*before, replace(last, resolution=resolution)))
+
     @classmethod
     def parse(cls, text: str) -> CaseId:
         """The case that a string names.

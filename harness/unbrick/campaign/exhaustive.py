@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import Case, find_successors, list_readings
@@ -62,9 +61,7 @@ def _list_unstarted(result: SearchResult, start: State) -> Iterator[tuple[CaseId
 
 def _is_other_state(case_id: CaseId, other: CaseId) -> bool:
     """Whether two cases are more than two ways of reading the weak cells of one state."""
-    *before, last = other.cuts
-    same = replace(other, cuts=(*before, replace(last, resolution=case_id.resolution)))
-    return same != case_id
+    return other.with_resolution(case_id.resolution) != case_id
 
 
 def start_raw_states(

@@ -84,7 +84,7 @@ def _is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
     return bool(at_operation) and part.offset <= ops[cut.op].offset < part.end
 
 
-def _kind_of_cut(cut: PowerCut, ops: Sequence[FlashOp]) -> str:
+def find_kind(cut: PowerCut, ops: Sequence[FlashOp]) -> str:
     """What a cut meets: the kind of its operation and how it tears it, or a change of mind."""
     kind = ops[cut.op].kind if cut.op < len(ops) else "end"
     return f"{kind}-{cut.torn}{'@' * (cut.change is not None)}"
@@ -393,7 +393,7 @@ class Search:
             if key in self._known:
                 continue
             self._known.add(key)
-            kind = _kind_of_cut(found.cuts[-1], case.outcome.ops)
+            kind = find_kind(found.cuts[-1], case.outcome.ops)
             new.setdefault(kind, []).append((found, successor))
         ordered = spread(new.values(), self._bounds.seed)
         result.met += len(ordered)
@@ -429,10 +429,8 @@ class Search:
 
 def list_readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:
     """The sessions of a state: one for each way in which its weak cells may read."""
-    *before, last = case_id.cuts
-    for resolution in range(RESOLUTIONS if state.cells.weak else 1):
-        cut = replace(last, resolution=resolution)
-        yield replace(case_id, cuts=(*before, cut)), state
+    for resolution in range(RESOLUTIONS if state.cells.weak and case_id.cuts else 1):
+        yield case_id.with_resolution(resolution), state
 
 
 def minimise(case: CaseId, fails: Callable[[CaseId], bool]) -> CaseId:

@@ -165,7 +165,7 @@ def _half(
 
 def find_newest(half: bytes) -> bytes | None:
     """The newest valid record of a half with a valid header; None when there is none."""
-    records = (slot for slot in _half(half.rstrip(b"\xff"), newest_only=True)[0])
+    records = _half(half.rstrip(b"\xff"), newest_only=True)[0]
     return next((slot for slot in records if isinstance(slot, bytes)), None)
 
 

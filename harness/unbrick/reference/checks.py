@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
@@ -158,21 +159,18 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
 
 
 def check_counter(before: Cells, after: bytes) -> None:
-    """The journal forgets nothing of what keeps old software out."""
-    kept, left = read_counter(before.image()), read_counter(after)
+    """The journal forgets nothing of what keeps old software out; ``after`` is the whole NOR."""
+    journal = find_places().journal
+    kept = read_counter(before.read(journal.offset, journal.size))
+    left = read_counter(after[journal.offset : journal.end])
     if left < kept:
         raise Violation("forged", f"the journal's security counter was {kept}, and is {left}")
 
 
-def read_counter(nor: bytes) -> int:
+def read_counter(journal: bytes) -> int:
     """The security counter in the newest record of the journal; 0 without any."""
-    journal, block = find_places().journal, find_places().block
-    halves = (nor[at : at + block] for at in range(journal.offset, journal.end, block))
-    found = []
-    for half in halves:
-        header = read_valid_header(half)
-        record = find_newest(half) if header else None
-        if header:
-            found.append((header[0], record))
-    newest = max(found, key=lambda item: item[0], default=(0, None))[1]
+    block = find_places().block
+    halves = [journal[at : at + block] for at in range(0, len(journal), block)]
+    valid = [(header[0], half) for half in halves if (header := read_valid_header(half))]
+    newest = find_newest(max(valid, key=itemgetter(0))[1]) if valid else None
     return int.from_bytes(newest[COUNTER], "little") if newest else 0
