@@ -110,7 +110,7 @@ def console(
             *(power, typist, screen, peers, keyboard),
             person=person,
             behind_key=not pty,
-            told=told.is_set,
+            told=told,
         )
         if pty:
             port, place = open_port(

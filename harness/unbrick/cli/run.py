@@ -8,7 +8,6 @@ import secrets
 import signal
 import sys
 import tempfile
-import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,18 +146,20 @@ def terminal(
 
 
 @contextmanager
-def told_to_end() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and the loss of the window set.
+def told_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C, SIGTERM or the loss of the window has told this process to end.
 
     Nothing is raised: the terminal is switched off, and its NOR kept, between two of its turns.
+    Nothing is locked, either. A signal comes at any time, also while its own handler's lock is held
+    by whom it interrupts, as that of a ``threading.Event`` would be.
     """
-    told = threading.Event()
+    told: list[bool] = []
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
         numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: told.append(True)) for number in numbers}
     try:
-        yield told
+        yield lambda: bool(told)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -261,7 +262,7 @@ def run(
         typist.power_on(made.now)
         click.echo(f"ready: wire {wire} modem {modem}")
         sys.stdout.flush()
-        while not bench.run_until(told.is_set, 3600):
+        while not bench.run_until(told, 3600):
             pass
         status.print("terminal switched off", style="dim")
 

@@ -77,7 +77,7 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         stack.enter_context(_alone(state))
-        parts = _Parts(plan, told.is_set)
+        parts = _Parts(plan, told)
         (state / WIRE).unlink(missing_ok=True)  # Of one that was killed.
         stack.callback(parts.stop)
         try:
@@ -87,12 +87,13 @@ def up(ctx: click.Context, state: Path, *, demo: bool) -> None:
                 if demo:
                     _publish(parts.url, releases)
         except ServerError:
-            if told.is_set():
+            if told():
                 return
             raise
         _say(plan, parts, made)
-        while not told.wait(LOOK_INTERVAL_S):
+        while not told():
             parts.check()
+            time.sleep(LOOK_INTERVAL_S)
         click.echo("up: told to end", err=True)
 
 
