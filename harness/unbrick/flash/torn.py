@@ -12,6 +12,7 @@ ID names it exactly. The patterns follow the behaviour of NOR cells:
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from unbrick.flash.cells import Cells, intersect, invert, unite
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from unbrick.flash.ops import FlashOp
 
 
+@lru_cache(maxsize=4096)
 def _noise(seed: str, length: int) -> bytes:
+    """Bits that are the same for the same operation: sessions repeat most of theirs."""
     return random.Random(seed).randbytes(length)
 
 
