@@ -17,6 +17,8 @@ INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
 # slow ones go first.
 WORKERS = $(shell echo $$((2 * $$(nproc))))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxschedchunk 1
+# Containers often set it. Every worker and every process that a test starts would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell find examples firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
