@@ -162,6 +162,24 @@ def test_what_is_there_already_is_not_built_again(
         build_firmware(out, source=changed)
 
 
+def test_releases_share_what_names_no_macro_of_theirs(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    sources = {
+        "itself.c": "int kib = MEDIA_KIB;",
+        "header.c": '#include "app/outer.h"\n',
+        "outer.h": '# include "inner.h"\n',
+        "inner.h": '#include "outer.h"\n#ifndef MEDIA_KIB\n',
+        "neither.c": '#include "app/none.h"\n#include <string.h>\nint MEDIA_KIB_S;',
+    }
+    for name, text in sources.items():
+        (tmp_path / "app" / name).write_text(text)
+    compiler = build._Compiler(tmp_path, tmp_path, tmp_path, tmp_path, None, "")
+    macros = ["-DFEATURE=1", "-DMEDIA_KIB=512"]
+    for name, names in (("itself.c", True), ("header.c", True), ("neither.c", False)):
+        assert compiler._names_one_of(macros, Path("app", name)) is names, name
+        assert not compiler._names_one_of([], Path("app", name))
+
+
 @pytest.mark.slow
 def test_what_was_compiled_for_one_build_serves_another(
     tmp_path: Path, probe_sources: Path, monkeypatch: pytest.MonkeyPatch

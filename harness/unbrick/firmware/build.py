@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,8 @@ _SODIUM_HEADERS = (
 )
 
 _STAMP = "firmware.json"
+
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -387,9 +390,9 @@ class _Build:
                 own = link.folders[0]
                 objects = workers.map(
                     lambda path: compiler.own(path, macros if path.parts[0] == own else (), name),
-                    sources,
+                    sorted(sources, key=str),
                 )
-                parts = sorted(objects) + (third_party if name != "agent" else [])
+                parts = list(objects) + (third_party if name != "agent" else [])
                 compiler.link(name, link, parts)
 
             for name in ("agent", "resident", "boot"):  # each is embedded in those after it
@@ -446,7 +449,12 @@ class _Compiler:
         )
 
     def own(self, source: Path, macros: Sequence[str], program: str) -> str:
-        """Compile a file of ours; ``macros`` make it another object for each ``program``."""
+        """Compile a file of ours; ``macros`` make it another object for each ``program``.
+
+        Without the name of a macro in it, one object is for all of them.
+        """
+        if not self._names_one_of(macros, source):
+            macros = ()
         name = f"{program}/{source}" if macros else str(source)
         # libsodium's headers count as the system's: no warnings for what is in them.
         options = [*macros, "-isystem", str(self.sodium / "include")]
@@ -460,6 +468,23 @@ class _Compiler:
             digest = hashlib.sha256(embedded.read_bytes()).hexdigest()
             options += ["-I.", f"-DEMBEDDED_SHA256={digest}"]
         return self._compile(self.source / source, name, options)
+
+    def _names_one_of(self, macros: Sequence[str], source: Path) -> bool:
+        """Whether a file, or one of ours that it includes, has the name of a macro in it."""
+        names = [macro.removeprefix("-D").partition("=")[0] for macro in macros]
+        macro = re.compile(rf"\b({'|'.join(names)})\b")
+        waiting, seen = [self.source / source], set[Path]()
+        while names and waiting:
+            path = waiting.pop()
+            if path in seen or not path.is_file():
+                continue
+            seen.add(path)
+            text = path.read_text(encoding="utf-8")
+            if macro.search(text):
+                return True
+            for name in _INCLUDE.findall(text):
+                waiting += [self.source / name, path.parent / name]
+        return False
 
     def _compile(self, source: Path, name: str, options: Sequence[str]) -> str:
         made = f"objects/{name}.o"
