@@ -102,6 +102,9 @@ def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, num
         assert "ready" in log
         assert "Traceback" not in log
     assert not (folder / "unbrick-state" / "wire").is_symlink()
+    assert {path.name for path in folder.iterdir()} == {"unbrick.toml", "unbrick-state"}
+    assert "Ada Lovelace" in unbrick("subscriber", "list").stdout, "other commands look there, too"
+    assert "engineer" in unbrick("center", "operators").stdout
 
 
 @pytest.mark.slow
@@ -137,33 +140,21 @@ def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) ->
         assert everything.end() == 0
 
 
-@pytest.mark.slow
-def test_the_second_start_goes_on_with_what_there_is(folder: Path) -> None:
-    for time_ in ("first", "second"):
-        with Running("up", "--demo") as everything:
-            everything.wait_for("up: ready")
-            url = everything.wait_for(r"server +(http://\S+), coap://")[1]
-            said_now = "(said only now)" in "".join(everything.output)
-            assert said_now is (time_ == "first")
-            seen = until(lambda url=url: registered(url))[0]["first_seen"]
-            if time_ == "first":
-                before = seen
-            assert everything.end() == 0
-    assert seen == before
-
-
 def command_after(everything: Running, line: str) -> str:
     """The command that is said after a line, to be pasted."""
     return everything.wait_for(rf"{re.escape(line)}\n  (\S.*)\n")[1]
 
 
 @pytest.mark.slow
-def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folder: Path) -> None:
+def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
+    folder: Path,
+) -> None:
     fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb"}
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
         url = everything.wait_for(r"server +(http://\S+), coap://")[1]
-        until(lambda: registered(url))
+        first_seen = until(lambda: registered(url))[0]["first_seen"]
+        assert "(said only now)" in "".join(everything.output)
         orders = command_after(everything, "Orders to the server, for example:")
         done = subprocess.run(
             ["sh", "-c", orders], env=fresh, capture_output=True, text=True, check=True
@@ -184,6 +175,9 @@ def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folde
         assert everything.end() == 0
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
+        url = everything.wait_for(r"server +(http://\S+), coap://")[1]
+        assert "(said only now)" not in "".join(everything.output)
+        assert until(lambda: registered(url))[0]["first_seen"] == first_seen
         page = everything.wait_for(r"center +(http://\S+)\n")[1]
         change = command_after(everything, "  if you have it no more, this asks for a new one:")
         typed = "three or four\n" * 2
@@ -195,27 +189,17 @@ def test_what_is_said_works_when_it_is_pasted_where_nothing_is_on_the_path(folde
 
 
 @pytest.mark.slow
-def test_everything_is_in_one_folder_that_git_ignores(folder: Path) -> None:
+def test_another_state_folder_has_everything_and_git_ignores_it(folder: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is missing (apt install git)")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    with Running("up", "--demo") as everything:
-        everything.wait_for("up: ready")
-        assert everything.end() == 0
-    assert {path.name for path in folder.iterdir()} == {".git", "unbrick.toml", "unbrick-state"}
-    command = ["git", "status", "--porcelain"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout == "?? unbrick.toml\n"
-    assert "Ada Lovelace" in unbrick("subscriber", "list").stdout, "other commands look there, too"
-    assert "engineer" in unbrick("center", "operators").stdout
-
-
-@pytest.mark.slow
-def test_another_state_folder_has_everything(folder: Path) -> None:
     with Running("up", "--demo", "--state", "elsewhere") as everything:
         everything.wait_for("up: ready")
         assert everything.end() == 0
-    assert {path.name for path in folder.iterdir()} == {"unbrick.toml", "elsewhere"}
+    assert {path.name for path in folder.iterdir()} == {".git", "unbrick.toml", "elsewhere"}
+    command = ["git", "status", "--porcelain"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "?? unbrick.toml\n"
     there = ("--database", Path("elsewhere", "server.db"))
     assert "Ada Lovelace" in unbrick("subscriber", "list", *there).stdout
 
@@ -269,22 +253,14 @@ def test_a_part_with_a_wrong_option_is_said_in_one_line(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_cannot_have_the_same_state(folder: Path) -> None:
+def test_two_cannot_have_the_same_state_and_killed_it_leaves_no_part_behind(folder: Path) -> None:
     with Running("up") as everything:
         everything.wait_for("up: ready")
+        pids = children(everything.pid)
         done = unbrick("up")
         assert done.returncode == 2
         said = f"unbrick-state is in use by process {everything.pid} (`unbrick up`). End that one"
         assert said in done.stderr
-        assert everything.end() == 0
-    assert folder.is_dir()
-
-
-@pytest.mark.slow
-def test_killed_it_leaves_no_part_behind(folder: Path) -> None:
-    with Running("up") as everything:
-        everything.wait_for("up: ready")
-        pids = children(everything.pid)
         os.kill(everything.pid, signal.SIGKILL)
         everything.wait()
         until(lambda: not any(alive(pid) for pid in pids))
