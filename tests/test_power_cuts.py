@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from unbrick.reference.system import System
 
+RESTORED = 8
+"""Of so many terminals in a row that wait for the wire, one is restored: for each it is the same
+transfer."""
+
 RUNS = re.compile(r"terminal: .* (1\.[01]\.0)")
 WAITS = "restoration: send the signed image by YMODEM"
 
@@ -58,6 +62,9 @@ def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
         if match.group() == WAITS:
             outcomes.append("restoration")
             assert system.update(update).state is not UpdateState.SUCCEEDED
+            if outcomes.count("restoration") % RESTORED != 1:
+                engine.close()
+                continue
             system.restore(system.releases.signed["1.1.0"])
         else:
             outcomes.append(match.group(1))

@@ -123,19 +123,19 @@ def test_claim_a12_while_the_link_works_the_wire_is_heard(
 
 
 @pytest.mark.slow
-def test_claim_a10_a11_power_cuts_every_100_ms_end_well_all_the_same(
+def test_claim_a10_a11_power_cuts_every_300_ms_end_well_all_the_same(
     unbrick_make_system: Callable[..., System],
 ) -> None:
-    """One terminal loses power after 0.1 s, then after 0.2 s, and so on until it has come back."""
+    """One terminal loses power after 0.1 s, then after 0.4 s, and so on until it has come back."""
     system = in_use(unbrick_make_system)
     erase_application(system)
     restored = 0
-    for tenths in range(1, 400):
+    for tenths in range(1, 400, 3):
         system.engine.power_on()
         system.bench.run_for(tenths / 10)
         system.bench.cut_power()
         restored += application(system).startswith(system.releases.signed["1.0.0"])
-        if restored > 10:  # some of its lives with the new application, too
+        if restored > 3:  # some of its lives with the new application, too
             break
     else:
         pytest.fail("it has never come so far")
