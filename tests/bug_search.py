@@ -33,6 +33,8 @@ PATCHES = Path(__file__).with_name("seeded_bugs")
 BUILDS = firmware_folder().parent / "build" / "firmware-bugs"
 QUICK_STATES = 8
 """How many states of the good firmware are searched in comparison."""
+QUICK_DEATHS = 3
+"""At how many changes of its mind the server dies there, in three ways each."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ def look_for(bug: Bug, *, seeded: bool = True) -> SearchResult:
     target.start()  # without the server's bug
     bounds = bug.bounds
     if not seeded:
-        deaths = QUICK_STATES if bug.deaths else 0
+        deaths = QUICK_DEATHS if bug.deaths else 0
         bounds = replace(bounds, states=QUICK_STATES, deaths=deaths)
     with bug.server() if seeded and bug.server else nullcontext():
         return run_campaign(target, bounds=bounds)

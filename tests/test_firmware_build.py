@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bug_search import BUILDS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -378,7 +379,7 @@ def probe(probe_sources: Path) -> Firmware:
     """The same, built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNBRICK_FIRMWARE", str(probe_sources))
-        return build_firmware(probe_sources.parent / "out", key=KEY)
+        return build_firmware(probe_sources.parent / "out", key=KEY, objects=BUILDS / "objects")
 
 
 class Terminal:
