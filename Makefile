@@ -14,9 +14,9 @@ INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     harness/unbrick/compile.py \
     $(shell find harness -path "*/c/*.[ch]")
 # Tests wait for other processes half of their time. One test at a time to each worker, since the
-# slow ones go first.
+# slow ones go first; those that share what is built for seconds go to the same (tests/summary.py).
 WORKERS = $(shell echo $$((2 * $$(nproc))))
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxschedchunk 1
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Containers often set it. Every worker and every process that a test starts would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell find examples firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
@@ -58,7 +58,7 @@ $(BENCH_STAMP): $(STAMP)
 firmware: $(SYSTEM_STAMP) ## build boot, agent and every release of the application
 	$(BIN)/unbrick firmware build
 
-check: lint ## the linters, and every test that takes less than a second
+check: lint ## the linters, and every test that takes less than two seconds
 	$(PYTEST) -m 'not slow'
 
 test: lint ## all tests, after the linters

@@ -20,7 +20,11 @@ from postgres_server import NoPostgresError, postgres_server
 from record_stores import STORES, Open, opener
 from scripted_server import World
 from sqlalchemy import create_engine
-from summary import pytest_collection_modifyitems, pytest_terminal_summary
+from summary import (
+    pytest_collection_modifyitems,
+    pytest_itemcollected,
+    pytest_terminal_summary,
+)
 
 from unbrick.engine.create import create_engine as create_terminal
 from unbrick.engine.qemu.engine import find_qemu
@@ -28,7 +32,11 @@ from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases
 
-__all__ = ["pytest_collection_modifyitems", "pytest_terminal_summary"]  # hooks of pytest
+__all__ = [  # hooks of pytest
+    "pytest_collection_modifyitems",
+    "pytest_itemcollected",
+    "pytest_terminal_summary",
+]
 
 PROBE = Path(__file__).with_name("probe")
 

@@ -1,4 +1,4 @@
-"""What a run says at its end, and in which order it goes."""
+"""What a run says at its end, in which order it goes, and what stays with one worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-SLOW_S = 1.0
+SLOW_S = 2.0
 """Seconds from which on a test is to be marked slow."""
 
 FAST_S = 0.2
@@ -16,6 +16,16 @@ FAST_S = 0.2
 
 SHOWN = 20
 """Lines about marks at most."""
+
+BUILT = ("decoder", "good", "large", "library", "probe", "sdist", "toolchain")
+"""Fixtures that build something for seconds, for all tests of a file."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests of a file that share what is built go to one worker (``--dist loadgroup``)."""
+    fixtures = getattr(item, "fixturenames", ())
+    if any(name in fixtures for name in BUILT) and item.config.pluginmanager.hasplugin("xdist"):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(trylast=True)

@@ -67,6 +67,11 @@ def test_passes(): pass
 def test_slow(): pass
 @pytest.mark.parametrize("number", range(3))
 def test_skips(number): pytest.skip("no abacus is installed")
+@pytest.fixture(scope="session")
+def probe():
+    with open("builds", "a") as file: file.write("one ")
+@pytest.mark.parametrize("number", range(60))
+def test_shares(number, probe): pass
 """
 
 
@@ -79,6 +84,7 @@ def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: x\n")
     (tmp_path / "test_it.py").write_text(RUN)
     options = ["-v", "-p", "no:cacheprovider", "-p", "no:randomly", f"-n{workers}"]
+    options += ["--dist", "loadgroup", "--no-loadscope-reorder"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=tmp_path,
@@ -89,7 +95,8 @@ def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
         timeout=PATIENCE_S,
     )
     said = done.stdout
-    assert "1 failed, 2 passed, 3 skipped" in said, said
+    assert "1 failed, 62 passed, 3 skipped" in said, said
+    assert (tmp_path / "builds").read_text() == "one ", "only one worker builds"
     assert said.count("no abacus is installed") == 1 + 3 * (not workers)
     skips, marks = said.index("   3 no abacus"), said.index("s, not slow: test_it.py::test_slow")
     assert skips < marks < said.index("= FAILURES =")
