@@ -13,10 +13,9 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     harness/unbrick/compile.py \
     $(shell find harness -path "*/c/*.[ch]")
-# Tests wait for other processes half of their time. One test at a time to each worker, since the
-# slow ones go first; those that share what is built for seconds go to the same (tests/summary.py).
+# Tests wait for other processes half of their time. How they are shared out: tests/summary.py.
 WORKERS = $(shell echo $$((2 * $$(nproc))))
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS)
 # Containers often set it. Every worker and every process that a test starts would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 C_FILES = $(shell find examples firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')

@@ -22,8 +22,8 @@ from scripted_server import World
 from sqlalchemy import create_engine
 from summary import (
     pytest_collection_modifyitems,
-    pytest_itemcollected,
     pytest_terminal_summary,
+    pytest_xdist_make_scheduler,
 )
 
 from unbrick.engine.create import create_engine as create_terminal
@@ -34,8 +34,8 @@ from unbrick.firmware.signed import Releases
 
 __all__ = [  # hooks of pytest
     "pytest_collection_modifyitems",
-    "pytest_itemcollected",
     "pytest_terminal_summary",
+    "pytest_xdist_make_scheduler",
 ]
 
 PROBE = Path(__file__).with_name("probe")

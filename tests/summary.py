@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 SLOW_S = 2.0
 """Seconds from which on a test is to be marked slow."""
@@ -17,15 +20,30 @@ FAST_S = 0.2
 SHOWN = 20
 """Lines about marks at most."""
 
-BUILT = ("decoder", "good", "large", "library", "probe", "sdist", "toolchain")
-"""Fixtures that build something for seconds, for all tests of a file."""
+BUILT_ONCE = {
+    "test_delta_decoder",
+    "test_firmware_build",
+    "test_firmware_lib",
+    "test_mcu_core",
+    "test_packaging",
+    "test_restore_firmware_ymodem",
+}
+"""Files whose tests share what takes seconds to build: one worker does it, and has them all."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests of a file that share what is built go to one worker (``--dist loadgroup``)."""
-    fixtures = getattr(item, "fixturenames", ())
-    if any(name in fixtures for name in BUILT) and item.config.pluginmanager.hasplugin("xdist"):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class Scheduling(LoadScopeScheduling):
+    """Gives each worker one test at a time, or a whole file of ``BUILT_ONCE``."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).stem in BUILT_ONCE else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Tests go to workers in the order of ``pytest_collection_modifyitems``."""
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from patience import PATIENCE_S
-from summary import FAST_S, SLOW_S, skip_reasons, wrong_marks
+from summary import BUILT_ONCE, FAST_S, SLOW_S, skip_reasons, wrong_marks
 
 
 def report(
@@ -58,6 +58,10 @@ def test_skips_are_one_line_for_each_reason() -> None:
     assert skip_reasons(skipped) == ["   2 no 2", "   1 no 1"]
 
 
+def test_files_that_build_once_are_there() -> None:
+    assert {path.stem for path in Path(__file__).parent.glob("test_*.py")} >= BUILT_ONCE
+
+
 RUN = """
 import pytest
 
@@ -67,11 +71,15 @@ def test_passes(): pass
 def test_slow(): pass
 @pytest.mark.parametrize("number", range(3))
 def test_skips(number): pytest.skip("no abacus is installed")
+"""
+SHARED = """
+import pytest
+
 @pytest.fixture(scope="session")
-def probe():
+def program():
     with open("builds", "a") as file: file.write("one ")
 @pytest.mark.parametrize("number", range(60))
-def test_shares(number, probe): pass
+def test_shares(number, program): pass
 """
 
 
@@ -84,7 +92,7 @@ def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: x\n")
     (tmp_path / "test_it.py").write_text(RUN)
     options = ["-v", "-p", "no:cacheprovider", "-p", "no:randomly", f"-n{workers}"]
-    options += ["--dist", "loadgroup", "--no-loadscope-reorder"]
+    (tmp_path / "test_mcu_core.py").write_text(SHARED)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=tmp_path,
