@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from unbrick.center.calls.menu import DEFAULT
 from unbrick.center.operators.accounts import Passwords, Permission, add_operator, may
-from unbrick.center.operators.database import SqlAccounts
 from unbrick.center.operators.records import Deed, LogEntry, Role
 from unbrick.cli.options import (
     accounts_option,
@@ -21,6 +23,9 @@ from unbrick.cli.options import (
 )
 from unbrick.errors import SetupError
 from unbrick.screen import Column, FittedTable, open_screen
+
+if TYPE_CHECKING:
+    from unbrick.center.operators.database import SqlAccounts
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -82,6 +87,14 @@ def center_start(
         asyncio.run(serve(settings))
 
 
+@contextlib.contextmanager
+def _open_accounts(accounts: str) -> Iterator[SqlAccounts]:
+    from unbrick.center.operators.database import SqlAccounts  # noqa: PLC0415 - slow to import
+
+    with contextlib.closing(SqlAccounts(make_ready(accounts))) as store:
+        yield store
+
+
 @center.command("add-operator", short_help="Make an account, or give a new password.")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
@@ -94,11 +107,8 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
     sees what was done, and does nothing.
     """
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    store = SqlAccounts(make_ready(accounts))
-    try:
+    with _open_accounts(accounts) as store:
         add_operator(store, Passwords(), name, Role(role), password, time.time())
-    finally:
-        store.close()
     click.echo(f"{name} may sign in as {role}")
 
 
@@ -107,16 +117,13 @@ def center_add_operator(name: str, role: str, accounts: str) -> None:
 @accounts_option
 def center_remove_operator(name: str, accounts: str) -> None:
     """Take NAME's account away, at once; what they did stays in the log."""
-    store = SqlAccounts(make_ready(accounts))
-    try:
+    with _open_accounts(accounts) as store:
         if store.operator(name) is None:
             raise SetupError(
                 f"there is no operator {name!r}", hint="`unbrick center operators` lists them"
             )
         store.remove_operator(name)
         store.log(LogEntry(0, time.time(), name, Deed.REMOVED, "", ""))
-    finally:
-        store.close()
     click.echo(f"{name} may not sign in any more")
 
 
@@ -124,11 +131,8 @@ def center_remove_operator(name: str, accounts: str) -> None:
 @accounts_option
 def center_operators(accounts: str) -> None:
     """List the operators, and what each may do."""
-    store = SqlAccounts(make_ready(accounts))
-    try:
+    with _open_accounts(accounts) as store:
         operators = store.operators()
-    finally:
-        store.close()
     if not operators:
         click.echo("there are no operators, `unbrick center add-operator` makes one")
         return
