@@ -6,6 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
 from click.testing import CliRunner
 
 from unbrick.cli.main import cli
@@ -40,6 +41,7 @@ def test_boot_holds_the_public_key(unbrick_releases: Releases) -> None:
     assert len(unbrick_releases.elf_files) == 3 + len(unbrick_releases.signed)
 
 
+@pytest.mark.slow
 def test_firmware_build_writes_images_for_both_ways(
     tmp_path: Path, unbrick_releases: Releases
 ) -> None:

@@ -133,6 +133,7 @@ def test_what_a_command_owns_no_other_may_use(
     assert not (tmp_path / name).is_file(), "nothing was made"
 
 
+@pytest.mark.slow
 def test_two_terminals_do_not_share_a_nor(firmware: Path, tmp_path: Path) -> None:
     nor = tmp_path / "terminal.nor"
     words = ("run", "--firmware", firmware, "--nor", nor)
