@@ -303,3 +303,22 @@ def test_worn_cells_may_say_nothing(nor: NorModel) -> None:
     assert status(nor) == READY
     assert nor.array[ADDRESS : ADDRESS + 8] == bytes(4) + b"\xff" * 4
     assert [op.failed for op in nor.ops] == [3]
+
+
+def test_a_program_that_fails_may_clear_cells_that_are_to_stay(nor: NorModel) -> None:
+    geometry = load_board("vexpress-a9").nor.geometry
+    nor.wear(Worn(ADDRESS, BLOCK, erase=False, lanes=2, spoils=True))
+    buffer(nor, ADDRESS, [0xFFFFFFFF] * 4)
+    assert nor.array[ADDRESS : ADDRESS + 16] == b"\xff" * 8 + b"\xff\xff\0\0" + b"\xff" * 4
+    assert Cells.of(b"", geometry).after(nor.ops).reads_as(nor.array)
+
+
+def test_operations_on_slow_cells_last_longer(nor: NorModel) -> None:
+    nor.wear(Worn(ADDRESS, BLOCK, erase=True, bad=0, times=8))
+    erase(nor)
+    nor.advance(7 * ERASE_TIME_NS)
+    program(nor, ADDRESS, 0)
+    slow, usual = (op.end - op.start for op in nor.ops)
+    assert slow == pytest.approx(4.0)
+    assert usual < 0.001
+    assert [op.failed for op in nor.ops] == [0, 0]

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from unbrick.flash.ops import SPOILT
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
@@ -69,6 +71,11 @@ class Cells:
             cells = cells.with_range(offset, intersect(old, invert(intersect(mask, zeros))))
         return cells
 
+    def readings(self) -> Iterator[Cells]:
+        """These cells in every way in which weak ones may read."""
+        for resolution in range(RESOLUTIONS if self.weak else 1):
+            yield self.readable(resolution)
+
     def read(self, offset: int, length: int) -> bytes:
         """Cells as values, weak ones as 1."""
         parts = self.geometry.split(offset, length)
@@ -112,7 +119,7 @@ def _after_failed(cells: Cells, op: FlashOp) -> Cells:
     if op.kind == "erase":
         new, kept = unite(old, invert(left_out)), left_out
     else:
-        kept = unite(op.data, left_out)
+        kept = intersect(unite(op.data, left_out), invert(_spoilt(op, cells.geometry)))
         new = intersect(old, kept)
     number, start = cells.geometry.find_block(op.offset)
     blocks = list(cells.blocks)
@@ -126,6 +133,14 @@ def _left_out(op: FlashOp, geometry: FlashGeometry) -> bytes:
     words = op.length // (unit * len(chips))
     lanes = ((b"\xff" if op.failed & 1 << chip else b"\0") * unit for chip in chips)
     return bytes(words // 2 * unit * len(chips)) + b"".join(lanes) * (words - words // 2)
+
+
+def _spoilt(op: FlashOp, geometry: FlashGeometry) -> bytes:
+    """The cells that a failing operation clears though they were not meant, as a mask."""
+    unit, chips = geometry.unit, range(geometry.chips)
+    words = op.length // (unit * len(chips))
+    lanes = ((b"\xff" if op.failed >> SPOILT & 1 << chip else b"\0") * unit for chip in chips)
+    return (bytes(words // 2 * unit * len(chips)) + b"".join(lanes)).ljust(op.length, b"\0")
 
 
 @lru_cache(maxsize=16)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SPOILT = 4
+"""Bit of ``FlashOp.failed`` that stands for the first chip, when it spoils cells besides."""
+
 
 @dataclass(frozen=True)
 class FlashOp:
@@ -11,7 +14,8 @@ class FlashOp:
 
     ``lanes`` has bit 0 set for the first chip, bit 1 for one beside it; times are in seconds.
     ``data`` is what was to be programmed, 0xFF where nothing was given; empty for an erase. The
-    ``failed`` lanes end it with an error: they carry out the first half of their words alone.
+    ``failed`` lanes end it with an error: they carry out the first half of their words alone. Those
+    lanes with bit ``SPOILT`` and up set, too, clear the next word besides.
     """
 
     index: int
@@ -36,6 +40,8 @@ class Worn:
         bad: so many fail then; ``None``: all.
         lanes: the chips that fail, bit 0 for the low one.
         silent: whether no error bit tells it.
+        spoils: whether a program that fails clears the word at which it ends.
+        times: all operations there last so many times as long as they typically do.
     """
 
     offset: int
@@ -45,3 +51,5 @@ class Worn:
     bad: int | None = None
     lanes: int = 3
     silent: bool = False
+    spoils: bool = False
+    times: int = 1

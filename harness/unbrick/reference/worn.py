@@ -24,6 +24,8 @@ class WornPart:
         block: the erase block of the partition, counted from 0; ``None``: all of them.
         lanes: the chips that fail, bit 0 for the low one.
         silent: whether no error bit tells it.
+        spoils: whether a program that fails clears the word at which it ends.
+        times: all operations there last so many times as long as they typically do.
     """
 
     partition: str
@@ -33,6 +35,8 @@ class WornPart:
     block: int | None = None
     lanes: int = 3
     silent: bool = False
+    spoils: bool = False
+    times: int = 1
 
     @property
     def cells(self) -> Worn:
@@ -53,4 +57,6 @@ class WornPart:
             bad=self.bad,
             lanes=self.lanes,
             silent=self.silent,
+            spoils=self.spoils,
+            times=self.times,
         )

@@ -78,6 +78,8 @@ class CWorn(c.Structure):
         ("good", c.c_uint32),
         ("bad", c.c_uint32),
         ("silent", c.c_uint32),
+        ("spoils", c.c_uint32),
+        ("times", c.c_uint32),
     )
 
 
@@ -142,7 +144,8 @@ def _as_struct(worn: Worn) -> CWorn:
     kinds = sum(1 << number for number, kind in OP_KINDS.items() if (kind == "erase") == worn.erase)
     last = worn.offset + worn.length - 1
     bad = ALWAYS if worn.bad is None else worn.bad
-    return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad, worn.silent)
+    how = worn.silent, worn.spoils, worn.times
+    return CWorn(kinds, worn.offset, last, worn.lanes, worn.good, bad, *how)
 
 
 class Models(CompiledModels):

@@ -38,27 +38,36 @@ static uint32_t let_fail(struct board *b, uint32_t lanes) {
     const struct job *j = &b->chips[lanes & 1 ? 0 : 1].job;
     uint32_t failing = 0;
     bool silent = false;
+    bool spoils = false;
+    uint64_t times = 1;
     assert(j->kind == BUSY_WORD || j->kind == BUSY_BUFFER || j->kind == BUSY_ERASE);
     for (size_t i = 0; i < b->worn_count; i++) {
         struct worn *w = &b->worn[i];
         if (!(w->kinds & 1u << kinds[j->kind]) || j->word * 4 < w->first || j->word * 4 > w->last) {
             continue;
         }
+        times = w->times > times ? w->times : times;
         if (w->good > 0) {
             w->good--;
         } else if (w->bad > 0) {
             w->bad -= w->bad != UINT32_MAX;
             failing |= w->lanes & lanes;
             silent = w->silent != 0;
+            spoils = w->spoils != 0;
         }
     }
     for (int i = 0; i < NOR_CHIPS; i++) {
+        struct job *part = &b->chips[i].job;
         if (failing & 1u << i) {
-            b->chips[i].job.fails = true;
-            b->chips[i].job.silent = silent;
+            part->fails = true;
+            part->silent = silent;
+            part->spoils = spoils && part->kind != BUSY_ERASE;
+        }
+        if (lanes & 1u << i) {
+            part->end = part->start + (part->end - part->start) * times;
         }
     }
-    return failing;
+    return spoils && j->kind != BUSY_ERASE ? failing | failing << SPOILT : failing;
 }
 
 static uint32_t nor_read(struct board *b, uint32_t offset, unsigned size) {

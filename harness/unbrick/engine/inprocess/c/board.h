@@ -45,8 +45,10 @@ struct op {
     uint32_t length; /* bytes, of the pair */
     uint64_t start, end;
     uint64_t data;   /* of a program: where its bytes are kept; 0xff where nothing was given */
-    uint32_t failed; /* lanes that end it with an error */
+    uint32_t failed; /* lanes that end it with an error; from SPOILT on those that spoil cells */
 };
+
+#define SPOILT 4u /* bits of lanes that fail, before those of lanes that spoil cells besides */
 
 /* Operations that end with an error, as on worn cells: half of one is carried out. */
 struct worn {
@@ -56,6 +58,8 @@ struct worn {
     uint32_t good;        /* so many operations go well before */
     uint32_t bad;         /* so many fail then; UINT32_MAX: all */
     uint32_t silent;      /* not 0: no error bit tells it */
+    uint32_t spoils;      /* not 0: a program that fails clears the word at which it ends */
+    uint32_t times;       /* all operations there last so many times as long */
 };
 
 #define WORN_MOST 8u

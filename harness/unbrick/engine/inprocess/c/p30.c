@@ -65,6 +65,9 @@ static void carry_out(struct board *b, int chip, struct job *j) {
                 program_cell(b, chip, j->word + i, j->data[i]);
             }
         }
+        if (j->fails && j->spoils) {
+            program_cell(b, chip, j->word + done, 0);
+        }
         c->status |= j->fails && !j->silent ? SR_PROGRAM_ERROR : 0;
     } else if (j->kind == BUSY_BLANK) {
         for (uint32_t i = 0; i < j->count; i++) {
@@ -223,7 +226,7 @@ static void begin(struct board *b, struct chip *c, enum busy kind, uint64_t time
     c->job.start = b->now;
     c->job.end = b->now + time;
     c->job.serial = b->job_serial;
-    c->job.fails = c->job.silent = false;
+    c->job.fails = c->job.silent = c->job.spoils = false;
     c->status &= (uint8_t)~SR_READY;
 }
 

@@ -59,6 +59,7 @@ struct job { /* what a chip's write state machine is doing, or has suspended */
     uint32_t serial;
     bool fails;  /* it will end half done */
     bool silent; /* and with no error bit that says so */
+    bool spoils; /* and clears the word at which it ends */
     uint16_t data[NOR_BUFFER_WORDS];
     uint8_t given[NOR_BUFFER_WORDS];
 };
