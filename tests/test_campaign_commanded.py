@@ -283,9 +283,10 @@ def judge(store: ServerMemory, cells: Cells) -> Judge:
     engine = SimpleNamespace(
         board=LAYOUT.board,
         read_memory=lambda address, length: image[address - LAYOUT.board.nor.base :][:length],
+        ops=[],
     )
     story = SimpleNamespace(store=store, scenario=SCENARIO, link_is_bad=False)
-    return Judge(cast("Any", story), cast("Any", engine), KEY)
+    return Judge(cast("Any", story), cast("Any", engine), cells, KEY)
 
 
 def looks(store: ServerMemory, cells: Cells) -> None:
@@ -326,6 +327,18 @@ def test_the_judge_sees(kind: str, store: ServerMemory, cells: Cells) -> None:
     with pytest.raises(Violation) as seen:
         looks(store, cells)
     assert seen.value.kind == kind
+
+
+def test_the_judge_does_not_trust_weak_cells() -> None:
+    whole = nor(saved=SAVED)
+    at = USERDATA + whole.read(USERDATA, 128).index(b"Alice")
+    weak = whole.with_range(at, b"A", b"\x01")
+    assert next(weak.readings()).read(at, 1) == whole.read(at, 1)
+    looks(records(DONE, SENT), weak)
+    store = records(DONE, SENT, sealed=None)
+    looks(store, whole)
+    with pytest.raises(Violation, match="is nowhere"):
+        looks(store, weak)
 
 
 def test_the_judge_reads_the_audit() -> None:

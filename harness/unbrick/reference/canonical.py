@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 HEADER = SLOT_SIZE
 HEADER_USED = 20
 PLENTY = 24  # more than an update makes sure of, and than a session uses up besides
+REWRITING = 1
+"""The journal's phase while the application is replaced, in one go."""
+
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
-from unbrick.reference.canonical import find_newest, read_valid_header
+from unbrick.reference.canonical import COMMANDED, REWRITING, find_newest, read_valid_header
 from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
@@ -17,11 +17,20 @@ from unbrick.wire.messages import Result, TerminalState
 if TYPE_CHECKING:
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
+    from unbrick.reference.memory import ServerState
     from unbrick.reference.story import Story
 
 
 COUNTER = slice(8, 12)
 """Where a record of the journal has the security counter."""
+
+TARGET = slice(24, 56)
+"""Where it has the digest of the software that is to be installed."""
+
+_FAILED = "the new software failed its trial"
+
+_OF_A_REWRITE = {REWRITING, COMMANDED}
+"""Phases of the journal in which the application is being changed."""
 
 _REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
 
@@ -140,8 +149,15 @@ def check_erases(ops: list[FlashOp]) -> None:
         last[number] = op.kind
 
 
-def check_need(story: Story, before: Cells, ops: int) -> None:
-    """What was not called for: a restoration of what was whole, or writing without a cause."""
+def check_need(story: Story, before: Cells, ops: int, server: ServerState | None) -> None:
+    """What was not called for: a restoration of what was whole, or writing without a cause.
+
+    Args:
+        story: the session.
+        before: what the terminal has read at its beginning.
+        ops: how many there were.
+        server: what it remembered at the beginning.
+    """
     scenario = story.scenario
     if scenario.installed and not (scenario.saves or scenario.updates) and ops:
         raise Violation("restless", "a healthy terminal writes its NOR when it starts")
@@ -150,12 +166,74 @@ def check_need(story: Story, before: Cells, ops: int) -> None:
     ):
         raise Violation("needless", "the rewrite said that it was done, and boot finds no image")
     untouched = re.split("agent: rewriting|resident: erased", story.bench.console.text)[0]
-    if not any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE):
+    damaged = any(f"restoration: {reason}" in untouched for reason in _REASONS_OF_DAMAGE)
+    failed = f"restoration: {_FAILED}" in untouched
+    if not damaged and not failed:
         return
     application = find_places().application
-    nor = before.image()[application.offset : application.end]
-    if any(nor.startswith(image) for image in story.releases.signed.values()):
+    nor = before.read(application.offset, application.size)
+    whole = next((i for i in story.releases.signed.values() if nor.startswith(i)), None)
+    if whole is None:
+        return
+    if damaged:
         raise Violation("needless", "boot wants to be restored, and the application is whole")
+    if _is_to_be_replaced(before, inspect_once(whole).digest, server):
+        raise Violation("needless", "boot calls software failed that was not on trial")
+
+
+def _is_to_be_replaced(before: Cells, digest: bytes, server: ServerState | None) -> bool:
+    """Whether the application is one that runs, and nothing of its update has been rewritten yet.
+
+    An application registers when it has passed its trial. What fails later is other software.
+    """
+    journal = find_places().journal
+    newest = _read_newest(before.read(journal.offset, journal.size))
+    if server is None or newest is None or newest[0] != REWRITING or newest[TARGET] == digest:
+        return False
+    known = {(terminal.state, terminal.digest) for terminal in server.terminals}
+    return (TerminalState.APPLICATION, digest) in known
+
+
+def check_announced(before: Cells, ops: list[FlashOp]) -> None:
+    """Nothing of the application is changed before the journal says so, in every reading.
+
+    Args:
+        before: at the beginning, weak cells and all.
+        ops: of the session.
+    """
+    journal, of_journal, sure = find_places().journal, [], False
+    for op in ops:
+        if journal.offset <= op.offset < journal.end:
+            of_journal.append(op)
+            sure = False
+        elif is_of_application(op) and not sure:
+            phases = {_read_phase(nor) for nor in before.after(of_journal).readings()}
+            if not phases <= _OF_A_REWRITE:
+                said = ", ".join(map(str, sorted(phases)))
+                text = f"{op.kind} at {op.offset:#x}, and the journal may say phase {said}"
+                raise Violation("unsure", text)
+            sure = True
+
+
+def check_sure(story: Story, left: Cells) -> None:
+    """What has come about is there at the next start, too, however weak cells read.
+
+    Args:
+        story: the session.
+        left: the cells at its end, weak ones and all.
+    """
+    places, scenario = find_places(), story.scenario
+    if not left.weak:
+        return
+    for reading in left.readings():
+        nor = reading.read(places.application.offset, places.application.size)
+        if not any(nor.startswith(image) for image in story.releases.signed.values()):
+            raise Violation("unsure", "the application may read otherwise at the next start")
+        stored = reading.read(places.userdata.offset, places.userdata.size)
+        for name, number in scenario.saved:
+            there = name.encode() in stored and number.encode() in stored
+            if not there and name not in scenario.deletes:
+                raise Violation("data-lost", f"{name} {number} may be gone at the next start")
 
 
 def check_counter(before: Cells, after: bytes) -> None:
@@ -169,8 +247,20 @@ def check_counter(before: Cells, after: bytes) -> None:
 
 def read_counter(journal: bytes) -> int:
     """The security counter in the newest record of the journal; 0 without any."""
+    newest = _read_newest(journal)
+    return int.from_bytes(newest[COUNTER], "little") if newest else 0
+
+
+def _read_phase(cells: Cells) -> int:
+    """The phase in the newest record of the journal; 0 without any."""
+    journal = find_places().journal
+    newest = _read_newest(cells.read(journal.offset, journal.size))
+    return newest[0] if newest else 0
+
+
+def _read_newest(journal: bytes) -> bytes | None:
+    """The newest record of the journal, if there is one."""
     block = find_places().block
     halves = [journal[at : at + block] for at in range(0, len(journal), block)]
     valid = [(header[0], half) for half in halves if (header := read_valid_header(half))]
-    newest = find_newest(max(valid, key=itemgetter(0))[1]) if valid else None
-    return int.from_bytes(newest[COUNTER], "little") if newest else 0
+    return find_newest(max(valid, key=itemgetter(0))[1]) if valid else None

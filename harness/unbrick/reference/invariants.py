@@ -5,6 +5,7 @@ INVARIANTS = {
     "silent": "1: the terminal always comes back",
     "restless": "1: a healthy terminal writes nothing",
     "needless": "1: no person is needed while the application is intact",
+    "unsure": "1: what a terminal relies on reads the same at every start",
     "unprotected": "1: nothing but boot can change boot and identity",
     "forgotten": "1: the journal forgets nothing",
     "overwritten": "1: an update stays in the memory that it has secured",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from unbrick.engine.base import TracedEngine
+    from unbrick.flash.cells import Cells
     from unbrick.flash.partition import Partition
     from unbrick.reference.memory import ServerMemory, ServerState
     from unbrick.reference.story import Story
@@ -46,10 +47,14 @@ class Judge:
     Args:
         story: the session.
         engine: its terminal.
+        cells: at the beginning, weak ones and all.
         key: that the terminal seals with.
     """
 
-    def __init__(self, story: Story, engine: TracedEngine, key: bytes) -> None:
+    def __init__(self, story: Story, engine: TracedEngine, cells: Cells, key: bytes) -> None:
+        userdata = find_places().userdata
+        doubtful = any(userdata.offset <= at < userdata.end for at, _ in cells.weak)
+        self._doubtful = cells if doubtful else None
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
         self._key, self._link_is_bad = key, story.link_is_bad
         self._kept = {backup.id for backup in self._store.backups()}
@@ -156,7 +161,20 @@ class Judge:
     def _check_care(self, server: ServerState) -> None:
         """The user's data is in the NOR or in a backup; and no backup is kept without need."""
         check_nothing_left(self._store)
-        stored = b"".join(map(_valid_slots, self._halves(find_places().userdata)))
+        for halves in self._list_halves(find_places().userdata):
+            self._check_stored(b"".join(map(_valid_slots, halves)), server)
+
+    def _list_halves(self, log: Partition) -> Iterator[list[bytes]]:
+        """The halves of a record log, in every way in which weak cells may read."""
+        if self._doubtful is None:
+            yield self._halves(log)
+            return
+        ops = (op for op in self._engine.ops if log.offset <= op.offset < log.end)
+        first = log.offset // find_places().block
+        for reading in self._doubtful.after(ops).readings():
+            yield list(reading.blocks[first : first + log.size // find_places().block])
+
+    def _check_stored(self, stored: bytes, server: ServerState) -> None:
         for name, number in self._scenario.saved:
             if name in self._scenario.deletes:
                 continue

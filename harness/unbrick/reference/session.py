@@ -11,6 +11,7 @@ from unbrick.engine.base import WearingFlash
 from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
+    check_announced,
     check_counter,
     check_differences,
     check_end,
@@ -18,6 +19,7 @@ from unbrick.reference.checks import (
     check_given_up,
     check_need,
     check_network,
+    check_sure,
     is_of_application,
 )
 from unbrick.reference.judge import Judge, check_nothing_left
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from unbrick.campaign.case import Death
     from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
+    from unbrick.flash.cells import Cells
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
     from unbrick.reference.worn import WornPart
@@ -40,9 +43,11 @@ class _Recorder:
     Has the server die, too, if it is to; and judges each thing that it newly thinks.
     """
 
-    def __init__(self, story: Story, engine: TracedEngine, death: Death | None) -> None:
+    def __init__(
+        self, story: Story, engine: TracedEngine, cells: Cells, death: Death | None
+    ) -> None:
         self._story, self._engine, self._death = story, engine, death
-        self._judge = Judge(story, engine, derive_bench_key(SERIAL))
+        self._judge = Judge(story, engine, cells, derive_bench_key(SERIAL))
         self.marks: list[MemoryMark] = []
         self._seen: ServerState | None = None
 
@@ -105,7 +110,7 @@ def run_session(
     _wear(engine, scenario.worn)
     link = None if fate.link is None else make_bad_link(*fate.link)
     story = Story(engine, releases, scenario, state.peers, link=link)
-    recorder = _Recorder(story, engine, fate.death)
+    recorder = _Recorder(story, engine, state.cells, fate.death)
     story.bench.peers.append(recorder)
     story.bench.peers.append(TerminalWatch(story, engine))
     violation = None
@@ -113,17 +118,21 @@ def run_session(
         recorder.step(0.0)
         story.run()
         check_network(story)
+        ops = engine.ops
         if story.given_up:
             check_given_up(story)
         else:
             check_end(story)
         check_nothing_left(story.store)
-        ops = [op for op in engine.ops if is_of_application(op)]
-        check_differences(story, ops)
+        of_application = [op for op in ops if is_of_application(op)]
+        check_differences(story, of_application)
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
-            check_erases(ops)
-        check_need(story, readable, engine.op_count)
+            check_erases(of_application)
+        check_need(story, readable, len(ops), state.peers)
         check_counter(readable, engine.read_nor())
+        check_announced(state.cells, ops)
+        if not story.given_up:
+            check_sure(story, state.cells.after(ops))
     except Violation as found:
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now
