@@ -38,18 +38,22 @@ SEARCHES = {**PRESETS, "plain": Bounds(depth=0, states=1, deaths=0)}
 
 
 AREAS = {
-    "air": "staged twin otherblock otherformat broken bordering steps differential misfit large",
-    "flash": "staged bordering restore commanded equalblock largedifference largecommanded",
+    "air": "staged twin otherblock otherformat broken bordering steps differential misfit large "
+    "afterwards",
+    "flash": "staged bordering restore commanded equalblock largedifference largecommanded "
+    "spoilt slow",
     "boot": "staged broken fallback restore selfrestore alone commanded downgrade compact",
-    "log": "first phonebook crowded staged compact broken",
+    "log": "first phonebook crowded staged compact broken liarlogs",
     "phonebook": "first phonebook crowded commanded migrated",
-    "userdata": "commanded migrated twice recalled meddled commandeddamaged tampered hasty",
+    "userdata": "commanded migrated twice recalled meddled commandeddamaged tampered hasty "
+    "forsaken",
     "commanded": "commanded migrated recalled commandedfailing commandeddamaged echoed hasty",
-    "restoration": "selfrestore fallback pretender linkdigest foreignlink unstocked either alone",
+    "restoration": "selfrestore fallback pretender linkdigest foreignlink unstocked either alone "
+    "relapse",
     "wire": "restore imposter damaged either broken large",
     "image": "foreign successor damaged misclaimed imposter foreignstaged counterfeit filedigest",
-    "link": "staged selfrestore unstocked commanded hasty echoed",
-    "difference": "differential misfit counterfeit largedifference",
+    "link": "staged selfrestore unstocked commanded hasty echoed slow",
+    "difference": "differential misfit counterfeit largedifference scarce",
 }
 """Which scenarios a user chooses who has changed a part, those for every day first."""
 

@@ -39,6 +39,7 @@ class Scenario:
         journal_free: so many slots of the journal are free at the beginning, to bring compaction
             near; ``None``: as it comes. Needs ``before``, so that there is a journal.
         phonebook_free: the same for the phonebook. Needs ``saved``.
+        phonebook_moved: the phonebook is in its second half at the beginning, not in its first.
         imposter: what the restoration apparatus offers before ``rescue``, and the terminal must
             refuse: a release that is too old; ``forged``, an image with a bad signature;
             ``damaged``, one that its hash does not fit; ``misclaimed``, one that claims another
@@ -64,6 +65,7 @@ class Scenario:
             program in them.
         worn: where the NOR's operations end with an error.
         deletes: names of entries that the user deletes, before ``saves`` are saved.
+        held: tasks of the application that the user does not let go, so that memory is scarce.
         silent: seconds after each power-on in which nothing passes on the wireless link.
         given_up: nothing helps this terminal: it must end in the restoration state and say why.
         refused: the server refuses to begin with any of ``updates``.
@@ -83,6 +85,7 @@ class Scenario:
     before: tuple[str, ...] = ()
     journal_free: int | None = None
     phonebook_free: int | None = None
+    phonebook_moved: bool = False
     imposter: str | None = None
     unfit: tuple[str, ...] = ()
     differences: str | None = None
@@ -96,6 +99,7 @@ class Scenario:
     sizes: tuple[tuple[str, int, int], ...] = ()
     worn: tuple[WornPart, ...] = ()
     deletes: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     silent: float = 0.0
     given_up: bool = False
     refused: bool = False
@@ -126,6 +130,7 @@ class Scenario:
             worn=(),
             given_up=False,
             deletes=(),
+            held=(),
             silent=0.0,
         )
 
@@ -178,6 +183,9 @@ TIRED = tuple(
     for kind in ("erase", "program")
 )
 """Of each kind one operation fails in each session, and goes well when it is given again."""
+
+LONGEST = 8
+"""How many times as long as typically an erase may last; so the chips say (CFI, at 0x25)."""
 
 SCENARIOS = {
     scenario.name: scenario
@@ -646,6 +654,79 @@ SCENARIOS = {
             saved=(("Alice", "12345"), ("Dora", "444"), ("Eve", "555")),
             saves=(("Bob", "222"),),
             deletes=("Dora",),
+        ),
+        Scenario(
+            "liarlogs",
+            "an update and an entry, and a program of each log fails that no error bit tells of",
+            before=("1.1.0",),
+            saves=(("Bob", "222"),),
+            updates=("1.3.0",),
+            rescue="1.3.0",
+            worn=tuple(
+                WornPart(partition, "program", good=3, silent=True)
+                for partition in ("journal", "userdata")
+            ),
+        ),
+        Scenario(
+            "spoilt",
+            "as migrated, and a write of the application fails and spoils cells",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            published=("1.0.0",),
+            commanded=True,
+            worn=(WornPart("application", "program", good=2, spoils=True),),
+        ),
+        Scenario(
+            "slow",
+            "as tiredcommanded, and every operation lasts eight times as long",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            published=("1.0.0",),
+            commanded=True,
+            worn=tuple(replace(part, times=LONGEST) for part in TIRED),
+        ),
+        Scenario(
+            "scarce",
+            "1.0.0 is updated to 1.1.0 by a differential file, and there is not room for all of it",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            differences="sound",
+            sizes=(("1.0.0", 0, 86_500), ("1.1.0", 0, 177_000)),
+            held=("browser", "media", "maps"),
+        ),
+        Scenario(
+            "relapse",
+            "a terminal without an application restores itself with 1.2.0, which fails its trial",
+            installed=None,
+            saved=(),
+            rescue_by="link",
+            published=("1.1.0", "1.2.0"),
+            unfit=("1.2.0",),
+            ends_with=("1.1.0",),
+        ),
+        Scenario(
+            "afterwards",
+            "as fallback, and then 1.0.0 is updated to 1.1.0",
+            updates=("1.2.0", "1.1.0"),
+            rescue_by="link",
+            published=("1.0.0",),
+            unfit=("1.2.0",),
+            ends_with=("1.1.0",),
+        ),
+        Scenario(
+            "forsaken",
+            "as migrated, and for two minutes after each start nobody hears the terminal",
+            saved=(("Alice", "12345"), ("Dora", "444")),
+            phonebook_free=0,
+            phonebook_moved=True,
+            deletes=("Dora",),
+            updates=("2.0.0",),
+            rescue="1.0.0",
+            rescue_by="both",
+            published=("1.0.0",),
+            commanded=True,
+            silent=120.0,
+            ends_with=("1.0.0", "2.0.0"),
         ),
     )
 }

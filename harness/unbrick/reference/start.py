@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.target import State
@@ -51,7 +52,16 @@ def make_initial_state(engine: TracedEngine, releases: Releases, scenario: Scena
         state = State(_fill(state.cells, log.journal.offset, scenario.journal_free), state.peers)
     if scenario.phonebook_free is not None:
         state = State(_fill(state.cells, log.userdata.offset, scenario.phonebook_free), state.peers)
+    if scenario.phonebook_moved:
+        state = State(_move(state.cells, log.userdata.offset), state.peers)
     return state
+
+
+def _move(cells: Cells, offset: int) -> Cells:
+    """Have a record log in its other half: there it is after another compaction."""
+    blocks, first = list(cells.blocks), offset // find_places().block
+    blocks[first], blocks[first + 1] = blocks[first + 1], blocks[first]
+    return replace(cells, blocks=tuple(blocks))
 
 
 def _fill(cells: Cells, half: int, free: int) -> Cells:

@@ -179,6 +179,7 @@ class Story:
         if server is not None:
             self.store.put_back(server)
             self.core = self.new_server()
+        self._was_backed_up = bool(self.store.backups(SERIAL))
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
         self.link = SimulatedLink(
@@ -286,12 +287,14 @@ class Story:
             if self.given_up:
                 return
             self.first_prompt = self.engine.now
-            for task in self._held:
+            for task in (*self._held, *self.scenario.held):
                 self.bench.console.command(f"hold {task}")
             self._delete_entries()
             if not self.scenario.meddled:
                 self._save_entries()
-            for version in self.scenario.updates:
+            for number, version in enumerate(self.scenario.updates):
+                if number > 0:  # The one before may have failed: then something is restored first.
+                    self._wait("the terminal does not come back", self._is_up)
                 self._update(version)
             if self.scenario.interrupted_by:
                 self._update(self.scenario.interrupted_by)
@@ -344,11 +347,17 @@ class Story:
                     self._refused.add(name)
 
     def _delete_entries(self) -> None:
-        """Delete what is to be deleted, unless it has been."""
+        """Delete what is to be deleted, unless it has been. Nothing is backed up before that.
+
+        Raises:
+            Violation: something is there again.
+        """
         console = self.bench.console
         for name in self.scenario.deletes:
             console.skip()
             found = re.search(rf"^ *(\d+)  {name} ", console.command("pb list"), re.MULTILINE)
+            if found and self._was_backed_up:
+                raise Violation("data-lost", f"{name} was deleted and is in the phonebook again")
             if found:
                 console.command(f"pb del {found[1]}")
 
