@@ -47,7 +47,8 @@ AREAS = {
     "phonebook": "first phonebook crowded commanded migrated",
     "userdata": "commanded migrated twice recalled meddled commandeddamaged tampered hasty "
     "forsaken",
-    "commanded": "commanded migrated recalled commandedfailing commandeddamaged echoed hasty",
+    "commanded": "commanded migrated recalled commandedfailing commandeddamaged echoed belated "
+    "hasty",
     "restoration": "selfrestore fallback pretender linkdigest foreignlink unstocked either alone "
     "relapse",
     "wire": "restore imposter damaged either broken large",

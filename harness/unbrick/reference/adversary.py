@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import aiocoap
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from unbrick.server.records.people import Actor
     from unbrick.server.records.sessions import Backup
 
-ECHO = -1
-"""The ticket of what no server has sent."""
+_FOREIGN = count(-1, -1)
+"""The tickets of what no server has sent."""
 
 OTHER_BLOCK = 2
 """Number of the block of a file that comes with another number."""
@@ -61,7 +62,8 @@ class Network:
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """What came of the server's own requests."""
-        self._server.outcome(ticket, response, now)
+        if ticket >= 0:
+            self._server.outcome(ticket, response, now)
 
     def blame(self, said: str) -> Violation | None:
         """What a terminal that has ``said`` this did wrong."""
@@ -161,7 +163,7 @@ class Echo(Network):
                     find_places().block,
                 )
                 message = post("erase", old.encode())
-                requests.append(Outgoing(outgoing.endpoint, message, ECHO))
+                requests.append(Outgoing(outgoing.endpoint, message, next(_FOREIGN)))
             requests.append(outgoing)
             if isinstance(command, Erase):
                 self._say_done(outgoing.endpoint, command, now)
@@ -180,14 +182,47 @@ class Echo(Network):
         )
         self._server.handle(endpoint, post("result", old.encode()), now)
 
-    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
-        """What came of the server's own requests."""
-        if ticket != ECHO:
-            self._server.outcome(ticket, response, now)
+
+class Late(Network):
+    """A network that brings what was said once more, when it has been overtaken.
+
+    When a command or an announcement leaves, the one before it comes a second time, after it. So do
+    all results and reports that the terminal has sent until then, in their order.
+    """
+
+    def __init__(self, server: Server, serial: str) -> None:
+        super().__init__(server, serial)
+        self._order: aiocoap.Message | None = None
+        self._said: list[tuple[str, bytes]] = []
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The server's answer."""
+        path = request.opt.uri_path
+        if path in (("result",), ("report",)):
+            self._said.append((path[0], request.payload))
+        return super().handle(endpoint, request, now)
+
+    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+        """The server's requests, and behind an order the one before it."""
+        requests = []
+        for outgoing in self._server.poll(now, endpoint):
+            requests.append(outgoing)
+            message = outgoing.message
+            if message.opt.uri_path != ("announce",) and _command_in(message) is None:
+                continue
+            if self._order is not None:
+                again = post(self._order.opt.uri_path[0], self._order.payload)
+                requests.append(Outgoing(outgoing.endpoint, again, next(_FOREIGN)))
+            self._order = message
+            said, self._said = self._said, []
+            for path, payload in said:
+                self._server.handle(outgoing.endpoint, post(path, payload), now)
+        return requests
 
 
 NETWORK: dict[str, Callable[[Server, str], Network]] = {
     "echo": Echo,
+    "late": Late,
     "other block": OtherBlock,
     "other file digest": partial(FalseDigest, field="file_digest"),
     "other image digest": partial(FalseDigest, field="image_digest"),

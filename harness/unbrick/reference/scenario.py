@@ -471,6 +471,16 @@ SCENARIOS = {
             network=("echo",),
         ),
         Scenario(
+            "belated",
+            "as migrated, and what was said comes once more when it has been overtaken",
+            updates=("2.0.0",),
+            rescue="2.0.0",
+            rescue_by="link",
+            published=("1.0.0",),
+            commanded=True,
+            network=("late",),
+        ),
+        Scenario(
             "foreign",
             "a terminal without an application is offered one for other hardware first",
             installed=None,
