@@ -54,7 +54,7 @@ AREAS = {
     "wire": "restore imposter damaged either broken large",
     "image": "foreign successor damaged misclaimed imposter foreignstaged counterfeit filedigest",
     "link": "staged selfrestore unstocked commanded hasty echoed slow",
-    "difference": "differential misfit counterfeit largedifference scarce",
+    "difference": "differential dying misfit counterfeit largedifference scarce",
 }
 """Which scenarios a user chooses who has changed a part, those for every day first."""
 

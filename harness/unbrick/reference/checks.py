@@ -93,6 +93,17 @@ def check_network(story: Story) -> None:
             raise blame
 
 
+def check_transfers(story: Story) -> None:
+    """No transfer was given up while link and server were there, however often it died."""
+    if story.link_is_bad or story.absence.was_long:
+        return
+    wanted = {u.id for u in story.store.updates(SERIAL) if u.state is not UpdateState.CANCELLED}
+    for report in story.link.reports:
+        if report.result is Result.TRANSFER_GAVE_UP and report.update_id in wanted:
+            text = f"the transfer of update {report.update_id} was given up: {report.text}"
+            raise Violation("rejected", text)
+
+
 def check_outcome(story: Story, running: str) -> None:
     """What the scenario wants has come about: an update that never happens is a violation.
 

@@ -51,7 +51,9 @@ class Scenario:
             are right. ``misfit`` ones are made against other software than the terminal registered
             with. ``forged`` ones become an image with a bad signature. ``None``: full images.
         commanded: the server commands ``updates`` step by step, when the user's data is in its
-            care. It may die whenever it has changed its mind, while the terminal goes on.
+            care.
+        dying: the server may die whenever it has changed its mind, while the terminal goes on. One
+            that commands always may.
         meddled: ``saves`` are saved just when the data has been backed up.
         recalled: an operator cancels the update when the data is ``backed up``, or tries to when
             the application is being ``erased``.
@@ -90,6 +92,7 @@ class Scenario:
     unfit: tuple[str, ...] = ()
     differences: str | None = None
     commanded: bool = False
+    dying: bool = False
     meddled: bool = False
     recalled: str = ""
     network: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ class Scenario:
             interrupted_by=None,
             saved=(),
             commanded=False,
+            dying=False,
             refused=False,
             ends_with=(),
             meddled=False,
@@ -146,7 +150,7 @@ class Scenario:
     @property
     def mortal(self) -> bool:
         """Whether the server's deaths are searched, too."""
-        return self.commanded
+        return self.commanded or self.dying
 
     @property
     def twins(self) -> tuple[str, ...]:
@@ -244,6 +248,14 @@ SCENARIOS = {
             rescue="1.3.0",
             published=("1.0.0",),
             differences="sound",
+        ),
+        Scenario(
+            "dying",
+            "1.0.0 is updated to 1.1.0 by a differential file, and the server may die",
+            updates=("1.1.0",),
+            published=("1.0.0",),
+            differences="sound",
+            dying=True,
         ),
         Scenario(
             "misfit",

@@ -20,6 +20,7 @@ from unbrick.reference.checks import (
     check_need,
     check_network,
     check_sure,
+    check_transfers,
     is_of_application,
 )
 from unbrick.reference.judge import Judge, check_nothing_left
@@ -118,6 +119,7 @@ def run_session(
         recorder.step(0.0)
         story.run()
         check_network(story)
+        check_transfers(story)
         ops = engine.ops
         if story.given_up:
             check_given_up(story)

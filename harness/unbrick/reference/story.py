@@ -266,7 +266,7 @@ class Story:
         """
         self.link.server_dies(unsent=not when)
         if when == "late":
-            self.absence.until = self.engine.now + LATE_SERVER_AWAY_S
+            self.absence.begin(self.engine.now + LATE_SERVER_AWAY_S)
         else:
             self.server_returns()
 
@@ -528,19 +528,24 @@ class _Repentance:
 
 
 class _Absence:
-    """Brings back a server that has died; ``until`` is when, at the earliest."""
+    """Brings back a server that has died; ``was_long``: one has been away."""
 
     def __init__(self, story: Story) -> None:
         self._story = story
-        self.until: float | None = None
+        self._until: float | None = None
+        self.was_long = False
+
+    def begin(self, until: float) -> None:
+        """The server is back at that time, at the earliest."""
+        self._until, self.was_long = until, True
 
     def step(self, now: float) -> float | None:
         """Do what is due; returns when to look again."""
-        if self.until is None or now < self.until:
-            return self.until
+        if self._until is None or now < self._until:
+            return self._until
         story = self._story
         if story.scenario.rescue_by == "link" or story.bench.console.text.endswith("\r\n> "):
-            self.until = None
+            self._until = None
             story.server_returns()
         return None
 
