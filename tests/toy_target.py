@@ -32,12 +32,14 @@ class ToyTarget:
         session: from state and fate to outcome.
         first: the state in which it begins.
         mortal: whether a peer can die.
+        notes_reads: whether its outcomes say what was relevant.
         started: every (state, fate) of a session, in order.
     """
 
     session: Callable[[State, Fate], Outcome]
     first: State = BLANK
     mortal: bool = False
+    notes_reads: bool = False
     name: str = "toy"
     about: str = "nothing real"
     file: str = ""

@@ -14,31 +14,31 @@ often. The search follows one of them (a *member*). docs/adr/0028-relevance.md h
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.campaign.book import Book, find_units, find_weak_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.search import (
+    Bounds,
     Case,
     SearchResult,
     find_kind,
     find_successors,
+    is_inside,
     list_readings,
     spread,
 )
 from unbrick.campaign.target import Fate
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
+from unbrick.flash.partition import find_partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from unbrick.campaign.target import Outcome, State, Target
-
-ROUND = 16
-"""Sessions that are run before the search looks again at which of the others are still new."""
 
 
 @dataclass(eq=False)
@@ -46,7 +46,8 @@ class Behaviour:
     """What all states do that agree on the relevance of one session.
 
     Attributes:
-        outcome: of the session that was run.
+        case: the session that was run, and stands for all of them.
+        outcome: of it.
         relevant: its units whose first contents had a say, as a set of bits.
         weak: whether one of these has a weak bit. Then other ways of reading are other behaviours.
         needs: units in which a difference may count, now or after later power cuts.
@@ -54,6 +55,7 @@ class Behaviour:
         users: behaviours that lead here, each with its first operation at which a cut does.
     """
 
+    case: Case
     outcome: Outcome
     relevant: int
     weak: bool
@@ -98,17 +100,32 @@ class Member:
     walked: bool = False
 
 
+class Found(NamedTuple):
+    """A state that a search has come to.
+
+    Attributes:
+        case: a case that begins with it.
+        user: the member whose session was cut; None: the search begins here.
+    """
+
+    case: CaseId
+    state: State
+    user: Member | None
+
+
 class BehaviourSearch:
     """A search under way; used as :class:`unbrick.campaign.search.Search` is.
 
-    Of the result, ``states`` are the members, and ``transitions`` the cuts in their sessions.
+    Of the result, ``states`` are the members, and ``transitions`` the cuts in their sessions. A
+    bound on the states bounds the sessions that are run. The result depends neither on the executor
+    nor on how many sessions are kept under way.
 
     Args:
         target: what to search. Its outcomes say what was relevant.
         start: the state in which it begins.
         submit: has a session run, and promises its outcome.
-        torn: whether operations are torn, or only not begun.
-        seed: of the order in which the new states of a session are run.
+        bounds: how far to go.
+        ahead: how many sessions to keep under way.
     """
 
     def __init__(
@@ -116,29 +133,41 @@ class BehaviourSearch:
         target: Target,
         start: State,
         submit: Callable[[State, Fate], Future[Outcome]],
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         *,
-        torn: bool = True,
-        seed: int = 0,
+        ahead: int = 1,
     ) -> None:
-        self.result = SearchResult(target)
-        self._submit, self._torn, self._seed = submit, torn, seed
+        self.result = SearchResult(target, by_reading=True)
+        self._submit, self._bounds, self._ahead = submit, bounds, ahead
+        self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._book = Book(start.cells.geometry)
         self._groups: dict[Hashable, int] = {}
         self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
         self._dirty: dict[Member, None] = {}
         self._start = start
+        self._queue: deque[Found] = deque()
+        self._running: deque[tuple[Found, tuple[int, Future[Outcome]]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """States that are still to be looked at. Most of them need no session of their own."""
+        return len(self._queue) + len(self._running)
 
     def cases(self) -> Iterator[Case]:
-        """Run what must be run until all is known."""
-        yield from self._run([(CaseId(self.result.target.name), self._start)])
-        while self._dirty:
-            member = next(iter(self._dirty))
-            del self._dirty[member]
-            unknown = self._walk(member)
-            if unknown:
-                yield from self._run(unknown[:ROUND])
-                self._dirty = {member: None, **self._dirty}
-        self.result.closed = True
+        """Run what must be run until all is known or a bound is met; may be closed at any time."""
+        try:
+            first = Found(CaseId(self.result.target.name), self._start, None)
+            yield from self._run([first])
+            while self._dirty and not self.result.cut_short:
+                member = next(iter(self._dirty))
+                del self._dirty[member]
+                yield from self._run(self._walk(member))
+                member.walked = True
+        finally:
+            for _, (_, future) in self._running:
+                future.cancel()
+        self.result.cut_short = self.result.cut_short or self._bounds.words
+        self.result.closed = not self.result.cut_short
 
     def judge(self, state: State) -> list[Behaviour] | None:
         """The behaviours of any state, one for each way of reading its weak cells.
@@ -146,45 +175,58 @@ class BehaviourSearch:
         One is enough where none of these has a say. None: no power cuts lead to the state.
         """
         self._book.show(state.cells)
-        return self._find(state)
+        found = self._find(state)
+        return found if _is_whole(found) else None
 
-    def _group(self, state: State, resolution: int, kind: str) -> int:
-        key = (self.result.target.peers_key(state), resolution, kind)
+    def _group(self, state: State, *kind: Hashable) -> int:
+        key = (self.result.target.peers_key(state), *kind)
         return self._groups.setdefault(key, len(self._groups))
 
-    def _find(self, state: State) -> list[Behaviour] | None:
-        """The behaviours of the state that the book shows, one for each way of reading weak cells.
-
-        One is enough where none of these has a say. None: one of them is not known.
-        """
+    def _find(self, state: State) -> list[Behaviour]:
+        """The behaviours of the state that the book shows, up to the first that is not known."""
         found: list[Behaviour] = []
-        for resolution in range(RESOLUTIONS):
-            entry = self._book.find(self._group(state, resolution, "behaviour"))
+        while not _is_whole(found):
+            entry = self._book.find(self._group(state, "behaviour", len(found)))
             if entry is None:
-                return None
-            found.append(self._behaviours[entry])
-            if not found[0].weak:
                 break
+            found.append(self._behaviours[entry])
         return found
 
-    def _run(self, unknown: Sequence[tuple[CaseId, State]]) -> Iterator[Case]:
-        """Run states, in every way in which their weak cells may read and have a say."""
-        running = [(one, self._submit(one[1], Fate(one[0].resolution))) for one in unknown]
-        for (case_id, state), future in running:
-            self._book.show(state.cells)
-            if self._find(state) is not None:
-                future.cancel()  # Another one of them has just shown what it does.
-                continue
-            behaviour = self._note(case_id, state, future.result())
-            yield self._report(case_id, behaviour)
-            if behaviour.weak:
-                _, *others = list_readings(case_id, state)
-                for reading, _ in others:
-                    outcome = self._submit(state, Fate(reading.resolution)).result()
-                    yield self._report(reading, self._note(reading, state, outcome))
-            self._settle(case_id, state)
+    def _run(self, unknown: Iterable[Found]) -> Iterator[Case]:
+        """Run states in turn, each if it is still unknown then, and see that they are followed."""
+        self._queue.extend(unknown)
+        while self.waiting:
+            while self._queue and len(self._running) < self._ahead:
+                found = self._queue.popleft()
+                self._book.show(found.state.cells)
+                self._running.append((found, self._begin(found.state)))
+            found, (resolution, future) = self._running.popleft()
+            self._book.show(found.state.cells)
+            # Meanwhile another one of them may have shown what it does.
+            while not _is_whole(known := self._find(found.state)):
+                if len(self.result.cases) == self._bounds.states:
+                    self.result.cut_short = f"it was to end after {self._bounds.states} sessions"
+                    future.cancel()
+                    return
+                if len(known) != resolution:
+                    resolution, future = self._begin(found.state)
+                case_id = found.case.with_resolution(resolution)
+                case = self._note(case_id, found.state, future.result())
+                yield case
+                if case.outcome.violation and self._bounds.stop_early:
+                    self.result.cut_short = "it was to end with the first violation"
+                    return
+            future.cancel()
+            self._follow(found)
 
-    def _note(self, case_id: CaseId, state: State, outcome: Outcome) -> Behaviour:
+    def _begin(self, state: State) -> tuple[int, Future[Outcome]]:
+        """Have the state that the book shows run in the first way of reading that is not known."""
+        known = self._find(state)
+        if _is_whole(known):
+            return RESOLUTIONS, Future()
+        return len(known), self._submit(state, Fate(len(known)))
+
+    def _note(self, case_id: CaseId, state: State, outcome: Outcome) -> Case:
         """Keep a session that was run, of the state that the book shows.
 
         Raises:
@@ -193,55 +235,87 @@ class BehaviourSearch:
         if outcome.relevant is None:
             raise ToolBrokenError("the engine has not noted what a session reads")
         weak = bool(outcome.relevant & find_weak_units(state.cells))
-        behaviour = Behaviour(outcome, outcome.relevant, weak)
-        group = self._group(state, case_id.resolution, "behaviour")
+        behaviour = Behaviour(Case.of(case_id, outcome), outcome, outcome.relevant, weak)
+        group = self._group(state, "behaviour", case_id.resolution)
         self._behaviours[self._book.add(group, outcome.relevant)] = behaviour
-        return behaviour
+        self.result.cases.append(behaviour.case)
+        return behaviour.case
 
-    def _report(self, case_id: CaseId, behaviour: Behaviour) -> Case:
-        case = Case.of(case_id, behaviour.outcome)
-        self.result.cases.append(case)
-        return case
-
-    def _settle(self, case_id: CaseId, state: State) -> list[Behaviour] | None:
-        """See that the state that the book shows is followed; None: it must be run first."""
-        found = self._find(state)
-        readings = list_readings(case_id, state)
-        for behaviour, (reading, _) in zip(found or (), readings, strict=False):
-            group = self._group(state, reading.resolution, "member")
-            if behaviour.outcome.violation or self._book.find(group) is not None:
+    def _follow(self, found: Found) -> bool:
+        """See that the state that the book shows is followed; False: it must be run first."""
+        behaviours = self._find(found.state)
+        if not _is_whole(behaviours):
+            return False
+        for behaviour, (reading, _) in zip(
+            behaviours, list_readings(found.case, found.state), strict=False
+        ):
+            if not behaviour.outcome.violation:
+                self._join(behaviour, reading, found.state)
+            if found.user is None:
                 continue
-            self.result.states += 1
-            member = Member(behaviour, reading, state, self._book.add(group, behaviour.needs))
-            behaviour.members.append(member)
-            self._dirty[member] = None
-        return found
+            user, op = found.user.behaviour, found.case.cuts[-1].op
+            if not found.user.walked:
+                behaviour.case.judged += 1
+                if not found.user.case.cuts:
+                    cut = found.case.with_resolution(0)
+                    self.result.first_cuts.setdefault(cut, []).append(behaviour.case)
+            if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
+                behaviour.users[user] = op
+                self._grow(behaviour)
+        return True
 
-    def _walk(self, member: Member) -> list[tuple[CaseId, State]]:
+    def _join(self, behaviour: Behaviour, case_id: CaseId, state: State) -> None:
+        """Have the state that the book shows followed, unless a member stands for it.
+
+        Where the depth is bounded, a member stands for states that are no less deep, so that none
+        is followed less far than it should be.
+        """
+        if len(case_id.cuts) == self._bounds.depth:
+            return
+        for level in range(self._find_level(case_id) + 1):
+            group = self._group(state, "member", case_id.resolution, level)
+            if self._book.find(group) is not None:
+                return
+        member = Member(behaviour, case_id, state, self._add_member(behaviour, case_id, state))
+        self.result.states += 1
+        behaviour.members.append(member)
+        self._dirty[member] = None
+
+    def _add_member(self, behaviour: Behaviour, case_id: CaseId, state: State) -> int:
+        group = self._group(state, "member", case_id.resolution, self._find_level(case_id))
+        return self._book.add(group, behaviour.needs)
+
+    def _find_level(self, case_id: CaseId) -> int:
+        return 0 if self._bounds.depth is None else len(case_id.cuts)
+
+    def _has_members_after(self, case_id: CaseId) -> bool:
+        """Whether the states after a case may be members, for they are followed."""
+        return self._bounds.depth is None or len(case_id.cuts) + 1 < self._bounds.depth
+
+    def _walk(self, member: Member) -> list[Found]:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
         behaviour = member.behaviour
-        unknown: dict[str, list[tuple[CaseId, State]]] = {}
+        unknown: dict[str, list[Found]] = {}
         ops = behaviour.outcome.ops
         self._book.show(member.state.cells)
         shown = member.state.cells
         for case_id, state in find_successors(
-            member.case, member.state, behaviour.outcome, torn=self._torn
+            member.case, member.state, behaviour.outcome, torn=self._bounds.torn
         ):
             cut = case_id.cuts[-1]
+            if self._part and not is_inside(cut, ops, self._part):
+                continue
             if state.cells is not shown:
                 shown = state.cells
                 for op in ops[max(0, cut.op - 1) : cut.op + 1]:
                     self._book.show_range(shown, op.offset, op.length)
-            self.result.transitions += not member.walked
-            found = self._settle(case_id, state)
-            if found is None:
-                unknown.setdefault(find_kind(cut, ops), []).append((case_id, state))
-            for other in found or ():
-                if cut.op < other.users.get(behaviour, len(ops) + 1):
-                    other.users[behaviour] = cut.op
-                    self._grow(other)
-        member.walked = True
-        return spread(unknown.values(), self._seed)
+            if not member.walked:
+                self.result.transitions += 1
+                behaviour.case.successors += 1
+            found = Found(case_id, state, member)
+            if not self._follow(found):
+                unknown.setdefault(find_kind(cut, ops), []).append(found)
+        return spread(unknown.values(), self._bounds.seed)
 
     def _grow(self, behaviour: Behaviour) -> None:
         """What a behaviour needs, those that lead to it need, unless it was erased by then."""
@@ -264,9 +338,14 @@ class BehaviourSearch:
         for member in behaviour.members:
             self._book.drop(member.entry)
             self._book.show(member.state.cells)
-            group = self._group(member.state, member.case.resolution, "member")
-            member.entry = self._book.add(group, behaviour.needs)
+            member.entry = self._add_member(behaviour, member.case, member.state)
         self._book.show(shown)
         for user in behaviour.users:
             for member in user.members:
-                self._dirty.setdefault(member)
+                if self._has_members_after(member.case):
+                    self._dirty.setdefault(member)
+
+
+def _is_whole(found: list[Behaviour]) -> bool:
+    """Whether there is one for each way of reading; one is enough where weak cells have no say."""
+    return len(found) == (RESOLUTIONS if found and found[0].weak else 1)

@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from unbrick.campaign.behaviour import BehaviourSearch
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
 from unbrick.campaign.search import INTERRUPTED, Bounds, Search
@@ -101,7 +102,11 @@ def run_campaign(
     if store is not None:
         submit = Recall(submit, store, target)
     start, ahead = target.start(), 2 * workers
-    search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
+    search: Search | BehaviourSearch
+    if target.notes_reads and not (exhaustive or bounds.exact):
+        search = BehaviourSearch(target, start, submit, bounds, ahead=workers)
+    else:
+        search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
     result = search.result
     try:
         for _ in search.cases():

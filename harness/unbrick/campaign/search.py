@@ -78,7 +78,7 @@ class Bounds:
         return ""
 
 
-def _is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
+def is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
     """Whether a cut comes at an operation on a partition."""
     at_operation = cut.op < len(ops) and (cut.change is None or cut.torn)
     return bool(at_operation) and part.offset <= ops[cut.op].offset < part.end
@@ -120,6 +120,7 @@ class Case:
         op_count: flash operations in the session.
         erases: offset of each block that was erased, and how often.
         successors: power cuts that were followed from it.
+        judged: power cuts for whose sessions it stands, as they read what it reads; 0: one.
     """
 
     id: CaseId
@@ -127,6 +128,7 @@ class Case:
     op_count: int = 0
     erases: Mapping[int, int] = field(default_factory=dict)
     successors: int = 0
+    judged: int = 0
 
     @classmethod
     def of(cls, case_id: CaseId, outcome: Outcome) -> Case:
@@ -155,6 +157,10 @@ class SearchResult:
         different: states that were met, with each difference in a cell; 0: they were not counted.
         vouched: so many of these were started, in every way of reading their weak cells. For the
             others the target's key vouches.
+        by_reading: whether a session stands for all that read the same
+            (``unbrick.campaign.behaviour``), and not the target's key.
+        first_cuts: then, by each case that cuts the session without faults: the cases that stand
+            for it, one for each way of reading weak cells.
     """
 
     target: Target
@@ -166,6 +172,8 @@ class SearchResult:
     cut_short: str = ""
     different: int = 0
     vouched: int = 0
+    by_reading: bool = False
+    first_cuts: dict[CaseId, list[Case]] = field(default_factory=dict)
 
     @property
     def deaths(self) -> int:
@@ -183,6 +191,8 @@ class SearchResult:
         """The verdict in one sentence."""
         share = f" of {self.met}" if self.met > self.states else ""
         counted = f"{self.states}{share} states, {self.transitions} transitions"
+        if self.by_reading:
+            counted += f", judged by what {len(self.cases)} sessions read"
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
         if self.different:
@@ -385,7 +395,7 @@ class Search:
         for found, successor in find_successors(
             case.id, state, case.outcome, torn=self._bounds.torn
         ):
-            if self._part and not _is_inside(found.cuts[-1], case.outcome.ops, self._part):
+            if self._part and not is_inside(found.cuts[-1], case.outcome.ops, self._part):
                 continue
             result.transitions += 1
             case.successors += 1

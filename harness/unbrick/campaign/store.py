@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from unbrick.campaign.target import Fate, Target
 
-FORMAT = 4
+FORMAT = 5
 MAX_OUTCOME_SIZE = 8 << 20
 """Bytes that one outcome may have when it is unpacked."""
 
@@ -61,6 +61,7 @@ def pack(outcome: Outcome, target: Target, keep: Callable[[bytes], str]) -> byte
         "seconds": outcome.seconds,
         "console": outcome.console,
         "flight": outcome.flight,
+        "relevant": None if outcome.relevant is None else f"{outcome.relevant:x}",
     }
     return zlib.compress(json.dumps(body, separators=(",", ":")).encode(), 6)
 
@@ -105,6 +106,7 @@ def unpack(packed: bytes, target: Target, state: State, data_of: Callable[[str],
             console=str(body["console"]),
             flight=float(body["flight"]),
             final=State(state.cells.after(ops), marks[-1].peers),
+            relevant=None if body["relevant"] is None else int(body["relevant"], 16),
         )
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"not an outcome: {error}") from error

@@ -172,6 +172,10 @@ class Target(Protocol):
         """Whether a peer can die at every change of its memory, and is searched so."""
 
     @property
+    def notes_reads(self) -> bool:
+        """Whether its sessions note what they read, so that one stands for others."""
+
+    @property
     def board(self) -> Board:
         """The hardware."""
 

@@ -238,6 +238,19 @@ class ChipEngine(TracedEngine):
     def resets(self) -> int:
         """How often the chip has reset itself since the engine was made or has forgotten."""
 
+    @abstractmethod
+    def note_reads(self) -> None:
+        """Begin anew to note which first contents of the flash have a say; the power is off.
+
+        Raises:
+            EngineError: the power is on.
+        """
+
+    @property
+    @abstractmethod
+    def relevant(self) -> int:
+        """The units of 4 bytes whose first contents had one, as a set of bits."""
+
 
 @runtime_checkable
 class WearingFlash(Protocol):

@@ -91,6 +91,11 @@ class ReferenceTarget:
         return self.scenario.mortal
 
     @property
+    def notes_reads(self) -> bool:
+        """The engine for the reference board does not."""
+        return False
+
+    @property
     def board(self) -> Board:
         """The terminal's."""
         return reference_layout().board

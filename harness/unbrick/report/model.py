@@ -48,6 +48,7 @@ class CaseReport:
     downtime: float | None
     virtual: float
     successors: int
+    judged: int = 0
     console: str = ""
     target: str = ""
 
@@ -93,7 +94,9 @@ class ScenarioReport:
     ``console`` of a case is kept for violations only. ``links`` is the number of bad links that
     were tried. With bad links, the report is no search, and has no picture. ``states`` of the
     ``met`` different states were searched. Of the ``different`` ones, which differ in any cell,
-    ``vouched`` were started; both are 0 where these were not asked for.
+    ``vouched`` were started; both are 0 where these were not asked for. With ``by_reading`` a
+    session stands for all that read the same; then ``judged`` of a case counts the power cuts for
+    which it stands.
     """
 
     name: str
@@ -110,6 +113,7 @@ class ScenarioReport:
     links: int = 0
     different: int = 0
     vouched: int = 0
+    by_reading: bool = False
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:
@@ -258,6 +262,7 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
         met=result.met,
         different=result.different,
         vouched=result.vouched,
+        by_reading=result.by_reading,
         transitions=result.transitions,
         closed=result.closed,
         cut_short=result.cut_short,
@@ -286,6 +291,7 @@ def _case(case: Case, target: Target) -> CaseReport:
         downtime=outcome.downtime,
         virtual=outcome.virtual,
         successors=case.successors,
+        judged=case.judged,
         console=outcome.console if kind else "",
         target=target.file,
     )
@@ -294,15 +300,27 @@ def _case(case: Case, target: Target) -> CaseReport:
 _SEVERITY = {"application": 0, "restored": 1, "violation": 2}
 
 
+def _came(case: Case) -> str:
+    return "violation" if case.outcome.violation else case.outcome.route
+
+
 def _cuts(result: SearchResult) -> Iterable[Cut]:
     """How each power cut of the golden session ended, states met twice included."""
     first, *others = result.cases
     target = result.target
+    if result.by_reading:
+        for case_id, cases in result.first_cuts.items():
+            came, name = max(
+                ((_came(case), str(case.id)) for case in cases), key=lambda one: _SEVERITY[one[0]]
+            )
+            if case_id.cuts[-1].change is None:
+                yield Cut(case_id.cuts[-1].op, case_id.cuts[-1].torn, came, name)
+        return
     start = target.start()
     worst: dict[str, tuple[str, str]] = {}
     for case in others:
         if case.depth == 1:
-            came = "violation" if case.outcome.violation else case.outcome.route
+            came = _came(case)
             name = re.sub(r"\+\d$", "", str(case.id))
             if name not in worst or _SEVERITY[came] > _SEVERITY[worst[name][0]]:
                 worst[name] = came, str(case.id)

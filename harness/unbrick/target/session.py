@@ -39,6 +39,9 @@ INVARIANTS = {
 MAX_CONSOLE_SIZE = 1 << 20
 """Bytes of the console that a session keeps."""
 
+COMPARED_SIZE = 1024
+"""Bytes that are compared at once. What comes after a difference has no say in the verdict."""
+
 PC_SAMPLES = 4
 PC_SAMPLE_INTERVAL_S = 0.005
 
@@ -59,6 +62,7 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
     began = time.perf_counter()
     engine.power_off()
     engine.forget()
+    engine.note_reads()
     engine.wire.read()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
@@ -90,6 +94,7 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         seconds=time.perf_counter() - began,
         console=course.text,
         final=State(state.cells.after(ops), BEGUN),
+        relevant=engine.relevant,
     )
 
 
@@ -256,9 +261,11 @@ class _Course:
         """The first byte of the flash that is not as a program has it."""
         for program in programs:
             for piece in program.pieces:
-                there = self._engine.read_memory(piece.address, len(piece.data))
-                if there != piece.data:
-                    return program.name, piece.address + _first_difference(there, piece.data)
+                for at in range(0, len(piece.data), COMPARED_SIZE):
+                    wanted = piece.data[at : at + COMPARED_SIZE]
+                    there = self._engine.read_memory(piece.address + at, len(wanted))
+                    if there != wanted:
+                        return program.name, piece.address + at + _first_difference(there, wanted)
         return None
 
     def _find(self, texts: Iterable[str], start: int = 0) -> str:

@@ -90,6 +90,11 @@ class FileTarget:
         return False
 
     @property
+    def notes_reads(self) -> bool:
+        """The engine for microcontrollers does."""
+        return True
+
+    @property
     def board(self) -> Board:
         """The chip, as a board of its own."""
         return self.description.chip.board

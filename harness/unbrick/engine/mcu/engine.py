@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unbrick.board.svd import read_register_names
 from unbrick.engine.base import ChipEngine, FirmwareFault
 from unbrick.engine.compiled import CompiledEngine
-from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
+from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop, NoteSource
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError, SetupError
 
@@ -249,7 +249,17 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         if place is None:
             raise EngineError(f"{address:#x} is neither in the flash nor in the RAM")
         start, left = place
+        self._models.note(start, min(length, left))
         return self._models.read_flash(start, min(length, left))
+
+    def note_reads(self, sources: NoteSource = NoteSource.ALL) -> None:
+        if self._powered:
+            raise EngineError("noting cannot begin under power", hint="power off first")
+        self._models.note_reads(sources)
+
+    @property
+    def relevant(self) -> int:
+        return self._models.relevant()
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,17 @@ TRANSLATED = 32 << 20
 
 _NONE = (1 << 32) - 1
 """No interrupt, no alias (``NO_INTERRUPT``, ``NOWHERE``)."""
+
+
+class NoteSource(IntFlag):
+    """What reads flash, so that its contents have a say (``enum note_source``)."""
+
+    LOADS = 1
+    FETCHES = 2
+    TRANSFERS = 4
+    CONTROLLER = 8
+    HOST = 16
+    ALL = 31
 
 
 class McuStop(IntEnum):
@@ -170,6 +181,9 @@ def load_models() -> Any:
         "mcu_quiet": (c.c_bool, [mcu]),
         "mcu_settle": (None, [mcu]),
         "mcu_forget": (None, [mcu]),
+        "mcu_note_reads": (None, [mcu, u32]),
+        "mcu_note": (None, [mcu, u32, u32]),
+        "mcu_relevant": (size, [mcu, c.c_char_p, size]),
         "mcu_lines": (size, [mcu]),
         "mcu_line_push": (None, [mcu, line, c.c_char_p, size]),
         "mcu_line_take": (size, [mcu, line, c.c_char_p, size]),
@@ -317,6 +331,20 @@ class McuModels(CompiledModels):
         """A part of the flash image at this moment."""
         self.settle()
         return self.flash[start : start + length]
+
+    def note_reads(self, sources: NoteSource) -> None:
+        """Begin to note which first contents of the flash have a say; the power must be off."""
+        self.lib.mcu_note_reads(self.mcu, int(sources))
+
+    def note(self, start: int, length: int) -> None:
+        """The host has looked at a part of the flash image."""
+        self.lib.mcu_note(self.mcu, start, length)
+
+    def relevant(self) -> int:
+        """What was noted: units of 4 bytes of the flash image, as a set of bits."""
+        units = c.create_string_buffer(int(self.lib.mcu_relevant(self.mcu, None, 0)))
+        self.lib.mcu_relevant(self.mcu, units, len(units))
+        return int.from_bytes(units.raw, "little")
 
     def fill_rams(self, garbage: list[bytes]) -> None:
         """What RAM holds when power comes."""

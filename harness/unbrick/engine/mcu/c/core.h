@@ -16,6 +16,7 @@
 #define PAGE 1024u         /* bytes; of Unicorn's memory with an M-profile core */
 #define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
 #define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
+#define NOTED (3ull << 32) /* where it has flash of which each load is noted */
 
 /* Unicorn's numbers, arm.h of 2.1.4. */
 enum {
@@ -178,7 +179,7 @@ struct mcu {
     uint32_t block_size;  /* of the block that was not begun since it needs the FPU */
     uint32_t until_pc;    /* where to stop executing; 0: nowhere */
     uint8_t *fast_blocks; /* of the first region of flash that is mapped */
-    uint32_t fast_base, fast_size;
+    uint32_t fast_base, fast_size, fast_first;
 
     struct nvic nvic;
     struct scs scs;
@@ -210,6 +211,8 @@ struct mcu {
     uint64_t cut_before;
     size_t hook[5];
     bool watches_alignment;
+    uint32_t noting;             /* enum note_source */
+    uint64_t *relevant, *erased; /* notes.c */
     struct undo *undo;
     size_t undo_count, undo_capacity;
 };
@@ -239,6 +242,29 @@ void forget_range(struct mcu *m, uint32_t low, uint32_t high);
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);
 uint32_t find_fpu_instruction(struct mcu *m, uint32_t address, uint32_t size);
 bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value);
+
+/* notes.c */
+enum { UNIT = 4, UNITS_AT_ONCE = 64 }; /* bytes; as unbrick/campaign/book.py has them */
+void note_range(struct mcu *m, uint32_t offset, uint32_t length);
+
+/* A part of the flash image was read, and is to be noted. Most are short. */
+static inline void note_units(struct mcu *m, uint32_t offset, uint32_t length) {
+    uint32_t first = offset / UNIT, last = (offset + length - 1) / UNIT;
+    uint32_t word = first / UNITS_AT_ONCE;
+    if (last / UNITS_AT_ONCE != word || length > UNITS_AT_ONCE) {
+        note_range(m, offset, length);
+        return;
+    }
+    uint64_t bits = (UINT64_C(2) << (last - first)) - 1;
+    m->relevant[word] |= bits << first % UNITS_AT_ONCE & ~m->erased[word];
+}
+
+/* Something has read a part of the flash image. */
+static inline void note(struct mcu *m, enum note_source source, uint32_t offset, uint32_t length) {
+    if (m->noting & source) {
+        note_units(m, offset, length);
+    }
+}
 
 /* exceptions.c */
 enum masks { WITH_PRIMASK = 1, WITH_OTHERS = 2, WITH_ALL = 3, WITHOUT = 0 };

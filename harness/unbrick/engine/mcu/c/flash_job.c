@@ -14,6 +14,7 @@ static void change(struct mcu *m, struct flash_job *job) {
     uint8_t *cells = job->flash->cells + job->offset;
     if (job->kind == OP_ERASE) {
         memset(cells, 0xff, job->length);
+        note_erase(m, job->flash->first + job->offset, job->length);
     } else {
         for (uint32_t i = 0; i < job->length; i++) {
             cells[i] &= job->data[i];
@@ -22,6 +23,7 @@ static void change(struct mcu *m, struct flash_job *job) {
     flash_changed(m, job->flash->first + job->offset, job->length);
     if (job->more) {
         memset(job->more->cells, 0xff, job->more->size);
+        note_erase(m, job->more->first, job->more->size);
         flash_changed(m, job->more->first, job->more->size);
     }
 }

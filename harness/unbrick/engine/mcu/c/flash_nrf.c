@@ -31,8 +31,8 @@ struct guard { /* the device that protects pages */
 /* How often a word or a block was written since it was erased. What was so before the power came
  * is told by the cells: a word that is not blank was written once. */
 struct writes {
-    uint32_t power; /* the power-on since which this holds */
-    uint32_t count;
+    uint32_t power;       /* the power-on since which this holds */
+    uint32_t before, now; /* that the cells tell, and since then */
 };
 
 struct nvmc {
@@ -56,12 +56,20 @@ static uint32_t count_words(const uint8_t *cells, uint32_t length) {
     return written;
 }
 
-static uint32_t count_write(struct nvmc *n, struct writes *w, uint32_t offset, uint32_t length) {
+/* How often a range has now been written, if that is more than `most`; else 0. What the cells tell
+ * has a say only where they could tell so much. */
+static uint32_t count_write(struct mcu *m, struct nvmc *n, struct writes *w, uint32_t offset,
+                            uint32_t length, uint32_t most) {
     if (w->power != n->power) {
         w->power = n->power;
-        w->count = count_words(n->main.cells + offset, length);
+        w->before = count_words(n->main.cells + offset, length);
+        w->now = 0;
     }
-    return ++w->count;
+    w->now++;
+    if (w->now + length / 4 > most) {
+        note_cells(m, &n->main, offset, length);
+    }
+    return w->before + w->now > most ? w->before + w->now : 0;
 }
 
 static void forget_writes(struct nvmc *n, uint32_t offset, uint32_t length) {
@@ -228,12 +236,11 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
     } else {
         if (flash == &n->main) {
             uint32_t block = offset / BLOCK;
-            uint32_t times = count_write(n, &n->words[offset / 4], offset, 4);
-            uint32_t of_block = count_write(n, &n->blocks[block], block * BLOCK, BLOCK);
-            if (times > n->word_writes) {
-                fault(m, FAULT_FLASH_WORN, at, times);
-            } else if (n->block_writes && of_block > n->block_writes) {
-                fault(m, FAULT_FLASH_WORN, at, of_block);
+            uint32_t times = count_write(m, n, &n->words[offset / 4], offset, 4, n->word_writes);
+            uint32_t of_block = count_write(m, n, &n->blocks[block], block * BLOCK, BLOCK,
+                                            n->block_writes ? n->block_writes : UINT32_MAX);
+            if (times || of_block) {
+                fault(m, FAULT_FLASH_WORN, at, times ? times : of_block);
             }
         }
         put32(n->job.data, (uint32_t)value);

@@ -63,7 +63,8 @@ static uint8_t load_option(struct f1 *f, uint32_t offset) {
     return value;
 }
 
-static void load_options(struct f1 *f) {
+static void load_options(struct mcu *m, struct f1 *f) {
+    note_cells(m, &f->options, 0, OPTIONS_SIZE);
     f->obr = 0;
     if (load_option(f, 0) != RDP_KEY) {
         f->obr |= OBR_RDPRT;
@@ -266,6 +267,9 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
                   uint64_t value) {
     struct f1 *f = (struct f1 *)flash->controller;
     if (!is_refused(m, f, flash, offset, size, (uint32_t)value, CR_PG)) {
+        if (value) {
+            note_cells(m, flash, offset, 2);
+        }
         /* Only 0 may be programmed over what is not erased (PM0075, 2.3.3). */
         if (is_protected(f, offset)) {
             refuse(m, f, SR_WRPRTERR, FAULT_FLASH_PROTECTED, offset, (uint32_t)value);
@@ -287,6 +291,7 @@ static void store_option(struct mcu *m, struct flash *flash, uint32_t offset, un
     struct f1 *f = (struct f1 *)flash->controller;
     uint32_t at = flash->first + offset;
     if (!is_refused(m, f, flash, offset, size, (uint32_t)value, CR_OPTPG)) {
+        note_cells(m, flash, offset, 2);
         bool unprotects = offset == 0 && (value & 0xff) == RDP_KEY && f->obr & OBR_RDPRT;
         if (offset >= OPTIONS_SIZE) {
             refuse(m, f, 0, FAULT_FLASH_COMMAND, at, (uint32_t)value);
@@ -312,7 +317,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     f->sr = f->ar = 0;
     f->cr = CR_LOCK;
     f->lock = f->option_lock = LOCKED;
-    load_options(f);
+    load_options(m, f);
     show(m, f);
 }
 

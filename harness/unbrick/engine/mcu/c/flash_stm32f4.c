@@ -69,7 +69,8 @@ static void refuse(struct mcu *m, struct f4 *f, uint32_t error, uint32_t kind, u
 }
 
 /* The option byte RDP, as it is and as it is to be. */
-static uint32_t read_protection(const struct f4 *f) {
+static uint32_t read_protection(struct mcu *m, const struct f4 *f) {
+    note_cells(m, &f->options, 1, 1);
     return f->options.cells[1];
 }
 
@@ -157,7 +158,7 @@ static void start(struct mcu *m, struct f4 *f) {
 static void program_options(struct mcu *m, struct f4 *f) {
     uint8_t *data = f->job.data;
     f->optcr &= ~(uint32_t)OPTCR_OPTSTRT;
-    if (read_protection(f) != RDP_LEVEL_0 && new_read_protection(f) == RDP_LEVEL_0) {
+    if (read_protection(m, f) != RDP_LEVEL_0 && new_read_protection(f) == RDP_LEVEL_0) {
         if (!erase(m, f, &f->main, 0, f->main.size)) {
             return;
         }
@@ -226,7 +227,7 @@ static void write_optcr(struct mcu *m, struct f4 *f, uint32_t value) {
         job_wait(m, &f->job);
         settle(m, &f->device);
     }
-    if (read_protection(f) == RDP_LEVEL_2) { /* for ever (RM0090, 3.7.3) */
+    if (read_protection(m, f) == RDP_LEVEL_2) { /* for ever (RM0090, 3.7.3) */
         fault(m, FAULT_FLASH_PROTECTED, NOWHERE, value);
         return;
     }
@@ -302,6 +303,7 @@ static void program(struct mcu *m, struct f4 *f, uint32_t offset, uint32_t lengt
         refuse(m, f, SR_WRPERR, FAULT_FLASH_PROTECTED, offset, f->cr);
         return;
     }
+    note_cells(m, &f->main, offset, length);
     for (uint32_t i = 0; i < length; i++) { /* no error of the chip, but the cells do not hold it */
         if (f->job.data[i] & ~f->main.cells[offset + i]) {
             fault(m, FAULT_FLASH_DIRTY, offset, f->job.data[i]);
@@ -361,6 +363,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct f4 *f = (struct f4 *)d;
     job_reset(m, &f->job, kind);
     const uint8_t *cells = f->options.cells;
+    note_cells(m, &f->options, 0, OPTIONS_SIZE);
     uint32_t nwrp = get16(cells + OPTIONS_NWRP);
     f->half = false;
     f->acr = f->sr = 0;

@@ -87,10 +87,29 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
     return true;
 }
 
+/* A block that begins has been read. Where Unicorn ends one before the last halfword of a page, it
+ * has seen that this begins an instruction of two. */
+static void note_block(struct mcu *m, uint32_t address, uint32_t size) {
+    uint32_t offset = address - m->fast_base, first = m->fast_first;
+    if (offset >= m->fast_size) {
+        const struct region *r = find_flash(m, address, &offset);
+        if (!r) {
+            return;
+        }
+        first = r->flash->first;
+    }
+    size += (offset + size) % PAGE == PAGE - 2 || !size ? 2 : 0;
+    uint32_t left = m->image_size - first - offset;
+    note_units(m, first + offset, size < left ? size : left);
+}
+
 static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     struct mcu *m = user;
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     (void)uc;
+    if (m->noting & NOTE_FETCHES) {
+        note_block(m, at, size);
+    }
     if ((m->now >= m->end || m->look || m->scs.mpu.mixed) && !may_begin(m, at)) {
         leave(m);
         return;
@@ -462,6 +481,8 @@ void mcu_free(struct mcu *m) {
     free(m->ops);
     free(m->op_data);
     free(m->undo);
+    free(m->relevant);
+    free(m->erased);
     free(m);
 }
 

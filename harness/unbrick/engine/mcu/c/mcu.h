@@ -80,6 +80,15 @@ struct setup {
     uint32_t semihosting; /* 1: BKPT 0xAB writes to a line of its own, the first one */
 };
 
+/* What reads flash, so that its contents have a say. */
+enum note_source {
+    NOTE_LOADS = 1 << 0,      /* of the processor */
+    NOTE_FETCHES = 1 << 1,    /* of instructions */
+    NOTE_TRANSFERS = 1 << 2,  /* of devices by DMA, and of vectors */
+    NOTE_CONTROLLER = 1 << 3, /* the flash controller's own looks at the cells */
+    NOTE_HOST = 1 << 4
+};
+
 /* A register that nobody models, as the firmware used it. */
 struct plain {
     uint32_t address; /* of the aligned word */
@@ -136,6 +145,15 @@ uint32_t mcu_pc(const struct mcu *m);
 bool mcu_quiet(struct mcu *m);  /* it waits for what will not come without the host */
 void mcu_settle(struct mcu *m); /* devices do what is due, before the host looks at memories */
 void mcu_forget(struct mcu *m); /* without power: time 0, no operations, no faults */
+
+/* From now on what reads flash is noted: of these sources (enum note_source), 0: of none. What was
+ * noted is forgotten. Without power. */
+void mcu_note_reads(struct mcu *m, uint32_t sources);
+/* The host has looked at this part of the flash image, and it has a say. */
+void mcu_note(struct mcu *m, uint32_t offset, uint32_t length);
+/* The units of 4 bytes of the flash image whose first contents had a say, as a set of bits; returns
+ * its bytes. */
+size_t mcu_relevant(const struct mcu *m, uint8_t *out, size_t capacity);
 
 /* Lines, in the order in which UARTs were made. */
 size_t mcu_lines(const struct mcu *m);

@@ -5,7 +5,8 @@
  *
  *   the address itself   RAM, and flash for reads and fetches
  *   BUS + address        registers, stores to flash: Unicorn calls read_bus() and write_bus()
- *   GUARD + address      what may not be accessed in part or at all: Unicorn calls on_refused() */
+ *   GUARD + address      what may not be accessed in part or at all: Unicorn calls on_refused()
+ *   NOTED + address      flash of which each load is noted: Unicorn calls read_noted() */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,14 @@ static bool is_bus(struct mcu *m, uint32_t page) {
     return false;
 }
 
+static void note_at(struct mcu *m, enum note_source source, uint32_t address, uint32_t length) {
+    uint32_t offset = 0;
+    const struct region *r = m->noting && length ? find_flash(m, address, &offset) : NULL;
+    if (r) {
+        note(m, source, r->flash->first + offset, length);
+    }
+}
+
 /* The bus */
 
 static void ask_when(struct mcu *m, struct device *d) {
@@ -158,6 +167,9 @@ static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
     if (memory) {
         struct region *r = find_flash(m, address, &offset);
         settle(m, r ? r->flash->controller : NULL);
+        if (r) {
+            note(m, NOTE_LOADS, r->flash->first + offset, size);
+        }
         uint32_t value = 0;
         memcpy(&value, memory, size);
         return value;
@@ -222,6 +234,19 @@ static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
     return value;
 }
 
+/* A load from flash takes no time of its own, whether it is noted or not. */
+static uint64_t read_noted(void *uc, uint64_t address, unsigned size, void *user) {
+    struct mcu *m = user;
+    uint32_t offset = 0;
+    const struct region *r = find_flash(m, (uint32_t)address, &offset);
+    uint64_t value = 0;
+    (void)uc;
+    assert(r && size <= sizeof value);
+    note(m, NOTE_LOADS, r->flash->first + offset, size);
+    memcpy(&value, r->flash->cells + offset, size);
+    return value;
+}
+
 static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user) {
     struct mcu *m = user;
     uint32_t address = (uint32_t)offset, target;
@@ -243,6 +268,7 @@ bool dma_read(struct mcu *m, uint32_t address, void *data, uint32_t length) {
     if (!memory) {
         return false;
     }
+    note_at(m, NOTE_TRANSFERS, address, length);
     memcpy(data, memory, length);
     return true;
 }
@@ -266,6 +292,9 @@ bool dma_write(struct mcu *m, uint32_t address, const void *data, uint32_t lengt
 bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value) {
     const uint8_t *memory = memory_at(m, address, 2, false);
     *value = memory ? get16(memory) : 0;
+    if (memory) {
+        note_at(m, NOTE_FETCHES, address, 2);
+    }
     return memory != NULL;
 }
 
@@ -296,7 +325,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     struct ram *ram = find_ram(m, address);
     struct region *r = ram ? NULL : find_flash(m, address, &offset);
     bool is_memory = ram || (r && r->mapped);
-    page->permissions = MAY_READ | MAY_EXECUTE;
+    page->permissions = r && m->noting ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
     page->address = r ? r->flash->base + offset : address;
     if (m->host) {
         return is_memory;
@@ -314,7 +343,11 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     if (ram) {
         ram->executed[(address - ram->base) / PAGE] = true;
     }
-    page->permissions = mixed ? MAY_EXECUTE : ram ? may : may & ~(unsigned)MAY_WRITE;
+    if (!mixed && !(r && m->noting)) {
+        page->permissions = ram ? may : may & ~(unsigned)MAY_WRITE;
+    } else {
+        page->permissions = MAY_EXECUTE;
+    }
     return true;
 }
 
@@ -352,6 +385,10 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     } else if (ram || (is_flash && wanted == MAY_READ)) {
         page->address = r ? r->flash->base + offset : at;
         share_page(m, at, ram, page);
+        if (r && m->noting) { /* a fetch asks for the page itself */
+            page->address += NOTED;
+            page->permissions = MAY_READ;
+        }
     } else {
         page->address = BUS + at;
         page->permissions = is_flash ? MAY_WRITE : may & (MAY_READ | MAY_WRITE);
@@ -393,6 +430,9 @@ static bool on_refused(void *uc, int type, uint64_t at, int size, int64_t value,
     }
     if (!cfsr) {
         leave_it_block(m);
+        if (!write) {
+            note_at(m, NOTE_LOADS, address, (uint32_t)size);
+        }
         return true;
     }
     m->trap = (struct trap){cfsr, address};
@@ -658,6 +698,7 @@ int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory)
 
 void mcu_add_flash(struct mcu *m, struct flash *f) {
     assert(m->region_count < MOST_FLASHES && f->cells && f->store && f->size);
+    assert(f->size % 4 == 0);
     struct region *r = &m->regions[m->region_count];
     *r = (struct region){.flash = f, .mapped = is_whole(f->base, f->size)};
     f->first = m->image_size;
@@ -674,6 +715,7 @@ void mcu_add_flash(struct mcu *m, struct flash *f) {
         m->fast_blocks = r->blocks;
         m->fast_base = f->base;
         m->fast_size = f->size;
+        m->fast_first = f->first;
     }
     m->region_count++;
 }
@@ -718,6 +760,9 @@ void mcu_add_device(struct mcu *m, struct device *d) {
 int memory_connect(struct mcu *m) {
     enum { TLB_FILL = 131072, UNMAPPED = 112, PROTECTED = 896 };
     int error = m->u.mmio_map(m->u.uc, BUS, BUS, (void *)read_bus, m, (void *)write_bus, m);
+    if (!error) {
+        error = m->u.mmio_map(m->u.uc, NOTED, BUS, (void *)read_noted, m, NULL, NULL);
+    }
     if (!error) {
         error = m->u.hook_add(m->u.uc, &m->hook[0], TLB_FILL, (void *)on_page, m, 1, 0);
     }

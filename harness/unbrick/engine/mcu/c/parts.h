@@ -7,6 +7,7 @@
  *   nvic.c        interrupts, their priorities
  *   scs.c         SysTick, SCB, DWT, MPU, CPACR
  *   trace.c       operations, faults
+ *   notes.c       which first contents of the flash had a say
  *   plain.c       registers that nobody models
  *   semihosting.c what BKPT 0xAB asks for
  *   line.c        serial lines between a UART and the host
@@ -67,6 +68,11 @@ void mcu_add_flash(struct mcu *m, struct flash *f);
  * pass, with mcu_elapse() or by being busy). False: the armed cut has come: nothing may change. */
 bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
                  const uint8_t *data, uint64_t ns);
+/* The controller looks at cells, and does something else for what they hold; `offset` in the
+ * region. */
+void note_cells(struct mcu *m, const struct flash *f, uint32_t offset, uint32_t length);
+/* An erase has ended; `offset` in the flash image. */
+void note_erase(struct mcu *m, uint32_t offset, uint32_t length);
 /* Cells were changed; `offset` in the flash image. */
 void flash_changed(struct mcu *m, uint32_t offset, uint32_t length);
 
