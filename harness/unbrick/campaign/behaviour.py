@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from unbrick.campaign.book import Book, find_units, find_weak_units
+from unbrick.campaign.book import Book, find_difference, find_units, find_weak_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.search import (
     Bounds,
@@ -81,6 +81,15 @@ class Behaviour:
             units = so_far
         return units
 
+    def find_erasing(self, units: int) -> int:
+        """The first operation before which all of these have been erased; else, after the last."""
+        if not units:
+            return 0
+        for number, erased in self._erased:
+            if not units & ~erased:
+                return number + 1
+        return len(self.outcome.ops) + 1
+
 
 @dataclass(eq=False)
 class Member:
@@ -90,7 +99,8 @@ class Member:
         case: a case that begins with it.
         state: the state.
         entry: of the book.
-        walked: whether its successors have been counted.
+        walked: whether all its successors have been looked at.
+        spared: whether those were not that another member has had, too.
     """
 
     behaviour: Behaviour
@@ -98,6 +108,7 @@ class Member:
     state: State
     entry: int
     walked: bool = False
+    spared: bool = False
 
 
 class Found(NamedTuple):
@@ -295,6 +306,7 @@ class BehaviourSearch:
     def _walk(self, member: Member) -> list[Found]:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
         behaviour = member.behaviour
+        end = self._find_end(member)
         unknown: dict[str, list[Found]] = {}
         ops = behaviour.outcome.ops
         self._book.show(member.state.cells)
@@ -303,6 +315,8 @@ class BehaviourSearch:
             member.case, member.state, behaviour.outcome, torn=self._bounds.torn
         ):
             cut = case_id.cuts[-1]
+            if cut.op >= end:
+                break
             if self._part and not is_inside(cut, ops, self._part):
                 continue
             if state.cells is not shown:
@@ -316,6 +330,21 @@ class BehaviourSearch:
             if not self._follow(found):
                 unknown.setdefault(find_kind(cut, ops), []).append(found)
         return spread(unknown.values(), self._bounds.seed)
+
+    def _find_end(self, member: Member) -> int:
+        """The operation from which on another member has had the same successors, as far as needed.
+
+        That is so once all has been erased in which the two differ, of what the behaviour needs.
+        """
+        behaviour = member.behaviour
+        end = len(behaviour.outcome.ops) + 1
+        for other in behaviour.members:
+            shallow = self._find_level(other.case) <= self._find_level(member.case)
+            if other is not member and other.walked and not other.spared and shallow:
+                units = find_difference(member.state.cells, other.state.cells) & behaviour.needs
+                end = min(end, behaviour.find_erasing(units))
+        member.spared = end <= len(behaviour.outcome.ops)
+        return end
 
     def _grow(self, behaviour: Behaviour) -> None:
         """What a behaviour needs, those that lead to it need, unless it was erased by then."""
@@ -339,6 +368,8 @@ class BehaviourSearch:
             self._book.drop(member.entry)
             self._book.show(member.state.cells)
             member.entry = self._add_member(behaviour, member.case, member.state)
+            if member.spared:
+                self._dirty.setdefault(member)
         self._book.show(shown)
         for user in behaviour.users:
             for member in user.members:

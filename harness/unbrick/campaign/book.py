@@ -121,3 +121,23 @@ def find_weak_units(cells: Cells) -> int:
             if bits:
                 units |= 1 << at // UNIT
     return units
+
+
+def _list_words(block: bytes) -> memoryview:
+    return memoryview(block).cast("I")
+
+
+def find_difference(one: Cells, other: Cells) -> int:
+    """The units in which two flashes of one kind may differ, as a set."""
+    units = 0
+    for number, (here, there) in enumerate(zip(one.blocks, other.blocks, strict=True)):
+        if here != there:
+            size = one.geometry.block_sizes[number]
+            words = zip(
+                *(_list_words(block.ljust(size, b"\xff")) for block in (here, there)), strict=True
+            )
+            flags = "".join("1" if old != new else "0" for old, new in words)
+            units |= int(flags[::-1], 2) << one.geometry.starts[number] // UNIT
+    for offset, mask in set(one.weak) ^ set(other.weak):
+        units |= find_units(offset, len(mask))
+    return units

@@ -1,0 +1,110 @@
+"""Tries to refute the search by relevance: states that it has judged without a session are run.
+
+Run as a program it does so for target files: `python tests/judged_states.py STATES TARGET.toml...`
+searches each to its end, and then runs so many states that random power cuts lead to.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import click
+
+from unbrick.campaign.behaviour import BehaviourSearch
+from unbrick.campaign.book import UNIT
+from unbrick.campaign.case import CaseId
+from unbrick.campaign.run import Here
+from unbrick.campaign.search import Bounds, find_successors
+from unbrick.campaign.target import Fate, Outcome, State
+from unbrick.flash.cells import RESOLUTIONS, Cells
+from unbrick.target.target import FileTarget
+
+EVERYTHING = Bounds()
+
+MOST_CUTS = 6
+"""Power cuts in a row, at most, that lead to a state; a search may be less deep."""
+
+
+@dataclass
+class Tried:
+    """What came of it.
+
+    Attributes:
+        states: that were run.
+        unrun: those of them for which the search had run no session.
+        difference: how the first differs from what the search says; empty: none does.
+    """
+
+    states: int = 0
+    unrun: int = 0
+    difference: str = ""
+
+
+def search_target(target: FileTarget, bounds: Bounds = EVERYTHING) -> BehaviourSearch:
+    """A search that has ended."""
+    search = BehaviourSearch(target, target.start(), partial(Here().submit, target.run), bounds)
+    list(search.cases())
+    return search
+
+
+def find_difference(said: Outcome, outcome: Outcome) -> str:
+    """In what a session is another than it was said to be; empty: in nothing."""
+    names = ("violation", "ops", "console", "downtime", "virtual", "marks", "relevant")
+    return next((name for name in names if getattr(said, name) != getattr(outcome, name)), "")
+
+
+def try_states(
+    search: BehaviourSearch, dice: Random, count: int, most_cuts: int = MOST_CUTS
+) -> Tried:
+    """Run random states to which power cuts lead, each in a random way of reading weak cells."""
+    target, tried = search.result.target, Tried()
+    run = {case.id for case in search.result.cases}
+    while tried.states < count:
+        case, state = CaseId(target.name), target.start()
+        for _ in range(most_cuts + 1):
+            behaviours = search.judge(state)
+            if behaviours is None:
+                return replace(tried, difference=f"nobody judged {case}")
+            resolution = dice.randrange(RESOLUTIONS) if state.cells.weak else 0
+            said = behaviours[min(resolution, len(behaviours) - 1)].outcome
+            outcome = target.run(state, Fate(resolution))
+            tried.states += 1
+            tried.unrun += case not in run
+            name = find_difference(said, outcome)
+            if name:
+                return replace(tried, difference=f"{case}: {name}")
+            if outcome.violation or tried.states == count:
+                break
+            case = case.with_resolution(resolution)
+            case, state = dice.choice(list(find_successors(case, state, outcome, torn=True)))
+    return tried
+
+
+def scramble(state: State, relevant: int, dice: Random) -> State:
+    """A state that agrees on what is relevant; every other unit of the flash holds anything."""
+    image = bytearray(state.cells.image())
+    for unit in range(len(image) // UNIT):
+        if not relevant >> unit & 1:
+            image[unit * UNIT : (unit + 1) * UNIT] = dice.randbytes(UNIT)
+    return State(Cells.of(bytes(image), state.cells.geometry), state.peers)
+
+
+def main(count: int, paths: list[str]) -> None:
+    """Try the targets that are named, and print a line for each."""
+    for path in paths:
+        target = FileTarget.load(Path(path))
+        search = search_target(target)
+        tried = try_states(search, Random(0), count)
+        click.echo(f"{search.result.statement}")
+        click.echo(
+            f"{tried.states:,} states were run, {tried.unrun:,} for the first time: "
+            f"{tried.difference or 'all as it was said'}"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
