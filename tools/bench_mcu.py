@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,10 +16,15 @@ from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_MCLASS, UC_
 from unicorn.unicorn_py3.unicorn import Uc
 
 from unbrick.board import load_chip
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
 from unbrick.engine.mcu import McuEngine
 from unbrick.errors import ToolBrokenError
+from unbrick.target.target import FileTarget
 
 HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parent / "examples" / "ab-updater"
+EXAMPLE_CHIP = "nrf52840"
 REPEAT = 5
 HASHED = 1 << 20
 EXCEPTIONS = 200_000
@@ -72,11 +78,13 @@ def count_instructions(hashed: int) -> int:
     return count[0]
 
 
-def our_seconds(image: bytes, exceptions: int) -> float:
-    """Processor seconds that the engine takes."""
+def our_seconds(image: bytes, exceptions: int, *, noting: bool = False) -> float:
+    """Processor seconds that the engine takes; ``noting``, while it notes what is read."""
     chip = replace(load_chip("nrf52840"), devices=(), uarts=(), registers=(), ready=())
     with McuEngine(chip) as engine:
         engine.load_nor(image)
+        if noting:
+            engine.note_reads()
         engine.power_on()
         start = time.process_time()
         engine.advance(1000)
@@ -86,11 +94,43 @@ def our_seconds(image: bytes, exceptions: int) -> float:
         return elapsed
 
 
+def build_example(folder: Path) -> FileTarget:
+    """The example of docs/any-firmware.md."""
+    subprocess.run(
+        [sys.executable, str(EXAMPLE / "build.py"), "--out", str(folder / "build")], check=True
+    )
+    shutil.copy(EXAMPLE / f"{EXAMPLE_CHIP}.toml", folder)
+    return FileTarget.load(folder / f"{EXAMPLE_CHIP}.toml")
+
+
+def search_seconds(target: FileTarget, bounds: Bounds) -> tuple[int, float]:
+    """Sessions, and processor seconds, that a search of the example takes."""
+    start = time.process_time()
+    result = run_campaign(target, bounds=bounds)
+    if result.violations:
+        raise ToolBrokenError(result.statement)
+    return len(result.cases), time.process_time() - start
+
+
+def search_row() -> tuple[str, str, str]:
+    """One power cut in the example, judged by what sessions read, and each state by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = build_example(Path(folder))
+        few, few_seconds = search_seconds(target, Bounds(depth=1))
+        all_, all_seconds = search_seconds(target, Bounds(depth=1, exact=True))
+    return (
+        f"one power cut in the example for {EXAMPLE_CHIP}, by what sessions read to state by state",
+        f"{few_seconds / all_seconds:.2f}",
+        f"{few:,} sessions in {few_seconds:.1f} s and {all_:,} in {all_seconds:.1f} s",
+    )
+
+
 def mcu_rows() -> list[tuple[str, str, str]]:
     """What there is to say: what, ratio, figures of this machine."""
     image = build(HASHED, 0)
     ours = min(our_seconds(image, 0) for _ in range(REPEAT))
     theirs = min(bare_seconds(image) for _ in range(REPEAT))
+    noted = min(our_seconds(image, 0, noting=True) for _ in range(REPEAT))
     few, more = count_instructions(1024), count_instructions(2048)
     count = (more - few) * (HASHED // 1024)
     image = build(64, EXCEPTIONS)
@@ -106,4 +146,10 @@ def mcu_rows() -> list[tuple[str, str, str]]:
             f"{each * count / ours:.0f}",
             f"{1e-6 / each:.2f} million exceptions a second",
         ),
+        (
+            "the same SHA-256 while what is read is noted, to without",
+            f"{noted / ours:.2f}",
+            f"{noted:.2f} s and {ours:.2f} s",
+        ),
+        search_row(),
     ]

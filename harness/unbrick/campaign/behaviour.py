@@ -27,7 +27,6 @@ from unbrick.campaign.search import (
     find_kind,
     find_successors,
     is_inside,
-    list_readings,
     spread,
 )
 from unbrick.campaign.target import Fate
@@ -257,11 +256,9 @@ class BehaviourSearch:
         behaviours = self._find(found.state)
         if not _is_whole(behaviours):
             return False
-        for behaviour, (reading, _) in zip(
-            behaviours, list_readings(found.case, found.state), strict=False
-        ):
+        for resolution, behaviour in enumerate(behaviours):
             if not behaviour.outcome.violation:
-                self._join(behaviour, reading, found.state)
+                self._join(behaviour, found, resolution)
             if found.user is None:
                 continue
             user, op = found.user.behaviour, found.case.cuts[-1].op
@@ -275,18 +272,19 @@ class BehaviourSearch:
                 self._grow(behaviour)
         return True
 
-    def _join(self, behaviour: Behaviour, case_id: CaseId, state: State) -> None:
+    def _join(self, behaviour: Behaviour, found: Found, resolution: int) -> None:
         """Have the state that the book shows followed, unless a member stands for it.
 
         Where the depth is bounded, a member stands for states that are no less deep, so that none
         is followed less far than it should be.
         """
-        if len(case_id.cuts) == self._bounds.depth:
+        if len(found.case.cuts) == self._bounds.depth:
             return
-        for level in range(self._find_level(case_id) + 1):
-            group = self._group(state, "member", case_id.resolution, level)
+        for level in range(self._find_level(found.case) + 1):
+            group = self._group(found.state, "member", resolution, level)
             if self._book.find(group) is not None:
                 return
+        case_id, state = found.case.with_resolution(resolution), found.state
         member = Member(behaviour, case_id, state, self._add_member(behaviour, case_id, state))
         self.result.states += 1
         behaviour.members.append(member)

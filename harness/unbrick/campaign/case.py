@@ -101,7 +101,7 @@ class CaseId:
 
     def then(self, cut: PowerCut) -> CaseId:
         """This case and one more power cut."""
-        return replace(self, cuts=(*self.cuts, cut))
+        return CaseId(self.scenario, (*self.cuts, cut), self.link, self.first_death)
 
     def with_death(self, death: Death | None) -> CaseId:
         """This case, with another fate of the server in its own session."""
