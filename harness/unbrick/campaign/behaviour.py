@@ -287,6 +287,7 @@ class BehaviourSearch:
         case_id, state = found.case.with_resolution(resolution), found.state
         member = Member(behaviour, case_id, state, self._add_member(behaviour, case_id, state))
         self.result.states += 1
+        self.result.met += 1
         behaviour.members.append(member)
         self._dirty[member] = None
 

@@ -222,7 +222,8 @@ def campaign(
     """Cut the power at every flash operation, before it and in it, and see what comes of it.
 
     A SCENARIO is one of the reference terminal's; without a name all of them are searched. A
-    TARGET.toml describes firmware of your own (docs/any-firmware.md).
+    TARGET.toml describes firmware of your own (docs/any-firmware.md). One session of it stands for
+    all states that agree on what it reads; with the preset exhaustive every state is run.
 
     Every cut's recovery is searched in its turn, as deep as the preset goes. Ctrl-C ends the
     search and reports what was found; with --out the same call later goes on from there.

@@ -41,6 +41,10 @@ def render_summary(report: CampaignReport) -> RenderableType:
         line = f"{ran:,} sessions in {times.seconds:.1f} s, {rate:.1f} per second and process"
         line += f"; {times.reused:,} were there already" if times.reused else ""
         parts.append(Text(line, style="dim"))
+    for scenario in report.scenarios:
+        if scenario.by_reading:
+            line = f"{scenario.name}: {scenario.statement}"
+            parts.append(Text(line, style="dim"))
     different = sum(scenario.different for scenario in report.scenarios)
     if different:
         vouched = sum(scenario.vouched for scenario in report.scenarios)
