@@ -110,7 +110,7 @@ class Member:
     spared: bool = False
 
 
-class Found(NamedTuple):
+class Reached(NamedTuple):
     """A state that a search has come to.
 
     Attributes:
@@ -155,8 +155,8 @@ class BehaviourSearch:
         self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
         self._dirty: dict[Member, None] = {}
         self._start = start
-        self._queue: deque[Found] = deque()
-        self._running: deque[tuple[Found, tuple[int, Future[Outcome]]]] = deque()
+        self._queue: deque[Reached] = deque()
+        self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -166,7 +166,7 @@ class BehaviourSearch:
     def cases(self) -> Iterator[Case]:
         """Run what must be run until all is known or a bound is met; may be closed at any time."""
         try:
-            first = Found(CaseId(self.result.target.name), self._start, None)
+            first = Reached(CaseId(self.result.target.name), self._start, None)
             yield from self._run([first])
             while self._dirty and not self.result.cut_short:
                 member = next(iter(self._dirty))
@@ -202,7 +202,7 @@ class BehaviourSearch:
             found.append(self._behaviours[entry])
         return found
 
-    def _run(self, unknown: Iterable[Found]) -> Iterator[Case]:
+    def _run(self, unknown: Iterable[Reached]) -> Iterator[Case]:
         """Run states in turn, each if it is still unknown then, and see that they are followed."""
         self._queue.extend(unknown)
         while self.waiting:
@@ -251,7 +251,7 @@ class BehaviourSearch:
         self.result.cases.append(behaviour.case)
         return behaviour.case
 
-    def _follow(self, found: Found) -> bool:
+    def _follow(self, found: Reached) -> bool:
         """See that the state that the book shows is followed; False: it must be run first."""
         behaviours = self._find(found.state)
         if not _is_whole(behaviours):
@@ -272,7 +272,7 @@ class BehaviourSearch:
                 self._grow(behaviour)
         return True
 
-    def _join(self, behaviour: Behaviour, found: Found, resolution: int) -> None:
+    def _join(self, behaviour: Behaviour, found: Reached, resolution: int) -> None:
         """Have the state that the book shows followed, unless a member stands for it.
 
         Where the depth is bounded, a member stands for states that are no less deep, so that none
@@ -302,11 +302,11 @@ class BehaviourSearch:
         """Whether the states after a case may be members, for they are followed."""
         return self._bounds.depth is None or len(case_id.cuts) + 1 < self._bounds.depth
 
-    def _walk(self, member: Member) -> list[Found]:
+    def _walk(self, member: Member) -> list[Reached]:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
         behaviour = member.behaviour
         end = self._find_end(member)
-        unknown: dict[str, list[Found]] = {}
+        unknown: dict[str, list[Reached]] = {}
         ops = behaviour.outcome.ops
         self._book.show(member.state.cells)
         shown = member.state.cells
@@ -325,7 +325,7 @@ class BehaviourSearch:
             if not member.walked:
                 self.result.transitions += 1
                 behaviour.case.successors += 1
-            found = Found(case_id, state, member)
+            found = Reached(case_id, state, member)
             if not self._follow(found):
                 unknown.setdefault(find_kind(cut, ops), []).append(found)
         return spread(unknown.values(), self._bounds.seed)
