@@ -151,6 +151,10 @@ def until_the_last_erase(self: Behaviour, _op: int) -> int:
     return max((units for _, units in self._erased), default=0)
 
 
+def before_it_has_ended(self: Behaviour, units: int) -> int:
+    return next((number for number, erased in self._erased if not units & ~erased), 1 << 30)
+
+
 def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = run) -> Outcome:
     outcome: Outcome = run(firmware, state, fate)
     assert outcome.relevant is not None
@@ -163,6 +167,7 @@ MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "weak cells have no say": (7, (behaviour, "find_weak_units", no_say)),
     "needs do not flow back": (7, (BehaviourSearch, "_grow", lambda *_: None)),
     "needs end at a later erase": (41, (Behaviour, "find_erased", until_the_last_erase)),
+    "cuts are spared too early": (7, (Behaviour, "find_erasing", before_it_has_ended)),
     "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
 }
 
