@@ -52,7 +52,8 @@ AREAS = {
     "restoration": "selfrestore fallback pretender linkdigest foreignlink unstocked either alone "
     "relapse",
     "wire": "restore imposter damaged either broken large",
-    "image": "foreign successor damaged misclaimed imposter foreignstaged counterfeit filedigest",
+    "image": "foreign successor damaged misclaimed imposter foreignstaged counterfeit filedigest "
+    "foreigndifference",
     "link": "staged selfrestore unstocked commanded hasty echoed slow",
     "difference": "differential dying misfit counterfeit largedifference scarce",
 }

@@ -517,6 +517,16 @@ SCENARIOS = {
             ends_with=("1.0.0",),
         ),
         Scenario(
+            "foreigndifference",
+            "as foreignstaged, by a differential file that becomes that image",
+            updates=("1.1.0",),
+            rescue="1.0.0",
+            published=("1.0.0",),
+            differences="sound",
+            imposter="foreign 1.1.0",
+            ends_with=("1.0.0",),
+        ),
+        Scenario(
             "foreigncommanded",
             "the server takes an image for other hardware for 1.1.0, and commands it",
             updates=("1.1.0",),
