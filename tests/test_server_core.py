@@ -363,21 +363,6 @@ def test_an_update_that_the_power_has_interrupted_is_announced_again(world: Worl
     assert world.state == UpdateState.ANNOUNCED
 
 
-def test_a_transfer_that_was_given_up_begins_again_at_the_next_registration(world: World) -> None:
-    """Link or server were away for long, which says nothing of the update."""
-    world.transferring()
-    world.report(Phase.FINISHED, Result.TRANSFER_GAVE_UP)
-    assert world.state == UpdateState.ANNOUNCED
-    assert world.poll() == [], "it would fail again at once where the link is bad"
-    world.register(last_update_id=1, last_result=Result.TRANSFER_GAVE_UP)
-    (outgoing,) = world.poll()
-    assert outgoing.message.opt.uri_path == ("announce",)
-    world.decide(outgoing)
-    world.report(Phase.REWRITING)
-    world.report(Phase.FINISHED, Result.TRANSFER_GAVE_UP)
-    assert world.state == UpdateState.REWRITING, "what comes late is old news"
-
-
 def test_an_old_verdict_about_another_update_is_not_taken_for_this_one(world: World) -> None:
     """The terminal has known another server, whose updates had the same numbers."""
     world.core.publish(IMAGE, 0.0)
@@ -592,7 +577,7 @@ def test_an_update_given_up_that_went_on_all_the_same_is_owned_up_to(
     if given_up == "cancelled":
         world.core.cancel_update(1, world.now)
     else:
-        world.report(Phase.FINISHED, Result.REWRITE_FAILED)
+        world.report(Phase.FINISHED, Result.TRANSFER_GAVE_UP)
     world.register(digest=TARGET, last_update_id=1)
     assert world.state == UpdateState.SUCCEEDED
 

@@ -9,9 +9,8 @@
 Such an update can be cancelled until the terminal has the whole file. It succeeds only when the
 terminal registers with the digest of the new image: what a terminal merely reports never counts as
 success. A terminal that registers while its update is unfinished may have lost it (power cut); it
-is asked for its status, and the update is announced again when it knows nothing of it. So it is
-when the terminal has given a transfer up, since link or server were away for long. To a terminal
-in restoration an update whose rewrite was broken off is announced again.
+is asked for its status, and the update is announced again when it knows nothing of it. To a
+terminal in restoration an update whose rewrite was broken off is announced again.
 """
 
 from __future__ import annotations
@@ -59,9 +58,6 @@ _FULL_MAY_DO = (
     Result.WRONG_BASE,
     Result.NOT_REBUILT,
 )
-_GOES_ON = (Result.INTERRUPTED, Result.TRANSFER_GAVE_UP)
-"""Results with which an application can take the same file again: they say nothing of it."""
-
 _BROKEN_OFF = (Result.INTERRUPTED, Result.REWRITE_FAILED)
 """Results with which a terminal in restoration can take the same file again."""
 
@@ -130,7 +126,7 @@ class Stager:
             return
         runs = terminal.state is TerminalState.APPLICATION
         mine = terminal.last_update_id == update.id and terminal.last_result is not Result.SUCCESS
-        interrupted = runs and terminal.last_result in _GOES_ON
+        interrupted = runs and terminal.last_result is Result.INTERRUPTED
         broken_off = not runs and terminal.last_result in _BROKEN_OFF
         if mine and (interrupted or broken_off):
             return  # It goes on: what the terminal is to run has not changed.
@@ -168,25 +164,12 @@ class Stager:
             return  # Its registrations say where the terminal is, its results what it did.
         elif finished and report.result in _FULL_MAY_DO:
             self._give_up_difference(update, report.result, now)
-        elif finished and report.result is Result.TRANSFER_GAVE_UP:
-            self._broke_off(update, now)
         elif finished:
             if update.state is not UpdateState.CANCELLED:
                 text = report.text or report.result.text
                 self._log.change(update, UpdateState.FAILED, text, now, report.result)
         else:
             self._go_on(update, _STATE_OF_PHASE[report.phase], report.text, now)
-
-    def _broke_off(self, update: Update, now: float) -> None:
-        """A transfer came to nothing: this server was away, or the link was.
-
-        It is announced again when the terminal registers, and so not without end in a row.
-        """
-        if update.state not in (UpdateState.ANNOUNCED, UpdateState.TRANSFERRING):
-            return  # It comes late.
-        self._files.begin_anew(update.id)
-        text = "the transfer was broken off, it begins again when the terminal registers"
-        self._log.change(update, UpdateState.ANNOUNCED, text, now)
 
     def _go_on(self, update: Update, state: UpdateState, text: str, now: float) -> None:
         if update.state is UpdateState.CANCELLED:
