@@ -129,18 +129,21 @@ def _after_failed(cells: Cells, op: FlashOp) -> Cells:
 
 def _left_out(op: FlashOp, geometry: FlashGeometry) -> bytes:
     """The cells that an operation does not change because it fails, as a mask."""
-    unit, chips = geometry.unit, range(geometry.chips)
-    words = op.length // (unit * len(chips))
-    lanes = ((b"\xff" if op.failed & 1 << chip else b"\0") * unit for chip in chips)
-    return bytes(words // 2 * unit * len(chips)) + b"".join(lanes) * (words - words // 2)
+    word = _word_of_lanes(op.failed, geometry)
+    words = op.length // len(word)
+    return bytes(words // 2 * len(word)) + word * (words - words // 2)
 
 
 def _spoilt(op: FlashOp, geometry: FlashGeometry) -> bytes:
     """The cells that a failing operation clears though they were not meant, as a mask."""
-    unit, chips = geometry.unit, range(geometry.chips)
-    words = op.length // (unit * len(chips))
-    lanes = ((b"\xff" if op.failed >> SPOILT & 1 << chip else b"\0") * unit for chip in chips)
-    return (bytes(words // 2 * unit * len(chips)) + b"".join(lanes)).ljust(op.length, b"\0")
+    word = _word_of_lanes(op.failed >> SPOILT, geometry)
+    return (bytes(op.length // len(word) // 2 * len(word)) + word).ljust(op.length, b"\0")
+
+
+def _word_of_lanes(lanes: int, geometry: FlashGeometry) -> bytes:
+    """A word of all chips side by side, as a mask of those among ``lanes``."""
+    chips = range(geometry.chips)
+    return b"".join((b"\xff" if lanes & 1 << chip else b"\0") * geometry.unit for chip in chips)
 
 
 @lru_cache(maxsize=16)

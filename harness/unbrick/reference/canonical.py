@@ -48,7 +48,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.errors import ImageError
-from unbrick.flash.cells import RESOLUTIONS, Cells, intersect
+from unbrick.flash.cells import Cells, intersect
 from unbrick.image import mcuboot
 from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, find_places
@@ -262,8 +262,8 @@ def is_repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
     journal = find_places().journal
     in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
-    for resolution in range(RESOLUTIONS if cells.weak else 1):
-        halves = _halves(cells.readable(resolution), journal.offset)
+    for reading in cells.readings():
+        halves = _halves(reading, journal.offset)
         if not is_commanded(*halves):
             return False
         for half in halves:
@@ -301,7 +301,7 @@ def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     """
     if not cells.weak:
         return _form(cells, plan)
-    forms = tuple(_form(cells.readable(resolution), plan) for resolution in range(RESOLUTIONS))
+    forms = tuple(_form(reading, plan) for reading in cells.readings())
     application = find_places().application
     here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:

@@ -181,9 +181,7 @@ def check_need(story: Story, before: Cells, ops: int, server: ServerState | None
     failed = f"restoration: {_FAILED}" in untouched
     if not damaged and not failed:
         return
-    application = find_places().application
-    nor = before.read(application.offset, application.size)
-    whole = next((i for i in story.releases.signed.values() if nor.startswith(i)), None)
+    whole = _find_release(story, before)
     if whole is None:
         return
     if damaged:
@@ -197,8 +195,7 @@ def _is_to_be_replaced(before: Cells, digest: bytes, server: ServerState | None)
 
     An application registers when it has passed its trial. What fails later is other software.
     """
-    journal = find_places().journal
-    newest = _read_newest(before.read(journal.offset, journal.size))
+    newest = _read_newest(_read_journal(before))
     if server is None or newest is None or newest[0] != REWRITING or newest[TARGET] == digest:
         return False
     known = {(terminal.state, terminal.digest) for terminal in server.terminals}
@@ -237,8 +234,7 @@ def check_sure(story: Story, left: Cells) -> None:
     if not left.weak:
         return
     for reading in left.readings():
-        nor = reading.read(places.application.offset, places.application.size)
-        if not any(nor.startswith(image) for image in story.releases.signed.values()):
+        if _find_release(story, reading) is None:
             raise Violation("unsure", "the application may read otherwise at the next start")
         stored = reading.read(places.userdata.offset, places.userdata.size)
         for name, number in scenario.saved:
@@ -250,7 +246,7 @@ def check_sure(story: Story, left: Cells) -> None:
 def check_counter(before: Cells, after: bytes) -> None:
     """The journal forgets nothing of what keeps old software out; ``after`` is the whole NOR."""
     journal = find_places().journal
-    kept = read_counter(before.read(journal.offset, journal.size))
+    kept = read_counter(_read_journal(before))
     left = read_counter(after[journal.offset : journal.end])
     if left < kept:
         raise Violation("forged", f"the journal's security counter was {kept}, and is {left}")
@@ -264,9 +260,20 @@ def read_counter(journal: bytes) -> int:
 
 def _read_phase(cells: Cells) -> int:
     """The phase in the newest record of the journal; 0 without any."""
-    journal = find_places().journal
-    newest = _read_newest(cells.read(journal.offset, journal.size))
+    newest = _read_newest(_read_journal(cells))
     return newest[0] if newest else 0
+
+
+def _read_journal(cells: Cells) -> bytes:
+    journal = find_places().journal
+    return cells.read(journal.offset, journal.size)
+
+
+def _find_release(story: Story, cells: Cells) -> bytes | None:
+    """The release that is in the application's partition, whole; None: there is none."""
+    application = find_places().application
+    nor = cells.read(application.offset, application.size)
+    return next((image for image in story.releases.signed.values() if nor.startswith(image)), None)
 
 
 def _read_newest(journal: bytes) -> bytes | None:
