@@ -31,6 +31,8 @@ LAYOUT = reference_layout()
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
 SPEED = 8.0
 """Seconds of the terminal in a second: it waits for nobody as long as a real one."""
+LONGEST_STEP_S = 0.02
+"""Seconds of ours that count, between two calls of ``serve``."""
 
 
 def make_signed(folder: Path, version: str, userdata_format: int) -> bytes:
@@ -68,20 +70,22 @@ class ModelOnUdp:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.settimeout(0.005)
-        self._begin = time.monotonic()
+        self.now = 0.0
+        self._served = time.monotonic()
         self._coap = CoapEndpoint(self._handle, random.Random(1))
         self._sent_result = False
         model.power_on(self.now)
-
-    @property
-    def now(self) -> float:
-        return (time.monotonic() - self._begin) * SPEED
 
     def close(self) -> None:
         self._socket.close()
 
     def serve(self) -> None:
-        """Do what is due, for a few milliseconds."""
+        """Do what is due, for a few milliseconds.
+
+        Its clock stands still between two calls, as long as a server takes to begin.
+        """
+        elapsed, self._served = time.monotonic() - self._served, time.monotonic()
+        self.now += min(elapsed, LONGEST_STEP_S) * SPEED
         for ticket, message in self.model.step(self.now):
             self._sent_result |= message.opt.uri_path == ("result",)
             self._coap.request(message, ticket, self.now)
