@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -15,7 +16,15 @@ from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
-from unbrick.campaign.search import Bounds, find_state_after, find_successors, minimise, spread
+from unbrick.campaign.search import (
+    Bounds,
+    find_state_after,
+    find_successors,
+    follow,
+    minimise,
+    spread,
+    spread_cuts,
+)
 from unbrick.campaign.target import MemoryMark, Outcome
 from unbrick.campaign.verdict import Violation
 from unbrick.engine.inprocess import InProcessEngine
@@ -26,12 +35,15 @@ from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import list_variants, tear
 from unbrick.layout import reference_layout
 from unbrick.reference.canonical import canonicalise
+from unbrick.reference.checks import check_transfers
 from unbrick.reference.layout import find_places
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.scenario import SCENARIOS, find_scenario
 from unbrick.reference.session import run_session
 from unbrick.reference.story import MOST_TRANSFERS, Bystander, Story
 from unbrick.reference.target import ReferenceTarget, find_target
+from unbrick.server.records.updates import UpdateState
+from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -292,6 +304,56 @@ def test_every_item_has_its_turn(groups: list[list[int]], seed: int) -> None:
         counts = {turns.count(number) for number in unfinished}
         assert len(counts) <= 2
         assert not counts or max(counts) - min(counts) <= 1
+
+
+places_and_kinds = st.tuples(st.sampled_from("abc"), st.sampled_from("kinds"))
+
+
+@given(st.lists(places_and_kinds, max_size=60), st.integers(0, 9))
+def test_places_take_turns_and_kinds_in_each(cuts: list[tuple[str, str]], seed: int) -> None:
+    found = [(place, kind, (place, kind, at)) for at, (place, kind) in enumerate(cuts)]
+    ordered = spread_cuts(found, seed)
+    assert sorted(ordered) == sorted(cut for *_, cut in found)
+    places = {place for place, _ in cuts}
+    assert {place for place, *_ in ordered[: len(places)]} == places
+    for place in places:
+        of_place = [cut for cut in ordered if cut[0] == place]
+        kinds = {kind for kind, other in ((kind, other) for other, kind in cuts) if other == place}
+        assert {kind for _, kind, _ in of_place[: len(kinds)]} == kinds
+
+
+def test_a_small_sample_has_every_place_and_kind() -> None:
+    found = [(place, kind, place + kind) for place in "abcde" for kind in "ABCDE" for _ in range(9)]
+    sample = spread_cuts(found, 0)[:5]
+    assert {place for place, _ in sample} == set("abcde")
+    assert {kind for _, kind in sample} == set("ABCDE")
+
+
+@pytest.mark.slow
+def test_a_transfer_may_end_when_its_update_has_succeeded(unbrick_releases: Releases) -> None:
+    case = CaseId.parse("selfrestore/44-weak/3@2+1/45-weak+1")
+    target = find_target(case.scenario, unbrick_releases)
+    *_, (_, _, outcome) = follow(case, target.start(), target.run)
+    assert outcome.violation is None
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_transfer_that_is_given_up_counts_until_its_update_has_succeeded(*, late: bool) -> None:
+    succeeded = SimpleNamespace(id=7, state=UpdateState.SUCCEEDED)
+    going = SimpleNamespace(id=7, state=UpdateState.TRANSFERRING)
+    marks = [
+        MemoryMark(0, SimpleNamespace(updates=(going,)), 0.0),
+        MemoryMark(0, SimpleNamespace(updates=(succeeded,)), 2.0),
+    ]
+    report = SimpleNamespace(result=Result.TRANSFER_GAVE_UP, update_id=7, text="gave up")
+    story = SimpleNamespace(
+        link_is_bad=False,
+        absence=SimpleNamespace(was_long=False),
+        store=SimpleNamespace(updates=lambda _: [succeeded]),
+        link=SimpleNamespace(reports=[(3.0 if late else 1.0, report)]),
+    )
+    with nullcontext() if late else pytest.raises(Violation, match="update 7 was given up"):
+        check_transfers(cast("Any", story), marks)
 
 
 def test_a_restoration_in_vain_is_told_in_the_terminals_words(unbrick_releases: Releases) -> None:

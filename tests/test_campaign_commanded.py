@@ -485,3 +485,22 @@ def test_the_server_dies_at_each_change_of_its_mind() -> None:
     assert some.deaths == 3
     immortal = replace(toy, mortal=False)
     assert run_campaign(immortal, bounds=Bounds(depth=0, torn=False)).deaths == 0
+
+
+def test_a_few_deaths_cover_every_stage_of_the_server() -> None:
+    """A hundred writes are one stage, however many of the changes of mind are theirs."""
+
+    def writing(_: State, __: Fate) -> Outcome:
+        stages = ["told", *(["write"] * 100), "check", "restart"]
+        marks = [MemoryMark(0, (stage, at)) for at, stage in enumerate(stages)]
+        return Outcome(None, "application", [], marks, None, 1.0, 0.0)
+
+    class Staged(ToyTarget):
+        def name_stage(self, state: State) -> str:
+            return str(state.peers[0])
+
+    toy = Staged(writing, State(nor(), ()), mortal=True)
+    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=4))
+    died = {case.id.death.change for case in result.cases if case.id.death}
+    assert {101, 102, 1} < died
+    assert len(died) == 4

@@ -57,7 +57,7 @@ def test_a_whole_update_over_a_good_link() -> None:
     assert world.terminal.file == IMAGE
     assert world.link.fetched_blocks(1) == BLOCKS
     assert [fetch.size for fetch in world.link.fetched] == [1024] * 19 + [544]
-    assert [report.phase for report in world.link.reports] == [
+    assert [report.phase for _, report in world.link.reports] == [
         Phase.RECEIVED,
         Phase.CHECKED,
         Phase.REWRITING,

@@ -69,6 +69,9 @@ class ToyTarget:
     def peers_key(self, state: State) -> Hashable:
         return state.peers
 
+    def name_stage(self, state: State) -> str:
+        return str(state.peers)
+
     def pack_peers(self, peers: Sequence[Any]) -> Any:
         return list(peers)
 

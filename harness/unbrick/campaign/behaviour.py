@@ -25,9 +25,10 @@ from unbrick.campaign.search import (
     Case,
     SearchResult,
     find_kind,
+    find_place,
     find_successors,
     is_inside,
-    spread,
+    spread_cuts,
 )
 from unbrick.campaign.target import Fate
 from unbrick.errors import ToolBrokenError
@@ -306,7 +307,7 @@ class BehaviourSearch:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
         behaviour = member.behaviour
         end = self._find_end(member)
-        unknown: dict[str, list[Reached]] = {}
+        unknown: list[tuple[str, str, Reached]] = []
         ops = behaviour.outcome.ops
         self._book.show(member.state.cells)
         shown = member.state.cells
@@ -327,8 +328,9 @@ class BehaviourSearch:
                 behaviour.case.successors += 1
             found = Reached(case_id, state, member)
             if not self._follow(found):
-                unknown.setdefault(find_kind(cut, ops), []).append(found)
-        return spread(unknown.values(), self._bounds.seed)
+                place = find_place(self.result.target, cut, ops, state)
+                unknown.append((place, find_kind(cut, ops), found))
+        return spread_cuts(unknown, self._bounds.seed)
 
     def _find_end(self, member: Member) -> int:
         """The operation from which on another member has had the same successors, as far as needed.

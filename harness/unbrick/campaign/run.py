@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from unbrick.campaign.target import Fate, Outcome, State, Target
 
 PRESETS = {
-    "quick": Bounds(depth=1, states=40, deaths=8),
+    "quick": Bounds(depth=1, states=40, deaths=12),
     "single": Bounds(depth=1),
     "full": Bounds(),
     "exhaustive": Bounds(),
 }
 """How far a campaign goes, by name.
 
-quick: one power cut, torn operations, at most 40 states, for every day; single: one power cut, at
-every operation, before it and torn; full: until no state is new; exhaustive: as full, then every
-state that only counts as known is started, too (``unbrick.campaign.exhaustive``).
+quick: one power cut, torn operations, at most 40 states and 12 deaths of a peer, for every day;
+single: one power cut, at every operation, before it and torn; full: until no state is new;
+exhaustive: as full, then every state that only counts as known is started, too
+(``unbrick.campaign.exhaustive``).
 """
 
 

@@ -54,9 +54,9 @@ class Bounds:
             the firmware can tell apart.
         partition: only power cuts at operations on this partition; ``None``: on all.
         deaths: so many deaths of a mortal peer at most, all in the session without other faults
-            and spread over it; ``None``: one for each different state.
+            and spread over its stages; ``None``: one for each different state.
         seed: of the order in which the new states of a session are searched; so also of the sample
-            that a bound on the states leaves.
+            that a bound on states or deaths leaves.
     """
 
     depth: int | None = None
@@ -90,6 +90,13 @@ def find_kind(cut: PowerCut, ops: Sequence[FlashOp]) -> str:
     return f"{kind}-{cut.torn}{'@' * (cut.change is not None)}"
 
 
+def find_place(target: Target, cut: PowerCut, ops: Sequence[FlashOp], state: State) -> str:
+    """Where a cut comes: the partition of its operation, and the stage that the peers are in."""
+    offset = ops[cut.op].offset if cut.op < len(ops) else -1
+    inside = (part.name for part in target.partitions if part.offset <= offset < part.end)
+    return f"{next(inside, '')} {target.name_stage(state)}"
+
+
 def spread(groups: Iterable[Sequence[T]], seed: int) -> list[T]:
     """All items, in an order of which each beginning covers all groups and each whole group.
 
@@ -107,6 +114,27 @@ def spread(groups: Iterable[Sequence[T]], seed: int) -> list[T]:
         turned = (rest[(index + at) % len(rest)] for index in order)
         placed += ((place, number, item) for place, item in enumerate((*first, *turned)))
     return [item for *_, item in sorted(placed, key=lambda one: one[:2])]
+
+
+def spread_cuts(found: Iterable[tuple[str, str, T]], seed: int) -> list[T]:
+    """All cuts, in an order of which each beginning covers the places, the kinds and the session.
+
+    The places take turns, and the kinds in each. Each place begins with another kind, so that a few
+    turns have met all kinds.
+
+    Args:
+        found: for each cut, in the order of the session: its place, its kind, and what is returned.
+        seed: as for :func:`spread`.
+    """
+    places: dict[str, dict[str, list[T]]] = {}
+    for place, kind, cut in found:
+        places.setdefault(place, {}).setdefault(kind, []).append(cut)
+    turns: list[tuple[int, int, T]] = []
+    for number, kinds in enumerate(places.values()):
+        turned = deque(kinds.values())
+        turned.rotate(-number)
+        turns += ((turn, number, cut) for turn, cut in enumerate(spread(turned, seed)))
+    return [cut for *_, cut in sorted(turns, key=lambda one: one[:2])]
 
 
 @dataclass
@@ -391,11 +419,13 @@ class Search:
         all of them, those that are left make a sample of it.
         """
         result, room = self.result, self._bounds.states
-        new: dict[str, list[tuple[CaseId, State]]] = {}
+        new: list[tuple[str, str, tuple[CaseId, State]]] = []
+        ops = case.outcome.ops
         for found, successor in find_successors(
             case.id, state, case.outcome, torn=self._bounds.torn
         ):
-            if self._part and not is_inside(found.cuts[-1], case.outcome.ops, self._part):
+            cut = found.cuts[-1]
+            if self._part and not is_inside(cut, ops, self._part):
                 continue
             result.transitions += 1
             case.successors += 1
@@ -403,9 +433,9 @@ class Search:
             if key in self._known:
                 continue
             self._known.add(key)
-            kind = find_kind(found.cuts[-1], case.outcome.ops)
-            new.setdefault(kind, []).append((found, successor))
-        ordered = spread(new.values(), self._bounds.seed)
+            place = find_place(result.target, cut, ops, successor)
+            new.append((place, find_kind(cut, ops), (found, successor)))
+        ordered = spread_cuts(new, self._bounds.seed)
         result.met += len(ordered)
         if room is not None and result.met > room:
             result.cut_short = f"it was to end after {room} states"
@@ -418,23 +448,26 @@ class Search:
         """Have a peer die at its changes of mind, once for each state in which it does.
 
         In the session without other faults it dies in every way. In the others it dies before it
-        tells; at every eighth state in every way.
+        tells; at every eighth state in every way. Where there is room for some deaths alone, the
+        stages of the peers take turns.
         """
         most, golden = self._bounds.deaths, not case.id.cuts
         if case.id.death is not None or (most is not None and not golden):
             return
         # The terminal keeps its power: what it has said arrives when it does.
         powered = replace(case.outcome, flight=0.0)
-        apart = 1 if most is None else max(1, (len(case.outcome.marks) - 1) // max(1, most))
+        target, stages = self.result.target, dict[str, list[list[Death]]]()
         for found, successor in find_successors(case.id, state, powered, torn=False):
-            change = found.cuts[-1].change
-            if not change or change % apart or len(self._fatal) == most:
+            change, key = found.cuts[-1].change, target.key(successor)
+            if not change or key in self._fatal:
                 continue
-            key = self.result.target.key(successor)
-            if key not in self._fatal:
-                self._fatal.add(key)
-                ways = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
-                self._queue.extend((case.id.with_death(Death(change, way)), state) for way in ways)
+            self._fatal.add(key)
+            how = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
+            deaths = [Death(change, when) for when in how]
+            stages.setdefault(target.name_stage(successor), []).append(deaths)
+        chosen = spread(stages.values(), self._bounds.seed)[:most]
+        for deaths in sorted(chosen, key=lambda deaths: deaths[0].change):
+            self._queue.extend((case.id.with_death(death), state) for death in deaths)
 
 
 def list_readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:

@@ -233,6 +233,9 @@ class Target(Protocol):
     def peers_key(self, state: State) -> Hashable:
         """States with the same key have peers that cannot be told apart."""
 
+    def name_stage(self, state: State) -> str:
+        """How far the peers are, in a word or two: a sample of states covers every stage."""
+
     def pack_peers(self, peers: Sequence[Any]) -> Any:
         """What peers remember, moment by moment, as JSON."""
 

@@ -74,7 +74,7 @@ class SimulatedLink:
         fetched: every block that reached the server as a request, in order.
         exchanges: every request that the server answered or had answered, in order.
         registrations: what the terminal registered, in order.
-        reports: what the terminal reported, in order.
+        reports: what the terminal reported, in order, and when.
         diagnostics: lines of text that the terminal sent beside the messages.
         bytes_up: bytes that came from the terminal.
         bytes_down: bytes that were written to the terminal.
@@ -95,7 +95,7 @@ class SimulatedLink:
         self.fetched: list[Fetch] = []
         self.exchanges: list[Exchange] = []
         self.registrations: list[Registration] = []
-        self.reports: list[Report] = []
+        self.reports: list[tuple[float, Report]] = []
         self.diagnostics: list[str] = []
         self.bytes_up = 0
         self.bytes_down = 0
@@ -222,7 +222,7 @@ class SimulatedLink:
             if words == "POST /register":
                 self.registrations.append(Registration.decode(request.payload))
             elif words == "POST /report":
-                self.reports.append(Report.decode(request.payload))
+                self.reports.append((now, Report.decode(request.payload)))
         except LinkError:
             return
         path = request.opt.uri_path

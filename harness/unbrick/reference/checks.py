@@ -15,6 +15,9 @@ from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unbrick.campaign.target import MemoryMark
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
     from unbrick.reference.memory import ServerState
@@ -93,13 +96,26 @@ def check_network(story: Story) -> None:
             raise blame
 
 
-def check_transfers(story: Story) -> None:
-    """No transfer was given up while link and server were there, however often it died."""
+def check_transfers(story: Story, marks: Sequence[MemoryMark]) -> None:
+    """No transfer was given up while link and server were there, however often it died.
+
+    What is given up when its update has succeeded harms nobody: the software runs already, for
+    instance since it came over the wire.
+
+    Args:
+        story: the session.
+        marks: what the server remembered in it, moment by moment.
+    """
     if story.link_is_bad or story.absence.was_long:
         return
     wanted = {u.id for u in story.store.updates(SERIAL) if u.state is not UpdateState.CANCELLED}
-    for report in story.link.reports:
-        if report.result is Result.TRANSFER_GAVE_UP and report.update_id in wanted:
+    for time, report in story.link.reports:
+        if report.result is not Result.TRANSFER_GAVE_UP or report.update_id not in wanted:
+            continue
+        known = [mark.peers for mark in marks if mark.time <= time][-1]
+        if not any(
+            u.id == report.update_id and u.state is UpdateState.SUCCEEDED for u in known.updates
+        ):
             text = f"the transfer of update {report.update_id} was given up: {report.text}"
             raise Violation("rejected", text)
 

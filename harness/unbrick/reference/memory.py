@@ -101,6 +101,17 @@ class ServerState:
         """The same without how far the steps are."""
         return hashlib.sha256(repr(self.form(steps=False)).encode()).hexdigest()
 
+    @property
+    def stage(self) -> str:
+        """The state of the newest update, and the kind of the step that it is at, if it has any."""
+        if not self.updates:
+            return ""
+        update = self.updates[-1]
+        going = {session.id for session in self.sessions if not session.state.ended}
+        steps = (s for s in self.steps if s.session_id in going and not s.state.over)
+        step = next(steps, None)
+        return f"{update.state.value} {step.kind.value if step else ''}"
+
     @cached_property
     def _ranges(self) -> tuple[bytes, tuple[tuple[int, int, bool], ...], frozenset[int]] | None:
         for session in self.sessions:

@@ -119,7 +119,7 @@ def run_session(
         recorder.step(0.0)
         story.run()
         check_network(story)
-        check_transfers(story)
+        check_transfers(story, recorder.marks)
         ops = engine.ops
         if story.given_up:
             check_given_up(story)

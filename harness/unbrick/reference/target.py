@@ -159,6 +159,10 @@ class ReferenceTarget:
         """The server's canonical form."""
         return state.peers.canonical if state.peers else ""
 
+    def name_stage(self, state: State) -> str:
+        """Of the server's newest update."""
+        return state.peers.stage if state.peers else ""
+
     def pack_peers(self, peers: Sequence[Any]) -> Any:
         """Records of the server as JSON."""
         return remembered.pack(peers)

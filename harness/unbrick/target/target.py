@@ -174,6 +174,10 @@ class FileTarget:
         """Whether the update was begun."""
         return str(state.peers)
 
+    def name_stage(self, state: State) -> str:
+        """Whether the update was begun."""
+        return str(state.peers or "")
+
     def pack_peers(self, peers: Sequence[Any]) -> Any:
         """They are texts, or None."""
         return list(peers)
