@@ -76,6 +76,22 @@ def test_a_release_that_is_missing_is_said_before_anything_is_searched(
         assert "and this firmware has the release 1.0.0. Unset UNBRICK_FIRMWARE" in said
 
 
+def test_every_scenario_can_be_searched_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Result]
+) -> None:
+    """Those with a release of their own, too: all of them are what a call without names takes."""
+    searched: list[str] = []
+
+    def search(target: ReferenceTarget, *_: object, **__: object) -> SearchResult:
+        searched.append(target.name)
+        return SearchResult(target, closed=True)
+
+    monkeypatch.setattr(cli_campaign, "run_campaign", search)
+    done = invoke("campaign", "--jobs", "1")
+    assert done.exit_code == 0, done.stderr
+    assert searched == list(SCENARIOS)
+
+
 def test_every_scenario_says_which_releases_it_plays_with() -> None:
     """Each version that is written anywhere in it."""
     for scenario in SCENARIOS.values():

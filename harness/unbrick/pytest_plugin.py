@@ -231,9 +231,9 @@ def _search(releases: Releases, name: str, preset: str) -> ScenarioReport:
     from unbrick.reference.target import find_target  # noqa: PLC0415
     from unbrick.report.model import report_scenario  # noqa: PLC0415
 
-    target = find_target(name, releases)
     if preset not in PRESETS:
         raise SetupError(f"there is no preset {preset!r}", hint=f"choose from {', '.join(PRESETS)}")
+    target = find_target(name, releases)
     return report_scenario(run_campaign(target, bounds=PRESETS[preset]))
 
 

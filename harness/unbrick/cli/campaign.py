@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unbrick.campaign.target import ReplayedSession, Target
-    from unbrick.firmware.signed import Releases
     from unbrick.report.model import ScenarioReport
 
 
@@ -123,12 +122,14 @@ def _find_targets(names: tuple[str, ...], firmware: Path, status: Console) -> li
                 )
         return targets
     # The reference needs more packages, which who tests firmware of his own may not have.
+    from unbrick.firmware.signed import make_releases  # noqa: PLC0415
     from unbrick.reference.scenario import SCENARIOS, find_scenario  # noqa: PLC0415
     from unbrick.reference.target import find_target  # noqa: PLC0415
 
     for name in names:
         find_scenario(name)
-    releases = _build(firmware, names or tuple(SCENARIOS), status)
+    with status.status("building the firmware"):
+        releases = make_releases(firmware)
     return [find_target(name, releases) for name in names or SCENARIOS]
 
 
@@ -139,22 +140,6 @@ def _make_folder(out: Path) -> None:
         raise SetupError(
             f"{out} cannot be made: {error.strerror}", hint="choose another folder with --out"
         ) from error
-
-
-def _build(firmware: Path, names: tuple[str, ...], status: Console) -> Releases:
-    """The firmware, with every release that the scenarios play with.
-
-    Raises:
-        BuildError, SetupError: it cannot be built, or a release is missing.
-    """
-    from unbrick.firmware.signed import make_releases  # noqa: PLC0415 - as in _find_targets
-    from unbrick.reference.scenario import find_scenario  # noqa: PLC0415
-
-    with status.status("building the firmware"):
-        releases = make_releases(firmware)
-    for name in names:
-        releases.require(find_scenario(name).releases, f"the scenario {name}")
-    return releases
 
 
 @click.command(short_help="Cut the power everywhere, and see what comes of it.")

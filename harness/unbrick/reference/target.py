@@ -212,8 +212,6 @@ def make_images(releases: Releases, scenario: Scenario) -> Releases:
     Raises:
         SetupError: a release is missing.
     """
-    if not (scenario.sizes or scenario.twins or scenario.foreign):
-        return releases
     plain = [name for name in scenario.releases if not name.endswith(TWIN)]
     releases.require(plain, f"the scenario {scenario.name}")
     if scenario.sizes:
