@@ -72,7 +72,7 @@ class Bug:
         """The smallest search that finds it, and ends with it."""
         return Bounds(
             depth=self.depth,
-            torn=self.torn,
+            shapes="usual" if self.torn else "none",
             exact=self.exact,
             partition=self.partition,
             deaths=None if self.deaths else 0,

@@ -80,7 +80,7 @@ def try_states(
             if outcome.violation or tried.states == count:
                 break
             case = case.with_resolution(resolution)
-            case, state = dice.choice(list(find_successors(case, state, outcome, torn=True)))
+            case, state = dice.choice(list(find_successors(case, state, outcome)))
     return tried
 
 

@@ -249,7 +249,7 @@ def test_a_bounded_search_takes_a_sample_of_the_whole_session() -> None:
         return Outcome(None, "application", ops, [MemoryMark(0, None)], None, 1.0, 0.0)
 
     def search(seed: int) -> tuple[list[int], str]:
-        bounds = Bounds(depth=1, states=40, torn=False, seed=seed)
+        bounds = Bounds(depth=1, states=40, shapes="none", seed=seed)
         result = run_campaign(ToyTarget(write_all), bounds=bounds)
         assert (result.states, result.met, result.closed) == (40, 401, False)
         return sorted(case.id.cuts[0].op for case in result.cases[1:]), result.statement
@@ -283,7 +283,7 @@ def test_what_was_sent_before_a_power_cut_arrives(flight: float, cuts: set[str])
     start = ToyTarget(lambda _, __: outcome).start()
     found = {
         str(case).removeprefix("toy/"): (state.cells, state.peers)
-        for case, state in find_successors(CaseId("toy"), start, outcome, torn=True)
+        for case, state in find_successors(CaseId("toy"), start, outcome)
     }
     every = {cut.replace("half", way) for cut in cuts for way in list_variants(ops[0], GEOMETRY)}
     assert {cut for cut in found if cut.endswith("@1")} == every

@@ -29,6 +29,7 @@ from unbrick.cli.main import cli
 from unbrick.errors import ServerError, SetupError, ToolBrokenError, UnbrickError
 from unbrick.firmware import signed
 from unbrick.firmware.signed import Releases, SignedImages
+from unbrick.flash.torn import SHAPES
 from unbrick.folders import firmware_folder
 from unbrick.reference import start as start_of_scenario
 from unbrick.reference import target as reference_target
@@ -90,6 +91,25 @@ def test_every_scenario_can_be_searched_by_its_name(
     done = invoke("campaign", "--jobs", "1")
     assert done.exit_code == 0, done.stderr
     assert searched == list(SCENARIOS)
+
+
+@pytest.mark.slow
+def test_operations_are_torn_in_more_shapes_where_it_is_wished(
+    invoke: Callable[..., Result],
+) -> None:
+    torn = {}
+    for shapes in SHAPES:
+        words = ("campaign", "phonebook", "--shapes", shapes, "--depth", "1", "--jobs", "1")
+        done = invoke(*words, "--json")
+        assert done.exit_code == 0, done.stderr
+        scenario = json.loads(done.stdout)["scenarios"][0]
+        assert scenario["shapes"] == shapes
+        torn[shapes] = {cut["torn"] for cut in scenario["cuts"]} - {""}
+    assert torn["none"] < torn["few"] < torn["usual"] < torn["many"]
+    numbered = min(torn["many"] - torn["usual"])
+    done = invoke("replay", "--all", f"phonebook/0-{numbered}")
+    assert done.exit_code == 0, done.stderr
+    assert f"LOST in operation 0, torn: {numbered}" in done.stdout
 
 
 def test_every_scenario_says_which_releases_it_plays_with() -> None:

@@ -466,25 +466,25 @@ def test_a_death_is_searched_once_however_long_messages_are_on_their_way() -> No
         return replace(outcome, ops=ops, marks=marks, flight=9.0)
 
     toy = ToyTarget(slow, State(nor(), ()), mortal=True)
-    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False))
+    result = run_campaign(toy, bounds=Bounds(depth=0, shapes="none"))
     assert len(result.cases) == len({case.id for case in result.cases}) == 10
-    some = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=3))
+    some = run_campaign(toy, bounds=Bounds(depth=0, shapes="none", deaths=3))
     assert {case.id.death.change for case in some.cases if case.id.death} == {1, 2, 3}
 
 
 def test_the_server_dies_at_each_change_of_its_mind() -> None:
     toy = ToyTarget(invented, State(nor(), ()), mortal=True)
-    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False))
+    result = run_campaign(toy, bounds=Bounds(depth=0, shapes="none"))
     assert {str(case.id) for case in result.cases} == {
         "toy",
         *(f"toy!{change}{when}" for change in (1, 2, 3) for when in ("", "-said", "-late")),
     }
     assert result.deaths == 9
     assert "9 deaths of the server" in result.statement
-    some = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=1))
+    some = run_campaign(toy, bounds=Bounds(depth=0, shapes="none", deaths=1))
     assert some.deaths == 3
     immortal = replace(toy, mortal=False)
-    assert run_campaign(immortal, bounds=Bounds(depth=0, torn=False)).deaths == 0
+    assert run_campaign(immortal, bounds=Bounds(depth=0, shapes="none")).deaths == 0
 
 
 def test_a_few_deaths_cover_every_stage_of_the_server() -> None:
@@ -500,7 +500,7 @@ def test_a_few_deaths_cover_every_stage_of_the_server() -> None:
             return str(state.peers[0])
 
     toy = Staged(writing, State(nor(), ()), mortal=True)
-    result = run_campaign(toy, bounds=Bounds(depth=0, torn=False, deaths=4))
+    result = run_campaign(toy, bounds=Bounds(depth=0, shapes="none", deaths=4))
     died = {case.id.death.change for case in result.cases if case.id.death}
     assert {101, 102, 1} < died
     assert len(died) == 4

@@ -7,7 +7,7 @@ import pytest
 from unbrick.flash.cells import Cells
 from unbrick.flash.geometry import FlashGeometry
 from unbrick.flash.ops import FlashOp
-from unbrick.flash.torn import list_variants, tear
+from unbrick.flash.torn import SHAPES, find_shapes, list_variants, strip_number, tear
 
 PAGES = FlashGeometry((1024,) * 4 + (16,), unit=2)
 FOUR_CHIPS = FlashGeometry((4096,) * 2, unit=1, chips=4)
@@ -66,3 +66,58 @@ def test_a_torn_erase_of_several_blocks_reaches_each_of_them_and_no_other(varian
     if torn.weak:
         assert torn.image(1)[1024:3072] != torn.image(0)[1024:3072]
         assert torn.after([erase(1024, 2048)]).weak == ()
+
+
+OPERATIONS = [
+    program(100, bytes(2)),
+    program(100, bytes(8)),
+    program(0, bytes(64)),
+    erase(0, 1024),
+    erase(0, 16),
+]
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_more_shapes_have_all_of_the_fewer(op: FlashOp) -> None:
+    none, few, usual, many = (set(list_variants(op, PAGES, shapes)) for shapes in SHAPES)
+    assert not none
+    assert few < usual < many
+    for shapes, names in (("usual", usual), ("many", many - usual)):
+        assert {find_shapes(name) for name in names} == {shapes}
+    assert find_shapes("") == "none"
+    assert len(many) == len(list_variants(op, PAGES, "many"))
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_a_torn_operation_moves_only_bits_that_the_whole_one_moves(op: FlashOp) -> None:
+    before = Cells.of(bytes(range(256)) * 17, PAGES) if op.kind == "erase" else Cells.of(b"", PAGES)
+    old, new = before.image(), before.after([op]).image()
+    for variant in list_variants(op, PAGES, "many"):
+        left = tear(before, op, variant)
+        for was, now, will in zip(old, left.image(), new, strict=True):
+            assert (was ^ now) & ~(was ^ will) == 0, variant
+
+
+def test_a_double_word_ends_after_each_of_its_bytes_and_in_eight_random_subsets() -> None:
+    op, blank = program(100, bytes(8)), Cells.of(b"", PAGES)
+    names = [name for name in list_variants(op, PAGES, "many") if find_shapes(name) == "many"]
+    left = [tear(blank, op, name).read(100, 8) for name in names]
+    assert left[:7] == [bytes(at).ljust(8, b"\xff") for at in range(1, 8)]
+    subsets = left[7:]
+    assert len(set(subsets)) == len(subsets) == 8
+    assert {strip_number(name) for name in names[7:]} == {"bits"}
+    ones = sum(bits.bit_count() for subset in subsets for bits in subset)
+    assert 8 * 64 * 0.4 < ones < 8 * 64 * 0.6
+
+
+def test_a_block_is_erased_eighth_by_eighth() -> None:
+    full, op = Cells.of(bytes(PAGES.size), PAGES), erase(1024, 1024)
+    for eighths in range(1, 8):
+        left = tear(full, op, f"part-{eighths}").read(1024, 1024)
+        assert left == (b"\xff" * 128 * eighths).ljust(1024, b"\0")
+
+
+@pytest.mark.parametrize("variant", ["bytes-1", "part-8", "bits-8", "part-0", "bits-", "first"])
+def test_a_shape_that_an_operation_does_not_have_is_refused(variant: str) -> None:
+    with pytest.raises(KeyError):
+        tear(Cells.of(b"", PAGES), erase(0, 1024), variant)

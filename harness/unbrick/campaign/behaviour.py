@@ -148,7 +148,7 @@ class BehaviourSearch:
         *,
         ahead: int = 1,
     ) -> None:
-        self.result = SearchResult(target, by_reading=True)
+        self.result = SearchResult(target, shapes=bounds.shapes, by_reading=True)
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._book = Book(start.cells.geometry)
@@ -312,7 +312,7 @@ class BehaviourSearch:
         self._book.show(member.state.cells)
         shown = member.state.cells
         for case_id, state in find_successors(
-            member.case, member.state, behaviour.outcome, torn=self._bounds.torn
+            member.case, member.state, behaviour.outcome, shapes=self._bounds.shapes
         ):
             cut = case_id.cuts[-1]
             if cut.op >= end:

@@ -24,7 +24,7 @@ from unbrick.errors import SetupError
 
 _DEATH = r"(?:!(\d+)(?:-(said|late))?)?"
 _FIRST = re.compile(rf"([a-z0-9-]+)(?:~(\d+))?{_DEATH}")
-_STEP = re.compile(rf"(\d+)(?:-([a-z-]+))?(?:@(\d+))?(?:\+(\d))?{_DEATH}")
+_STEP = re.compile(rf"(\d+)(?:-([a-z][a-z0-9-]*))?(?:@(\d+))?(?:\+(\d))?{_DEATH}")
 
 
 @dataclass(frozen=True)

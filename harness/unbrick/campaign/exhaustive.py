@@ -45,7 +45,7 @@ def _list_unstarted(result: SearchResult, start: State) -> Iterator[tuple[CaseId
         state = of_case[case.id.with_death(None)]
         if case.outcome.violation:
             continue
-        for found, successor in find_successors(case.id, state, case.outcome, torn=True):
+        for found, successor in find_successors(case.id, state, case.outcome, shapes=result.shapes):
             if found in wanted:
                 started.add(_digest(target, successor))
                 of_case.update((same, successor) for same, _ in list_readings(found, successor))

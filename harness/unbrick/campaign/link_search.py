@@ -43,5 +43,5 @@ def _try_link(target: Target, state: State, number: int) -> list[Case]:
         cases.append(Case.of(case_id, outcome))
         if outcome.violation or not outcome.ops:
             break
-        case_id, state = rng.choice(list(find_successors(case_id, state, outcome, torn=True)))
+        case_id, state = rng.choice(list(find_successors(case_id, state, outcome)))
     return cases

@@ -26,7 +26,7 @@ from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
-from unbrick.flash.torn import list_variants, tear
+from unbrick.flash.torn import find_shapes, list_variants, strip_number, tear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ class Bounds:
 
     Attributes:
         depth: power cuts in a row.
-        torn: whether operations are torn, or only not begun.
+        shapes: in which shapes operations are torn, one of ``unbrick.flash.torn.SHAPES``.
         states: stop after so many.
         stop_early: end with the first violation.
         exact: every difference in a cell makes another state: nothing is taken for granted of what
@@ -60,7 +60,7 @@ class Bounds:
     """
 
     depth: int | None = None
-    torn: bool = True
+    shapes: str = "usual"
     states: int | None = None
     stop_early: bool = False
     exact: bool = False
@@ -87,7 +87,7 @@ def is_inside(cut: PowerCut, ops: Sequence[FlashOp], part: Partition) -> bool:
 def find_kind(cut: PowerCut, ops: Sequence[FlashOp]) -> str:
     """What a cut meets: the kind of its operation and how it tears it, or a change of mind."""
     kind = ops[cut.op].kind if cut.op < len(ops) else "end"
-    return f"{kind}-{cut.torn}{'@' * (cut.change is not None)}"
+    return f"{kind}-{strip_number(cut.torn)}{'@' * (cut.change is not None)}"
 
 
 def find_place(target: Target, cut: PowerCut, ops: Sequence[FlashOp], state: State) -> str:
@@ -185,6 +185,7 @@ class SearchResult:
         different: states that were met, with each difference in a cell; 0: they were not counted.
         vouched: so many of these were started, in every way of reading their weak cells. For the
             others the target's key vouches.
+        shapes: in which shapes operations were torn.
         by_reading: whether a session stands for all that read the same
             (``unbrick.campaign.behaviour``), and not the target's key.
         first_cuts: then, by each case that cuts the session without faults: the cases that stand
@@ -200,6 +201,7 @@ class SearchResult:
     cut_short: str = ""
     different: int = 0
     vouched: int = 0
+    shapes: str = "usual"
     by_reading: bool = False
     first_cuts: dict[CaseId, list[Case]] = field(default_factory=dict)
 
@@ -236,13 +238,19 @@ class SearchResult:
 
 
 def find_successors(
-    case: CaseId, state: State, outcome: Outcome, *, torn: bool
+    case: CaseId, state: State, outcome: Outcome, *, shapes: str = "usual"
 ) -> Iterator[tuple[CaseId, State]]:
     """Every state in which a power cut can leave a session, with the case that it begins.
 
     What the terminal had sent before the cut may still reach its peers. So a state's peers are
     those of any change of their memory that came while the cut could, or within the session's
     ``flight`` after it. The new case's weak cells read in way 0; the search adds the other ways.
+
+    Args:
+        case: the session's.
+        state: where it begins.
+        outcome: what it came to.
+        shapes: in which shapes operations are torn, one of ``unbrick.flash.torn.SHAPES``.
     """
     cells, ops, marks = state.cells, outcome.ops, outcome.marks
     told = -1
@@ -256,14 +264,13 @@ def find_successors(
         op = ops[index]
         for number in _list_arrivals(outcome, told, op.start):
             yield case.then(PowerCut(index, change=number)), State(cells, marks[number].peers)
-        if torn:
-            late = _list_arrivals(outcome, told, op.end)
-            for variant in list_variants(op, cells.geometry):
-                left = tear(cells, op, variant)
-                yield case.then(PowerCut(index, variant)), State(left, marks[told].peers)
-                for number in late:
-                    cut = PowerCut(index, variant, change=number)
-                    yield case.then(cut), State(left, marks[number].peers)
+        late = _list_arrivals(outcome, told, op.end)
+        for variant in list_variants(op, cells.geometry, shapes):
+            left = tear(cells, op, variant)
+            yield case.then(PowerCut(index, variant)), State(left, marks[told].peers)
+            for number in late:
+                cut = PowerCut(index, variant, change=number)
+                yield case.then(cut), State(left, marks[number].peers)
         cells = cells.after([op])
 
 
@@ -281,7 +288,8 @@ def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome
         SetupError: the session has no such operation or change of mind.
     """
     wanted = replace(cut, resolution=0, death=None)
-    for found, successor in find_successors(case, state, outcome, torn=True):
+    shapes = find_shapes(cut.torn)
+    for found, successor in find_successors(case, state, outcome, shapes=shapes):
         if found.cuts[-1] == wanted:
             return successor
     raise SetupError(
@@ -346,7 +354,7 @@ class Search:
         ahead: int = 2,
         keep_traces: bool = False,
     ) -> None:
-        self.result = SearchResult(target, states=1, met=1)
+        self.result = SearchResult(target, states=1, met=1, shapes=bounds.shapes)
         self._keep_traces = keep_traces
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
@@ -422,7 +430,7 @@ class Search:
         new: list[tuple[str, str, tuple[CaseId, State]]] = []
         ops = case.outcome.ops
         for found, successor in find_successors(
-            case.id, state, case.outcome, torn=self._bounds.torn
+            case.id, state, case.outcome, shapes=self._bounds.shapes
         ):
             cut = found.cuts[-1]
             if self._part and not is_inside(cut, ops, self._part):
@@ -457,7 +465,7 @@ class Search:
         # The terminal keeps its power: what it has said arrives when it does.
         powered = replace(case.outcome, flight=0.0)
         target, stages = self.result.target, dict[str, list[list[Death]]]()
-        for found, successor in find_successors(case.id, state, powered, torn=False):
+        for found, successor in find_successors(case.id, state, powered, shapes="none"):
             change, key = found.cuts[-1].change, target.key(successor)
             if not change or key in self._fatal:
                 continue

@@ -33,6 +33,7 @@ from unbrick.errors import (
     ToolBrokenError,
     UnbrickError,
 )
+from unbrick.flash.torn import SHAPES
 from unbrick.lock import owned
 from unbrick.report.formats import render_junit, render_sarif
 from unbrick.report.html import render_html
@@ -157,6 +158,14 @@ def _make_folder(out: Path) -> None:
     help="So many power cuts in a row at most, instead of what the preset says.",
 )
 @click.option(
+    "--shapes",
+    type=click.Choice(SHAPES),
+    default="usual",
+    show_default=True,
+    help="In how many shapes an operation is torn: none, a few, one of each kind that chips are "
+    "known for, or also steps of bytes and eighths, and random bits.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
@@ -194,6 +203,7 @@ def campaign(
     names: tuple[str, ...],
     preset: str | None,
     depth: int | None,
+    shapes: str,
     seed: int,
     jobs: int | None,
     out: Path | None,
@@ -231,7 +241,7 @@ def campaign(
     begun = time.monotonic()
     results: list[SearchResult] = []
     reports: list[ScenarioReport] = []
-    bounds = replace(PRESETS[preset], stop_early=stop_early, seed=seed)
+    bounds = replace(PRESETS[preset], stop_early=stop_early, shapes=shapes, seed=seed)
     if depth is not None:
         bounds = replace(bounds, depth=depth)
     store: OutcomeStore | None = None

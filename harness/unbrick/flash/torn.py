@@ -1,17 +1,22 @@
 """Torn operations: the cells that a power cut in the middle of a program or an erase leaves.
 
-Every variant is a pure function of the cells before, of the operation and of its number. So a case
-ID names it exactly. The patterns follow the behaviour of NOR cells:
+Every variant is a pure function of the cells before, of the operation and of its name. So a case ID
+names it exactly. The patterns follow the behaviour of NOR cells:
 
 - Programming goes unit by unit, and can leave a unit with some of its bits.
 - Chips side by side need not be equally far.
 - An erase moves bits to 1 in no order.
 - A cell that was nearly done is weak.
+
+How many are tried is a choice (:data:`SHAPES`). The numbered ones are steps and subsets: an
+operation ends after some of its bytes (``bytes-3``) or eighths (``part-3``), or some of its bits
+have moved, whichever they are (``bits-3``).
 """
 
 from __future__ import annotations
 
 import random
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -129,14 +134,84 @@ ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 _OF_SEVERAL_UNITS = {"first-word", "half", "last-word"}
 _OF_SEVERAL_CHIPS = {"low-chip"}
 
+SHAPES = ("none", "few", "usual", "many")
+"""In how many shapes operations are torn.
 
-def list_variants(op: FlashOp, geometry: FlashGeometry) -> tuple[str, ...]:
-    """The names of the ways in which ``op`` can be torn on a flash of this geometry."""
-    if op.kind == "erase":
-        return tuple(name for name, _ in ERASES)
+none: an operation is done or not begun; few: some of its bits, a half, weak cells; usual: one of
+each kind that chips are known for; many: the numbered ones, too.
+"""
+NUMBERED = ("bytes", "part", "bits")
+"""Kinds of numbered shapes."""
+
+
+_FEW = {"scattered", "half", "weak"}
+"""Names of those that are tried when few are."""
+
+STEPS = 8
+"""Into so many parts the numbered shapes divide a long operation."""
+
+SUBSETS = 8
+"""So many random subsets of the bits of an operation are tried."""
+
+_NUMBERED = re.compile(rf"({'|'.join(NUMBERED)})-(\d+)")
+
+
+def strip_number(variant: str) -> str:
+    """The kind of a variant, the same for all numbers."""
+    found = _NUMBERED.fullmatch(variant)
+    return found[1] if found else variant
+
+
+def find_shapes(variant: str) -> str:
+    """The least of :data:`SHAPES` in which a variant is; empty: one that is not torn."""
+    if not variant:
+        return "none"
+    return "many" if _NUMBERED.fullmatch(variant) else "usual"
+
+
+def list_variants(op: FlashOp, geometry: FlashGeometry, shapes: str = "usual") -> tuple[str, ...]:
+    """The names of the ways in which ``op`` can be torn on a flash of this geometry.
+
+    Args:
+        op: the operation.
+        geometry: of the flash.
+        shapes: one of :data:`SHAPES`.
+    """
+    if shapes == "none":
+        return ()
     left_out = set() if op.length > geometry.unit else _OF_SEVERAL_UNITS
     left_out = left_out if geometry.chips > 1 else left_out | _OF_SEVERAL_CHIPS
-    return tuple(name for name, _ in PROGRAMS if name not in left_out)
+    known = ERASES if op.kind == "erase" else PROGRAMS
+    names = tuple(name for name, _ in known if op.kind == "erase" or name not in left_out)
+    if shapes == "few":
+        return tuple(name for name in names if name in _FEW)
+    return names + (_list_numbered(op) if shapes == "many" else ())
+
+
+def _list_numbered(op: FlashOp) -> tuple[str, ...]:
+    """Each byte of a double word; eighths of what is longer; and subsets of the bits."""
+    short = op.kind != "erase" and op.length <= STEPS
+    steps = [f"bytes-{at}" for at in range(1, op.length)] if short else []
+    steps = steps or [f"part-{at}" for at in range(1, STEPS if op.length >= STEPS else 1)]
+    return (*steps, *(f"bits-{number}" for number in range(SUBSETS)))
+
+
+def _tear_numbered(cells: Cells, op: FlashOp, kind: str, number: int) -> Cells:
+    """The numbered shapes: see the module.
+
+    Raises:
+        KeyError: the operation has no such part.
+    """
+    if f"{kind}-{number}" not in _list_numbered(op):
+        raise KeyError(f"{kind}-{number}")
+    if kind == "bits":
+        done = _noise(f"subset {op.offset} {number}", op.length)
+    else:
+        length = number if kind == "bytes" else op.length * number // STEPS
+        done = (b"\xff" * length).ljust(op.length, b"\0")
+    if op.kind == "erase":
+        return cells.with_range(op.offset, unite(cells.read(op.offset, op.length), done))
+    return _program(cells, op, unite(op.data, invert(done)))
 
 
 def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
@@ -150,4 +225,7 @@ def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
     Raises:
         KeyError: there is no such variant.
     """
+    numbered = _NUMBERED.fullmatch(variant)
+    if numbered:
+        return _tear_numbered(cells, op, numbered[1], int(numbered[2]))
     return dict(ERASES if op.kind == "erase" else PROGRAMS)[variant](cells, op)

@@ -7,7 +7,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from unbrick.flash.torn import ERASES, PROGRAMS
+from unbrick.flash.torn import ERASES, NUMBERED, PROGRAMS, strip_number
 from unbrick.report.formats import tell_how_to_replay
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ CAME = {
     "known": "as if nothing had begun",
     "open": "not run",
 }
+
+_SHOWN_LAST = ("open", "known", "application", "restored", "violation")
+"""Where several cuts share a place in a picture, the last of these is seen."""
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fcfcfb;--fg:#14181d;--dim:#5b6570;--line:#d9dde2;--soft:#f1f3f5;
@@ -196,8 +199,8 @@ def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
         return head
     count = len(scenario.golden)
     step = 12 if count <= 150 else 5
-    names = ["before it", *dict.fromkeys(n for n, _ in (*PROGRAMS, *ERASES))]
-    seen = {cut.torn for cut in scenario.cuts}
+    names = ["before it", *dict.fromkeys(n for n, _ in (*PROGRAMS, *ERASES)), *NUMBERED]
+    seen = {strip_number(cut.torn) for cut in scenario.cuts}
     lanes = [name for name in names if name == "before it" or name in seen]
     lane_row = 12
     blocks = _list_used_blocks(report)
@@ -212,8 +215,9 @@ def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
         label = "before it" if name == "before it" else f"in it: {name}"
         y = _TOP + 14 + lane_row * row
         out.append(f"<text x='{_LEFT - 6}' y='{y + 10}' text-anchor='end'>{label}</text>")
-    for cut in scenario.cuts:
-        row = lanes.index(cut.torn or "before it")
+    # Numbered shapes share a lane: the worst of them is seen.
+    for cut in sorted(scenario.cuts, key=lambda cut: _SHOWN_LAST.index(cut.came)):
+        row = lanes.index(strip_number(cut.torn) or "before it")
         y = _TOP + 14 + lane_row * row
         out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
     out += _history(scenario, report.board.nor.geometry, blocks, top, step)

@@ -96,7 +96,7 @@ class ScenarioReport:
     ``met`` different states were searched. Of the ``different`` ones, which differ in any cell,
     ``vouched`` were started; both are 0 where these were not asked for. With ``by_reading`` a
     session stands for all that read the same; then ``judged`` of a case counts the power cuts for
-    which it stands.
+    which it stands. ``shapes`` says in which shapes operations were torn.
     """
 
     name: str
@@ -113,6 +113,7 @@ class ScenarioReport:
     links: int = 0
     different: int = 0
     vouched: int = 0
+    shapes: str = "usual"
     by_reading: bool = False
 
     @property
@@ -126,6 +127,11 @@ class ScenarioReport:
         """How many cases ended in each way."""
         counted = Counter(case.came for case in self.cases)
         return {name: counted[name] for name in ("application", "restored", "violation")}
+
+    @property
+    def torn(self) -> int:
+        """How many torn operations follow from the session without faults."""
+        return sum(bool(cut.torn) for cut in self.cuts)
 
     @property
     def deepest(self) -> int:
@@ -262,6 +268,7 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
         met=result.met,
         different=result.different,
         vouched=result.vouched,
+        shapes=result.shapes,
         by_reading=result.by_reading,
         transitions=result.transitions,
         closed=result.closed,
@@ -326,7 +333,7 @@ def _cuts(result: SearchResult) -> Iterable[Cut]:
                 worst[name] = came, str(case.id)
     owner: dict[object, tuple[str, str]] = {target.key(start): ("known", str(first.id))}
     cuts = []
-    for case_id, state in find_successors(first.id, start, first.outcome, torn=True):
+    for case_id, state in find_successors(first.id, start, first.outcome, shapes=result.shapes):
         key = target.key(state)
         if str(case_id) in worst:
             owner[key] = worst[str(case_id)]

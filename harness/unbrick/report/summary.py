@@ -45,6 +45,10 @@ def render_summary(report: CampaignReport) -> RenderableType:
         if scenario.by_reading:
             line = f"{scenario.name}: {scenario.statement}"
             parts.append(Text(line, style="dim"))
+    torn = sum(scenario.torn for scenario in report.scenarios)
+    if torn:
+        line = f"{torn:,} torn operations follow from the sessions without faults, in "
+        parts.append(Text(f"{line}{report.scenarios[0].shapes} shapes", style="dim"))
     different = sum(scenario.different for scenario in report.scenarios)
     if different:
         vouched = sum(scenario.vouched for scenario in report.scenarios)
