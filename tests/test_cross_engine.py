@@ -11,6 +11,7 @@ import pytest
 
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.renode.engine import RenodeEngine
+from unbrick.reference.scenario import SCENARIOS as SEARCHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,11 @@ SCENARIOS = (
 )
 
 
+def heard(system: System) -> str:
+    """What the terminal has said, but for the C by which a receiver asks once a second."""
+    return re.sub("(?m)^C+", "", system.console.text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("other", ["qemu", "renode"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
@@ -111,13 +117,44 @@ def test_claim_c2_every_engine_agrees_with_the_in_process_one(
     for engine in (other, "inprocess"):
         system = unbrick_make_system(engine=engine)
         scenario(system)
-        # The receiver of a file asks for it, by a C, once a second of its own time.
-        transcripts[engine] = re.sub("(?m)^C+", "", system.console.text)
+        transcripts[engine] = heard(system)
         system.engine.power_off()
         memories[engine] = system.engine.read_nor()
         assert system.engine.faults == []
     assert transcripts[other].split("\r\n") == transcripts["inprocess"].split("\r\n")
     assert memories[other] == memories["inprocess"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("tired", r"update: 1\.1\.0 confirmed\r\n> "),
+        ("liar", r"update: 1\.1\.0 confirmed\r\n> "),
+        ("wornout", r"send the signed image by YMODEM\r\n"),
+    ],
+)
+def test_a_terminal_with_worn_cells_does_the_same_on_renode(
+    unbrick_make_system: Callable[..., System], name: str, end: str
+) -> None:
+    worn, seen = SEARCHED[name].worn, {}
+    for engine in ("renode", "inprocess"):
+        system = unbrick_make_system(engine=engine)
+        flash, trace = system.engine.wearing_flash, system.engine.flash_trace
+        assert flash is not None
+        assert trace is not None
+        flash.wear(part.cells for part in worn)
+        system.power_on()
+        system.wait_registered()
+        system.publish("1.1.0")
+        system.start_update("1.1.0")
+        system.console.expect_pattern(end, 300)
+        system.engine.power_off()
+        failed = [(op.kind, op.offset, op.failed) for op in trace.ops if op.failed]
+        assert failed
+        assert system.engine.faults == []
+        seen[engine] = heard(system).split("\r\n"), failed, system.engine.read_nor()
+    assert seen["renode"] == seen["inprocess"]
 
 
 @pytest.mark.parametrize("number", [1, 30])  # before anything is rewritten, and in the middle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unbrick.engine import paced
+from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.paced import MAX_BEHIND_S, SLICE_S, PacedEngine
 
 
@@ -130,3 +131,10 @@ def test_everything_else_is_the_inner_engines(inner: Inner) -> None:
     assert (engine.name, engine.board) == ("inner", inner.board)
     engine.close()
     assert inner.calls == ["load b'image'", "on", "off", "close"]
+
+
+def test_it_has_the_abilities_of_what_it_paces() -> None:
+    with InProcessEngine() as able:
+        made = PacedEngine(able)
+        abilities = (made.flash_trace, made.memory_access, made.wearing_flash)
+        assert abilities == (able, able, able)

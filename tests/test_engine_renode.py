@@ -29,6 +29,7 @@ from unbrick.engine.paced import PacedEngine
 from unbrick.engine.renode.engine import RenodeEngine
 from unbrick.engine.renode.link import RenodeNor, find_renode
 from unbrick.errors import EngineError, MissingToolError
+from unbrick.flash.ops import FlashOp, Worn
 from unbrick.layout import reference_layout
 
 LAYOUT = reference_layout()
@@ -135,6 +136,37 @@ def test_a_cut_before_an_operation_stops_before_it(engine: RenodeEngine) -> None
     assert (last.kind, last.offset, last.lanes) == ("word", VICTIM, 3)
     assert last.data == bytes.fromhex("07207047")
     assert last.end > last.start > engine.ops[before].end
+
+
+def test_operations_on_worn_cells_fail_half_done_and_nothing_else_changes(
+    engine: RenodeEngine, probe_image: bytes
+) -> None:
+    before = probe_image.ljust(VICTIM, b"\xff").ljust(LAYOUT.board.nor.modelled, b"\0")
+    engine.power_off()
+    engine.load_nor(before)
+    flash = engine.wearing_flash
+    assert flash is not None
+    flash.wear([Worn(VICTIM, BLOCK, erase=True, bad=1), Worn(VICTIM, BLOCK, erase=False, bad=1)])
+    engine.power_on()
+    hear(engine, b"!\n")
+    engine.wire.write(b"eA")
+    hear(engine, b"A")
+    half = VICTIM + BLOCK // 2
+    assert engine.read_nor() == before[:VICTIM] + b"\xff" * (BLOCK // 2) + before[half:]
+    engine.power_off()  # worn cells stay worn, and one erase was to fail
+    engine.power_on()
+    hear(engine, b"!\n")
+    engine.wire.write(b"e77c")  # half of a word is none of it; then it goes well
+    assert hear(engine, b"\n") == b"00000007\n"
+    erased = before[:VICTIM] + b"\xff" * BLOCK + before[VICTIM + BLOCK :]
+    assert engine.read_nor() == erased[:VICTIM] + bytes.fromhex("07207047") + erased[VICTIM + 4 :]
+    assert [(op.kind, op.failed) for op in engine.ops] == [
+        ("erase", 3),
+        ("erase", 0),
+        ("word", 3),
+        ("word", 0),
+    ]
+    flash.wear(())
 
 
 def test_the_nor_is_replaced_only_without_power(engine: RenodeEngine) -> None:
@@ -258,6 +290,11 @@ class Pair:
         self.model.power_cycle()
         self._steps.append((RenodeNor.POWER_CYCLE, 0, 0))
 
+    def wear(self, *worn: Worn) -> None:
+        self.agree()
+        self.model.wear(*worn)
+        self.nor.wear(*worn)
+
     def agree(self) -> None:
         """Carry it all out on Renode's model, too, and compare what was read and the cells."""
         its = self.nor.batch(self._steps)
@@ -283,6 +320,7 @@ def pair(chips: RenodeNor) -> Pair:
     image[2 * BLOCK : 5 * BLOCK] = random.Random(7).randbytes(3 * BLOCK)
     made.model.load(bytes(image))
     chips.load(bytes(image))
+    chips.wear()
     chips.batch([(RenodeNor.POWER_CYCLE, 0, 0)])
     return made
 
@@ -383,6 +421,74 @@ def test_what_a_torn_operation_leaves_is_the_same(pair: Pair, name: str) -> None
         pair.advance(part)
         pair.power_cycle()
         pair.agree()
+
+
+def traced(ops: list[FlashOp]) -> list[tuple[object, ...]]:
+    """All of each operation but when it began: the models began to count at other times."""
+    return [
+        (op.kind, op.offset, op.length, op.lanes, op.data, op.failed, lasts_ns(op)) for op in ops
+    ]
+
+
+def lasts_ns(op: FlashOp) -> int:
+    return round((op.end - op.start) * 1e9)
+
+
+def chance_of_wear(chance: random.Random) -> Worn:
+    return Worn(
+        chance.choice((2, 3)) * BLOCK,
+        chance.choice((4, BLOCK // 2, BLOCK, 2 * BLOCK)),
+        erase=chance.random() < 0.5,
+        good=chance.choice((0, 0, 1, 3)),
+        bad=chance.choice((0, 1, 2, None)),
+        lanes=chance.choice((1, 2, 3, 3)),
+        silent=chance.random() < 0.3,
+        spoils=chance.random() < 0.3,
+        times=chance.choice((1, 1, 8)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_operations_on_worn_cells_fail_the_same_in_both_models(pair: Pair, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(4):
+        pair.wear(*[chance_of_wear(chance) for _ in range(chance.randrange(1, 9))])
+        for _ in range(12):
+            offset = chance.choice((2, 3, 4)) * BLOCK + chance.choice((0, 0, 4, BLOCK // 2))
+            OPERATIONS[chance.choice(("erase", "word", "buffer", "suspend"))](pair, chance, offset)
+            pair.advance(chance.choice((100_000, 1_000_000, 600_000_000, 5_000_000_000)))
+            pair.read(offset)
+            for command in chance.sample((0x70, 0x50, 0xFF), 2):
+                pair.write(offset, both(command))
+                pair.read(offset)
+            if chance.random() < 0.1:
+                pair.power_cycle()
+    pair.power_cycle()
+    pair.agree()
+    assert traced(pair.nor.ops) == traced(pair.model.ops)
+    assert {op.failed != 0 for op in pair.nor.ops} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "worn", "status"),
+    [
+        ("erase", Worn(2 * BLOCK, BLOCK, erase=True), 0x00A000A0),
+        ("word", Worn(2 * BLOCK, BLOCK, erase=False), 0x00900090),
+        ("buffer", Worn(2 * BLOCK, BLOCK, erase=False, lanes=2), 0x00900080),
+        ("buffer", Worn(2 * BLOCK, BLOCK, erase=False, silent=True), 0x00800080),
+        ("erase", Worn(2 * BLOCK, BLOCK, erase=False), 0x00800080),
+    ],
+)
+def test_renodes_nor_says_in_its_status_what_has_failed(
+    pair: Pair, name: str, worn: Worn, status: int
+) -> None:
+    pair.wear(worn)
+    OPERATIONS[name](pair, random.Random(name), 2 * BLOCK)
+    pair.agree()
+    read = (RenodeNor.READ, 2 * BLOCK, 0)
+    clear = [(RenodeNor.WRITE, 2 * BLOCK, both(0x50)), (RenodeNor.WRITE, 2 * BLOCK, both(0x70))]
+    said = pair.nor.batch([(RenodeNor.ADVANCE, 0, 1_000_000_000), read, *clear, read])
+    assert said == [status, 0x00800080]
 
 
 def test_both_models_find_the_same_faults(pair: Pair) -> None:

@@ -165,6 +165,26 @@ def test_time_goes_with_the_clock_while_a_power_cut_keeps_the_cpu_still(
         monitor.sees(RUNS)
 
 
+def test_operations_fail_as_often_as_somebody_says(renode: str, folder: Path, nor: Path) -> None:
+    """The terminal gives an operation three times before it says that the flash has failed."""
+    assert nor.exists()
+    phonebook = LAYOUT.partition("userdata")
+    where = f"{phonebook.offset:#x} {phonebook.size:#x}"
+    with Monitor(renode, folder, "--console", "renode/terminal.resc") as monitor:
+        monitor.asks("start")
+        monitor.sees(RUNS)
+        monitor.asks(f"nor WearErases {where} 0 1")
+        monitor.asks(f"nor WearPrograms {where}")
+        monitor.asks('uart0 WriteLine "pb add Alice 112"')
+        monitor.sees(" not added, the flash ")
+        trace = monitor.asks("nor Trace")
+        assert trace.count("Erase") == 2
+        monitor.asks("nor Mend")
+        monitor.asks('uart0 WriteLine "pb add Alice 112"')
+        monitor.sees(" added 1")
+        assert monitor.asks("nor FaultCount") == "0x00000000"
+
+
 def test_without_contents_for_the_nor_renode_says_how_to_make_them(
     renode: str, folder: Path
 ) -> None:

@@ -178,6 +178,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     writer.Write(Encoding.UTF8.GetBytes(string.Join("\n", all)));
                 }
                 break;
+            case 'W':
+                Wear(reader);
+                break;
             case 'B':
                 Batch(reader, writer);
                 break;
@@ -233,8 +236,30 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 writer.Write(entry.Length);
                 writer.Write(entry.Start);
                 writer.Write(entry.End);
+                writer.Write((byte)entry.Failed);
                 writer.Write(entry.Data.Length);
                 writer.Write(entry.Data);
+            }
+        }
+
+        // These places are worn, and no others.
+        private void Wear(BinaryReader reader)
+        {
+            nor.Mend();
+            while(reader.BaseStream.Position < reader.BaseStream.Length)
+            {
+                nor.Wear(new NorWorn
+                {
+                    Offset = reader.ReadUInt32(),
+                    Length = reader.ReadUInt32(),
+                    Good = reader.ReadUInt32(),
+                    Bad = reader.ReadUInt32(),
+                    Times = reader.ReadUInt32(),
+                    Lanes = reader.ReadByte(),
+                    Erase = reader.ReadBoolean(),
+                    Silent = reader.ReadBoolean(),
+                    Spoils = reader.ReadBoolean()
+                });
             }
         }
 

@@ -40,6 +40,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public uint Serial;
         public ushort[] Data = new ushort[NorChip.BufferWords];
         public bool[] Given = new bool[NorChip.BufferWords];
+        public bool Fails; // it comes half way
+        public bool Silent; // and no error bit tells it
+        public bool Spoils; // and clears the word at which it ends
     }
 
     public class NorChip
@@ -376,6 +379,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             Job.Start = now;
             Job.End = now + time;
             Job.Serial = serial;
+            Job.Fails = Job.Silent = Job.Spoils = false;
             status &= unchecked((byte)~Ready);
         }
 
@@ -460,7 +464,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private void CarryOut(NorJob job)
         {
-            for(var i = 0u; i < job.Count; i++)
+            // One that fails has come half way. The bit that says so stays until it is cleared.
+            var done = job.Fails ? job.Count / 2 : job.Count;
+            for(var i = 0u; i < done; i++)
             {
                 if(job.Kind == NorOperation.Erase)
                 {
@@ -477,6 +483,14 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 {
                     Program(job.Word + i, job.Data[i]);
                 }
+            }
+            if(job.Fails && job.Spoils)
+            {
+                Program(job.Word + done, 0);
+            }
+            if(job.Fails && !job.Silent)
+            {
+                status |= job.Kind == NorOperation.Erase ? EraseError : ProgramError;
             }
             job.Kind = NorOperation.None;
             status |= Ready;

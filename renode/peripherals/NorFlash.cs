@@ -30,6 +30,22 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public ulong Start;
         public ulong End;
         public byte[] Data; // what was to be programmed, 0xFF where nothing was given
+        public int Failed; // lanes that end it with an error; from bit 4 on those that spoil cells
+    }
+
+    // Cells on which operations end with an error, and half done; harness/unbrick/flash/ops.py has
+    // the same. Of operations that begin in these bytes so many go well, then so many fail.
+    public class NorWorn
+    {
+        public uint Offset;
+        public uint Length;
+        public bool Erase; // the erases, or the programs
+        public uint Good;
+        public uint Bad = uint.MaxValue; // for ever
+        public int Lanes = 3;
+        public bool Silent; // no error bit tells it
+        public bool Spoils; // a program that fails clears the word at which it ends
+        public uint Times = 1; // all of them last so many times as long
     }
 
     public class NorFault
@@ -103,6 +119,28 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             trace.Clear();
             faults.Clear();
             FaultCount = 0;
+        }
+
+        // Have operations fail on these cells, too. They stay worn when the power goes.
+        public void Wear(NorWorn place)
+        {
+            worn.Add(place);
+        }
+
+        public void WearErases(uint offset, uint length, uint good = 0, uint bad = uint.MaxValue)
+        {
+            Wear(new NorWorn { Offset = offset, Length = length, Erase = true, Good = good, Bad = bad });
+        }
+
+        public void WearPrograms(uint offset, uint length, uint good = 0, uint bad = uint.MaxValue)
+        {
+            Wear(new NorWorn { Offset = offset, Length = length, Good = good, Bad = bad });
+        }
+
+        // No cells are worn any more.
+        public void Mend()
+        {
+            worn.Clear();
         }
 
         // A string and no ReadFilePath: for that the monitor would not say what is wrong.
@@ -425,8 +463,55 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
+        // The lanes of the operation that has just begun which will end it with an error.
+        private int LetFail(int lanes)
+        {
+            var job = chips[(lanes & 1) != 0 ? 0 : 1].Job;
+            var isErase = job.Kind == NorOperation.Erase;
+            var failing = 0;
+            var silent = false;
+            var spoils = false;
+            var times = 1u;
+            foreach(var place in worn)
+            {
+                var inside = job.Word * 4 >= place.Offset && job.Word * 4 - place.Offset < place.Length;
+                if(!inside || isErase != place.Erase)
+                {
+                    continue;
+                }
+                times = Math.Max(times, place.Times);
+                if(place.Good > 0)
+                {
+                    place.Good--;
+                }
+                else if(place.Bad > 0)
+                {
+                    place.Bad -= place.Bad == uint.MaxValue ? 0u : 1u;
+                    failing |= place.Lanes & lanes;
+                    silent = place.Silent;
+                    spoils = place.Spoils && !isErase;
+                }
+            }
+            for(var i = 0; i < 2; i++)
+            {
+                var part = chips[i].Job;
+                if((failing & 1 << i) != 0)
+                {
+                    part.Fails = true;
+                    part.Silent = silent;
+                    part.Spoils = spoils;
+                }
+                if((lanes & 1 << i) != 0)
+                {
+                    part.End = part.Start + (part.End - part.Start) * times;
+                }
+            }
+            return spoils ? failing | failing << Spoilt : failing;
+        }
+
         private void Record(int lanes)
         {
+            var failed = LetFail(lanes);
             var job = chips[(lanes & 1) != 0 ? 0 : 1].Job;
             var entry = new NorTraceEntry
             {
@@ -436,7 +521,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 Length = job.Count * 4,
                 Start = job.Start,
                 End = job.End,
-                Data = new byte[0]
+                Data = new byte[0],
+                Failed = failed
             };
             if(job.Kind != NorOperation.Erase)
             {
@@ -529,8 +615,10 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly NorChip[] chips;
         private readonly List<NorTraceEntry> trace = new List<NorTraceEntry>();
         private readonly List<NorFault> faults = new List<NorFault>();
+        private readonly List<NorWorn> worn = new List<NorWorn>();
 
         private const int FaultsKept = 64;
+        private const int Spoilt = 4; // bits of lanes that fail, before those that spoil cells besides
         private const string HowToMake =
             "To make such a file: unbrick firmware build, then\n"
             + "unbrick image factory --boot build/firmware/boot.bin \\\n"

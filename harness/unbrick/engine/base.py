@@ -107,6 +107,18 @@ class MemoryAccess(Protocol):
         """
 
 
+@runtime_checkable
+class WearingFlash(Protocol):
+    """An engine whose flash can have worn cells."""
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Have operations end with an error from now on; what was said before is forgotten.
+
+        Raises:
+            EngineError: these are more places than it can keep.
+        """
+
+
 class Engine(ABC):
     """One terminal on one kind of (emulated) hardware.
 
@@ -133,6 +145,11 @@ class Engine(ABC):
     def memory_access(self) -> MemoryAccess | None:
         """The engine as one whose memories can be looked at; None where they cannot."""
         return self if isinstance(self, MemoryAccess) else None
+
+    @property
+    def wearing_flash(self) -> WearingFlash | None:
+        """The engine as one whose flash can have worn cells; None where it cannot."""
+        return self if isinstance(self, WearingFlash) else None
 
     @property
     def overruns(self) -> tuple[int, ...]:
@@ -250,18 +267,6 @@ class ChipEngine(TracedEngine):
     @abstractmethod
     def relevant(self) -> int:
         """The units of 4 bytes whose first contents had one, as a set of bits."""
-
-
-@runtime_checkable
-class WearingFlash(Protocol):
-    """An engine whose flash can have worn cells."""
-
-    def wear(self, worn: Iterable[Worn]) -> None:
-        """Have operations end with an error from now on; what was said before is forgotten.
-
-        Raises:
-            EngineError: these are more places than it can keep.
-        """
 
 
 @runtime_checkable

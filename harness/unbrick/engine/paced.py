@@ -10,7 +10,7 @@ from unbrick.engine.base import Engine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.engine.base import FirmwareFault, FlashTrace, MemoryAccess
+    from unbrick.engine.base import FirmwareFault, FlashTrace, MemoryAccess, WearingFlash
 
 SLICE_S = 0.005  # of the clock, between two looks at the world
 MAX_BEHIND_S = 0.25  # behind the clock: what is still caught up with
@@ -35,6 +35,10 @@ class PacedEngine(Engine):
     @property
     def memory_access(self) -> MemoryAccess | None:
         return self.inner.memory_access
+
+    @property
+    def wearing_flash(self) -> WearingFlash | None:
+        return self.inner.wearing_flash
 
     @property
     def powered(self) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.target import UNDISTURBED, Fate, MemoryMark, Outcome, State
 from unbrick.campaign.verdict import Violation
-from unbrick.engine.base import WearingFlash
 from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
@@ -78,8 +77,9 @@ def _wear(engine: TracedEngine, worn: tuple[WornPart, ...]) -> None:
     Raises:
         SetupError: the engine has no such flash.
     """
-    if isinstance(engine, WearingFlash):
-        engine.wear(part.cells for part in worn)
+    flash = engine.wearing_flash
+    if flash is not None:
+        flash.wear(part.cells for part in worn)
     elif worn:
         raise SetupError(f"the engine {engine.name} has no flash with worn cells")
 

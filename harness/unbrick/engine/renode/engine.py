@@ -15,20 +15,18 @@ from unbrick.engine.base import Engine, FirmwareFault, emulated_board
 from unbrick.engine.renode.link import RenodeLink, ask_renode_version, find_renode
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
-from unbrick.flash.ops import FlashOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from unbrick.board import Board
+    from unbrick.flash.ops import FlashOp, Worn
 
 MAX_WAITING_BYTES = 1 << 20  # wait for the terminal; more are lost
 NEVER = (1 << 64) - 1
 MAX_REQUEST_NS = 1_000_000_000  # that a request may last
 _STATE = struct.Struct("<QQII?")
-_OPERATION = struct.Struct("<BBIIQQI")
-_KINDS = {1: "word", 2: "buffer", 3: "erase"}
 
 
 class _Line:
@@ -105,16 +103,7 @@ class RenodeEngine(Engine):
     @property
     def ops(self) -> list[FlashOp]:
         """Every flash operation that was begun, in order, over all power cycles."""
-        answer, at = self._link.ask("T", struct.pack("<i", 0)), 0
-        found: list[FlashOp] = []
-        while at < len(answer):
-            kind, lanes, offset, length, start, end, size = _OPERATION.unpack_from(answer, at)
-            at += _OPERATION.size
-            data = answer[at : at + size]
-            at += size
-            times = ((start - self._began) / 1e9, (end - self._began) / 1e9)
-            found.append(FlashOp(len(found), _KINDS[kind], offset, length, lanes, *times, data))
-        return found
+        return self._link.read_ops(self._began)
 
     @property
     def op_count(self) -> int:
@@ -138,6 +127,13 @@ class RenodeEngine(Engine):
     def cut_reached(self) -> bool:
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
         return self._powered and self._cut_reached
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Have flash operations end with an error from now on; what was said before is forgotten.
+
+        Any number of places may be worn.
+        """
+        self._link.wear(worn)
 
     def power_on(self) -> None:
         if self._powered:

@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING
 
 from unbrick.engine.child import die_with_parent, find_program, living
 from unbrick.errors import EngineError
+from unbrick.flash.ops import FlashOp
 from unbrick.folders import renode_folder
 from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from unbrick.flash.ops import Worn
 
 PROGRAM = "renode"
 PROGRAM_VARIABLE = "RENODE"
@@ -43,6 +46,11 @@ emulation SetGlobalQuantum "0.005"
 logLevel 2
 machine ConnectBench {port} "{token}"
 """
+
+_OPERATION = struct.Struct("<BBIIQQBI")
+_KINDS = {1: "word", 2: "buffer", 3: "erase"}
+_WORN = struct.Struct("<5IB3?")
+_ALWAYS = (1 << 32) - 1
 
 _FAILED = re.compile(r"error CS\d+|There was an error|Errors? during|Could not|FATAL UNHANDLED")
 
@@ -208,6 +216,40 @@ class RenodeLink:
             raise EngineError(f"Renode refused: {answer.decode('utf-8', 'replace')}")
         return answer
 
+    def read_ops(self, began: int = 0) -> list[FlashOp]:
+        """Every flash operation so far; ``began`` is Renode's time, in nanoseconds, that is 0."""
+        answer, at = self.ask("T", struct.pack("<i", 0)), 0
+        found: list[FlashOp] = []
+        while at < len(answer):
+            *what, start, end, failed, size = _OPERATION.unpack_from(answer, at)
+            kind, lanes, offset, length = what
+            at += _OPERATION.size
+            data = answer[at : at + size]
+            at += size
+            times = ((start - began) / 1e9, (end - began) / 1e9)
+            found.append(
+                FlashOp(len(found), _KINDS[kind], offset, length, lanes, *times, data, failed)
+            )
+        return found
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Which operations end with an error, from now on; counting begins anew."""
+        body = b"".join(
+            _WORN.pack(
+                place.offset,
+                place.length,
+                place.good,
+                _ALWAYS if place.bad is None else place.bad,
+                place.times,
+                place.lanes,
+                place.erase,
+                place.silent,
+                place.spoils,
+            )
+            for place in worn
+        )
+        self.ask("W", body)
+
     def kill(self) -> None:
         """The same as :meth:`close`."""
         self.close()
@@ -279,6 +321,15 @@ class RenodeNor:
         """
         self._link.ask("L", image.ljust(len(self.array), b"\xff"))
         self._link.ask("Z")
+
+    def wear(self, *worn: Worn) -> None:
+        """Which operations end with an error, from now on."""
+        self._link.wear(worn)
+
+    @property
+    def ops(self) -> list[FlashOp]:
+        """Every operation since :meth:`load`."""
+        return self._link.read_ops()
 
     @property
     def faults(self) -> list[str]:
