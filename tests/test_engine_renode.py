@@ -434,6 +434,19 @@ def lasts_ns(op: FlashOp) -> int:
     return round((op.end - op.start) * 1e9)
 
 
+@pytest.mark.parametrize(("filled", "confirmed"), [(2, 3), (3, 2)])
+def test_a_buffer_goes_to_where_it_was_filled_for(pair: Pair, filled: int, confirmed: int) -> None:
+    unlock(pair, 2 * BLOCK)  # and block 3 stays locked
+    pair.write(filled * BLOCK, both(0xE8))
+    pair.write(filled * BLOCK, 0)
+    pair.write(filled * BLOCK, 0)
+    pair.write(confirmed * BLOCK, both(0xD0))
+    pair.advance(1_000_000)
+    pair.agree()
+    assert traced(pair.nor.ops) == traced(pair.model.ops)
+    assert [op.offset for op in pair.nor.ops] == ([2 * BLOCK] if filled == 2 else [])
+
+
 def chance_of_wear(chance: random.Random) -> Worn:
     return Worn(
         chance.choice((2, 3)) * BLOCK,

@@ -119,6 +119,10 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             {
                 return false;
             }
+            if(step == Step.Confirm)
+            {
+                word = Job.Word; // a buffer goes to where it was filled for
+            }
             var open = locks[BlockOf(word)] == Open && IsModelled(word) && !InSuspendedBlock(word);
             switch(step)
             {
