@@ -21,11 +21,13 @@ SCRIPT_SIZE = 0x1000
 RESULTS = 0x2000_0000
 RESULTS_MAX = 511
 INTERRUPTS = RESULTS + 512 * 4
+STATIC_BASE = INTERRUPTS + (128 + 256) * 4
+"""Where a called function finds what is in R9."""
 FREE_RAM = RESULTS + 0x2000
 GAVE_UP = 0x7777_7777
 """What a wait gives that was in vain."""
 
-_WRITE, _READ, _WAIT, _SLEEP, _END = range(5)
+_WRITE, _READ, _WAIT, _SLEEP, _COPY, _CALL, _END = range(7)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,17 @@ def wait(address: int, mask: int, value: int) -> Step:
 def sleep() -> Step:
     """Wait for an interrupt."""
     return Step(_SLEEP)
+
+
+def copy(address: int, source: int, length: int) -> Step:
+    """Copy bytes."""
+    return Step(_COPY, length, address, source)
+
+
+def call(function: int, *arguments: int) -> Step:
+    """Call a function with up to three arguments, and keep what it returns as a result."""
+    first, second, third = (*arguments, 0, 0, 0)[:3]
+    return Step(_CALL, third, function | 1, first, second)
 
 
 def enable_interrupt(number: int) -> Step:

@@ -2,7 +2,7 @@
  * registers with it: each access is one of real code on the real core. */
 #include <stdint.h>
 
-enum { WRITE, READ, WAIT, SLEEP, END };
+enum { WRITE, READ, WAIT, SLEEP, COPY, CALL, END };
 enum { TRIES = 1000000, GAVE_UP = 0x77777777 };
 
 struct step {
@@ -18,6 +18,7 @@ struct results {
     uint32_t count, values[511];
     uint32_t interrupts[128]; /* by exception */
     uint32_t code[256];
+    uint32_t static_base; /* R9 of functions that are called */
 };
 
 static const struct script *const SCRIPT_AT = (const struct script *)SCRIPT;
@@ -42,6 +43,19 @@ __attribute__((section("movable"), noinline, used)) static void run(const struct
             *byte = (uint8_t)s->value;
         } else if (s->kind == SLEEP) {
             __asm__ volatile("wfi");
+        } else if (s->kind == COPY) {
+            for (uint32_t i = 0; i < s->size; i++) {
+                byte[i] = ((const volatile uint8_t *)s->value)[i];
+            }
+        } else if (s->kind == CALL) {
+            register uint32_t r0 __asm__("r0") = s->value;
+            register uint32_t r1 __asm__("r1") = s->mask;
+            register uint32_t r2 __asm__("r2") = s->size;
+            __asm__ volatile("mov r9, %[base]\nblx %[function]"
+                             : "+r"(r0), "+r"(r1), "+r"(r2)
+                             : [base] "r"(r->static_base), [function] "r"(s->address)
+                             : "r3", "r9", "r12", "lr", "memory", "cc");
+            r->values[r->count++] = r0;
         } else {
             do {
                 value = s->size == 4 ? *word : s->size == 2 ? *half : *byte;

@@ -1,0 +1,88 @@
+"""The vendors' flash algorithms that come with `pyocd`: code that a debugger loads into the RAM.
+
+They are position-independent functions (CMSIS-Pack, "Flash programming algorithms"): `Init`,
+`EraseSector`, `ProgramPage`, `UnInit`. What they return is 0 when all went well.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+ERASE, PROGRAM = 1, 2
+"""What `Init` is told that it is for."""
+
+
+@dataclass(frozen=True)
+class FlashAlgorithm:
+    """One algorithm; places are offsets in ``code``.
+
+    Attributes:
+        code: to be copied to the RAM.
+        init: function (base of the flash, clock in Hz, what for).
+        erase_sector: function (address).
+        program_page: function (address, length in bytes, address of the data).
+        static_base: what R9 must hold.
+    """
+
+    code: bytes
+    init: int
+    erase_sector: int
+    program_page: int
+    static_base: int
+
+
+def _find_targets() -> Path | None:
+    """The folder with the descriptions of chips; None: the package is not installed."""
+    spec = importlib.util.find_spec("pyocd")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]) / "target" / "builtin" if places else None
+
+
+def read_algorithm(target: str) -> FlashAlgorithm | None:
+    """The algorithm of one of the package's targets; None: the package is not installed.
+
+    The file is read, and nothing of it is run: the package's debugger is not needed.
+
+    Raises:
+        LookupError: the file has no algorithm.
+    """
+    folder = _find_targets()
+    if folder is None:
+        return None
+    text = (folder / f"target_{target}.py").read_text(encoding="utf-8")
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLASH_ALGO":
+            break
+    else:
+        raise LookupError(f"pyocd has no flash algorithm for {target}")
+    assert isinstance(node.value, ast.Dict)
+    told = {
+        key.value: _calculate(value)
+        for key, value in zip(node.value.keys, node.value.values, strict=True)
+        if isinstance(key, ast.Constant) and not isinstance(value, ast.List)
+    }
+    words = next(
+        value
+        for key, value in zip(node.value.keys, node.value.values, strict=True)
+        if isinstance(key, ast.Constant) and key.value == "instructions"
+    )
+    code = ast.literal_eval(words)
+    start = told["load_address"]
+    return FlashAlgorithm(
+        struct.pack(f"<{len(code)}I", *code),
+        told["pc_init"] - start,
+        told["pc_erase_sector"] - start,
+        told["pc_program_page"] - start,
+        told["static_base"] - start,
+    )
+
+
+def _calculate(node: ast.expr) -> int:
+    """A number, or a sum of numbers."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _calculate(node.left) + _calculate(node.right)
+    return int(ast.literal_eval(node))

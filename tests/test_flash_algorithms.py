@@ -1,0 +1,231 @@
+"""Vendors' flash algorithms erase and program the models as they do the chips."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+from chip_probe import FREE_RAM, STATIC_BASE, ChipProbe, Step, call, copy, write
+from flash_algorithms import ERASE, PROGRAM, FlashAlgorithm, read_algorithm
+
+PAGE = Path(__file__).parents[1] / "docs" / "chips.md"
+
+CODE_AT, DATA_AT = 0x2000, 0x3000
+"""Offsets in the flash from which the algorithm and what is to be programmed are copied."""
+
+CODE, DATA = FREE_RAM, FREE_RAM + 0x1000
+"""Where they go in the RAM."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip, the target of `pyocd` whose algorithm is for it, and where it is tried.
+
+    Attributes:
+        name: of the chip.
+        target: of `pyocd`.
+        address: where a sector begins.
+        sector: its size in bytes.
+        page: how much is programmed at once, in bytes.
+        erase_refused: what the algorithm returns for an erase that the chip refuses. Those for
+            STM32F1 and nRF52 look at nothing but whether the flash is ready.
+        program_refused: what it returns for such a program.
+        locked: whether a flash that `Init` has not opened refuses an erase.
+        option: address of an option byte that is 0 in the bit of ``option_bit`` where the sector is
+            protected (of an STM32F1 its complement is behind it); None: registers protect it.
+    """
+
+    name: str
+    target: str
+    address: int
+    sector: int
+    page: int
+    erase_refused: int
+    program_refused: int
+    locked: bool = False
+    option: int | None = None
+    option_bit: int = 0
+
+
+F1_WRP, F4_WRP = 0x1FFF_F808, 0x1FFF_C008
+"""Option bytes that protect sectors: PM0075 2.5; RM0090, "Flash option bytes"."""
+
+CHIPS = [
+    Chip(
+        *("stm32f103xb", "STM32F103RC", 0x0800_8000, 1024, 1024),
+        erase_refused=0,
+        program_refused=1,
+        option=F1_WRP + 2,
+    ),
+    Chip(
+        *("stm32f103x8", "STM32F103RC", 0x0800_7C00, 1024, 1024),
+        erase_refused=0,
+        program_refused=1,
+        option=F1_WRP,
+        option_bit=7,
+    ),
+    Chip(
+        *("stm32f407xg", "STM32F412xx", 0x0801_0000, 0x1_0000, 2048),
+        erase_refused=1,
+        program_refused=1,
+        locked=True,
+        option=F4_WRP,
+        option_bit=4,
+    ),
+    Chip(
+        *("stm32f411xe", "STM32F412xx", 0x0802_0000, 0x2_0000, 2048),
+        erase_refused=1,
+        program_refused=1,
+        locked=True,
+        option=F4_WRP,
+        option_bit=5,
+    ),
+    Chip("nrf52832", "nRF52832_xxAA", 0x2_0000, 4096, 2048, erase_refused=0, program_refused=0),
+    Chip("nrf52840", "nRF52840_xxAA", 0x8_0000, 4096, 2048, erase_refused=0, program_refused=0),
+]
+
+BPROT_CONFIG1, BPROT_DEBUG = 0x4000_0604, 0x4000_0608
+ACL = 0x4001_E800
+"""Registers that protect pages: BPROT of the nRF52832, ACL of the nRF52840 (their PS)."""
+
+
+@dataclass
+class Programmer:
+    """A debugger that has loaded an algorithm."""
+
+    chip: Chip
+    probe: ChipProbe
+    algorithm: FlashAlgorithm
+
+    def run(self, *steps: Step, data: bytes = b"") -> list[int]:
+        """Load the algorithm and ``data``, and do the steps; what the functions return."""
+        image, code = self.probe.image, self.algorithm.code
+        image[CODE_AT : CODE_AT + len(code)] = code
+        image[DATA_AT : DATA_AT + len(data)] = data
+        base = self.probe.chip.main.base
+        return self.probe.run(
+            copy(CODE, base + CODE_AT, len(code)),
+            copy(DATA, base + DATA_AT, len(data)),
+            write(STATIC_BASE, CODE + self.algorithm.static_base),
+            *steps,
+        )
+
+    def begin(self, purpose: int) -> Step:
+        return call(CODE + self.algorithm.init, self.probe.chip.main.base, 8_000_000, purpose)
+
+    def erase(self, address: int) -> Step:
+        return call(CODE + self.algorithm.erase_sector, address)
+
+    def program(self, address: int, length: int) -> Step:
+        return call(CODE + self.algorithm.program_page, address, length, DATA)
+
+    def protect(self) -> tuple[Step, ...]:
+        """Have the sector protected; the steps that must come first."""
+        chip, image = self.chip, self.probe.image
+        if chip.option is not None:
+            at = self.probe.chip.image_offset(chip.option)
+            image[at] &= ~(1 << chip.option_bit)
+            if chip.option != F4_WRP:
+                image[at + 1] |= 1 << chip.option_bit
+            return ()
+        if chip.name == "nrf52832":
+            return (write(BPROT_DEBUG, 0), write(BPROT_CONFIG1, 1 << chip.address // 4096 % 32))
+        return (write(ACL, chip.address), write(ACL + 4, chip.sector), write(ACL + 8, 2))
+
+    @property
+    def sector(self) -> bytes:
+        return self.probe.flash(self.chip.address, self.chip.sector)
+
+
+@pytest.fixture(params=CHIPS, ids=lambda chip: chip.name)
+def programmer(request: pytest.FixtureRequest) -> Programmer:
+    chip: Chip = request.param
+    algorithm = read_algorithm(chip.target)
+    if algorithm is None:
+        pytest.skip("pyocd is not installed: pip install pyocd==0.46.0")
+    probe = ChipProbe(chip.name)
+    start = chip.address - probe.chip.main.base
+    probe.image[start : start + chip.sector] = bytes(chip.sector)
+    return Programmer(chip, probe, algorithm)
+
+
+def test_the_page_has_each_chip_and_its_algorithm() -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("own code as judge")[2]
+    rows = re.findall(r"^\| (`[^|]+`) \| `(\w+)` \| ([a-z ]+) \|$", page, re.MULTILINE)
+    said = {
+        name: (target, words)
+        for names, target, words in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    for chip in CHIPS:
+        kinds = ["of an erase"] * chip.erase_refused + ["of a program"] * chip.program_refused
+        assert said.pop(chip.name) == (chip.target, " and ".join(kinds) or "nothing")
+    assert not said
+
+
+@pytest.mark.slow
+def test_a_sector_is_erased_and_programmed(programmer: Programmer) -> None:
+    chip = programmer.chip
+    data = Random(chip.name).randbytes(chip.page)
+    returned = programmer.run(
+        programmer.begin(ERASE),
+        programmer.erase(chip.address),
+        programmer.begin(PROGRAM),
+        programmer.program(chip.address, len(data)),
+        data=data,
+    )
+    assert returned == [0, 0, 0, 0]
+    assert programmer.sector == data.ljust(chip.sector, b"\xff")
+    assert programmer.probe.faults == []
+
+
+def test_what_is_not_erased_does_not_come_to_hold_the_data(programmer: Programmer) -> None:
+    chip, probe = programmer.chip, programmer.probe
+    data = Random(chip.name).randbytes(chip.page)
+    steps = programmer.begin(PROGRAM), programmer.program(chip.address, len(data))
+    # F1 refuses what is not erased and says so; the others clear bits.
+    says_so = chip.name.startswith("stm32f1")
+    assert programmer.run(*steps, data=data) == [0, chip.program_refused if says_so else 0]
+    assert programmer.sector == bytes(chip.sector)
+    if not chip.name.startswith("nrf"):  # which is silent when no word is written too often
+        assert set(probe.faults) == {"flash-dirty"}
+
+
+@pytest.mark.slow
+def test_what_is_not_aligned_is_not_programmed(programmer: Programmer) -> None:
+    chip, probe = programmer.chip, programmer.probe
+    data = Random(chip.name).randbytes(16)
+    returned = programmer.run(
+        programmer.begin(ERASE),
+        programmer.erase(chip.address),
+        programmer.begin(PROGRAM),
+        programmer.program(chip.address + 1, len(data)),
+        data=data,
+    )
+    assert returned == [0, 0, 0, chip.program_refused]
+    assert programmer.sector == b"\xff" * chip.sector
+    assert set(probe.faults) == {"flash-width"}
+
+
+def test_a_protected_sector_stays_as_it_is(programmer: Programmer) -> None:
+    chip, probe = programmer.chip, programmer.probe
+    first = programmer.protect()
+    returned = programmer.run(*first, programmer.begin(ERASE), programmer.erase(chip.address))
+    assert returned == [0, chip.erase_refused]
+    assert programmer.sector == bytes(chip.sector)
+    assert set(probe.faults) == {"flash-protected"}
+
+
+def test_a_locked_flash_stays_as_it_is(programmer: Programmer) -> None:
+    """The algorithms for STM32F1 and nRF52 open the flash for each operation themselves."""
+    chip, probe = programmer.chip, programmer.probe
+    programmer.run(programmer.erase(chip.address))
+    if chip.locked:
+        assert programmer.sector == bytes(chip.sector)
+        assert set(probe.faults) == {"flash-locked"}
+    else:
+        assert programmer.sector == b"\xff" * chip.sector
+        assert probe.faults == []
