@@ -16,6 +16,7 @@ LIBRARIES = {
     "engine/inprocess": "libdevices.so",
     "engine/mcu": "libmcu.so",
     "campaign": "libbook.so",
+    "flash": "libbits.so",
 }
 """The parts that are written in C, each in a folder ``c``, and what these are compiled into.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from unbrick.flash.bits import intersect, invert, unite
 from unbrick.flash.ops import SPOILT
 
 if TYPE_CHECKING:
@@ -173,25 +174,6 @@ def _reading_zero(offset: int, length: int, resolution: int) -> bytes:
         return b"\xff" * length
     start = offset % len(_PATTERN)
     return (_PATTERN * (2 + length // len(_PATTERN)))[start : start + length]
-
-
-def intersect(a: bytes | bytearray, b: bytes) -> bytes:
-    """Bitwise and of two strings of the same length."""
-    size = len(b)
-    value = int.from_bytes(a, "little") & int.from_bytes(b, "little")
-    return value.to_bytes(size, "little")
-
-
-def unite(a: bytes, b: bytes) -> bytes:
-    """Bitwise or of two strings of the same length."""
-    value = int.from_bytes(a, "little") | int.from_bytes(b, "little")
-    return value.to_bytes(len(a), "little")
-
-
-def invert(a: bytes) -> bytes:
-    """Every bit the other way round."""
-    value = int.from_bytes(a, "little") ^ ((1 << 8 * len(a)) - 1)
-    return value.to_bytes(len(a), "little")
 
 
 def drop_range(

@@ -20,11 +20,12 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from unbrick.flash.cells import Cells, intersect, invert, unite
+from unbrick.flash.bits import intersect, invert, unite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.flash.cells import Cells
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
 
@@ -42,7 +43,7 @@ def _program(cells: Cells, op: FlashOp, data: bytes, weak: bytes = b"") -> Cells
         weak = intersect(
             weak, intersect(old, invert(op.data))
         )  # only cells on their way to 0 can be weak
-    return cells.with_range(op.offset, new, weak or b"\0" * op.length)
+    return cells.with_range(op.offset, new, weak)
 
 
 def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:

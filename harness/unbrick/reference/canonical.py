@@ -48,13 +48,15 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.errors import ImageError
-from unbrick.flash.cells import Cells, intersect
+from unbrick.flash.bits import intersect
 from unbrick.image import mcuboot
 from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from unbrick.flash.cells import Cells
 
 HEADER = SLOT_SIZE
 HEADER_USED = 20
