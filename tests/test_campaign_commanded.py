@@ -127,6 +127,19 @@ def test_what_is_still_to_be_erased_does_not_count() -> None:
     assert canonicalise(nor(bytes(999)), PLAN) != canonicalise(nor(b"\x01" * 999), PLAN)
 
 
+def test_it_makes_no_difference_what_was_compared_before() -> None:
+    op = program(WRITES[2][0], IMAGE[2 * 896 : 3 * 896])
+    before = nor(IMAGE[: 2 * 896])
+    cells = [before, *(tear(before, op, way) for way in list_variants(op, GEOMETRY)), nor(IMAGE)]
+    states = [(each, steps) for each in cells for steps in (plan(2), plan(3), None)]
+    forms = [(is_repaired_first(each), canonicalise(each, steps)) for each, steps in states]
+    again = [
+        (is_repaired_first(each), canonicalise(each, steps)) for each, steps in reversed(states)
+    ]
+    assert again == forms[::-1]
+    assert len({form for _, form in forms}) > 3
+
+
 @pytest.mark.parametrize("phase", [0, 1, 2, 3])
 def test_without_a_command_it_counts_how_far_a_check_of_the_image_comes(
     unbrick_releases: Releases, phase: int

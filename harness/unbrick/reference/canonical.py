@@ -43,9 +43,9 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from unbrick.errors import ImageError
 from unbrick.flash.bits import intersect
@@ -54,7 +54,7 @@ from unbrick.image.format import inspect
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unbrick.flash.cells import Cells
 
@@ -66,6 +66,28 @@ REWRITING = 1
 
 COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _keep_latest(function: Callable[P, R]) -> Callable[P, R]:
+    """A pure function that knows its result as long as it is asked the same.
+
+    States that follow each other share most blocks as objects, and those are equal at once. A cache
+    of many results holds others, and has to compare all their bytes.
+    """
+    latest: list[tuple[tuple[object, ...], R]] = []
+
+    @wraps(function)
+    def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        asked = (*args, *kwargs.items())
+        result = latest[0][1] if latest and latest[0][0] == asked else function(*args, **kwargs)
+        latest[:] = [(asked, result)]
+        return result
+
+    return ask
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +230,7 @@ def is_commanded(first: bytes, second: bytes) -> bool:
     return False
 
 
-@lru_cache(maxsize=4096)
+@_keep_latest
 def _image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
     """What names an image whose hash is right: all its bytes; or how a damaged one is damaged.
 
@@ -217,6 +239,12 @@ def _image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
     first = blocks[0]
     if len(first) < HEADER or struct.unpack_from("<I", first)[0] != mcuboot.MAGIC:
         return _damage(first)
+    return _name_image(blocks)
+
+
+@lru_cache(maxsize=4096)
+def _name_image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
+    """The name of an image that begins as one."""
     whole = b"".join(block.ljust(find_places().block, b"\xff") for block in blocks)
     try:
         return ("whole", hashlib.sha256(whole[: inspect(whole, trailing=True).size]).digest())
@@ -235,6 +263,7 @@ def _damage(image: bytes) -> tuple[object, ...]:
     return ("damaged", header, begun)
 
 
+@_keep_latest
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
     forms = (_block_under_command(blocks[number], number, plan) for number in plan.ranges)
@@ -260,11 +289,17 @@ def _block_under_command(block: bytes, number: int, plan: Plan) -> tuple[object,
     return tuple(dict.fromkeys(forms))
 
 
+@_keep_latest
+def _read(cells: Cells) -> tuple[Cells, ...]:
+    """The cells in every way in which weak ones may read."""
+    return tuple(cells.readings())
+
+
 def is_repaired_first(cells: Cells) -> bool:
     """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
     journal = find_places().journal
     in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
-    for reading in cells.readings():
+    for reading in _read(cells):
         halves = _halves(reading, journal.offset)
         if not is_commanded(*halves):
             return False
@@ -303,7 +338,7 @@ def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     """
     if not cells.weak:
         return _form(cells, plan)
-    forms = tuple(_form(reading, plan) for reading in cells.readings())
+    forms = tuple(_form(reading, plan) for reading in _read(cells))
     application = find_places().application
     here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:
