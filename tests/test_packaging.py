@@ -148,7 +148,8 @@ def test_the_compiled_models_need_an_old_c_library_and_no_python(
             for _, library in section.iter_versions()
             for version in library
         ]
-    assert "libc.so.6" in needed <= MANYLINUX2014
+    assert needed <= MANYLINUX2014
+    assert "libc.so.6" in needed or part == "flash"  # Loops alone need nothing.
     for version in versions:
         numbers = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version)
         assert numbers, version
