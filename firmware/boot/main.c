@@ -186,7 +186,8 @@ _Noreturn void main(void) {
         say("boot: no valid identity\n");
     }
     check_installed();
-    if (journal.state.phase != JOURNAL_IDLE) {
+    /* Nothing is built on a state that may read otherwise at the next start. */
+    if (journal.state.phase != JOURNAL_IDLE || !recordlog_is_sure(&journal.log)) {
         const int error = journal_affirm(&journal);
         if (error) {
             restore("the journal cannot be written: ", recordlog_error_text(error));

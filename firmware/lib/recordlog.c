@@ -236,6 +236,15 @@ static bool write_again(const struct recordlog *log, uint32_t offset, uint32_t l
     return write_verified(log, offset, bytes, length);
 }
 
+bool recordlog_is_sure(const struct recordlog *log) {
+    if (log->half == RECORDLOG_NONE || log->last == RECORDLOG_NONE) {
+        return true;
+    }
+    ASSERT(is_slot(log, log->last));
+    const uint32_t behind = log->last + slot_size(log);
+    return fits(log, log->half, behind) && is_filled(at(log, behind), slot_size(log), 0);
+}
+
 int recordlog_affirm(struct recordlog *log) {
     if (log->error != RECORDLOG_OK) {
         return log->error;

@@ -66,6 +66,11 @@ uint32_t recordlog_free(const struct recordlog *log);
  * by itself before the first append or compaction after a mount. */
 int recordlog_affirm(struct recordlog *log);
 
+/* Whether an earlier call has made sure of the newest record: behind it is a slot that was cleared.
+ * A record with nothing behind it may have been written when the power was cut, and read otherwise
+ * another time. A log without records is sure. */
+bool recordlog_is_sure(const struct recordlog *log);
+
 /* Add a record. RECORDLOG_FULL when there is no room; the log is unchanged then. */
 int recordlog_append(struct recordlog *log, const void *payload);
 

@@ -176,6 +176,41 @@ static void test_weak_record(void) {
     }
 }
 
+/* A record is sure when it was affirmed, and not while power may have been cut in its program. */
+static void test_sure(void) {
+    start(&CONFIG);
+    CHECK(recordlog_is_sure(&log_));
+    CHECK_EQUAL(append('a'), RECORDLOG_OK);
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK(!recordlog_is_sure(&log_));
+    CHECK_EQUAL(recordlog_affirm(&log_), RECORDLOG_OK);
+    CHECK(recordlog_is_sure(&log_));
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK(recordlog_is_sure(&log_));
+
+    /* A torn slot behind it may be a record another time. */
+    CHECK_EQUAL(append('b'), RECORDLOG_OK);
+    nor.cells[log_.next + 3] = 0x12;
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK(!recordlog_is_sure(&log_));
+    CHECK_EQUAL(recordlog_affirm(&log_), RECORDLOG_OK);
+    CHECK(recordlog_is_sure(&log_));
+
+    /* A compaction copies the record, and not what has made sure of it. */
+    CHECK_EQUAL(recordlog_compact(&log_, is_not_b, NULL), RECORDLOG_OK);
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK(!recordlog_is_sure(&log_));
+
+    /* Behind the last slot of a half there is nothing: such a record is affirmed at each start. */
+    start(&CONFIG);
+    while (append('f') == RECORDLOG_OK) {
+    }
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK_EQUAL(recordlog_free(&log_), 0);
+    CHECK_EQUAL(recordlog_affirm(&log_), RECORDLOG_OK);
+    CHECK(!recordlog_is_sure(&log_));
+}
+
 /* A compaction that was cut off while its header was programmed: the half must not begin to count
  * after the other one was written to. */
 static void test_weak_header(void) {
@@ -289,6 +324,7 @@ int main(void) {
     test_torn_slot();
     test_weak_blank_slot();
     test_weak_record();
+    test_sure();
     test_weak_header();
     test_weak_erased_half();
     test_stuck_bit();
