@@ -8,10 +8,12 @@ sound:
   valid, or none of these (*torn*), and of a header whether it is valid. A slot counts as the answer
   to that question, with its payload when it is valid. Cleared (all-zero) slots are passed over, so
   how many there are is left out; so are, in the journal, records older than the newest, which is
-  the whole state. Of generations only the order of the halves counts. How many slots are free is
-  left out while they are more than ``PLENTY``; scenarios that begin with a nearly full log search
-  compaction. A half is erased before it is used: while its header is not valid its slots are left
-  out, and so are those of the older of two halves with valid headers.
+  the whole state. Boot asks one thing more of a journal that says IDLE: whether a cleared slot is
+  right behind that record, for then it is sure (decision 0029). Of generations only the order of
+  the halves counts. How many slots are free is left out while they are more than ``PLENTY``;
+  scenarios that begin with a nearly full log search compaction. A half is erased before it is used:
+  while its header is not valid its slots are left out, and so are those of the older of two halves
+  with valid headers.
 - **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
   all. An image whose hash is right counts as its bytes, for the hash does not cover the signature.
   A damaged one counts as how far a check of it comes: whether it has a header, which, and whether
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
 HEADER = SLOT_SIZE
 HEADER_USED = 20
 PLENTY = 24  # more than an update makes sure of, and than a session uses up besides
+IDLE = 0
+"""The journal's phase while nothing is under way."""
+
 REWRITING = 1
 """The journal's phase while the application is replaced, in one go."""
 
@@ -176,18 +181,23 @@ def _slot(raw: bytes) -> bytes | str:
 @lru_cache(maxsize=4096)
 def _half(
     half: bytes, *, newest_only: bool
-) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...]]:
-    """The slots of a half with a valid header, up to the first blank one and what may follow it."""
+) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...], bool]:
+    """The slots of a half with a valid header, up to the first blank one and what may follow it.
+
+    The last item is whether boot affirms the newest record before all else, although it says IDLE.
+    """
     raw = half + b"\xff" * (-len(half) % SLOT_SIZE)
     slots = [_slot(raw[at : at + SLOT_SIZE]) for at in range(HEADER, len(raw), SLOT_SIZE)]
     used = slots.index("blank") if "blank" in slots else len(slots)
     free = (find_places().block - HEADER) // SLOT_SIZE - used
     beyond = tuple(slots[used:])
-    kept = [slot for slot in slots[:used] if slot != "zero"]
+    kept = slots[:used]
+    doubted = False
     if newest_only:
         records = [i for i, slot in enumerate(kept) if isinstance(slot, bytes)]
         kept = kept[records[-1] :] if records else kept
-    return (tuple(kept), min(free, PLENTY), beyond)
+        doubted = bool(records) and kept[0][0] == IDLE and kept[1:2] != ["zero"]
+    return (tuple(slot for slot in kept if slot != "zero"), min(free, PLENTY), beyond, doubted)
 
 
 def find_newest(half: bytes) -> bytes | None:
@@ -307,7 +317,7 @@ def is_repaired_first(cells: Cells) -> bool:
             if read_valid_header(half) is None:
                 in_doubt |= bool(half.strip(b"\xff"))
             else:
-                kept, _, beyond = _half(half, newest_only=True)
+                kept, _, beyond, _ = _half(half, newest_only=True)
                 in_doubt |= "torn" in kept or any(slot != "blank" for slot in beyond)
     return in_doubt
 
