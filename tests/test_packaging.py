@@ -286,6 +286,21 @@ def test_campaigns_engines_and_reports_need_no_extra(without_extras: dict[str, s
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["run"])
+def test_a_target_of_ones_own_needs_no_extra(
+    command: str, without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    """Its first instruction is undefined, and is told as that."""
+    target = tmp_path / "broken.toml"
+    target.write_text(
+        'chip = "stm32f103xb"\n[recovered]\nsays = "here"\n'
+        '[[firmware]]\nhex = "00100020 09000008 00de"\nat = 0x0800_0000\n'
+    )
+    done = run(sys.executable, "-m", "unbrick.cli", command, target, env=without_extras)
+    assert "undefined instruction" in done.stderr
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

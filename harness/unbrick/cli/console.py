@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unbrick.cli.nor import nor_option
 from unbrick.cli.options import firmware_option
 from unbrick.cli.run import (
     build_releases,
     engine_option,
     installed_option,
-    nor_option,
     open_port,
     serial_option,
     terminal,

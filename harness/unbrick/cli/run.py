@@ -16,15 +16,17 @@ import click
 from rich.text import Text
 
 from unbrick.bench.bench import Bench
+from unbrick.cli.chip import load_chip_target, running_chip, target_argument
+from unbrick.cli.nor import nor_option, stored_nor, switched_off
 from unbrick.cli.options import firmware_option
-from unbrick.console.missed import MissedLines
-from unbrick.console.state import check_place, read_nor, write_nor
+from unbrick.console.missed import MissedLines, WholeLines
+from unbrick.console.state import read_terminal_nor
 from unbrick.console.typist import Typist
 from unbrick.engine import ENGINES
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
-from unbrick.errors import SetupError, UnbrickError
+from unbrick.errors import FirmwareFaultError, SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
 from unbrick.image.factory import KEY_SIZE, make_factory_image
 from unbrick.layout import reference_layout
@@ -67,13 +69,6 @@ def engine_option(command: Callable[..., None]) -> Callable[..., None]:
     return engine(board(command))
 
 
-nor_option = click.option(
-    "--nor",
-    "nor_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="NOR image: read at the start, written back at the end. Without it a terminal fresh "
-    "from the factory is made and forgotten.",
-)
 serial_option = click.option(
     "--serial", default="UB-000001", show_default=True, help="Of a terminal made new."
 )
@@ -116,33 +111,19 @@ def terminal(
         SetupError: a file, a release or the engine is not there.
     """
     image = releases.signed[installed]
+    board = reference_layout().board
     with ExitStack() as stack:
-        cells = None
-        if nor_file is not None:
-            check_place(nor_file)
-            stack.enter_context(owned(nor_file, hint="give another --nor"))
-            if nor_file.exists():
-                cells = read_nor(nor_file)
+        cells = stack.enter_context(stored_nor(nor_file, board.nor.modelled, read_terminal_nor))
         made = stack.enter_context(
-            create_engine(
-                engine,
-                releases.elf_files,
-                speed=1.0,
-                debugger=debugger,
-                board=reference_layout().board,
-            )
+            create_engine(engine, releases.elf_files, speed=1.0, debugger=debugger, board=board)
         )
         if cells is not None:
             made.load_nor(cells)
         elif engine != "serial":  # a board is taken as it is
             key = secrets.token_bytes(KEY_SIZE)
             made.load_nor(make_factory_image(releases.boot, image, serial, key=key))
-        try:
-            yield made
-        finally:
-            made.power_off()
-            if nor_file is not None:
-                write_nor(nor_file, made.read_nor())
+        stack.enter_context(switched_off(made, nor_file))
+        yield made
 
 
 @contextmanager
@@ -222,7 +203,17 @@ class _Losses:
             yield f"they came to the {name} faster than the terminal took them", lost
 
 
-@click.command(short_help="Run a terminal, its serial lines as ports.")
+def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: Console) -> None:
+    """Say that it is ready, and let everything run until this has to end."""
+    click.echo(f"ready: {ready}")
+    sys.stdout.flush()
+    while not bench.run_until(told, 3600):
+        pass
+    status.print("terminal switched off", style="dim")
+
+
+@click.command(short_help="Run a terminal or a chip, its serial lines as ports.")
+@target_argument
 @engine_option
 @firmware_option
 @nor_option
@@ -231,6 +222,7 @@ class _Losses:
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
 def run(
+    target: str | None,
     engine: str,
     firmware: Path,
     nor_file: Path | None,
@@ -243,8 +235,14 @@ def run(
 
     Connect the bridge to the modem (`unbrick bridge --modem …`), and picocom, `unbrick restore` or
     `sb` to the wire. What is typed there goes to the terminal no faster than it answers.
+
+    With a TARGET.toml the chip of that target runs its firmware (docs/any-firmware.md). The wire is
+    its console, and everything passes as it comes. There is no modem.
     """
     status = open_status()
+    if target is not None:
+        _run_chip(target, nor_file, wire, status)
+        return
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -260,11 +258,31 @@ def run(
         bench.peers[:] = [wire_port, typist, modem_port, losses]
         made.power_on()
         typist.power_on(made.now)
-        click.echo(f"ready: wire {wire} modem {modem}")
-        sys.stdout.flush()
-        while not bench.run_until(told, 3600):
-            pass
-        status.print("terminal switched off", style="dim")
+        _run_until_told(bench, told, f"wire {wire} modem {modem}", status)
+
+
+def _run_chip(name: str, nor_file: Path | None, wire: str, status: Console) -> None:
+    """Run the chip of a target's file until this has to end.
+
+    Raises:
+        FirmwareFaultError: the firmware did what the hardware forbids, and the target does too.
+    """
+    target = load_chip_target(name)
+    with ExitStack() as stack:
+        told = stack.enter_context(told_to_end())
+        chip = stack.enter_context(running_chip(target, nor_file))
+        engine = chip.engine
+        bench = Bench(engine, target.description.never.allows)
+        rate = engine.board.line_rate
+        port, place = open_port(engine.wire, wire, rate=rate, missed=WholeLines())
+        stack.callback(port.close)
+        bench.peers[:] = [port, chip, _Losses(engine, {"wire": port}, status)]
+        engine.power_on()
+        try:
+            _run_until_told(bench, told, f"wire {place}", status)
+        except FirmwareFaultError as error:
+            error.hint = "correct the firmware; `allowed` of [never] lets a kind of fault pass"
+            raise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from unbrick.console.nor_picture import draw_nor_picture, list_picture_notes
-from unbrick.console.state import NOT_SAVED, check_place, read_nor, write_nor
+from unbrick.console.state import NOT_SAVED, check_place, read_terminal_nor, write_nor
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.lock import owned
 
@@ -166,7 +166,7 @@ class Commands(cmd.Cmd):
     def do_save(self, arg: str) -> None:
         """Write the NOR's contents as they are now."""
         path = _file(arg)
-        check_place(path)
+        check_place(path, self._power.engine.geometry.size)
         with owned(path, hint="choose another file"):
             write_nor(path, self._power.engine.read_nor())
         self._say(f"saved the NOR to {path} ({NOT_SAVED})")
@@ -174,7 +174,7 @@ class Commands(cmd.Cmd):
     def do_load(self, arg: str) -> None:
         """Cut the power, replace the NOR's contents, and start."""
         path = _file(arg)
-        cells = read_nor(path)
+        cells = read_terminal_nor(path)
         self._power.cut(then="")
         try:
             self._power.engine.load_nor(cells)

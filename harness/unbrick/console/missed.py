@@ -8,6 +8,26 @@ KEPT = 4096  # bytes: about what a window shows
 INVITATION = b"C"
 
 
+class WholeLines:
+    """Keeps the latest lines that nobody has read, of firmware of which nothing is known.
+
+    A line that has not ended is not kept. It may be what invites a sender, as ``C`` does in YMODEM.
+    """
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def hear(self, data: bytes, *, read: bool) -> None:
+        """Take in ``data`` of the firmware. ``read``: somebody reads it, too."""
+        self._text = b"" if read else (self._text + data)[-KEPT:]
+
+    def take(self) -> bytes:
+        """The lines that were missed. They are not kept any longer."""
+        lines, end, _ = self._text.rpartition(b"\n")
+        self._text = b""
+        return lines + end
+
+
 class MissedLines:
     """Keeps the latest lines since the terminal's last start that nobody has read.
 

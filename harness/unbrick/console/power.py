@@ -104,6 +104,5 @@ class PowerSwitch:
 
     def _tell_faults(self) -> None:
         for fault in self.engine.faults[self._faults_told :]:
-            where = fault.where or f"pc {fault.pc:#x}"
-            self._say(f"firmware fault in {where}: {fault.detail} ({fault.kind})")
+            self._say(f"firmware fault in {fault}")
         self._faults_told = len(self.engine.faults)

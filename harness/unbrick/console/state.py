@@ -37,8 +37,12 @@ def write_nor(path: Path, cells: bytes) -> None:
         ) from error
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, size: int) -> None:
     """Check that a NOR image may take the place ``path``, and that nothing else is lost by that.
+
+    Args:
+        path: of the file; there need be none yet.
+        size: of the image, in bytes.
 
     Raises:
         SetupError: ``path`` is something else than a NOR image, or there is no folder for it.
@@ -49,7 +53,7 @@ def check_place(path: Path) -> None:
                 raise SetupError(
                     f"cannot write {path}: there is no folder {path.parent}", hint="make it first"
                 )
-        elif not path.is_file() or path.stat().st_size != reference_layout().board.nor.modelled:
+        elif not path.is_file() or path.stat().st_size != size:
             raise SetupError(
                 f"{path} is there already, and is no NOR image", hint="choose another file"
             )
@@ -59,30 +63,44 @@ def check_place(path: Path) -> None:
         ) from error
 
 
-def read_nor(path: Path) -> bytes:
-    """The NOR's contents from a file.
+def read_terminal_nor(path: Path) -> bytes:
+    """The contents of a terminal's NOR from a file.
 
     Raises:
         SetupError: it cannot be read.
         ImageError: it is not the image of a terminal's NOR.
     """
-    whole = reference_layout().board.nor.modelled
+    cells = read_nor(path, reference_layout().board.nor.modelled)
+    if not (_has_identity(cells) or cells[3] & 0xF0 == _ALWAYS):
+        raise ImageError(
+            f"{path} is no NOR image: it has neither boot nor the identity of a terminal",
+            hint=_HINT,
+        )
+    return cells
+
+
+def read_nor(path: Path, size: int) -> bytes:
+    """A NOR's contents from a file, whatever they are.
+
+    Args:
+        path: of the file.
+        size: of the image, in bytes.
+
+    Raises:
+        SetupError: it cannot be read.
+        ImageError: it has another size.
+    """
     try:
         if path.exists() and not path.is_file():
             raise ImageError(f"{path} is no file", hint=_HINT)
         with path.open("rb") as file:
-            cells = file.read(whole + 1)
+            cells = file.read(size + 1)
     except OSError as error:
         raise SetupError(f"cannot read {path}: {error.strerror}", hint=_HINT) from error
-    if len(cells) != whole:
-        size = f"{len(cells)} bytes" if len(cells) < whole else "more"
+    if len(cells) != size:
+        there = f"{len(cells)} bytes" if len(cells) < size else "more"
         raise ImageError(
-            f"{path} is no NOR image, which has {whole} bytes: it has {size}",
-            hint=_HINT,
-        )
-    if not (_has_identity(cells) or cells[3] & 0xF0 == _ALWAYS):
-        raise ImageError(
-            f"{path} is no NOR image: it has neither boot nor the identity of a terminal",
+            f"{path} is no NOR image, which has {size} bytes: it has {there}",
             hint=_HINT,
         )
     return cells

@@ -10,7 +10,7 @@ from unbrick.board import Board, load_board
 from unbrick.errors import EngineError, NotKnownHereError, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -70,6 +70,9 @@ class FirmwareFault:
     where: str
     detail: str
     time: float
+
+    def __str__(self) -> str:
+        return f"{self.where or f'pc {self.pc:#x}'}: {self.detail} ({self.kind})"
 
 
 @runtime_checkable
@@ -243,7 +246,13 @@ class TracedEngine(Engine, FlashTrace, MemoryAccess):
 
 
 class ChipEngine(TracedEngine):
-    """An engine of one microcontroller, whose core can be looked at while it runs."""
+    """An engine of one microcontroller, whose core can be looked at while it runs.
+
+    Attributes:
+        lines: every serial line, by the name of its UART.
+    """
+
+    lines: Mapping[str, Line]
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board.mcu import McuChip
+    from unbrick.engine.base import FirmwareFault
     from unbrick.flash.partition import Partition
     from unbrick.target.files import Piece
 
@@ -113,6 +114,10 @@ class Never:
     says: tuple[str, ...] = ()
     faults: bool = True
     allowed: tuple[str, ...] = ()
+
+    def allows(self, fault: FirmwareFault) -> bool:
+        """Whether a fault may be all the same."""
+        return not self.faults or fault.kind in self.allowed
 
 
 @dataclass(frozen=True)

@@ -295,15 +295,11 @@ class _Course:
             self._looked = len(self._said) - longest
         fault = self._find_fault()
         if fault is not None:
-            where = fault.where or f"pc {fault.pc:#x}"
-            raise Violation("fault", f"{where}: {fault.detail} ({fault.kind})")
+            raise Violation("fault", str(fault))
 
     def _find_fault(self) -> FirmwareFault | None:
-        never = self._target.never
-        if not never.faults:
-            return None
-        faults = self._engine.faults
-        return next((fault for fault in faults if fault.kind not in never.allowed), None)
+        allows = self._target.never.allows
+        return next((fault for fault in self._engine.faults if not allows(fault)), None)
 
 
 def _first_difference(there: bytes, wanted: bytes) -> int:

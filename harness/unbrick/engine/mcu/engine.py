@@ -147,8 +147,9 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
             name: _McuLine(self._models, number) for name, number in self._models.lines.items()
         }
         self.wire = self.lines[console]
-        others = (self.lines[name] for name in chip.uarts if name != console)
-        self.radio = next(others, None) or _NoLine()
+        others = [name for name in chip.uarts if name != console]
+        self.radio = self.lines[others[0]] if others else _NoLine()
+        self._numbers = [self._models.lines[name] for name in (console, *others)]
         self._garbage = [
             random.Random(region.base).randbytes(region.size) for _, region in chip.rams
         ]
@@ -186,8 +187,9 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
 
     @property
     def overruns(self) -> tuple[int, ...]:
+        """Bytes that each UART has lost: the console, then the others in the chip's order."""
         lib, mcu = self._models.lib, self._models.mcu
-        return tuple(int(lib.mcu_line_overruns(mcu, n)) for n in self._models.lines.values())
+        return tuple(int(lib.mcu_line_overruns(mcu, number)) for number in self._numbers)
 
     def _describe(self, fault: CFault) -> FirmwareFault:
         kind, text = _FAULTS[fault.kind]
