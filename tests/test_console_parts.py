@@ -14,20 +14,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from unbrick.board import load_chip
+from unbrick.board.load_chip import list_chips
 from unbrick.console.keys import ESCAPE, LONGEST, Keys
-from unbrick.console.nor_picture import CELL, SHADES, draw_nor_picture, list_picture_notes
+from unbrick.console.nor_picture import (
+    CELL,
+    MOST_CELLS,
+    ROW_CELLS,
+    SHADES,
+    draw_chip_picture,
+    draw_nor_picture,
+    list_picture_notes,
+)
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import CONGESTED_BYTES, Output, Screen
 from unbrick.console.typist import (
     BURST_BYTES,
+    FIRST_WORDS_SILENCE_S,
     KNOWN_PROMPT_SILENCE_S,
     UNKNOWN_PROMPT_SILENCE_S,
+    TypeAfter,
     Typist,
 )
 from unbrick.engine.base import Engine, FirmwareFault
 from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
 from unbrick.firmware.signed import Releases
+from unbrick.flash.partition import Partition
 from unbrick.image.factory import make_factory_image
 from unbrick.layout import reference_layout
 
@@ -129,9 +142,9 @@ class Line:
 class Terminal:
     """A typist, and what its terminal gets to see."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: TypeAfter = TypeAfter.PROMPT) -> None:
         self.line = Line()
-        self.typist = Typist(self.line)
+        self.typist = Typist(self.line, after=after)
         self.now = 0.0
 
     def says(self, data: bytes) -> None:
@@ -243,6 +256,42 @@ def test_without_power_nothing_is_typed_and_nothing_forgotten(terminal: Terminal
     assert terminal.gets() == b"", "its old prompt is gone"
     terminal.says(b"boot: here\r\n> ")
     assert terminal.gets() == b"id\r"
+
+
+def test_who_sees_what_is_said_is_typed_for_at_once() -> None:
+    terminal = Terminal(TypeAfter.NOTHING)
+    terminal.typist.write(b"a\rb\r")
+    assert terminal.gets(0.02) == b"a\rb\r"
+    terminal.says(PROMPT + b"boot: anew\r\n")
+    terminal.typist.write(b"c\rd\r")
+    assert terminal.gets(0.02) == b"c\rd\r"
+    terminal.typist.power_off()
+    terminal.typist.write(b"e")
+    assert terminal.gets() == b""
+    terminal.typist.power_on(terminal.now)
+    assert terminal.gets(0.02) == b"e"
+
+
+def test_a_script_waits_for_the_first_words_after_each_start() -> None:
+    terminal = Terminal(TypeAfter.FIRST_WORDS)
+    for _ in range(2):
+        terminal.typist.write(b"a\rb\r")
+        assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S - 0.1) == b""
+        terminal.says(b"hello\r\n")
+        assert terminal.gets(FIRST_WORDS_SILENCE_S - 0.1) == b""
+        assert terminal.gets(0.2) == b"a\rb\r"
+        terminal.says(b"anything")
+        terminal.typist.write(b"c")
+        assert terminal.gets(0.02) == b"c"
+        terminal.typist.power_off()
+        terminal.typist.power_on(terminal.now)
+
+
+def test_a_script_does_not_wait_for_ever_for_words() -> None:
+    terminal = Terminal(TypeAfter.FIRST_WORDS)
+    terminal.typist.write(b"a")
+    assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S + 0.1) == b"a"
+    assert terminal.typist.listened_to
 
 
 # Screen ---------------------------------------------------------------------------------------
@@ -478,3 +527,31 @@ def test_the_picture_fits_a_window_of_80_columns_whatever_is_in_the_nor(
     (note,) = list_picture_notes(bytes(nor))
     assert re.match(r"application: not an image: .{20,}", note)
     assert max(map(len, list_picture_notes(bytes(nor)))) > 40
+
+
+def test_the_picture_of_a_chip_shows_what_is_written_and_what_has_changed() -> None:
+    chip = load_chip("stm32f103xb")
+    before = chip.factory_image
+    changed = bytearray(before)
+    changed[0x5000:0x5400] = bytes(0x400)
+    parts = (Partition("boot", 0, 0x1000), Partition("app", 0x5000, 0x2000))
+    table = draw_chip_picture(bytes(changed), chip, parts, before)
+    address, partition, contents = (list(column.cells) for column in table.columns)
+    rows = range(0x0800_0000, 0x0802_0000, 0x4000)
+    assert address == [*(f"{row:#010x}" for row in rows), "0x1ffff800"]
+    assert list(map(str, partition[:3])) == ["boot", "app", ""]
+    assert str(contents[1]) == SHADES[0] * 8 + SHADES[-1] * 2 + SHADES[0] * 22
+    assert repr(contents[1]).count("reverse") == 2
+    assert "reverse" not in repr(contents[0])
+    assert len(str(contents[-1])) == 1, "the option bytes are less than a character stands for"
+
+
+@pytest.mark.parametrize("name", list_chips())
+def test_the_picture_of_every_chip_fits_a_window(name: str) -> None:
+    chip = load_chip(name)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(draw_chip_picture(chip.factory_image, chip, ()))
+    lines = shown.get().splitlines()
+    assert not [line for line in lines if "…" in line]
+    assert len(lines) <= 2 + MOST_CELLS // ROW_CELLS + len(chip.flash[1:])

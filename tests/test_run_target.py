@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import serial
+from patience import PATIENCE_S
 from processes import Running, unbrick
 from small_firmware import build_small
 from test_ab_updater import CHIPS, build
@@ -20,8 +21,6 @@ from unbrick.target.drivers import start_driver
 from unbrick.target.load import load_target
 
 READY = r"ready: wire (\S+)\n"
-PATIENCE_S = 60
-"""How long a port is listened to that has more to say."""
 
 BROKEN = """
 void start(void) {

@@ -1,13 +1,15 @@
-"""``unbrick console``: a person at the console of a terminal."""
+"""``unbrick console``: a person at the console of a terminal, or of a target's chip."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from unbrick.cli.chip import load_chip_target, running_chip, target_argument
 from unbrick.cli.nor import nor_option
 from unbrick.cli.options import firmware_option
 from unbrick.cli.run import (
@@ -19,24 +21,57 @@ from unbrick.cli.run import (
     terminal,
     told_to_end,
 )
-from unbrick.console.air import Air
-from unbrick.console.commands import Commands
-from unbrick.console.missed import MissedLines
+from unbrick.console.commands import ChipCommands, TerminalCommands
+from unbrick.console.missed import MissedLines, WholeLines
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import Session, WireView
-from unbrick.console.typist import Typist
+from unbrick.console.typist import TypeAfter, Typist
 from unbrick.engine.inprocess.gdbstub import gdb_command
 from unbrick.screen import open_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from unbrick.console.commands import Commands
     from unbrick.console.session import SessionPeer
+    from unbrick.engine.base import Engine
+    from unbrick.engine.ports import Missed
     from unbrick.firmware.signed import Releases
 
 
-@click.command(short_help="Sit at a terminal's console.")
+@dataclass(frozen=True)
+class _Seat:
+    """A person's place at a console.
+
+    Attributes:
+        power: of what has the console.
+        screen: shows it.
+        peers: whoever else talks to it.
+        colour: whether colours can be shown.
+        raw: whether every key comes as it is typed.
+        session: all of them together.
+    """
+
+    power: PowerSwitch
+    screen: Screen
+    peers: list[SessionPeer]
+    colour: bool
+    raw: bool
+    session: Session
+
+    def sit(self, commands: Commands) -> None:
+        """Switch the power on, and stay until the person leaves."""
+        self.session.commands = commands
+        if self.raw:
+            self.screen.say("C-a is the bench's prompt: `help` lists what it can do, `quit` leaves")
+        self.power.on()
+        self.session.run()
+
+
+@click.command(short_help="Sit at the console of a terminal or a chip.")
+@target_argument
 @engine_option
 @firmware_option
 @nor_option
@@ -61,6 +96,7 @@ if TYPE_CHECKING:
     help="Make UART1 a port, for `unbrick bridge`. Without it server and link are in this process.",
 )
 def console(
+    target: str | None,
     engine: str,
     firmware: Path,
     nor_file: Path | None,
@@ -77,11 +113,16 @@ def console(
     at the NOR, quit. `help` there lists it all; C-a twice sends C-a to the terminal.
 
     What a pipe has typed is typed no faster than the terminal answers, and ends this.
+
+    With a TARGET.toml it is the console of that target's chip (docs/any-firmware.md).
     """
+    if target is not None:
+        _sit_at_chip(target, nor_file, pty=pty)
+        return
     releases = build_releases(firmware, open_status())
-    keyboard = sys.stdin.fileno()
-    person = sys.stdin.isatty()
-    raw = person and not pty
+    # Server and link, which nobody needs who tests firmware of his own.
+    from unbrick.console.air import Air  # noqa: PLC0415
+
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         made = stack.enter_context(
@@ -89,59 +130,85 @@ def console(
                 *(engine, releases, nor_file, serial, installed), debugger=gdb_port is not None
             )
         )
-        if raw:
-            stack.enter_context(raw_keyboard(keyboard))
-        output = Output(sys.stdout.fileno())
-        stack.callback(output.close)
-        words = output
-        if not pty and not (person and sys.stdout.isatty()):
-            words = Output(sys.stderr.fileno())
-            stack.callback(words.close)
-        screen = Screen(output, words, raw=raw)
-        typist = Typist(made.wire)
-        peers: list[SessionPeer] = []
-
-        def lost() -> None:
-            peers[0].step(made.now)
-            screen.new_line()
-
-        power = PowerSwitch(made, typist, screen.say, lost)
-        session = Session(
-            *(power, typist, screen, peers, keyboard),
-            person=person,
-            behind_key=not pty,
-            told=told,
-        )
-        if pty:
-            port, place = open_port(
-                typist, "pty", rate=made.board.line_rate, missed=MissedLines(), room=typist.room
-            )
-            stack.callback(port.close)
-            peers.append(port)
-            screen.say(f"console: {place}")
-        else:
-            peers.append(WireView(typist, screen))
+        seat = _take_seat(stack, made, Typist(made.wire), MissedLines(), told, pty=pty)
+        say = seat.screen.say
         air = None
         if modem is None:
-            air = Air(made, releases, screen.say)
-            peers.append(air)
+            air = Air(made, releases, say)
+            seat.peers.append(air)
         else:
             radio, place = open_port(made.radio, modem, rate=made.board.line_rate)
             stack.callback(radio.close)
-            peers.append(radio)
-            screen.say(f"modem: {place}")
+            seat.peers.append(radio)
+            say(f"modem: {place}")
         debugger = ""
         if gdb_port is not None:
-            port_number = made.gdb_server(gdb_port, session.idle)
+            port_number = made.gdb_server(gdb_port, seat.session.idle)
             debugger = gdb_command(find_symbol_files(releases, installed), port_number)
-            screen.say(f"debug it with: {debugger}")
-        session.commands = Commands(
-            *(power, air, screen.say), debugger=debugger, colour=raw and words is output
+            say(f"debug it with: {debugger}")
+        seat.sit(TerminalCommands(seat.power, air, say, debugger=debugger, colour=seat.colour))
+
+
+def _sit_at_chip(name: str, nor_file: Path | None, *, pty: bool) -> None:
+    """Sit at the console of a target's chip."""
+    target = load_chip_target(name)
+    found = target.description
+    with ExitStack() as stack:
+        told = stack.enter_context(told_to_end())
+        chip = stack.enter_context(running_chip(target, nor_file))
+        rate = chip.engine.board.line_rate
+        after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
+        typist = Typist(chip.engine.wire, rate=rate, after=after)
+        seat = _take_seat(stack, chip.engine, typist, WholeLines(), told, pty=pty)
+        seat.peers.append(chip)
+        seat.sit(
+            ChipCommands(
+                *(seat.power, found.chip, found.partitions, seat.screen.say), colour=seat.colour
+            )
         )
-        if raw:
-            screen.say("C-a is the bench's prompt: `help` lists what it can do, `quit` leaves")
-        power.on()
-        session.run()
+
+
+def _take_seat(
+    stack: ExitStack,
+    engine: Engine,
+    typist: Typist,
+    missed: Missed,
+    told: Callable[[], bool],
+    *,
+    pty: bool,
+) -> _Seat:
+    """Make ready what a person needs; ``stack`` puts the window in order again."""
+    keyboard = sys.stdin.fileno()
+    person = sys.stdin.isatty()
+    raw = person and not pty
+    if raw:
+        stack.enter_context(raw_keyboard(keyboard))
+    output = Output(sys.stdout.fileno())
+    stack.callback(output.close)
+    words = output
+    if not pty and not (person and sys.stdout.isatty()):
+        words = Output(sys.stderr.fileno())
+        stack.callback(words.close)
+    screen = Screen(output, words, raw=raw)
+    peers: list[SessionPeer] = []
+
+    def lost() -> None:
+        peers[0].step(engine.now)
+        screen.new_line()
+
+    power = PowerSwitch(engine, typist, screen.say, lost)
+    session = Session(
+        *(power, typist, screen, peers, keyboard), person=person, behind_key=not pty, told=told
+    )
+    if pty:
+        rate = engine.board.line_rate
+        port, place = open_port(typist, "pty", rate=rate, missed=missed, room=typist.room)
+        stack.callback(port.close)
+        peers.append(port)
+        screen.say(f"console: {place}")
+    else:
+        peers.append(WireView(typist, screen))
+    return _Seat(power, screen, peers, raw and words is output, raw, session)
 
 
 def find_symbol_files(releases: Releases, installed: str) -> list[Path]:

@@ -1,25 +1,34 @@
-"""The commands of the bench's prompt."""
+"""The commands of the bench's prompt, for the reference terminal and for chips."""
 
 from __future__ import annotations
 
 import cmd
 import io
 import shlex
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from unbrick.console.nor_picture import draw_nor_picture, list_picture_notes
-from unbrick.console.state import NOT_SAVED, check_place, read_terminal_nor, write_nor
-from unbrick.errors import SetupError, UnbrickError
+from unbrick.console.nor_picture import (
+    draw_chip_picture,
+    draw_nor_picture,
+    list_picture_notes,
+)
+from unbrick.console.state import check_place, read_nor, read_terminal_nor, write_nor
+from unbrick.errors import NotKnownHereError, SetupError, UnbrickError
 from unbrick.lock import owned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from rich.table import Table
+
+    from unbrick.board.mcu import McuChip
     from unbrick.console.air import Air
     from unbrick.console.power import PowerSwitch
+    from unbrick.flash.partition import Partition
 
 DOWNGRADE = "--downgrade"
 PICTURE_SIZE = 80, 25  # characters: what every window has
@@ -34,32 +43,26 @@ _ARGUMENTS = {
 }
 
 
-class Commands(cmd.Cmd):
-    """The commands, one method each, whose docstring is its help.
+class Commands(cmd.Cmd, ABC):
+    """The commands for whatever has power and a NOR, one method each, whose docstring is its help.
 
     Args:
         power: of the terminal.
-        air: its link and server; None when the modem is a port for others.
         say: called with lines for a person.
-        debugger: how to start a debugger; empty when there is no server for one.
         colour: whether colours can be shown.
 
     Attributes:
         ended: whether the person wants to leave.
+        not_saved: what the NOR does not keep.
     """
 
+    not_saved = "RAM, CPU, what is on the lines"
+
     def __init__(
-        self,
-        power: PowerSwitch,
-        air: Air | None,
-        say: Callable[[str], None],
-        *,
-        debugger: str = "",
-        colour: bool = False,
+        self, power: PowerSwitch, say: Callable[[str], None], *, colour: bool = False
     ) -> None:
         super().__init__(stdin=io.StringIO(), stdout=io.StringIO())
-        self._power, self._air, self._say = power, air, say
-        self._debugger, self._colour = debugger, colour
+        self._power, self._say, self._colour = power, say, colour
         self._seen: bytes | None = None
         self.ended = False
 
@@ -81,7 +84,7 @@ class Commands(cmd.Cmd):
         return self.ended
 
     def _names(self) -> list[str]:
-        return [name[3:] for name in self.get_names() if name.startswith("do_")]
+        return _list_commands(type(self))
 
     def emptyline(self) -> bool:
         """Do nothing."""
@@ -125,6 +128,83 @@ class Commands(cmd.Cmd):
         self._power.cut(then="")
         self._power.on()
 
+    def do_nor(self, arg: str) -> None:
+        """Show a picture of the NOR; what has changed since the last one is in reverse."""
+        del arg
+        cells = self._power.engine.read_nor()
+        width, height = PICTURE_SIZE
+        console = Console(
+            file=io.StringIO(),
+            width=width,
+            height=height,
+            force_terminal=self._colour,
+            color_system="standard" if self._colour else None,
+            legacy_windows=False,
+        )
+        picture, notes = self._picture(cells)
+        with console.capture() as drawn:
+            console.print(picture)
+        self._seen = cells
+        self._say("\n".join([*(line.rstrip() for line in drawn.get().splitlines()), *notes]))
+
+    def do_save(self, arg: str) -> None:
+        """Write the NOR's contents as they are now."""
+        path = _file(arg)
+        check_place(path, self._power.engine.board.nor.modelled)
+        with owned(path, hint="choose another file"):
+            write_nor(path, self._power.engine.read_nor())
+        self._say(f"saved the NOR to {path} (not saved: {self.not_saved})")
+
+    def do_load(self, arg: str) -> None:
+        """Cut the power, replace the NOR's contents, and start."""
+        path = _file(arg)
+        cells = self._read(path)
+        self._power.cut(then="")
+        try:
+            self._power.engine.load_nor(cells)
+        finally:
+            self._power.on()
+        self._say(f"loaded the NOR from {path}")
+
+    def do_quit(self, arg: str) -> None:
+        """Switch the terminal off and leave."""
+        del arg
+        self.ended = True
+
+    @abstractmethod
+    def _picture(self, cells: bytes) -> tuple[Table, list[str]]:
+        """The contents of the NOR as a picture, and texts for which that has no room."""
+
+    @abstractmethod
+    def _read(self, path: Path) -> bytes:
+        """A file with such contents, checked."""
+
+
+class TerminalCommands(Commands):
+    """What there is at the reference terminal's console, too.
+
+    Args:
+        power: of the terminal.
+        air: its link and server; None when the modem is a port for others.
+        say: called with lines for a person.
+        debugger: how to start a debugger; empty when there is no server for one.
+        colour: whether colours can be shown.
+    """
+
+    not_saved = "SRAM, CPU, what is on the lines, what the server knows"
+
+    def __init__(
+        self,
+        power: PowerSwitch,
+        air: Air | None,
+        say: Callable[[str], None],
+        *,
+        debugger: str = "",
+        colour: bool = False,
+    ) -> None:
+        super().__init__(power, say, colour=colour)
+        self._air, self._debugger = air, debugger
+
     def do_link(self, arg: str) -> None:
         """Let the wireless link carry everything, or nothing."""
         if arg not in {"up", "down"}:
@@ -144,55 +224,12 @@ class Commands(cmd.Cmd):
         number = self._need_air().update(version, downgrade=downgrade)
         self._say(f"server: update {number} to {version} is announced")
 
-    def do_nor(self, arg: str) -> None:
-        """Show a picture of the NOR; what has changed since the last one is in reverse."""
-        del arg
-        cells = self._power.engine.read_nor()
-        width, height = PICTURE_SIZE
-        console = Console(
-            file=io.StringIO(),
-            width=width,
-            height=height,
-            force_terminal=self._colour,
-            color_system="standard" if self._colour else None,
-            legacy_windows=False,
-        )
-        with console.capture() as picture:
-            console.print(draw_nor_picture(cells, self._seen))
-        self._seen = cells
-        lines = [line.rstrip() for line in picture.get().splitlines()]
-        self._say("\n".join(lines + list_picture_notes(cells)))
-
-    def do_save(self, arg: str) -> None:
-        """Write the NOR's contents as they are now."""
-        path = _file(arg)
-        check_place(path, self._power.engine.geometry.size)
-        with owned(path, hint="choose another file"):
-            write_nor(path, self._power.engine.read_nor())
-        self._say(f"saved the NOR to {path} ({NOT_SAVED})")
-
-    def do_load(self, arg: str) -> None:
-        """Cut the power, replace the NOR's contents, and start."""
-        path = _file(arg)
-        cells = read_terminal_nor(path)
-        self._power.cut(then="")
-        try:
-            self._power.engine.load_nor(cells)
-        finally:
-            self._power.on()
-        self._say(f"loaded the NOR from {path}")
-
     def do_gdb(self, arg: str) -> None:
         """Say how to start a debugger."""
         del arg
         if not self._debugger:
             raise SetupError("there is no debugger's port", hint="start this with --gdb PORT")
         self._say(self._debugger)
-
-    def do_quit(self, arg: str) -> None:
-        """Switch the terminal off and leave."""
-        del arg
-        self.ended = True
 
     def _need_air(self) -> Air:
         if self._air is None:
@@ -201,6 +238,57 @@ class Commands(cmd.Cmd):
                 hint="use `unbrick bridge` and `unbrick server`, or leave out --modem",
             )
         return self._air
+
+    def _picture(self, cells: bytes) -> tuple[Table, list[str]]:
+        return draw_nor_picture(cells, self._seen), list_picture_notes(cells)
+
+    def _read(self, path: Path) -> bytes:
+        return read_terminal_nor(path)
+
+
+class ChipCommands(Commands):
+    """What there is at the console of a target's chip.
+
+    Args:
+        power: of the chip.
+        chip: what it is.
+        partitions: of its flash, for the picture.
+        say: called with lines for a person.
+        colour: whether colours can be shown.
+    """
+
+    def __init__(
+        self,
+        power: PowerSwitch,
+        chip: McuChip,
+        partitions: Sequence[Partition],
+        say: Callable[[str], None],
+        *,
+        colour: bool = False,
+    ) -> None:
+        super().__init__(power, say, colour=colour)
+        self._chip, self._partitions = chip, partitions
+
+    def default(self, line: str) -> None:
+        """Say that there is no such command, or not here."""
+        word = line.partition(" ")[0]
+        others = [name for name in _list_commands(TerminalCommands) if name.startswith(word)]
+        if len(others) == 1:
+            raise NotKnownHereError(
+                f"`{others[0]}` is not known for this target",
+                hint="only the reference terminal has it",
+            )
+        super().default(line)
+
+    def _picture(self, cells: bytes) -> tuple[Table, list[str]]:
+        return draw_chip_picture(cells, self._chip, self._partitions, self._seen), []
+
+    def _read(self, path: Path) -> bytes:
+        return read_nor(path, self._chip.geometry.size)
+
+
+def _list_commands(kind: type[Commands]) -> list[str]:
+    return [name[3:] for name in dir(kind) if name.startswith("do_")]
 
 
 def _count(text: str) -> int:

@@ -11,8 +11,6 @@ from unbrick.layout import reference_layout
 if TYPE_CHECKING:
     from pathlib import Path
 
-NOT_SAVED = "not saved: SRAM, CPU, what is on the lines, what the server knows"
-
 _HINT = "`save FILE` of the console writes one, and so does `unbrick image factory`"
 
 _ALWAYS = 0xE0

@@ -7,6 +7,7 @@ earlier typing. So typing waits here until the terminal shows its prompt.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from unbrick.layout import reference_layout
@@ -22,7 +23,16 @@ ENDS = b"\r\n"
 BURST_BYTES = 512  # may go at once; then the line's rate counts
 UNKNOWN_PROMPT_SILENCE_S = 5.0  # after which software that shows no prompt is typed at
 KNOWN_PROMPT_SILENCE_S = 30.0  # the same when its prompt was seen before: longer than any rewrite
+FIRST_WORDS_SILENCE_S = 0.2  # after which software that has said something is typed at
 SHOWN_BYTES = 32  # of a line that are looked at
+
+
+class TypeAfter(Enum):
+    """What a typist waits for."""
+
+    PROMPT = "the prompt of our terminal, for each line"
+    FIRST_WORDS = "the first words after a start"
+    NOTHING = "nothing: who types sees what is said"
 
 
 class Typist:
@@ -34,10 +44,13 @@ class Typist:
     Args:
         line: the engine's end of UART0.
         rate: bytes a second of the bench's time; by default as many as our terminal's UART carries.
+        after: what is waited for. Unless that is the prompt, everything passes from then on.
     """
 
-    def __init__(self, line: Line, *, rate: float | None = None) -> None:
-        self._line = line
+    def __init__(
+        self, line: Line, *, rate: float | None = None, after: TypeAfter = TypeAfter.PROMPT
+    ) -> None:
+        self._line, self._after = line, after
         self._rate = reference_layout().board.line_rate if rate is None else rate
         self._waiting = bytearray()
         self._credit = float(BURST_BYTES)
@@ -48,7 +61,9 @@ class Typist:
     def power_on(self, now: float) -> None:
         """The terminal starts at ``now``, in seconds; it has shown nothing yet."""
         self.powered = True
-        self._prompting = self._passes = self._knows_prompt = False
+        self._prompting = self._knows_prompt = False
+        self._passes = self._after is TypeAfter.NOTHING
+        self._has_spoken = False
         self._shown = b""
         self._last_sign = self._now = now
 
@@ -84,6 +99,7 @@ class Typist:
         data = self._line.read()
         if data:
             self._last_sign = self._now
+            self._has_spoken = True
         first, *lines = data.split(b"\n")
         self._show(first)
         for line in lines:
@@ -93,6 +109,8 @@ class Typist:
 
     def _show(self, part: bytes) -> None:
         """A part of the line that the terminal is writing now."""
+        if self._after is not TypeAfter.PROMPT:
+            return
         before = self._shown
         self._shown = (before + part)[:SHOWN_BYTES]
         if not before.startswith(PROMPT) and self._shown.startswith(PROMPT):
@@ -106,6 +124,9 @@ class Typist:
         """Send the bytes that may be sent at ``now``, in seconds."""
         self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST_BYTES))
         self._now = now
+        if self._after is TypeAfter.FIRST_WORDS:
+            quiet = FIRST_WORDS_SILENCE_S if self._has_spoken else UNKNOWN_PROMPT_SILENCE_S
+            self._passes = self._passes or self.silence >= quiet
         if not (self.powered and self._waiting) or self._credit < 1:
             return
         if not self.listened_to:
