@@ -303,6 +303,23 @@ def test_a_target_of_ones_own_needs_no_extra(
     assert done.returncode == code
 
 
+def test_names_of_registers_need_an_extra_that_is_named(
+    without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "named.toml").write_text(
+        'chip = "stm32f103xb"\nsvd = "chip.svd"\n[recovered]\nsays = "here"\n'
+        '[[firmware]]\nhex = "00100020 09000008 00de"\nat = 0x0800_0000\n'
+    )
+    (tmp_path / "chip.svd").write_text("<device/>")
+    words = (sys.executable, "-m", "unbrick.cli", "run", "named.toml")
+    done = run(*words, env=without_extras, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "unbrick: this needs the package cmsis_svd, which is not installed. "
+        "Run: pip install 'unbrick[svd]'\n"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

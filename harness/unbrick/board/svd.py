@@ -9,6 +9,29 @@ from unbrick.errors import SetupError
 if TYPE_CHECKING:
     from pathlib import Path
 
+_HINT = "name the .svd file of the chip's vendor"
+
+_ROOT = b"<device"
+_LOOKED_AT = 64 * 1024
+
+
+def check_svd(path: Path) -> None:
+    """See soon that a file may be an SVD, and that it can be read when a name is wanted.
+
+    Raises:
+        SetupError: the file cannot be read, or is no SVD.
+        ModuleNotFoundError: the extra ``svd`` is not installed.
+    """
+    import cmsis_svd  # noqa: F401, PLC0415 - an extra
+
+    try:
+        with path.open("rb") as file:
+            if _ROOT in file.read(_LOOKED_AT):
+                return
+    except OSError as error:
+        raise SetupError(f"cannot read {path}: {error.strerror}", hint=_HINT) from None
+    raise SetupError(f"{path} is no SVD file: it describes no device", hint=_HINT)
+
 
 def read_register_names(path: Path) -> dict[int, str]:
     """The name of each register by its address, such as ``USART2.SR``.
@@ -30,12 +53,10 @@ def read_register_names(path: Path) -> dict[int, str]:
                 names.setdefault(address, f"{peripheral.name}.{register.name}")
     except Exception as error:  # noqa: BLE001 - a bad file makes the library raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SetupError(
-            f"{path} is no SVD file: {reason}", hint="name the .svd file of the chip's vendor"
-        ) from None
+        raise SetupError(f"{path} is no SVD file: {reason}", hint=_HINT) from None
     if not names:
         raise SetupError(
             f"{path} is no SVD file: it has no register",
-            hint="name the .svd file of the chip's vendor",
+            hint=_HINT,
         )
     return names

@@ -19,7 +19,8 @@ from unbrick.campaign.replay import debug, list_events, reduce, render_vcd, repl
 from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
 from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
-from unbrick.cli.options import firmware_option
+from unbrick.cli.chip import refuse_svd
+from unbrick.cli.options import firmware_option, svd_option
 from unbrick.engine.inprocess.gdbstub import (
     DebuggedEngine,
     DebuggerGoneError,
@@ -102,8 +103,12 @@ def _verdict_or_broken() -> Iterator[None]:
         raise ToolBrokenError(f"a session had no verdict: {error}") from error
 
 
-def _find_targets(names: tuple[str, ...], firmware: Path, status: Console) -> list[Target]:
+def _find_targets(
+    names: tuple[str, ...], firmware: Path, status: Console, svd: Path | None = None
+) -> list[Target]:
     """The targets that are named: files, or scenarios of the reference; without names all of these.
+
+    ``svd`` has names of registers, for files.
 
     Raises:
         BuildError, SetupError: one is wrong, or the firmware for it cannot be built.
@@ -114,7 +119,7 @@ def _find_targets(names: tuple[str, ...], firmware: Path, status: Console) -> li
             "files and scenarios cannot be searched together", hint="call it once for each"
         )
     if files:
-        targets: list[Target] = [FileTarget.load(path) for path in files]
+        targets: list[Target] = [FileTarget.load(path, svd=svd) for path in files]
         called = [target.name for target in targets]
         for name in called:
             if called.count(name) > 1:
@@ -122,6 +127,7 @@ def _find_targets(names: tuple[str, ...], firmware: Path, status: Console) -> li
                     f"two of the targets are called {name}", hint="give them a `name` each"
                 )
         return targets
+    refuse_svd(svd)
     # The reference needs more packages, which who tests firmware of his own may not have.
     from unbrick.firmware.signed import make_releases  # noqa: PLC0415
     from unbrick.reference.scenario import SCENARIOS, find_scenario  # noqa: PLC0415
@@ -197,6 +203,7 @@ def _make_folder(out: Path) -> None:
     "of power; every session is run anew, in one process.",
 )
 @click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
+@svd_option
 @firmware_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON, for a script.")
 def campaign(
@@ -211,6 +218,7 @@ def campaign(
     *,
     coverage: bool,
     stop_early: bool,
+    svd: Path | None,
     firmware: Path,
     as_json: bool,
 ) -> None:
@@ -235,7 +243,7 @@ def campaign(
     if out is not None:
         _make_folder(out)
         click.get_current_context().with_resource(owned(out, hint="give another --out"))
-    targets = _find_targets(names, firmware, status)
+    targets = _find_targets(names, firmware, status, svd)
     preset = preset or ("single" if targets[0].file else "quick")
     digests = _list_programs(targets)
     begun = time.monotonic()
@@ -377,7 +385,9 @@ def _debug(target: Target, case: CaseId, port: int, status: Console) -> None:
             status.print(str(error))
 
 
-def _find_case(names: tuple[str, ...], firmware: Path, status: Console) -> tuple[Target, CaseId]:
+def _find_case(
+    names: tuple[str, ...], firmware: Path, status: Console, svd: Path | None
+) -> tuple[Target, CaseId]:
     """The target and the case of a replay.
 
     Raises:
@@ -389,10 +399,10 @@ def _find_case(names: tuple[str, ...], firmware: Path, status: Console) -> tuple
                 f"not the file of a target: {names[0]}", hint="one CASE-ID is replayed at a time"
             )
         case = CaseId.parse(names[0])
-        return _find_targets((case.scenario,), firmware, status)[0], case
+        return _find_targets((case.scenario,), firmware, status, svd)[0], case
     if len(names) > 2:
         raise SetupError("too many words", hint="name a target's file and one case of it")
-    target = FileTarget.load(Path(names[0]), tried=False)
+    target = FileTarget.load(Path(names[0]), tried=False, svd=svd)
     case = CaseId.parse(names[1] if len(names) == 2 else target.name)
     if case.scenario != target.name:
         raise SetupError(
@@ -424,6 +434,7 @@ def _find_case(names: tuple[str, ...], firmware: Path, status: Console) -> tuple
     help="Wait for a debugger on this port of the loopback interface (0: any), and run the case "
     "under it; it stops just before the operation at which power is lost last.",
 )
+@svd_option
 @firmware_option
 def replay_command(
     names: tuple[str, ...],
@@ -432,6 +443,7 @@ def replay_command(
     waveform: Path | None,
     minimise: bool,
     port: int | None,
+    svd: Path | None,
     firmware: Path,
 ) -> None:
     """Run one case of a campaign again and show all that happens, in one order, in virtual time.
@@ -440,7 +452,7 @@ def replay_command(
     session without a power cut is run. Exit code 1: an invariant does not hold.
     """
     status = open_status()
-    target, case = _find_case(names, firmware, status)
+    target, case = _find_case(names, firmware, status, svd)
     with (
         closing(target.create_engine()) as engine,
         status.status("replaying"),

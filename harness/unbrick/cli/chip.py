@@ -18,14 +18,18 @@ from unbrick.target.load import SUFFIX
 from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unbrick.engine.base import ChipEngine, Engine
 
 target_argument = click.argument("target", required=False, metavar="[TARGET.toml]")
 
-_OF_CHIPS = ("target", "nor_file", "wire", "pty")
+_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty")
 """Parameters that mean something for a chip; the others are the reference terminal's."""
+
+
+LOOK_INTERVAL_S = 0.5
+"""Seconds of the chip between two looks at what it waits for."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +37,60 @@ class RunningChip:
     """A chip in real time.
 
     Attributes:
-        target: what it is.
         engine: keeps step with the clock.
         inner: the same in its own time.
     """
 
-    target: FileTarget
     engine: Engine
     inner: ChipEngine
 
-    def step(self, _now: float) -> None:
-        """As a peer: throw away what the chip says where nobody listens."""
-        for line in self.inner.lines.values():
-            if line is not self.engine.wire:
-                line.read()
+
+class Lookout:
+    """A peer that looks after a chip: says once for each register that it waits for it in vain.
+
+    What the chip says at a UART where nobody listens is thrown away.
+
+    Args:
+        chip: what is looked after.
+        say: called with lines for a person.
+    """
+
+    def __init__(self, chip: RunningChip, say: Callable[[str], None]) -> None:
+        self._inner, self._say = chip.inner, say
+        self._unheard = [line for line in chip.inner.lines.values() if line is not chip.inner.wire]
+        self._told: set[int] = set()
+        self._again = 0.0
+
+    def step(self, now: float) -> None:
+        """Look, and say what is new."""
+        if now < self._again:
+            return
+        self._again = now + LOOK_INTERVAL_S
+        for line in self._unheard:
+            line.read()
+        for register in self._inner.find_vain_registers():
+            if register.address not in self._told:
+                self._told.add(register.address)
+                self._say(str(register))
 
 
-def load_chip_target(name: str) -> FileTarget:
-    """The target that the command at work was given.
+def refuse_svd(svd: Path | None) -> None:
+    """See that nobody wants names of registers without a target's file.
 
     Raises:
-        SetupError: it is none, or the command has options of the reference terminal, too.
+        SetupError: somebody does.
+    """
+    if svd is not None:
+        raise SetupError(
+            "--svd is for the chip of a target's file", hint="leave it out, or name a TARGET.toml"
+        )
+
+
+def load_chip_target(name: str, svd: Path | None) -> FileTarget:
+    """The target that the command at work was given, and the file with names of registers.
+
+    Raises:
+        SetupError: one is wrong, or the command has options of the reference terminal, too.
     """
     if not name.endswith(SUFFIX):
         raise SetupError(
@@ -68,7 +105,7 @@ def load_chip_target(name: str) -> FileTarget:
                 f"{option.opts[0]} is the reference terminal's, and not known for {name}",
                 hint="leave it out",
             )
-    return FileTarget.load(Path(name), tried=False)
+    return FileTarget.load(Path(name), tried=False, svd=svd)
 
 
 @contextmanager
@@ -91,4 +128,4 @@ def running_chip(target: FileTarget, nor_file: Path | None) -> Iterator[RunningC
         engine = stack.enter_context(PacedEngine(inner))
         engine.load_nor(found.start_image if cells is None else cells)
         stack.enter_context(switched_off(engine, nor_file))
-        yield RunningChip(target, engine, inner)
+        yield RunningChip(engine, inner)

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unbrick.cli.chip import load_chip_target, running_chip, target_argument
+from unbrick.cli.chip import (
+    Lookout,
+    load_chip_target,
+    refuse_svd,
+    running_chip,
+    target_argument,
+)
 from unbrick.cli.nor import nor_option
-from unbrick.cli.options import firmware_option
+from unbrick.cli.options import firmware_option, svd_option
 from unbrick.cli.run import (
     build_releases,
     engine_option,
@@ -75,6 +81,7 @@ class _Seat:
 @engine_option
 @firmware_option
 @nor_option
+@svd_option
 @serial_option
 @installed_option
 @click.option(
@@ -100,6 +107,7 @@ def console(
     engine: str,
     firmware: Path,
     nor_file: Path | None,
+    svd: Path | None,
     serial: str,
     installed: str,
     gdb_port: int | None,
@@ -117,8 +125,9 @@ def console(
     With a TARGET.toml it is the console of that target's chip (docs/any-firmware.md).
     """
     if target is not None:
-        _sit_at_chip(target, nor_file, pty=pty)
+        _sit_at_chip(target, nor_file, svd, pty=pty)
         return
+    refuse_svd(svd)
     releases = build_releases(firmware, open_status())
     # Server and link, which nobody needs who tests firmware of his own.
     from unbrick.console.air import Air  # noqa: PLC0415
@@ -149,9 +158,9 @@ def console(
         seat.sit(TerminalCommands(seat.power, air, say, debugger=debugger, colour=seat.colour))
 
 
-def _sit_at_chip(name: str, nor_file: Path | None, *, pty: bool) -> None:
+def _sit_at_chip(name: str, nor_file: Path | None, svd: Path | None, *, pty: bool) -> None:
     """Sit at the console of a target's chip."""
-    target = load_chip_target(name)
+    target = load_chip_target(name, svd)
     found = target.description
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -160,7 +169,7 @@ def _sit_at_chip(name: str, nor_file: Path | None, *, pty: bool) -> None:
         after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
         typist = Typist(chip.engine.wire, rate=rate, after=after)
         seat = _take_seat(stack, chip.engine, typist, WholeLines(), told, pty=pty)
-        seat.peers.append(chip)
+        seat.peers.append(Lookout(chip, seat.screen.say))
         seat.sit(
             ChipCommands(
                 *(seat.power, found.chip, found.partitions, seat.screen.say), colour=seat.colour

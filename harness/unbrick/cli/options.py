@@ -54,6 +54,12 @@ firmware_option = click.option(
     show_default="build/firmware; the cache for the firmware of an installed Unbrick",
     help="Where the firmware is built and kept.",
 )
+svd_option = click.option(
+    "--svd",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Of a TARGET.toml: the SVD file of the chip's vendor, so that registers have names. It "
+    "comes before the one that the target names.",
+)
 server_url_option = click.option(
     "--server-url",
     envvar="UNBRICK_SERVER",

@@ -16,9 +16,15 @@ import click
 from rich.text import Text
 
 from unbrick.bench.bench import Bench
-from unbrick.cli.chip import load_chip_target, running_chip, target_argument
+from unbrick.cli.chip import (
+    Lookout,
+    load_chip_target,
+    refuse_svd,
+    running_chip,
+    target_argument,
+)
 from unbrick.cli.nor import nor_option, stored_nor, switched_off
-from unbrick.cli.options import firmware_option
+from unbrick.cli.options import firmware_option, svd_option
 from unbrick.console.missed import MissedLines, WholeLines
 from unbrick.console.state import read_terminal_nor
 from unbrick.console.typist import Typist
@@ -217,6 +223,7 @@ def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: 
 @engine_option
 @firmware_option
 @nor_option
+@svd_option
 @serial_option
 @installed_option
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
@@ -226,6 +233,7 @@ def run(
     engine: str,
     firmware: Path,
     nor_file: Path | None,
+    svd: Path | None,
     serial: str,
     installed: str,
     wire: str,
@@ -241,8 +249,9 @@ def run(
     """
     status = open_status()
     if target is not None:
-        _run_chip(target, nor_file, wire, status)
+        _run_chip(target, nor_file, svd, wire, status)
         return
+    refuse_svd(svd)
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -261,13 +270,15 @@ def run(
         _run_until_told(bench, told, f"wire {wire} modem {modem}", status)
 
 
-def _run_chip(name: str, nor_file: Path | None, wire: str, status: Console) -> None:
+def _run_chip(
+    name: str, nor_file: Path | None, svd: Path | None, wire: str, status: Console
+) -> None:
     """Run the chip of a target's file until this has to end.
 
     Raises:
         FirmwareFaultError: the firmware did what the hardware forbids, and the target does too.
     """
-    target = load_chip_target(name)
+    target = load_chip_target(name, svd)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         chip = stack.enter_context(running_chip(target, nor_file))
@@ -276,7 +287,8 @@ def _run_chip(name: str, nor_file: Path | None, wire: str, status: Console) -> N
         rate = engine.board.line_rate
         port, place = open_port(engine.wire, wire, rate=rate, missed=WholeLines())
         stack.callback(port.close)
-        bench.peers[:] = [port, chip, _Losses(engine, {"wire": port}, status)]
+        lookout = Lookout(chip, lambda text: status.print(text, style="yellow", soft_wrap=True))
+        bench.peers[:] = [port, lookout, _Losses(engine, {"wire": port}, status)]
         engine.power_on()
         try:
             _run_until_told(bench, told, f"wire {place}", status)

@@ -75,6 +75,32 @@ class FirmwareFault:
         return f"{self.where or f'pc {self.pc:#x}'}: {self.detail} ({self.kind})"
 
 
+@dataclass(frozen=True)
+class VainRegister:
+    """A register that nobody models and that firmware waits for in vain.
+
+    Attributes:
+        address: of the register.
+        name: of an SVD file or of the chip's; may be empty.
+        count: how often one loop has read it with nothing written meanwhile.
+        pc: of the code that did.
+        where: ``function (file:line)`` when symbols are known, else empty.
+    """
+
+    address: int
+    name: str
+    count: int
+    pc: int
+    where: str
+
+    def __str__(self) -> str:
+        name = f"{self.name} at {self.address:#010x}" if self.name else f"{self.address:#010x}"
+        return (
+            f"the firmware waits in vain for {name}, which has no model: "
+            f"read {self.count:,} times in {self.where or f'pc {self.pc:#x}'}"
+        )
+
+
 @runtime_checkable
 class FlashTrace(Protocol):
     """An engine that notes every flash operation, and cuts the power exactly before one."""
@@ -263,6 +289,14 @@ class ChipEngine(TracedEngine):
     @abstractmethod
     def resets(self) -> int:
         """How often the chip has reset itself since the engine was made or has forgotten."""
+
+    @abstractmethod
+    def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
+        """Registers without a model that were read in vain at least so often, most often first.
+
+        Raises:
+            SetupError: the file with their names is none.
+        """
 
     @abstractmethod
     def note_reads(self) -> None:

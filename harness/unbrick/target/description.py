@@ -155,7 +155,9 @@ class Description:
         recovered: when the device counts as recovered.
         never: what must not be.
         afterwards: a further check; None: there is none.
-        digest: SHA-256 of the target file and of all that it names.
+        svd: the vendor's file with names of registers; None: there is none.
+        digest: SHA-256 of the target file and of all that it names but ``svd``, which changes no
+            verdict.
     """
 
     path: Path
@@ -170,6 +172,7 @@ class Description:
     recovered: Recovered
     never: Never
     afterwards: Afterwards | None
+    svd: Path | None = None
     digest: str = ""
 
     @cached_property

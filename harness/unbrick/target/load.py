@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbrick.board import load_chip
+from unbrick.board.svd import check_svd
 from unbrick.errors import SetupError
 from unbrick.flash.partition import Partition
 from unbrick.tables import read_toml
@@ -87,6 +88,7 @@ class _Reader:
             recovered=recovered,
             never=self._never(entries.table("never")),
             afterwards=self._afterwards(entries),
+            svd=self._svd(entries),
         )
         return _with_digest(description)
 
@@ -99,6 +101,13 @@ class _Reader:
                 f"{self._chip.name} has {', '.join(uarts) or 'no UART'}",
             )
         return console
+
+    def _svd(self, entries: Entries) -> Path | None:
+        if not entries.has("svd"):
+            return None
+        path = self._folder / entries.text("svd")
+        check_svd(path)
+        return path
 
     def _programs(self, tables: list[Entries]) -> tuple[FirmwareFile, ...]:
         return tuple(self._program(table) for table in tables)
@@ -256,7 +265,7 @@ def _check_apart(programs: tuple[FirmwareFile, ...], entries: Entries) -> None:
 
 def _with_digest(description: Description) -> Description:
     digest = hashlib.sha256()
-    digest.update(repr(replace(description, path=Path())).encode())
+    digest.update(repr(replace(description, path=Path(), svd=None)).encode())
     driver = description.update.driver
     if driver.endswith(".py"):
         digest.update(Path(driver).read_bytes())

@@ -179,12 +179,13 @@ class _Course:
                     return
                 if self._engine.now >= deadline:
                     raise Violation(
-                        "not-updated", f"the update has not ended after {update.within:g} s"
+                        "not-updated",
+                        f"the update has not ended after {update.within:g} s{self._waited_for()}",
                     )
                 self._advance(min(deadline, driver.deadline))
                 driver.step(self._engine.now)
         except DriverGaveUpError as error:
-            raise Violation("not-updated", str(error)) from None
+            raise Violation("not-updated", f"{error}{self._waited_for()}") from None
 
     def _has_spoken(self) -> bool:
         """Whether the device has said that it has recovered."""
@@ -202,9 +203,15 @@ class _Course:
             if self._engine.now >= deadline:
                 raise Violation(
                     "bricked",
-                    f"it does not say {_any_of(recovered.says)} within {recovered.within:g} s",
+                    f"it does not say {_any_of(recovered.says)} within {recovered.within:g} s"
+                    f"{self._waited_for()}",
                 )
             self._advance(deadline)
+
+    def _waited_for(self) -> str:
+        """The register that the firmware has waited for longest, in vain, to be told at the end."""
+        found = self._engine.find_vain_registers()
+        return f"; {found[0]}" if found else ""
 
     def _wait_quiet(self) -> None:
         """Wait until the flash is left alone: until then a power cut can still do harm."""

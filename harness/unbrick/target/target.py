@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbrick.board.svd import check_svd
 from unbrick.campaign.target import UNDISTURBED, Fate, State
 from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
@@ -34,22 +35,27 @@ class FileTarget:
         path: of the file.
         digest: SHA-256 of the file and of all that it names.
         tried: whether :meth:`start` sees first that the update works when nothing disturbs it.
+        svd: file with names of registers; None: the one that the target's file names, if any.
     """
 
     path: Path
     digest: str
     tried: bool = True
+    svd: Path | None = None
 
     @classmethod
-    def load(cls, path: Path, *, tried: bool = True) -> FileTarget:
+    def load(cls, path: Path, *, tried: bool = True, svd: Path | None = None) -> FileTarget:
         """The target that a file describes.
 
         Raises:
-            SetupError: the file, or one that it names, is missing or wrong.
+            SetupError: the file, or one that it or ``svd`` names, is missing or wrong.
+            ModuleNotFoundError: there are names of registers, and no extra to read them.
         """
         description = load_target(path)
+        if svd is not None:
+            check_svd(svd)
         _LOADED[path, description.digest] = description
-        return cls(path, description.digest, tried)
+        return cls(path, description.digest, tried, svd)
 
     @property
     def description(self) -> Description:
@@ -153,7 +159,8 @@ class FileTarget:
         from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415
 
         found = self.description
-        return McuEngine(found.chip, found.elf_files, console=found.console)
+        svd = self.svd or found.svd
+        return McuEngine(found.chip, found.elf_files, console=found.console, svd=svd)
 
     def run(
         self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None

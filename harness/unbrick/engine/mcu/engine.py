@@ -6,11 +6,11 @@ The same flash image and the same bytes at the same virtual times give the same 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from unbrick.board.svd import read_register_names
-from unbrick.engine.base import ChipEngine, FirmwareFault
+from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
 from unbrick.engine.compiled import CompiledEngine
 from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop, NoteSource
 from unbrick.engine.symbols import Symbols
@@ -56,25 +56,6 @@ _CAUSES = (
     *((1 << 20, "stack overflow"), (1 << 24, "not aligned"), (1 << 25, "division by zero")),
 )
 """Bits of CFSR, Armv7-M ARM B3.2.15."""
-
-
-@dataclass(frozen=True)
-class VainRegister:
-    """A register that nobody models and that firmware waits for in vain.
-
-    Attributes:
-        address: of the register.
-        name: of an SVD file or of the chip's; may be empty.
-        count: how often one loop has read it with nothing written meanwhile.
-        pc: of the code that did.
-        where: ``function (file:line)`` when symbols are known, else empty.
-    """
-
-    address: int
-    name: str
-    count: int
-    pc: int
-    where: str
 
 
 class _McuLine:
@@ -201,15 +182,10 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         return FirmwareFault(kind, fault.pc, where, text, fault.time / 1e9)
 
     def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
-        """Registers without a model that were read in vain at least so often, most often first.
-
-        Raises:
-            SetupError: the SVD file is none.
-        """
         waited = [
             one for one in self._models.plain() if one.vain >= least and one.address >= PERIPHERALS
         ]
-        names = self._read_names() if waited else {}
+        names = self._register_names if waited else {}
         found = [
             VainRegister(
                 *(one.address, names.get(one.address, ""), one.vain, one.pc),
@@ -219,7 +195,8 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         ]
         return sorted(found, key=lambda one: (-one.count, one.address))
 
-    def _read_names(self) -> dict[int, str]:
+    @cached_property
+    def _register_names(self) -> dict[int, str]:
         names = {one.address: one.name for one in self.chip.registers}
         return names | (read_register_names(self._svd) if self._svd else {})
 
