@@ -17,6 +17,8 @@ from chip_probe import (
     write,
 )
 
+from unbrick.errors import EngineError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -191,6 +193,42 @@ def test_an_stm32_tells_why_it_was_reset(chip: str, csr: int, hz: int) -> None:
     assert probe.engine.resets == 1
     assert probe.faults == ["watchdog"]
     assert restart(probe, 1, read(csr), *set_up, after=7999 / hz) == [0x2C00_0000]
+
+
+@pytest.mark.parametrize(
+    ("chip", "steps", "after"),
+    [
+        ("nrf52840", (read(POWER + 0x400), read(POWER + 0x51C), write(POWER + 0x51C, 9)), [1, 0]),
+        ("stm32f103xb", (read(F1_CSR), write(F1_CSR, 1 << 24), read(F1_CSR)), [0x0400_0000, 0]),
+        ("stm32f411xe", (read(F4_CSR), write(F4_CSR, 1 << 24), read(F4_CSR)), [0x0400_0000, 0]),
+    ],
+)
+def test_a_reset_by_the_pin_is_told_and_keeps_the_ram(
+    chip: str, steps: tuple[Step, ...], after: list[int]
+) -> None:
+    probe = ChipProbe(chip)
+    probe.run(*steps, read(FREE_RAM), write(FREE_RAM, 0x77))
+    probe.engine.press_reset()
+    assert probe.go_on() == [*after, 0x77]
+    assert probe.engine.resets == 1
+    probe.engine.power_off()
+    with pytest.raises(EngineError, match="without power"):
+        probe.engine.press_reset()
+
+
+def test_a_reset_by_the_pin_stops_a_watchdog_and_ends_a_lockup(nrf: ChipProbe) -> None:
+    start = (read(WDT + 0x400), write(WDT + 0x504, 1 << 20), write(WDT, 1))
+    assert restart(nrf, 1, *start, RESET_NOW) == [1], "a soft reset does not stop it"
+    assert nrf.run(*start, seconds=0.1) == [0]
+    nrf.engine.press_reset()
+    assert nrf.go_on(0.1) == [0]
+    nrf.engine.power_off()
+    nrf.engine.load_nor(bytes.fromhex("00100020 09000000 00de"))
+    nrf.engine.power_on()
+    for lockups in (1, 2):
+        nrf.engine.advance(0.01)
+        assert nrf.faults.count("lockup") == lockups
+        nrf.engine.press_reset()
 
 
 @pytest.mark.parametrize(

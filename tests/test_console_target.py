@@ -59,6 +59,10 @@ def test_a_person_plays_with_a_chip(
     person.sees("APP v1\r\n")
     person.types("u")
     person.sees("C")
+    person.tells_the_bench("reset", "reset\r\n")
+    person.sees("APP v1\r\n")
+    person.types("u")
+    person.sees("C")
     person.tells_the_bench("restart", "power cut\r\n")
     person.sees("APP v1\r\n")
     person.tells_the_bench("cut", "power cut; `on` gives it back")
@@ -83,6 +87,7 @@ def test_what_a_chip_cannot_do_is_said(
         ("message hello", "`message` is not known for this target"),
         ("gdb", "`gdb` is not known for this target"),
         ("jump", "no command 'jump': type help"),
+        ("re", "no command 're': type help"),
         ("load notes.txt", f"notes.txt is no NOR image, which has {size} bytes: it has 14 bytes"),
         ("save notes.txt", "notes.txt is there already, and is no NOR image"),
     ):
@@ -130,6 +135,9 @@ def test_faults_are_told_with_their_source_line_and_the_console_goes_on(
     sit_at: Callable[..., Person], tmp_path: Path
 ) -> None:
     person = sit_at(build_small(tmp_path, "nrf52832", BROKEN))
+    person.sees("firmware fault in start (small.c:3): UsageFault at ")
+    person.sees("(lockup)")
+    person.tells_the_bench("reset", "reset\r\n")
     person.sees("firmware fault in start (small.c:3): UsageFault at ")
     person.sees("(lockup)")
     person.tells_the_bench("restart", "power cut\r\n")

@@ -172,7 +172,9 @@ def _sit_at_chip(name: str, nor_file: Path | None, svd: Path | None, *, pty: boo
         seat.peers.append(Lookout(chip, seat.screen.say))
         seat.sit(
             ChipCommands(
-                *(seat.power, found.chip, found.partitions, seat.screen.say), colour=seat.colour
+                *(seat.power, found.chip, chip.inner.press_reset, found.partitions),
+                seat.screen.say,
+                colour=seat.colour,
             )
         )
 

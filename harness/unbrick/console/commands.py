@@ -252,6 +252,7 @@ class ChipCommands(Commands):
     Args:
         power: of the chip.
         chip: what it is.
+        press_reset: resets it by its pin.
         partitions: of its flash, for the picture.
         say: called with lines for a person.
         colour: whether colours can be shown.
@@ -261,24 +262,31 @@ class ChipCommands(Commands):
         self,
         power: PowerSwitch,
         chip: McuChip,
+        press_reset: Callable[[], None],
         partitions: Sequence[Partition],
         say: Callable[[str], None],
         *,
         colour: bool = False,
     ) -> None:
         super().__init__(power, say, colour=colour)
-        self._chip, self._partitions = chip, partitions
+        self._chip, self._press_reset, self._partitions = chip, press_reset, partitions
 
     def default(self, line: str) -> None:
         """Say that there is no such command, or not here."""
         word = line.partition(" ")[0]
-        others = [name for name in _list_commands(TerminalCommands) if name.startswith(word)]
-        if len(others) == 1:
+        others = {*_list_commands(TerminalCommands)} - {*self._names()}
+        meant = [name for name in others if name.startswith(word)]
+        if len(meant) == 1:
             raise NotKnownHereError(
-                f"`{others[0]}` is not known for this target",
+                f"`{meant[0]}` is not known for this target",
                 hint="only the reference terminal has it",
             )
         super().default(line)
+
+    def do_reset(self, arg: str) -> None:
+        """Press the reset button: the RAM keeps what it holds."""
+        del arg
+        self._power.reset(self._press_reset)
 
     def _picture(self, cells: bytes) -> tuple[Table, list[str]]:
         return draw_chip_picture(cells, self._chip, self._partitions, self._seen), []

@@ -56,6 +56,19 @@ class PowerSwitch:
         self.engine.power_off()
         self._off(why + then)
 
+    def reset(self, press: Callable[[], None]) -> None:
+        """Have ``press`` reset what has power; an armed cut stays armed.
+
+        Raises:
+            NotKnownHereError: it has none.
+        """
+        if not self.engine.powered:
+            raise NotKnownHereError("the power is off", hint="`on` gives it back")
+        press()
+        self._typist.power_on(self.engine.now)
+        self._lost()
+        self._say("reset")
+
     def _off(self, why: str) -> None:
         self._typist.power_off()
         self._noticed = True

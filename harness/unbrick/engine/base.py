@@ -291,6 +291,14 @@ class ChipEngine(TracedEngine):
         """How often the chip has reset itself since the engine was made or has forgotten."""
 
     @abstractmethod
+    def press_reset(self) -> None:
+        """Reset the chip by its pin: RAM keeps what it holds.
+
+        Raises:
+            EngineError: the power is off.
+        """
+
+    @abstractmethod
     def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
         """Registers without a model that were read in vain at least so often, most often first.
 

@@ -207,6 +207,11 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self._models.lib.mcu_power_on(self._models.mcu)
         self._powered = True
 
+    def press_reset(self) -> None:
+        if not self._powered:
+            raise EngineError("without power there is no reset", hint="power on first")
+        self._models.lib.mcu_press_reset(self._models.mcu)
+
     @property
     def cut_reached(self) -> bool:
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""

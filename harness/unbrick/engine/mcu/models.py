@@ -172,6 +172,7 @@ def load_models() -> Any:
         "mcu_load_flash": (None, [mcu, c.c_char_p, size]),
         "mcu_power_on": (None, [mcu]),
         "mcu_power_off": (None, [mcu]),
+        "mcu_press_reset": (None, [mcu]),
         "mcu_run": (c.c_int, [mcu, u64]),
         "mcu_now": (u64, [mcu]),
         "mcu_instruction_bytes": (u64, [mcu]),

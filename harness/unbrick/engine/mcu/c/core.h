@@ -168,6 +168,7 @@ struct mcu {
     bool masked;      /* an exception is pending that only a mask keeps from being taken */
     bool look;        /* the block under way may have changed a mask */
     bool resetting;   /* asked for */
+    bool pressed;     /* by the pin */
     bool aborting;    /* an access was refused: nothing more of this block is to have an effect */
     bool trapped;     /* `trap` is to be raised */
     bool fpu_blocked; /* the block that is announced needs the FPU, which is off */

@@ -68,7 +68,7 @@ uint64_t job_next(const struct flash_job *job) {
 }
 
 void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind) {
-    if (kind == RESET_SYSTEM) {
+    if (kind != RESET_POWER) {
         job_wait(m, job);
         job_settle(m, job);
     }

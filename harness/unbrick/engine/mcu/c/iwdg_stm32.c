@@ -99,7 +99,8 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     if (kind == RESET_POWER) {
         w->csr = CSR_PORRSTF;
     } else {
-        w->csr = (w->csr & CSR_FLAGS) | (w->bit ? CSR_IWDGRSTF : CSR_SFTRSTF);
+        uint32_t internal = w->bit ? CSR_IWDGRSTF : CSR_SFTRSTF;
+        w->csr = (w->csr & CSR_FLAGS) | (kind == RESET_PIN ? 0 : internal);
     }
     w->csr |= CSR_PINRSTF; /* an internal reset pulls the pin, too */
     w->pr = 0;

@@ -33,6 +33,14 @@ void mcu_reset_system(struct mcu *m) {
     m->end = 0;
 }
 
+void mcu_press_reset(struct mcu *m) {
+    if (m->powered && m->stuck != STOP_CUT) {
+        m->stuck = 0;
+        m->pressed = true;
+        mcu_reset_system(m);
+    }
+}
+
 /* When the run loop has to be asked again, at the latest. */
 void look_again(struct mcu *m) {
     m->end = sooner(m->until, sooner(m->event, scs_next(m)));
@@ -295,7 +303,7 @@ static uint64_t next_wake(struct mcu *m) {
 }
 
 bool mcu_quiet(struct mcu *m) {
-    return m->powered && !m->stuck && m->waiting && next_wake(m) == NEVER &&
+    return m->powered && !m->stuck && !m->resetting && m->waiting && next_wake(m) == NEVER &&
            !find_exception(m, m->spinning ? WITH_ALL : WITH_OTHERS);
 }
 
@@ -354,8 +362,8 @@ static void reset_devices(struct mcu *m, enum reset_kind kind) {
 
 static void reset_system(struct mcu *m) {
     reset_core(m);
-    reset_devices(m, RESET_SYSTEM);
-    m->resetting = false;
+    reset_devices(m, m->pressed ? RESET_PIN : RESET_SYSTEM);
+    m->resetting = m->pressed = false;
     m->resets++;
     m->now += RESET_NS;
 }
@@ -491,7 +499,7 @@ void mcu_power_on(struct mcu *m) {
         return;
     }
     m->powered = true;
-    m->resetting = false;
+    m->resetting = m->pressed = false;
     m->stuck = 0;
     memset(m->nvic.level, 0, sizeof m->nvic.level);
     reset_core(m);

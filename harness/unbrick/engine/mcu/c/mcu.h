@@ -59,7 +59,7 @@ enum stop_reason {
     STOP_TIME = 0, /* reached the time asked for */
     STOP_OUTPUT,   /* a line finished a line of text or went idle */
     STOP_CUT,      /* the armed power cut was reached; the operation was not begun */
-    STOP_LOCKUP,   /* the core locked up: nothing runs until power goes off and on */
+    STOP_LOCKUP,   /* the core locked up: nothing runs until a reset by the pin or power */
     STOP_QUIET,    /* the firmware waits for what will not come without the host */
     STOP_EXIT,     /* the firmware ended itself by semihosting; nothing runs any more */
 };
@@ -136,6 +136,7 @@ void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length);
 
 void mcu_power_on(struct mcu *m);
 void mcu_power_off(struct mcu *m);
+void mcu_press_reset(struct mcu *m); /* the pin: the next run begins with it, also after a lockup */
 int mcu_run(struct mcu *m, uint64_t until);
 uint64_t mcu_now(const struct mcu *m);
 uint64_t mcu_instruction_bytes(const struct mcu *m);

@@ -24,7 +24,8 @@
 #define NEVER UINT64_MAX
 #define NOWHERE UINT32_MAX
 
-enum reset_kind { RESET_POWER, RESET_SYSTEM }; /* power came / SYSRESETREQ, watchdog */
+/* Power came / SYSRESETREQ, watchdog / the pin. */
+enum reset_kind { RESET_POWER, RESET_SYSTEM, RESET_PIN };
 
 /* Registers. Every access takes `access_ns` before it takes place. `value` and what read() returns
  * are `size` bytes (1, 2 or 4), at `offset`, which is a multiple of `size`. */

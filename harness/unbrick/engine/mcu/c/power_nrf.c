@@ -20,7 +20,7 @@ enum {
 };
 enum { EVENT_HFCLKSTARTED = 0, EVENT_LFCLKSTARTED = 1, EVENT_DONE = 3 };
 enum { STAT_SOURCE = 3u << 0, STAT_CRYSTAL = 1u << 0, STAT_RUNNING = 1u << 16 };
-enum { RESETREAS_DOG = 1u << 1, RESETREAS_SREQ = 1u << 2 };
+enum { RESETREAS_RESETPIN = 1u << 0, RESETREAS_DOG = 1u << 1, RESETREAS_SREQ = 1u << 2 };
 /* Typical times until a clock runs: the crystal of 64 MHz, the oscillator of 32768 Hz. */
 enum { HFCLK_START_US = 360, LFCLK_START_US = 600 };
 
@@ -157,10 +157,12 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct power *p = (struct power *)d;
     if (kind == RESET_POWER) {
         p->reason = 0;
+    } else if (kind == RESET_PIN) {
+        p->reason |= RESETREAS_RESETPIN;
     } else {
         p->reason |= p->watchdog->bit ? RESETREAS_DOG : RESETREAS_SREQ;
     }
-    if (kind == RESET_POWER || p->watchdog->bit) { /* Reset behavior: a soft reset keeps these */
+    if (kind != RESET_SYSTEM || p->watchdog->bit) { /* Reset behavior: a soft reset keeps these */
         memset(p->kept, 0, sizeof p->kept);
     }
     p->watchdog->bit = false;

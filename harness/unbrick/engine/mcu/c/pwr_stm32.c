@@ -66,7 +66,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     (void)m;
     p->csr = kind == RESET_POWER ? 0 : p->csr & (CSR_WUF | CSR_SBF | CSR_BRE);
     if (p->stands_by && kind != RESET_POWER) {
-        p->csr |= CSR_WUF | CSR_SBF;
+        p->csr |= CSR_SBF | (kind == RESET_PIN ? 0 : CSR_WUF); /* the pin is no event that wakes */
     }
     p->stands_by = false;
     p->cr = p->cr_reset;
