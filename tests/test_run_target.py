@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
+import shutil
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from small_firmware import build_small
 from test_ab_updater import CHIPS, build
 
 from unbrick.board import load_chip
-from unbrick.console.missed import KEPT, WholeLines
+from unbrick.console.missed import KEPT, LatestWords
 from unbrick.target.console import DriverConsole, DriverRun
 from unbrick.target.drivers import start_driver
 from unbrick.target.load import load_target
@@ -78,6 +82,41 @@ def test_a_program_at_the_port_updates_the_chip_and_the_flash_is_kept(
         with socket.create_connection((host, int(number)), PATIENCE_S) as client:
             assert client.makefile("rb").readline() == b"APP v2\r\n"
         assert chip.end(signal.SIGINT) == 0
+
+
+def read_line(port: io.FileIO) -> bytes:
+    """A line, byte by byte, so that what comes after it is still there."""
+    line = b""
+    while not line.endswith(b"\n"):
+        assert select.select([port], [], [], PATIENCE_S)[0], f"then nothing: {line!r}"
+        line += port.read(1)
+    return line
+
+
+@pytest.mark.slow
+def test_sx_updates_the_chip(example: Path) -> None:
+    """It is what a person has at hand, and knows nothing of us."""
+    sx = shutil.which("sx")
+    if sx is None:
+        pytest.skip("sx is not installed (apt install lrzsz)")
+    payload = load_target(example).update.payload
+    assert payload is not None
+    with (
+        Running("run", example) as chip,
+        Path(chip.wait_for(READY)[1]).open("r+b", buffering=0) as port,
+    ):
+        assert read_line(port) == b"APP v1\r\n"
+        words = [sx, str(payload.path)]
+        with subprocess.Popen(words, stdin=port, stdout=port, stderr=subprocess.PIPE) as sending:
+            assert sending.stderr is not None
+            said = b""
+            while b"receive command now" not in said:
+                said += sending.stderr.read(1) or pytest.fail(said.decode())
+            port.write(b"u")  # the example invites a sender once, so that must be there by now
+            sending.communicate(timeout=PATIENCE_S)
+        assert sending.returncode == 0
+        assert read_line(port).endswith(b"APP v2\r\n")
+        assert chip.end() == 0
 
 
 @pytest.mark.slow
@@ -164,16 +203,19 @@ def test_two_runs_do_not_share_a_flash(idle: Path, tmp_path: Path) -> None:
 # What was missed
 
 
-def test_who_comes_late_is_told_whole_lines_and_no_invitation_to_a_sender() -> None:
-    lines = WholeLines()
+def test_who_comes_late_is_told_what_was_said_but_no_invitation_to_a_sender() -> None:
+    lines = LatestWords()
     lines.hear(b"APP v1\r\nsend it\r\nCCC", read=False)
     assert lines.take() == b"APP v1\r\nsend it\r\n"
-    lines.hear(b"CCC", read=False)
-    assert lines.take() == b""
+    for invitations in (b"CCC", b"\x15\x15", b"G"):
+        lines.hear(invitations, read=False)
+        assert lines.take() == b""
+    lines.hear(b"Call us\r\n> ", read=False)
+    assert lines.take() == b"Call us\r\n> ", "a prompt is no invitation"
 
 
 def test_what_was_read_is_not_told_again_and_the_rest_is_bounded() -> None:
-    lines = WholeLines()
+    lines = LatestWords()
     lines.hear(b"one\n", read=False)
     lines.hear(b"two\n", read=True)
     assert lines.take() == b""

@@ -28,7 +28,7 @@ from unbrick.cli.run import (
     told_to_end,
 )
 from unbrick.console.commands import ChipCommands, TerminalCommands
-from unbrick.console.missed import MissedLines, WholeLines
+from unbrick.console.missed import LatestWords, MissedLines
 from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import Session, WireView
@@ -168,7 +168,7 @@ def _sit_at_chip(name: str, nor_file: Path | None, svd: Path | None, *, pty: boo
         rate = chip.engine.board.line_rate
         after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
         typist = Typist(chip.engine.wire, rate=rate, after=after)
-        seat = _take_seat(stack, chip.engine, typist, WholeLines(), told, pty=pty)
+        seat = _take_seat(stack, chip.engine, typist, LatestWords(), told, pty=pty)
         seat.peers.append(Lookout(chip, seat.screen.say))
         seat.sit(
             ChipCommands(

@@ -25,7 +25,7 @@ from unbrick.cli.chip import (
 )
 from unbrick.cli.nor import nor_option, stored_nor, switched_off
 from unbrick.cli.options import firmware_option, svd_option
-from unbrick.console.missed import MissedLines, WholeLines
+from unbrick.console.missed import LatestWords, MissedLines
 from unbrick.console.state import read_terminal_nor
 from unbrick.console.typist import Typist
 from unbrick.engine import ENGINES
@@ -285,7 +285,7 @@ def _run_chip(
         engine = chip.engine
         bench = Bench(engine, target.description.never.allows)
         rate = engine.board.line_rate
-        port, place = open_port(engine.wire, wire, rate=rate, missed=WholeLines())
+        port, place = open_port(engine.wire, wire, rate=rate, missed=LatestWords())
         stack.callback(port.close)
         lookout = Lookout(chip, lambda text: status.print(text, style="yellow", soft_wrap=True))
         bench.peers[:] = [port, lookout, _Losses(engine, {"wire": port}, status)]

@@ -6,12 +6,13 @@ from unbrick.console.typist import BOOT, RESTORATION
 
 KEPT = 4096  # bytes: about what a window shows
 INVITATION = b"C"
+INVITATIONS = b"CG\x15"  # of XMODEM and YMODEM, with CRC, as a stream, and with a sum
 
 
-class WholeLines:
-    """Keeps the latest lines that nobody has read, of firmware of which nothing is known.
+class LatestWords:
+    """Keeps the latest words that nobody has read, of firmware of which nothing is known.
 
-    A line that has not ended is not kept. It may be what invites a sender, as ``C`` does in YMODEM.
+    A last line of nothing but invitations is not kept: see :class:`MissedLines`.
     """
 
     def __init__(self) -> None:
@@ -22,10 +23,10 @@ class WholeLines:
         self._text = b"" if read else (self._text + data)[-KEPT:]
 
     def take(self) -> bytes:
-        """The lines that were missed. They are not kept any longer."""
-        lines, end, _ = self._text.rpartition(b"\n")
+        """What was missed. It is not kept any longer."""
+        lines, end, last = self._text.rpartition(b"\n")
         self._text = b""
-        return lines + end
+        return lines + end + (last if last.strip(INVITATIONS) else b"")
 
 
 class MissedLines:
