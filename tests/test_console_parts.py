@@ -276,7 +276,7 @@ def test_a_script_waits_for_the_first_words_after_each_start() -> None:
     terminal = Terminal(TypeAfter.FIRST_WORDS)
     for _ in range(2):
         terminal.typist.write(b"a\rb\r")
-        assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S - 0.1) == b""
+        assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S / 2) == b""
         terminal.says(b"hello\r\n")
         assert terminal.gets(FIRST_WORDS_SILENCE_S - 0.1) == b""
         assert terminal.gets(0.2) == b"a\rb\r"
@@ -292,6 +292,18 @@ def test_a_script_does_not_wait_for_ever_for_words() -> None:
     terminal.typist.write(b"a")
     assert terminal.gets(UNKNOWN_PROMPT_SILENCE_S + 0.1) == b"a"
     assert terminal.typist.listened_to
+
+
+def test_a_script_types_also_at_software_that_is_never_silent() -> None:
+    terminal = Terminal(TypeAfter.FIRST_WORDS)
+    terminal.typist.write(b"a")
+    typed = b""
+    while not typed:
+        terminal.says(b"tick")
+        typed = terminal.gets(0.1)
+    assert typed == b"a"
+    assert terminal.now >= UNKNOWN_PROMPT_SILENCE_S
+    assert not terminal.typist.goes_on_speaking, "it may answer what was typed"
 
 
 # Screen ---------------------------------------------------------------------------------------

@@ -131,6 +131,30 @@ def test_a_script_works_from_top_to_bottom(example: Path, tmp_path: Path) -> Non
     assert len(saved.read_bytes()) == load_target(example).chip.geometry.size
 
 
+CHATTER = """
+void start(void) {
+    REGISTER(0x40002500) = 4;
+    REGISTER(0x40002008) = 1;
+    for (;;) {
+        REGISTER(0x4000211C) = 0;
+        REGISTER(0x4000251C) = '.';
+        while (REGISTER(0x4000211C) == 0) {
+        }
+    }
+}
+"""
+"""The UART of an nRF52 sends for ever."""
+
+
+def test_a_script_ends_also_at_a_chip_that_is_never_silent(tmp_path: Path) -> None:
+    target = build_small(tmp_path, "nrf52832", CHATTER)
+    done = unbrick("console", target, input="\x01cut\n\x01quit\n")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 1000
+    assert set(done.stdout) == {"."}
+    assert "power cut" in done.stderr
+
+
 def test_faults_are_told_with_their_source_line_and_the_console_goes_on(
     sit_at: Callable[..., Person], tmp_path: Path
 ) -> None:

@@ -178,7 +178,7 @@ class Session:
         if not typist.powered:
             return True
         long = SETTLED_SILENCE_S if typist.listened_to else KNOWN_PROMPT_SILENCE_S
-        return not typist.waiting and typist.silence >= long
+        return not typist.waiting and (typist.silence >= long or typist.goes_on_speaking)
 
     def _over(self) -> bool:
         """Whether all typing was worked off, and nothing more will come."""

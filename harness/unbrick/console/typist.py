@@ -54,7 +54,7 @@ class Typist:
         self._rate = reference_layout().board.line_rate if rate is None else rate
         self._waiting = bytearray()
         self._credit = float(BURST_BYTES)
-        self._now = self._last_sign = 0.0
+        self._now = self._last_sign = self._last_typed = 0.0
         self._after_cr = False
         self.power_on(0.0)
 
@@ -65,7 +65,7 @@ class Typist:
         self._passes = self._after is TypeAfter.NOTHING
         self._has_spoken = False
         self._shown = b""
-        self._last_sign = self._now = now
+        self._last_sign = self._now = self._last_typed = now
 
     def power_off(self) -> None:
         """The power is cut. Unsent bytes wait for the next start."""
@@ -89,6 +89,12 @@ class Typist:
     def silence(self) -> float:
         """Seconds since the terminal has said or was sent anything."""
         return self._now - self._last_sign
+
+    @property
+    def goes_on_speaking(self) -> bool:
+        """Whether it is long since anything was typed. Of some software no silence ever comes."""
+        long = UNKNOWN_PROMPT_SILENCE_S
+        return self._after is TypeAfter.FIRST_WORDS and self._now - self._last_typed >= long
 
     def write(self, data: bytes) -> None:
         """Have ``data`` typed."""
@@ -125,8 +131,8 @@ class Typist:
         self._credit = min(self._credit + (now - self._now) * self._rate, float(BURST_BYTES))
         self._now = now
         if self._after is TypeAfter.FIRST_WORDS:
-            quiet = FIRST_WORDS_SILENCE_S if self._has_spoken else UNKNOWN_PROMPT_SILENCE_S
-            self._passes = self._passes or self.silence >= quiet
+            quiet = self._has_spoken and self.silence >= FIRST_WORDS_SILENCE_S
+            self._passes = self._passes or quiet or self.goes_on_speaking
         if not (self.powered and self._waiting) or self._credit < 1:
             return
         if not self.listened_to:
@@ -143,7 +149,7 @@ class Typist:
             data = self._up_to_line_end(data)
         del self._waiting[: len(data)]
         self._credit -= len(data)
-        self._last_sign = self._now
+        self._last_sign = self._last_typed = self._now
         self._after_cr = data.endswith(b"\r")
         self._line.write(data)
 
