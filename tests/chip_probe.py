@@ -79,7 +79,7 @@ def enable_interrupt(number: int) -> Step:
 
 
 @cache
-def _build(code: int) -> bytes:
+def _build(code: int, core: str) -> bytes:
     """The program, for flash at an address."""
     layout = (
         "SECTIONS { .text BASE : { KEEP(*(vectors)) *(.text*) *(.rodata*) . = ALIGN(4); "
@@ -90,7 +90,7 @@ def _build(code: int) -> bytes:
         script, elf = Path(folder) / "probe.ld", Path(folder) / "probe.elf"
         script.write_text(f"BASE = {code:#x};\n{layout}", encoding="utf-8")
         command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
-        command += ["-mcpu=cortex_m3", "-std=c11", "-Os", "-ffreestanding", "-nostdlib"]
+        command += [f"-mcpu={core}", "-std=c11", "-Os", "-ffreestanding", "-nostdlib"]
         command += ["-fno-sanitize=all", "-Wall", "-Wextra", "-Werror"]
         command += [f"-DSCRIPT={code + SCRIPT_OFFSET:#x}u", f"-DRESULTS={RESULTS:#x}u"]
         command += [f"-Wl,-T,{script}", "-Wl,--entry=start", "-o", str(elf), str(SOURCE)]
@@ -117,7 +117,8 @@ class ChipProbe:
     def __init__(self, name: str, console: str | None = None, svd: Path | None = None) -> None:
         self.chip = load_chip(name)
         self.engine = McuEngine(self.chip, console=console, svd=svd)
-        program = _build(self.chip.main.base)
+        core = "cortex_m0" if self.chip.core == "cortex-m0" else "cortex_m3"
+        program = _build(self.chip.main.base, core)
         assert len(program) <= SCRIPT_OFFSET
         self._program = program
         self.image = bytearray(self.chip.factory_image)

@@ -28,6 +28,7 @@ from unbrick.image.factory import make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
+from unbrick.packages import SourcePackage
 
 LAYOUT = reference_layout()
 ONE_RELEASE = """
@@ -67,7 +68,7 @@ def test_two_builds_in_different_folders_are_equal_to_the_bit(
     tmp_path: Path, unbrick_releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other sources, other third-party sources, and a compiler that remembers nothing.
-    archive = cache_folder() / f"{build._PYNACL}.tar.gz"
+    archive = cache_folder() / build._PYNACL.archive
     (tmp_path / "cache").mkdir()
     shutil.copy(archive, tmp_path / "cache")
     monkeypatch.setenv("UNBRICK_CACHE", str(tmp_path / "cache"))
@@ -267,18 +268,19 @@ def test_without_sources_the_error_says_where_to_get_them(
 def test_third_party_sources_that_are_not_the_pinned_ones_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = cache_folder() / f"{build._PYNACL}.tar.gz"
+    cached = cache_folder() / build._PYNACL.archive
     forged = tmp_path / "cache" / cached.name
     forged.parent.mkdir()
     forged.write_bytes(cached.read_bytes() + b"!")
     fetched: list[Path] = []
 
-    def fetch(archive: Path) -> None:
+    def fetch(_: SourcePackage, archive: Path, what: str) -> None:
+        assert what == "libsodium's sources"
         fetched.append(archive)
         shutil.copy(cached, archive)
 
     monkeypatch.setenv("UNBRICK_CACHE", str(forged.parent))
-    monkeypatch.setattr(build, "_download", fetch)
+    monkeypatch.setattr(SourcePackage, "_download", fetch)
     folder = build._libsodium()
     assert fetched == [forged]
     source = folder / build._SODIUM_SOURCES[0]

@@ -21,7 +21,7 @@ LAYERS = (
     {"bench", "console", "center"},
     {"engine", "server", "restore", "link", "firmware"},
     {"wire", "image", "delta"},
-    {"layout"},
+    {"layout", "packages"},
     {"board"},
     {"flash", "folders", "extras"},
     {"library", "lock", "screen", "tables"},

@@ -33,6 +33,14 @@ def lock_file(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for a lock on a file, which is made, and hold it while the block runs."""
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def owned(path: Path, hint: str) -> Iterator[None]:
     """Own a file or a folder while the block runs. The process may own it already.
 

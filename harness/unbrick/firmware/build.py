@@ -8,8 +8,6 @@ from PyNaCl's source distribution, which pip fetches and checks against a pinned
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,9 +27,11 @@ from cryptography.hazmat.primitives import serialization
 from elftools.elf.elffile import ELFFile
 
 from unbrick.errors import BuildError, SetupError, UnbrickError
-from unbrick.folders import cache_folder, firmware_folder
+from unbrick.folders import firmware_folder
 from unbrick.image.format import load_public_key
 from unbrick.layout import Layout, c_header, linker_symbols, load_layout
+from unbrick.lock import locked
+from unbrick.packages import SourcePackage
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,9 +66,10 @@ _LINK = ["--gc-sections", "--no-undefined", "-z", "max-page-size=4", "--build-id
 _MIN_STACK_SIZE = 16 * 1024
 """Bytes of SRAM that boot and application need for their stack at least (``board/sram.ld``)."""
 
-_PYNACL = "PyNaCl-1.5.0"
-_PYNACL_SHA256 = "8ac7448f09ab85811607bdd21ec2464495ac8b7c66d146bf545b0f08fb9220ba"
-_SODIUM = f"{_PYNACL}/src/libsodium/src/libsodium"
+_PYNACL = SourcePackage(
+    "PyNaCl", "1.5.0", "8ac7448f09ab85811607bdd21ec2464495ac8b7c66d146bf545b0f08fb9220ba"
+)
+_SODIUM = "PyNaCl-1.5.0/src/libsodium/src/libsodium"
 _SODIUM_SOURCES = (
     "crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305.c",
     "crypto_auth/hmacsha256/auth_hmacsha256.c",
@@ -218,7 +219,7 @@ def build_firmware(
     stamp = build.stamp()
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out.with_name(out.name + ".lock")):
+    with locked(out.with_name(out.name + ".lock")):
         if _read_stamp(out) != stamp:
             _check_replaceable(out)
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -360,7 +361,7 @@ class _Build:
     def _surroundings(self) -> str:
         """A hash of all that an object may depend on besides its source file and the command."""
         digest = hashlib.sha256(
-            f"{version('ziglang')} {_PYNACL_SHA256} {c_header(self.layout)}".encode()
+            f"{version('ziglang')} {_PYNACL.sha256} {c_header(self.layout)}".encode()
         )
         digest.update(self.public_key)
         for path in sorted(self._files()):
@@ -623,68 +624,29 @@ def _read_stamp(out: Path) -> str:
     return str(stamp)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 # ---- Third-party sources ----
 
 
 def _libsodium() -> Path:
     """The folder with libsodium's sources, each file as in the checked source distribution."""
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"libsodium-{_PYNACL_SHA256[:16]}"
-    with _locked(cache / "libsodium.lock"):
-        archive = cache / f"{_PYNACL}.tar.gz"
-        if not _is_genuine(archive):
-            _download(archive)
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = member.name.removeprefix(f"{_SODIUM}/")
-                stream = tar.extractfile(member)
-                if stream is None or not _is_needed(name):
-                    continue
-                data = stream.read()
-                path = folder / name
-                if not path.is_file() or path.read_bytes() != data:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(data)
+    archive = _PYNACL.fetch("libsodium's sources")
+    folder = archive.parent / f"libsodium-{_PYNACL.sha256[:16]}"
+    with locked(archive.with_name("libsodium.lock")), tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.removeprefix(f"{_SODIUM}/")
+            stream = tar.extractfile(member)
+            if stream is None or not _is_needed(name):
+                continue
+            data = stream.read()
+            path = folder / name
+            if not path.is_file() or path.read_bytes() != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
     return folder
 
 
 def _is_needed(name: str) -> bool:
     return name in _SODIUM_SOURCES or (name.endswith(".h") and name.startswith(_SODIUM_HEADERS))
-
-
-def _is_genuine(archive: Path) -> bool:
-    try:
-        return hashlib.sha256(archive.read_bytes()).hexdigest() == _PYNACL_SHA256
-    except OSError:
-        return False
-
-
-def _download(archive: Path) -> None:
-    name, version = _PYNACL.split("-")
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        pin = Path(scratch) / "requirements.txt"
-        pin.write_text(f"{name}=={version} --hash=sha256:{_PYNACL_SHA256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--disable-pip-version-check", "--no-binary", name, "--no-build-isolation"]
-        command += ["--require-hashes", "--dest", scratch, "--requirement", str(pin)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        fetched = Path(scratch) / archive.name
-        if done.returncode or not _is_genuine(fetched):
-            raise SetupError(
-                f"libsodium's sources ({_PYNACL}) could not be fetched: "
-                f"{done.stderr.strip() or 'pip brought another file'}",
-                hint="see that pip reaches a package index and that setuptools and cffi are "
-                f"installed, or put {archive.name} into {archive.parent}",
-            )
-        fetched.replace(archive)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

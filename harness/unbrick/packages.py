@@ -1,0 +1,76 @@
+"""What is not ours and not in the tree: archives of a package index, each by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from unbrick.errors import SetupError
+from unbrick.folders import cache_folder
+from unbrick.lock import locked
+
+
+@dataclass(frozen=True)
+class SourcePackage:
+    """One version of a package.
+
+    Attributes:
+        name: in the index.
+        version: of it.
+        sha256: of its archive, in hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def archive(self) -> str:
+        """The name of its file."""
+        return f"{self.name}-{self.version}.tar.gz"
+
+    def fetch(self, what: str) -> Path:
+        """The archive, as it was checked; it is downloaded once, into the cache.
+
+        Args:
+            what: is wanted of it, for people.
+
+        Raises:
+            SetupError: it cannot be had, or is not the one.
+        """
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = folder / self.archive
+        with locked(archive.with_suffix(".lock")):
+            if not self._is_genuine(archive):
+                self._download(archive, what)
+        return archive
+
+    def _is_genuine(self, archive: Path) -> bool:
+        try:
+            return hashlib.sha256(archive.read_bytes()).hexdigest() == self.sha256
+        except OSError:
+            return False
+
+    def _download(self, archive: Path, what: str) -> None:
+        with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
+            pin = Path(scratch) / "requirements.txt"
+            pin.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command += ["--disable-pip-version-check", "--no-build-isolation"]
+            command += ["--no-binary", self.name, "--require-hashes"]
+            command += ["--dest", scratch, "--requirement", str(pin)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            fetched = Path(scratch) / self.archive
+            if done.returncode or not self._is_genuine(fetched):
+                raise SetupError(
+                    f"{what} ({self.name}-{self.version}) could not be fetched: "
+                    f"{done.stderr.strip() or 'pip brought another file'}",
+                    hint="see that pip reaches a package index and that setuptools and cffi are "
+                    f"installed, or put {self.archive} into {archive.parent}",
+                )
+            fetched.replace(archive)

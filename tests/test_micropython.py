@@ -1,0 +1,96 @@
+"""MicroPython for the micro:bit, which nobody here wrote, comes back and keeps its files."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
+from unbrick.cli.main import cli
+from unbrick.errors import SetupError
+from unbrick.target.target import FileTarget
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "micropython"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def prepare() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("micropython_prepare", EXAMPLE / "prepare.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def image(prepare: ModuleType) -> bytes:
+    try:
+        made: bytes = prepare.make_image()
+    except SetupError as error:
+        pytest.skip(f"{error} ({error.hint})")
+    return made
+
+
+@pytest.fixture(scope="module")
+def example(prepare: ModuleType, image: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert image
+    folder = tmp_path_factory.mktemp("micropython")
+    for name in ("microbit.toml", "prompt.py"):
+        shutil.copy(EXAMPLE / name, folder)
+    prepare.prepare(folder / "build")
+    return folder / "microbit.toml"
+
+
+def test_it_comes_to_its_prompt_and_calculates(prepare: ModuleType, image: bytes) -> None:
+    prompt = prepare.Prompt(image)
+    assert "MicroPython v1.9.2" in prompt.greeting
+    assert "micro:bit v1.0.1 with nRF51822" in prompt.greeting
+    assert prompt.type("print(6*7, 2**70)") == "42 1180591620717411303424"
+    assert "ZeroDivisionError" in prompt.type("1/0")
+    assert prompt.engine.faults == []
+
+
+def test_a_file_outlives_a_power_cut(prepare: ModuleType, image: bytes) -> None:
+    prompt = prepare.Prompt(image)
+    assert prompt.type("f=open('a','w');print(f.write('kept'));f.close()") == "4"
+    prompt.engine.power_off()
+    prompt.start()
+    assert prompt.type("print(open('a').read())") == "kept"
+    assert "OSError" in prompt.type("open('b')")
+
+
+def test_no_file_is_lost_while_another_one_is_written(example: Path) -> None:
+    target = FileTarget.load(example)
+    result = run_campaign(target, bounds=Bounds(depth=1, states=12))
+    assert not result.violations, result.statement
+    assert len(result.cases) == 12
+    assert result.transitions > 100
+
+
+def test_a_file_that_is_rewritten_carelessly_is_found_lost(example: Path, tmp_path: Path) -> None:
+    """It is read, deleted, and written again: a power cut in between takes it."""
+    shutil.copytree(example.parent, tmp_path / "careless")
+    driver = tmp_path / "careless" / "prompt.py"
+    careless = """LINES = (
+    "d=open('kept').read()",
+    "import os;os.remove('kept')",
+    "f=open('kept','w');f.write(d);f.close()",
+    """
+    text = driver.read_text(encoding="utf-8")
+    assert "LINES = (\n    " in text
+    driver.write_text(text.replace("LINES = (\n    ", careless), encoding="utf-8")
+    target = tmp_path / "careless" / "microbit.toml"
+    done = CliRunner().invoke(cli, ["campaign", str(target), "--stop-early", "--jobs", "1"])
+    assert done.exit_code == 1, done.output
+    assert "bricked" in done.output
