@@ -47,14 +47,14 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def send_update(port: serial.Serial, target: Path) -> None:
-    """Do at the port what the target's driver does."""
+    """Do at the port what the target's driver does, and read no further than its last answer."""
     update = load_target(target).update
     assert update.payload is not None
     console = DriverConsole(port, 0.0)
     driver = DriverRun(start_driver(update.driver, console, update.payload, {}), console, None)
     driver.step(0.0)
     while not driver.finished:
-        said = port.read(max(1, port.in_waiting))
+        said = port.read(1)
         assert said, "then nothing"
         console.hear(said)
         driver.step(0.0)
