@@ -17,7 +17,7 @@ from unbrick.wire.messages import Result, TerminalState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unbrick.campaign.target import MemoryMark
+    from unbrick.campaign.target import MemoryMark, State
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
     from unbrick.reference.memory import ServerState
@@ -176,14 +176,14 @@ def check_erases(ops: list[FlashOp]) -> None:
         last[number] = op.kind
 
 
-def check_need(story: Story, before: Cells, ops: int, server: ServerState | None) -> None:
+def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
     """What was not called for: a restoration of what was whole, or writing without a cause.
 
     Args:
         story: the session.
-        before: what the terminal has read at its beginning.
+        start: where it began.
+        before: what the terminal has read there.
         ops: how many there were.
-        server: what it remembered at the beginning.
     """
     scenario = story.scenario
     if scenario.installed and not (scenario.saves or scenario.updates) and ops:
@@ -202,15 +202,20 @@ def check_need(story: Story, before: Cells, ops: int, server: ServerState | None
         return
     if damaged:
         raise Violation("needless", "boot wants to be restored, and the application is whole")
-    if _is_to_be_replaced(before, inspect_once(whole).digest, server):
+    if _is_to_be_replaced(start, before, inspect_once(whole).digest):
         raise Violation("needless", "boot calls software failed that was not on trial")
 
 
-def _is_to_be_replaced(before: Cells, digest: bytes, server: ServerState | None) -> bool:
+def _is_to_be_replaced(start: State, before: Cells, digest: bytes) -> bool:
     """Whether the application is one that runs, and nothing of its update has been rewritten yet.
 
-    An application registers when it has passed its trial. What fails later is other software.
+    An application registers when it has passed its trial. What fails later is other software. Where
+    cells of it are weak, an erase has begun: it is whole by chance, and was not so before.
     """
+    places = find_places().application
+    if any(places.offset <= offset < places.end for offset, _ in start.cells.weak):
+        return False
+    server: ServerState | None = start.peers
     newest = _read_newest(_read_journal(before))
     if server is None or newest is None or newest[0] != REWRITING or newest[TARGET] == digest:
         return False

@@ -130,7 +130,7 @@ def run_session(
         check_differences(story, of_application)
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
             check_erases(of_application)
-        check_need(story, readable, len(ops), state.peers)
+        check_need(story, state, readable, len(ops))
         check_counter(readable, engine.read_nor())
         check_announced(state.cells, ops)
         if not story.given_up:
