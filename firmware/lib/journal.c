@@ -106,6 +106,10 @@ int journal_write(struct journal *journal, const struct journal_state *state) {
     }
     if (error == RECORDLOG_OK) {
         journal->state = *state;
+        /* The next start of a healthy terminal writes nothing. Boot affirms what was not sealed. */
+        if (state->phase == JOURNAL_IDLE) {
+            (void)recordlog_seal(&journal->log);
+        }
     }
     return error;
 }

@@ -245,6 +245,19 @@ bool recordlog_is_sure(const struct recordlog *log) {
     return fits(log, log->half, behind) && is_filled(at(log, behind), slot_size(log), 0);
 }
 
+/* Clears the next slot, so that it is used up: nothing that was begun there counts. */
+static bool use_up_next(struct recordlog *log) {
+    const uint32_t size = slot_size(log);
+    if (fits(log, log->half, log->next)) {
+        clear(log, log->next, size);
+        if (is_blank(log, log->next)) {
+            return false;
+        }
+        log->next += size;
+    }
+    return true;
+}
+
 int recordlog_affirm(struct recordlog *log) {
     if (log->error != RECORDLOG_OK) {
         return log->error;
@@ -270,12 +283,8 @@ int recordlog_affirm(struct recordlog *log) {
     for (; torn < log->next; torn += size) {
         clear(log, torn, size);
     }
-    if (fits(log, log->half, log->next)) {
-        clear(log, log->next, size);
-        if (is_blank(log, log->next)) {
-            return RECORDLOG_WRITE;
-        }
-        log->next += size;
+    if (!use_up_next(log)) {
+        return RECORDLOG_WRITE;
     }
     log->affirmed = true;
     return RECORDLOG_OK;
@@ -376,6 +385,12 @@ int recordlog_append(struct recordlog *log, const void *payload) {
         error = write_slot(log, log->half, &log->next, slot, &log->last);
     }
     return error;
+}
+
+int recordlog_seal(struct recordlog *log) {
+    ASSERT(log->affirmed); /* something was appended */
+    ASSERT(log->last != RECORDLOG_NONE);
+    return use_up_next(log) ? RECORDLOG_OK : RECORDLOG_WRITE;
 }
 
 int recordlog_format(struct recordlog *log, const struct flash *flash,

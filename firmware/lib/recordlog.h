@@ -74,6 +74,10 @@ bool recordlog_is_sure(const struct recordlog *log);
 /* Add a record. RECORDLOG_FULL when there is no room; the log is unchanged then. */
 int recordlog_append(struct recordlog *log, const void *payload);
 
+/* Say that the record just appended is whole, so that no later start need affirm it
+ * (recordlog_is_sure). */
+int recordlog_seal(struct recordlog *log);
+
 /* Whether the record at `offset` is to be kept. */
 typedef bool recordlog_keep_fn(void *ctx, const struct recordlog *log, uint32_t offset);
 

@@ -188,6 +188,14 @@ static void test_sure(void) {
     CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
     CHECK(recordlog_is_sure(&log_));
 
+    /* Or when it was sealed. */
+    CHECK_EQUAL(append('s'), RECORDLOG_OK);
+    CHECK(!recordlog_is_sure(&log_));
+    CHECK_EQUAL(recordlog_seal(&log_), RECORDLOG_OK);
+    CHECK(recordlog_is_sure(&log_));
+    CHECK_EQUAL(remount(&CONFIG), RECORDLOG_OK);
+    CHECK(recordlog_is_sure(&log_));
+
     /* A torn slot behind it may be a record another time. */
     CHECK_EQUAL(append('b'), RECORDLOG_OK);
     nor.cells[log_.next + 3] = 0x12;
