@@ -38,7 +38,7 @@ DATA, SEGMENT, BLOCK_START = 0x00, 0x04, 0x0A
 def read_interpreter(archive: Path) -> Iterator[tuple[int, bytes]]:
     """(address, bytes) of each record of data for the V1, in the package's archive."""
     with tarfile.open(archive) as tar:
-        stream = tar.extractfile(f"{UFLASH.name}-{UFLASH.version}/uflash.py")
+        stream = tar.extractfile(f"{UFLASH.folder}/uflash.py")
         module = ast.parse(stream.read() if stream else b"")
     runtime = next(
         one.value

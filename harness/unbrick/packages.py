@@ -29,9 +29,14 @@ class SourcePackage:
     sha256: str
 
     @property
+    def folder(self) -> str:
+        """The name of the folder in its archive that has everything."""
+        return f"{self.name}-{self.version}"
+
+    @property
     def archive(self) -> str:
         """The name of its file."""
-        return f"{self.name}-{self.version}.tar.gz"
+        return f"{self.folder}.tar.gz"
 
     def fetch(self, what: str) -> Path:
         """The archive, as it was checked; it is downloaded once, into the cache.
@@ -68,7 +73,7 @@ class SourcePackage:
             fetched = Path(scratch) / self.archive
             if done.returncode or not self._is_genuine(fetched):
                 raise SetupError(
-                    f"{what} ({self.name}-{self.version}) could not be fetched: "
+                    f"{what} ({self.folder}) could not be fetched: "
                     f"{done.stderr.strip() or 'pip brought another file'}",
                     hint="see that pip reaches a package index and that setuptools and cffi are "
                     f"installed, or put {self.archive} into {archive.parent}",

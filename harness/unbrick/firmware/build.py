@@ -69,7 +69,7 @@ _MIN_STACK_SIZE = 16 * 1024
 _PYNACL = SourcePackage(
     "PyNaCl", "1.5.0", "8ac7448f09ab85811607bdd21ec2464495ac8b7c66d146bf545b0f08fb9220ba"
 )
-_SODIUM = "PyNaCl-1.5.0/src/libsodium/src/libsodium"
+_SODIUM = f"{_PYNACL.folder}/src/libsodium/src/libsodium"
 _SODIUM_SOURCES = (
     "crypto_aead/chacha20poly1305/sodium/aead_chacha20poly1305.c",
     "crypto_auth/hmacsha256/auth_hmacsha256.c",

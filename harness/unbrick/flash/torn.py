@@ -144,7 +144,6 @@ each kind that chips are known for; many: the numbered ones, too.
 NUMBERED = ("bytes", "part", "bits")
 """Kinds of numbered shapes."""
 
-
 _FEW = {"scattered", "half", "weak"}
 """Names of those that are tried when few are."""
 
@@ -164,7 +163,7 @@ def strip_number(variant: str) -> str:
 
 
 def find_shapes(variant: str) -> str:
-    """The least of :data:`SHAPES` in which a variant is; empty: one that is not torn."""
+    """One of :data:`SHAPES` that has a variant; ``variant`` is empty for what is not torn."""
     if not variant:
         return "none"
     return "many" if _NUMBERED.fullmatch(variant) else "usual"

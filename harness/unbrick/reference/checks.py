@@ -254,10 +254,10 @@ def check_sure(story: Story, left: Cells) -> None:
     places, scenario = find_places(), story.scenario
     if not left.weak:
         return
-    newest = {_read_newest(_read_journal(reading)) for reading in left.readings()}
-    if len(newest) > 1:
+    readings = tuple(left.readings())
+    if len({_read_newest(_read_journal(reading)) for reading in readings}) > 1:
         raise Violation("unsure", "the journal may say something else at the next start")
-    for reading in left.readings():
+    for reading in readings:
         if _find_release(story, reading) is None:
             raise Violation("unsure", "the application may read otherwise at the next start")
         stored = reading.read(places.userdata.offset, places.userdata.size)
