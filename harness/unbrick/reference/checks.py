@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
-from unbrick.reference.canonical import COMMANDED, REWRITING, find_newest, read_valid_header
+from unbrick.reference.canonical import COMMANDED, IDLE, REWRITING, find_newest, read_valid_header
 from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from unbrick.reference.memory import ServerState
     from unbrick.reference.story import Story
 
+
+SOURCE = 2
+"""Where a record of the journal has where its software comes from: ``RADIO``, or a restoration."""
+
+RADIO = 0
 
 COUNTER = slice(8, 12)
 """Where a record of the journal has the security counter."""
@@ -209,18 +214,42 @@ def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
 def _is_to_be_replaced(start: State, before: Cells, digest: bytes) -> bool:
     """Whether the application is one that runs, and nothing of its update has been rewritten yet.
 
-    An application registers when it has passed its trial. What fails later is other software. Where
-    cells of it are weak, an erase has begun: it is whole by chance, and was not so before.
+    An application registers when it has passed its trial. What fails later is other software. A
+    restoration that was begun goes on, also where the application is whole again by chance.
     """
-    places = find_places().application
-    if any(places.offset <= offset < places.end for offset, _ in start.cells.weak):
-        return False
     server: ServerState | None = start.peers
     newest = _read_newest(_read_journal(before))
     if server is None or newest is None or newest[0] != REWRITING or newest[TARGET] == digest:
         return False
     known = {(terminal.state, terminal.digest) for terminal in server.terminals}
-    return (TerminalState.APPLICATION, digest) in known
+    return newest[SOURCE] == RADIO and (TerminalState.APPLICATION, digest) in known
+
+
+def check_source(story: Story, before: Cells, ops: list[FlashOp]) -> None:
+    """Software that is whole is replaced by an update over the air, and the journal says so.
+
+    From what counts as a restoration boot never goes back to the software that was there.
+
+    Args:
+        story: the session.
+        before: what the terminal has read at its beginning.
+        ops: of the session.
+    """
+    places = find_places().journal
+    journal, known = before, _read_newest(_read_journal(before))
+    for number, op in enumerate(ops):
+        if not places.offset <= op.offset < places.end:
+            continue
+        journal = journal.after([op])
+        newest = _read_newest(_read_journal(journal))
+        if newest is None or newest == known:
+            continue
+        begins = newest[0] in _OF_A_REWRITE and newest[SOURCE] != RADIO
+        if begins and (known is None or known[0] == IDLE):
+            whole = _find_release(story, before.after(ops[:number]))
+            if whole is not None:
+                raise Violation("needless", "an update over the air counts as a restoration")
+        known = newest
 
 
 def check_announced(before: Cells, ops: list[FlashOp]) -> None:

@@ -18,6 +18,7 @@ from unbrick.reference.checks import (
     check_given_up,
     check_need,
     check_network,
+    check_source,
     check_sure,
     check_transfers,
     is_of_application,
@@ -133,6 +134,7 @@ def run_session(
         check_need(story, state, readable, len(ops))
         check_counter(readable, engine.read_nor())
         check_announced(state.cells, ops)
+        check_source(story, readable, ops)
         if not story.given_up:
             check_sure(story, state.cells.after(ops))
     except Violation as found:
