@@ -20,7 +20,7 @@ from pathlib import Path
 from blind_bugs import server
 from bug_search import BUILDS, build_good, build_seeded
 
-from unbrick.campaign.run import PRESETS, Here, run_campaign, run_links
+from unbrick.campaign.run import PRESETS, Workers, run_campaign, run_links
 from unbrick.campaign.search import Bounds, SearchResult
 from unbrick.errors import CannotBeginError, ToolBrokenError
 from unbrick.firmware.signed import Releases, make_releases
@@ -175,7 +175,7 @@ def look(releases: Releases, scenario: str, preset: str, until: float) -> Findin
     try:
         target = find_target(scenario, releases)
         if preset == "links":
-            return find_first(run_links(target, Here(), LINKS))
+            return find_first(run_links(target, Workers(), LINKS))
         bounds = replace(SEARCHES[preset], stop_early=True)
         return find_first(run_campaign(target, bounds=bounds, progress=stop))
     except (CannotBeginError, ToolBrokenError) as error:

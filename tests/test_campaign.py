@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, PowerCut
-from unbrick.campaign.run import Here, open_pool, run_campaign, run_links
+from unbrick.campaign.run import Workers, open_pool, run_campaign, run_links
 from unbrick.campaign.search import (
     Bounds,
     find_state_after,
@@ -217,25 +217,10 @@ def test_a_small_search_closes(phonebook: ReferenceTarget) -> None:
 def test_one_process_and_two_find_the_same(phonebook: ReferenceTarget) -> None:
     found = []
     for jobs in (1, 2):
-        with open_pool(jobs) as executor:
-            result = run_campaign(phonebook, executor, Bounds(depth=1), workers=jobs)
+        with open_pool(jobs) as workers:
+            result = run_campaign(phonebook, workers, Bounds(depth=1))
         found.append([(str(case.id), case.outcome) for case in result.cases])
     assert found[0] == found[1]
-
-
-@pytest.mark.slow
-def test_any_executor_will_do(phonebook: ReferenceTarget) -> None:
-    distributed = pytest.importorskip("distributed", reason="pip install distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        there = run_campaign(phonebook, client.get_executor(), Bounds(depth=1))
-    here = run_campaign(phonebook, bounds=Bounds(depth=1))
-    assert [str(case.id) for case in there.cases] == [str(case.id) for case in here.cases]
-    assert [case.outcome for case in there.cases] == [case.outcome for case in here.cases]
 
 
 def test_a_search_without_end_can_be_bounded() -> None:
@@ -386,10 +371,10 @@ def test_a_restoration_in_vain_is_told_in_the_terminals_words(unbrick_releases: 
 @pytest.mark.slow
 def test_bad_links_do_no_harm(unbrick_releases: Releases) -> None:
     target = find_target("staged", unbrick_releases)
-    result = run_links(target, Here(), 6)
+    result = run_links(target, Workers(), 6)
     assert result.violations == []
     assert {case.id.link for case in result.cases} == set(range(6))
-    again = run_links(target, Here(), 2)
+    again = run_links(target, Workers(), 2)
     assert again.cases == [case for case in result.cases if case.id.link in {0, 1}]
 
 

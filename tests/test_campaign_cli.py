@@ -10,8 +10,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from unbrick.campaign import run
 from unbrick.campaign.case import Death
 from unbrick.campaign.run import Here, run_campaign
 from unbrick.campaign.search import SearchResult
@@ -144,22 +143,24 @@ def test_the_report_files_agree(invoke: Callable[..., Result], tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "jobs"), [((), 3), (("--coverage",), 1), (("--jobs", "2"), 2)])
+@pytest.mark.parametrize(
+    ("words", "pools"), [((), [3]), (("--coverage",), []), (("--jobs", "2"), [2])]
+)
 def test_all_cores_are_used_unless_it_is_said_otherwise(
-    words: tuple[str, ...], jobs: int, firmware: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], pools: list[int], firmware: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
-    def pool(jobs: int) -> AbstractContextManager[Executor]:
+    def pool(jobs: int, **_: object) -> Here:
         asked.append(jobs)
-        return nullcontext(Here())
+        return Here()
 
-    monkeypatch.setattr(cli_campaign, "open_pool", pool)
+    monkeypatch.setattr(run, "ProcessPoolExecutor", pool)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
     command = ["campaign", "idle", *words, "--firmware", str(firmware)]
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 0, done.output
-    assert asked == [jobs]
+    assert asked == pools
 
 
 @pytest.mark.slow

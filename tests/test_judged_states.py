@@ -123,8 +123,8 @@ def test_loads_that_are_not_noted_are_found_by_running_states(
 
 def test_any_number_of_jobs_finds_the_same(example: Example) -> None:
     here = run_campaign(example.target, bounds=ONE_CUT)
-    with open_pool(2) as executor:
-        there = run_campaign(example.target, executor, ONE_CUT, workers=2)
+    with open_pool(2) as workers:
+        there = run_campaign(example.target, workers, ONE_CUT)
     assert [case.id for case in here.cases] == [case.id for case in there.cases]
     assert here.statement == there.statement
     assert len(here.cases) < here.transitions / 10

@@ -13,6 +13,7 @@ EXTRAS = {
     "postgresql": ("psycopg",),
     "labgrid": ("labgrid",),
     "svd": ("cmsis_svd",),
+    "dask": ("distributed",),
 }
 """What each extra brings, by the names under which it is imported."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
+from unbrick.campaign.run import Workers
 from unbrick.engine.base import CodeWatch
 from unbrick.engine.symbols import read_source_lines
 from unbrick.errors import NotKnownHereError
@@ -73,6 +75,11 @@ class CoverageRun:
         self._golden: Lines = set()
         self._all: Lines = set()
         self._target: Target | None = None
+
+    @property
+    def workers(self) -> Workers:
+        """This process alone."""
+        return Workers(bring=lambda target: partial(self.run, target))
 
     def run(self, target: Target, state: State, fate: Fate) -> Outcome:
         """Run one session; see :meth:`unbrick.campaign.target.Target.run`."""

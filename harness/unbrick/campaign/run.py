@@ -5,9 +5,11 @@ Sessions run in worker processes, one engine in each. The target says how; it is
 
 from __future__ import annotations
 
+import os
 import signal
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -21,10 +23,12 @@ from unbrick.campaign.store import Recall
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unbrick.campaign.coverage import CoverageRun
     from unbrick.campaign.search import SearchResult
     from unbrick.campaign.store import OutcomeStore
     from unbrick.campaign.target import Fate, Outcome, State, Target
+
+    Run = Callable[[State, Fate], Outcome]
+    """Runs one session, as :meth:`unbrick.campaign.target.Target.run` does."""
 
 PRESETS = {
     "quick": Bounds(depth=1, states=40, deaths=12),
@@ -54,58 +58,78 @@ class Here(Executor):
         return future
 
 
+def _run_of(target: Target) -> Run:
+    return target.run
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who runs the sessions of a campaign.
+
+    Attributes:
+        executor: hands them out; anything that offers ``concurrent.futures.Executor``.
+        count: how many it has run at a time.
+        bring: brings a target there, and returns what runs its sessions.
+    """
+
+    executor: Executor = field(default_factory=Here)
+    count: int = 1
+    bring: Callable[[Target], Run] = _run_of
+
+
+def count_cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def _leave_ctrl_c() -> None:
     """Ctrl-C goes to every process of a terminal; the one that collects the results decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
-def open_pool(jobs: int) -> Iterator[Executor]:
-    """An executor with ``jobs`` processes; with one, everything runs in this one."""
+def open_pool(jobs: int | None = None) -> Iterator[Workers]:
+    """Processes to which targets are pickled, by default one for each core; one: this one."""
+    jobs = jobs or count_cores()
     if jobs <= 1:
-        yield Here()
+        yield Workers()
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_ctrl_c) as executor:
-        yield executor
+        yield Workers(executor, jobs)
 
 
 def run_campaign(
     target: Target,
-    executor: Executor | None = None,
+    workers: Workers | None = None,
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     *,
-    workers: int = 1,
     exhaustive: bool = False,
     store: OutcomeStore | None = None,
-    coverage: CoverageRun | None = None,
     progress: Callable[[SearchResult, int], None] | None = None,
 ) -> SearchResult:
     """Search one target.
 
     Args:
         target: what to search.
-        executor: anything that offers ``concurrent.futures.Executor`` and to whose processes the
-            target can be pickled; this process by default.
+        workers: who runs its sessions; this process by default.
         bounds: how far to go.
-        workers: how many processes the executor has.
         exhaustive: start every state that only counts as known, once the search is closed.
         store: keeps outcomes, and has those of a stopped campaign.
-        coverage: runs the sessions in this process instead, and notes what they execute.
         progress: called after each case with the result so far and the number of cases that wait.
 
     Returns:
         The result, also when it was interrupted (KeyboardInterrupt).
     """
-    executor = executor or Here()
-    run: Callable[..., Outcome] = partial(coverage.run, target) if coverage else target.run
-    submit: Callable[[State, Fate], Future[Outcome]] = partial(executor.submit, run)
+    workers = workers or Workers()
+    run: Callable[..., Outcome] = workers.bring(target)
+    submit: Callable[[State, Fate], Future[Outcome]] = partial(workers.executor.submit, run)
     if store is not None:
         submit = Recall(submit, store, target)
-    start, ahead = target.start(), 2 * workers
+    start, ahead = target.start(), 2 * workers.count
     search: Search | BehaviourSearch
     if target.notes_reads and not (exhaustive or bounds.exact):
-        search = BehaviourSearch(target, start, submit, bounds, ahead=workers)
+        search = BehaviourSearch(target, start, submit, bounds, ahead=workers.count)
     else:
         search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
     result = search.result
@@ -120,6 +144,6 @@ def run_campaign(
     return result
 
 
-def run_links(target: Target, executor: Executor, count: int) -> SearchResult:
+def run_links(target: Target, workers: Workers, count: int) -> SearchResult:
     """Try a target over the first ``count`` bad links."""
-    return try_links(target, executor, range(count))
+    return try_links(target, workers.executor, range(count), workers.bring(target))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from unbrick.board import Board
@@ -198,6 +198,12 @@ class Target(Protocol):
     @property
     def covered(self) -> tuple[Sequence[Path], str]:
         """ELF files whose coverage counts, and the prefix of the source files that do."""
+
+    def portable(self) -> Callable[[], Target]:
+        """What makes this target anew on another machine.
+
+        It is pickled with the contents of each file in place of its path. Paths are ``Path``.
+        """
 
     def start(self) -> State:
         """The state in which a search begins.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.coverage import CoverageRun
 from unbrick.campaign.replay import debug, list_events, reduce, render_vcd, replay
-from unbrick.campaign.run import PRESETS, open_pool, run_campaign, run_links
+from unbrick.campaign.run import PRESETS, Workers, open_pool, run_campaign, run_links
 from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
@@ -140,6 +139,20 @@ def _find_targets(
     return [find_target(name, releases) for name in names or SCENARIOS]
 
 
+def _open_workers(cluster: str | None, jobs: int | None) -> AbstractContextManager[Workers]:
+    """Processes of this machine, or of a cluster.
+
+    Raises:
+        ModuleNotFoundError: Dask is not installed.
+    """
+    if cluster is None:
+        return open_pool(jobs)
+    # It takes long, and few have it.
+    from unbrick.campaign.cluster import open_cluster  # noqa: PLC0415
+
+    return open_cluster(cluster, jobs)
+
+
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -184,6 +197,13 @@ def _make_folder(out: Path) -> None:
     help="Processes to use.  [default: one for each core that this may use]",
 )
 @click.option(
+    "--dask",
+    "cluster",
+    metavar="ADDRESS",
+    help="Have the sessions run by a Dask cluster, with the same result: the address of its "
+    "scheduler, such as tcp://10.0.0.1:8786, or local for one of --jobs processes.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write report.html, report.json, junit.xml and report.sarif to this folder, and go on "
@@ -213,6 +233,7 @@ def campaign(
     shapes: str,
     seed: int,
     jobs: int | None,
+    cluster: str | None,
     out: Path | None,
     links: int,
     *,
@@ -236,10 +257,8 @@ def campaign(
     2 the call or the set-up is wrong, 3 unbrick itself is broken.
     """
     status = open_status()
-    if coverage and jobs not in {None, 1}:
-        raise SetupError("coverage is measured in one process", hint="leave out --jobs")
-    if jobs is None:
-        jobs = 1 if coverage else len(os.sched_getaffinity(0))
+    if coverage and (cluster or jobs not in {None, 1}):
+        raise SetupError("coverage is measured in one process", hint="leave out --jobs and --dask")
     if out is not None:
         _make_folder(out)
         click.get_current_context().with_resource(owned(out, hint="give another --out"))
@@ -258,28 +277,28 @@ def campaign(
             # Before the pool: its last results are still being kept while it comes to its end.
             store = OutcomeStore(out / "outcomes.sqlite", f"{digest_tool()}/{digests!r}")
             stack.callback(store.close)
-        executor = stack.enter_context(open_pool(jobs))
+        measured = stack.enter_context(_measure(targets[0])) if coverage else None
+        workers = (
+            measured.workers if measured else stack.enter_context(_open_workers(cluster, jobs))
+        )
         bar = _Bar(status)
         stack.enter_context(bar.bar)
-        measured = stack.enter_context(_measure(targets[0])) if coverage else None
         for target in targets:
             bar.begin(target.name)
             try:
                 with _verdict_or_broken():
                     result = run_campaign(
                         target,
-                        executor,
+                        workers,
                         bounds,
-                        workers=jobs,
                         exhaustive=preset == "exhaustive",
                         store=store,
-                        coverage=measured,
                         progress=bar.step,
                     )
                     results.append(result)
                     reports.append(report_scenario(result))
                     if links and result.cut_short != INTERRUPTED:
-                        tried = run_links(target, executor, links)
+                        tried = run_links(target, workers, links)
                         results.append(tried)
                         reports.append(report_scenario(tried))
                         _say_reduced(tried, status)
@@ -301,7 +320,9 @@ def campaign(
         versions=list_versions(),
         scenarios=tuple(reports),
         coverage=tuple(SourceFile(*file) for file in measured.lines()) if measured else (),
-        timings=sum_timings(results, time.monotonic() - begun, jobs, store.reused if store else 0),
+        timings=sum_timings(
+            results, time.monotonic() - begun, workers.count, store.reused if store else 0
+        ),
         invariants=targets[0].invariants,
         board=targets[0].board,
         partitions=targets[0].partitions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unbrick.campaign.target import UNDISTURBED, Fate
@@ -21,7 +22,7 @@ from unbrick.reference.start import find_images, make_initial_state
 from unbrick.reference.timeline import tell_radio, tell_server
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from unbrick.board import Board
@@ -127,6 +128,10 @@ class ReferenceTarget:
     def covered(self) -> tuple[Sequence[Path], str]:
         """Boot, resident program and agent: not the application, which is another one later."""
         return self.releases.common_elf_files, "firmware/"
+
+    def portable(self) -> Callable[[], ReferenceTarget]:
+        """The scenario and the software."""
+        return partial(ReferenceTarget, self.scenario, self.releases)
 
     def start(self) -> State:
         """The state in which the scenario begins; made once in a process."""

@@ -57,7 +57,7 @@ class Trigger:
     Attributes:
         after: what the device must have said before anybody types or drives; empty: nothing.
         typed: what is then typed, as it stands.
-        driver: name of a driver, or the path of a Python file; empty: there is none.
+        driver: name of one of ours, or a Python file; empty: there is none.
         payload: what the driver sends.
         options: of the driver.
         again: whether all this happens again after a power cut.
@@ -66,7 +66,7 @@ class Trigger:
 
     after: str = ""
     typed: tuple[str, ...] = ()
-    driver: str = ""
+    driver: str | Path = ""
     payload: FirmwareFile | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     again: bool = True

@@ -154,15 +154,7 @@ class _Reader:
         return tuple(parts or whole)
 
     def _update(self, table: Entries) -> Trigger:
-        driver = table.text("driver", "")
-        if driver.endswith(".py"):
-            driver = str(self._folder / driver)
-            read_driver(Path(driver))
-        elif driver and driver not in DRIVERS:
-            raise table.wrong(
-                f"is wrong: there is no driver {driver!r}",
-                f"choose one of {', '.join(sorted(DRIVERS))}, or name a Python file",
-            )
+        driver = self._driver(table)
         payload = self._payload(table, driver) if table.has("file") else None
         if driver in DRIVERS and payload is None:
             raise table.wrong("is wrong: `file` is missing", f"name what {driver} sends")
@@ -178,11 +170,25 @@ class _Reader:
         table.all_used()
         return update
 
-    def _payload(self, table: Entries, driver: str) -> FirmwareFile:
+    def _driver(self, table: Entries) -> str | Path:
+        """One of ours, or a user's, which can be loaded."""
+        driver = table.text("driver", "")
+        if driver.endswith(".py"):
+            path = self._folder / driver
+            read_driver(path)
+            return path
+        if driver and driver not in DRIVERS:
+            raise table.wrong(
+                f"is wrong: there is no driver {driver!r}",
+                f"choose one of {', '.join(sorted(DRIVERS))}, or name a Python file",
+            )
+        return driver
+
+    def _payload(self, table: Entries, driver: str | Path) -> FirmwareFile:
         """What the driver sends: the file as it is, or, where that matters, what it puts where."""
         path = self._folder / table.text("file")
         at = _address(table, "at") if table.has("at") else None
-        if driver in DRIVERS and DRIVERS[driver].addressed:
+        if isinstance(driver, str) and driver and DRIVERS[driver].addressed:
             return FirmwareFile(path.name, read_firmware(path, at, self._chip.core), path)
         return FirmwareFile(path.name, (Piece(at or 0, read_bytes(path)),), path)
 
@@ -267,8 +273,8 @@ def _with_digest(description: Description) -> Description:
     digest = hashlib.sha256()
     digest.update(repr(replace(description, path=Path(), svd=None)).encode())
     driver = description.update.driver
-    if driver.endswith(".py"):
-        digest.update(Path(driver).read_bytes())
+    if isinstance(driver, Path):
+        digest.update(driver.read_bytes())
     return replace(description, digest=digest.hexdigest())
 
 

@@ -114,7 +114,7 @@ class _Course:
         self._driver: DriverRun | None = None
         if target.update.is_driven and (first or target.update.again):
             driver = target.update.driver
-            path = Path(driver) if driver.endswith(".py") else None
+            path = driver if isinstance(driver, Path) else None
             self._driver = DriverRun(_drive(self._console, target), self._console, path)
         self.spoke_at: float | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from unbrick.target.load import load_target
 from unbrick.target.session import INVARIANTS, run_session
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from unbrick.board import Board
     from unbrick.campaign.target import Outcome, ReplayedSession, TimelineEvent
@@ -133,6 +133,10 @@ class FileTarget:
         """All that has symbols."""
         return self.description.elf_files, ""
 
+    def portable(self) -> Callable[[], FileTarget]:
+        """What the file says, with all that it names."""
+        return partial(_take_in, self, self.description)
+
     def start(self) -> State:
         """The flash as it is delivered, with what is staged.
 
@@ -206,6 +210,12 @@ class FileTarget:
 
 
 _LOADED: dict[tuple[Path, str], Description] = {}
+
+
+def _take_in(target: FileTarget, description: Description) -> FileTarget:
+    """The target, of which all is known already."""
+    _LOADED[target.path, target.digest] = description
+    return target
 
 
 @cache

@@ -47,19 +47,22 @@ DRIVERS = {
 
 
 def start_driver(
-    name: str, console: DriverConsole, payload: FirmwareFile | None, options: Mapping[str, Any]
+    driver: str | Path,
+    console: DriverConsole,
+    payload: FirmwareFile | None,
+    options: Mapping[str, Any],
 ) -> Generator[Wait, Any, object]:
-    """The generator that a driver is, by its name or the path of its file.
+    """The generator that a driver is: one of ours by its name, or a user's by its file.
 
     Raises:
         SetupError: the user's file is wrong.
     """
-    if name in DRIVERS:
-        return DRIVERS[name].drive(console, payload, options)
-    driving = read_driver(Path(name))(console, payload, options)
+    if not isinstance(driver, Path):
+        return DRIVERS[driver].drive(console, payload, options)
+    driving = read_driver(driver)(console, payload, options)
     if not isinstance(driving, Generator):
         raise SetupError(
-            f"{FUNCTION} of the driver {name} gives {driving!r}",
+            f"{FUNCTION} of the driver {driver} gives {driving!r}",
             hint="make it a generator: yield what it waits for",
         )
     return driving
