@@ -78,6 +78,17 @@ def test_a_bug_of_the_example_is_found(bug: str, chip: str, tmp_path: Path) -> N
     assert result.cases[-1].id.cuts, "the update must work as long as nothing disturbs it"
 
 
+def test_the_page_of_a_bug_shows_the_run_that_ends_well_beside_it(tmp_path: Path) -> None:
+    target, out = build(tmp_path, "stm32f103", "old-erased-early"), tmp_path / "report"
+    words = ["campaign", str(target), "--jobs", "1", "--stop-early", "--out", str(out)]
+    assert CliRunner().invoke(cli, words).exit_code == 1
+    page = (out / "report.html").read_text(encoding="utf-8")
+    well, bad = page.index("It ends well when the power stays on"), page.index("It ends badly")
+    assert "APP v2\n" in page[well:bad]
+    assert "VIOLATION" in page[bad : page.index("</pre>", bad)]
+    assert "% read" in page
+
+
 def test_a_case_of_the_example_is_told_again(good: Path) -> None:
     done = CliRunner().invoke(cli, ["replay", str(good / "stm32f103.toml"), "ab-stm32f103/9"])
     assert done.exit_code == 0

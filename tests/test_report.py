@@ -24,6 +24,8 @@ from unbrick.report.model import (
     ScenarioReport,
     SourceFile,
     Timings,
+    ToldCase,
+    ToldSession,
 )
 from unbrick.report.summary import render_summary
 
@@ -91,9 +93,24 @@ def campaign(*scenarios: ScenarioReport) -> CampaignReport:
     )
 
 
+TOLD = ToldCase(
+    BAD.id,
+    ToldSession("staged/1", (GoldenOp("erase", 0x100000, 0x40000, 1.0, 1.8),), 0, "weak", "", ()),
+    ToldSession(
+        BAD.id,
+        tuple(GoldenOp("word", 0x100000 + 4 * i, 4, 2.0 + i, 2.5 + i) for i in range(300)),
+        None,
+        "",
+        "data-lost",
+        ((0.0, "on"), (1.5, "boot: <b>")),
+    ),
+)
 INTERRUPTED = replace(scenario(GOOD, closed=False), cut_short="it was interrupted")
 HEALTHY = campaign(scenario(GOOD, RESTORED))
 BROKEN = campaign(scenario(GOOD, RESTORED, BAD, WORSE))
+
+
+BOTH = campaign(replace(scenario(GOOD, RESTORED, BAD, WORSE), told=(TOLD,), read=((4, 0x10000),)))
 
 
 def text_of(report: CampaignReport, width: int = 120) -> str:
@@ -207,7 +224,7 @@ class _Page(HTMLParser):
             self.wrong.append(f"/{tag}")
 
 
-@pytest.mark.parametrize("report", [HEALTHY, BROKEN, campaign()])
+@pytest.mark.parametrize("report", [HEALTHY, BROKEN, BOTH, campaign()])
 def test_the_page_is_whole_and_runs_and_fetches_nothing(report: CampaignReport) -> None:
     page = _Page()
     page.feed(render_html(report))
@@ -224,6 +241,24 @@ def test_the_picture_shows_operations_and_cuts() -> None:
     assert "power lost before operation 0: as if nothing had begun" in page
     for came in ("restored", "violation", "known", "open"):
         assert page.count(f"style='fill:var(--{came})'><title>power lost") == 1, came
+
+
+def test_a_violation_is_seen_beside_the_run_that_ends_well() -> None:
+    page = render_html(BOTH)
+    well, bad = page.index("It ends well when the power stays on"), page.index("It ends badly")
+    assert page.index("power lost in operation 0: weak") < well < bad
+    assert "1.500  boot: &lt;b&gt;" in page[bad:]
+    assert "operation 299 programs 4 bytes at 0x1004ac" in page
+    assert "It ends badly" not in render_html(BROKEN)
+    widths = re.findall(r"<rect [^>]*width='([^']+)'", page)
+    assert min(map(float, widths)) > 0
+
+
+def test_what_was_read_of_a_block_is_beside_it() -> None:
+    assert ">25 % read<title>65,536 of 262,144 bytes of application 0 had a say<" in render_html(
+        BOTH
+    )
+    assert "% read" not in render_html(BROKEN)
 
 
 def test_coverage_is_shown_when_it_was_measured() -> None:

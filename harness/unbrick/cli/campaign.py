@@ -45,6 +45,7 @@ from unbrick.report.model import (
     sum_timings,
 )
 from unbrick.report.summary import render_summary
+from unbrick.report.told import tell_violations
 from unbrick.screen import open_screen, open_status
 from unbrick.target.load import SUFFIX
 from unbrick.target.target import FileTarget
@@ -296,7 +297,7 @@ def campaign(
                         progress=bar.step,
                     )
                     results.append(result)
-                    reports.append(report_scenario(result))
+                    reports.append(report_scenario(result, tell_violations(result)))
                     if links and result.cut_short != INTERRUPTED:
                         tried = run_links(target, workers, links)
                         results.append(tried)

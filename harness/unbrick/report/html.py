@@ -7,27 +7,22 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from unbrick.flash.torn import ERASES, NUMBERED, PROGRAMS, strip_number
 from unbrick.report.formats import tell_how_to_replay
+from unbrick.report.pictures import (
+    CAME,
+    CONTENTS,
+    draw_scenario,
+    draw_told,
+    list_used_blocks,
+    make_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from unbrick.flash.geometry import FlashGeometry
-    from unbrick.report.model import CampaignReport, CaseReport, Cut, ScenarioReport, SourceFile
+    from unbrick.report.model import CampaignReport, CaseReport, SourceFile
 
 SHOWN = 200  # violations in the page; the JSON has them all
-CAME = {
-    "application": "the application runs",
-    "restored": "restored over the wire",
-    "violation": "violation",
-    "known": "as if nothing had begun",
-    "open": "not run",
-}
-
-_SHOWN_LAST = ("open", "known", "application", "restored", "violation")
-"""Where several cuts share a place in a picture, the last of these is seen."""
-
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fcfcfb;--fg:#14181d;--dim:#5b6570;--line:#d9dde2;--soft:#f1f3f5;
 --application:#2a78d6;--restored:#e09a00;--violation:#d03b3b;--known:#aab4bf;--open:#e3e7eb;
@@ -58,12 +53,17 @@ padding:.6rem;max-height:20rem;overflow:auto}.hash{overflow-wrap:anywhere}
 border:1px solid var(--line)}
 svg{display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:1.5rem}
-figure{margin:0}.two svg{width:100%;height:auto}
+figure{margin:0}.two svg{width:100%;height:auto}.two pre{font-size:.72rem;max-height:none}
 summary{cursor:pointer}
 """
 
 _INTRODUCTION = """Power is cut at every flash operation, before it and in its middle, and again in
 every recovery."""
+
+
+_TOLD = """The first of each kind as pictures. On the left is the session in which the power is lost
+last, as it goes on when the power stays on; on the right, what comes when it is lost there. Each
+column is one flash operation, each row a block of the flash."""
 
 
 def render_html(report: CampaignReport) -> str:
@@ -80,7 +80,7 @@ def render_html(report: CampaignReport) -> str:
         _tiles(report),
         _violations(report),
         _scenarios(report),
-        *(_picture(scenario, report) for scenario in report.scenarios),
+        *(draw_scenario(scenario, report) for scenario in report.scenarios),
         _distributions(report),
         _coverage(report.coverage),
         _made_with(report),
@@ -125,7 +125,10 @@ def _violations(report: CampaignReport) -> str:
     more = len(report.violations) - SHOWN
     note = f"<p class='dim'>{more:,} more are in report.json.</p>" if more > 0 else ""
     header = ("case", "faults", "invariant", "what was seen", "to replay it")
-    return f"<h2>Violations</h2>{_table(header, rows, (1,))}{note}"
+    told = [draw_told(told, report) for scenario in report.scenarios for told in scenario.told]
+    if told:
+        told.insert(0, f"<p class='dim'>{_TOLD}</p>{make_key(CONTENTS)}")
+    return f"<h2>Violations</h2>{''.join(told)}{_table(header, rows, (1,))}{note}"
 
 
 def _scenarios(report: CampaignReport) -> str:
@@ -151,138 +154,6 @@ def _scenarios(report: CampaignReport) -> str:
     return f"<h2>Scenarios</h2>{_table(header, rows, range(2, 9))}"
 
 
-def _key(items: Sequence[tuple[str, str]]) -> str:
-    shown = "".join(
-        f"<span><i style='background:var(--{colour})'></i>{text}</span>" for colour, text in items
-    )
-    return f"<div class='key dim'>{shown}</div>"
-
-
-_LEFT, _ROW, _TOP = 96, 17, 4
-
-MAX_SHOWN_BLOCKS = 64
-"""Blocks of the flash that are all shown; of more, only those that are written."""
-
-
-def _list_used_blocks(report: CampaignReport) -> list[tuple[int, str]]:
-    """Number and name of each block that a partition has; of many, those that are written."""
-    if report.board is None:
-        return []
-    geometry = report.board.nor.geometry
-    named = []
-    for part in report.partitions:
-        first, last = (geometry.find_block(at)[0] for at in (part.offset, part.end - 1))
-        named += [
-            (number, part.name if first == last else f"{part.name} {number - first}")
-            for number in range(first, last + 1)
-        ]
-    if len(named) <= MAX_SHOWN_BLOCKS:
-        return named
-    touched = {
-        geometry.find_block(op.offset)[0] for scenario in report.scenarios for op in scenario.golden
-    }
-    touched |= {
-        number
-        for scenario in report.scenarios
-        for case in scenario.cases
-        for number, _ in case.erases
-    }
-    return [(number, name) for number, name in named if number in touched]
-
-
-def _picture(scenario: ScenarioReport, report: CampaignReport) -> str:
-    """The NOR over the operations of the session without faults, and the cuts in it."""
-    head = f"<h2 id='{escape(scenario.name)}'>{escape(scenario.name)}</h2>"
-    head += f"<p>{escape(scenario.about[:1].upper() + scenario.about[1:])}.</p>"
-    head += f"<p class='dim'>{escape(scenario.statement)}.</p>"
-    if not scenario.golden or report.board is None:
-        return head
-    count = len(scenario.golden)
-    step = 12 if count <= 150 else 5
-    names = ["before it", *dict.fromkeys(n for n, _ in (*PROGRAMS, *ERASES)), *NUMBERED]
-    seen = {strip_number(cut.torn) for cut in scenario.cuts}
-    lanes = [name for name in names if name == "before it" or name in seen]
-    lane_row = 12
-    blocks = _list_used_blocks(report)
-    top = _TOP + 14 + lane_row * len(lanes) + 26
-    width, height = _LEFT + step * (count + 1) + 8, top + _ROW * len(blocks) + 22
-    out = [
-        f"<svg width='{width}' height='{height}' viewBox='0 0 {width} {height}' role='img'>",
-        f"<title>NOR over the operations of {escape(scenario.name)}</title>",
-        f"<text x='0' y='{_TOP + 9}'>power lost …</text>",
-    ]
-    for row, name in enumerate(lanes):
-        label = "before it" if name == "before it" else f"in it: {name}"
-        y = _TOP + 14 + lane_row * row
-        out.append(f"<text x='{_LEFT - 6}' y='{y + 10}' text-anchor='end'>{label}</text>")
-    # Numbered shapes share a lane: the worst of them is seen.
-    for cut in sorted(scenario.cuts, key=lambda cut: _SHOWN_LAST.index(cut.came)):
-        row = lanes.index(strip_number(cut.torn) or "before it")
-        y = _TOP + 14 + lane_row * row
-        out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
-    out += _history(scenario, report.board.nor.geometry, blocks, top, step)
-    label_y = top + _ROW * len(blocks) + 15
-    every = 10 if step == 12 else 50
-    for number in range(0, count + 1, every):
-        out.append(f"<text x='{_LEFT + step * number}' y='{label_y}'>{number}</text>")
-    out.append("</svg>")
-    keys = [
-        (name, text) for name, text in CAME.items() if any(c.came == name for c in scenario.cuts)
-    ]
-    keys += [("erased", "erased"), ("programmed", "programmed"), ("now", "this operation")]
-    caption = (
-        "The session without faults: each column is one flash operation, each row below a block of "
-        "the NOR. Above, what came of losing power there; a state met twice shows what came of it "
-        "the first time. Hover for details."
-    )
-    svg = "".join(out)
-    return f"{head}{_key(keys)}<div class='wide'>{svg}</div><figcaption>{caption}</figcaption>"
-
-
-def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
-    where = f"in operation {cut.op}, {cut.torn}" if cut.torn else f"before operation {cut.op}"
-    title = f"power lost {where}: {CAME[cut.came]} ({cut.case or 'no case'})"
-    return (
-        f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='1' "
-        f"style='fill:var(--{cut.came})'><title>{escape(title)}</title></rect>"
-    )
-
-
-def _history(
-    scenario: ScenarioReport,
-    geometry: FlashGeometry,
-    blocks: list[tuple[int, str]],
-    top: int,
-    step: int,
-) -> list[str]:
-    """For each block its name, and its contents after each operation that changes it."""
-    out = []
-    count = len(scenario.golden)
-    places = [geometry.find_block(op.offset)[0] for op in scenario.golden]
-    for row, (number, name) in enumerate(blocks):
-        y = top + _ROW * row
-        out.append(f"<text x='{_LEFT - 6}' y='{y + 12}' text-anchor='end'>{name}</text>")
-        out.append(
-            f"<rect x='{_LEFT}' y='{y}' width='{step * (count + 1)}' height='{_ROW - 3}' "
-            "style='fill:var(--soft)'/>"
-        )
-        mine = [(i, scenario.golden[i]) for i, place in enumerate(places) if place == number]
-        for at, (index, op) in enumerate(mine):
-            until = mine[at + 1][0] if at + 1 < len(mine) else count + 1
-            x, span = _LEFT + step * index, step * (until - index)
-            erase = op.kind == "erase"
-            colour = "erased" if erase else "programmed"
-            what = "erases" if erase else f"programs {op.length} bytes at {op.offset:#x} in"
-            title = f"operation {index} {what} {name}, {op.start:.3f} to {op.end:.3f} s"
-            now = "fill:var(--erased);stroke:var(--now)" if erase else "fill:var(--now)"
-            out.append(
-                f"<rect x='{x}' y='{y}' width='{span}' height='{_ROW - 3}' "
-                f"style='fill:var(--{colour})'/><rect x='{x + 1}' y='{y + 1}' width='{step - 2}' "
-                f"height='{_ROW - 5}' rx='1' style='{now}'><title>{escape(title)}</title></rect>"
-            )
-    return out
-
-
 def _distributions(report: CampaignReport) -> str:
     cases = [case for scenario in report.scenarios for case in scenario.cases]
     timed = [case for case in cases if case.downtime is not None]
@@ -298,7 +169,7 @@ def _distributions(report: CampaignReport) -> str:
             worst[number] = max(worst[number], erases)
     rows = [
         (escape(name), f"{worst[number]:,}", f"{blocks[number] / len(cases):.2f}")
-        for number, name in _list_used_blocks(report)
+        for number, name in list_used_blocks(report)
         if blocks[number]
     ]
     table = _table(("block", "most erases in a session", "mean"), rows, (1, 2)) if rows else ""
@@ -306,7 +177,7 @@ def _distributions(report: CampaignReport) -> str:
     return (
         "<h2>Downtime and wear</h2><p class='dim'>Of every session of every scenario, each as if "
         "it ran to its end; the height is the number of sessions, as a logarithm.</p>"
-        f"{_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
+        f"{make_key(keys)}<div class='two'><figure>{downtime}<figcaption>"
         "Downtime: virtual seconds from power-on to the application's prompt</figcaption></figure>"
         f"<figure>{wear}<figcaption>Wear: erases in one session, all blocks</figcaption></figure>"
         f"</div>{table}"

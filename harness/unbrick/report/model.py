@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from unbrick import __version__
+from unbrick.campaign.book import UNIT
 from unbrick.campaign.search import INTERRUPTED, find_successors
 
 if TYPE_CHECKING:
@@ -88,6 +89,43 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class ToldSession:
+    """One session, for a picture.
+
+    Attributes:
+        case: its ID.
+        ops: its flash operations, to its end as if the power stayed.
+        cut: the operation before which, or in which, the power was then lost; None: it was not.
+        torn: how that operation was torn; empty: not begun.
+        kind: of the violation that it ends with; empty: it ends well.
+        said: its last lines, each with its virtual time in seconds.
+    """
+
+    case: str
+    ops: tuple[GoldenOp, ...]
+    cut: int | None
+    torn: str
+    kind: str
+    said: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class ToldCase:
+    """A violation, and beside it the run that it parts from at its last power cut.
+
+    Attributes:
+        case: ID of the violation.
+        well: the session that the last power cut ends, as it goes on without it; None: there was
+            no power cut.
+        bad: the session that ends badly.
+    """
+
+    case: str
+    well: ToldSession | None
+    bad: ToldSession
+
+
+@dataclass(frozen=True)
 class ScenarioReport:
     """The findings of a search.
 
@@ -96,7 +134,9 @@ class ScenarioReport:
     ``met`` different states were searched. Of the ``different`` ones, which differ in any cell,
     ``vouched`` were started; both are 0 where these were not asked for. With ``by_reading`` a
     session stands for all that read the same; then ``judged`` of a case counts the power cuts for
-    which it stands. ``shapes`` says in which shapes operations were torn.
+    which it stands. ``shapes`` says in which shapes operations were torn. ``told`` are the first
+    violations, for pictures. ``read`` has, of the session without faults, for each block of the
+    flash how many of its bytes had a say before they were erased; empty where nobody noted that.
     """
 
     name: str
@@ -115,6 +155,8 @@ class ScenarioReport:
     vouched: int = 0
     shapes: str = "usual"
     by_reading: bool = False
+    told: tuple[ToldCase, ...] = ()
+    read: tuple[tuple[int, int], ...] = ()
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:
@@ -255,8 +297,8 @@ class CampaignReport:
         return json.dumps(self.as_dict(timings=timings), indent=1) + "\n"
 
 
-def report_scenario(result: SearchResult) -> ScenarioReport:
-    """The report of a search."""
+def report_scenario(result: SearchResult, told: tuple[ToldCase, ...] = ()) -> ScenarioReport:
+    """The report of a search, with the violations that were played again for it."""
     links = len({case.id.link for case in result.cases} - {None})
     golden = result.cases[0].outcome if result.cases and not links else None
     return ScenarioReport(
@@ -279,7 +321,20 @@ def report_scenario(result: SearchResult) -> ScenarioReport:
             for op in (golden.ops if golden else ())
         ),
         cuts=tuple(_cuts(result)) if golden else (),
+        told=told,
+        read=_count_read(golden.relevant or 0, result.target) if golden else (),
     )
+
+
+def _count_read(units: int, target: Target) -> tuple[tuple[int, int], ...]:
+    """For each block that has some of these units: its number, and how many bytes they are."""
+    geometry = target.board.nor.geometry
+    counted = Counter(
+        geometry.find_block(UNIT * number)[0]
+        for number, bit in enumerate(reversed(f"{units:b}"))
+        if bit == "1"
+    )
+    return tuple((number, UNIT * count) for number, count in sorted(counted.items()))
 
 
 def _case(case: Case, target: Target) -> CaseReport:
