@@ -60,7 +60,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> FileTarget:
 def started(workers: int) -> Iterator[LocalCluster]:
     """A cluster on this machine."""
     with LocalCluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as one:
         yield one
 

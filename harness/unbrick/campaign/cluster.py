@@ -168,7 +168,7 @@ def open_cluster(address: str, jobs: int | None = None) -> Iterator[Workers]:
                     n_workers=jobs or count_cores(),
                     threads_per_worker=1,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",
                 )
             address = stack.enter_context(made).scheduler_address
         try:
