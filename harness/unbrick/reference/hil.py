@@ -25,7 +25,7 @@ from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.layout import reference_layout
-from unbrick.patience import ANSWER_TIMEOUT_S
+from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.analysis import PreparationState, RangeKind
 from unbrick.server.records.sessions import StepState
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 SERIAL = "UB-000001"
 SPEED = 4.0  # of the line and of virtual time, so that a person need not wait
+WAIT_S = START_TIMEOUT_S * SPEED
+"""Seconds of the engine until something must have come about: server and bridge are programs of
+their own, and the machine may be busy."""
+
 INTO_ERASE_S = 0.1  # after the agent's word, when its first erase is under way
 CUTS = 5  # attempts to cut the power at the right time
 SERVER_DATABASE, CENTER_DATABASE = "server.sqlite", "center.sqlite"
@@ -192,7 +196,7 @@ class HilTest:
         self._bridge.wait_for("bridge: ready")
 
     def _register(self) -> str:
-        self._console.expect("link: registered", 120)
+        self._console.expect("link: registered", WAIT_S)
         (terminal,) = self._get("/api/terminals")
         self._serial = terminal["serial"]
         return f"{self._serial} runs {terminal['version']}"
@@ -217,7 +221,7 @@ class HilTest:
     def _update(self) -> str:
         self._publish("1.1.0")
         update = self._start_update("1.1.0")
-        self._expect_or_restoration("confirmed", 300)
+        self._expect_or_restoration("confirmed", WAIT_S)
         state = self._await_end(update)
         if state != "succeeded":
             raise ServerError(f"the server says that the update {state}")
@@ -232,7 +236,7 @@ class HilTest:
         def state() -> str:
             return str(self._get(f"/api/updates/{update}")["state"])
 
-        self._bench.run_until(lambda: state() in ENDED, 120)
+        self._bench.run_until(lambda: state() in ENDED, WAIT_S)
         return state()
 
     def _cut(self) -> str:
@@ -247,12 +251,12 @@ class HilTest:
         update = self._start_update("1.2.0")
         for attempt in range(1, CUTS + 1):
             changes = self._application_changes()
-            self._console.expect("update: checked", 300)
+            self._console.expect("update: checked", WAIT_S)
             self._bench.run_until(changes, 60)
             self._bench.cut_power()
             self._bridge.stop()
             self._engine.power_on()
-            match = self._console.expect_pattern(r"restoration: (.*)\r|terminal: .*1\.1\.0", 120)
+            match = self._console.expect_pattern(r"restoration: (.*)\r|terminal: .*1\.1\.0", WAIT_S)
             self._reason = match.group(1) or ""
             if "interrupted" in self._reason:
                 return f"at the {attempt}. attempt" if attempt > 1 else "after the first erase"
@@ -297,7 +301,7 @@ class HilTest:
         words = ("restore", self._wire.path, str(image), "--record", str(record))
         apparatus = Process(self._folder / "restore.log", *words)
         self._stack.callback(apparatus.stop)
-        if not self._bench.run_until(lambda: apparatus.popen.poll() is not None, 300):
+        if not self._bench.run_until(lambda: apparatus.popen.poll() is not None, WAIT_S):
             raise ExpectError("the apparatus did not come to an end")
         if apparatus.popen.returncode:
             raise ExpectError(f"the apparatus failed: {apparatus.output.strip()}")
@@ -328,7 +332,7 @@ class HilTest:
             prepared = self._records.preparation(*pair)
             return prepared is not None and prepared.state is PreparationState.READY
 
-        if not self._bench.run_until(ready, 120):
+        if not self._bench.run_until(ready, WAIT_S):
             raise ServerError("the server has not prepared an upgrade to 1.3.0")
         erases, writes = (
             sum(item.length for item in self._records.ranges(*pair, kind))
@@ -348,26 +352,26 @@ class HilTest:
         center.wait_for("center: ready")
 
     def _told(self) -> str:
-        return self._console.expect_pattern(r"message: Version 1\.3\.0.*(?=\r)", 120).group()
+        return self._console.expect_pattern(r"message: Version 1\.3\.0.*(?=\r)", WAIT_S).group()
 
     def _call(self) -> str:
         self._console.type("call")
-        self._console.expect("Press 1 to upgrade", 60)
+        self._console.expect("Press 1 to upgrade", WAIT_S)
         self._console.type("1")
-        self._console.expect("begins when this call has ended", 60)
+        self._console.expect("begins when this call has ended", WAIT_S)
         self._console.type("hang up")
         return "call, 1, hang up"
 
     def _commanded(self) -> str:
-        self._expect_or_restoration("resident: commanded update", 120)
-        self._expect_or_restoration(r"1\.3\.0 confirmed", 300)
+        self._expect_or_restoration("resident: commanded update", WAIT_S)
+        self._expect_or_restoration(r"1\.3\.0 confirmed", WAIT_S)
         (session,) = self._records.sessions(self._serial)
 
         def ended() -> bool:
             (now,) = self._records.sessions(self._serial)
             return now.state.ended
 
-        if not self._bench.run_until(ended, 120):
+        if not self._bench.run_until(ended, WAIT_S):
             raise ServerError("the server has not come to the end of the commanded update")
         state = self._await_end(session.update_id)
         if state != "succeeded":
