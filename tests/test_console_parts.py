@@ -37,7 +37,7 @@ from unbrick.console.typist import (
     Typist,
 )
 from unbrick.engine.base import Engine, FirmwareFault
-from unbrick.engine.inprocess.gdbstub import DebuggerGoneError
+from unbrick.engine.gdb.server import DebuggerGoneError
 from unbrick.errors import EngineError, NotKnownHereError
 from unbrick.firmware.signed import Releases
 from unbrick.flash.partition import Partition

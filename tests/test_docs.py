@@ -22,7 +22,7 @@ from test_layers import LAYERS
 
 from unbrick.campaign.run import PRESETS
 from unbrick.cli.main import cli
-from unbrick.engine.inprocess.gdbstub import MOST_BREAKPOINTS
+from unbrick.engine.gdb.server import MOST_BREAKPOINTS
 from unbrick.flash.torn import ERASES, PROGRAMS
 from unbrick.layout import reference_layout
 from unbrick.reference.scenario import SCENARIOS, Scenario

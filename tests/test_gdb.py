@@ -19,16 +19,10 @@ from patience import PATIENCE_S, until
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
+from unbrick.engine.gdb.connection import MAX_PACKET_SIZE, Connection, wait_for_debugger
+from unbrick.engine.gdb.server import MONITOR, MOST_BREAKPOINTS, DebuggerGoneError
 from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
-from unbrick.engine.inprocess.gdbstub import (
-    MAX_PACKET_SIZE,
-    MONITOR,
-    MOST_BREAKPOINTS,
-    Connection,
-    DebuggedEngine,
-    DebuggerGoneError,
-    wait_for_debugger,
-)
+from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.errors import PortError
 from unbrick.firmware.signed import Releases
 from unbrick.image.factory import make_factory_image
@@ -43,7 +37,7 @@ class Terminal:
     """A debugged terminal in a thread of its own, and the debugger's end of its socket."""
 
     def __init__(self, image: bytes) -> None:
-        self.engine = DebuggedEngine()
+        self.engine = DebuggedTerminal()
         self.engine.load_nor(image)
         ours, theirs = socket.socketpair()
         self.socket = ours
@@ -481,8 +475,7 @@ def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tup
     killed: list[bool] = []
 
     def terminal() -> None:
-        with DebuggedEngine(releases.elf_files) as engine:
-            assert isinstance(engine, DebuggedEngine)
+        with DebuggedTerminal(releases.elf_files) as engine:
 
             def attach() -> None:
                 engine.attach(wait_for_debugger(0, ports.put))
@@ -594,6 +587,6 @@ def test_gdb_knows_the_memories_and_asks_the_monitor(gdb: str, unbrick_releases:
     assert f"{SRAM:#010x} {LAYOUT.board.sram.end:#010x} rw" in said
     assert "using hardware breakpoints for read-only addresses" in said
     assert "Cannot access memory at address 0x10009000" in said
-    for name, (text, _) in MONITOR.items():
-        assert f"{name:<8}{text}" in said
+    for name, command in MONITOR.items():
+        assert f"{name:<8}{command.purpose}" in said
     assert killed

@@ -278,7 +278,7 @@ def test_campaigns_engines_and_reports_need_no_extra(without_extras: dict[str, s
         "engine.inprocess",
         "engine.qemu",
         "engine.renode",
-        "engine.inprocess.gdbstub",
+        "engine.gdb.server",
     )
     bench += ("engine.serial", "bench.bench", "console.session", "restore.port", "report.html")
     imports = "; ".join(f"import unbrick.{name}" for name in bench)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.search import follow, minimise
 from unbrick.campaign.target import Heard, ReplayedSession, TimelineEvent
-from unbrick.engine.inprocess.gdbstub import DebuggedEngine, PowerLostError
+from unbrick.engine.gdb.server import DebuggedEngine, PowerLostError
 from unbrick.errors import SetupError
 from unbrick.flash.partition import name_partition
 

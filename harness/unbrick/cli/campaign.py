@@ -20,12 +20,8 @@ from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
 from unbrick.cli.options import firmware_option, svd_option
-from unbrick.engine.inprocess.gdbstub import (
-    DebuggedEngine,
-    DebuggerGoneError,
-    gdb_command,
-    wait_for_debugger,
-)
+from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
+from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
 from unbrick.errors import (
     CannotBeginError,
     NotKnownHereError,

@@ -33,7 +33,7 @@ from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import Session, WireView
 from unbrick.console.typist import TypeAfter, Typist
-from unbrick.engine.inprocess.gdbstub import gdb_command
+from unbrick.engine.gdb.connection import gdb_command
 from unbrick.screen import open_status
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unbrick.engine.inprocess.gdbstub import DebuggerGoneError, PowerLostError
+from unbrick.engine.gdb.server import DebuggerGoneError, PowerLostError
 from unbrick.errors import EngineError, NotKnownHereError
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes as c
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,7 +15,7 @@ from unbrick.flash.ops import FlashOp
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 FAULTS_KEPT = 64
 """Faults that the models keep (``parts.h``, ``core.h``)."""
@@ -34,6 +35,59 @@ class CFault(c.Structure):
         ("detail", c.c_uint32),
         ("time", c.c_uint64),
     )
+
+
+class CWatch(c.Structure):
+    """``struct watch`` of both engines."""
+
+    _fields_ = (("first", c.c_uint32), ("last", c.c_uint32), ("kinds", c.c_uint32))
+
+
+@dataclass(frozen=True)
+class Watchpoint:
+    """Bytes whose accesses by the CPU stop the terminal.
+
+    Attributes:
+        address: of the first one, in a memory or a device.
+        length: how many.
+        kind: ``write``, ``read`` or ``access``, which is both.
+    """
+
+    address: int
+    length: int
+    kind: str
+
+
+MOST_WATCHPOINTS = 16
+_WATCH_KINDS = {"read": 1, "write": 2, "access": 3}
+"""``enum watch_kind`` of both engines."""
+
+
+def check_watchpoint(watchpoint: Watchpoint, others: int) -> None:
+    """See that a watchpoint can be, beside so many others.
+
+    Raises:
+        EngineError: it cannot.
+    """
+    first, last = watchpoint.address, watchpoint.address + watchpoint.length - 1
+    if others >= MOST_WATCHPOINTS:
+        raise EngineError(
+            f"there are {MOST_WATCHPOINTS} watchpoints already", hint="delete one of them"
+        )
+    if not 0 <= first <= last <= 0xFFFFFFFF:
+        raise EngineError(
+            f"{watchpoint.length} bytes at {first:#x} cannot be watched",
+            hint="the addresses go from 0 to 0xffffffff",
+        )
+
+
+def pack_watches(watchpoints: Iterable[Watchpoint]) -> c.Array[CWatch]:
+    """Watchpoints as the models take them."""
+    watches = [
+        CWatch(one.address, one.address + one.length - 1, _WATCH_KINDS[one.kind])
+        for one in watchpoints
+    ]
+    return (CWatch * len(watches))(*watches)
 
 
 class CompiledModels:

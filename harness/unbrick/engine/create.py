@@ -8,7 +8,7 @@ from unbrick.board import Board, load_board
 from unbrick.engine import ENGINES
 from unbrick.engine.base import EMULATED
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.engine.inprocess.gdbstub import DebuggedEngine
+from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.engine.paced import PacedEngine
 from unbrick.engine.qemu.engine import QemuEngine
 from unbrick.engine.renode.engine import RenodeEngine
@@ -49,7 +49,7 @@ def create_engine(
             missing.
     """
     if name == "inprocess":
-        engine = (DebuggedEngine if debugger else InProcessEngine)(elf_files, board=board)
+        engine = (DebuggedTerminal if debugger else InProcessEngine)(elf_files, board=board)
         return engine if speed is None else PacedEngine(engine, speed)
     if name == "qemu":
         return QemuEngine(board=board)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.campaign.target import UNDISTURBED, Fate
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.engine.inprocess.gdbstub import DebuggedEngine
+from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
@@ -141,9 +141,9 @@ class ReferenceTarget:
             tools.starts[self.scenario] = state
         return tools.starts[self.scenario]
 
-    def create_engine(self, *, debugged: bool = False) -> InProcessEngine | DebuggedEngine:
+    def create_engine(self, *, debugged: bool = False) -> InProcessEngine:
         """An engine with the symbols of all programs."""
-        return (DebuggedEngine if debugged else InProcessEngine)(
+        return (DebuggedTerminal if debugged else InProcessEngine)(
             self.releases.elf_files, board=self.board
         )
 

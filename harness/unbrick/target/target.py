@@ -150,20 +150,20 @@ class FileTarget:
         return state
 
     def create_engine(self, *, debugged: bool = False) -> ChipEngine:
-        """An engine for the chip, with the symbols of all programs.
-
-        Raises:
-            NotKnownHereError: a debugger is wanted.
-        """
-        if debugged:
-            raise NotKnownHereError(
-                "the engine for microcontrollers has no debugger", hint="leave out --gdb"
-            )
+        """An engine for the chip, with the symbols of all programs."""
         # Here, since it takes long, and who only checks a file needs no engine.
+        from unbrick.engine.mcu.debugged import DebuggedChip  # noqa: PLC0415
         from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415
 
         found = self.description
         svd = self.svd or found.svd
+        if debugged:
+            return DebuggedChip(
+                *(found.chip, found.elf_files),
+                console=found.console,
+                svd=svd,
+                allows=found.never.allows,
+            )
         return McuEngine(found.chip, found.elf_files, console=found.console, svd=svd)
 
     def run(

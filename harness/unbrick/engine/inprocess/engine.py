@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes as c
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from unicorn.arm_const import (
@@ -35,8 +34,8 @@ from unicorn.unicorn_const import (
 from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.engine.base import FirmwareFault, emulated_board
-from unbrick.engine.compiled import CompiledEngine
-from unbrick.engine.inprocess.models import FAULT_KINDS, CUnicorn, CWatch, Models, Stop
+from unbrick.engine.compiled import CompiledEngine, Watchpoint, check_watchpoint, pack_watches
+from unbrick.engine.inprocess.models import FAULT_KINDS, CUnicorn, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
@@ -71,27 +70,7 @@ _REGISTERS = (
 )
 
 
-MOST_WATCHPOINTS = 16
 _LONGEST_ACCESS = 16  # bytes
-_READ, _WRITE = 1, 2
-
-
-@dataclass(frozen=True)
-class Watchpoint:
-    """Bytes whose accesses by the CPU stop the terminal.
-
-    Attributes:
-        address: of the first one, in a memory or a device.
-        length: how many.
-        kind: ``write``, ``read`` or ``access``, which is both.
-    """
-
-    address: int
-    length: int
-    kind: str
-
-
-_WATCH_KINDS = {"write": _WRITE, "read": _READ, "access": _READ | _WRITE}
 
 
 def _address(function: object) -> int:
@@ -385,15 +364,7 @@ class InProcessEngine(CompiledEngine[Models]):
         first, last = watchpoint.address, watchpoint.address + watchpoint.length - 1
         if watchpoint in self._watchpoints:
             return
-        if len(self._watchpoints) >= MOST_WATCHPOINTS:
-            raise EngineError(
-                f"there are {MOST_WATCHPOINTS} watchpoints already", hint="delete one of them"
-            )
-        if not 0 <= first <= last <= 0xFFFFFFFF:
-            raise EngineError(
-                f"{watchpoint.length} bytes at {first:#x} cannot be watched",
-                hint="the addresses go from 0 to 0xffffffff",
-            )
+        check_watchpoint(watchpoint, len(self._watchpoints))
         # Unicorn looks only at where an access begins.
         where = (max(0, first - _LONGEST_ACCESS + 1), last)
         hook = self._add_hook(
@@ -410,12 +381,8 @@ class InProcessEngine(CompiledEngine[Models]):
             self._watch()
 
     def _watch(self) -> None:
-        watches = [
-            CWatch(one.address, one.address + one.length - 1, _WATCH_KINDS[one.kind])
-            for one in self._watchpoints
-        ]
-        array = (CWatch * len(watches))(*watches)
-        self._models.lib.board_watch(self._models.board, array, len(watches))
+        array = pack_watches(self._watchpoints)
+        self._models.lib.board_watch(self._models.board, array, len(array))
         self._uc.ctl_flush_tb()
 
     def read_sram(self) -> bytes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbrick.board import Board
 from unbrick.engine.base import emulated_board
-from unbrick.engine.compiled import CFault, CompiledModels
+from unbrick.engine.compiled import CFault, CompiledModels, CWatch
 from unbrick.errors import EngineError
 from unbrick.flash.ops import FlashOp, Worn
 from unbrick.library import Signatures, load_library
@@ -81,12 +81,6 @@ class CWorn(c.Structure):
         ("spoils", c.c_uint32),
         ("times", c.c_uint32),
     )
-
-
-class CWatch(c.Structure):
-    """``struct watch``."""
-
-    _fields_ = (("first", c.c_uint32), ("last", c.c_uint32), ("kinds", c.c_uint32))
 
 
 class CUnicorn(c.Structure):

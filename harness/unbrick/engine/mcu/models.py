@@ -18,7 +18,7 @@ from unicorn.unicorn_const import (
 from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board.device_models import MODELS
-from unbrick.engine.compiled import CFault, CompiledModels
+from unbrick.engine.compiled import CFault, CompiledModels, CWatch
 from unbrick.errors import EngineError, SetupError
 from unbrick.library import Signatures, load_library
 
@@ -55,6 +55,10 @@ class McuStop(IntEnum):
     LOCKUP = 3
     QUIET = 4
     EXIT = 5
+    BREAK = 6
+    WATCH = 7
+    STEP = 8
+    FAULT = 9
 
 
 SEMIHOSTING = "semihosting"
@@ -71,6 +75,9 @@ _CORES = {
     "cortex-m33": (6, arm_const.UC_CPU_ARM_CORTEX_M33),
 }
 """``enum core``, and the CPU that Unicorn executes as."""
+
+SMALL_CORES = {"cortex-m0", "cortex-m0plus"}
+"""Those of Armv6-M."""
 
 
 class CSetup(c.Structure):
@@ -104,7 +111,7 @@ class CPlain(c.Structure):
 
 _UNICORN_FUNCTIONS = (
     *("emu_start", "emu_stop", "reg_read", "reg_write"),
-    *("context_save", "context_restore", "mem_map_ptr", "mmio_map", "hook_add", "ctl"),
+    *("context_save", "context_restore", "mem_map_ptr", "mmio_map", "hook_add", "hook_del", "ctl"),
 )
 
 
@@ -194,6 +201,17 @@ def load_models() -> Any:
         "mcu_op_data": (None, [mcu, size, c.c_char_p]),
         "mcu_faults": (size, [mcu, c.POINTER(CFault), size]),
         "mcu_plain": (size, [mcu, c.POINTER(CPlain), size]),
+        "mcu_debug": (None, [mcu, c.c_bool]),
+        "mcu_break_at": (c.c_bool, [mcu, u32, c.c_bool]),
+        "mcu_watch": (None, [mcu, c.POINTER(CWatch), size]),
+        "mcu_watch_hit": (size, [mcu, c.POINTER(u32)]),
+        "mcu_pass": (None, [mcu, c.c_bool]),
+        "mcu_step": (c.c_int, [mcu, u64]),
+        "mcu_core_read": (u64, [mcu, c.c_uint]),
+        "mcu_core_write": (None, [mcu, c.c_uint, u64]),
+        "mcu_poke": (c.c_bool, [mcu, u32, c.c_char_p, u32]),
+        "mcu_look": (c.c_bool, [mcu, u32, c.POINTER(u32)]),
+        "mcu_reflash": (None, [mcu, u32, c.c_char_p, u32]),
     }
     return load_library("engine/mcu", signatures)
 

@@ -13,6 +13,8 @@
 #define MOST_MPU_REGIONS 16u
 #define FAULTS_KEPT 64u
 #define PLAIN_SLOTS 4096u
+#define MOST_BREAKPOINTS 64u
+#define MOST_WATCHES 16u
 #define PAGE 1024u         /* bytes; of Unicorn's memory with an M-profile core */
 #define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
 #define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
@@ -149,6 +151,30 @@ struct scs {
     uint32_t cycles;      /* while it is off */
 };
 
+struct breakpoint {
+    uint32_t address;
+    size_t hook;
+};
+
+/* What a debugger wants. */
+struct debug {
+    bool attached;
+    bool looks;                    /* at each block that begins: it steps or passes */
+    bool stepping, begun, stepped; /* the instruction has begun; the step is made, but for sleep */
+    bool passing;                  /* the block with the passed instruction has not begun yet */
+    bool faulted;                  /* since it last looked */
+    int reason; /* why the core stopped in the middle of a block; 0: it did not */
+    bool past_watch;
+    uint32_t passed;        /* address of the instruction that nothing stops; or NOWHERE */
+    uint32_t paid, paid_pc; /* bytes from there on whose time has passed already */
+    struct breakpoint breakpoints[MOST_BREAKPOINTS];
+    size_t breakpoint_count;
+    struct watch watches[MOST_WATCHES];
+    size_t watch_count, watch_hook;
+    size_t hit;
+    uint32_t hit_address;
+};
+
 struct mcu {
     struct unicorn u;
     struct setup setup;
@@ -177,7 +203,7 @@ struct mcu {
     int interrupt; /* what Unicorn called it, or -1 */
     struct trap trap;
     struct polling polling;
-    uint32_t block_size;  /* of the block that was not begun since it needs the FPU */
+    uint32_t block_size;  /* of the block at block_pc */
     uint32_t until_pc;    /* where to stop executing; 0: nowhere */
     uint8_t *fast_blocks; /* of the first region of flash that is mapped */
     uint32_t fast_base, fast_size, fast_first;
@@ -216,6 +242,7 @@ struct mcu {
     uint64_t *relevant, *erased; /* notes.c */
     struct undo *undo;
     size_t undo_count, undo_capacity;
+    struct debug debug;
 };
 
 /* mcu.c */
@@ -235,9 +262,13 @@ struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset);
 
 void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
 void forget_ram_code(struct mcu *m);
+void forget_all_code(struct mcu *m);
 void forget_pages(struct mcu *m);
 void watch_alignment(struct mcu *m);
 void take_back(struct mcu *m);
+void keep_bytes(struct mcu *m, uint32_t address, uint32_t size);
+void leave_it_block(struct mcu *m);
+bool is_bit_band(const struct mcu *m, uint32_t address, uint32_t *target);
 uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size);
 void forget_range(struct mcu *m, uint32_t low, uint32_t high);
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);
@@ -294,6 +325,7 @@ void scs_reset(struct mcu *m);
 uint64_t scs_next(const struct mcu *m);
 void scs_settle(struct mcu *m);
 uint32_t scs_read(struct mcu *m, uint32_t offset, unsigned size);
+uint32_t scs_look(struct mcu *m, uint32_t offset);
 void scs_write(struct mcu *m, uint32_t offset, unsigned size, uint32_t value);
 bool fpu_is_on(const struct mcu *m);
 
@@ -317,6 +349,12 @@ bool line_shown(struct mcu *m, struct line *l); /* the host wants to look now */
 void line_reset(struct mcu *m, struct line *l);
 void line_free(struct line *l);
 void line_forget(struct line *l);
+
+/* debug.c */
+bool debug_lets_begin(struct mcu *m, uint32_t address); /* false: a step ends before this block */
+void debug_reset(struct mcu *m);
+int debug_reason(struct mcu *m); /* to stop now, of enum stop_reason; 0: there is none */
+bool debug_takes_bkpt(struct mcu *m);
 
 /* semihosting.c */
 bool semihost(struct mcu *m); /* at BKPT 0xAB; false: it is unknown */

@@ -98,7 +98,7 @@ static void start_handler(struct mcu *m, unsigned exception, uint32_t exc_return
     write_register(m, REG_LR, exc_return);
     write_register(m, REG_NZCV, flags); /* Unicorn derives what it keeps of the mode anew */
     nvic_activate(m, exception);
-    m->event_register = true;
+    m->event_register = m->debug.stepped = true;
     m->waiting = m->spinning = m->waiting_for_event = false;
     if ((exception == EXC_HARD || exception == EXC_NMI) && mpu_has_exceptions(m)) {
         forget_pages(m);

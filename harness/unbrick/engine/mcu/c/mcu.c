@@ -70,7 +70,7 @@ static bool may_begin(struct mcu *m, uint32_t address) {
         m->trapped = true;
         return false;
     }
-    return true;
+    return !m->debug.looks || debug_lets_begin(m, address);
 }
 
 /* What is special about a block; false: it is not to be begun. */
@@ -80,6 +80,7 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
         m->fpu_blocked = true;
         m->block_pc = address;
         m->block_size = size;
+        m->debug.passing = address == m->debug.passed;
         return false;
     }
     if (what & BLOCK_SEV) {
@@ -87,7 +88,7 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
     }
     m->look = what & BLOCK_UNMASKS && m->masked;
     m->spins = address == m->block_pc ? m->spins + 1 : 0;
-    if (what & BLOCK_SPIN && m->spins >= SPINS) {
+    if (what & BLOCK_SPIN && m->spins >= SPINS && !m->debug.stepping) {
         m->spins = 0;
         m->waiting = m->spinning = true;
         return false;
@@ -118,7 +119,8 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     if (m->noting & NOTE_FETCHES) {
         note_block(m, at, size);
     }
-    if ((m->now >= m->end || m->look || m->scs.mpu.mixed) && !may_begin(m, at)) {
+    bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
+    if ((m->now >= m->end || look) && !may_begin(m, at)) {
         leave(m);
         return;
     }
@@ -128,6 +130,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
         return;
     }
     m->block_pc = at;
+    m->block_size = size;
     m->bytes += size;
     m->now += (uint64_t)size * m->pace >> 10;
 }
@@ -165,7 +168,7 @@ static void take_interrupt(struct mcu *m) {
         call_supervisor(m);
         break;
     case BKPT:
-        if (!semihost(m)) {
+        if (!semihost(m) && !debug_takes_bkpt(m)) {
             raise_hard_fault(m, DEBUGEVT);
         }
         break;
@@ -224,6 +227,23 @@ static void run_to_fpu_instruction(struct mcu *m) {
     }
 }
 
+/* The time of a block passes when it begins. So the rest of one that a debugger has stopped in the
+ * middle costs nothing. */
+static int emulate(struct mcu *m, uint32_t until) {
+    uint32_t paid = m->pc == m->debug.paid_pc ? m->debug.paid : 0;
+    uint64_t now = m->now, bytes = m->bytes - paid;
+    m->bytes -= paid;
+    m->now -= (uint64_t)paid * m->pace >> 10;
+    int error = m->u.emu_start(m->u.uc, m->pc | 1, until, 0, 0);
+    if (m->bytes == bytes) { /* nothing has begun */
+        m->bytes += paid;
+    } else if (!m->debug.reason) {
+        m->debug.paid = 0;
+    }
+    m->now = later(m->now, now);
+    return error;
+}
+
 static void execute(struct mcu *m) {
     enum { INSTRUCTION_INVALID = 10, NO_EXIT = 0 };
     uint32_t until = m->until_pc;
@@ -233,7 +253,7 @@ static void execute(struct mcu *m) {
         raise_fault(m, EXC_USAGE, UNDEFINSTR, 0);
         return;
     }
-    int error = m->u.emu_start(m->u.uc, m->pc | 1, until, 0, 0);
+    int error = emulate(m, until);
     m->until_pc = 0;
     if (m->aborting) {
         m->u.context_restore(m->u.uc, m->u.scratch);
@@ -242,7 +262,7 @@ static void execute(struct mcu *m) {
         forget_pages(m);
     }
     m->pc = read_register(m, REG_PC);
-    if (m->stuck) {
+    if (m->stuck || m->debug.reason) {
         return;
     }
     if (m->trapped) {
@@ -307,14 +327,14 @@ bool mcu_quiet(struct mcu *m) {
            !find_exception(m, m->spinning ? WITH_ALL : WITH_OTHERS);
 }
 
-/* Time passes until something may end the waiting; false: it is over. */
-static bool wait(struct mcu *m) {
+/* Time passes until something may end the waiting, if that is not over. */
+static void wait(struct mcu *m) {
     if (!m->spinning) {
         bool woken = m->waiting_for_event && m->event_register;
         if (woken || find_exception(m, m->waiting_for_event ? WITH_ALL : WITH_OTHERS)) {
             m->event_register = m->event_register && !woken;
             m->waiting = m->waiting_for_event = false;
-            return false;
+            return;
         }
     }
     if (next_wake(m) == NEVER) {
@@ -324,7 +344,6 @@ static bool wait(struct mcu *m) {
         }
     }
     m->now = later(m->now, m->end);
-    return true;
 }
 
 static void reset_core(struct mcu *m) {
@@ -339,6 +358,7 @@ static void reset_core(struct mcu *m) {
     m->spins = 0;
     m->block_pc = NOWHERE;
     m->polling = (struct polling){0};
+    debug_reset(m);
     dma_read(m, m->scs.vtor, vectors, sizeof vectors);
     write_register(m, REG_SP, vectors[0] & ~3u);
     write_register(m, REG_ESR, 0);
@@ -396,6 +416,10 @@ int mcu_run(struct mcu *m, uint64_t until) {
         if (m->resetting) { /* a watchdog */
             continue;
         }
+        int reason = debug_reason(m);
+        if (reason) {
+            return reason;
+        }
         bool shown = shows(m);
         if (m->stuck) {
             return m->stuck;
@@ -418,7 +442,8 @@ int mcu_run(struct mcu *m, uint64_t until) {
         }
         m->masked = find_exception(m, WITHOUT);
         look_again(m);
-        if (m->waiting && wait(m)) {
+        if (m->waiting) {
+            wait(m);
             continue;
         }
         watch_alignment(m);
@@ -458,6 +483,7 @@ struct mcu *mcu_new(const struct unicorn *unicorn, const struct setup *setup) {
     m->pace = (uint32_t)((uint64_t)setup->pace_ps * 1024 / 1000);
     m->cycle_ns = (uint32_t)clock_ns(1, setup->hz);
     m->cut_before = m->event = NEVER;
+    debug_reset(m);
     if (setup->semihosting) {
         mcu_add_line(m, &m->semihosting, NULL);
     }

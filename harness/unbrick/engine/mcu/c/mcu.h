@@ -62,6 +62,10 @@ enum stop_reason {
     STOP_LOCKUP,   /* the core locked up: nothing runs until a reset by the pin or power */
     STOP_QUIET,    /* the firmware waits for what will not come without the host */
     STOP_EXIT,     /* the firmware ended itself by semihosting; nothing runs any more */
+    STOP_BREAK,    /* before an instruction with a breakpoint, or at a BKPT */
+    STOP_WATCH,    /* before an instruction that accesses what is watched */
+    STOP_STEP,     /* the step has been made */
+    STOP_FAULT,    /* the firmware did what it must not; a handler of it has begun */
 };
 
 /* What the core is, and how time passes. */
@@ -99,6 +103,30 @@ struct plain {
     uint32_t pc;   /* of the block that read it last */
 };
 
+/* Bytes whose accesses by the core stop it. */
+enum watch_kind { WATCH_READ = 1, WATCH_WRITE = 2 };
+struct watch {
+    uint32_t first, last;
+    uint32_t kinds; /* of enum watch_kind */
+};
+
+/* A debugger's numbers of the registers. */
+enum core_register {
+    CORE_SP = 13, /* from 0 on R0 to R12 */
+    CORE_LR,
+    CORE_PC,
+    CORE_XPSR,
+    CORE_MSP,
+    CORE_PSP,
+    CORE_PRIMASK,
+    CORE_BASEPRI,
+    CORE_FAULTMASK,
+    CORE_CONTROL,
+    CORE_D0, /* to D15 */
+    CORE_FPSCR = CORE_D0 + 16,
+    CORE_REGISTERS
+};
+
 /* The functions of libunicorn that are needed; handed in, so that nothing is linked. */
 struct unicorn {
     void *uc;
@@ -115,6 +143,7 @@ struct unicorn {
                     void *write, void *write_user);
     int (*hook_add)(void *uc, void *hook, int type, void *function, void *user, uint64_t begin,
                     uint64_t end, ...);
+    int (*hook_del)(void *uc, size_t hook);
     int (*ctl)(void *uc, unsigned control, ...);
 };
 
@@ -167,5 +196,30 @@ size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity
 void mcu_op_data(const struct mcu *m, size_t op, uint8_t *out);
 size_t mcu_faults(const struct mcu *m, struct fault *out, size_t capacity);
 size_t mcu_plain(const struct mcu *m, struct plain *out, size_t capacity);
+
+/* For a debugger; each between two runs only. What it sets outlives resets and power cuts. */
+
+/* Whether there is one: faults and BKPT stop the core. */
+void mcu_debug(struct mcu *m, bool attached);
+/* Sets or clears the breakpoint at an address. False: there are too many. */
+bool mcu_break_at(struct mcu *m, uint32_t address, bool wanted);
+/* What is watched from now on: at most 16. */
+void mcu_watch(struct mcu *m, const struct watch *watches, size_t count);
+/* Which watch the last STOP_WATCH was for, and the address in it that is accessed first. */
+size_t mcu_watch_hit(const struct mcu *m, uint32_t *address);
+/* No breakpoint stops the core before the next instruction, and nothing that is watched if that is
+ * to be passed, too. */
+void mcu_pass(struct mcu *m, bool past_watch);
+/* As mcu_run(), but for one instruction, the begin of an exception, or a reset: STOP_STEP. A sleep
+ * is a part of the instruction that began it. Otherwise the step has not been made. */
+int mcu_step(struct mcu *m, uint64_t until);
+uint64_t mcu_core_read(struct mcu *m, unsigned number); /* of enum core_register */
+void mcu_core_write(struct mcu *m, unsigned number, uint64_t value);
+/* Changes RAM. False: it is not all there. */
+bool mcu_poke(struct mcu *m, uint32_t address, const uint8_t *data, uint32_t length);
+/* A word of the core's own registers, which looking does not change. False: there are none. */
+bool mcu_look(struct mcu *m, uint32_t address, uint32_t *value);
+/* Changes the flash image, as no operation: programs `data`, or erases where it is NULL. */
+void mcu_reflash(struct mcu *m, uint32_t offset, const uint8_t *data, uint32_t length);
 
 #pragma GCC visibility pop

@@ -65,7 +65,7 @@ uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_wri
     return r && length <= r->flash->size - offset ? r->flash->cells + offset : NULL;
 }
 
-static bool is_bit_band(const struct mcu *m, uint32_t address, uint32_t *target) {
+bool is_bit_band(const struct mcu *m, uint32_t address, uint32_t *target) {
     for (uint32_t alias = RAM_BIT_BAND; m->setup.bit_band;
          alias += DEVICE_BIT_BAND - RAM_BIT_BAND) {
         if (within(address, alias, BIT_BAND_SIZE)) {
@@ -227,6 +227,9 @@ static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
     struct mcu *m = user;
     uint32_t address = (uint32_t)offset, target;
     (void)uc;
+    if (m->aborting) { /* as if it had not been executed */
+        return 0;
+    }
     m->now += m->setup.access_ns;
     bool bit = is_bit_band(m, address, &target);
     uint32_t value = bit ? bit_read(m, address, target) : bus_read(m, address, size);
@@ -251,9 +254,12 @@ static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, 
     struct mcu *m = user;
     uint32_t address = (uint32_t)offset, target;
     (void)uc;
+    if (m->aborting) {
+        return;
+    }
     m->now += m->setup.access_ns;
     m->polling.reads = 0;
-    if (m->stuck || m->aborting) {
+    if (m->stuck) {
         return;
     }
     if (is_bit_band(m, address, &target)) {
@@ -303,7 +309,7 @@ bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value) {
 /* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
  * needs it, also into its IT block, and does not take that back when the block goes on: without
  * this the next block begins inside an IT block. */
-static void leave_it_block(struct mcu *m) {
+void leave_it_block(struct mcu *m) {
     enum { IT_BITS = 0x0600fc00 };
     uint32_t xpsr = read_register(m, REG_XPSR);
     if (xpsr & IT_BITS) {
@@ -455,7 +461,7 @@ static bool refuses_unaligned(const struct mcu *m) {
     return m->scs.ccr & UNALIGN_TRP;
 }
 
-static void keep_bytes(struct mcu *m, uint32_t address, uint32_t size) {
+void keep_bytes(struct mcu *m, uint32_t address, uint32_t size) {
     const uint8_t *memory = memory_at(m, address, size, true);
     if (!memory) {
         return; /* no other place changes meanwhile */
@@ -501,7 +507,7 @@ static void on_access(void *uc, int type, uint64_t at, int size, int64_t value, 
 
 /* From now on every access is looked at, which costs time; so not before the firmware wants it. */
 void watch_alignment(struct mcu *m) {
-    enum { READ_AND_WRITE = 3072, FLUSH_CODE = 10, CONTROL_WRITE = 1 << 30 };
+    enum { READ_AND_WRITE = 3072 };
     if (m->watches_alignment || !refuses_unaligned(m)) {
         return;
     }
@@ -509,7 +515,13 @@ void watch_alignment(struct mcu *m) {
     if (m->u.hook_add(m->u.uc, &m->hook[4], READ_AND_WRITE, (void *)on_access, m, 1, 0)) {
         abort();
     }
-    m->u.ctl(m->u.uc, FLUSH_CODE | CONTROL_WRITE);
+    forget_all_code(m);
+}
+
+/* All code is to be translated again. */
+void forget_all_code(struct mcu *m) {
+    enum { FLUSH_CODE = 10, WRITE = 1 << 30 }; /* uc_ctl_flush_tb() */
+    m->u.ctl(m->u.uc, FLUSH_CODE | WRITE);
 }
 
 /* All pages are to be asked for again. */

@@ -10,6 +10,7 @@
  *   notes.c       which first contents of the flash had a say
  *   plain.c       registers that nobody models
  *   semihosting.c what BKPT 0xAB asks for
+ *   debug.c       what a debugger wants: steps, breakpoints, what is watched
  *   line.c        serial lines between a UART and the host
  *   flash_*.c, uart_*.c, ...  devices: one file for each kind
  *

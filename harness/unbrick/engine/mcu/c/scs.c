@@ -370,6 +370,14 @@ static uint32_t read_word(struct mcu *m, uint32_t offset) {
     }
 }
 
+/* A word, for a debugger: to look does not change it. */
+uint32_t scs_look(struct mcu *m, uint32_t offset) {
+    struct systick before = m->scs.systick;
+    uint32_t value = read_word(m, offset & ~3u);
+    m->scs.systick = before;
+    return value;
+}
+
 uint32_t scs_read(struct mcu *m, uint32_t offset, unsigned size) {
     systick_settle(m);
     return part_of(read_word(m, offset & ~3u), offset, size);

@@ -13,6 +13,10 @@ void fault(struct mcu *m, uint32_t kind, uint32_t address, uint32_t detail) {
         m->faults[m->fault_count] = (struct fault){kind, m->block_pc, address, detail, m->now};
     }
     m->fault_count++;
+    if (m->debug.attached) {
+        m->debug.faulted = true;
+        m->end = 0;
+    }
 }
 
 bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
