@@ -9,17 +9,17 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from debuggee import Debuggee
 from patience import PATIENCE_S, until
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
-from unbrick.engine.gdb.connection import MAX_PACKET_SIZE, Connection, wait_for_debugger
+from unbrick.engine.gdb.connection import MAX_PACKET_SIZE, wait_for_debugger
 from unbrick.engine.gdb.server import MONITOR, MOST_BREAKPOINTS, DebuggerGoneError
 from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.engine.inprocess.debugged import DebuggedTerminal
@@ -33,57 +33,11 @@ LAYOUT = reference_layout()
 SRAM = LAYOUT.board.sram.base
 
 
-class Terminal:
+class Terminal(Debuggee):
     """A debugged terminal in a thread of its own, and the debugger's end of its socket."""
 
     def __init__(self, image: bytes) -> None:
-        self.engine = DebuggedTerminal()
-        self.engine.load_nor(image)
-        ours, theirs = socket.socketpair()
-        self.socket = ours
-        self.socket.settimeout(PATIENCE_S)
-        self.engine.attach(Connection(theirs))
-        self.error: Exception | None = None
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        self.engine.power_on()
-        try:
-            while not self.stop.is_set():
-                self.engine.advance(0.01)
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            self.error = error
-
-    def send(self, text: str) -> None:
-        self.socket.sendall(f"${text}#{sum(text.encode()) % 256:02x}".encode())
-
-    def answer(self) -> str:
-        """The next packet; what acknowledges ours is passed over."""
-        got = b""
-        while got[-3:-2] != b"#":
-            got += self._byte()
-        with suppress(BrokenPipeError):  # it hangs up after some answers
-            self.socket.sendall(b"+")
-        return got.partition(b"$")[2][:-3].decode()
-
-    def ask(self, text: str) -> str:
-        self.send(text)
-        return self.answer()
-
-    def _byte(self) -> bytes:
-        got = self.socket.recv(1)
-        assert got, "the terminal has hung up"
-        return got
-
-    def register(self, number: int) -> int:
-        return int.from_bytes(bytes.fromhex(self.ask(f"p{number:x}")), "little")
-
-    def hung_up(self) -> bool:
-        try:
-            return all(got == b"+" for got in iter(lambda: self.socket.recv(4096), b""))
-        except ConnectionError:  # the last "+" came too late for it
-            return True
+        super().__init__(DebuggedTerminal(), image)
 
 
 @pytest.fixture
@@ -91,10 +45,7 @@ def terminal(unbrick_releases: Releases) -> Iterator[Terminal]:
     made = Terminal(make_factory_image(unbrick_releases.boot, None, "UB-000001"))
     made.thread.start()
     yield made
-    made.stop.set()
-    made.socket.close()
-    made.thread.join(PATIENCE_S)
-    made.engine.close()
+    made.end()
 
 
 def test_it_waits_at_the_reset_vector(terminal: Terminal) -> None:

@@ -19,7 +19,7 @@ from unbrick.campaign.run import PRESETS, Workers, open_pool, run_campaign, run_
 from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
-from unbrick.cli.options import firmware_option, svd_option
+from unbrick.cli.options import firmware_option, svd_option, gdb_option
 from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
 from unbrick.errors import (
@@ -444,13 +444,9 @@ def _find_case(
     help="First leave out every fault without which the same invariant breaks, and say what is "
     "left.",
 )
-@click.option(
-    "--gdb",
-    "port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    help="Wait for a debugger on this port of the loopback interface (0: any), and run the case "
-    "under it; it stops just before the operation at which power is lost last.",
+@gdb_option(
+    "Wait for a debugger on this port of the loopback interface (by default any), and run the case "
+    "under it; it stops just before the operation at which power is lost last."
 )
 @svd_option
 @firmware_option
@@ -460,7 +456,7 @@ def replay_command(
     every: bool,
     waveform: Path | None,
     minimise: bool,
-    port: int | None,
+    gdb_port: int | None,
     svd: Path | None,
     firmware: Path,
 ) -> None:
@@ -485,8 +481,8 @@ def replay_command(
             )
             case = smaller or case
         sessions = replay(target, engine, case)
-    if port is not None:
-        _debug(target, case, port, status)
+    if gdb_port is not None:
+        _debug(target, case, gdb_port, status)
     screen = open_screen()
     for session in sessions if every else sessions[-1:]:
         _show(session, target, screen)

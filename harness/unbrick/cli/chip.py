@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 target_argument = click.argument("target", required=False, metavar="[TARGET.toml]")
 
-_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty")
+_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty", "gdb_port")
 """Parameters that mean something for a chip; the others are the reference terminal's."""
 
 
@@ -109,12 +109,15 @@ def load_chip_target(name: str, svd: Path | None) -> FileTarget:
 
 
 @contextmanager
-def running_chip(target: FileTarget, nor_file: Path | None) -> Iterator[RunningChip]:
+def running_chip(
+    target: FileTarget, nor_file: Path | None, *, debugger: bool = False
+) -> Iterator[RunningChip]:
     """The chip of a target in real time, switched off; its flash is kept in ``nor_file``.
 
     Args:
         target: the chip, and what its flash holds first.
         nor_file: read at the start and written at the end; None: nothing is kept.
+        debugger: a debugger is to be let in.
 
     Raises:
         SetupError: the file, or what the engine needs, is not as it must be.
@@ -124,7 +127,7 @@ def running_chip(target: FileTarget, nor_file: Path | None) -> Iterator[RunningC
     size = found.chip.geometry.size
     with ExitStack() as stack:
         cells = stack.enter_context(stored_nor(nor_file, size, lambda path: read_nor(path, size)))
-        inner = target.create_engine()
+        inner = target.create_engine(debugged=debugger)
         engine = stack.enter_context(PacedEngine(inner))
         engine.load_nor(found.start_image if cells is None else cells)
         stack.enter_context(switched_off(engine, nor_file))

@@ -17,11 +17,13 @@ from unbrick.cli.chip import (
     target_argument,
 )
 from unbrick.cli.nor import nor_option
-from unbrick.cli.options import firmware_option, svd_option
+from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
 from unbrick.cli.run import (
     build_releases,
     engine_option,
+    find_symbol_files,
     installed_option,
+    open_debugger_port,
     open_port,
     serial_option,
     terminal,
@@ -33,11 +35,10 @@ from unbrick.console.power import PowerSwitch
 from unbrick.console.screen import Output, Screen, raw_keyboard
 from unbrick.console.session import Session, WireView
 from unbrick.console.typist import TypeAfter, Typist
-from unbrick.engine.gdb.connection import gdb_command
 from unbrick.screen import open_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from unbrick.console.commands import Commands
@@ -67,6 +68,20 @@ class _Seat:
     raw: bool
     session: Session
 
+    def let_debuggers_in(self, port: int | None, elf_files: Iterable[Path]) -> str:
+        """Let debuggers in at a port, if there is to be one, and say how one is started.
+
+        Returns:
+            How; empty: there is no port.
+
+        Raises:
+            SetupError: nobody can listen there, or the engine knows no debuggers.
+        """
+        if port is None:
+            return ""
+        engine, say = self.power.engine, self.screen.say
+        return open_debugger_port(engine, port, elf_files, self.session.idle, say)
+
     def sit(self, commands: Commands) -> None:
         """Switch the power on, and stay until the person leaves."""
         self.session.commands = commands
@@ -84,13 +99,7 @@ class _Seat:
 @svd_option
 @serial_option
 @installed_option
-@click.option(
-    "--gdb",
-    "gdb_port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    help="Let debuggers in on this port of the loopback interface (0: any), and say how.",
-)
+@live_gdb_option
 @click.option(
     "--pty",
     is_flag=True,
@@ -125,7 +134,7 @@ def console(
     With a TARGET.toml it is the console of that target's chip (docs/any-firmware.md).
     """
     if target is not None:
-        _sit_at_chip(target, nor_file, svd, pty=pty)
+        _sit_at_chip(target, nor_file, svd, gdb_port, pty=pty)
         return
     refuse_svd(svd)
     releases = build_releases(firmware, open_status())
@@ -150,21 +159,20 @@ def console(
             stack.callback(radio.close)
             seat.peers.append(radio)
             say(f"modem: {place}")
-        debugger = ""
-        if gdb_port is not None:
-            port_number = made.gdb_server(gdb_port, seat.session.idle)
-            debugger = gdb_command(find_symbol_files(releases, installed), port_number)
-            say(f"debug it with: {debugger}")
+        files = find_symbol_files(releases, installed)
+        debugger = seat.let_debuggers_in(gdb_port, files)
         seat.sit(TerminalCommands(seat.power, air, say, debugger=debugger, colour=seat.colour))
 
 
-def _sit_at_chip(name: str, nor_file: Path | None, svd: Path | None, *, pty: bool) -> None:
+def _sit_at_chip(
+    name: str, nor_file: Path | None, svd: Path | None, gdb_port: int | None, *, pty: bool
+) -> None:
     """Sit at the console of a target's chip."""
     target = load_chip_target(name, svd)
     found = target.description
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
-        chip = stack.enter_context(running_chip(target, nor_file))
+        chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
         rate = chip.engine.board.line_rate
         after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
         typist = Typist(chip.engine.wire, rate=rate, after=after)
@@ -174,6 +182,7 @@ def _sit_at_chip(name: str, nor_file: Path | None, svd: Path | None, *, pty: boo
             ChipCommands(
                 *(seat.power, found.chip, chip.inner.press_reset, found.partitions),
                 seat.screen.say,
+                debugger=seat.let_debuggers_in(gdb_port, found.elf_files),
                 colour=seat.colour,
             )
         )
@@ -220,11 +229,6 @@ def _take_seat(
     else:
         peers.append(WireView(typist, screen))
     return _Seat(power, screen, peers, raw and words is output, raw, session)
-
-
-def find_symbol_files(releases: Releases, installed: str) -> list[Path]:
-    """The ELF files of what every terminal has and of the release that is installed."""
-    return [*releases.common_elf_files, releases.firmware.applications[installed].elf]
 
 
 COMMANDS: list[click.Command] = [console]

@@ -60,6 +60,24 @@ svd_option = click.option(
     help="Of a TARGET.toml: the SVD file of the chip's vendor, so that registers have names. It "
     "comes before the one that the target names.",
 )
+
+
+def gdb_option(help_text: str) -> Callable[[_Command], _Command]:
+    """``--gdb``: a port of the loopback interface for debuggers, any when none is said."""
+    return click.option(
+        "--gdb",
+        "gdb_port",
+        type=click.IntRange(0, 65535),
+        is_flag=False,
+        flag_value=0,
+        metavar="[PORT]",
+        help=help_text,
+    )
+
+
+live_gdb_option = gdb_option(
+    "Let debuggers in on this port of the loopback interface (by default any), and say how."
+)
 server_url_option = click.option(
     "--server-url",
     envvar="UNBRICK_SERVER",

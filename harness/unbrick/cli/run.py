@@ -8,7 +8,8 @@ import secrets
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,14 @@ from unbrick.cli.chip import (
     target_argument,
 )
 from unbrick.cli.nor import nor_option, stored_nor, switched_off
-from unbrick.cli.options import firmware_option, svd_option
+from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
 from unbrick.console.missed import LatestWords, MissedLines
 from unbrick.console.state import read_terminal_nor
 from unbrick.console.typist import Typist
 from unbrick.engine import ENGINES
 from unbrick.engine.create import create_engine
+from unbrick.engine.gdb.connection import gdb_command
+from unbrick.engine.gdb.server import DebuggerGoneError
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.errors import FirmwareFaultError, SetupError, UnbrickError
@@ -40,7 +43,7 @@ from unbrick.lock import owned
 from unbrick.screen import Column, FittedTable, open_screen, open_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
 
@@ -132,6 +135,42 @@ def terminal(
         yield made
 
 
+def find_symbol_files(releases: Releases, installed: str) -> list[Path]:
+    """The ELF files of what every terminal has and of the release that is installed."""
+    return [*releases.common_elf_files, releases.firmware.applications[installed].elf]
+
+
+def open_debugger_port(
+    engine: Engine,
+    port: int,
+    elf_files: Iterable[Path],
+    idle: Callable[[], None],
+    say: Callable[[str], None],
+) -> str:
+    """Let debuggers in at a port, and say how one is started.
+
+    Args:
+        engine: what is debugged.
+        port: of the loopback interface; 0: any.
+        elf_files: those with symbols.
+        idle: as of :meth:`unbrick.engine.base.Engine.gdb_server`.
+        say: called with a line for a person.
+
+    Returns:
+        How.
+
+    Raises:
+        SetupError: nobody can listen there, or the engine knows no debuggers.
+    """
+    command = gdb_command(elf_files, engine.gdb_server(port, idle))
+    say(f"debug it with: {command}")
+    return command
+
+
+class _ToldError(Exception):
+    """This has to end while a debugger keeps the device stopped."""
+
+
 @contextmanager
 def told_to_end() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C, SIGTERM or the loss of the window has told this process to end.
@@ -209,12 +248,34 @@ class _Losses:
             yield f"they came to the {name} faster than the terminal took them", lost
 
 
+def _let_debuggers_in(
+    engine: Engine,
+    port: int | None,
+    elf_files: Iterable[Path],
+    told: Callable[[], bool],
+    status: Console,
+) -> None:
+    """Let debuggers in at a port, if there is to be one, and say how one is started."""
+
+    def idle() -> None:
+        if told():
+            raise _ToldError
+
+    if port is not None:
+        say = partial(status.print, soft_wrap=True, markup=False, highlight=False)
+        open_debugger_port(engine, port, elf_files, idle, say)
+
+
 def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: Console) -> None:
-    """Say that it is ready, and let everything run until this has to end."""
+    """Say that it is ready, and let everything run until this has to end, or a debugger kills it."""
     click.echo(f"ready: {ready}")
     sys.stdout.flush()
-    while not bench.run_until(told, 3600):
-        pass
+    try:
+        with suppress(_ToldError):
+            while not bench.run_until(told, 3600):
+                pass
+    except DebuggerGoneError as error:
+        status.print(str(error), style="dim")
     status.print("terminal switched off", style="dim")
 
 
@@ -226,6 +287,7 @@ def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: 
 @svd_option
 @serial_option
 @installed_option
+@live_gdb_option
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
 def run(
@@ -236,6 +298,7 @@ def run(
     svd: Path | None,
     serial: str,
     installed: str,
+    gdb_port: int | None,
     wire: str,
     modem: str,
 ) -> None:
@@ -249,13 +312,16 @@ def run(
     """
     status = open_status()
     if target is not None:
-        _run_chip(target, nor_file, svd, wire, status)
+        _run_chip(target, nor_file, svd, gdb_port, wire, status)
         return
     refuse_svd(svd)
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
-        made = stack.enter_context(terminal(engine, releases, nor_file, serial, installed))
+        debugger = gdb_port is not None
+        made = stack.enter_context(
+            terminal(engine, releases, nor_file, serial, installed, debugger=debugger)
+        )
         bench = Bench(made)
         typist = Typist(made.wire)
         rate = made.board.line_rate
@@ -265,13 +331,20 @@ def run(
         stack.callback(modem_port.close)
         losses = _Losses(made, {"wire": wire_port, "modem": modem_port}, status)
         bench.peers[:] = [wire_port, typist, modem_port, losses]
+        files = find_symbol_files(releases, installed)
+        _let_debuggers_in(made, gdb_port, files, told, status)
         made.power_on()
         typist.power_on(made.now)
         _run_until_told(bench, told, f"wire {wire} modem {modem}", status)
 
 
 def _run_chip(
-    name: str, nor_file: Path | None, svd: Path | None, wire: str, status: Console
+    name: str,
+    nor_file: Path | None,
+    svd: Path | None,
+    gdb_port: int | None,
+    wire: str,
+    status: Console,
 ) -> None:
     """Run the chip of a target's file until this has to end.
 
@@ -281,7 +354,7 @@ def _run_chip(
     target = load_chip_target(name, svd)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
-        chip = stack.enter_context(running_chip(target, nor_file))
+        chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
         engine = chip.engine
         bench = Bench(engine, target.description.never.allows)
         rate = engine.board.line_rate
@@ -289,6 +362,7 @@ def _run_chip(
         stack.callback(port.close)
         lookout = Lookout(chip, lambda text: status.print(text, style="yellow", soft_wrap=True))
         bench.peers[:] = [port, lookout, _Losses(engine, {"wire": port}, status)]
+        _let_debuggers_in(engine, gdb_port, target.description.elf_files, told, status)
         engine.power_on()
         try:
             _run_until_told(bench, told, f"wire {place}", status)

@@ -49,6 +49,7 @@ class Commands(cmd.Cmd, ABC):
     Args:
         power: of the terminal.
         say: called with lines for a person.
+        debugger: how to start a debugger; empty when there is no server for one.
         colour: whether colours can be shown.
 
     Attributes:
@@ -59,10 +60,16 @@ class Commands(cmd.Cmd, ABC):
     not_saved = "RAM, CPU, what is on the lines"
 
     def __init__(
-        self, power: PowerSwitch, say: Callable[[str], None], *, colour: bool = False
+        self,
+        power: PowerSwitch,
+        say: Callable[[str], None],
+        *,
+        debugger: str = "",
+        colour: bool = False,
     ) -> None:
         super().__init__(stdin=io.StringIO(), stdout=io.StringIO())
         self._power, self._say, self._colour = power, say, colour
+        self._debugger = debugger
         self._seen: bytes | None = None
         self.ended = False
 
@@ -166,6 +173,13 @@ class Commands(cmd.Cmd, ABC):
             self._power.on()
         self._say(f"loaded the NOR from {path}")
 
+    def do_gdb(self, arg: str) -> None:
+        """Say how to start a debugger."""
+        del arg
+        if not self._debugger:
+            raise SetupError("there is no debugger's port", hint="start this with --gdb PORT")
+        self._say(self._debugger)
+
     def do_quit(self, arg: str) -> None:
         """Switch the terminal off and leave."""
         del arg
@@ -202,8 +216,8 @@ class TerminalCommands(Commands):
         debugger: str = "",
         colour: bool = False,
     ) -> None:
-        super().__init__(power, say, colour=colour)
-        self._air, self._debugger = air, debugger
+        super().__init__(power, say, debugger=debugger, colour=colour)
+        self._air = air
 
     def do_link(self, arg: str) -> None:
         """Let the wireless link carry everything, or nothing."""
@@ -223,13 +237,6 @@ class TerminalCommands(Commands):
         version = " ".join(word for word in words if word != DOWNGRADE)
         number = self._need_air().update(version, downgrade=downgrade)
         self._say(f"server: update {number} to {version} is announced")
-
-    def do_gdb(self, arg: str) -> None:
-        """Say how to start a debugger."""
-        del arg
-        if not self._debugger:
-            raise SetupError("there is no debugger's port", hint="start this with --gdb PORT")
-        self._say(self._debugger)
 
     def _need_air(self) -> Air:
         if self._air is None:
@@ -255,6 +262,7 @@ class ChipCommands(Commands):
         press_reset: resets it by its pin.
         partitions: of its flash, for the picture.
         say: called with lines for a person.
+        debugger: how to start a debugger; empty when there is no server for one.
         colour: whether colours can be shown.
     """
 
@@ -266,9 +274,10 @@ class ChipCommands(Commands):
         partitions: Sequence[Partition],
         say: Callable[[str], None],
         *,
+        debugger: str = "",
         colour: bool = False,
     ) -> None:
-        super().__init__(power, say, colour=colour)
+        super().__init__(power, say, debugger=debugger, colour=colour)
         self._chip, self._press_reset, self._partitions = chip, press_reset, partitions
 
     def default(self, line: str) -> None:
