@@ -85,7 +85,7 @@ def test_what_a_chip_cannot_do_is_said(
         ("link up", "`link` is not known for this target: only the reference terminal has it"),
         ("update 1.1.0", "`update` is not known for this target"),
         ("message hello", "`message` is not known for this target"),
-        ("gdb", "`gdb` is not known for this target"),
+        ("gdb", "there is no debugger's port: start this with --gdb PORT"),
         ("jump", "no command 'jump': type help"),
         ("re", "no command 're': type help"),
         ("load notes.txt", f"notes.txt is no NOR image, which has {size} bytes: it has 14 bytes"),
@@ -171,7 +171,7 @@ def test_faults_are_told_with_their_source_line_and_the_console_goes_on(
     assert person.is_gone() == 0
 
 
-@pytest.mark.parametrize("option", ["--modem=pty", "--engine=qemu", "--gdb=0", "--serial=X"])
+@pytest.mark.parametrize("option", ["--modem=pty", "--engine=qemu", "--serial=X"])
 def test_what_only_the_reference_terminal_has_is_refused(option: str, tmp_path: Path) -> None:
     target = build_small(tmp_path, "stm32f103xb", BROKEN)
     done = unbrick("console", target, option, input="")

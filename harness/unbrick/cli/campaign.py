@@ -19,7 +19,7 @@ from unbrick.campaign.run import PRESETS, Workers, open_pool, run_campaign, run_
 from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
-from unbrick.cli.options import firmware_option, svd_option, gdb_option
+from unbrick.cli.options import firmware_option, gdb_option, svd_option
 from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
 from unbrick.errors import (

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from unbrick.console.session import SessionPeer
     from unbrick.engine.base import Engine
     from unbrick.engine.ports import Missed
-    from unbrick.firmware.signed import Releases
 
 
 @dataclass(frozen=True)

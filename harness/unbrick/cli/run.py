@@ -267,7 +267,7 @@ def _let_debuggers_in(
 
 
 def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: Console) -> None:
-    """Say that it is ready, and let everything run until this has to end, or a debugger kills it."""
+    """Say that it is ready, and run until this has to end, or a debugger kills the device."""
     click.echo(f"ready: {ready}")
     sys.stdout.flush()
     try:
