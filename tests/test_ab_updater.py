@@ -111,7 +111,13 @@ WRONG = {
         *("", "restless: it still writes its flash", "et [recovered] quiet be shorter"),
     ),
     "nothing to cut": (
-        ('driver = "xmodem"\nfile = "build/stm32f103/app-v2.bin"\n', ""),
+        (
+            """driver = "xmodem"
+file = "build/stm32f103/app-v2.bin"
+symbols = "build/stm32f103/app-v2.elf"
+""",
+            "",
+        ),
         *("", "does nothing to the flash", "tage something"),
     ),
     "a driver that raises": (

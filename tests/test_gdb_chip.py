@@ -33,7 +33,7 @@ __attribute__((aligned(128))) static void *const handlers[16] = {[3] = hard, [15
 
 __attribute__((noinline)) unsigned work(unsigned x) {
     WORD = x;
-    return WORD + TICKS;
+    return WORD + REGISTER(0xE000E010); /* which clears COUNTFLAG */
 }
 
 __attribute__((noinline)) void rest(void) { __asm volatile("wfi\\nnop"); }
@@ -114,6 +114,9 @@ def set_register(chip: Debuggee, number: int, value: int, size: int = 4) -> None
 PC, LR, XPSR, MSP, PSP, PRIMASK, CONTROL = 15, 14, 16, 17, 18, 19, 20
 BASEPRI, FAULTMASK, D0, FPSCR = 21, 22, 23, 39
 """As GDB counts them."""
+
+
+COUNTFLAG = 1 << 16
 
 
 def run_to(chip: Debuggee, address: int) -> None:
@@ -200,6 +203,9 @@ def test_a_sleep_that_a_masked_interrupt_ends_is_one_step(
     assert chip.ask("s") == "S05"
     assert chip.register(PC) == places["rest"] + 2
     assert chip.engine.now > before + 1e-5
+    set_register(chip, PRIMASK, 0, 1)
+    assert chip.ask("s") == "S05"
+    assert chip.register(PC) == places["tick"], "the begin of an exception is a step"
 
 
 def test_a_sleep_without_end_is_interrupted(chip: Debuggee, places: dict[str, int]) -> None:
@@ -239,6 +245,21 @@ def test_a_watchpoint_stops_before_the_access_and_is_passed_once(
     assert chip.ask("D") == "OK"
     assert chip.hung_up()
     assert chip.engine.watchpoints == frozenset()
+
+
+def test_nothing_of_the_block_behind_a_watchpoint_is_done(
+    chip: Debuggee, places: dict[str, int]
+) -> None:
+    run_to(chip, places["tick"])
+    assert chip.ask(f"Z2,{ram(chip):x},4") == "OK"
+    assert chip.ask("c") == f"T05watch:{ram(chip):x};"
+    before = chip.ask("g")
+    assert word(chip, 0xE000_E010) & COUNTFLAG, "the read behind the store would clear it"
+    assert chip.ask(f"z2,{ram(chip):x},4") == "OK"
+    while word(chip, 0xE000_E010) & COUNTFLAG:
+        assert chip.ask("s") == "S05"
+        assert places["work"] < chip.register(PC) < places["rest"]
+    assert chip.ask("g") != before
 
 
 def test_a_device_is_watched_and_not_touched_before(chip: Debuggee) -> None:

@@ -118,6 +118,10 @@ WRONG = {
         ("[images.v2]", '[[firmware]]\nfile = "app.bin"\nat = 0x0800_0010\n[images.v2]'),
         *("both have bytes at 0x8000010", "leave one of them out"),
     ),
+    "symbols of no program": (
+        ('"boot.bin"\nat', '"boot.bin"\nsymbols = "app.bin"\nat'),
+        *("`symbols` is", "name an ELF file"),
+    ),
     "no such driver": (('"xmodem"', '"zmodem"'), "no driver 'zmodem'", "smp, xcp, xmodem, ymodem"),
     "nothing to send": (
         ('driver = "xmodem"\nfile = "app.bin"', 'driver = "xmodem"'),
@@ -141,6 +145,26 @@ def test_a_wrong_file_is_refused_with_a_hint(case: str, tmp_path: Path) -> None:
     assert message in str(raised.value)
     assert hint in raised.value.hint
     assert "\n" not in str(raised.value)
+
+
+def test_binary_files_may_have_symbols(tmp_path: Path) -> None:
+    for name in ("boot.elf", "app.elf"):
+        (tmp_path / name).write_bytes(b"\x7fELF")
+    text = PLAIN.replace('"boot.bin"', '"boot.bin"\nsymbols = "boot.elf"')
+    text = text.replace(
+        "[recovered]",
+        """[update]
+driver = "xmodem"
+file = "app.bin"
+symbols = "app.elf"
+[images.v1]
+file = "boot.bin"
+symbols = "boot.elf"
+at = 0x0800_0000
+[recovered]""",
+    )
+    assert load(tmp_path, text).elf_files == (tmp_path / "boot.elf", tmp_path / "app.elf")
+    assert load(tmp_path, PLAIN).elf_files == ()
 
 
 def test_a_file_must_say_what_recovered_means(tmp_path: Path) -> None:

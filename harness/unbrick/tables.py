@@ -15,7 +15,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MAX_FILE_SIZE = 64 * 1024
 """Bytes of a file that are read."""
@@ -127,9 +127,15 @@ class Entries:
         """
         if self._left:
             unknown = min(self._left)
-            nearest = get_close_matches(unknown, sorted(self._asked), n=1, cutoff=0.0)
-            hint = f"correct its name: `{nearest[0]}`?" if nearest else "take it away"
-            raise self.wrong(f"has an unknown entry `{unknown}`", hint)
+            raise self.wrong(
+                f"has an unknown entry `{unknown}`", name_nearest(unknown, self._asked)
+            )
+
+
+def name_nearest(unknown: str, known: Iterable[str]) -> str:
+    """What to do about a name that nobody knows."""
+    nearest = get_close_matches(unknown, sorted(known), n=1, cutoff=0.0)
+    return f"correct its name: `{nearest[0]}`?" if nearest else "take it away"
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

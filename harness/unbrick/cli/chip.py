@@ -14,19 +14,30 @@ from unbrick.cli.nor import stored_nor, switched_off
 from unbrick.console.state import read_nor
 from unbrick.engine.paced import PacedEngine
 from unbrick.errors import SetupError
-from unbrick.target.load import SUFFIX
+from unbrick.tables import name_nearest
+from unbrick.target.load import SUFFIX, WIRE
 from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from unbrick.engine.base import ChipEngine, Engine
+    from unbrick.target.description import Description
 
 target_argument = click.argument("target", required=False, metavar="[TARGET.toml]")
 
-_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty", "gdb_port")
+_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty", "gdb_port", "uarts")
 """Parameters that mean something for a chip; the others are the reference terminal's."""
 
+
+uart_option = click.option(
+    "--uart",
+    "uarts",
+    multiple=True,
+    metavar="NAME[=pty|tcp:PORT]",
+    help="Of a TARGET.toml: show one more UART of the chip to other programs, by default as pty; "
+    "or say what one of the target's [uarts] becomes. Can be given several times.",
+)
 
 LOOK_INTERVAL_S = 0.5
 """Seconds of the chip between two looks at what it waits for."""
@@ -52,12 +63,14 @@ class Lookout:
 
     Args:
         chip: what is looked after.
+        heard: the names of the UARTs where somebody does, besides the console.
         say: called with lines for a person.
     """
 
-    def __init__(self, chip: RunningChip, say: Callable[[str], None]) -> None:
+    def __init__(self, chip: RunningChip, heard: Iterable[str], say: Callable[[str], None]) -> None:
         self._inner, self._say = chip.inner, say
-        self._unheard = [line for line in chip.inner.lines.values() if line is not chip.inner.wire]
+        listened = [chip.inner.wire, *(chip.inner.lines[name] for name in heard)]
+        self._unheard = [line for line in chip.inner.lines.values() if line not in listened]
         self._told: set[int] = set()
         self._again = 0.0
 
@@ -72,6 +85,65 @@ class Lookout:
             if register.address not in self._told:
                 self._told.add(register.address)
                 self._say(str(register))
+
+
+@dataclass(frozen=True)
+class ShownUart:
+    """A UART that other programs can open.
+
+    Attributes:
+        name: what it is called outside.
+        uart: its name in the chip's file.
+        where: ``pty`` or ``tcp:PORT``.
+    """
+
+    name: str
+    uart: str
+    where: str
+
+
+def find_uarts(target: Description, options: Iterable[str]) -> list[ShownUart]:
+    """The UARTs of a target that are shown besides its console, in the order of the chip.
+
+    Args:
+        target: has those that are always shown.
+        options: what the command line says about them and others: ``NAME`` or ``NAME=WHERE``.
+
+    Raises:
+        SetupError: there is no such UART, it is the console, or it is named twice.
+    """
+    chip = target.chip
+    called = {uart: name for name, uart in target.uarts.items()}
+    shown = dict.fromkeys(target.uarts.values(), "pty")
+    said: set[str] = set()
+    for option in options:
+        name, _, where = option.partition("=")
+        uart = target.uarts.get(name, name)
+        if uart not in chip.uarts:
+            known = {*target.uarts, *chip.uarts} - {target.console}
+            raise SetupError(f"{chip.name} has no UART {name!r}", hint=name_nearest(name, known))
+        if uart == target.console:
+            raise SetupError(f"{uart} is the console", hint=f"say where with --{WIRE}")
+        if uart in said:
+            raise SetupError(f"--uart {name} is there twice", hint="leave one of them out")
+        said.add(uart)
+        shown[uart] = where or "pty"
+    return [
+        ShownUart(called.get(uart, uart), uart, shown[uart]) for uart in chip.uarts if uart in shown
+    ]
+
+
+def refuse_chip_options(svd: Path | None, uarts: tuple[str, ...]) -> None:
+    """See that nobody wants what only the chip of a target's file has.
+
+    Raises:
+        SetupError: somebody does.
+    """
+    refuse_svd(svd)
+    if uarts:
+        raise SetupError(
+            "--uart is for the chip of a target's file", hint="leave it out, or name a TARGET.toml"
+        )
 
 
 def refuse_svd(svd: Path | None) -> None:

@@ -11,10 +11,12 @@ import click
 
 from unbrick.cli.chip import (
     Lookout,
+    find_uarts,
     load_chip_target,
-    refuse_svd,
+    refuse_chip_options,
     running_chip,
     target_argument,
+    uart_option,
 )
 from unbrick.cli.nor import nor_option
 from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
@@ -25,6 +27,7 @@ from unbrick.cli.run import (
     installed_option,
     open_debugger_port,
     open_port,
+    open_uarts,
     serial_option,
     terminal,
     told_to_end,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from unbrick.console.session import SessionPeer
     from unbrick.engine.base import Engine
     from unbrick.engine.ports import Missed
+    from unbrick.target.target import FileTarget
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class _Seat:
     metavar="pty|tcp:PORT",
     help="Make UART1 a port, for `unbrick bridge`. Without it server and link are in this process.",
 )
+@uart_option
 def console(
     target: str | None,
     engine: str,
@@ -122,6 +127,7 @@ def console(
     *,
     pty: bool,
     modem: str | None,
+    uarts: tuple[str, ...],
 ) -> None:
     """Run a terminal in real time and sit at its console; a server is there to update it.
 
@@ -133,9 +139,9 @@ def console(
     With a TARGET.toml it is the console of that target's chip (docs/any-firmware.md).
     """
     if target is not None:
-        _sit_at_chip(target, nor_file, svd, gdb_port, pty=pty)
+        _sit_at_chip(load_chip_target(target, svd), nor_file, gdb_port, uarts, pty=pty)
         return
-    refuse_svd(svd)
+    refuse_chip_options(svd, uarts)
     releases = build_releases(firmware, open_status())
     # Server and link, which nobody needs who tests firmware of his own.
     from unbrick.console.air import Air  # noqa: PLC0415
@@ -164,11 +170,16 @@ def console(
 
 
 def _sit_at_chip(
-    name: str, nor_file: Path | None, svd: Path | None, gdb_port: int | None, *, pty: bool
+    target: FileTarget,
+    nor_file: Path | None,
+    gdb_port: int | None,
+    uarts: tuple[str, ...],
+    *,
+    pty: bool,
 ) -> None:
     """Sit at the console of a target's chip."""
-    target = load_chip_target(name, svd)
     found = target.description
+    shown = find_uarts(found, uarts)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
@@ -176,7 +187,11 @@ def _sit_at_chip(
         after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
         typist = Typist(chip.engine.wire, rate=rate, after=after)
         seat = _take_seat(stack, chip.engine, typist, LatestWords(), told, pty=pty)
-        seat.peers.append(Lookout(chip, seat.screen.say))
+        ports, places = open_uarts(stack, chip, shown)
+        for place in places:
+            seat.screen.say(place.replace(" ", ": ", 1))
+        lookout = Lookout(chip, (one.uart for one in shown), seat.screen.say)
+        seat.peers.extend([*ports.values(), lookout])
         seat.sit(
             ChipCommands(
                 *(seat.power, found.chip, chip.inner.press_reset, found.partitions),

@@ -19,10 +19,13 @@ from rich.text import Text
 from unbrick.bench.bench import Bench
 from unbrick.cli.chip import (
     Lookout,
+    ShownUart,
+    find_uarts,
     load_chip_target,
-    refuse_svd,
+    refuse_chip_options,
     running_chip,
     target_argument,
+    uart_option,
 )
 from unbrick.cli.nor import nor_option, stored_nor, switched_off
 from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
@@ -41,16 +44,19 @@ from unbrick.image.factory import KEY_SIZE, make_factory_image
 from unbrick.layout import reference_layout
 from unbrick.lock import owned
 from unbrick.screen import Column, FittedTable, open_screen, open_status
+from unbrick.target.load import WIRE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from rich.console import Console
 
+    from unbrick.cli.chip import RunningChip
     from unbrick.engine.base import Engine, Line
     from unbrick.engine.ports import Missed, Port
     from unbrick.firmware.signed import Releases
     from unbrick.reference.hil import Step
+    from unbrick.target.target import FileTarget
 
 LOSSES_INTERVAL_S = 10.0
 """Between two messages about bytes that were lost."""
@@ -222,11 +228,48 @@ def open_port(
     return tcp, f"tcp:{tcp.address}"
 
 
-class _Losses:
-    """Says that bytes were lost at a port, at once and then from time to time."""
+def open_uarts(
+    stack: ExitStack, chip: RunningChip, shown: Iterable[ShownUart]
+) -> tuple[dict[str, Port], list[str]]:
+    """A port for each of some UARTs of a chip.
 
-    def __init__(self, engine: Engine, ports: dict[str, Port], status: Console) -> None:
-        self._engine, self._ports, self._status = engine, ports, status
+    The console's keeps what is said while no program has it open.
+
+    Args:
+        stack: takes the ports away again.
+        chip: whose UARTs they are.
+        shown: which, and as what.
+
+    Returns:
+        The ports by their names, and for each its name and what others have to open.
+
+    Raises:
+        SetupError: one is to be no such thing, or cannot be had.
+    """
+    ports, places = {}, []
+    rate = chip.engine.board.line_rate
+    for one in shown:
+        line = chip.inner.lines[one.uart]
+        missed = LatestWords() if line is chip.inner.wire else None
+        ports[one.name], place = open_port(line, one.where, rate=rate, missed=missed)
+        stack.callback(ports[one.name].close)
+        places.append(f"{one.name} {place}")
+    return ports, places
+
+
+class _Losses:
+    """Says that bytes were lost at a port, at once and then from time to time.
+
+    Args:
+        ports: by their names.
+        overruns: gives how many bytes came too fast at each of them, as far as that is known.
+        status: where it is said.
+    """
+
+    def __init__(
+        self, ports: dict[str, Port], overruns: Callable[[], Iterable[int]], status: Console
+    ) -> None:
+        self._ports, self._overruns, self._status = ports, overruns, status
         self._said: dict[str, int] = {}
         self._again = 0.0
 
@@ -244,7 +287,7 @@ class _Losses:
         """How many bytes were lost so far, and why."""
         for name, port in self._ports.items():
             yield f"the program at the {name} does not read", port.lost
-        for name, lost in zip(self._ports, self._engine.overruns, strict=False):
+        for name, lost in zip(self._ports, self._overruns(), strict=False):
             yield f"they came to the {name} faster than the terminal took them", lost
 
 
@@ -290,6 +333,7 @@ def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: 
 @live_gdb_option
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
+@uart_option
 def run(
     target: str | None,
     engine: str,
@@ -301,6 +345,7 @@ def run(
     gdb_port: int | None,
     wire: str,
     modem: str,
+    uarts: tuple[str, ...],
 ) -> None:
     """Run a terminal in real time and show its two serial lines as ports, until Ctrl-C or SIGTERM.
 
@@ -308,13 +353,14 @@ def run(
     `sb` to the wire. What is typed there goes to the terminal no faster than it answers.
 
     With a TARGET.toml the chip of that target runs its firmware (docs/any-firmware.md). The wire is
-    its console, and everything passes as it comes. There is no modem.
+    its console, and everything passes as it comes. Its other UARTs are ports when the target or
+    --uart says so.
     """
     status = open_status()
     if target is not None:
-        _run_chip(target, nor_file, svd, gdb_port, wire, status)
+        _run_chip(load_chip_target(target, svd), nor_file, gdb_port, wire, uarts, status)
         return
-    refuse_svd(svd)
+    refuse_chip_options(svd, uarts)
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -329,7 +375,8 @@ def run(
         stack.callback(wire_port.close)
         modem_port, modem = open_port(made.radio, modem, rate=rate)
         stack.callback(modem_port.close)
-        losses = _Losses(made, {"wire": wire_port, "modem": modem_port}, status)
+        ports = {"wire": wire_port, "modem": modem_port}
+        losses = _Losses(ports, lambda: made.overruns, status)
         bench.peers[:] = [wire_port, typist, modem_port, losses]
         files = find_symbol_files(releases, installed)
         _let_debuggers_in(made, gdb_port, files, told, status)
@@ -339,11 +386,11 @@ def run(
 
 
 def _run_chip(
-    name: str,
+    target: FileTarget,
     nor_file: Path | None,
-    svd: Path | None,
     gdb_port: int | None,
     wire: str,
+    uarts: tuple[str, ...],
     status: Console,
 ) -> None:
     """Run the chip of a target's file until this has to end.
@@ -351,21 +398,23 @@ def _run_chip(
     Raises:
         FirmwareFaultError: the firmware did what the hardware forbids, and the target does too.
     """
-    target = load_chip_target(name, svd)
+    found = target.description
+    shown = [ShownUart(WIRE, found.console, wire), *find_uarts(found, uarts)]
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
         chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
         engine = chip.engine
-        bench = Bench(engine, target.description.never.allows)
-        rate = engine.board.line_rate
-        port, place = open_port(engine.wire, wire, rate=rate, missed=LatestWords())
-        stack.callback(port.close)
-        lookout = Lookout(chip, lambda text: status.print(text, style="yellow", soft_wrap=True))
-        bench.peers[:] = [port, lookout, _Losses(engine, {"wire": port}, status)]
-        _let_debuggers_in(engine, gdb_port, target.description.elf_files, told, status)
+        bench = Bench(engine, found.never.allows)
+        ports, places = open_uarts(stack, chip, shown)
+        say = partial(status.print, style="yellow", soft_wrap=True)
+        lookout = Lookout(chip, (one.uart for one in shown), say)
+        find = chip.inner.find_overruns
+        losses = _Losses(ports, lambda: (find(one.uart) for one in shown), status)
+        bench.peers[:] = [*ports.values(), lookout, losses]
+        _let_debuggers_in(engine, gdb_port, found.elf_files, told, status)
         engine.power_on()
         try:
-            _run_until_told(bench, told, f"wire {place}", status)
+            _run_until_told(bench, told, " ".join(places), status)
         except FirmwareFaultError as error:
             error.hint = "correct the firmware; `allowed` of [never] lets a kind of fault pass"
             raise

@@ -291,6 +291,10 @@ class ChipEngine(TracedEngine):
         """How often the chip has reset itself since the engine was made or has forgotten."""
 
     @abstractmethod
+    def find_overruns(self, uart: str) -> int:
+        """Bytes that a UART, by its name, lost since the firmware was late."""
+
+    @abstractmethod
     def press_reset(self) -> None:
         """Reset the chip by its pin: RAM keeps what it holds.
 

@@ -25,11 +25,13 @@ class FirmwareFile:
         name: for people.
         pieces: what lies where.
         path: of the file; None: there is none.
+        symbols: the ELF file with its symbols, which it may be itself; None: there is none.
     """
 
     name: str
     pieces: tuple[Piece, ...]
     path: Path | None = None
+    symbols: Path | None = None
 
     @property
     def data(self) -> bytes:
@@ -147,6 +149,7 @@ class Description:
         about: one sentence for people.
         chip: what it runs on.
         console: name of the UART that is the console.
+        uarts: names of other UARTs that are shown to other programs, by what they are called there.
         programs: what lies in the flash when the search begins, by name: firmware, then what is
             staged.
         images: what the core may be in, by name.
@@ -156,8 +159,8 @@ class Description:
         never: what must not be.
         afterwards: a further check; None: there is none.
         svd: the vendor's file with names of registers; None: there is none.
-        digest: SHA-256 of the target file and of all that it names but ``svd``, which changes no
-            verdict.
+        digest: SHA-256 of the target file and of all that it names but ``svd`` and ``uarts``,
+            which change no verdict.
     """
 
     path: Path
@@ -173,6 +176,7 @@ class Description:
     never: Never
     afterwards: Afterwards | None
     svd: Path | None = None
+    uarts: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
     @cached_property
@@ -182,9 +186,11 @@ class Description:
 
     @property
     def elf_files(self) -> tuple[Path, ...]:
-        """Files with symbols."""
-        with_path = (program.path for program in (*self.programs, *self.images.values()))
-        return tuple(path for path in with_path if path is not None and path.suffix == ".elf")
+        """Files with symbols. What is sent has some only when the target's file names them."""
+        programs = [*self.programs, *self.images.values()]
+        programs += [self.update.payload] if self.update.payload else []
+        found = (program.symbols for program in programs)
+        return tuple(dict.fromkeys(path for path in found if path is not None))
 
 
 def put(chip: McuChip, image: bytes, programs: Iterable[FirmwareFile]) -> bytes:

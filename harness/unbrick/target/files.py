@@ -26,6 +26,7 @@ _UF2_DATA_MAX = 476
 _UF2_ELSEWHERE = 0x0000_1001
 """Flags of a block that is not for the main flash, or is a file."""
 
+_ELF_MAGIC = b"\x7fELF"
 _EM_ARM = 40
 _BINARY_SUFFIXES = (".bin", ".img")
 
@@ -118,10 +119,19 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def is_elf(path: Path) -> bool:
+    """Whether a file is ELF.
+
+    Raises:
+        SetupError: it cannot be read, is empty or too long.
+    """
+    return read_bytes(path).startswith(_ELF_MAGIC)
+
+
 def _find_format(path: Path, data: bytes) -> tuple[str, Callable[..., list[Piece]]] | None:
     if path.suffix.lower() in _BINARY_SUFFIXES:
         return None
-    if data.startswith(b"\x7fELF"):
+    if data.startswith(_ELF_MAGIC):
         return "ELF", _read_elf
     if len(data) >= _UF2_BLOCK_SIZE and data.startswith(_UF2_MAGIC.to_bytes(4, "little")):
         return "UF2", _read_uf2

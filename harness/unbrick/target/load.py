@@ -13,7 +13,7 @@ from unbrick.board import load_chip
 from unbrick.board.svd import check_svd
 from unbrick.errors import SetupError
 from unbrick.flash.partition import Partition
-from unbrick.tables import read_toml
+from unbrick.tables import name_nearest, read_toml
 from unbrick.target.description import (
     Afterwards,
     Description,
@@ -23,7 +23,7 @@ from unbrick.target.description import (
     Trigger,
 )
 from unbrick.target.drivers import DRIVERS, read_driver
-from unbrick.target.files import Piece, read_bytes, read_firmware
+from unbrick.target.files import Piece, is_elf, read_bytes, read_firmware
 
 if TYPE_CHECKING:
     from unbrick.board.mcu import McuChip
@@ -36,6 +36,9 @@ MAX_DURATION_S = 3600.0
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min)")
 _NAME = re.compile(r"[a-z0-9-]+")
+WIRE = "wire"
+"""What the console is called outside."""
+
 _READ_HINT = "name the file that describes the target: docs/any-firmware.md shows one"
 
 
@@ -75,12 +78,13 @@ class _Reader:
         staged = self._programs(table.one_or_more("stage"))
         update = self._update(table)
         recovered = self._recovered(entries.table("recovered"), images)
+        console = self._console(entries)
         description = Description(
             path=path,
             name=name,
             about=entries.text("about", f"the update that {path} describes"),
             chip=chip,
-            console=self._console(entries),
+            console=console,
             programs=(*firmware, *staged),
             images=images,
             partitions=self._partitions(entries.table("partitions")),
@@ -89,6 +93,7 @@ class _Reader:
             never=self._never(entries.table("never")),
             afterwards=self._afterwards(entries),
             svd=self._svd(entries),
+            uarts=self._uarts(entries.table("uarts"), console),
         )
         return _with_digest(description)
 
@@ -101,6 +106,26 @@ class _Reader:
                 f"{self._chip.name} has {', '.join(uarts) or 'no UART'}",
             )
         return console
+
+    def _uarts(self, table: Entries, console: str) -> dict[str, str]:
+        """The names of other UARTs, and what they are called outside."""
+        uarts: dict[str, str] = {}
+        for name, uart in table.plain().items():
+            taken = {WIRE, *self._chip.uarts} - {uart}
+            if not _NAME.fullmatch(name) or name in taken:
+                raise table.wrong(
+                    f"is wrong: a UART cannot be called {name!r}",
+                    f"use small letters, digits and hyphens; {WIRE} and names of others are taken",
+                )
+            if uart not in self._chip.uarts:
+                raise table.wrong(
+                    f"is wrong: `{name}` is {uart!r}", name_nearest(str(uart), self._chip.uarts)
+                )
+            if uart == console or uart in uarts.values():
+                why = "the console" if uart == console else "there twice"
+                raise table.wrong(f"is wrong: `{name}` is {uart}, which is {why}", "leave it out")
+            uarts[name] = uart
+        return uarts
 
     def _svd(self, entries: Entries) -> Path | None:
         if not entries.has("svd"):
@@ -117,14 +142,25 @@ class _Reader:
         at = _address(table, "at") if table.has("at") else None
         digits = table.text("hex") if table.has("hex") else None
         path = self._folder / table.text(file_key) if digits is None else None
+        symbols = self._symbols(table)
         table.all_used()
         if path is None:
             pieces, name = _parse_bytes(digits or "", at, table), "bytes"
         else:
             name, pieces = path.name, read_firmware(path, at, self._chip.core)
+            symbols = symbols or (path if is_elf(path) else None)
         for piece in pieces:
             self._check_fits(name, piece, table)
-        return FirmwareFile(name, pieces, path)
+        return FirmwareFile(name, pieces, path, symbols)
+
+    def _symbols(self, table: Entries) -> Path | None:
+        """The ELF file that belongs to a binary one."""
+        if not table.has("symbols"):
+            return None
+        path = self._folder / table.text("symbols")
+        if not is_elf(path):
+            raise table.wrong(f"is wrong: `symbols` is {str(path)!r}", "name an ELF file")
+        return path
 
     def _check_fits(self, name: str, piece: Piece, table: Entries) -> None:
         chip = self._chip
@@ -188,9 +224,10 @@ class _Reader:
         """What the driver sends: the file as it is, or, where that matters, what it puts where."""
         path = self._folder / table.text("file")
         at = _address(table, "at") if table.has("at") else None
+        symbols = self._symbols(table)
         if isinstance(driver, str) and driver and DRIVERS[driver].addressed:
-            return FirmwareFile(path.name, read_firmware(path, at, self._chip.core), path)
-        return FirmwareFile(path.name, (Piece(at or 0, read_bytes(path)),), path)
+            return FirmwareFile(path.name, read_firmware(path, at, self._chip.core), path, symbols)
+        return FirmwareFile(path.name, (Piece(at or 0, read_bytes(path)),), path, symbols)
 
     def _recovered(self, table: Entries, images: dict[str, FirmwareFile]) -> Recovered:
         runs = table.texts("runs")
@@ -271,7 +308,7 @@ def _check_apart(programs: tuple[FirmwareFile, ...], entries: Entries) -> None:
 
 def _with_digest(description: Description) -> Description:
     digest = hashlib.sha256()
-    digest.update(repr(replace(description, path=Path(), svd=None)).encode())
+    digest.update(repr(replace(description, path=Path(), svd=None, uarts={})).encode())
     driver = description.update.driver
     if isinstance(driver, Path):
         digest.update(driver.read_bytes())

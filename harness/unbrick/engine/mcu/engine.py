@@ -130,7 +130,7 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self.wire = self.lines[console]
         others = [name for name in chip.uarts if name != console]
         self.radio = self.lines[others[0]] if others else _NoLine()
-        self._numbers = [self._models.lines[name] for name in (console, *others)]
+        self._order = (console, *others)
         self._garbage = [
             random.Random(region.base).randbytes(region.size) for _, region in chip.rams
         ]
@@ -169,8 +169,11 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
     @property
     def overruns(self) -> tuple[int, ...]:
         """Bytes that each UART has lost: the console, then the others in the chip's order."""
-        lib, mcu = self._models.lib, self._models.mcu
-        return tuple(int(lib.mcu_line_overruns(mcu, number)) for number in self._numbers)
+        return tuple(map(self.find_overruns, self._order))
+
+    def find_overruns(self, uart: str) -> int:
+        number = self._models.lines[uart]
+        return int(self._models.lib.mcu_line_overruns(self._models.mcu, number))
 
     def _describe(self, fault: CFault) -> FirmwareFault:
         kind, text = _FAULTS[fault.kind]
