@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,34 @@ at = 0x0800_0000
     )
     assert load(tmp_path, text).elf_files == (tmp_path / "boot.elf", tmp_path / "app.elf")
     assert load(tmp_path, PLAIN).elf_files == ()
+
+
+def test_other_uarts_have_names_which_change_no_verdict(tmp_path: Path) -> None:
+    named = load(tmp_path, f'{PLAIN}[uarts]\nmodem = "usart3"\nusart2 = "usart2"\n')
+    assert named.uarts == {"modem": "usart3", "usart2": "usart2"}
+    plain = load(tmp_path, PLAIN)
+    assert plain.uarts == {}
+    assert plain.digest == named.digest
+
+
+@pytest.mark.parametrize(
+    ("entry", "message", "hint"),
+    [
+        ('modem = "usart4"', "`modem` is 'usart4'", "`usart"),
+        ("modem = 2", "`modem` is 2", "`usart"),
+        ('modem = "usart1"', "usart1, which is the console", "leave it out"),
+        ('a = "usart2"\nb = "usart2"', "`b` is usart2, which is there twice", "leave it out"),
+        ('wire = "usart2"', "cannot be called 'wire'", "small letters"),
+        ('usart3 = "usart2"', "cannot be called 'usart3'", "names of others"),
+        ('"a b" = "usart2"', "cannot be called 'a b'", "small letters"),
+    ],
+)
+def test_a_uart_that_cannot_be_is_refused(
+    entry: str, message: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SetupError, match=re.escape(message)) as raised:
+        load(tmp_path, f"{PLAIN}[uarts]\n{entry}\n")
+    assert hint in raised.value.hint
 
 
 def test_a_file_must_say_what_recovered_means(tmp_path: Path) -> None:
