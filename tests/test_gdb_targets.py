@@ -124,7 +124,7 @@ def test_gdb_breaks_steps_and_watches_in_the_application(gdb: str, example: Path
         ],
     )
     slot = load_target(example).programs[1].pieces[0].address + SLOT_SIZES[example.stem]
-    stop = said.index(f"Breakpoint 1, take_update (slot={slot}) at ./app.c:")
+    stop = said.index(f"Breakpoint 1.1, take_update (slot={slot}) at ./app.c:")
     watched, frames = said.index("Hardware watchpoint 3: header.version"), said.index("#0 ")
     registers = dict(re.findall(r"^(\w+) +(0x[0-9a-f]+) ", said[stop:frames], re.MULTILINE))
     assert int(registers["r4"], 16) == slot
@@ -210,7 +210,7 @@ def test_a_program_is_debugged_while_others_talk_to_it(gdb: str, example: Path) 
             debugger.orders("continue")
             debugger.sees("Continuing")
             port.write(b"u")
-            debugger.sees(r"Breakpoint 1, take_update \(slot=\d+\)")
+            debugger.sees(r"Breakpoint 1\.1, take_update \(slot=\d+\)")
             debugger.orders("monitor reset")
             debugger.sees("the reset button was pressed")
             debugger.orders("continue")
@@ -254,7 +254,7 @@ def test_a_person_debugs_a_chip_from_its_console(gdb: str, example: Path, tmp_pa
     debugger.orders("continue")
     debugger.sees("Continuing")
     person.types("u")
-    debugger.sees(r"Breakpoint 1, take_update \(")
+    debugger.sees(r"Breakpoint 1\.1, take_update \(")
     person.tells_the_bench("gdb", "gdb-multiarch ")  # while the chip stands still
     person.tells_the_bench("restart", "power cut")
     debugger.orders("stepi")

@@ -779,8 +779,9 @@ int memory_connect(struct mcu *m) {
         error = m->u.hook_add(m->u.uc, &m->hook[0], TLB_FILL, (void *)on_page, m, 1, 0);
     }
     if (!error) {
-        error =
-            m->u.hook_add(m->u.uc, &m->hook[1], UNMAPPED | PROTECTED, (void *)on_refused, m, 1, 0);
+        /* Only there: every store is slow where there is any hook for memory. */
+        error = m->u.hook_add(m->u.uc, &m->hook[1], UNMAPPED | PROTECTED, (void *)on_refused, m,
+                              GUARD, GUARD + BUS - 1);
     }
     return error;
 }
