@@ -185,8 +185,8 @@ class Place:
 def test_bytes_that_are_lost_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     engine, wire_port, modem_port = Place(), Place(), Place()
     losses = _Losses(
-        engine,  # type: ignore[arg-type]
         {"wire": wire_port, "modem": modem_port},  # type: ignore[dict-item]
+        lambda: engine.overruns,
         Console(width=200),
     )
 
