@@ -144,8 +144,17 @@ def test_every_test_that_is_shown_has_fixtures_and_markers_that_exist(
 # What a machine has, or a page says how to get.
 PROGRAMS = {
     *("unbrick", "make", "pytest", "python", "pip", "robot", "imgtool"),
-    *("renode", "renode-test", "gdb-multiarch", "createdb", "git", "apt", ".venv/bin/pre-commit"),
-    *(".", "cp", "export", "ls", "printf", "rm", "sed"),
+    *(
+        "renode",
+        "renode-test",
+        "gdb-multiarch",
+        "createdb",
+        "dask",
+        "git",
+        "apt",
+        ".venv/bin/pre-commit",
+    ),
+    *(".", "cmp", "cp", "export", "ls", "printf", "rm", "sed"),
 }
 
 
