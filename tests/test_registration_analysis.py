@@ -21,7 +21,8 @@ from unbrick.layout import Layout, reference_layout
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import MAX_TRIES, Analyst
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.difference import WORD, Prepared, find_ranges, prepare
+from unbrick.server.core.difference import WORD, find_ranges, prepare
+from unbrick.server.core.prepared import Prepared
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import PreparationState, Range, RangeKind, Verdict
 from unbrick.server.records.contract import Records

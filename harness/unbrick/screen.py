@@ -2,6 +2,8 @@
 
 Only a window has a width. Into a pipe or a file every line goes as it is, however long it is. So
 other programs find in it what they look for.
+
+Rich is slow to import, so it is where something is shown.
 """
 
 from __future__ import annotations
@@ -10,14 +12,12 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import ConsoleOptions, JustifyMethod, RenderResult
+    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
 UNBOUNDED = 100_000
 """Columns where there is no window: more than any line has."""
@@ -31,11 +31,15 @@ WRAPPED = 24
 
 def open_screen() -> Console:
     """Standard output."""
+    from rich.console import Console  # noqa: PLC0415
+
     return Console(width=None if sys.stdout.isatty() else UNBOUNDED, highlight=False)
 
 
 def open_status() -> Console:
     """Standard error, for a person who waits."""
+    from rich.console import Console  # noqa: PLC0415
+
     return Console(width=None if sys.stderr.isatty() else UNBOUNDED, highlight=False, stderr=True)
 
 
@@ -72,6 +76,8 @@ class FittedTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay it out for a window."""
+        from rich.text import Text  # noqa: PLC0415
+
         del console
         shown = list(range(len(self._columns)))
         left_out: list[str] = []
@@ -94,15 +100,17 @@ class FittedTable:
 
     def _column_width(self, number: int) -> int:
         column = self._columns[number]
-        cells = [Text(column.heading), *(_text(row[number]) for row in self._rows)]
+        cells = [_text(column.heading), *(_text(row[number]) for row in self._rows)]
         widest = max(cell.cell_len for cell in cells)
         return min(widest, WRAPPED) if column.wraps else widest
 
     def _table(self, shown: Sequence[int], *, fits: bool) -> Table:
+        from rich.table import Table  # noqa: PLC0415
+
         table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
         for column in (self._columns[number] for number in shown):
             table.add_column(
-                Text(column.heading),
+                _text(column.heading),
                 justify=column.justify,
                 no_wrap=fits and not column.wraps,  # Rich cuts words that neither fit nor may wrap.
                 overflow="fold",
@@ -113,4 +121,6 @@ class FittedTable:
 
 
 def _text(cell: str | Text) -> Text:
+    from rich.text import Text  # noqa: PLC0415
+
     return cell if isinstance(cell, Text) else Text(cell)

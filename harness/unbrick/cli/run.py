@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 from unbrick.bench.bench import Bench
 from unbrick.cli.chip import (
@@ -476,6 +475,8 @@ def hil_test(
 
 
 def _show(steps: list[Step], engine: str) -> None:
+    from rich.text import Text  # noqa: PLC0415 - slow to import
+
     columns = (
         *(Column("#", justify="right"), Column("step", wraps=True), Column("result")),
         *(Column("s", justify="right", dispensable=True), Column("what was seen", wraps=True)),

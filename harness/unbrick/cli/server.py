@@ -11,14 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from unbrick.cli.options import database_option, owned_database, server_url_option
 from unbrick.errors import UpdateError
@@ -326,6 +318,15 @@ def update_start(
 
 
 def _watch(client: ServerClient, started: dict[str, Any]) -> dict[str, Any]:
+    from rich.progress import (  # noqa: PLC0415 - slow to import
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     counted = MofNCompleteColumn() if started["commanded"] else DownloadColumn()
     columns = (
         TextColumn("{task.description:13}"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unbrick.layout import reference_layout
-from unbrick.server.core.difference import Prepared, find_ranges
+from unbrick.server.core.prepared import Prepared
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import (
     Analysis,
@@ -185,6 +185,8 @@ class AtOnce(Analyst):
             super().published(image, now)
 
     def _queue(self, base: bytes, digest: bytes, now: float) -> Preparation:
+        from unbrick.server.core.difference import find_ranges  # noqa: PLC0415 - needs NumPy
+
         queued = super()._queue(base, digest, now)
         if queued.state is not PreparationState.QUEUED:
             return queued

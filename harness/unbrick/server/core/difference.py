@@ -5,16 +5,15 @@ Offsets and lengths are in bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
-import cbor2
 import numpy as np
 import numpy.typing as npt
 
 from unbrick.delta import encode
 from unbrick.errors import DeltaError, ImageError
 from unbrick.layout import Layout, reference_layout
+from unbrick.server.core.prepared import Prepared
 from unbrick.server.records.analysis import Range, RangeKind
 
 WORD = 4
@@ -22,34 +21,6 @@ WORD = 4
 
 NEAR = 64
 """Ranges that are closer to each other are one: naming another costs about as much."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is prepared for a pair; ``file`` is None when there can be none, ``text`` says why."""
-
-    ranges: tuple[Range, ...]
-    file: bytes | None
-    text: str
-
-    def encode(self) -> bytes:
-        """As bytes for the server."""
-        ranges = [[item.kind.value, item.offset, item.length] for item in self.ranges]
-        return bytes(cbor2.dumps([ranges, self.file, self.text]))
-
-    @classmethod
-    def decode(cls, data: bytes) -> Prepared:
-        """What ``encode`` made.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            ranges, file, text = cbor2.loads(data)
-            found = tuple(Range(RangeKind(kind), int(at), int(size)) for kind, at, size in ranges)
-            return cls(found, None if file is None else bytes(file), str(text))
-        except (cbor2.CBORDecodeError, TypeError) as error:
-            raise ValueError("what was prepared is malformed") from error
 
 
 def find_ranges(old: bytes, new: bytes, layout: Layout | None = None) -> tuple[Range, ...]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-
-import httpx
 
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.errors import DowngradeError, NotCommandedError
+
+if TYPE_CHECKING:
+    import httpx
 
 NO_IMAGE = 422
 """The HTTP status that says that what was sent is no image."""
@@ -44,6 +45,8 @@ class ServerClient:
             raise SetupError(
                 f"{url!r} is no address of a server", hint="write it as http://HOST:PORT"
             )
+        import httpx  # noqa: PLC0415 - slow to import: a server that starts needs none
+
         # Never by a proxy: the server is on this machine or on the bench's network.
         self._http = httpx.Client(
             base_url=url, timeout=ANSWER_TIMEOUT_S, transport=transport, trust_env=False
@@ -146,6 +149,8 @@ class ServerClient:
             time.sleep(POLL_INTERVAL_S)
 
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
+        import httpx  # noqa: PLC0415 - as above
+
         try:
             response = self._http.request(method, path, **extra)
         except httpx.TransportError as error:

@@ -11,7 +11,6 @@ import struct
 import sys
 
 from unbrick.errors import ImageError
-from unbrick.server.core.difference import prepare
 
 REFUSED = 3
 """The exit code that says that this pair cannot be prepared, with the reason on standard error."""
@@ -29,6 +28,8 @@ def pack_input(old: bytes, new: bytes) -> bytes:
 
 def main() -> int:
     """Prepare what is on the standard input; gives the exit code."""
+    from unbrick.server.core.difference import prepare  # noqa: PLC0415 - the server needs none
+
     os.nice(10)  # What terminals wait for comes first.
     data = sys.stdin.buffer.read()
     if len(data) < _SIZES.size:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from unbrick.server.core.analysis import Analyst
-from unbrick.server.core.difference import Prepared
+from unbrick.server.core.prepared import Prepared
 from unbrick.server.edge.prepare import REFUSED, pack_input
 from unbrick.server.records.analysis import Preparation
 
