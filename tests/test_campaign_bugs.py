@@ -37,7 +37,7 @@ needs_git = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @needs_git
 @pytest.mark.parametrize("bug", ALL, ids=lambda bug: bug.name)
 def test_the_campaign_finds(bug: Bug) -> None:

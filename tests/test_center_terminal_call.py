@@ -236,7 +236,7 @@ class Nobody:
         """Do nothing."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @settings(max_examples=150)
 @given(st.lists(EVENTS, max_size=14))
 def test_claim_b4_whatever_happens_texts_come_in_their_order_and_every_call_ends(

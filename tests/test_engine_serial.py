@@ -108,7 +108,7 @@ def test_a_whole_update_and_a_power_cut_on_a_board(
         assert nor[start : start + len(image)] == image
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_the_hil_test_runs_on_a_board_whose_nor_cannot_be_reached(
     board: Board, firmware: Path, unbrick_releases: Releases
 ) -> None:

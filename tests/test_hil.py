@@ -56,7 +56,7 @@ def test_the_tutorial_shows_these_steps() -> None:
     assert f"in {len(STEPS)} steps" in (page.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize("engine", ["inprocess", "qemu"])
 def test_claim_c5_the_hil_test_runs_the_whole_system(
     engine: str, firmware: Path, tmp_path: Path, request: pytest.FixtureRequest
@@ -175,7 +175,7 @@ def test_a_server_that_does_not_start_says_why(
     assert "database" in last["detail"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_a_cut_too_early_or_too_late_is_made_again(
     monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def start_update(system: System) -> InProcessEngine:
     return system.engine
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_a_cut_before_any_operation_of_the_update_bricks_nothing(
     unbrick_make_system: Callable[..., System],
 ) -> None:

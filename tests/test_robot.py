@@ -77,7 +77,7 @@ def skipped(folder: Path) -> dict[str, str]:
     return {test.name: test.message for test in tests if test.skipped}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.stem)
 def test_claim_c6_the_suites_pass_in_process(
     suite: Path, unbrick_releases: Releases, tmp_path: Path
@@ -94,7 +94,7 @@ def test_claim_c6_there_are_many_of_them() -> None:
     assert api.TestSuite.from_file_system(ROOT / "robot_tests").test_count > 60
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_claim_c6_the_suites_pass_on_qemu(
     qemu: str, unbrick_releases: Releases, tmp_path: Path
 ) -> None:

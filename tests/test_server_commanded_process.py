@@ -209,7 +209,7 @@ def check(bench: Bench, update: dict[str, Any], version: str) -> None:
         records.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_nothing(
     bench: Bench,
 ) -> None:

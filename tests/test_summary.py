@@ -69,6 +69,8 @@ def test_fails(): assert False
 def test_passes(): pass
 @pytest.mark.slow
 def test_slow(): pass
+@pytest.mark.slow(first=True)
+def test_slowest(): pass
 @pytest.mark.parametrize("number", range(3))
 def test_skips(number): pytest.skip("no abacus is installed")
 """
@@ -103,10 +105,11 @@ def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
         timeout=PATIENCE_S,
     )
     said = done.stdout
-    assert "1 failed, 62 passed, 3 skipped" in said, said
+    assert "1 failed, 63 passed, 3 skipped" in said, said
     assert (tmp_path / "builds").read_text() == "one ", "only one worker builds"
     assert said.count("no abacus is installed") == 1 + 3 * (not workers)
     skips, marks = said.index("   3 no abacus"), said.index("s, not slow: test_it.py::test_slow")
     assert skips < marks < said.index("= FAILURES =")
     if not workers:
-        assert re.search(r"::(\w+) (PASSED|FAILED)", said)[1] == "test_slow"
+        order = list(dict.fromkeys(re.findall(r"::(\w+)\S* (?:PASSED|FAILED)", said)))
+        assert order == ["test_slowest", "test_shares", "test_slow", "test_fails", "test_passes"]

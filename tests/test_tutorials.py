@@ -17,7 +17,7 @@ def play(text: str, folder: Path) -> None:
             player.play(step)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_the_tutorial_is_true(tutorial: Path, firmware: Path, tmp_path: Path) -> None:
     text = tutorial.read_text(encoding="utf-8")

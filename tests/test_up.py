@@ -73,7 +73,7 @@ def registered(url: str) -> list[dict[str, Any]]:
         return client.terminals()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, number: int) -> None:
     with Running("up", "--demo") as everything:
@@ -107,7 +107,7 @@ def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, num
     assert "engineer" in unbrick("center", "operators").stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_claim_b4_a_call_from_the_terminals_console_upgrades_it(folder: Path) -> None:
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
@@ -145,7 +145,7 @@ def command_after(everything: Running, line: str) -> str:
     return everything.wait_for(rf"{re.escape(line)}\n  (\S.*)\n")[1]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
     folder: Path,
 ) -> None:
