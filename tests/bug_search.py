@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from email.parser import Parser
+from functools import cache
 from pathlib import Path
 
 import server_bugs
@@ -225,6 +226,7 @@ def apply_patch(patch: Path, place: Path) -> Path:
     return copy
 
 
+@cache
 def build_good() -> Releases:
     """The firmware without a seeded bug."""
     return make_releases(BUILDS / "good", objects=BUILDS / "objects")
@@ -237,6 +239,7 @@ def build_seeded(patch: Path) -> Releases:
         BuildError: the patch does not fit, or what it makes does not compile.
         MissingToolError: there is no git.
     """
+    build_good()  # Then only what the patch has changed is left to compile, in every process.
     with tempfile.TemporaryDirectory() as place:
         source = apply_patch(patch, Path(place))
         out = BUILDS / f"{patch.parent.name}-{patch.stem}"
