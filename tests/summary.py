@@ -22,12 +22,18 @@ SHOWN = 20
 """Lines about marks at most."""
 
 BUILT_ONCE = {
+    "test_ab_updater",
+    "test_center_browser",
+    "test_console_target",
     "test_delta_decoder",
     "test_firmware_build",
     "test_firmware_lib",
+    "test_judged_states",
     "test_mcu_core",
+    "test_micropython",
     "test_packaging",
     "test_restore_firmware_ymodem",
+    "test_run_target",
 }
 """Files whose tests share what takes seconds to build: one worker does it, and has them all."""
 
