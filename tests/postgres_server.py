@@ -98,9 +98,11 @@ def _server(folder: Path, initdb: str, postgres: str, *, durable: bool) -> Itera
         raise NoPostgresError(f"initdb fails: {done.stderr.strip()}")
     port = _free_port()
     settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
-    # What is lost when the machine dies is lost for good, which no test minds.
-    settings |= {"fsync": "on" if durable else "off", "max_connections": 40}
-    settings |= {"shared_buffers": "16MB"}
+    settings |= {"max_connections": 40, "shared_buffers": "16MB"}
+    if not durable:
+        # What is lost when the machine dies is lost for good, which no test minds.
+        settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+        settings |= {"wal_level": "minimal", "max_wal_senders": 0, "autovacuum": "off"}
     arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with log.open("wb") as stream:
         server = subprocess.Popen(

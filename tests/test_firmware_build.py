@@ -506,6 +506,7 @@ def test_the_agent_programs_any_range_and_nothing_else(
     assert engine.faults == []
 
 
+@pytest.mark.slow
 def test_the_agent_erases_one_block_and_copies_from_the_nor(
     start: Callable[[], Terminal],
 ) -> None:

@@ -388,6 +388,7 @@ def test_coap_messages_are_those_of_aiocoap(library: ctypes.CDLL) -> None:
         assert _describe(aiocoap.Message.decode(out[:length])) == _describe(message)
 
 
+@pytest.mark.slow
 def test_coap_refuses_what_aiocoap_refuses(library: ctypes.CDLL) -> None:
     """Corrupted messages: when aiocoap cannot read one, the terminal does not either."""
     chance = random.Random(2)
@@ -596,6 +597,7 @@ def _send_with_sb(
     return result, sent, target.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["-k"], []], ids=["1K", "128"])
 @pytest.mark.parametrize("size", [0, 1, 128, 1024, 60_001])
 def test_receives_from_sb(receiver: Path, tmp_path: Path, options: list[str], size: int) -> None:
