@@ -51,6 +51,9 @@ _LOG = Table(
 MIGRATIONS = Path(__file__).with_name("migrations")
 """Those of the operators' database."""
 
+VERSION_TABLE = "alembic_version_center"
+"""In which alembic keeps how far they are."""
+
 
 class SqlAccounts:
     """``Accounts`` in a database; what is written is on the disk when the call returns.
@@ -64,7 +67,7 @@ class SqlAccounts:
 
     def __init__(self, url: str) -> None:
         try:
-            self._engine = open_database(url, MIGRATIONS)
+            self._engine = open_database(url, MIGRATIONS, VERSION_TABLE)
         except SetupError as error:
             words = str(error).replace("the database", "the center's accounts", 1)
             raise SetupError(

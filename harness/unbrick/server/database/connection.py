@@ -11,7 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    String,
+    column,
+    create_engine,
+    event,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -32,18 +43,19 @@ _HINT = "give the path of a file that can be written, or a URL: postgresql://USE
 _COUNT_UP = text("SELECT nextval('writers')")
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
-_VERSION_TABLE = "alembic_version"
-"""In which alembic keeps the revision of a database."""
-
-_VERSION = text("SELECT version_num FROM alembic_version")
+VERSION_TABLE = "alembic_version"
+"""In which alembic keeps the revision of the user database."""
 
 
-def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
+def open_database(
+    url: str, migrations: Path = MIGRATIONS, version_table: str = VERSION_TABLE
+) -> Engine:
     """The database at an SQLAlchemy URL, or in an SQLite file, which is made when it is missing.
 
     Args:
         url: of the database.
         migrations: the folder of those that bring it up to date.
+        version_table: in which alembic keeps how far these are.
 
     Raises:
         SetupError: it cannot be opened, or is a later version's.
@@ -52,7 +64,7 @@ def open_database(url: str, migrations: Path = MIGRATIONS) -> Engine:
     try:
         engine = _engine(complete_url(url))
         with writing(engine) as connection:
-            bring_up_to_date(connection, migrations=migrations)
+            bring_up_to_date(connection, migrations=migrations, version_table=version_table)
     except (SQLAlchemyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         if isinstance(error, ImportError) and "psycopg" in reason:
@@ -127,7 +139,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def bring_up_to_date(
-    connection: Connection, revision: str = "head", *, migrations: Path = MIGRATIONS
+    connection: Connection,
+    revision: str = "head",
+    *,
+    migrations: Path = MIGRATIONS,
+    version_table: str = VERSION_TABLE,
 ) -> None:
     """Run the migrations that are missing; those of a database without any are found out.
 
@@ -135,9 +151,12 @@ def bring_up_to_date(
         SetupError: the database is a later version's.
     """
     tables = inspect(connection)
-    known = revision == "head" and tables.has_table(_VERSION_TABLE)
-    if known and connection.execute(_VERSION).scalars().all() == [_find_newest(migrations)]:
-        return
+    if revision == "head" and tables.has_table(version_table):
+        known = connection.execute(
+            select(column("version_num", String)).select_from(table(version_table))
+        )
+        if known.scalars().all() == [_find_newest(migrations)]:
+            return
     # It takes as long to import as all else here together, and most databases are up to date.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -147,7 +166,7 @@ def bring_up_to_date(
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.attributes["connection"] = connection
     ours = migrations == MIGRATIONS
-    if ours and not tables.has_table(_VERSION_TABLE) and tables.has_table("terminals"):
+    if ours and not tables.has_table(VERSION_TABLE) and tables.has_table("terminals"):
         command.stamp(config, _FIRST)
     try:
         command.upgrade(config, revision)

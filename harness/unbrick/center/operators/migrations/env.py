@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from alembic import context
 
-from unbrick.center.operators.database import META
+from unbrick.center.operators.database import META, VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=META,
     transactional_ddl=True,
-    version_table="alembic_version_center",
+    version_table=VERSION_TABLE,
 )
 with context.begin_transaction():
     context.run_migrations()
