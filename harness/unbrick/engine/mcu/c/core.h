@@ -19,6 +19,7 @@
 #define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
 #define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
 #define NOTED (3ull << 32) /* where it has flash of which each load is noted */
+#define NEVER_INLINE __attribute__((noinline))
 
 /* Unicorn's numbers, arm.h of 2.1.4. */
 enum {
@@ -109,8 +110,10 @@ struct ram {
     bool *executed; /* pages, since power-on */
 };
 
-/* What there is about a basic block; kept for those in flash. */
+/* What there is about a basic block; kept for those in flash. One that was noted need not be noted
+ * again, until noting begins anew. */
 enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8, BLOCK_SPIN = 16 };
+enum { BLOCK_NOTED = 32 };
 
 struct region { /* of flash */
     struct flash *flash;
@@ -263,6 +266,7 @@ struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset);
 void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
 void forget_ram_code(struct mcu *m);
 void forget_all_code(struct mcu *m);
+void forget_notes_of_blocks(struct mcu *m);
 void forget_pages(struct mcu *m);
 void watch_alignment(struct mcu *m);
 void take_back(struct mcu *m);

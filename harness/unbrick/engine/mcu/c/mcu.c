@@ -112,20 +112,33 @@ static void note_block(struct mcu *m, uint32_t address, uint32_t size) {
     note_units(m, first + offset, size < left ? size : left);
 }
 
-static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
-    struct mcu *m = user;
-    uint32_t at = (uint32_t)address, offset = at - m->fast_base;
-    (void)uc;
-    if (m->noting & NOTE_FETCHES) {
+/* What there is to do as a block begins that is not plain; false: it is not to be begun. */
+static NEVER_INLINE bool begin_block(struct mcu *m, uint32_t at, uint32_t size, uint8_t what) {
+    if (m->noting & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
         note_block(m, at, size);
     }
     bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
     if ((m->now >= m->end || look) && !may_begin(m, at)) {
-        leave(m);
-        return;
+        return false;
     }
+    if ((what & ~BLOCK_NOTED) != BLOCK_SEEN && !prepare_block(m, at, size)) {
+        return false;
+    }
+    uint32_t offset = at - m->fast_base;
+    if (offset < m->fast_size && m->fast_blocks[offset >> 1]) {
+        m->fast_blocks[offset >> 1] |= BLOCK_NOTED;
+    }
+    return true;
+}
+
+static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
+    struct mcu *m = user;
+    uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
-    if (what != BLOCK_SEEN && !prepare_block(m, at, size)) {
+    (void)uc;
+    bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
+    if ((what != (BLOCK_SEEN | BLOCK_NOTED) || m->now >= m->end || look) &&
+        !begin_block(m, at, size, what)) {
         leave(m);
         return;
     }

@@ -552,6 +552,19 @@ void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t leng
     }
 }
 
+/* Each block is to be noted again. */
+void forget_notes_of_blocks(struct mcu *m) {
+    for (size_t i = 0; i < m->region_count; i++) {
+        const struct region *r = &m->regions[i];
+        for (uint32_t page = 0; r->mapped && page < r->flash->size / PAGE; page++) {
+            uint8_t *blocks = r->blocks + page * PAGE / 2;
+            for (uint32_t at = 0; r->executed[page] && at < PAGE / 2; at++) {
+                blocks[at] &= (uint8_t)~BLOCK_NOTED;
+            }
+        }
+    }
+}
+
 void forget_ram_code(struct mcu *m) {
     bool any = false;
     for (size_t i = 0; i < m->ram_count; i++) {

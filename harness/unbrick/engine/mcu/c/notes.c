@@ -52,6 +52,7 @@ void mcu_note_reads(struct mcu *m, uint32_t sources) {
     }
     memset(m->relevant, 0, set_size(m));
     memset(m->erased, 0, set_size(m));
+    forget_notes_of_blocks(m);
     if (!m->noting != !sources) {
         forget_pages(m);
     }
