@@ -113,7 +113,7 @@ struct ram {
 /* What there is about a basic block; kept for those in flash. One that was noted need not be noted
  * again, until noting begins anew. */
 enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8, BLOCK_SPIN = 16 };
-enum { BLOCK_NOTED = 32 };
+enum { BLOCK_NOTED = 32, BLOCK_LOOP = 64 };
 
 struct region { /* of flash */
     struct flash *flash;
@@ -192,7 +192,8 @@ struct mcu {
 
     uint32_t pc, block_pc, spin_pc;
     unsigned spins;
-    bool thumb; /* what the T bit is to be at pc */
+    unsigned rounds; /* blocks of loops that count, since some were skipped */
+    bool thumb;      /* what the T bit is to be at pc */
     bool powered, stopping, waiting, waiting_for_event, spinning, event_register;
     bool masked;      /* an exception is pending that only a mask keeps from being taken */
     bool look;        /* the block under way may have changed a mask */
@@ -278,6 +279,10 @@ void forget_range(struct mcu *m, uint32_t low, uint32_t high);
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);
 uint32_t find_fpu_instruction(struct mcu *m, uint32_t address, uint32_t size);
 bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value);
+
+/* loops.c */
+bool is_counting_loop(struct mcu *m, uint32_t head); /* in flash; the block that begins there */
+void skip_rounds(struct mcu *m, uint32_t head);      /* as many as can be; that block begins */
 
 /* notes.c */
 enum { UNIT = 4, UNITS_AT_ONCE = 64 }; /* bytes; as unbrick/campaign/book.py has them */

@@ -5,7 +5,7 @@
 
 #include "core.h"
 
-enum { SPINS = 8, RESET_NS = 1000 }; /* rounds of `b .` before time passes at once */
+enum { SPINS = 8, RESET_NS = 1000 }; /* rounds of a loop before time passes at once */
 
 uint32_t read_register(struct mcu *m, int reg) {
     uint32_t value = 0;
@@ -92,6 +92,10 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
         m->spins = 0;
         m->waiting = m->spinning = true;
         return false;
+    }
+    if (what & BLOCK_LOOP && ++m->rounds >= SPINS) {
+        m->rounds = 0;
+        skip_rounds(m, address);
     }
     return true;
 }

@@ -670,6 +670,7 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
         at += is_wide(first) ? 4 : 2;
     }
     if (r && r->mapped) {
+        what |= is_counting_loop(m, address) ? BLOCK_LOOP : 0;
         r->blocks[offset / 2] = what;
         r->executed[offset / PAGE] = true;
         uint32_t last = offset + (size ? size - 1 : 0);
