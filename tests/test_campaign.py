@@ -242,7 +242,7 @@ def test_a_search_without_end_can_be_bounded() -> None:
 
 def test_a_bounded_search_takes_a_sample_of_the_whole_session() -> None:
     """400 writes, of which 40 states are searched: the toy's session is the same in all."""
-    ops = [replace(word(0x100000 + 4 * i, b"\0" * 4), index=i) for i in range(400)]
+    ops = [word(0x100000 + 4 * i, b"\0" * 4)._replace(index=i) for i in range(400)]
 
     def write_all(state: State, _: object) -> Outcome:
         return Outcome(None, "application", ops, [MemoryMark(0, None)], None, 1.0, 0.0)
@@ -274,7 +274,7 @@ def test_what_was_sent_before_a_power_cut_arrives(flight: float, cuts: set[str])
     """The peers hear of the second write at 1.32 s; how early was that said?"""
     times = [(1.0, 1.1), (1.2, 1.3), (2.0, 2.1)]
     ops = [
-        replace(word(0x100000 + 4 * at, b"\0" * 4), index=at, start=start, end=end)
+        word(0x100000 + 4 * at, b"\0" * 4)._replace(index=at, start=start, end=end)
         for at, (start, end) in enumerate(times)
     ]
     marks = [MemoryMark(0, "before"), MemoryMark(2, "told", 1.32)]

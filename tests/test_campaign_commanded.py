@@ -474,7 +474,7 @@ def test_a_death_is_searched_once_however_long_messages_are_on_their_way() -> No
 
     def slow(state: State, fate: Fate) -> Outcome:
         outcome = invented(state, fate)
-        ops = [replace(op, start=at + 0.1, end=at + 0.2) for at, op in enumerate(outcome.ops)]
+        ops = [op._replace(start=at + 0.1, end=at + 0.2) for at, op in enumerate(outcome.ops)]
         marks = [replace(mark, time=float(mark.ops)) for mark in outcome.marks]
         return replace(outcome, ops=ops, marks=marks, flight=9.0)
 

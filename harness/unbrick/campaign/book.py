@@ -67,7 +67,7 @@ class Book:
         before, self.cells = self.cells, cells
         for number, block in enumerate(cells.blocks):
             old = before.blocks[number]
-            if block is not old:
+            if block is not old and block != old:
                 self._write(cells, cells.geometry.starts[number], max(len(block), len(old)))
         for weak in (before.weak, cells.weak):
             for offset, mask in weak:

@@ -409,7 +409,7 @@ class Search:
         """Keep what a report needs of a case, and what others share with it once."""
         if self._keep_traces or case is self.result.cases[0]:
             shared = self._data
-            ops = [replace(op, data=shared.setdefault(op.data, op.data)) for op in case.outcome.ops]
+            ops = [op._replace(data=shared.setdefault(op.data, op.data)) for op in case.outcome.ops]
             marks = case.outcome.marks
         else:
             ops, marks = [], []

@@ -7,6 +7,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unbrick.engine.base import FirmwareFault, TracedEngine
@@ -21,6 +22,9 @@ FAULTS_KEPT = 64
 """Faults that the models keep (``parts.h``, ``core.h``)."""
 
 _NEVER = (1 << 64) - 1
+
+_OP = Struct("=5I4x3Q")
+"""``struct op`` of both engines: kind, lanes, offset, length, failed, start, end, data."""
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
 
@@ -96,8 +100,7 @@ class CompiledModels:
     Attributes:
         lib: their library.
         flash: the cells of the flash image.
-        op_type: their ``struct op``.
-        op_kinds: the names of its kinds.
+        op_kinds: the names of the kinds in their ``struct op``.
         settle: has what is due come about.
         run: lets time pass until a time in nanoseconds, and gives the reason for which it ended.
         power_off: takes the power away.
@@ -105,7 +108,6 @@ class CompiledModels:
         cut_before: stops the next run before an operation of the flash, by its number.
     """
 
-    op_type: type[c.Structure]
     op_kinds: Mapping[int, str]
 
     def __init__(self, lib: Any, flash: mmap.mmap) -> None:
@@ -168,33 +170,18 @@ class CompiledModels:
     def ops(self) -> list[FlashOp]:
         """Every operation of the flash so far, in order."""
         count = self.op_count
-        kept = (self.op_type * count)()
+        kept = c.create_string_buffer(count * _OP.size)
         self._ops(kept, 0, count)
-        return [self._describe_op(index, op) for index, op in enumerate(kept)]
-
-    def _describe_op(self, index: int, op: Any) -> FlashOp:
-        kind, data = self.op_kinds[op.kind], b""
-        if kind != "erase":
-            buffer = c.create_string_buffer(op.length)
-            self._op_data(index, buffer)
-            data = buffer.raw
-        lanes, failed = self._find_lanes(op)
-        return FlashOp(
-            index=index,
-            kind=kind,
-            offset=op.offset,
-            length=op.length,
-            lanes=lanes,
-            start=op.start / 1e9,
-            end=op.end / 1e9,
-            data=data,
-            failed=failed,
-        )
-
-    def _find_lanes(self, op: Any) -> tuple[int, int]:
-        """The chips that carry an operation out, and those that fail."""
-        del op
-        return 1, 0
+        given = c.create_string_buffer(int(self._op_data(None, 0)))
+        self._op_data(given, len(given))
+        data, kinds, found = given.raw, self.op_kinds, list[FlashOp]()
+        for op in _OP.iter_unpack(kept.raw):
+            kind, lanes, offset, length, failed, start, end, at = op
+            name = kinds[kind]
+            bytes_ = b"" if name == "erase" else data[at : at + length]
+            values = (name, offset, length, lanes, start / 1e9, end / 1e9, bytes_, failed)
+            found.append(FlashOp(len(found), *values))
+        return found
 
 
 class CompiledEngine(TracedEngine, Generic[ModelsT]):

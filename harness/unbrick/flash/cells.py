@@ -85,19 +85,24 @@ class Cells:
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
         blocks, weak = list(self.blocks), self.weak
+        programmed: dict[int, bytearray] = {}  # blocks that one operation after the other changes
         for op in ops:
             if op.failed:
+                _close(blocks, programmed)
                 left = _after_failed(Cells(self.geometry, tuple(blocks), weak), op)
                 blocks, weak = list(left.blocks), left.weak
             elif op.kind == "erase":
                 for number, _, _ in self.geometry.split(op.offset, op.length):
                     blocks[number] = b""
+                    programmed.pop(number, None)
                 weak = drop_range(weak, op.offset, op.length) if weak else weak
             else:
                 number, start = self.geometry.find_block(op.offset)
-                old = _part(blocks[number], start, op.length)
-                blocks[number] = _replaced(blocks[number], start, intersect(old, op.data))
+                if number not in programmed:
+                    programmed[number] = bytearray(blocks[number])
+                _clear(programmed[number], start, op.data)
                 weak = drop_cleared(weak, op.offset, op.data) if weak else weak
+        _close(blocks, programmed)
         return Cells(self.geometry, tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
@@ -163,6 +168,22 @@ def _replaced(block: bytes, start: int, values: bytes) -> bytes:
     view = memoryview(block)
     blank = _blank(max(0, start - len(block)))
     return b"".join((view[:start], blank, values, view[start + len(values) :])).rstrip(b"\xff")
+
+
+def _clear(block: bytearray, start: int, data: bytes) -> None:
+    """Program cells of such a block."""
+    end = start + len(data)
+    if end > len(block):
+        block += _blank(end - len(block))
+    old = int.from_bytes(block[start:end], "little")
+    block[start:end] = (old & int.from_bytes(data, "little")).to_bytes(len(data), "little")
+
+
+def _close(blocks: list[bytes], programmed: dict[int, bytearray]) -> None:
+    """Put back the blocks that were taken out to be programmed."""
+    for number, block in programmed.items():
+        blocks[number] = bytes(block.rstrip(b"\xff"))
+    programmed.clear()
 
 
 _PATTERN = hashlib.shake_128(b"weak cells").digest(4093)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SPOILT = 4
 """Bit of ``FlashOp.failed`` that stands for the first chip, when it spoils cells besides."""
 
 
-@dataclass(frozen=True)
-class FlashOp:
+class FlashOp(NamedTuple):
     """One operation of a flash: ``kind`` is word, buffer or erase; offset and length in bytes.
 
     ``lanes`` has bit 0 set for the first chip, bit 1 for one beside it; times are in seconds.
@@ -18,7 +18,7 @@ class FlashOp:
     lanes with bit ``SPOILT`` and up set, too, clear the next word besides.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody needs the one of tuples
     kind: str
     offset: int
     length: int

@@ -76,7 +76,8 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         course.close()
     ops, virtual = engine.ops, engine.now
     engine.power_off()
-    if not readable.after(ops).reads_as(engine.read_nor()):
+    left = readable.after(ops)
+    if not left.reads_as(engine.read_nor()):
         raise ToolBrokenError("the flash is not what the trace of the session says")
     if violation is None and target.afterwards is not None:
         try:
@@ -93,7 +94,7 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         virtual=virtual,
         seconds=time.perf_counter() - began,
         console=course.text,
-        final=State(state.cells.after(ops), BEGUN),
+        final=State(state.cells.after(ops) if state.cells.weak else left, BEGUN),
         relevant=engine.relevant,
     )
 

@@ -52,21 +52,6 @@ WORN_MOST = 8
 ALWAYS = (1 << 32) - 1
 
 
-class COp(c.Structure):
-    """``struct op``."""
-
-    _fields_ = (
-        ("kind", c.c_uint32),
-        ("lanes", c.c_uint32),
-        ("offset", c.c_uint32),
-        ("length", c.c_uint32),
-        ("start", c.c_uint64),
-        ("end", c.c_uint64),
-        ("data", c.c_uint64),
-        ("failed", c.c_uint32),
-    )
-
-
 class CWorn(c.Structure):
     """``struct worn``."""
 
@@ -117,8 +102,8 @@ def _load() -> Any:
         "board_line_take": (size, [board, c.c_int, c.c_char_p, size]),
         "board_uart_overruns": (size, [board, c.c_int]),
         "board_faults": (size, [board, c.POINTER(CFault), size]),
-        "board_ops": (size, [board, c.POINTER(COp), size, size]),
-        "board_op_data": (None, [board, size, c.c_char_p]),
+        "board_ops": (size, [board, c.c_char_p, size, size]),
+        "board_op_data": (size, [board, c.c_char_p, size]),
         "board_forget": (None, [board]),
         "board_break": (None, [board]),
         "board_watch": (None, [board, c.POINTER(CWatch), size]),
@@ -145,7 +130,7 @@ def _as_struct(worn: Worn) -> CWorn:
 class Models(CompiledModels):
     """NOR, SRAM and devices of a board, which is the one that ``c/`` models."""
 
-    op_type, op_kinds = COp, OP_KINDS
+    op_kinds = OP_KINDS
 
     def __init__(self, board: Board) -> None:
         super().__init__(_load(), mmap.mmap(-1, board.nor.modelled))
@@ -164,9 +149,6 @@ class Models(CompiledModels):
         if len(listed) > WORN_MOST:
             raise EngineError(f"of {len(listed)} worn places the models keep {WORN_MOST}")
         self.lib.board_wear(self.board, (CWorn * len(listed))(*listed), len(listed))
-
-    def _find_lanes(self, op: COp) -> tuple[int, int]:
-        return op.lanes, op.failed
 
 
 class NorModel:

@@ -92,15 +92,6 @@ class CSetup(c.Structure):
     )
 
 
-class CMcuOp(c.Structure):
-    """``struct op``."""
-
-    _fields_ = (
-        *((name, c.c_uint32) for name in ("kind", "offset", "length", "pc")),
-        *((name, c.c_uint64) for name in ("start", "end", "data")),
-    )
-
-
 class CPlain(c.Structure):
     """``struct plain``."""
 
@@ -197,8 +188,8 @@ def load_models() -> Any:
         "mcu_line_take": (size, [mcu, line, c.c_char_p, size]),
         "mcu_line_overruns": (size, [mcu, line]),
         "mcu_cut_before": (None, [mcu, u64]),
-        "mcu_ops": (size, [mcu, c.POINTER(CMcuOp), size, size]),
-        "mcu_op_data": (None, [mcu, size, c.c_char_p]),
+        "mcu_ops": (size, [mcu, c.c_char_p, size, size]),
+        "mcu_op_data": (size, [mcu, c.c_char_p, size]),
         "mcu_faults": (size, [mcu, c.POINTER(CFault), size]),
         "mcu_plain": (size, [mcu, c.POINTER(CPlain), size]),
         "mcu_debug": (None, [mcu, c.c_bool]),
@@ -251,7 +242,7 @@ class McuModels(CompiledModels):
         SetupError: the models are not compiled, or they lack one that the chip has.
     """
 
-    op_type, op_kinds = CMcuOp, OP_KINDS
+    op_kinds = OP_KINDS
 
     def __init__(self, chip: McuChip, *, pace_ps: int, semihosting: bool) -> None:
         super().__init__(load_models(), mmap.mmap(-1, chip.geometry.size))

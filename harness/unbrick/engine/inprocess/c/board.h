@@ -43,9 +43,10 @@ struct op {
     uint32_t lanes;  /* bit 0: low chip, bit 1: high chip */
     uint32_t offset; /* in the NOR, bytes */
     uint32_t length; /* bytes, of the pair */
-    uint64_t start, end;
-    uint64_t data;   /* of a program: where its bytes are kept; 0xff where nothing was given */
     uint32_t failed; /* lanes that end it with an error; from SPOILT on those that spoil cells */
+    uint32_t unused;
+    uint64_t start, end;
+    uint64_t data; /* of a program: where its bytes are kept; 0xff where nothing was given */
 };
 
 #define SPOILT 4u /* bits of lanes that fail, before those of lanes that spoil cells besides */
@@ -134,7 +135,7 @@ size_t board_uart_overruns(const struct board *b, int uart);
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);
-void board_op_data(const struct board *b, size_t op, uint8_t *out);
+size_t board_op_data(const struct board *b, uint8_t *out, size_t capacity); /* of all of them */
 void board_forget(struct board *b);
 void board_break(struct board *b);
 void board_watch(struct board *b, const struct watch *watches, size_t count);

@@ -44,10 +44,11 @@ size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capa
     return b->op_count;
 }
 
-void board_op_data(const struct board *b, size_t op, uint8_t *out) {
-    if (op < b->op_count && b->ops[op].kind != OP_ERASE) {
-        memcpy(out, b->op_data + b->ops[op].data, b->ops[op].length);
+size_t board_op_data(const struct board *b, uint8_t *out, size_t capacity) {
+    if (b->op_data_size && capacity) {
+        memcpy(out, b->op_data, capacity < b->op_data_size ? capacity : b->op_data_size);
     }
+    return b->op_data_size;
 }
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity) {

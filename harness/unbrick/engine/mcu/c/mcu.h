@@ -48,9 +48,11 @@ enum op_kind { OP_PROGRAM = 1, OP_ERASE };
 
 struct op {
     uint32_t kind;
+    uint32_t lanes;  /* 1 */
     uint32_t offset; /* in the flash image: all regions, one after the other */
     uint32_t length; /* bytes */
-    uint32_t pc;     /* start of the basic block that began it */
+    uint32_t failed; /* 0 */
+    uint32_t unused;
     uint64_t start, end;
     uint64_t data; /* of a program: where its bytes are kept */
 };
@@ -193,7 +195,7 @@ size_t mcu_line_overruns(const struct mcu *m, unsigned line);
 
 void mcu_cut_before(struct mcu *m, uint64_t op);
 size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity);
-void mcu_op_data(const struct mcu *m, size_t op, uint8_t *out);
+size_t mcu_op_data(const struct mcu *m, uint8_t *out, size_t capacity); /* of all of them */
 size_t mcu_faults(const struct mcu *m, struct fault *out, size_t capacity);
 size_t mcu_plain(const struct mcu *m, struct plain *out, size_t capacity);
 

@@ -32,8 +32,13 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
         return false;
     }
     m->ops = grown(m->ops, &m->op_capacity, m->op_count + 1, sizeof *m->ops);
-    m->ops[m->op_count++] =
-        (struct op){kind, offset, length, m->block_pc, m->now, m->now + ns, m->op_data_size};
+    m->ops[m->op_count++] = (struct op){.kind = kind,
+                                        .lanes = 1,
+                                        .offset = offset,
+                                        .length = length,
+                                        .start = m->now,
+                                        .end = m->now + ns,
+                                        .data = m->op_data_size};
     if (data) {
         size_t size = m->op_data_size + length;
         m->op_data = grown(m->op_data, &m->op_data_capacity, size, 1);
@@ -54,10 +59,11 @@ size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity
     return m->op_count;
 }
 
-void mcu_op_data(const struct mcu *m, size_t op, uint8_t *out) {
-    if (op < m->op_count && m->ops[op].kind == OP_PROGRAM) {
-        memcpy(out, m->op_data + m->ops[op].data, m->ops[op].length);
+size_t mcu_op_data(const struct mcu *m, uint8_t *out, size_t capacity) {
+    if (m->op_data_size && capacity) {
+        memcpy(out, m->op_data, capacity < m->op_data_size ? capacity : m->op_data_size);
     }
+    return m->op_data_size;
 }
 
 size_t mcu_faults(const struct mcu *m, struct fault *out, size_t capacity) {
