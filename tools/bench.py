@@ -12,14 +12,11 @@ from unittest import mock
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
-from rich.console import Console
-from rich.table import Table
 from unicorn.arm_const import UC_ARM_REG_PC, UC_CPU_ARM_CORTEX_A9
 from unicorn.unicorn_const import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_ARM, UC_PROT_ALL
 from unicorn.unicorn_py3.unicorn import Uc
 
-from bench_mcu import mcu_rows
-from performance_page import machine, write_section
+from performance_page import write_table
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.engine.create import create_engine
@@ -211,7 +208,6 @@ def main() -> None:
             f"{count / ours / 1e6:.0f} and {count / theirs / 1e6:.0f} million a second",
         )
     )
-    rows += mcu_rows()
     ours = best(lambda: update_seconds("inprocess", releases))
     try:
         theirs = update_seconds("qemu", releases)
@@ -235,20 +231,7 @@ def main() -> None:
             f"{cases:.0f} cases and {sessions:.1f} sessions a second and core; {text}",
         )
     )
-    report(rows)
-
-
-def report(rows: list[tuple[str, str, str]]) -> None:
-    """Print a table, and write it to the page."""
-    names = ("what", "ratio", "figures of this machine")
-    table = Table(*names, title="Unbrick bench", title_justify="left")
-    lines = [f"| {' | '.join(names)} |", "|---|--:|---|"]
-    for row in rows:
-        table.add_row(*row)
-        lines.append(f"| {' | '.join(row)} |")
-    Console(width=120).print(table)
-    lines += ["", machine("unicorn")]
-    write_section("Engines, transfer, campaign", "\n".join(lines))
+    write_table("Engines, transfer, campaign", rows, "unicorn")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 
@@ -33,6 +36,21 @@ def write_section(title: str, text: str) -> None:
     PAGE.write_text("\n".join(parts), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "mdformat", PAGE], check=True)
     print(f"written: {PAGE.relative_to(ROOT)}, {title}")
+
+
+def write_table(title: str, rows: list[tuple[str, str, str]], *packages: str) -> None:
+    """Print what there is to say (what, ratio, figures of this machine), and make a section of it.
+
+    The machine is named at its end, with the versions of ``packages``.
+    """
+    names = ("what", "ratio", "figures of this machine")
+    table = Table(*names, title=title, title_justify="left")
+    lines = [f"| {' | '.join(names)} |", "|---|--:|---|"]
+    for row in rows:
+        table.add_row(*row)
+        lines.append(f"| {' | '.join(row)} |")
+    Console(width=120).print(table)
+    write_section(title, "\n".join([*lines, "", machine(*packages)]))
 
 
 def machine(*packages: str) -> str:
