@@ -93,7 +93,8 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
         m->waiting = m->spinning = true;
         return false;
     }
-    if (what & BLOCK_LOOP && ++m->rounds >= SPINS) {
+    /* A debugger sees every round. */
+    if (what & BLOCK_LOOP && !m->debug.attached && ++m->rounds >= SPINS) {
         m->rounds = 0;
         skip_rounds(m, address);
     }
