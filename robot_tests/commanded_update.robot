@@ -7,7 +7,7 @@ Test Setup        A Terminal That Is To Be Commanded
 
 *** Test Cases ***
 S200 To S203: Each Command Is Received, Checked, Carried Out And Its Result Sent
-    [Documentation]    By the clock, what is late is sent again: counts are those of virtual time.
+    [Documentation]    By the clock, what is late is sent again, and what was late before has no answer.
     Start Commanded Update    1.1.0
     Wait For Commanded Update    timeout=10 min
     ${commands} =    Get Requests    /erase    /write    /check    /finish
@@ -16,8 +16,10 @@ S200 To S203: Each Command Is Received, Checked, Carried Out And Its Result Sent
     ${engine} =    Get Variable Value    ${ENGINE}    inprocess
     IF    $engine == 'inprocess'
         Should Be Equal As Integers    ${{len($commands)}}    ${{len($results)}}
+        Should Be True    all(line.endswith("2.04") for line in $commands + $results)
+    ELSE
+        Should Be True    all(line.endswith(("2.04", "no answer")) for line in $commands + $results)
     END
-    Should Be True    all(line.endswith("2.04") for line in $commands + $results)
 
 The Resident Program Is Loaded Into SRAM When The Upgrade Starts
     Start Commanded Update    1.1.0

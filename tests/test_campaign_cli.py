@@ -217,8 +217,8 @@ def test_a_campaign_that_is_stopped_between_scenarios_claims_nothing_for_the_res
 def test_a_violation_ends_with_1_and_names_the_case(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, early: bool
 ) -> None:
-    def bad(target: ReferenceTarget, state: State, fate: Fate) -> Outcome:
-        outcome = RUN(target, state, fate)
+    def bad(target: ReferenceTarget, state: State, fate: Fate, engine: Any = None) -> Outcome:
+        outcome = RUN(target, state, fate, engine)
         broken = ("data-lost", "Alice is gone") if not outcome.ops else None
         return replace(outcome, violation=broken)
 

@@ -42,14 +42,14 @@ class ScriptedLine:
 
 def drive(
     device: Callable[[bytes], bytes],
-    driver: str,
+    driver: str | Path,
     options: Mapping[str, Any] | None = None,
     first: bytes = b"",
 ) -> None:
     """Let a driver do its work with a device, which has said ``first``."""
     line = ScriptedLine(device)
     console = DriverConsole(line, 0.0)
-    path = Path(driver) if driver.endswith(".py") else None
+    path = driver if isinstance(driver, Path) else None
     run = DriverRun(start_driver(driver, console, FILE, options or {}), console, path)
     console.hear(first)
     now = 0.0
@@ -273,7 +273,7 @@ def test_a_wrong_driver_is_refused_with_a_hint(
     path.write_text("def update(console, payload, options):\n" + body)
     monkeypatch.setattr(console_module, "TURN_TIMEOUT_S", 0.3)
     with pytest.raises(SetupError) as raised:
-        drive(lambda _: b"", str(path))
+        drive(lambda _: b"", path)
     assert message in str(raised.value)
     assert hint in raised.value.hint
 
@@ -312,5 +312,5 @@ def test_a_driver_of_ones_own_waits_and_reads(tmp_path: Path) -> None:
         heard.append(data)
         return b"OK!" if data == b"load\r" else b""
 
-    drive(device, str(path), {"pause": 2.0}, first=b"hello > ")
+    drive(device, path, {"pause": 2.0}, first=b"hello > ")
     assert heard == [b"load\r", DATA]
