@@ -7,7 +7,7 @@ Test Setup        A Terminal That Is To Be Commanded
 
 *** Test Cases ***
 S200 To S203: Each Command Is Received, Checked, Carried Out And Its Result Sent
-    [Documentation]    By the clock, what is late is sent again, and what was late before has no answer.
+    [Documentation]    By the clock, what is late has no answer, and is sent again.
     Start Commanded Update    1.1.0
     Wait For Commanded Update    timeout=10 min
     ${commands} =    Get Requests    /erase    /write    /check    /finish
