@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def renode() -> str:
         return find_renode()
     except MissingToolError as error:
         pytest.skip(f"{error} ({error.hint})")
+
+
+@pytest.fixture(scope="session")
+def gdb() -> str:
+    """The path of GDB; without it the test is skipped, and the summary says what is missing."""
+    found = shutil.which("gdb-multiarch") or shutil.which("arm-none-eabi-gdb")
+    if found is None:
+        pytest.skip("gdb-multiarch is missing (apt install gdb-multiarch)")
+    return found
 
 
 @pytest.fixture(scope="session")

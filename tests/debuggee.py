@@ -1,14 +1,17 @@
-"""A debugged engine, and the packets of GDB's protocol to it, byte by byte."""
+"""A debugged engine; packets of GDB's protocol to it, byte by byte; and GDB itself at it."""
 
 from __future__ import annotations
 
+import queue
 import socket
+import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from patience import PATIENCE_S
 
-from unbrick.engine.gdb.connection import Connection
+from unbrick.engine.gdb.connection import Connection, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine
 
 
@@ -87,3 +90,38 @@ class Debuggee:
         self.socket.close()
         self.thread.join(PATIENCE_S)
         self.engine.close()
+
+
+def play_gdb(
+    gdb: str,
+    device: Callable[[Callable[[], Connection]], None],
+    find_words: Callable[[int], list[str]],
+) -> str:
+    """What GDB says until it has done all that it was told to.
+
+    Args:
+        gdb: its path.
+        device: runs an engine, in a thread of its own; is given what waits for the debugger.
+        find_words: GDB's words on the command line, for the port that the device has.
+    """
+    ports: queue.Queue[int] = queue.Queue()
+    thread = threading.Thread(
+        target=device, args=[lambda: wait_for_debugger(0, ports.put)], daemon=True
+    )
+    thread.start()
+    done = subprocess.run(
+        [gdb, "-nx", "-batch", *find_words(ports.get(timeout=PATIENCE_S))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), done.stdout
+    return done.stdout
+
+
+def as_words(commands: list[str]) -> list[str]:
+    """Commands of GDB as words of its command line."""
+    return [word for command in commands for word in ("-ex", command)]

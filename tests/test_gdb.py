@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import re
-import shutil
 import socket
-import subprocess
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner
-from debuggee import Debuggee
+from debuggee import Debuggee, as_words, play_gdb
 from patience import PATIENCE_S, until
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.cli.main import cli
-from unbrick.engine.gdb.connection import MAX_PACKET_SIZE, wait_for_debugger
+from unbrick.engine.gdb.connection import MAX_PACKET_SIZE, Connection, wait_for_debugger
 from unbrick.engine.gdb.server import MONITOR, MOST_BREAKPOINTS, DebuggerGoneError
 from unbrick.engine.inprocess import MOST_WATCHPOINTS, InProcessEngine, Watchpoint
 from unbrick.engine.inprocess.debugged import DebuggedTerminal
@@ -409,54 +404,29 @@ def test_replay_waits_for_a_debugger(unbrick_releases: Releases) -> None:
 # GDB --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def gdb() -> str:
-    found = shutil.which("gdb-multiarch") or shutil.which("arm-none-eabi-gdb")
-    if found is None:
-        pytest.skip("gdb-multiarch is missing (apt install gdb-multiarch)")
-    return found
-
-
 def run_gdb(gdb: str, releases: Releases, case: str, commands: list[str]) -> tuple[str, bool]:
     """What GDB says while it debugs a case, and whether it killed the terminal."""
     case_id = CaseId.parse(case)
     target = find_target(case_id.scenario, releases)
     target.start()
-    ports: queue.Queue[int] = queue.Queue()
     killed: list[bool] = []
 
-    def terminal() -> None:
+    def terminal(wait: Callable[[], Connection]) -> None:
         with DebuggedTerminal(releases.elf_files) as engine:
-
-            def attach() -> None:
-                engine.attach(wait_for_debugger(0, ports.put))
-
             try:
-                debug(target, engine, case_id, attach)
+                debug(target, engine, case_id, lambda: engine.attach(wait()))
             except DebuggerGoneError:
                 killed.append(True)
 
-    thread = threading.Thread(target=terminal, daemon=True)
-    thread.start()
-    port = ports.get(timeout=PATIENCE_S)
-    first = [
-        "set confirm off",
-        f"add-symbol-file {releases.firmware.agent.elf}",
-        f"target remote 127.0.0.1:{port}",
-    ]
-    words = [word for command in [*first, *commands] for word in ("-ex", command)]
-    boot: Path = releases.firmware.boot.elf
-    done = subprocess.run(
-        [gdb, "-nx", "-batch", str(boot), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive()
-    return done.stdout, bool(killed)
+    def find_words(port: int) -> list[str]:
+        first = [
+            "set confirm off",
+            f"add-symbol-file {releases.firmware.agent.elf}",
+            f"target remote 127.0.0.1:{port}",
+        ]
+        return [str(releases.firmware.boot.elf), *as_words([*first, *commands])]
+
+    return play_gdb(gdb, terminal, find_words), bool(killed)
 
 
 def test_gdb_stops_in_the_agent_and_kills(gdb: str, unbrick_releases: Releases) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import re
 import shlex
-import shutil
-import subprocess
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import serial
+from debuggee import as_words, play_gdb
 from patience import PATIENCE_S
 from person import Debugger, Person
 from processes import Running
@@ -25,7 +22,7 @@ from test_run_target import READY, send_update
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import debug
 from unbrick.campaign.target import Outcome
-from unbrick.engine.gdb.connection import Connection, gdb_command, wait_for_debugger
+from unbrick.engine.gdb.connection import Connection, gdb_command
 from unbrick.engine.gdb.server import DebuggerGoneError
 from unbrick.engine.mcu.debugged import DebuggedChip
 from unbrick.target.load import load_target
@@ -35,14 +32,6 @@ pytestmark = pytest.mark.slow
 
 SLOT_SIZES = {"nrf52840": 0x3000, "stm32f103": 0x2000}
 """Of the example: the other slot comes behind the first."""
-
-
-@pytest.fixture(scope="session")
-def gdb() -> str:
-    found = shutil.which("gdb-multiarch") or shutil.which("arm-none-eabi-gdb")
-    if found is None:
-        pytest.skip("gdb-multiarch is missing (apt install gdb-multiarch)")
-    return found
 
 
 @pytest.fixture(scope="module", params=CHIPS)
@@ -64,29 +53,18 @@ def run_gdb(
     work: Callable[[DebuggedChip, Callable[[], Connection]], None],
 ) -> str:
     """What GDB says while ``work`` goes on with an engine, and waits for it when it wants to."""
-    ports: queue.Queue[int] = queue.Queue()
 
-    def device() -> None:
+    def device(wait: Callable[[], Connection]) -> None:
         engine = target.create_engine(debugged=True)
         assert isinstance(engine, DebuggedChip)
         with engine:
-            work(engine, lambda: wait_for_debugger(0, ports.put))
+            work(engine, wait)
 
-    thread = threading.Thread(target=device, daemon=True)
-    thread.start()
-    _, *words = shlex.split(gdb_command(target.covered[0], ports.get(timeout=PATIENCE_S)))
-    words += [word for command in commands for word in ("-ex", command)]
-    done = subprocess.run(
-        [gdb, "-nx", "-batch", "-ex", "set confirm off", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    thread.join(PATIENCE_S)
-    assert not thread.is_alive(), done.stdout
-    return done.stdout
+    def find_words(port: int) -> list[str]:
+        _, *words = shlex.split(gdb_command(target.covered[0], port))
+        return [*as_words(["set confirm off"]), *words, *as_words(commands)]
+
+    return play_gdb(gdb, device, find_words)
 
 
 def debug_case(gdb: str, path: Path, case: str, commands: list[str]) -> str:

@@ -27,8 +27,7 @@ from unbrick.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from unbrick.campaign.run import Run
-    from unbrick.campaign.target import Fate, Outcome, State, Target
+    from unbrick.campaign.target import Fate, Outcome, Run, State, Target
 
 LOCAL = "local"
 """The address of a cluster of this machine's own processes, made for one campaign."""

@@ -10,10 +10,10 @@ from unbrick.campaign.search import Case, SearchResult, find_successors
 from unbrick.campaign.target import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from concurrent.futures import Executor
 
-    from unbrick.campaign.target import Outcome, State, Target
+    from unbrick.campaign.target import Run, State, Target
 
 MOST_CUTS = 2  # power cuts at most in a case over a bad link
 
@@ -22,7 +22,7 @@ def try_links(
     target: Target,
     executor: Executor,
     numbers: Iterable[int],
-    run: Callable[[State, Fate], Outcome],
+    run: Run,
 ) -> SearchResult:
     """Run a target over each of the bad links, with up to two power cuts on the way.
 
@@ -41,9 +41,7 @@ def try_links(
     return result
 
 
-def _try_link(
-    name: str, run: Callable[[State, Fate], Outcome], state: State, number: int
-) -> list[Case]:
+def _try_link(name: str, run: Run, state: State, number: int) -> list[Case]:
     rng = random.Random(f"cuts {number}")
     case_id, cases = CaseId(name, link=number), []
     for session in range(rng.randint(0, MOST_CUTS) + 1):

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
     from unbrick.campaign.search import SearchResult
     from unbrick.campaign.store import OutcomeStore
-    from unbrick.campaign.target import Fate, Outcome, State, Target
-
-    Run = Callable[[State, Fate], Outcome]
-    """Runs one session, as :meth:`unbrick.campaign.target.Target.run` does."""
+    from unbrick.campaign.target import Fate, Outcome, Run, State, Target
 
 PRESETS = {
     "quick": Bounds(depth=1, states=40, deaths=12),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from unbrick.campaign.target import Outcome, Target
+    from unbrick.campaign.target import Outcome, Run, Target
     from unbrick.flash.ops import FlashOp
     from unbrick.flash.partition import Partition
 
@@ -298,9 +298,7 @@ def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome
     )
 
 
-def follow(
-    case: CaseId, start: State, run: Callable[[State, Fate], Outcome]
-) -> Iterator[tuple[CaseId, State, Outcome]]:
+def follow(case: CaseId, start: State, run: Run) -> Iterator[tuple[CaseId, State, Outcome]]:
     """Run every session that leads to a case, and the case itself.
 
     Args:

@@ -152,6 +152,11 @@ class ReplayedSession:
         return (op.start + op.end) / 2 if self.cut.torn else op.start
 
 
+if TYPE_CHECKING:
+    Run = Callable[[State, Fate], Outcome]
+    """Runs one session, as :meth:`Target.run` does."""
+
+
 class Target(Protocol):
     """What a campaign searches. It must be picklable, for other processes."""
 

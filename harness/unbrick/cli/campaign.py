@@ -293,7 +293,8 @@ def campaign(
                         progress=bar.step,
                     )
                     results.append(result)
-                    reports.append(report_scenario(result, tell_violations(result)))
+                    told = tell_violations(result) if out is not None or as_json else ()
+                    reports.append(report_scenario(result, told))
                     if links and result.cut_short != INTERRUPTED:
                         tried = run_links(target, workers, links)
                         results.append(tried)

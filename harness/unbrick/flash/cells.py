@@ -175,8 +175,7 @@ def _clear(block: bytearray, start: int, data: bytes) -> None:
     end = start + len(data)
     if end > len(block):
         block += _blank(end - len(block))
-    old = int.from_bytes(block[start:end], "little")
-    block[start:end] = (old & int.from_bytes(data, "little")).to_bytes(len(data), "little")
+    block[start:end] = intersect(bytes(block[start:end]), data)
 
 
 def _close(blocks: list[bytes], programmed: dict[int, bytearray]) -> None:

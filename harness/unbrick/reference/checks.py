@@ -218,7 +218,7 @@ def _is_to_be_replaced(start: State, before: Cells, digest: bytes) -> bool:
     restoration that was begun goes on, also where the application is whole again by chance.
     """
     server: ServerState | None = start.peers
-    newest = _read_newest(_read_journal(before))
+    newest = _read_record(before)
     if server is None or newest is None or newest[0] != REWRITING or newest[TARGET] == digest:
         return False
     known = {(terminal.state, terminal.digest) for terminal in server.terminals}
@@ -236,12 +236,12 @@ def check_source(story: Story, before: Cells, ops: list[FlashOp]) -> None:
         ops: of the session.
     """
     places = find_places().journal
-    journal, known = before, _read_newest(_read_journal(before))
+    journal, known = before, _read_record(before)
     for number, op in enumerate(ops):
         if not places.offset <= op.offset < places.end:
             continue
         journal = journal.after([op])
-        newest = _read_newest(_read_journal(journal))
+        newest = _read_record(journal)
         if newest is None or newest == known:
             continue
         begins = newest[0] in _OF_A_REWRITE and newest[SOURCE] != RADIO
@@ -284,7 +284,7 @@ def check_sure(story: Story, left: Cells) -> None:
     if not left.weak:
         return
     readings = tuple(left.readings())
-    if len({_read_newest(_read_journal(reading)) for reading in readings}) > 1:
+    if len({_read_record(reading) for reading in readings}) > 1:
         raise Violation("unsure", "the journal may say something else at the next start")
     for reading in readings:
         if _find_release(story, reading) is None:
@@ -313,8 +313,13 @@ def read_counter(journal: bytes) -> int:
 
 def _read_phase(cells: Cells) -> int:
     """The phase in the newest record of the journal; 0 without any."""
-    newest = _read_newest(_read_journal(cells))
+    newest = _read_record(cells)
     return newest[0] if newest else 0
+
+
+def _read_record(cells: Cells) -> bytes | None:
+    """The newest record of the journal, if there is one."""
+    return _read_newest(_read_journal(cells))
 
 
 def _read_journal(cells: Cells) -> bytes:
@@ -330,7 +335,7 @@ def _find_release(story: Story, cells: Cells) -> bytes | None:
 
 
 def _read_newest(journal: bytes) -> bytes | None:
-    """The newest record of the journal, if there is one."""
+    """The newest record of a journal's bytes, if there is one."""
     block = find_places().block
     halves = [journal[at : at + block] for at in range(0, len(journal), block)]
     valid = [(header[0], half) for half in halves if (header := read_valid_header(half))]
