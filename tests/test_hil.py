@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +14,14 @@ import pytest
 from click.testing import CliRunner
 from processes import unbrick
 
+from unbrick.bench.bench import Bench
+from unbrick.bench.process import Process
 from unbrick.cli import run as cli_run
 from unbrick.cli.main import cli
 from unbrick.firmware.signed import SignedImages
+from unbrick.reference import hil
 from unbrick.reference.hil import HilTest
+from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,10 +183,10 @@ def test_a_server_that_does_not_start_says_why(
 
 
 @pytest.mark.slow(first=True)
-def test_a_cut_too_early_or_too_late_is_made_again(
+def test_what_comes_at_the_wrong_time_is_done_again(
     monkeypatch: pytest.MonkeyPatch, unbrick_releases: Releases, tmp_path: Path
 ) -> None:
-    """On an engine by the clock the right moment may be missed; here it is missed on purpose."""
+    """A cut may come too early or too late, and a call before the center: here on purpose."""
     right = HilTest._application_changes
     attempts: list[str] = []
 
@@ -192,8 +199,28 @@ def test_a_cut_too_early_or_too_late_is_made_again(
         return right(test)
 
     monkeypatch.setattr(HilTest, "_application_changes", wrong)
+    call, run_for, started = HilTest._call, Bench.run_for, dict[str, int]()
+
+    class Noted(Process):
+        def __init__(self, log: Path, *words: str) -> None:
+            super().__init__(log, *words)
+            started[words[0]] = self.popen.pid
+
+    def call_too_early(test: HilTest) -> str:
+        os.kill(started["center"], signal.SIGSTOP)
+        ServerClient(test._api).center_leaves()
+        return call(test)
+
+    def go_on(bench: Bench, seconds: float) -> None:
+        os.kill(started["center"], signal.SIGCONT)
+        run_for(bench, seconds)
+
+    monkeypatch.setattr(hil, "Process", Noted)
+    monkeypatch.setattr(HilTest, "_call", call_too_early)
+    monkeypatch.setattr(Bench, "run_for", go_on)
     code, output, error = run_broken(monkeypatch, unbrick_releases, tmp_path, "--json")
     assert code == 0, error
     seen = {step["name"]: step["detail"] for step in json.loads(output)}
     assert seen[STEPS[6]] == "at the 3. attempt"
     assert seen[STEPS[7]] == "rewrite was interrupted"
+    assert re.fullmatch(r"call, 1, hang up, at the \d+\. attempt", seen[STEPS[13]])
