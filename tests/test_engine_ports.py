@@ -185,6 +185,45 @@ def test_a_program_that_comes_late_is_told_what_it_missed(
     port.close()
 
 
+def test_a_program_that_empties_its_input_first_is_told_again(line: RecordedLine) -> None:
+    port = PtyPort(line, rate=RATE, missed=Notes())
+    program = PtyProgram(port)
+    line.to_say = b"and this"
+    port.step(0.0)
+    termios.tcflush(program.descriptor, termios.TCIFLUSH)
+    line.to_say = b", now"
+    port.step(0.0)
+    port.step(0.0)
+    assert program.receive(33) == b"you have missed it, and this, now"
+    termios.tcflush(program.descriptor, termios.TCIFLUSH)
+    line.to_say = b"once"
+    port.step(0.0)
+    port.step(0.0)
+    assert program.receive(4) == b"once", "it has had what it missed"
+    program.close()
+    port.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_a_program_reads_in_answer_is_not_told_again(line: RecordedLine, late: bool) -> None:
+    port = PtyPort(line, rate=RATE, missed=Notes())
+    program = PtyProgram(port)
+    if late:
+        termios.tcflush(program.descriptor, termios.TCIFLUSH)
+    port.step(0.0)
+    assert program.receive(20) == b"you have missed it, "
+    if not late:
+        program.send(b"status")
+        step_until_written(port, line, 6, 0.0)
+    termios.tcflush(program.descriptor, termios.TCIFLUSH)
+    line.to_say = b"well"
+    port.step(0.0)
+    port.step(0.0)
+    assert program.receive(4) == b"well"
+    program.close()
+    port.close()
+
+
 def test_what_a_program_leaves_behind_still_arrives(port: Port, line: RecordedLine) -> None:
     program = come(port)
     port.step(0.0)

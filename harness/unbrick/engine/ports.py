@@ -2,15 +2,20 @@
 
 A port is a peer of the bench. As at a serial port, what the terminal sends while no program has it
 open is lost: a program that comes later does not get answers to what it never asked.
+
+A program that is told what it missed often throws that away: serial libraries empty their input
+when they open a port. It is told once more, unless it has already said something.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
+import struct
 import termios
 import tty
 from abc import ABC, abstractmethod
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 MAX_BEHIND_BYTES = 1 << 16  # a program that has the port open may be behind with reading
 POLL_INTERVAL_S = 0.005  # between two looks at the other program
 BURST_BYTES = 512  # may go to the terminal at once; then the line's rate counts
+MAX_TOLD_BYTES = 1 << 13  # are said again to a program that begins by emptying its input
 
 
 class Missed(Protocol):
@@ -62,6 +68,8 @@ class Port(ABC):
         self.lost = 0
         self._line, self._rate, self._missed, self._room = line, rate, missed, room
         self._unsent = b""
+        self._emptied = False  # The other program has thrown away what it had not read.
+        self._told: bytes | None = None  # since it came; None: that is not told again
         self._open = False
         self._credit = float(BURST_BYTES)
         self._last: float | None = None
@@ -77,24 +85,35 @@ class Port(ABC):
         data = self._receive(limit) if limit > 0 else b""
         self._credit -= len(data)
         if data:
+            self._told = None
             self._line.write(data)
         return now + POLL_INTERVAL_S
 
     def _speak(self, said: bytes) -> None:
         """Give the other program what the terminal has said."""
         before, self._open = self._open, self._is_open()
-        if self._missed is not None and self._open and not before:
-            self._unsent = self._missed.take()
+        emptied, self._emptied = self._emptied, False
+        missed = b""
         if self._missed is not None:
+            if self._open and not before:
+                missed, self._told = self._missed.take(), None if emptied else b""
             self._missed.hear(said, read=self._open)
         if not self._open:
-            self._unsent = b""
+            self._unsent, self._told = b"", None
             return
-        self._unsent += said
-        if self._unsent:
-            self._unsent = self._unsent[self._send(self._unsent) :]
+        if emptied and self._told:
+            self._unsent, self._told = self._told, None
+        self._tell(missed + said)
         self.lost += max(0, len(self._unsent) - MAX_BEHIND_BYTES)
         self._unsent = self._unsent[-MAX_BEHIND_BYTES:]
+
+    def _tell(self, words: bytes) -> None:
+        """Send as much as the other program takes, of ``words`` at the end."""
+        self._unsent += words
+        if self._told is not None:
+            self._told = self._told + words if len(self._told) < MAX_TOLD_BYTES else None
+        if self._unsent:
+            self._unsent = self._unsent[self._send(self._unsent) :]
 
     @abstractmethod
     def _is_open(self) -> bool:
@@ -205,12 +224,16 @@ class PtyPort(Port):
         os.set_blocking(self._master, False)
         self.path = os.ttyname(slave)
         tty.setraw(slave)
+        fcntl.ioctl(self._master, termios.TIOCPKT, struct.pack("i", True))
         os.close(slave)  # From now on the system tells whether a program has it open.
         self._events = select.poll()
-        self._events.register(self._master, select.POLLHUP)
+        self._events.register(self._master, select.POLLHUP | select.POLLPRI)
 
     def _is_open(self) -> bool:
-        there = not any(event & select.POLLHUP for _, event in self._events.poll(0))
+        seen = dict(self._events.poll(0)).get(self._master, 0)
+        if seen & select.POLLPRI:
+            self._read(0)
+        there = not seen & select.POLLHUP
         if self._open and not there:
             self._renew()
         return there
@@ -220,6 +243,8 @@ class PtyPort(Port):
         slave = os.open(self.path, os.O_RDWR | os.O_NOCTTY)
         termios.tcflush(slave, termios.TCIFLUSH)
         tty.setraw(slave)
+        self._read(0)
+        self._emptied = False
         os.close(slave)
 
     def _send(self, data: bytes) -> int:
@@ -229,14 +254,21 @@ class PtyPort(Port):
             return 0
 
     def _receive(self, limit: int) -> bytes:
+        return self._read(limit)
+
+    def _read(self, limit: int) -> bytes:
+        """At most ``limit`` bytes of the other program, or a note of what it did (tty_ioctl(4))."""
         try:
-            return os.read(self._master, limit)
+            note, *_ = data = os.read(self._master, 1 + limit)
         except BlockingIOError:
             return b""
         except OSError as error:
             if error.errno != errno.EIO:  # No program has it open, and none has left anything.
                 raise
             return b""
+        if note & termios.TIOCPKT_FLUSHREAD:
+            self._emptied = True
+        return data[1:]
 
     def close(self) -> None:
         os.close(self._master)
