@@ -157,6 +157,7 @@ def test_a_terminal_with_worn_cells_does_the_same_on_renode(
     assert seen["renode"] == seen["inprocess"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 30])  # before anything is rewritten, and in the middle
 def test_a_cut_before_the_same_operation_leaves_the_same_nor(
     unbrick_make_system: Callable[..., System], number: int

@@ -209,6 +209,7 @@ def test_what_is_written_without_power_is_lost_and_time_goes_on(engine: RenodeEn
     assert hear(engine, b"B") == b"B"
 
 
+@pytest.mark.slow
 def test_the_same_bytes_give_the_same_run(renode: str, probe_image: bytes) -> None:
     assert renode
 
@@ -227,6 +228,7 @@ def test_the_same_bytes_give_the_same_run(renode: str, probe_image: bytes) -> No
     assert run() == run()
 
 
+@pytest.mark.slow
 def test_speed_is_a_matter_of_the_bench(renode: str) -> None:
     assert renode
     with create_engine("renode", speed=2.0) as made:
@@ -563,6 +565,7 @@ def test_the_version_is_known(process: RenodeEngine) -> None:
     assert process.version.count(".") == 2
 
 
+@pytest.mark.slow
 def test_an_emulator_that_dies_is_an_error_and_not_a_hang(renode: str) -> None:
     assert renode
     with RenodeEngine() as engine:
@@ -575,6 +578,7 @@ def test_an_emulator_that_dies_is_an_error_and_not_a_hang(renode: str) -> None:
         assert not engine.powered
 
 
+@pytest.mark.slow
 def test_close_leaves_no_process_and_no_file(
     renode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -590,6 +594,7 @@ def test_close_leaves_no_process_and_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_bench_that_is_killed_takes_its_renode_along(renode: str, tmp_path: Path) -> None:
     assert renode
     script = (
