@@ -34,6 +34,7 @@ from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import list_variants, tear
 from unbrick.layout import reference_layout
+from unbrick.reference import canonical
 from unbrick.reference.canonical import canonicalise
 from unbrick.reference.checks import check_transfers
 from unbrick.reference.layout import find_places
@@ -420,6 +421,29 @@ def test_qemu_ends_a_case_as_the_in_process_engine_does(
 
 
 # ---- cells, torn operations, canonical forms
+
+
+def test_answers_are_kept_as_long_as_what_was_asked_has_its_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canonical, "CACHE_SIZE", 100)
+    asked: list[bytes] = []
+
+    @canonical._keep_some
+    def first_byte(parts: tuple[bytes, ...], *, offset: int) -> int:
+        asked.append(parts[0])
+        return parts[0][offset]
+
+    small, other, big = b"s" * 40, b"o" * 60, b"b" * 61
+    for part in (small, other, small, other):
+        assert first_byte((part,), offset=1) == part[1]
+    assert asked == [small, other]
+    assert first_byte((big,), offset=1) == ord("b")  # Both must go for it.
+    for part in (big, small, big):
+        assert first_byte((part,), offset=1) == part[1]
+    assert asked == [small, other, big, small, big], "101 bytes are too many"
+    assert first_byte((big,), offset=2) == ord("b")
+    assert asked[5:] == [big], "it is another question"
 
 
 def word(offset: int, data: bytes) -> FlashOp:

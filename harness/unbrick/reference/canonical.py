@@ -73,6 +73,9 @@ COMMANDED = 4
 """The journal's phase, the first byte of a record, while the server commands what is rewritten."""
 
 
+CACHE_SIZE = 128 << 20
+"""Bytes of the questions that a function here keeps the answers to."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -93,6 +96,38 @@ def _keep_latest(function: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return ask
+
+
+def _keep_some(function: Callable[P, R]) -> Callable[P, R]:
+    """A pure function that knows its latest results, as long as what was asked has its bounds.
+
+    ``lru_cache`` bounds how many there are. Blocks of a large image would take gigabytes so.
+    """
+    known: dict[object, R] = {}
+    total = 0
+
+    @wraps(function)
+    def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal total
+        asked: object = (args, *kwargs.items()) if kwargs else args
+        if asked in known:
+            return known[asked]
+        result = known[asked] = function(*args, **kwargs)
+        total += _find_size(asked)
+        while total > CACHE_SIZE:
+            oldest = next(iter(known))
+            del known[oldest]
+            total -= _find_size(oldest)
+        return result
+
+    return ask
+
+
+def _find_size(asked: object) -> int:
+    """Bytes of what was asked, in strings and tuples of them; others are small."""
+    if isinstance(asked, tuple):
+        return sum(map(_find_size, asked))
+    return len(asked) if isinstance(asked, bytes) else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +213,7 @@ def _slot(raw: bytes) -> bytes | str:
     return "torn"
 
 
-@lru_cache(maxsize=4096)
+@_keep_some
 def _half(
     half: bytes, *, newest_only: bool
 ) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...], bool]:
@@ -212,7 +247,7 @@ def _halves(cells: Cells, offset: int) -> tuple[bytes, bytes]:
     return cells.blocks[number], cells.blocks[number + 1]
 
 
-@lru_cache(maxsize=4096)
+@_keep_some
 def _log(first: bytes, second: bytes, *, newest_only: bool) -> tuple[object, ...]:
     """The form of a record log with these halves."""
     headers = read_valid_header(first), read_valid_header(second)
@@ -229,7 +264,7 @@ def _log(first: bytes, second: bytes, *, newest_only: bool) -> tuple[object, ...
     return newer, older[:2]
 
 
-@lru_cache(maxsize=4096)
+@_keep_some
 def is_commanded(first: bytes, second: bytes) -> bool:
     """Whether the newest record of the journal says so, in either of its halves."""
     for half in (first, second):
@@ -252,7 +287,7 @@ def _image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
     return _name_image(blocks)
 
 
-@lru_cache(maxsize=4096)
+@_keep_some
 def _name_image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
     """The name of an image that begins as one."""
     whole = b"".join(block.ljust(find_places().block, b"\xff") for block in blocks)
@@ -280,7 +315,7 @@ def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     return tuple(filter(None, forms))
 
 
-@lru_cache(maxsize=4096)
+@_keep_some
 def _block_under_command(block: bytes, number: int, plan: Plan) -> tuple[object, ...]:
     """What each range in a block is unless it is done: kind, where, contents."""
     forms: list[tuple[str, int, str]] = []
