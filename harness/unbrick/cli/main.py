@@ -33,6 +33,7 @@ _MODULES = {
     "unbrick.cli.image": ("firmware", "image"),
     "unbrick.cli.restore": ("restore", "restorations"),
     "unbrick.cli.campaign": ("campaign", "replay"),
+    "unbrick.cli.check": ("check",),
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""

@@ -64,6 +64,7 @@ class Trigger:
         options: of the driver.
         again: whether all this happens again after a power cut.
         within: until the driver must be done, from power-on.
+        staged: what is put into the flash before the first start.
     """
 
     after: str = ""
@@ -73,6 +74,7 @@ class Trigger:
     options: Mapping[str, Any] = field(default_factory=dict)
     again: bool = True
     within: float = 60.0
+    staged: tuple[FirmwareFile, ...] = ()
 
     @property
     def is_driven(self) -> bool:

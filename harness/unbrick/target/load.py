@@ -75,7 +75,6 @@ class _Reader:
         _check_apart(firmware, entries)
         images = {name: self._program(table) for name, table in entries.table("images").tables()}
         table = entries.table("update")
-        staged = self._programs(table.one_or_more("stage"))
         update = self._update(table)
         recovered = self._recovered(entries.table("recovered"), images)
         console = self._console(entries)
@@ -85,7 +84,7 @@ class _Reader:
             about=entries.text("about", f"the update that {path} describes"),
             chip=chip,
             console=console,
-            programs=(*firmware, *staged),
+            programs=(*firmware, *update.staged),
             images=images,
             partitions=self._partitions(entries.table("partitions")),
             update=update,
@@ -190,6 +189,7 @@ class _Reader:
         return tuple(parts or whole)
 
     def _update(self, table: Entries) -> Trigger:
+        staged = self._programs(table.one_or_more("stage"))
         driver = self._driver(table)
         payload = self._payload(table, driver) if table.has("file") else None
         if driver in DRIVERS and payload is None:
@@ -202,6 +202,7 @@ class _Reader:
             options=table.table("options").plain(),
             again=table.flag("again", default=True),
             within=_duration(table, "within", Trigger.within),
+            staged=staged,
         )
         table.all_used()
         return update
