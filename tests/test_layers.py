@@ -15,6 +15,7 @@ ROOT = Path(unbrick.__file__).parent
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
     {"cli", "pytest_plugin", "robot"},
+    {"draft"},
     {"reference", "target"},
     {"report"},
     {"campaign"},
@@ -60,6 +61,7 @@ NEVERS = {
         *("layout", "server", "image", "delta", "link", "restore", "center", "firmware"),
         *("reference", "bench", "console"),
     },
+    "draft": {"layout", "server", "delta", "link", "restore", "center", "firmware", "reference"},
     "center": {"server.core"},
     "wire": IO,
     "server.core": {"server.database", "server.edge", *IO},

@@ -34,6 +34,7 @@ _MODULES = {
     "unbrick.cli.restore": ("restore", "restorations"),
     "unbrick.cli.campaign": ("campaign", "replay"),
     "unbrick.cli.check": ("check",),
+    "unbrick.cli.init": ("init",),
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""

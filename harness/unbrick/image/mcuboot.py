@@ -60,7 +60,7 @@ TLV_INFO_MAGIC = 0x6907
 TLV_PROTECTED_MAGIC = 0x6908
 
 _DEPENDENCY = struct.Struct("<B3xBBHI")
-_TRAILER_MAGIC = bytes.fromhex("77c295f360d2ef7f3552500f2cb67980")
+TRAILER_MAGIC = bytes.fromhex("77c295f360d2ef7f3552500f2cb67980")
 _TRAILER_MAGIC_V2 = bytes.fromhex("2de15d29410b8d77679c110f1f8a")  # Behind 2 bytes of alignment.
 
 
@@ -88,7 +88,7 @@ def is_encrypted(flags: int) -> bool:
 
 def is_trailer(data: bytes) -> bool:
     """Whether this is the rest of a slot, with the trailer that imgtool puts at its end."""
-    return data.endswith((_TRAILER_MAGIC, _TRAILER_MAGIC_V2))
+    return data.endswith((TRAILER_MAGIC, _TRAILER_MAGIC_V2))
 
 
 def format_version(major: int, minor: int, revision: int, build: int) -> str:

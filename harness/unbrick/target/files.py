@@ -119,6 +119,15 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def tells_addresses(path: Path) -> bool:
+    """Whether a file has addresses of its own; a binary file has none.
+
+    Raises:
+        SetupError: it cannot be read, is empty or too long.
+    """
+    return _find_format(path, read_bytes(path)) is not None
+
+
 def is_elf(path: Path) -> bool:
     """Whether a file is ELF.
 
