@@ -352,6 +352,7 @@ def test_mcuboot_is_told_to_try_a_staged_image(
     tries = f"*staged == 0x96F3B83D && {differs} == 0"
     source = UPDATER.replace("*staged != 0xFFFFFFFF", tries).replace("UNLOCK", UNLOCK)
     source = source.replace("*staged == 0xFFFFFFFF ?", "*installed == 0xFFFFFFFF ?")
+    source = source.replace("const unsigned *const staged", "const volatile unsigned *const staged")
     build_small(tmp_path, "stm32f103xb", source)
     header = struct.pack("<IIHHIIBBHII", 0x96F3B83D, 0, 32, 0, 64, 0, 1, 2, 3, 4, 0)
     (tmp_path / "new.signed.bin").write_bytes(header.ljust(96, b"\x5a"))
