@@ -1,4 +1,4 @@
-"""Makes the package complete: compiled device models, the firmware and the Renode platform.
+"""Makes the package complete: compiled models, the firmware, the Renode platform, and the demo.
 
 Everything else is in ``pyproject.toml``. A wheel for another processor is cross-compiled::
 
@@ -19,6 +19,9 @@ COMPILE = runpy.run_path(str(PACKAGE / "compile.py"))
 CARRIED = ("firmware", "renode")
 """Folders that a wheel has in ``unbrick/_data`` (``unbrick.folders``)."""
 
+DEMO = Path("examples") / "ab-updater" / "build.py"
+"""What builds the firmware that ``unbrick demo`` plays, for a wheel has no compiler."""
+
 
 class BuildPackage(build_py):
     """Put beside the modules what they need; an editable install finds it in the tree."""
@@ -38,6 +41,7 @@ class BuildPackage(build_py):
             # The firmware's own tests run on a PC, from a checkout or the source distribution.
             leave = shutil.ignore_patterns("tests", "build", ".*")
             shutil.copytree(name, library / "unbrick" / "_data" / name, ignore=leave)
+        runpy.run_path(str(DEMO))["build_demo"](library / "unbrick" / "_data" / "demo")
 
 
 class PlatformWheel(bdist_wheel):

@@ -45,8 +45,7 @@ def build(folder: Path, chip: str, bug: str = "") -> Path:
         if file.suffix in {".c", ".h", ".ld", ".toml"}:
             shutil.copy(file, folder)
     if bug:
-        patch = EXAMPLE / "bugs" / f"{bug}.patch"
-        subprocess.run(["git", "apply", str(patch)], cwd=folder, check=True)
+        module.put_bug(bug, folder)
     chips = tuple(one for one in module.CHIPS if one.name == chip)
     module.build(folder / "build", folder, chips)
     return folder / f"{chip}.toml"
@@ -65,6 +64,22 @@ def test_the_example_recovers_from_every_kind_of_cut(chip: str, tmp_path: Path) 
     assert len(result.cases) == 40
     assert result.transitions > 400
     assert [case.outcome.violation for case in result.cases if case.outcome.violation] == []
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_bug_is_put_in_as_git_does_it(bug: str, tmp_path: Path) -> None:
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    module = load_build()
+    for name in ("ours", "gits"):
+        (tmp_path / name).mkdir()
+        module.copy_sources(tmp_path / name)
+    module.put_bug(bug, tmp_path / "ours")
+    patch = EXAMPLE / "bugs" / f"{bug}.patch"
+    subprocess.run([git, "apply", str(patch)], cwd=tmp_path / "gits", check=True)
+    for file in (tmp_path / "gits").iterdir():
+        assert (tmp_path / "ours" / file.name).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("chip", CHIPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -165,6 +166,25 @@ def test_a_wheel_carries_the_firmware_and_the_renode_platform(installed: Path) -
         modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob(kind)}
         package = installed / "unbrick"
         assert {str(path.relative_to(package)) for path in package.rglob(kind)} == modules != set()
+
+
+@pytest.mark.slow
+def test_a_wheel_shows_the_demo_without_any_extra(
+    wheel: Path, installed: Path, without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    for name in ("good", "bug"):
+        assert {"boot.elf", "app-v1.bin", "app-v2.bin"} <= {
+            path.name for path in (installed / "unbrick" / "_data" / "demo" / name).rglob("*")
+        }
+    if not wheel.stem.endswith(platform.machine()):
+        pytest.skip(f"{wheel.name} does not run on this processor")
+    (tmp_path / "empty").mkdir()
+    places = f"{without_extras['PYTHONPATH']}:{installed}"
+    environment = {**without_extras, "PYTHONPATH": places}
+    words = (sys.executable, "-m", "unbrick.cli", "demo")
+    done = run(*words, env=environment, cwd=tmp_path / "empty")
+    assert done.returncode == 0, done.stderr
+    assert "3. One cut bricks it: bug/" in done.stdout
 
 
 WHERE = """

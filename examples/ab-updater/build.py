@@ -1,7 +1,8 @@
 """Builds the example for both chips with the `ziglang` package, into the folder `build`.
 
 For each chip: `boot.elf`, and the images of version 1 for slot A and version 2 for slot B, which
-are ELF files (for debuggers) and `.bin` (what is installed and sent).
+are ELF files (for debuggers) and `.bin` (what is installed and sent). `--bug NAME` builds it with a
+bug of the folder `bugs`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +102,66 @@ def build(out: Path, source: Path = HERE, chips: tuple[Chip, ...] = CHIPS) -> No
         shutil.rmtree(scratch)
 
 
-if __name__ == "__main__":
+def read_hunks(patch: str) -> Iterator[tuple[str, str, str]]:
+    """The file, the lines before and the lines after, of each hunk of a unified diff."""
+    name, before, after = "", "", ""
+    for line in [*patch.splitlines(keepends=True), "@@"]:
+        if line.startswith(("@@", "---")) and before:
+            yield name, before, after
+            before = after = ""
+        if line.startswith("+++ b/"):
+            name = line[len("+++ b/") :].strip()
+        elif name and not line.startswith(("@@", "---")):
+            before += line[1:] if line[0] in " -" else ""
+            after += line[1:] if line[0] in " +" else ""
+
+
+def put_bug(bug: str, source: Path) -> None:
+    """Put a bug into a copy of the C files."""
+    for name, before, after in read_hunks((HERE / "bugs" / f"{bug}.patch").read_text("utf-8")):
+        text = (source / name).read_text("utf-8")
+        if text.count(before) != 1:
+            raise SystemExit(f"{bug} does not fit to {name}")
+        (source / name).write_text(text.replace(before, after), encoding="utf-8")
+
+
+def copy_sources(out: Path) -> None:
+    """Copy the C files, and what they are linked with."""
+    for file in HERE.iterdir():
+        if file.suffix in {".c", ".h", ".ld"}:
+            shutil.copy(file, out)
+
+
+def build_demo(out: Path, chip: str = "stm32f103", bug: str = "no-fallback") -> None:
+    """Make what `unbrick demo` plays: a target without and one with a bug, and their sources."""
+    chips = tuple(one for one in CHIPS if one.name == chip)
+    for name in ("good", "bug"):
+        folder = out / name
+        folder.mkdir(parents=True)
+        copy_sources(folder)
+        if name == "bug":
+            put_bug(bug, folder)
+            shutil.copy(HERE / "bugs" / f"{bug}.patch", folder / "bug.patch")
+        build(folder / "build", folder, chips)
+        target = (HERE / f"{chip}.toml").read_text("utf-8").replace(f"ab-{chip}", name)
+        (folder / "target.toml").write_text(target, encoding="utf-8")
+
+
+def main() -> None:
+    """Build what the command line wants."""
     parser = argparse.ArgumentParser(description="Build the A/B updater for both chips.")
     parser.add_argument("--out", type=Path, default=HERE / "build", help="default: build")
-    build(parser.parse_args().out)
+    bugs = sorted(file.stem for file in (HERE / "bugs").glob("*.patch"))
+    parser.add_argument("--bug", choices=bugs, help="put this bug into it")
+    options = parser.parse_args()
+    if options.bug is None:
+        build(options.out)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy_sources(Path(folder))
+        put_bug(options.bug, Path(folder))
+        build(options.out, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Folders: the firmware's sources, the Renode platform, and builds.
+"""Folders: the firmware's sources, the Renode platform, the demo, and builds.
 
 In a checkout the sources are at its root, beside ``harness/``. A wheel carries them inside the
 package, in ``_data`` (``setup.py``).
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
+import shutil
 from pathlib import Path
 
 from unbrick.errors import SetupError
@@ -51,6 +53,29 @@ def renode_folder() -> Path:
             hint="install Unbrick again, from its wheel or its whole source tree",
         )
     return folder
+
+
+def make_demo(out: Path) -> None:
+    """Put what ``unbrick demo`` plays into a folder that is not there yet.
+
+    A wheel carries it, built already; a checkout builds it.
+
+    Raises:
+        SetupError: there is none.
+        ModuleNotFoundError: there is no compiler in a checkout.
+    """
+    builder = _PACKAGE.parents[1] / "examples" / "ab-updater" / "build.py"
+    if (_CARRIED / "demo").is_dir():
+        shutil.copytree(_CARRIED / "demo", out)
+    elif builder.is_file():
+        import ziglang  # noqa: F401, PLC0415 - an extra
+
+        runpy.run_path(str(builder))["build_demo"](out)
+    else:
+        raise SetupError(
+            "the demo is not there",
+            hint="install Unbrick again, from its wheel or its whole source tree",
+        )
 
 
 def cache_folder() -> Path:

@@ -35,6 +35,7 @@ _MODULES = {
     "unbrick.cli.campaign": ("campaign", "replay"),
     "unbrick.cli.check": ("check",),
     "unbrick.cli.init": ("init",),
+    "unbrick.cli.demo": ("demo",),
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""
