@@ -16,7 +16,7 @@ from unbrick.board.load import (
     find_file,
     read_pairs,
 )
-from unbrick.board.mcu import FlashRegion, McuChip, McuDevice, ReadyRule, Register
+from unbrick.board.mcu import FlashRegion, McuChip, McuDevice, Programmers, ReadyRule, Register
 from unbrick.tables import read_toml
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         registers=tuple(register for registers, _ in blocks for register in registers),
         ready=tuple(rule for _, rules in blocks for rule in rules),
         systick_divider=entries.number("systick_divider", 0, most=64),
+        programmers=_programmers(entries.table("programmers")),
     )
     entries.all_used()
     _check_parts(chip, entries)
@@ -91,6 +92,14 @@ def _read(path: Path) -> Entries:
         base = find_file("chips", entries.text("like"), path.parent)
         entries = entries.on_top_of(read_toml(base, UNREADABLE_HINT))
     raise entries.wrong("is wrong: `like` leads in a circle", "name a chip that is complete")
+
+
+def _programmers(entries: Entries) -> Programmers:
+    names = ("openocd", "openocd_erase", "pyocd", "jlink", "nrfjprog")
+    texts = {name: entries.text(name, "") for name in names}
+    found = Programmers(**texts, pyocd_pack=entries.flag("pyocd_pack"))
+    entries.all_used()
+    return found
 
 
 def _one_of(entries: Entries, key: str, value: str, known: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 
@@ -90,6 +90,27 @@ class Register:
 
 
 @dataclass(frozen=True)
+class Programmers:
+    """What programs that put firmware onto a board call the chip; empty: it is not known.
+
+    Attributes:
+        openocd: the file in OpenOCD's folder ``target``, without its suffix.
+        openocd_erase: its command that erases the whole flash.
+        pyocd: the target of pyOCD.
+        pyocd_pack: whether pyOCD knows it from a CMSIS pack only.
+        jlink: the device of SEGGER's J-Link.
+        nrfjprog: the family of Nordic's nrfjprog.
+    """
+
+    openocd: str = ""
+    openocd_erase: str = ""
+    pyocd: str = ""
+    pyocd_pack: bool = False
+    jlink: str = ""
+    nrfjprog: str = ""
+
+
+@dataclass(frozen=True)
 class McuChip:
     """A microcontroller: its core, memories and devices. It knows of no firmware.
 
@@ -111,6 +132,7 @@ class McuChip:
         registers: what has a value after a reset but no model.
         ready: bits that follow others.
         systick_divider: of the core's clock, for SysTick's other clock; 0: there is none.
+        programmers: what other programs call it; no session depends on that.
     """
 
     name: str
@@ -130,6 +152,7 @@ class McuChip:
     registers: tuple[Register, ...]
     ready: tuple[ReadyRule, ...]
     systick_divider: int = 0
+    programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
 
     @property
     def main(self) -> FlashRegion:

@@ -422,12 +422,7 @@ def _find_case(
     if len(names) > 2:
         raise SetupError("too many words", hint="name a target's file and one case of it")
     target = FileTarget.load(Path(names[0]), tried=False, svd=svd)
-    case = CaseId.parse(names[1] if len(names) == 2 else target.name)
-    if case.scenario != target.name:
-        raise SetupError(
-            f"{names[0]} has no case {case}", hint=f"its cases begin with {target.name}"
-        )
-    return target, case
+    return target, target.find_case(*names[1:])
 
 
 @click.command("replay", short_help="Run one case of a campaign again.")

@@ -36,6 +36,7 @@ _MODULES = {
     "unbrick.cli.check": ("check",),
     "unbrick.cli.init": ("init",),
     "unbrick.cli.demo": ("demo",),
+    "unbrick.cli.export": ("export",),
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""

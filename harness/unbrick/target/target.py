@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board.svd import check_svd
+from unbrick.campaign.case import CaseId
 from unbrick.campaign.target import UNDISTURBED, Fate, State
 from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
@@ -132,6 +133,19 @@ class FileTarget:
     def covered(self) -> tuple[Sequence[Path], str]:
         """All that has symbols."""
         return self.description.elf_files, ""
+
+    def find_case(self, name: str = "") -> CaseId:
+        """One of its cases, by its ID; without one the session that no power cut disturbs.
+
+        Raises:
+            SetupError: it is no case ID, or one of another target.
+        """
+        case = CaseId.parse(name or self.name)
+        if case.scenario != self.name:
+            raise SetupError(
+                f"{self.path} has no case {case}", hint=f"its cases begin with {self.name}"
+            )
+        return case
 
     def portable(self) -> Callable[[], FileTarget]:
         """What the file says, with all that it names."""
