@@ -403,7 +403,7 @@ def _environment(folder: Path, stands_for: dict[str, str]) -> dict[str, str]:
     kept = ("LANG", "TMPDIR", "QEMU_SYSTEM_ARM", "RENODE", "UNBRICK_CACHE", "UNBRICK_FIRMWARE")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": find_path(),
         "HOME": str(folder),
         "XDG_CACHE_HOME": cache,  # of the compiler and of downloads
         "TERM": "dumb",
@@ -432,6 +432,11 @@ def _free_ports(count: int) -> list[int]:
     raise OSError("no ports are free")
 
 
+def find_path() -> str:
+    """Where a tutorial's programs are: those of this environment first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def missing(text: str) -> list[str]:
     """Programs that a tutorial needs and that are not here."""
-    return [name for name in needs(text) if shutil.which(name) is None]
+    return [name for name in needs(text) if shutil.which(name, path=find_path()) is None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -60,14 +61,19 @@ def _shorten(text: str) -> str:
 
 
 def _tell_words(trial: Trial) -> str:
-    words = trial.words
-    if not words:
+    """The lines of the console, a line that comes again as one."""
+    if not trial.words:
         return f"says nothing; at the end the core is at {trial.place}"
-    shown = words if len(words) <= SHOWN_WORDS + 1 else (words[0], *words[-SHOWN_WORDS:])
-    lines = [f"{_shorten(line.text)!r} after {tell_time(line.time)}" for line in shown]
-    if len(shown) < len(words):
-        lines.insert(1, f"... {len(words) - len(shown):,} lines more")
-    return "\n".join(lines)
+    lines = [list(again) for _, again in groupby(trial.words, key=lambda words: words.text)]
+    shown = lines if len(lines) <= SHOWN_WORDS + 1 else [lines[0], *lines[-SHOWN_WORDS:]]
+    told = [
+        f"{_shorten(again[0].text)!r} after {tell_time(again[0].time)}"
+        + (f", {len(again):,} times" if len(again) > 1 else "")
+        for again in shown
+    ]
+    if len(shown) < len(lines):
+        told.insert(1, f"... {len(lines) - len(shown):,} lines more")
+    return "\n".join(told)
 
 
 def _tell_flash(trial: Trial) -> str:
