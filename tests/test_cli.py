@@ -69,6 +69,19 @@ def test_help_fits_a_window_of_80_columns_and_nothing_in_it_is_cut(
         assert max(map(len, [usage, *lines])) <= 80, path
 
 
+def test_the_help_shows_each_command_once_in_its_group_on_one_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(cli, ["--help"]).output.splitlines()
+    assert 24 <= len(lines) <= 40
+    context = click.Context(cli, info_name="unbrick")
+    grouped = [name for names in cli_module.GROUPS.values() for name in names]
+    assert sorted(grouped) == cli.list_commands(context)
+    begin = lines.index("Prove that a device comes back:")
+    assert [line.split()[0] for line in lines[begin:] if line.startswith("  ")] == grouped
+
+
 @pytest.mark.parametrize(
     ("wrong", "right"), [("imgae", "image"), ("restor", "restore"), ("firmwre", "firmware")]
 )

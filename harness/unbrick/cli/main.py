@@ -40,6 +40,16 @@ _MODULES = {
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""
+GROUPS = {
+    "Prove that a device comes back": ("demo", "init", "check", "campaign", "replay", "export"),
+    "Play a terminal, or a chip of yours": ("console", "run", "hil-test", "firmware", "image"),
+    "Operate terminals": (
+        *("up", "server", "bridge", "center", "publish", "update", "terminals", "terminal"),
+        *("preparations", "images", "message", "subscriber", "restore", "restorations"),
+    ),
+}
+"""The commands as `unbrick --help` shows them, in the order in which one needs them."""
+
 _INTERRUPTED = 130
 
 
@@ -69,6 +79,20 @@ class Unbrick(click.Group):
         """The names of all commands."""
         del ctx
         return sorted(name for names in _MODULES.values() for name in names)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the commands in groups."""
+        width = max(map(len, self.list_commands(ctx)))
+        for heading, names in GROUPS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                if command is not None:
+                    help_text = command.get_short_help_str(limit=formatter.width - width - 4)
+                    rows.append((name.ljust(width), help_text))
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command called ``cmd_name``; no other module than its own is loaded."""
@@ -138,15 +162,13 @@ def _say_broken() -> int:
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Defaults of all commands' options, TOML.  [default: unbrick.toml, if it is there]",
+    help="Defaults of all options, TOML.  [default: unbrick.toml]",
 )
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None) -> None:
-    """Over-the-air updates that cannot brick a terminal, and the bench that proves it.
-
-    \b
-    Exit codes: 0 done, 1 the terminal or an update failed,
-    2 the call or the set-up is wrong, 3 unbrick itself is broken.
+    """\b
+    Prove that no power cut bricks a device, and update devices over the air.
+    Exit codes: 0 done, 1 the device failed, 2 a wrong call, 3 a bug of unbrick.
     """
     if config is None and DEFAULT_FILE.exists():
         config = DEFAULT_FILE
