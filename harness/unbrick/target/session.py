@@ -36,6 +36,18 @@ INVARIANTS = {
 }
 """What must hold, by the kind of violation."""
 
+HINTS = {
+    "bricked": "correct `says` or `within` of [recovered], or see what the firmware waits for",
+    "not-updated": "correct [update], or see what the firmware waits for",
+    "wrong-image": "correct `runs` or `pc` of [recovered], or `at` of [images]",
+    "flash-differs": "correct `flash` of [recovered]",
+    "restless": 'let [recovered] quiet be shorter, or "0 s" for firmware that always writes',
+    "said": "correct the firmware, or `says` of [never]",
+    "afterwards": "correct the firmware, or [afterwards]",
+    "fault": "correct the firmware; `allowed` of [never] lets a kind of fault pass",
+}
+"""What to do when one is broken although nothing disturbs the update."""
+
 MAX_CONSOLE_SIZE = 1 << 20
 """Bytes of the console that a session keeps."""
 

@@ -14,7 +14,7 @@ from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
 from unbrick.flash.cells import Cells
 from unbrick.target.load import load_target
-from unbrick.target.session import INVARIANTS, run_session
+from unbrick.target.session import HINTS, INVARIANTS, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -255,18 +255,8 @@ def _check_works(target: FileTarget, start: State) -> None:
         )
 
 
-_HINTS = {
-    "bricked": "correct `says` or `within` of [recovered], or see what the firmware waits for",
-    "not-updated": "correct [update], or see what the firmware waits for",
-    "restless": 'let [recovered] quiet be shorter, or "0 s" for firmware that always writes',
-    "fault": "correct the firmware; `allowed` of [never] lets a kind of fault pass",
-    "said": "correct the firmware, or `says` of [never]",
-}
-
-
 def _find_hint(kind: str, found: Description, outcome: Outcome) -> str:
     """What to do about an update that does not work, and the last thing that was said."""
     lines = outcome.console.strip().splitlines()
     last = f"its last words are {lines[-1][-60:]!r}" if lines else "it says nothing"
-    hint = _HINTS.get(kind, "correct the firmware, or [recovered]")
-    return f"{hint}; {last}; all of it: unbrick replay {found.path} {found.name}"
+    return f"{HINTS[kind]}; {last}; all of it: unbrick check {found.path}"

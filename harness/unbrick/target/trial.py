@@ -18,7 +18,7 @@ from unbrick.engine.symbols import Symbols
 from unbrick.flash.cells import Cells
 from unbrick.flash.partition import name_partition
 from unbrick.target.description import Trigger
-from unbrick.target.session import run_session
+from unbrick.target.session import HINTS, run_session
 
 if TYPE_CHECKING:
     from unbrick.campaign.target import Outcome, ReplayedSession
@@ -276,17 +276,6 @@ def _measure(target: FileTarget, engine: ChipEngine, outcome: Outcome) -> Cost:
     return Cost(cuts, seconds)
 
 
-_HINTS = {
-    "bricked": "correct `says` or `within` of [recovered], or see what the firmware waits for",
-    "not-updated": "correct [update], or see what the firmware waits for",
-    "wrong-image": "correct `runs` or `pc` of [recovered], or `at` of [images]",
-    "flash-differs": "correct `flash` of [recovered]",
-    "restless": 'let `quiet` of [recovered] be shorter, or "0 s" for firmware that always writes',
-    "said": "correct the firmware, or `says` of [never]",
-    "afterwards": "correct the firmware, or [afterwards]",
-}
-
-
 def _find_troubles(trial: Trial) -> list[Trouble]:
     found = trial.target.description
     entry, _ = trial.start
@@ -331,7 +320,7 @@ def _find_failure(trial: Trial) -> list[Trouble]:
     kind, text = trial.outcome.violation or ("", "")
     if not kind or kind == "fault":
         return []
-    hint = _HINTS.get(kind, "correct the firmware, or [recovered]")
+    hint = HINTS[kind]
     recovered = trial.target.description.recovered
     if kind == "bricked":
         said = [words.text.strip() for words in trial.words]
