@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -180,6 +181,9 @@ def test_data_that_nothing_leads_to_is_asked_for(mine: Path) -> None:
     ("words", "said"),
     [
         (["none.elf"], "cannot read none.elf: No such file or directory"),
+        (["app_v1.img"], "nothing lies at 0x8000000, where a stm32f103xb starts"),
+        ([sys.executable], f"{sys.executable} is no firmware for a Cortex-M"),
+        (["bootloader.elf", "--console", "usart3"], "the device says nothing"),
         (["bootloader.elf", "--chip", "stm32"], "stm32"),
         (["bootloader.elf", "--chip", "nrf52840"], "bootloader.elf does not fit into a nrf52840"),
         (["h563_bootloader.elf"], "no chip of Unbrick has flash at 0xc000000"),
@@ -206,6 +210,15 @@ def test_what_is_wrong_is_refused_in_one_line(words: Sequence[str], said: str, m
     assert done.stderr.count("\n") == 1, done.stderr
     assert said in done.stderr
     assert not (mine / "target.toml").exists()
+
+
+@with_demo
+def test_a_device_that_says_nothing_is_known_by_what_runs(mine: Path) -> None:
+    files = ("bootloader.elf", "app_v1.img", "app_v2.img")
+    init(*files, "--yes", "--console", "usart3")
+    recovered = load_target(mine / "target.toml").recovered
+    assert (recovered.says, recovered.runs) == ((), ("new",))
+    assert CliRunner().invoke(cli, ["check", "target.toml"]).exit_code == 0
 
 
 @with_demo

@@ -138,6 +138,11 @@ def make_draft(inputs: Sequence[Input], wishes: Wishes, asking: Asking) -> Draft
         draft = replace(draft, partitions=parts)
     files = _place_all(draft, files, wishes, asking)
     draft = _split_update(draft, files, wishes, asking)
+    if not _has_start(draft.chip, draft.firmware):
+        raise SetupError(
+            f"nothing lies at {draft.chip.main.base:#x}, where a {draft.chip.name} starts",
+            hint="name the bootloader, too",
+        )
     before = _start(draft, asking)
     draft = _choose_console(draft, before, wishes, asking)
     if draft.update is None:
@@ -318,12 +323,12 @@ def _choose_words(draft: Draft, lines: Sequence[str], wishes: Wishes, asking: As
     if not says:
         question = "What does the device say once it has recovered?"
         said = asking.tell(question, likely[-1] if likely else "", "--says")
-        if not said:
+        if not said and not draft.runs:
             raise SetupError(
-                "nobody knows what the device says once it has recovered",
-                hint="give --says TEXT; a Python driver or [recovered] flash can do without",
+                "the device says nothing, so nobody knows when it has recovered",
+                hint="give --says TEXT or another --console",
             )
-        says = (said,)
+        says = (said,) if said else ()
     return replace(draft, says=says)
 
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 from unbrick.errors import SetupError
 from unbrick.image.mcuboot import HEADER, MAGIC, format_version, is_trailer
-from unbrick.target.files import Piece, read_bytes, read_firmware, tells_addresses
+from unbrick.target.files import (
+    OtherCoreError,
+    Piece,
+    read_bytes,
+    read_firmware,
+    tells_addresses,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +138,12 @@ def read_input(path: Path, at: int | None = None) -> Input:
         SetupError: it cannot be read, is damaged, or is for another kind of core.
     """
     if tells_addresses(path):
-        return Input(path, read_firmware(path, at, ANY_CORE), None, True, True)
+        try:
+            return Input(path, read_firmware(path, at, ANY_CORE), None, True, True)
+        except OtherCoreError:
+            raise SetupError(
+                f"{path} is no firmware for a Cortex-M", hint="name what is flashed onto the chip"
+            ) from None
     given = at is not None
     return Input(path, (Piece(at or 0, read_bytes(path)),), at, given, given)
 

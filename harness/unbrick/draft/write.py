@@ -97,13 +97,13 @@ def _tell_update(draft: Draft, folder: Path) -> list[str]:
 
 def _tell_recovered(draft: Draft, folder: Path) -> list[str]:
     words = [_quote(text) for text in draft.says]
-    says = words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+    says = f"says = {words[0] if len(words) == 1 else '[' + ', '.join(words) + ']'}"
     within = max(WITHIN_LEAST_S, ceil(WITHIN_TIMES * draft.seconds))
     lines = [
         "# When the device has recovered. Would falling back to the old one do, too?",
         "# Then write both texts: says = [NEW, OLD]",
         "[recovered]",
-        f"says = {says}",
+        says if words else '# says = "TEXT"  # the device says nothing',
         f'within = "{within} s"  # from the start; the update took {draft.seconds:.2g} s',
     ]
     if draft.old and draft.update is not None:

@@ -52,6 +52,10 @@ _ARCHITECTURE_NAMES = {
 }
 
 
+class OtherCoreError(SetupError):
+    """A file is for another core than the chip's."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """Bytes at an address."""
@@ -191,8 +195,8 @@ def _check_attributes(path: Path, elf: object, core: str) -> None:
         raise _other_core(path, name, core)
 
 
-def _other_core(path: Path, what: str, core: str) -> SetupError:
-    return SetupError(
+def _other_core(path: Path, what: str, core: str) -> OtherCoreError:
+    return OtherCoreError(
         f"{path} is for another core: {what}; the chip has a {core}",
         hint="name the firmware that was built for this chip, or correct `chip`",
     )
