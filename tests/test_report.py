@@ -137,6 +137,16 @@ def test_the_verdict(report: CampaignReport, code: int, words: str) -> None:
     assert words in report.verdict
 
 
+def test_violations_that_differ_in_numbers_only_are_told_once() -> None:
+    cases = [replace(BAD, id=f"staged/{n}", text=f"byte {n:#x} is wrong") for n in range(9, 50)]
+    told = text_of(campaign(scenario(GOOD, *cases, WORSE)))
+    assert "staged/9: data-lost: byte 0x9 is wrong\n" in told
+    assert "    and 40 more like it\n" in told
+    assert "staged/10" not in told
+    assert f"{WORSE.id}: {WORSE.kind}: {WORSE.text}" in told
+    assert "42 violations, first staged/7" in told
+
+
 def test_the_summary_fits_a_window_of_80_columns_and_cuts_no_name() -> None:
     names = [f"{name}~" for name in SCENARIOS]
     found = replace(scenario(GOOD, closed=False), states=1_234_567, transitions=12_345_678)

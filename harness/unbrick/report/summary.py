@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -13,9 +14,11 @@ from unbrick.screen import Column, FittedTable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from unbrick.report.model import CampaignReport, ScenarioReport
+    from unbrick.report.model import CampaignReport, CaseReport, ScenarioReport
 
-SHOWN = 20  # violations on the terminal; the report has them all
+SHOWN = 20  # kinds of violations on the terminal; the report has all violations
+
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def render_summary(report: CampaignReport) -> RenderableType:
@@ -24,11 +27,14 @@ def render_summary(report: CampaignReport) -> RenderableType:
     for reason, names in _reasons(report).items():
         where = f" ({', '.join(names)})" if len(names) < len(report.scenarios) else ""
         parts.append(Text(f"Searched in part: {reason}{where}"))
-    for case in report.violations[:SHOWN]:
+    alike = _group_violations(report)
+    for case, *others in alike[:SHOWN]:
         parts.append(Text(f"{case.id}: {case.kind}: {case.text}", style="red"))
         parts.append(Text(f"    {tell_how_to_replay(case)}", style="dim"))
-    if len(report.violations) > SHOWN:
-        parts.append(Text(f"and {len(report.violations) - SHOWN:,} more in the report"))
+        if others:
+            parts.append(Text(f"    and {len(others):,} more like it", style="dim"))
+    if len(alike) > SHOWN:
+        parts.append(Text(f"and {len(alike) - SHOWN:,} more kinds in the report"))
     if report.coverage:
         golden = sum(len(file.golden) for file in report.coverage)
         after = sum(len(file.recovery) for file in report.coverage)
@@ -58,6 +64,16 @@ def render_summary(report: CampaignReport) -> RenderableType:
     style = "bold red" if report.violations else "bold green"
     parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
     return Group(*parts)
+
+
+def _group_violations(report: CampaignReport) -> list[list[CaseReport]]:
+    """Violations that differ in numbers only, together; one bug shows in hundreds of power cuts."""
+    found: dict[tuple[str, str, str], list[CaseReport]] = {}
+    for scenario in report.scenarios:
+        for case in scenario.violations:
+            words = _NUMBERS.sub("#", case.text)
+            found.setdefault((scenario.name, case.kind, words), []).append(case)
+    return list(found.values())
 
 
 def _table(report: CampaignReport) -> FittedTable:
