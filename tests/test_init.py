@@ -13,7 +13,7 @@ from brickproof_demo import find_demo
 from click.testing import CliRunner, Result
 from intelhex import IntelHex
 from small_firmware import build_small
-from test_ab_updater import build
+from test_ab_updater import build, load_build
 from test_check import UNLOCK, UPDATER
 from test_target_files import elf, uf2
 
@@ -372,6 +372,27 @@ def test_mcuboot_is_told_to_try_a_staged_image(
     monkeypatch.chdir(tmp_path)
     init("small.elf", "--update", "new.signed.bin@0x08004000", "--yes")
     text = (tmp_path / "target.toml").read_text(encoding="utf-8")
-    assert 'hex = "77c295f360d2ef7f3552500f2cb67980"' in text
-    assert "at = 0x080043f0" in text
+    assert 'hex = "01ffffffffffffff77c295f360d2ef7f3552500f2cb67980"' in text
+    assert "at = 0x080043e8" in text
     assert load_target(tmp_path / "target.toml").recovered.says == ("new",)
+
+
+@pytest.mark.slow
+def test_a_device_that_goes_back_may_do_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load_build()
+    module.copy_sources(tmp_path)
+    source = (tmp_path / "app.c").read_text(encoding="utf-8")
+    assert "    if (!was_confirmed(here)) {" in source
+    source = source.replace("    if (!was_confirmed(here)) {", "    if (here == 1) {")
+    (tmp_path / "app.c").write_text(source, encoding="utf-8")
+    chips = tuple(one for one in module.CHIPS if one.name == "stm32f103")
+    module.build(tmp_path / "build", tmp_path, chips)
+    monkeypatch.chdir(tmp_path / "build" / "stm32f103")
+    (Path() / "marks.bin").write_bytes(bytes(8))
+    files = ("boot.elf", "app-v1.bin", "marks.bin@0x08003C00", "app-v2.bin")
+    done = init(*files, "--yes")
+    assert "starts app-v1.bin again: nobody confirms the update" in done.stdout
+    recovered = load_target(Path("target.toml")).recovered
+    assert recovered.says == ("APP v2", "APP v1")
+    assert recovered.runs == ("new", "old")
+    assert campaign().exit_code == 0

@@ -10,7 +10,7 @@ from unbrick.board import load_chip
 from unbrick.draft.chips import fits_into, is_sure, rank_chips
 from unbrick.draft.inputs import find_likeness
 from unbrick.draft.places import list_blank_reads, list_places
-from unbrick.draft.staging import find_running, find_staging, start
+from unbrick.draft.staging import find_reverted, find_running, find_staging, start
 from unbrick.errors import SetupError
 from unbrick.target.drivers import DRIVERS
 from unbrick.target.files import is_elf
@@ -96,6 +96,7 @@ class Draft:
         says: what it says once it is updated.
         old: what it says without the update.
         runs: the image that the core is in at the end; None: it is not known.
+        reverted: the old image, where the device goes back to it at its next start.
         seconds: virtual seconds that the update took.
         partitions: name, address and size of parts of the flash.
     """
@@ -114,6 +115,7 @@ class Draft:
     says: tuple[str, ...] = ()
     old: tuple[str, ...] = ()
     runs: Input | None = None
+    reverted: Input | None = None
     seconds: float = 0.0
     partitions: tuple[tuple[str, int, int], ...] = ()
     symbols: tuple[Path, ...] = field(default=(), repr=False)
@@ -351,6 +353,11 @@ def _stage(draft: Draft, update: Input, before: Boot, wishes: Wishes, asking: As
         staged=True,
         trailer=best.trailer,
         seconds=came.seconds,
-        runs=find_running(draft, best),
+        runs=find_running(draft, best.update, came),
+        reverted=find_reverted(draft, best),
     )
-    return _choose_words(draft, lines, wishes, asking)
+    draft = _choose_words(draft, lines, wishes, asking)
+    if draft.reverted is None:
+        return draft
+    asking.note("and then", f"starts {draft.reverted.path.name} again: nobody confirms the update")
+    return replace(draft, says=tuple(dict.fromkeys((*draft.says, *draft.old[-1:]))))

@@ -66,12 +66,5 @@ def _find_block(chip: McuChip, address: int) -> int:
 
 def list_ends(chip: McuChip, first: int, last: int) -> list[int]:
     """Ends of erase blocks of the main flash that a read went up to."""
-    if chip.find_flash(first) is None or not chip.main.base <= first:
-        return []
-    end, ends = _find_end(chip, _find_block(chip, first)), []
-    while end <= last:
-        ends.append(end)
-        if end >= chip.main.base + chip.main.size:
-            break
-        end = _find_end(chip, end)
-    return ends
+    ends = (chip.main.base + start for start in [*_list_starts(chip)[1:], chip.main.size])
+    return [end for end in ends if first < end <= last]

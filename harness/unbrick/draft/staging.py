@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unbrick.draft.boot import boot
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PLACES_MOST = 16
 """So many places are tried; a start takes up to seconds."""
 
+CONFIRMED = b"\x01".ljust(8, b"\xff")
+"""MCUboot's `image_ok`, before the magic: the image stays. Where it writes more than 8 bytes at
+once, the flag lies elsewhere, and this has no say."""
+
 SLOTS = {"image-1", "slot1"}
 """What Zephyr calls the partition where an update lies."""
 
@@ -33,6 +37,7 @@ class Staging:
         update: the update, in its place.
         trailer: what lies at the end of its slot; None: nothing.
         came: what came of it.
+        again: what came of the next start; None: it was not tried.
         fresh: whether the console says what it does not say without the update.
     """
 
@@ -40,6 +45,7 @@ class Staging:
     trailer: Piece | None
     came: Boot
     fresh: bool
+    again: Boot | None = None
 
     @property
     def score(self) -> tuple[bool, bool, int]:
@@ -74,7 +80,9 @@ def find_staging(draft: Draft, update: Input, before: Boot) -> Staging | None:
         trailers = _list_trailers(draft, moved, (*before.reads, *alone.came.reads))
         tried += [alone, *(_try(draft, moved, trailer) for trailer in trailers)]
     best = max(tried, key=lambda one: one.score, default=None)
-    return best if best and best.came.ops else None
+    if best is None or not best.came.ops:
+        return None
+    return replace(best, again=boot(draft.chip, best.came.image))
 
 
 def _try(draft: Draft, update: Input, trailer: Piece | None) -> Staging:
@@ -100,17 +108,26 @@ def _list_trailers(draft: Draft, update: Input, reads: Sequence[tuple[int, int]]
     if not ends:
         found = (end for first, last in reads for end in list_ends(draft.chip, first, last))
         ends = sorted({end for end in found if end > update.pieces[-1].end})
-    size = len(TRAILER_MAGIC)
-    return [Piece(end - size, TRAILER_MAGIC) for end in ends[:PLACES_MOST]]
+    trailer = CONFIRMED + TRAILER_MAGIC
+    return [Piece(end - len(trailer), trailer) for end in ends[:PLACES_MOST]]
 
 
-def find_running(draft: Draft, staging: Staging) -> Input | None:
+def find_running(draft: Draft, update: Input, came: Boot) -> Input | None:
     """The update where the core is in it at the end, if all of it is there; None: it is not."""
-    update, came = staging.update, staging.came
     files = (update,) if update.at is None else (*draft.firmware, update)
     for at in dict.fromkeys(one.pieces[0].address for one in files):
         if at <= came.pc < at + len(update.data):
             offset = draft.chip.image_offset(at)
             if came.image[offset : offset + len(update.data)] == update.data:
                 return update if update.at is None else update.put(at)
+    return None
+
+
+def find_reverted(draft: Draft, staging: Staging) -> Input | None:
+    """The old image, if the device goes back to it at the start after its update."""
+    if staging.again is None or find_running(draft, staging.update, staging.again):
+        return None
+    for old in draft.firmware:
+        if old.at is not None and find_running(draft, old, staging.again):
+            return old
     return None

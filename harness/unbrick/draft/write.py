@@ -87,7 +87,7 @@ def _tell_update(draft: Draft, folder: Path) -> list[str]:
         ]
         if draft.trailer is None:
             return lines
-        magic = f"hex = {_quote(draft.trailer.data.hex())}  # MCUboot is to try it"
+        magic = f"hex = {_quote(draft.trailer.data.hex())}  # MCUboot is to take it"
         return [*lines, "", key, magic, f"at = {draft.trailer.address:#010x}"]
     lines = ["# What begins the update: it is sent when the device has said `after`.", "[update]"]
     lines += [f"after = {_quote(draft.after)}"] if draft.after else []
@@ -110,13 +110,12 @@ def _tell_recovered(draft: Draft, folder: Path) -> list[str]:
         lines.insert(4, f"# without the update it says {', '.join(map(_quote, draft.old[-3:]))}")
     if draft.runs is None:
         return lines
-    return [
-        *lines,
-        'runs = "new"  # all of the image is there, and the core is in it',
-        "",
-        "[images.new]",
-        *_tell_file(draft.runs, folder),
-    ]
+    names = '"new"' if draft.reverted is None else '["new", "old"]'
+    lines += [f"runs = {names}  # all of the image is there, and the core is in it", ""]
+    if draft.reverted is not None:
+        lines[-1:] = ["# nobody confirms the update, so the device may go back", ""]
+        lines += ["[images.old]", *_tell_file(draft.reverted, folder), ""]
+    return [*lines, "[images.new]", *_tell_file(draft.runs, folder)]
 
 
 def _tell_rest() -> list[str]:
