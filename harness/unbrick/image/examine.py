@@ -105,7 +105,8 @@ def examine(data: bytes, *, trailing: bool = False) -> Examination:
     try:
         _Examiner(data, found).run(trailing=trailing)
     except ImageError as error:
-        found.problems.append(error)
+        # What it has come through holds the whole image, and this holds it.
+        found.problems.append(error.with_traceback(None))
     return found
 
 

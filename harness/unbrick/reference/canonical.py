@@ -49,10 +49,9 @@ from functools import cached_property, lru_cache, wraps
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
-from unbrick.errors import ImageError
 from unbrick.flash.bits import intersect
 from unbrick.image import mcuboot
-from unbrick.image.format import inspect
+from unbrick.image.examine import examine
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
@@ -168,9 +167,15 @@ class Plan:
             first = begin - application.offset
             number, start = divmod(first, block)
             size = min(end - begin, block - start)
-            wanted = self.image[first : first + size]
+            wanted = _slice(self.image, first, first + size)
             yield number, _Range(begin, start, wanted, over, begin - start in self.to_erase)
             begin += size
+
+
+@lru_cache(maxsize=1 << 16)
+def _slice(image: bytes, begin: int, end: int) -> bytes:
+    """A part of an image, once for all plans that have it."""
+    return image[begin:end]
 
 
 class _Range(NamedTuple):
@@ -291,10 +296,10 @@ def _image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
 def _name_image(blocks: tuple[bytes, ...]) -> tuple[object, ...]:
     """The name of an image that begins as one."""
     whole = b"".join(block.ljust(find_places().block, b"\xff") for block in blocks)
-    try:
-        return ("whole", hashlib.sha256(whole[: inspect(whole, trailing=True).size]).digest())
-    except ImageError:
+    found = examine(whole, trailing=True)
+    if found.problems:
         return _damage(whole)
+    return ("whole", hashlib.sha256(whole[: found.size]).digest())
 
 
 def _damage(image: bytes) -> tuple[object, ...]:
