@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import aiocoap
 
 from unbrick.errors import ImageError, LinkError
+from unbrick.server.core.core import ServerCore
+from unbrick.server.edge.access import Gate
+from unbrick.server.edge.http import make_app
 from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint, post
 from unbrick.wire.messages import (
@@ -28,6 +32,10 @@ from unbrick.wire.messages import (
 
 HARDWARE = "unbrick-a9-r1"
 SERIAL = "T-0001"
+
+
+OWN_TOKEN = "unbrick_" + 43 * "o"
+"""Of a server's own user."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,28 @@ def registration(**changes: Any) -> Registration:
         security_counter=1,
     )
     return replace(base, **changes)
+
+
+def open_client(app: Any, **options: Any) -> Any:
+    """A client of an ASGI application."""
+    with warnings.catch_warnings():
+        # Newer test clients want the successor of httpx; the command line has httpx.
+        warnings.simplefilter("ignore")
+        from starlette.testclient import TestClient  # noqa: PLC0415
+
+    return TestClient(app, raise_server_exceptions=False, **options)
+
+
+def open_http(
+    core: ServerCore,
+    now: Callable[[], float],
+    pump: Callable[[], None] = lambda: None,
+    token: str = OWN_TOKEN,
+) -> Any:
+    """A client of the HTTP API over a core. It shows the token of the server's own user."""
+    app = make_app(core, pump, now, Gate(core.records.tokens, now, OWN_TOKEN))
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return open_client(app, headers=headers)
 
 
 def get_block(update_id: int | str, number: int, exponent: int = 6) -> Any:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import aiocoap
 import pytest
 from click.testing import CliRunner
-from server_world import SERIAL, get_block, inspect, make_image, post, registration
+from server_world import SERIAL, get_block, inspect, make_image, open_http, post, registration
 
 from unbrick.cli.main import cli
 from unbrick.delta import decode, encode, read_header
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.http import make_app
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import Update, UpdateState
@@ -186,10 +184,7 @@ def test_other_software_meanwhile_is_announced_its_own_difference() -> None:
 
 def shown(world: World) -> dict[str, Any]:
     """The update, as the HTTP API says it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # See test_server_http.
-        from starlette.testclient import TestClient  # noqa: PLC0415
-    http = TestClient(make_app(world.core, lambda: None, lambda: world.now))
+    http = open_http(world.core, lambda: world.now)
     answer = http.get("/api/updates/1").json()
     assert http.get("/api/updates").json()[0]["size"] == answer["size"]
     return dict(answer)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import pytest
-from server_world import SERIAL, inspect, make_image, post, registration
+from server_world import OWN_TOKEN, SERIAL, inspect, make_image, open_http, post, registration
 
 from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON_SIZE, make_app
+from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON_SIZE
 from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.memory import MemoryRecords
-
-with warnings.catch_warnings():
-    # Newer test clients want the successor of httpx; the command line has httpx.
-    warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
 
 IMAGE = make_image()
 
@@ -29,8 +23,7 @@ class Api:
     def __init__(self) -> None:
         self.pumped = 0
         self.core = ServerCore(MemoryRecords(), inspect)
-        app = make_app(self.core, self._pump, lambda: 1_700_000_000.25)
-        self.http = TestClient(app, raise_server_exceptions=False)
+        self.http = open_http(self.core, lambda: 1_700_000_000.25, self._pump)
 
     def _pump(self) -> None:
         self.pumped += 1
@@ -205,7 +198,7 @@ def test_the_session_of_a_commanded_update(api: Api, client: ServerClient) -> No
 
 @pytest.fixture
 def client(api: Api) -> Iterator[ServerClient]:
-    with ServerClient("http://testserver", transport=api.http._transport) as client:
+    with ServerClient("http://testserver", api.http._transport, OWN_TOKEN) as client:
         yield client
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from server_world import SERIAL, inspect, make_image, post, registration
+from server_world import SERIAL, inspect, make_image, open_http, post, registration
 
 from unbrick.center.calls.machine import Need
 from unbrick.center.calls.menu import read_menu
@@ -18,7 +17,6 @@ from unbrick.cli.main import cli
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.http import make_app
 from unbrick.server.errors import ConflictError, DowngradeError, NotCommandedError
 from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import Verdict
@@ -258,10 +256,7 @@ def test_software_that_came_there_otherwise_is_offered_an_upgrade() -> None:
 
 
 def http_of(world: World) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # See test_server_http.
-        from starlette.testclient import TestClient  # noqa: PLC0415
-    return TestClient(make_app(world.core, lambda: None, lambda: world.now))
+    return open_http(world.core, lambda: world.now)
 
 
 def test_the_api_says_it() -> None:

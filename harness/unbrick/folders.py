@@ -11,8 +11,12 @@ import os
 import runpy
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unbrick.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PACKAGE = Path(__file__).resolve().parent
 _CARRIED = _PACKAGE / "_data"
@@ -86,6 +90,16 @@ def cache_folder() -> Path:
     given = os.environ.get(_CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(given) if given else Path(base) / "unbrick"
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where things are kept for this user beyond one run. It may not be there yet.
+
+    ``unbrick`` in ``XDG_STATE_HOME`` or its default (XDG Base Directory Specification).
+    """
+    given = environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+    return base / "unbrick"
 
 
 def build_folder(project: Path | None = None) -> Path:

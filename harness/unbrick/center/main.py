@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import signal
 import socket
 import sys
@@ -20,9 +19,9 @@ from unbrick.center.center import Center
 from unbrick.center.desk import COMMANDED, Desk
 from unbrick.center.operators.database import SqlAccounts
 from unbrick.center.page.web import make_app
-from unbrick.errors import SetupError
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
+from unbrick.server.edge.exposure import Exposure, HostGuard
 from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
 
 SHUTDOWN_TIMEOUT_S = 3
@@ -31,43 +30,23 @@ SHUTDOWN_TIMEOUT_S = 3
 
 @dataclass(frozen=True)
 class CenterSettings:
-    """Where the center listens, and what it works with; port 0 takes a free one.
+    """Where the center listens, and what it works with.
 
     Attributes:
+        exposure: of its page.
         database: of users, the server's.
         accounts: database of operators, the center's own.
-        certificate: of TLS, with its ``key``; without it the page is for this machine alone.
-        behind_proxy: a proxy in front does TLS.
         notify: users are told by text message what is ready for their terminals.
         upgrade: how a call upgrades a terminal, if it can be so; one of ``WAYS``.
     """
 
-    host: str
-    port: int
+    exposure: Exposure
     server_url: str
     database: str
     accounts: str
     menu: Path = DEFAULT
-    certificate: Path | None = None
-    key: Path | None = None
-    behind_proxy: bool = False
     notify: bool = True
     upgrade: str = COMMANDED
-
-
-def _check(settings: CenterSettings) -> None:
-    """Cookies of sessions travel by HTTPS alone, or within this machine."""
-    if settings.certificate or settings.behind_proxy:
-        return
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = settings.host == "localhost"
-    if not local:
-        raise SetupError(
-            f"nobody could sign in at {settings.host} without HTTPS",
-            hint="give --certificate and --key, or --behind-proxy when a proxy does TLS",
-        )
 
 
 async def serve(settings: CenterSettings, *, out: TextIO | None = None) -> None:
@@ -77,7 +56,8 @@ async def serve(settings: CenterSettings, *, out: TextIO | None = None) -> None:
         PortError: the port cannot be used.
         SetupError: a database or the menu cannot be read, or nobody could sign in.
     """
-    _check(settings)
+    exposure = settings.exposure
+    exposure.check()
     menu = read_menu(settings.menu)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(ServerClient(settings.server_url))
@@ -87,16 +67,13 @@ async def serve(settings: CenterSettings, *, out: TextIO | None = None) -> None:
         stack.callback(records.close)
         desk = Desk(records, server, settings.upgrade)
         center = Center(desk, accounts, menu, time.time, notify=settings.notify)
-        sock = stack.enter_context(bind(settings.host, settings.port, "center"))
+        sock = stack.enter_context(bind(exposure.host, exposure.port, "center"))
         config = uvicorn.Config(
-            make_app(center),
+            HostGuard(make_app(center), exposure.names),
             log_level="warning",
             lifespan="on",
             ws="none",
-            proxy_headers=settings.behind_proxy,
-            server_header=False,
-            ssl_certfile=settings.certificate,
-            ssl_keyfile=settings.key,
+            **exposure.options(),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         http = HttpServer(config)
@@ -123,8 +100,9 @@ async def _say_ready(
     http: uvicorn.Server, sock: socket.socket, settings: CenterSettings, out: TextIO, *, empty: bool
 ) -> None:
     await wait_started(http)
-    scheme = "https" if settings.certificate else "http"
-    out.write(f"center: ready, {format_url(scheme, settings.host, sock.getsockname()[1])}\n")
+    exposure = settings.exposure
+    url = format_url(exposure.scheme, exposure.host, sock.getsockname()[1])
+    out.write(f"center: ready, {url}\n")
     if empty:
         command = "unbrick center add-operator NAME --role clerk"
         out.write(f"center: nobody can sign in, `{command} --accounts {settings.accounts}`\n")

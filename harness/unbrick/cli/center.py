@@ -17,6 +17,7 @@ from unbrick.center.operators.records import Deed, LogEntry, Role
 from unbrick.cli.options import (
     accounts_option,
     database_option,
+    exposure_options,
     make_ready,
     owned_database,
     server_url_option,
@@ -44,9 +45,7 @@ def center() -> None:
 @database_option("The user database, which the server has, too.")
 @accounts_option
 @click.option("--menu", type=_FILE, default=DEFAULT, help="What callers hear, a YAML file.")
-@click.option("--certificate", type=_FILE, help="Certificate for HTTPS, PEM.")
-@click.option("--key", type=_FILE, help="Its private key, PEM.")
-@click.option("--behind-proxy", is_flag=True, help="A proxy on this machine does HTTPS.")
+@exposure_options
 @click.option(
     "--notify/--no-notify",
     default=True,
@@ -68,9 +67,10 @@ def center_start(
     database: str,
     accounts: str,
     menu: Path,
+    *,
+    host_names: tuple[str, ...],
     certificate: Path | None,
     key: Path | None,
-    *,
     behind_proxy: bool,
     notify: bool,
     upgrade: str,
@@ -80,9 +80,14 @@ def center_start(
     It prints one line with the address of its page when it is ready.
     """
     from unbrick.center.main import CenterSettings, serve  # noqa: PLC0415 - slow to import
+    from unbrick.server.edge.exposure import Exposure  # noqa: PLC0415
 
-    places = (host, port, server_url, make_ready(database), accounts, menu, certificate, key)
-    settings = CenterSettings(*places, behind_proxy=behind_proxy, notify=notify, upgrade=upgrade)
+    exposure = Exposure(host, port, host_names, certificate, key, behind_proxy)
+    settings = CenterSettings(
+        *(exposure, server_url, make_ready(database), accounts, menu),
+        notify=notify,
+        upgrade=upgrade,
+    )
     with owned_database(accounts, "--accounts"):
         asyncio.run(serve(settings))
 

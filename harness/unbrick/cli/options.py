@@ -104,6 +104,29 @@ accounts_option = click.option(
 )
 
 
+def exposure_options(command: _Command) -> _Command:
+    """Options of how people reach an HTTP port (``unbrick.server.edge.exposure``)."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    for option in reversed(
+        (
+            click.option(
+                "--host-name",
+                "host_names",
+                multiple=True,
+                metavar="NAME",
+                help="A name that people reach it by, besides localhost; may be given again.",
+            ),
+            click.option("--certificate", type=file, help="Certificate for HTTPS, PEM."),
+            click.option("--key", type=file, help="Its private key, PEM."),
+            click.option(
+                "--behind-proxy", is_flag=True, help="A proxy on this machine does HTTPS."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def make_state_folder(folder: Path, hint: str) -> None:
     """Make the state folder, if it is missing. Git ignores what is in it.
 

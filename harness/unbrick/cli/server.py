@@ -6,22 +6,36 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from unbrick.cli.options import database_option, owned_database, server_url_option
-from unbrick.errors import UpdateError
+from unbrick.cli.options import (
+    database_option,
+    exposure_options,
+    make_ready,
+    owned_database,
+    server_url_option,
+)
+from unbrick.errors import SetupError, UpdateError
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.screen import Column, FittedTable, open_screen, open_status
+from unbrick.server.edge.access import add_token
 from unbrick.server.edge.client import ServerClient
+from unbrick.server.edge.shapes import format_time
+from unbrick.server.records.access import AccessRole
+
+if TYPE_CHECKING:
+    from unbrick.server.records.access import AccessTokens
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PORT = click.IntRange(0, 65535)
+_DAY_S = 86_400
 _PROBABILITY = click.FloatRange(0, 1)
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
@@ -68,17 +82,116 @@ def server() -> None:
 @server.command("start")
 @click.option("--host", default="127.0.0.1", show_default=True, help="IP address to listen on.")
 @click.option("--coap-port", type=_PORT, default=5683, show_default=True, help="UDP; 0: any.")
+@click.option("--http-host", show_default="as --host", help="IP address to listen on for HTTP.")
 @click.option("--http-port", type=_PORT, default=8080, show_default=True, help="TCP; 0: any.")
+@exposure_options
 @database_option("SQLite file, or an SQLAlchemy URL.")
-def server_start(host: str, coap_port: int, http_port: int, database: str) -> None:
+def server_start(
+    host: str,
+    coap_port: int,
+    http_host: str | None,
+    http_port: int,
+    database: str,
+    *,
+    host_names: tuple[str, ...],
+    certificate: Path | None,
+    key: Path | None,
+    behind_proxy: bool,
+) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
-    It prints one line with its two addresses when it is ready.
+    It prints one line with its two addresses when it is ready. Your own commands on this machine
+    may do everything; all others need a token (`unbrick server token`).
     """
-    from unbrick.server.edge.main import ServerSettings, serve  # noqa: PLC0415 - slow to import
+    from unbrick.server.edge.exposure import Exposure  # noqa: PLC0415 - slow to import
+    from unbrick.server.edge.main import ServerSettings, serve  # noqa: PLC0415
 
+    exposure = Exposure(http_host or host, http_port, host_names, certificate, key, behind_proxy)
     with owned_database(database, "--database"):
-        asyncio.run(serve(ServerSettings(host, coap_port, http_port, database)))
+        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database)))
+
+
+@server.group()
+def token() -> None:
+    """Say who else may use the server, and for what."""
+
+
+@contextlib.contextmanager
+def _open_tokens(database: str) -> Iterator[AccessTokens]:
+    from unbrick.server.database import SqlRecords  # noqa: PLC0415 - slow to import
+
+    with contextlib.closing(SqlRecords(make_ready(database))) as records:
+        yield records.tokens
+
+
+_token_database_option = database_option("The server's: an SQLite file, or an SQLAlchemy URL.")
+
+
+@token.command("add", short_help="Make a token for a person or a machine.")
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in AccessRole]),
+    default=AccessRole.VIEWER.value,
+    show_default=True,
+    help="viewer: looks; operator: also publishes, updates, sends messages; center: also takes "
+    "calls, as the customer center does.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    default=90,
+    show_default=True,
+    help="How long it is good for.",
+)
+@click.option("--for-ever", is_flag=True, help="Until it is removed.")
+@_token_database_option
+def token_add(name: str, role: str, days: float, database: str, *, for_ever: bool) -> None:
+    """Make a token for NAME, in place of an earlier one, and print it: it is kept nowhere.
+
+    Whoever holds it sets UNBRICK_TOKEN to it, or sends it as `Authorization: Bearer TOKEN`.
+    """
+    lifetime_s = None if for_ever else days * _DAY_S
+    with _open_tokens(database) as tokens:
+        made = add_token(tokens, name, AccessRole(role), time.time(), lifetime_s=lifetime_s)
+    click.echo(made)
+
+
+@token.command("list")
+@_token_database_option
+@_json_option
+def token_list(database: str, *, as_json: bool) -> None:
+    """List who has a token, in which role, and until when."""
+    with _open_tokens(database) as tokens:
+        rows = [
+            {
+                "name": item.name,
+                "role": item.role.value,
+                "created": format_time(item.created),
+                "expires": format_time(item.expires) if item.expires is not None else None,
+            }
+            for item in tokens.list()
+        ]
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        row["expires"] = row["expires"] or "never"
+    columns = {"name": "name", "role": "role", "created": "made", "expires": "ends"}
+    _print_table(rows, columns, "nobody has a token")
+
+
+@token.command("remove")
+@click.argument("name")
+@_token_database_option
+def token_remove(name: str, database: str) -> None:
+    """Take NAME's token away, at once."""
+    with _open_tokens(database) as tokens:
+        if not tokens.remove(name):
+            raise SetupError(
+                f"nobody called {name!r} has a token", hint="`unbrick server token list` has all"
+            )
+    click.echo(f"{name} may not use the server any more")
 
 
 @click.command(short_help="Carry messages between a modem and the server.")

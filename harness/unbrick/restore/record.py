@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.errors import SetupError
+from unbrick.folders import state_folder
 from unbrick.restore.port import PortOutcome
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ _TYPES = {
 
 def find_default_record(environ: Mapping[str, str]) -> Path:
     """Where the record is kept: the XDG base directory for state, or its default."""
-    state = environ.get("XDG_STATE_HOME", "")
-    folder = Path(state) if Path(state).is_absolute() else Path.home() / ".local" / "state"
-    return folder / "unbrick" / "restorations.jsonl"
+    return state_folder(environ) / "restorations.jsonl"
 
 
 def make_entry(restoration: Restoration, ended: datetime) -> RestorationEntry | None:

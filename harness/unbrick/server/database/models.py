@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from unbrick.server.records.access import AccessToken
 from unbrick.server.records.analysis import (
     Analysis,
     KeptInstallation,
@@ -255,5 +256,6 @@ KINDS: dict[type[Any], Keeping] = {
         ),
         personal=True,
     ),
+    AccessToken: Keeping(_table(AccessToken, "tokens", unique="digest")),
 }
 """How each kind of records is kept."""

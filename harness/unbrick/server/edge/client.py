@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
+from unbrick.server.edge.access import find_token
 from unbrick.server.errors import DowngradeError, NotCommandedError
 
 if TYPE_CHECKING:
@@ -34,13 +36,16 @@ class ServerClient:
     Args:
         url: such as ``http://127.0.0.1:8080``.
         transport: for tests.
+        token: says who asks; None: the one of the environment, or of a server on this machine.
 
     Raises:
         SetupError: ``url`` is not of that form.
     """
 
-    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, transport: httpx.BaseTransport | None = None, token: str | None = None
+    ) -> None:
+        self._url, self._token = url, token
         if not _is_address(url):
             raise SetupError(
                 f"{url!r} is no address of a server", hint="write it as http://HOST:PORT"
@@ -49,7 +54,12 @@ class ServerClient:
 
         # Never by a proxy: the server is on this machine or on the bench's network.
         self._http = httpx.Client(
-            base_url=url, timeout=ANSWER_TIMEOUT_S, transport=transport, trust_env=False
+            base_url=url,
+            timeout=ANSWER_TIMEOUT_S,
+            transport=transport,
+            trust_env=False,
+            # The certificates that this machine trusts; SSL_CERT_FILE adds one's own.
+            verify=ssl.create_default_context() if url.startswith("https:") else False,
         )
 
     def __enter__(self) -> ServerClient:
@@ -151,6 +161,9 @@ class ServerClient:
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
         import httpx  # noqa: PLC0415 - as above
 
+        token = find_token(self._url) if self._token is None else self._token
+        if token:
+            extra["headers"] = {**extra.get("headers", {}), "authorization": f"Bearer {token}"}
         try:
             response = self._http.request(method, path, **extra)
         except httpx.TransportError as error:

@@ -27,9 +27,13 @@ PUT         /api/calls/{id}/texts/{n}   says text n of a terminal's call: {text,
                                         "wait" or "end"
 ==========  ==========================  ========================================================
 
-Errors are {error, hint}: 400 a request that cannot be understood, 403 a page of another site,
-404 no such thing, 409 against the rules or against what is going on, 413 too large, 415 a wrong
-content type, 422 no image.
+Who asks shows a bearer token (``access``). Its role decides: a viewer may do what begins with GET,
+an operator all but what is the center's: ``/api/center`` and ``/api/calls``.
+
+Errors are {error, hint}: 400 a request that cannot be understood, 401 nobody that is known, 403 a
+page of another site or a role that may not do this, 404 no such thing, 409 against the rules or
+against what is going on, 413 too large, 415 a wrong content type, 421 another name than this
+server's, 422 no image.
 """
 
 from __future__ import annotations
@@ -52,18 +56,22 @@ from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.edge import shapes
+from unbrick.server.edge.access import TOKEN_VARIABLE, Gate
 from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
     NotCommandedError,
     UnknownError,
 )
+from unbrick.server.records.access import AccessRole
 from unbrick.server.records.analysis import Preparation, RangeKind
 from unbrick.server.records.updates import Update
 from unbrick.wire.messages import Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON_SIZE = 16 * 1024
+UNKNOWN_SENDER = 401
+"""The HTTP status of a request of which nobody knows who sends it."""
 
 _FORM_OVERHEAD_BYTES = 4096
 """Bytes of a multipart form beside the file."""
@@ -103,9 +111,11 @@ async def _say_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, UnbrickError):
         raise error
     body = {"error": str(error), "hint": error.hint}
+    status = _status_of(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == UNKNOWN_SENDER else None  # RFC 6750, 3.
     if isinstance(error, (NotCommandedError, DowngradeError)):
         body["code"] = error.code
-    return JSONResponse(body, _status_of(error))
+    return JSONResponse(body, status, headers=headers)
 
 
 def _content_type(request: Request) -> str:
@@ -187,34 +197,69 @@ class _Api:
     """The handlers, over a core."""
 
     def __init__(
-        self, core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]
+        self,
+        core: ServerCore,
+        pump: Callable[[], None],
+        clock: Callable[[], float],
+        gate: Gate,
     ) -> None:
         self._core = core
         self._pump = pump
         self._clock = clock
+        self._gate = gate
 
     def routes(self) -> list[Route]:
+        """Every address, and who may use it."""
+        viewer, operator, center = AccessRole
         return [
-            Route("/api/terminals", _guarded(self.terminals)),
-            Route("/api/terminals/{serial:path}", _guarded(self.terminal)),
-            Route("/api/preparations", _guarded(self.preparations)),
-            Route("/api/images", _guarded(self.images)),
-            Route("/api/images", _guarded(self.publish), methods=["POST"]),
-            Route("/api/updates", _guarded(self.updates)),
-            Route("/api/updates", _guarded(self.start), methods=["POST"]),
-            Route("/api/updates/{update_id:int}", _guarded(self.update)),
-            Route("/api/updates/{update_id:int}", _guarded(self.cancel), methods=["DELETE"]),
-            Route(
-                "/api/updates/{update_id:int}/backup", _guarded(self.abandon), methods=["DELETE"]
-            ),
-            Route("/api/sessions/{session_id:int}", _guarded(self.session)),
-            Route("/api/messages", _guarded(self.message), methods=["POST"]),
-            Route("/api/center", _guarded(self.center_is_there), methods=["POST"]),
-            Route("/api/center", _guarded(self.center_leaves), methods=["DELETE"]),
-            Route(
-                "/api/calls/{call_id:int}/texts/{count:int}", _guarded(self.say), methods=["PUT"]
-            ),
+            self._route("GET", "/api/terminals", self.terminals, viewer),
+            self._route("GET", "/api/terminals/{serial:path}", self.terminal, viewer),
+            self._route("GET", "/api/preparations", self.preparations, viewer),
+            self._route("GET", "/api/images", self.images, viewer),
+            self._route("POST", "/api/images", self.publish, operator),
+            self._route("GET", "/api/updates", self.updates, viewer),
+            self._route("POST", "/api/updates", self.start, operator),
+            self._route("GET", "/api/updates/{update_id:int}", self.update, viewer),
+            self._route("DELETE", "/api/updates/{update_id:int}", self.cancel, operator),
+            self._route("DELETE", "/api/updates/{update_id:int}/backup", self.abandon, operator),
+            self._route("GET", "/api/sessions/{session_id:int}", self.session, viewer),
+            self._route("POST", "/api/messages", self.message, operator),
+            self._route("POST", "/api/center", self.center_is_there, center),
+            self._route("DELETE", "/api/center", self.center_leaves, center),
+            self._route("PUT", "/api/calls/{call_id:int}/texts/{count:int}", self.say, center),
         ]
+
+    def _route(
+        self,
+        method: str,
+        path: str,
+        handler: Callable[[Request], Awaitable[JSONResponse]],
+        needed: AccessRole,
+    ) -> Route:
+        """An address for those who have at least the role that is needed, and no page of others."""
+
+        async def guarded(request: Request) -> JSONResponse:
+            origin = request.headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+                raise RequestError(
+                    403, "this API does not serve pages of other sites", hint="use `unbrick`"
+                )
+            role = self._gate.find_role(request.headers.get("authorization"))
+            if role is None:
+                raise RequestError(
+                    UNKNOWN_SENDER,
+                    "this server does not know who asks",
+                    hint=f"set {TOKEN_VARIABLE} to a token of `unbrick server token add`",
+                )
+            if not role.includes(needed):
+                raise RequestError(
+                    403,
+                    f"a token of a {role.value} does not let you do this",
+                    hint=f"use one of a {needed.value}",
+                )
+            return await handler(request)
+
+        return Route(path, guarded, methods=[method])
 
     async def terminals(self, _request: Request) -> JSONResponse:
         records = self._core.records
@@ -380,31 +425,18 @@ class _Api:
         }
 
 
-def _guarded(
-    handler: Callable[[Request], Awaitable[JSONResponse]],
-) -> Callable[[Request], Awaitable[JSONResponse]]:
-    """The handler, closed to pages of other sites that a user's browser has open."""
-
-    async def guarded(request: Request) -> JSONResponse:
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise RequestError(
-                403, "this API does not serve pages of other sites", hint="use `unbrick`"
-            )
-        return await handler(request)
-
-    return guarded
-
-
-def make_app(core: ServerCore, pump: Callable[[], None], clock: Callable[[], float]) -> Starlette:
+def make_app(
+    core: ServerCore, pump: Callable[[], None], clock: Callable[[], float], gate: Gate
+) -> Starlette:
     """The API as an ASGI application.
 
     Args:
         core: the server's core.
         pump: called when the core may have something to send to terminals.
         clock: seconds since 1970.
+        gate: says who may do what.
     """
     return Starlette(
-        routes=_Api(core, pump, clock).routes(),
+        routes=_Api(core, pump, clock, gate).routes(),
         exception_handlers={UnbrickError: _say_error, HTTPException: _say_error},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from unbrick.layout import reference_layout
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
+from unbrick.server.edge.access import leave_own_token
+from unbrick.server.edge.exposure import Exposure, HostGuard
 from unbrick.server.edge.http import make_app
 from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
 from unbrick.server.edge.udp import CoapServer
@@ -34,11 +35,18 @@ LOOK_INTERVAL_S = 2.0
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the server listens and where it keeps its records; port 0 takes a free one."""
+    """Where the server listens and where it keeps its records.
+
+    Attributes:
+        host: where it listens for CoAP.
+        coap_port: likewise; 0 takes a free one.
+        http: how people reach its HTTP API.
+        database: an SQLAlchemy URL, or the path of an SQLite file.
+    """
 
     host: str
     coap_port: int
-    http_port: int
+    http: Exposure
     database: str
 
 
@@ -65,8 +73,10 @@ async def serve(
 
     Raises:
         PortError: a port cannot be used.
-        SetupError: the database cannot be opened.
+        SetupError: the database cannot be opened, or nobody could sign in.
     """
+    exposure = settings.http
+    exposure.check()
     records = SqlRecords(settings.database)
     analyst = Analyst(records)
     core = ServerCore(records, image_format.inspect, analyst=analyst, admit=admit)
@@ -79,13 +89,16 @@ async def serve(
     worker = Worker(analyst, announce)
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
-        sock = stack.enter_context(bind(settings.host, settings.http_port, "server"))
+        sock = stack.enter_context(bind(exposure.host, exposure.port, "server"))
+        port = sock.getsockname()[1]
+        gate = stack.enter_context(leave_own_token(records, port, time.time))
         await coap.start(settings.host, settings.coap_port)
         config = uvicorn.Config(
-            make_app(coap.core, coap.pump, time.time),
+            HostGuard(make_app(coap.core, coap.pump, time.time, gate), exposure.names),
             log_level="warning",
             lifespan="off",
             ws="none",
+            **exposure.options(),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         http = HttpServer(config)
@@ -93,7 +106,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, http)
             stack.callback(loop.remove_signal_handler, number)
-        ready = asyncio.create_task(_say_ready(http, coap, sock, out or sys.stdout))
+        ready = asyncio.create_task(_say_ready(http, coap, exposure, port, out or sys.stdout))
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
         look = asyncio.create_task(_look(coap))
@@ -120,10 +133,9 @@ def _stop(http: uvicorn.Server) -> None:
 
 
 async def _say_ready(
-    http: uvicorn.Server, coap: CoapServer, sock: socket.socket, out: TextIO
+    http: uvicorn.Server, coap: CoapServer, exposure: Exposure, port: int, out: TextIO
 ) -> None:
     await wait_started(http)
-    port = sock.getsockname()[1]
-    addresses = format_url("coap", coap.host, coap.port), format_url("http", coap.host, port)
-    out.write(f"server: ready, {addresses[0]} {addresses[1]}\n")
+    url = format_url(exposure.scheme, exposure.host, port)
+    out.write(f"server: ready, {format_url('coap', coap.host, coap.port)} {url}\n")
     out.flush()

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 
+from unbrick.server.records.access import AccessTokens
 from unbrick.server.records.analysis import (
     Analysis,
     Installation,
@@ -86,6 +88,11 @@ class Records:
         self._sessions = store.table(CommandedSession)
         self._steps = store.table(PlannedStep)
         self._backups = store.table(Backup)
+
+    @cached_property
+    def tokens(self) -> AccessTokens:
+        """Those of who may use the HTTP API."""
+        return AccessTokens(self._store)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is written inside is kept when the block ends, and nothing when it raises.
