@@ -31,8 +31,12 @@ from unbrick.server.records.memory import MemoryRecords
 
 NOW = 1_700_000_000.0
 
+OPEN = {("GET", "/health"), ("GET", "/api/openapi.json")}
+"""What everybody may ask."""
+
 ROUTES = {
     AccessRole.VIEWER: [
+        ("GET", "/metrics"),
         ("GET", "/api/terminals"),
         ("GET", f"/api/terminals/{SERIAL}"),
         ("GET", "/api/preparations"),
@@ -82,7 +86,7 @@ def test_every_address_is_here_with_its_role(api: Api) -> None:
         for route in api.http("").app.routes
         for method in route.methods - {"HEAD"}
     }
-    assert known == {item for items in ROUTES.values() for item in items}
+    assert known == {item for items in ROUTES.values() for item in items} | OPEN
 
 
 @pytest.mark.parametrize("role", list(AccessRole))
@@ -110,6 +114,11 @@ def test_who_is_not_known_does_nothing(api: Api, token: str, method: str, path: 
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"
     assert set(response.json()) == {"error", "hint"}
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN))
+def test_some_may_be_asked_by_everybody(api: Api, method: str, path: str) -> None:
+    assert api.http("").request(method, path).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "", "Bearer:"])

@@ -7,7 +7,8 @@ from unbrick.errors import SetupError
 EXTRAS = {
     "system": (
         *("aiocoap", "alembic", "argon2", "bsdiff4", "httpx", "imgtool", "itsdangerous", "jinja2"),
-        *("numpy", "python_multipart", "sqlalchemy", "starlette", "uvicorn", "yaml", "ziglang"),
+        *("msgspec", "numpy", "prometheus_client", "python_multipart", "sqlalchemy", "starlette"),
+        *("uvicorn", "yaml", "ziglang"),
     ),
     "robot": ("robot",),
     "postgresql": ("psycopg",),

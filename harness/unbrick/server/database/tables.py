@@ -70,6 +70,13 @@ class SqlTable(Generic[R]):
         """See ``Table``."""
         return self._find(Query(tuple(where.items()), first, last, below, last_of_each))
 
+    def tally(self, by: str) -> dict[Any, int]:
+        """See ``Table``."""
+        column = self._rows.c[by]
+        with self._store.reading(self) as connection:
+            rows = connection.execute(select(column, func.count()).group_by(column)).all()
+        return {value: int(number) for value, number in rows}
+
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""
         values = self._values(record)

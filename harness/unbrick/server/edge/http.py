@@ -1,54 +1,31 @@
 """The server's HTTP API, for people's tools. Times in answers are ISO 8601, UTC; digests are hex.
 
-==========  ==========================  ========================================================
-method      path                        what it does
-==========  ==========================  ========================================================
-GET         /api/terminals              every terminal that registered
-GET         /api/terminals/{serial}     one, with its updates, events, what it has run, and the
-                                        decisions whether it should run other software
-GET         /api/preparations           what is prepared for pairs of images
-GET         /api/images                 every published image
-POST        /api/images                 publishes the signed image that is the body, or the one
-                                        file of a multipart form; what a person should know
-                                        of it is in warnings
-GET, POST   /api/updates                every update; starts one: {serial, version}, and way, which
-                                        is "staged" (what it is without) or "commanded", and
-                                        downgrade, true if older software is meant (docs/orders.md);
-                                        the answer's text is what a person should know of it
-GET         /api/updates/{id}           one, with its events, and its session if it is commanded
-DELETE      /api/updates/{id}           cancels it
-DELETE      /api/updates/{id}/backup    gives up a commanded update whose terminal will not come
-                                        back, and deletes the backup of its user's data
-GET         /api/sessions/{id}          the session of a commanded update, with its plan
-POST        /api/messages               sends a text to a terminal's user: {serial, text}
-POST        /api/center                 the customer center is there; calls are taken for 15 s
-DELETE      /api/center                 it is not, or has just begun: its calls are over
-PUT         /api/calls/{id}/texts/{n}   says text n of a terminal's call: {text, then}; then is
-                                        "wait" or "end"
-==========  ==========================  ========================================================
+``_Api.operations`` has every operation. ``GET /api/openapi.json`` describes them all.
 
 Who asks shows a bearer token (``access``). Its role decides: a viewer may do what begins with GET,
-an operator all but what is the center's: ``/api/center`` and ``/api/calls``.
+an operator all but what is the center's: ``/api/center`` and ``/api/calls``. ``/health`` and the
+description are for everybody.
 
 Errors are {error, hint}: 400 a request that cannot be understood, 401 nobody that is known, 403 a
 page of another site or a role that may not do this, 404 no such thing, 409 against the rules or
 against what is going on, 413 too large, 415 a wrong content type, 421 another name than this
-server's, 422 no image.
+server's, 422 no image, 503 a database that does not answer.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message
 
@@ -57,6 +34,8 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.edge import shapes
 from unbrick.server.edge.access import TOKEN_VARIABLE, Gate
+from unbrick.server.edge.description import Operation, describe_api
+from unbrick.server.edge.metrics import CONTENT_TYPE, Metrics
 from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
@@ -134,37 +113,49 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _object(request: Request, hint: str) -> dict[str, object]:
-    """The JSON object that is the body."""
+class UpdateOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Have a terminal updated to a published version.
+
+    ``way``: by a file that it takes into its memory, or by commands. ``downgrade``: also if that is
+    older than what it runs (docs/orders.md).
+    """
+
+    serial: str
+    version: str
+    way: Literal["staged", "commanded"] = "staged"
+    downgrade: bool = False
+
+
+class TextOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Send a text to the user of a terminal."""
+
+    serial: str
+    text: str
+
+
+class SayingOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Say something in a call, and wait for a key or end the call."""
+
+    text: str
+    then: Literal["wait", "end"]
+
+
+B = TypeVar("B", bound=msgspec.Struct)
+
+
+async def _read(request: Request, kind: type[B]) -> B:
+    """The JSON body, which must be of a kind."""
     # A type that pages of other sites cannot send without being asked first.
     if _content_type(request) != "application/json":
         raise RequestError(415, "the body is not JSON", hint="send it as application/json")
+    body = await _body(request, MAX_JSON_SIZE)
     try:
-        values = json.loads(await _body(request, MAX_JSON_SIZE))
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "the body is not JSON", hint=hint) from error
-    if not isinstance(values, dict):
-        raise RequestError(400, "the body is no JSON object", hint=hint)
-    return values
-
-
-async def _texts(request: Request, *names: str) -> list[str]:
-    """The texts with these names from a JSON body that has nothing else."""
-    hint = _example(names)
-    values = await _object(request, hint)
-    if set(values) != set(names):
-        raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
-    return [_text(values[name], names, hint) for name in names]
-
-
-def _text(value: object, names: Iterable[str], hint: str) -> str:
-    if not isinstance(value, str):
-        raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
-    return value
-
-
-def _example(names: Iterable[str]) -> str:
-    return "send " + json.dumps(dict.fromkeys(names, "…"), ensure_ascii=False)
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        names = ", ".join(kind.__struct_fields__)
+        raise RequestError(
+            400, f"the body cannot be understood: {error}", hint=f"send a JSON object with {names}"
+        ) from error
 
 
 async def _upload(request: Request) -> bytes:
@@ -207,61 +198,108 @@ class _Api:
         self._pump = pump
         self._clock = clock
         self._gate = gate
+        self._metrics = Metrics(core.records)
 
-    def routes(self) -> list[Route]:
-        """Every address, and who may use it."""
+    def operations(self) -> list[Operation]:
+        """Everything that the API does, and who may do it."""
         viewer, operator, center = AccessRole
+        updates, update = "/api/updates", "/api/updates/{update_id:int}"
+        history, saying = (
+            "/api/terminals/{serial:path}",
+            "/api/calls/{call_id:int}/texts/{count:int}",
+        )
+        nothing = shapes.NothingShape
         return [
-            self._route("GET", "/api/terminals", self.terminals, viewer),
-            self._route("GET", "/api/terminals/{serial:path}", self.terminal, viewer),
-            self._route("GET", "/api/preparations", self.preparations, viewer),
-            self._route("GET", "/api/images", self.images, viewer),
-            self._route("POST", "/api/images", self.publish, operator),
-            self._route("GET", "/api/updates", self.updates, viewer),
-            self._route("POST", "/api/updates", self.start, operator),
-            self._route("GET", "/api/updates/{update_id:int}", self.update, viewer),
-            self._route("DELETE", "/api/updates/{update_id:int}", self.cancel, operator),
-            self._route("DELETE", "/api/updates/{update_id:int}/backup", self.abandon, operator),
-            self._route("GET", "/api/sessions/{session_id:int}", self.session, viewer),
-            self._route("POST", "/api/messages", self.message, operator),
-            self._route("POST", "/api/center", self.center_is_there, center),
-            self._route("DELETE", "/api/center", self.center_leaves, center),
-            self._route("PUT", "/api/calls/{call_id:int}/texts/{count:int}", self.say, center),
+            Operation("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
+            Operation("GET", history, self.terminal, viewer, shapes.TerminalHistory),
+            Operation(
+                *("GET", "/api/preparations", self.preparations, viewer),
+                list[shapes.PreparationShape],
+            ),
+            Operation("GET", "/api/images", self.images, viewer, list[shapes.ImageShape]),
+            Operation(
+                *("POST", "/api/images", self.publish, operator, shapes.PublishedShape, 201, bytes)
+            ),
+            Operation("GET", updates, self.updates, viewer, list[shapes.UpdateShape]),
+            Operation("POST", updates, self.start, operator, shapes.UpdateShape, 201, UpdateOrder),
+            Operation("GET", update, self.update, viewer, shapes.UpdateHistory),
+            Operation("DELETE", update, self.cancel, operator, shapes.UpdateShape),
+            Operation("DELETE", f"{update}/backup", self.abandon, operator, shapes.UpdateShape),
+            Operation(
+                *("GET", "/api/sessions/{session_id:int}", self.session, viewer),
+                shapes.PlannedSession,
+            ),
+            Operation(
+                *("POST", "/api/messages", self.message, operator, shapes.MessageShape, 201),
+                TextOrder,
+            ),
+            Operation("POST", "/api/center", self.center_is_there, center, nothing),
+            Operation("DELETE", "/api/center", self.center_leaves, center, nothing),
+            Operation("PUT", saying, self.say, center, nothing, 201, SayingOrder),
+            Operation("GET", "/api/openapi.json", self.description, None, dict[str, Any]),
+            Operation("GET", "/health", self.health, None, shapes.HealthShape),
+            Operation("GET", "/metrics", self.metrics, viewer, None),
         ]
 
-    def _route(
-        self,
-        method: str,
-        path: str,
-        handler: Callable[[Request], Awaitable[JSONResponse]],
-        needed: AccessRole,
-    ) -> Route:
-        """An address for those who have at least the role that is needed, and no page of others."""
+    def routes(self) -> list[Route]:
+        """Every address: one for all that can be done there, so that it can say what that is."""
+        found: dict[str, dict[str, Operation]] = {}
+        for operation in self.operations():
+            found.setdefault(operation.path, {})[operation.method] = operation
+        return [self._route(path, operations) for path, operations in found.items()]
 
-        async def guarded(request: Request) -> JSONResponse:
-            origin = request.headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-                raise RequestError(
-                    403, "this API does not serve pages of other sites", hint="use `unbrick`"
-                )
-            role = self._gate.find_role(request.headers.get("authorization"))
-            if role is None:
-                raise RequestError(
-                    UNKNOWN_SENDER,
-                    "this server does not know who asks",
-                    hint=f"set {TOKEN_VARIABLE} to a token of `unbrick server token add`",
-                )
-            if not role.includes(needed):
-                raise RequestError(
-                    403,
-                    f"a token of a {role.value} does not let you do this",
-                    hint=f"use one of a {needed.value}",
-                )
-            return await handler(request)
+    def _route(self, path: str, operations: Mapping[str, Operation]) -> Route:
+        async def handle(request: Request) -> Response:
+            method = "GET" if request.method == "HEAD" else request.method
+            return await self._measure(request, operations[method])
 
-        return Route(path, guarded, methods=[method])
+        return Route(path, handle, methods=list(operations))
+
+    async def _measure(self, request: Request, operation: Operation) -> Response:
+        """Do it for those who may, and note how long it takes."""
+        began, status = perf_counter(), 500
+        try:
+            self._check(request, operation)
+            response = await operation.handler(request)
+            status = response.status_code
+        except UnbrickError as error:
+            status = _status_of(error)
+            raise
+        finally:
+            self._metrics.note_request(
+                *(operation.method, operation.plain_path, status, perf_counter() - began)
+            )
+        return response
+
+    def _check(self, request: Request, operation: Operation) -> None:
+        """See that who asks may.
+
+        Raises:
+            RequestError: they may not.
+        """
+        origin = request.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise RequestError(
+                403, "this API does not serve pages of other sites", hint="use `unbrick`"
+            )
+        if operation.role is None:
+            return
+        role = self._gate.find_role(request.headers.get("authorization"))
+        if role is None:
+            raise RequestError(
+                UNKNOWN_SENDER,
+                "this server does not know who asks",
+                hint=f"set {TOKEN_VARIABLE} to a token of `unbrick server token add`",
+            )
+        if not role.includes(operation.role):
+            raise RequestError(
+                403,
+                f"a token of a {role.value} does not let you do this",
+                hint=f"use one of a {operation.role.value}",
+            )
 
     async def terminals(self, _request: Request) -> JSONResponse:
+        """Every terminal that registered."""
         records = self._core.records
         decisions = records.decisions()
         return JSONResponse(
@@ -272,6 +310,7 @@ class _Api:
         )
 
     async def terminal(self, request: Request) -> JSONResponse:
+        """One terminal, with its updates, events, what it has run, and decisions."""
         serial = request.path_params["serial"]
         records = self._core.records
         terminal = records.terminal(serial)
@@ -293,9 +332,10 @@ class _Api:
         )
 
     async def preparations(self, _request: Request) -> JSONResponse:
+        """What is prepared for pairs of images."""
         return JSONResponse([self._preparation(item) for item in self._core.records.preparations()])
 
-    def _preparation(self, item: Preparation) -> dict[str, Any]:
+    def _preparation(self, item: Preparation) -> shapes.PreparationShape:
         records = self._core.records
         base, image = records.image(item.base), records.image(item.digest)
         ranges = records.ranges(item.base, item.digest)
@@ -316,9 +356,11 @@ class _Api:
         }
 
     async def images(self, _request: Request) -> JSONResponse:
+        """Every published image."""
         return JSONResponse([shapes.describe_image(item) for item in self._core.records.images()])
 
     async def publish(self, request: Request) -> JSONResponse:
+        """Publish the signed image that is the body, or the one file of a form."""
         data = await _upload(request)
         image = self._core.publish(data, self._clock())
         found = self._core.warnings(data)
@@ -327,27 +369,22 @@ class _Api:
         )
 
     async def updates(self, _request: Request) -> JSONResponse:
+        """Every update."""
         return JSONResponse([self._update(item) for item in self._core.records.updates()])
 
     async def start(self, request: Request) -> JSONResponse:
-        names = ("serial", "version")
-        hint = _example(names)
-        values = {"way": "staged", "downgrade": False, **await _object(request, hint)}
-        downgrade = values.pop("downgrade")
-        if set(values) != {*names, "way"}:
-            raise RequestError(400, f"the body must be texts: {', '.join(names)}", hint=hint)
-        serial, version, way = (_text(values[name], names, hint) for name in (*names, "way"))
-        if way not in ("staged", "commanded"):
-            raise RequestError(400, f"no update goes the way {way}", hint="staged or commanded")
-        if not isinstance(downgrade, bool):
-            raise RequestError(400, "downgrade is neither true nor false", hint="send one of them")
+        """Start an update; the text of the answer is what a person should know of it."""
+        order = await _read(request, UpdateOrder)
         update = self._core.start_update(
-            serial, version, self._clock(), commanded=way == "commanded", downgrade=downgrade
+            *(order.serial, order.version, self._clock()),
+            commanded=order.way == "commanded",
+            downgrade=order.downgrade,
         )
         self._pump()
         return JSONResponse(self._update(update), 201)
 
     async def update(self, request: Request) -> JSONResponse:
+        """One update, with its events, and its session if it is commanded."""
         # SQLite counts to 2^63.
         update_id = min(request.path_params["update_id"], 2**63 - 1)
         update = self._core.records.update(update_id)
@@ -360,50 +397,73 @@ class _Api:
         return JSONResponse({**self._update(update), "session": session, "events": events})
 
     async def session(self, request: Request) -> JSONResponse:
+        """The session of a commanded update, with its plan."""
         session_id = min(request.path_params["session_id"], 2**63 - 1)
         session = self._core.records.session(session_id)
         if session is None:
             raise UnknownError(f"there is no session {session_id}", hint="see GET /api/updates")
-        return JSONResponse(shapes.describe_session(session, self._core.records, plan=True))
+        return JSONResponse(shapes.describe_plan(session, self._core.records))
 
     async def cancel(self, request: Request) -> JSONResponse:
+        """Cancel an update."""
         update_id = min(request.path_params["update_id"], 2**63 - 1)
         update = self._core.cancel_update(update_id, self._clock())
         self._pump()
         return JSONResponse(self._update(update))
 
     async def abandon(self, request: Request) -> JSONResponse:
+        """Give up a commanded update for good, and delete the backup."""
         update_id = min(request.path_params["update_id"], 2**63 - 1)
         update = self._core.abandon_update(update_id, self._clock())
         return JSONResponse(self._update(update))
 
     async def message(self, request: Request) -> JSONResponse:
-        serial, text = await _texts(request, "serial", "text")
-        message = self._core.send_text(serial, text, self._clock())
+        """Send a text to a terminal's user."""
+        order = await _read(request, TextOrder)
+        message = self._core.send_text(order.serial, order.text, self._clock())
         self._pump()
         return JSONResponse(shapes.describe_message(message), 201)
 
     async def center_is_there(self, _request: Request) -> JSONResponse:
+        """The customer center is there; calls are taken for 15 s."""
         self._core.lines.center_is_there(self._clock())
         return JSONResponse({})
 
     async def center_leaves(self, _request: Request) -> JSONResponse:
+        """It is not, or has just begun: its calls are over."""
         self._core.center_leaves()
         self._pump()
         return JSONResponse({})
 
     async def say(self, request: Request) -> JSONResponse:
-        text, then = await _texts(request, "text", "then")
-        if then not in ("wait", "end"):
-            raise RequestError(400, "then is neither wait nor end", hint="say what comes after it")
+        """Say a text of a terminal's call."""
+        order = await _read(request, SayingOrder)
         call_id, count = (
             min(request.path_params[name], 2**63 - 1) for name in ("call_id", "count")
         )
-        self._core.say(call_id, count, text, last=then == "end")
+        self._core.say(call_id, count, order.text, last=order.then == "end")
         self._pump()
         return JSONResponse({}, 201)
 
-    def _update(self, item: Update) -> dict[str, Any]:
+    async def description(self, _request: Request) -> JSONResponse:
+        """This description."""
+        return JSONResponse(describe_api(self.operations()))
+
+    async def health(self, _request: Request) -> JSONResponse:
+        """Whether the server does its work: it answers, and its database does."""
+        try:
+            self._core.records.image(b"")
+        except Exception as error:  # whatever it is, the answer is the same
+            raise RequestError(
+                503, "the database does not answer", hint="see the server's log"
+            ) from error
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, _request: Request) -> Response:
+        """What the server measures of itself, for Prometheus."""
+        return Response(self._metrics.write(), media_type=CONTENT_TYPE)
+
+    def _update(self, item: Update) -> shapes.UpdateShape:
         kind = {None: None, Kind.FULL_IMAGE: "full image", Kind.DIFFERENTIAL: "differential file"}
         return {
             "id": item.id,

@@ -1,14 +1,228 @@
-"""What the HTTP API says of records, as JSON has it. Times are ISO 8601, UTC; digests are hex."""
+"""What the HTTP API says of records, as JSON has it. Times are ISO 8601, UTC; digests are hex.
+
+The classes are the types of the API's description (``description``).
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-from unbrick.server.records.analysis import Analysis, Installation
-from unbrick.server.records.contract import Records
-from unbrick.server.records.sessions import CommandedSession, PlannedStep, StepKind, StepState
-from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
+from unbrick.server.records.sessions import StepKind, StepState
+
+if TYPE_CHECKING:
+    from unbrick.server.records.analysis import Analysis, Installation
+    from unbrick.server.records.contract import Records
+    from unbrick.server.records.sessions import CommandedSession, PlannedStep
+    from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
+
+
+class ErrorShape(TypedDict):
+    """What went wrong, and what to do."""
+
+    error: str
+    hint: str
+
+
+class DecisionShape(TypedDict):
+    """A decision whether a terminal should run other software."""
+
+    time: str
+    verdict: str
+    needed: bool
+    digest: str
+    reason: str
+
+
+class TerminalShape(TypedDict):
+    """A terminal as it registered last."""
+
+    serial: str
+    hardware_id: str
+    name: str
+    version: str
+    build_time: str
+    digest: str
+    state: str
+    last_update_id: int
+    last_result: int
+    last_result_text: str
+    security_counter: int
+    endpoint: str
+    first_seen: str
+    last_seen: str
+
+
+class ListedTerminal(TerminalShape):
+    """A terminal with the last decision about it."""
+
+    upgrade: DecisionShape | None
+
+
+class InstallationShape(TypedDict):
+    """What a terminal runs or ran."""
+
+    name: str
+    version: str
+    build_time: str
+    digest: str
+    since: str
+    until: str | None
+
+
+class ImageShape(TypedDict):
+    """A published image."""
+
+    version: str
+    hardware_id: str
+    name: str
+    build_time: str
+    security_counter: int
+    digest: str
+    size: int
+    published: str
+
+
+class PublishedShape(ImageShape, total=False):
+    """An image that was just published; what a person should know of it is in warnings."""
+
+    warnings: list[str]
+
+
+class EventShape(TypedDict):
+    """Something that happened; ``state`` is the one that an update changed to, if it did."""
+
+    time: str
+    serial: str
+    update_id: int | None
+    state: str | None
+    text: str
+
+
+class MessageShape(TypedDict):
+    """A text message."""
+
+    id: int
+    serial: str
+    text: str
+    state: str
+    created: str
+    changed: str
+
+
+class StepShape(TypedDict):
+    """A step of a session; offset and length are in the NOR."""
+
+    number: int
+    kind: str
+    offset: int
+    length: int
+    state: str
+    tries: int
+    result: int | None
+    text: str
+    changed: str
+
+
+class BackupShape(TypedDict):
+    """A backup of the user's data, sealed by the terminal."""
+
+    size: int
+    created: str
+
+
+class SessionShape(TypedDict):
+    """The session of a commanded update, and how far it is."""
+
+    id: int
+    update_id: int
+    serial: str
+    state: str
+    ended: bool
+    outcome: str | None
+    text: str
+    steps: int
+    done: int
+    repeats: int
+    current: StepShape | None
+    backup: BackupShape | None
+    created: str
+    changed: str
+
+
+class PlannedSession(SessionShape):
+    """A session with its plan."""
+
+    plan: list[StepShape]
+
+
+class UpdateShape(TypedDict):
+    """An update; sizes are bytes of the file that is sent."""
+
+    id: int
+    serial: str
+    version: str
+    digest: str
+    from_version: str
+    state: str
+    ended: bool
+    restoration: bool
+    commanded: bool
+    result: int | None
+    text: str
+    sent: int
+    size: int
+    kind: str | None
+    created: str
+    changed: str
+
+
+class UpdateHistory(UpdateShape):
+    """An update with all that happened, and its session if it is commanded."""
+
+    session: SessionShape | None
+    events: list[EventShape]
+
+
+class TerminalHistory(ListedTerminal):
+    """A terminal with all that is known of it."""
+
+    installations: list[InstallationShape]
+    analyses: list[DecisionShape]
+    updates: list[UpdateShape]
+    messages: list[MessageShape]
+    events: list[EventShape]
+
+
+class RangeCount(TypedDict):
+    """Ranges of the NOR, and how many bytes they have."""
+
+    count: int
+    bytes: int
+
+
+class PreparationShape(TypedDict):
+    """What is prepared for a pair of images; sizes are bytes."""
+
+    hardware_id: str
+    from_version: str
+    version: str
+    state: str
+    text: str
+    file_size: int | None
+    full_size: int
+    ranges: dict[str, RangeCount]
+    changed: str
+
+
+class HealthShape(TypedDict):
+    """The server answers, and its database does."""
+
+    status: str
+
+
+class NothingShape(TypedDict):
+    """There is nothing to be said."""
 
 
 def format_time(seconds: float) -> str:
@@ -17,7 +231,7 @@ def format_time(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def describe_terminal(item: Terminal) -> dict[str, Any]:
+def describe_terminal(item: Terminal) -> TerminalShape:
     """A terminal as it registered last."""
     return {
         "serial": item.serial,
@@ -37,7 +251,7 @@ def describe_terminal(item: Terminal) -> dict[str, Any]:
     }
 
 
-def describe_listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]:
+def describe_listed(item: Terminal, decision: Analysis | None) -> ListedTerminal:
     """A terminal with the last decision about it."""
     return {
         **describe_terminal(item),
@@ -45,7 +259,7 @@ def describe_listed(item: Terminal, decision: Analysis | None) -> dict[str, Any]
     }
 
 
-def describe_analysis(item: Analysis) -> dict[str, Any]:
+def describe_analysis(item: Analysis) -> DecisionShape:
     """A decision about a terminal."""
     return {
         "time": format_time(item.time),
@@ -56,7 +270,7 @@ def describe_analysis(item: Analysis) -> dict[str, Any]:
     }
 
 
-def describe_installation(item: Installation) -> dict[str, Any]:
+def describe_installation(item: Installation) -> InstallationShape:
     """What a terminal runs or ran."""
     return {
         "name": item.name,
@@ -68,7 +282,7 @@ def describe_installation(item: Installation) -> dict[str, Any]:
     }
 
 
-def describe_image(item: Image) -> dict[str, Any]:
+def describe_image(item: Image) -> ImageShape:
     """A published image."""
     return {
         "version": item.version,
@@ -82,7 +296,7 @@ def describe_image(item: Image) -> dict[str, Any]:
     }
 
 
-def describe_event(item: Event) -> dict[str, Any]:
+def describe_event(item: Event) -> EventShape:
     """Something that happened."""
     return {
         "time": format_time(item.time),
@@ -93,7 +307,7 @@ def describe_event(item: Event) -> dict[str, Any]:
     }
 
 
-def describe_message(item: TextMessage) -> dict[str, Any]:
+def describe_message(item: TextMessage) -> MessageShape:
     """A text message."""
     return {
         "id": item.id,
@@ -105,7 +319,7 @@ def describe_message(item: TextMessage) -> dict[str, Any]:
     }
 
 
-def describe_step(item: PlannedStep) -> dict[str, Any]:
+def describe_step(item: PlannedStep) -> StepShape:
     """A step of a session."""
     return {
         "number": item.number,
@@ -120,14 +334,12 @@ def describe_step(item: PlannedStep) -> dict[str, Any]:
     }
 
 
-def describe_session(
-    item: CommandedSession, records: Records, *, plan: bool = False
-) -> dict[str, Any]:
-    """A session: how far it is, and with ``plan`` every step. Of a backup no contents."""
+def describe_session(item: CommandedSession, records: Records) -> SessionShape:
+    """A session: how far it is. Of a backup no contents."""
     steps = records.steps(item.id)
     current = next((found for found in steps if not found.state.over), None)
     backup = next((b for b in records.backups(item.serial) if b.session_id == item.id), None)
-    shape = {
+    return {
         "id": item.id,
         "update_id": item.update_id,
         "serial": item.serial,
@@ -139,8 +351,15 @@ def describe_session(
         "done": sum(found.state is StepState.DONE for found in steps),
         "repeats": sum(found.tries for found in steps if found.kind is not StepKind.PREPARE),
         "current": None if current is None or item.state.ended else describe_step(current),
-        "backup": backup and {"size": backup.size, "created": format_time(backup.created)},
+        "backup": None
+        if backup is None
+        else {"size": backup.size, "created": format_time(backup.created)},
         "created": format_time(item.created),
         "changed": format_time(item.changed),
     }
-    return {**shape, "plan": [describe_step(found) for found in steps]} if plan else shape
+
+
+def describe_plan(item: CommandedSession, records: Records) -> PlannedSession:
+    """A session with every step."""
+    plan = [describe_step(found) for found in records.steps(item.id)]
+    return {**describe_session(item, records), "plan": plan}

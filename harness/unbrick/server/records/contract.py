@@ -114,6 +114,18 @@ class Records:
         """Every terminal, by serial."""
         return sorted(self._terminals.select(), key=lambda item: item.serial)
 
+    def count_terminals(self) -> dict[str, int]:
+        """How many terminals there are in each state, by its name."""
+        return {state.name.lower(): n for state, n in self._terminals.tally("state").items()}
+
+    def count_updates(self) -> dict[str, int]:
+        """How many updates there are in each state."""
+        return {state.value: number for state, number in self._updates.tally("state").items()}
+
+    def count_messages(self) -> dict[str, int]:
+        """How many text messages there are in each state."""
+        return {state.value: number for state, number in self._messages.tally("state").items()}
+
     def save_terminal(self, terminal: Terminal) -> None:
         """Keep a new terminal, or what has changed of one."""
         self._terminals.put(terminal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -86,6 +87,10 @@ class MemoryTable(Generic[R]):
             found = {getattr(record, last_of_each): record for record in found}.values()
         found = list(found)
         return found[:first] if last is None else found[max(0, len(found) - last) :]
+
+    def tally(self, by: str) -> dict[Any, int]:
+        """See ``Table``."""
+        return dict(Counter(map(attrgetter(by), self._records.values())))
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""

@@ -59,6 +59,9 @@ class Table(Protocol[R]):
             where: the conditions.
         """
 
+    def tally(self, by: str) -> dict[Any, int]:
+        """How many records there are with each value of a field."""
+
     def add(self, record: R, data: bytes | None = None) -> R:
         """Keep a new record (an id is passed over), and bytes with it; gives it with its id."""
 

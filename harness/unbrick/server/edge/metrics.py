@@ -1,0 +1,67 @@
+"""What a server measures of itself, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unbrick.server.records.contract import Records
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Counts(Collector):
+    """How many records there are, by their states."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Count them."""
+        for name, about, counts in (
+            ("terminals", "Terminals, by what they said last.", self._records.count_terminals()),
+            ("updates", "Updates, by how far they are.", self._records.count_updates()),
+            ("messages", "Text messages, by where they are.", self._records.count_messages()),
+        ):
+            family = GaugeMetricFamily(f"unbrick_{name}", about, labels=["state"])
+            for state, count in counts.items():
+                family.add_metric([state], count)
+            yield family
+
+
+class Metrics:
+    """What is measured.
+
+    Args:
+        records: what is counted.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Counts(records))
+        ProcessCollector(registry=self._registry)
+        labels = ("method", "path", "status")
+        self._requests = Counter(
+            *("unbrick_http_requests", "Requests of the HTTP API.", labels),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            *("unbrick_http_request_seconds", "How long they took.", labels[:2]),
+            registry=self._registry,
+        )
+
+    def note_request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """A request was answered; ``path`` is that of the operation, and names nobody."""
+        self._requests.labels(method, path, str(status)).inc()
+        self._seconds.labels(method, path).observe(seconds)
+
+    def write(self) -> bytes:
+        """All of them, in the text format of Prometheus."""
+        return generate_latest(self._registry)
