@@ -149,7 +149,8 @@ def command_after(everything: Running, line: str) -> str:
 def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
     folder: Path,
 ) -> None:
-    fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb"}
+    state = os.environ["XDG_STATE_HOME"]  # It is another shell, and the same user.
+    fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb", "XDG_STATE_HOME": state}
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
         url = everything.wait_for(r"server +(http://\S+), coap://")[1]

@@ -27,6 +27,7 @@ from unbrick.image.hexfile import to_hex
 from unbrick.layout import reference_layout
 from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 from unbrick.server.database import SqlRecords
+from unbrick.server.edge.access import find_token
 from unbrick.server.records.analysis import PreparationState, RangeKind
 from unbrick.server.records.sessions import StepState
 from unbrick.wire.messages import Result
@@ -403,8 +404,11 @@ class HilTest:
         return self._request("GET", path)
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
+        headers = {"authorization": f"Bearer {find_token(self._api)}"}
         try:
-            answer = httpx.request(method, self._api + path, timeout=ANSWER_TIMEOUT_S, **options)
+            answer = httpx.request(
+                method, self._api + path, headers=headers, timeout=ANSWER_TIMEOUT_S, **options
+            )
         except httpx.HTTPError as error:
             raise ServerError(f"the server does not answer: {error}") from error
         if answer.is_error:
