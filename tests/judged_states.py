@@ -46,7 +46,8 @@ class Tried:
 
 def search_target(target: FileTarget, bounds: Bounds = EVERYTHING) -> BehaviourSearch:
     """A search that has ended."""
-    search = BehaviourSearch(target, target.start(), partial(Here().submit, target.run), bounds)
+    submit = partial(Here().submit, target.run)
+    search = BehaviourSearch(target, target.start(), submit, bounds, keep_traces=True)
     list(search.cases())
     return search
 

@@ -5,6 +5,7 @@ A program of ours runs on an nRF52840. The example and a bootloader of others ar
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "examples" / "ab-updater"
 EXAMPLE_CHIP = "nrf52840"
 DEMO = "f103"
+MCUBOOT = "pr2100-fixed"
 REPEAT = 5
 HASHED = 1 << 20
 EXCEPTIONS = 200_000
@@ -178,9 +180,19 @@ def search_row(target: FileTarget) -> tuple[str, str, str]:
     )
 
 
-def cut_row(name: str, target: FileTarget, bounds: Bounds) -> tuple[str, str, str]:
+def find_mcuboot(folder: Path) -> FileTarget | None:
+    """A build of MCUboot that takes an upgrade back (docs/mcuboot.md); None: there is no corpus."""
+    tools = runpy.run_path(str(HERE.parent / "examples" / "mcuboot" / "prepare.py"))
+    if not os.environ.get(tools["CORPUS"]):
+        return None
+    return FileTarget.load(tools["prepare"](folder)[MCUBOOT])
+
+
+def cut_row(
+    name: str, target: FileTarget, bounds: Bounds, repeat: int = REPEAT
+) -> tuple[str, str, str]:
     """What a power cut with its recovery costs, to a session that is not cut."""
-    runs = [search_seconds(target, bounds) for _ in range(REPEAT)]
+    runs = [search_seconds(target, bounds) for _ in range(repeat)]
     result, seconds = min(runs, key=lambda run: run[1])
     start, alone = target.start(), []
     for _ in range(REPEAT):
@@ -191,7 +203,7 @@ def cut_row(name: str, target: FileTarget, bounds: Bounds) -> tuple[str, str, st
     figures = (
         f"{1000 * each:.2f} ms and {1000 * min(alone):.1f} ms; {1 / each:,.0f} cuts a second, "
     )
-    figures += f"{result.transitions:,} judged by {len(result.cases):,} sessions"
+    figures += f"{result.transitions:,} judged by {len(result.cases):,} sessions in {seconds:.1f} s"
     return (
         f"a power cut with its recovery in {name}, to the session that is cut first",
         f"{each / min(alone):.2f}",
@@ -203,12 +215,13 @@ def search_rows() -> list[tuple[str, str, str]]:
     """What searches of targets from files cost."""
     with tempfile.TemporaryDirectory() as folder:
         example, demo = build_example(Path(folder)), build_demo(Path(folder))
-        single = Bounds(depth=1)
-        return [
+        single, mcuboot = Bounds(depth=1), find_mcuboot(Path(folder))
+        rows = [
             search_row(example),
             cut_row(f"the example for {EXAMPLE_CHIP}", example, single),
             cut_row(f"brickproof's {DEMO}", demo, single),
         ]
+        return rows + ([cut_row(f"MCUboot's {MCUBOOT}", mcuboot, single, 1)] if mcuboot else [])
 
 
 def mcu_rows() -> list[tuple[str, str, str]]:

@@ -121,7 +121,10 @@ PAIRS = (
         *("pr2214", "an upgrade to an image that fills its slot", "pr2214_offset", OFFSET),
         new_size=0x7_4000,
     ),
-    Pair("scratch", "an upgrade by a scratch area", "scratch", SCRATCH),
+    Pair(
+        *("scratch", "an upgrade to an image that reaches the trailer's block", "scratch", SCRATCH),
+        new_size=0x6_D800,
+    ),
 )
 
 
@@ -217,9 +220,11 @@ def write_target(pair: Pair, build: str, corpus: Path, folder: Path) -> Path:
         f"runs = {runs}",
     ]
     if pair.way == "stuck":
-        # The mark must go: with it, the application thinks that a revert is to come.
-        erased = _bytes("ff" * 16, first_end + MAGIC_AT)
-        lines += [f"flash = {erased}"]
+        # An application that sees that a revert is to come takes no update. To start once more,
+        # the first byte of its image is put where it is.
+        same = _bytes(f"{(folder / old).read_bytes()[0]:02x}", layout.first)
+        lines += ["[afterwards]", f"stage = {same}"]
+        lines += ['says = "Hello World!"', 'never = "Swap type: revert"']
     lines += ["[images]"]
     lines += [f"old = {_file(old, layout.first)}", f"new = {_file(new, layout.first)}"]
     path = folder / f"{name}.toml"

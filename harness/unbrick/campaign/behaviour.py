@@ -15,30 +15,38 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unbrick.campaign.book import Book, find_difference, find_units, find_weak_units
-from unbrick.campaign.case import CaseId
+from unbrick.campaign.book import UNIT, Book, find_difference, find_units, find_weak_units
+from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.search import (
     Bounds,
     Case,
     SearchResult,
+    find_cells,
+    find_cuts,
     find_kind,
     find_place,
-    find_successors,
     is_inside,
     spread_cuts,
 )
-from unbrick.campaign.target import Fate
+from unbrick.campaign.target import Fate, State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
+from unbrick.flash.torn import tear
+from unbrick.flash.trace import list_erases, list_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
-    from unbrick.campaign.target import Outcome, State, Target
+    from unbrick.campaign.target import Outcome, Target
+    from unbrick.flash.cells import Cells
+    from unbrick.flash.ops import FlashOp
+
+MANY = 64
+"""Operations from which on it is faster to compare whole blocks."""
 
 
 @dataclass(eq=False)
@@ -67,10 +75,9 @@ class Behaviour:
     def __post_init__(self) -> None:
         self.needs = self.relevant
         units = 0
-        for number, op in enumerate(self.outcome.ops):
-            if op.kind == "erase":
-                units |= find_units(op.offset, op.length)
-                self._erased.append((number, units))
+        for number, op in list_erases(self.outcome.ops):
+            units |= find_units(op.offset, op.length)
+            self._erased.append((number, units))
 
     def find_erased(self, op: int) -> int:
         """The units that were erased before operation ``op`` began."""
@@ -112,16 +119,90 @@ class Member:
 
 
 class Reached(NamedTuple):
-    """A state that a search has come to.
+    """A state that a search has come to. What it holds is made when it is asked for.
 
     Attributes:
         case: a case that begins with it.
+        peers: what the peers remember.
         user: the member whose session was cut; None: the search begins here.
     """
 
     case: CaseId
-    state: State
+    peers: Any
     user: Member | None
+
+
+class Cover:
+    """What is known of the states that cuts in one member's session leave, without a look at them.
+
+    Neighbours differ in one operation's units. Where a behaviour needs none of these, both are of
+    that behaviour, and one member stands for both.
+
+    Args:
+        behaviour: whose session is cut.
+    """
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        outcome = behaviour.outcome
+        self._spans = list_spans(outcome.ops)
+        self._known: list[tuple[Behaviour, int] | None] = [None] * (len(self._spans) + 1)
+        self._usable = len(outcome.marks) == 1  # then all cuts leave the peers the same
+
+    def find(self, cut: PowerCut) -> Behaviour | None:
+        """The behaviour of the state that a cut leaves, if that is known and still holds."""
+        known = self._known[cut.op]
+        if known is None or known[0].needs is not known[1]:
+            return None
+        return None if cut.torn and self._has_say(cut.op, known[1]) else known[0]
+
+    def note(self, cut: PowerCut, behaviour: Behaviour) -> None:
+        """The state that a cut leaves is of a behaviour, and followed if it must be."""
+        needs = behaviour.needs
+        if not self._usable or behaviour.weak or (cut.torn and self._has_say(cut.op, needs)):
+            return
+        known, entry = self._known, (behaviour, needs)
+        units = needs.to_bytes(needs.bit_length() // 8 + 1, "little")
+        known[cut.op] = entry
+        at = cut.op
+        while at > 0 and known[at - 1] is not entry and not self._meets(at - 1, units):
+            at -= 1
+            known[at] = entry
+        at = cut.op
+        while at < len(self._spans) and known[at + 1] is not entry and not self._meets(at, units):
+            at += 1
+            known[at] = entry
+
+    def _has_say(self, op: int, needs: int) -> bool:
+        return bool(find_units(*self._spans[op]) & needs)
+
+    def _meets(self, op: int, units: bytes) -> bool:
+        """Whether an operation may touch one of these units."""
+        offset, length = self._spans[op]
+        first, last = offset // UNIT, (offset + length - 1) // UNIT
+        if first == last:
+            return first // 8 < len(units) and bool(units[first // 8] >> first % 8 & 1)
+        return any(units[first // 8 : last // 8 + 1])
+
+
+class _Shown:
+    """The states that cuts in a session leave, shown in a book in the order of the cuts."""
+
+    def __init__(self, book: Book, cells: Cells, ops: Sequence[FlashOp]) -> None:
+        self._book, self._cells, self._ops, self._done = book, cells, ops, 0
+        book.show(cells)
+
+    def show(self, cut: PowerCut) -> Cells:
+        """Have the book show what a cut leaves, which is returned."""
+        passed = self._ops[self._done : cut.op]
+        if passed:
+            self._cells, self._done = self._cells.after(passed), cut.op
+        left = tear(self._cells, self._ops[cut.op], cut.torn) if cut.torn else self._cells
+        if len(passed) > MANY:
+            self._book.show(left)
+        else:
+            for op in (*passed, *self._ops[cut.op : cut.op + 1]):
+                self._book.show_range(left, op.offset, op.length)
+        return left
 
 
 class BehaviourSearch:
@@ -137,6 +218,8 @@ class BehaviourSearch:
         submit: has a session run, and promises its outcome.
         bounds: how far to go.
         ahead: how many sessions to keep under way.
+        keep_traces: whether the traces are kept also of sessions in which nothing is cut, for the
+            bound on depth. There are many of them, and they are long.
     """
 
     def __init__(
@@ -147,7 +230,9 @@ class BehaviourSearch:
         bounds: Bounds = Bounds(),  # noqa: B008 - frozen
         *,
         ahead: int = 1,
+        keep_traces: bool = False,
     ) -> None:
+        self._keep_traces = keep_traces
         self.result = SearchResult(target, shapes=bounds.shapes, by_reading=True)
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
@@ -156,6 +241,7 @@ class BehaviourSearch:
         self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
         self._dirty: dict[Member, None] = {}
         self._start = start
+        self._cover: Cover | None = None
         self._queue: deque[Reached] = deque()
         self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
 
@@ -167,7 +253,7 @@ class BehaviourSearch:
     def cases(self) -> Iterator[Case]:
         """Run what must be run until all is known or a bound is met; may be closed at any time."""
         try:
-            first = Reached(CaseId(self.result.target.name), self._start, None)
+            first = Reached(CaseId(self.result.target.name), self._start.peers, None)
             yield from self._run([first])
             while self._dirty and not self.result.cut_short:
                 member = next(iter(self._dirty))
@@ -209,26 +295,46 @@ class BehaviourSearch:
         while self.waiting:
             while self._queue and len(self._running) < self._ahead:
                 found = self._queue.popleft()
-                self._book.show(found.state.cells)
-                self._running.append((found, self._begin(found.state)))
+                known = self._find_covered(found)
+                begun = (RESOLUTIONS, Future()) if known else self._begin(self._show(found))
+                self._running.append((found, begun))
             found, (resolution, future) = self._running.popleft()
-            self._book.show(found.state.cells)
+            if known := self._find_covered(found):
+                future.cancel()
+                self._count(found, [known])
+                continue
+            state = self._show(found)
             # Meanwhile another one of them may have shown what it does.
-            while not _is_whole(known := self._find(found.state)):
+            while not _is_whole(behaviours := self._find(state)):
                 if len(self.result.cases) == self._bounds.states:
                     self.result.cut_short = f"it was to end after {self._bounds.states} sessions"
                     future.cancel()
                     return
-                if len(known) != resolution:
-                    resolution, future = self._begin(found.state)
+                if len(behaviours) != resolution:
+                    resolution, future = self._begin(state)
                 case_id = found.case.with_resolution(resolution)
-                case = self._note(case_id, found.state, future.result())
+                case = self._note(case_id, state, future.result())
                 yield case
                 if case.outcome.violation and self._bounds.stop_early:
                     self.result.cut_short = "it was to end with the first violation"
                     return
             future.cancel()
-            self._follow(found)
+            self._follow(found, state)
+
+    def _show(self, found: Reached) -> State:
+        """Have the book show a state, which is made for it."""
+        user = found.user
+        if user is None:
+            state = self._start
+        else:
+            ops, cut = user.behaviour.outcome.ops, found.case.cuts[-1]
+            state = State(find_cells(user.state.cells, ops, cut), found.peers)
+        self._book.show(state.cells)
+        return state
+
+    def _find_covered(self, found: Reached) -> Behaviour | None:
+        """The behaviour of a state that neither must be looked at nor followed."""
+        return self._cover.find(found.case.cuts[-1]) if self._cover and found.case.cuts else None
 
     def _begin(self, state: State) -> tuple[int, Future[Outcome]]:
         """Have the state that the book shows run in the first way of reading that is not known."""
@@ -250,19 +356,29 @@ class BehaviourSearch:
         group = self._group(state, "behaviour", case_id.resolution)
         self._behaviours[self._book.add(group, outcome.relevant)] = behaviour
         self.result.cases.append(behaviour.case)
+        if not self._keep_traces and len(case_id.cuts) == self._bounds.depth:
+            behaviour.case.outcome = behaviour.outcome = replace(outcome, ops=[], final=None)
         return behaviour.case
 
-    def _follow(self, found: Reached) -> bool:
+    def _follow(self, found: Reached, state: State) -> bool:
         """See that the state that the book shows is followed; False: it must be run first."""
-        behaviours = self._find(found.state)
+        behaviours = self._find(state)
         if not _is_whole(behaviours):
             return False
         for resolution, behaviour in enumerate(behaviours):
             if not behaviour.outcome.violation:
-                self._join(behaviour, found, resolution)
-            if found.user is None:
-                continue
-            user, op = found.user.behaviour, found.case.cuts[-1].op
+                self._join(behaviour, found.case, state, resolution)
+        self._count(found, behaviours)
+        if self._cover and len(behaviours) == 1:
+            self._cover.note(found.case.cuts[-1], behaviours[0])
+        return True
+
+    def _count(self, found: Reached, behaviours: list[Behaviour]) -> None:
+        """Note who leads to behaviours."""
+        if found.user is None:
+            return
+        user, op = found.user.behaviour, found.case.cuts[-1].op
+        for behaviour in behaviours:
             if not found.user.walked:
                 behaviour.case.judged += 1
                 if not found.user.case.cuts:
@@ -271,21 +387,20 @@ class BehaviourSearch:
             if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
                 behaviour.users[user] = op
                 self._grow(behaviour)
-        return True
 
-    def _join(self, behaviour: Behaviour, found: Reached, resolution: int) -> None:
+    def _join(self, behaviour: Behaviour, case_id: CaseId, state: State, resolution: int) -> None:
         """Have the state that the book shows followed, unless a member stands for it.
 
         Where the depth is bounded, a member stands for states that are no less deep, so that none
         is followed less far than it should be.
         """
-        if len(found.case.cuts) == self._bounds.depth:
+        if len(case_id.cuts) == self._bounds.depth:
             return
-        for level in range(self._find_level(found.case) + 1):
-            group = self._group(found.state, "member", resolution, level)
+        for level in range(self._find_level(case_id) + 1):
+            group = self._group(state, "member", resolution, level)
             if self._book.find(group) is not None:
                 return
-        case_id, state = found.case.with_resolution(resolution), found.state
+        case_id = case_id.with_resolution(resolution)
         member = Member(behaviour, case_id, state, self._add_member(behaviour, case_id, state))
         self.result.states += 1
         self.result.met += 1
@@ -308,28 +423,27 @@ class BehaviourSearch:
         behaviour = member.behaviour
         end = self._find_end(member)
         unknown: list[tuple[str, str, Reached]] = []
-        ops = behaviour.outcome.ops
-        self._book.show(member.state.cells)
-        shown = member.state.cells
-        for case_id, state in find_successors(
-            member.case, member.state, behaviour.outcome, shapes=self._bounds.shapes
-        ):
+        ops, target = behaviour.outcome.ops, self.result.target
+        self._cover = Cover(behaviour)
+        shown = _Shown(self._book, member.state.cells, ops)
+        geometry, shapes = member.state.cells.geometry, self._bounds.shapes
+        for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
             cut = case_id.cuts[-1]
             if cut.op >= end:
                 break
             if self._part and not is_inside(cut, ops, self._part):
                 continue
-            if state.cells is not shown:
-                shown = state.cells
-                for op in ops[max(0, cut.op - 1) : cut.op + 1]:
-                    self._book.show_range(shown, op.offset, op.length)
             if not member.walked:
                 self.result.transitions += 1
                 behaviour.case.successors += 1
-            found = Reached(case_id, state, member)
-            if not self._follow(found):
-                place = find_place(self.result.target, cut, ops, state)
-                unknown.append((place, find_kind(cut, ops), found))
+            found = Reached(case_id, peers, member)
+            known = self._cover.find(cut)
+            if known:
+                self._count(found, [known])
+                continue
+            state = State(shown.show(cut), peers)
+            if not self._follow(found, state):
+                unknown.append((find_place(target, cut, ops, state), find_kind(cut, ops), found))
         return spread_cuts(unknown, self._bounds.seed)
 
     def _find_end(self, member: Member) -> int:

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.target import Fate, State
@@ -27,12 +27,15 @@ from unbrick.errors import SetupError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import find_shapes, list_variants, strip_number, tear
+from unbrick.flash.trace import list_erases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from unbrick.campaign.target import Outcome, Run, Target
+    from unbrick.flash.cells import Cells
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
     from unbrick.flash.partition import Partition
 
@@ -161,7 +164,7 @@ class Case:
     @classmethod
     def of(cls, case_id: CaseId, outcome: Outcome) -> Case:
         """The case of a session."""
-        erases = Counter(op.offset for op in outcome.ops if op.kind == "erase")
+        erases = Counter(op.offset for _, op in list_erases(outcome.ops))
         return cls(case_id, outcome, len(outcome.ops), erases)
 
     @property
@@ -242,9 +245,7 @@ def find_successors(
 ) -> Iterator[tuple[CaseId, State]]:
     """Every state in which a power cut can leave a session, with the case that it begins.
 
-    What the terminal had sent before the cut may still reach its peers. So a state's peers are
-    those of any change of their memory that came while the cut could, or within the session's
-    ``flight`` after it. The new case's weak cells read in way 0; the search adds the other ways.
+    The new case's weak cells read in way 0; the search adds the other ways.
 
     Args:
         case: the session's.
@@ -252,26 +253,52 @@ def find_successors(
         outcome: what it came to.
         shapes: in which shapes operations are torn, one of ``unbrick.flash.torn.SHAPES``.
     """
-    cells, ops, marks = state.cells, outcome.ops, outcome.marks
+    cells, ops, done, torn = state.cells, outcome.ops, 0, ""
+    left = cells
+    for found, peers in find_cuts(case, outcome, state.cells.geometry, shapes=shapes):
+        cut = found.cuts[-1]
+        if cut.op != done:
+            cells, done = cells.after([ops[done]]), cut.op
+        if not cut.torn:
+            left = cells
+        elif cut.torn != torn:
+            left = tear(cells, ops[cut.op], cut.torn)
+        torn = cut.torn
+        yield found, State(left, peers)
+
+
+def find_cuts(
+    case: CaseId, outcome: Outcome, geometry: FlashGeometry, *, shapes: str = "usual"
+) -> Iterator[tuple[CaseId, Any]]:
+    """Every power cut in a session: the case that it begins, and what the peers remember then.
+
+    What the terminal had sent before the cut may still reach its peers. So these remember what they
+    do after any change of their memory that came while the cut could, or within the session's
+    ``flight`` after it.
+    """
+    ops, marks = outcome.ops, outcome.marks
     told = -1
     for index in range(len(ops) + 1):
         while told + 1 < len(marks) and marks[told + 1].ops <= index:
             told += 1
-            yield case.then(PowerCut(index, change=told)), State(cells, marks[told].peers)
-        yield case.then(PowerCut(index)), State(cells, marks[told].peers)
+            yield case.then(PowerCut(index, change=told)), marks[told].peers
+        yield case.then(PowerCut(index)), marks[told].peers
         if index == len(ops):
             return
         op = ops[index]
         for number in _list_arrivals(outcome, told, op.start):
-            yield case.then(PowerCut(index, change=number)), State(cells, marks[number].peers)
+            yield case.then(PowerCut(index, change=number)), marks[number].peers
         late = _list_arrivals(outcome, told, op.end)
-        for variant in list_variants(op, cells.geometry, shapes):
-            left = tear(cells, op, variant)
-            yield case.then(PowerCut(index, variant)), State(left, marks[told].peers)
+        for variant in list_variants(op, geometry, shapes):
+            yield case.then(PowerCut(index, variant)), marks[told].peers
             for number in late:
-                cut = PowerCut(index, variant, change=number)
-                yield case.then(cut), State(left, marks[number].peers)
-        cells = cells.after([op])
+                yield case.then(PowerCut(index, variant, change=number)), marks[number].peers
+
+
+def find_cells(cells: Cells, ops: Sequence[FlashOp], cut: PowerCut) -> Cells:
+    """What a power cut in a session with these operations leaves of cells."""
+    before = cells.after(ops[: cut.op])
+    return tear(before, ops[cut.op], cut.torn) if cut.torn else before
 
 
 def _list_arrivals(outcome: Outcome, told: int, cut: float) -> list[int]:

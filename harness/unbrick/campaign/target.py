@@ -88,7 +88,7 @@ class Outcome:
 
     violation: tuple[str, str] | None
     route: str
-    ops: list[FlashOp]
+    ops: Sequence[FlashOp]
     marks: list[MemoryMark]
     downtime: float | None
     virtual: float

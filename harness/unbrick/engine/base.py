@@ -10,7 +10,7 @@ from unbrick.board import Board, load_board
 from unbrick.errors import EngineError, NotKnownHereError, SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -106,7 +106,7 @@ class FlashTrace(Protocol):
     """An engine that notes every flash operation, and cuts the power exactly before one."""
 
     @property
-    def ops(self) -> list[FlashOp]:
+    def ops(self) -> Sequence[FlashOp]:
         """Every flash operation that was begun, in order, over all power cycles."""
 
     @property

@@ -7,12 +7,11 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from struct import Struct
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unbrick.engine.base import FirmwareFault, TracedEngine
 from unbrick.errors import EngineError
-from unbrick.flash.ops import FlashOp
+from unbrick.flash.trace import OP, Trace
 
 if TYPE_CHECKING:
     import mmap
@@ -22,9 +21,6 @@ FAULTS_KEPT = 64
 """Faults that the models keep (``parts.h``, ``core.h``)."""
 
 _NEVER = (1 << 64) - 1
-
-_OP = Struct("=5I4x3Q")
-"""``struct op`` of both engines: kind, lanes, offset, length, failed, start, end, data."""
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
 
@@ -167,21 +163,14 @@ class CompiledModels:
         """How many operations of the flash were begun so far."""
         return int(self._ops(None, 0, 0))
 
-    def ops(self) -> list[FlashOp]:
+    def ops(self) -> Trace:
         """Every operation of the flash so far, in order."""
         count = self.op_count
-        kept = c.create_string_buffer(count * _OP.size)
+        kept = c.create_string_buffer(count * OP.size)
         self._ops(kept, 0, count)
         given = c.create_string_buffer(int(self._op_data(None, 0)))
         self._op_data(given, len(given))
-        data, kinds, found = given.raw, self.op_kinds, list[FlashOp]()
-        for op in _OP.iter_unpack(kept.raw):
-            kind, lanes, offset, length, failed, start, end, at = op
-            name = kinds[kind]
-            bytes_ = b"" if name == "erase" else data[at : at + length]
-            values = (name, offset, length, lanes, start / 1e9, end / 1e9, bytes_, failed)
-            found.append(FlashOp(len(found), *values))
-        return found
+        return Trace(kept.raw, given.raw, self.op_kinds)
 
 
 class CompiledEngine(TracedEngine, Generic[ModelsT]):
@@ -201,7 +190,7 @@ class CompiledEngine(TracedEngine, Generic[ModelsT]):
         return self._models.now_ns / 1e9
 
     @property
-    def ops(self) -> list[FlashOp]:
+    def ops(self) -> Trace:
         """Every flash operation that was begun, in order, over all power cycles."""
         return self._models.ops()
 

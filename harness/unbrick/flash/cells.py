@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 from unbrick.flash.bits import intersect, invert, unite
 from unbrick.flash.ops import SPOILT
+from unbrick.flash.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
+
+FEW_OPS = 64
+"""Operations up to which it is faster to change block by block."""
 
 RESOLUTIONS = 3
 """How weak cells may read at a power-on: all as 1, all as 0, or each as a hash of its address."""
@@ -54,8 +58,7 @@ class Cells:
         """Whether these cells, none of them weak, are what was read: ``image() == nor``, faster."""
         geometry = self.geometry
         return len(nor) == geometry.size and all(
-            nor.startswith(block, start)
-            and nor.startswith(_blank(size - len(block)), start + len(block))
+            _holds(nor, start, size, block)
             for start, size, block in zip(
                 geometry.starts, geometry.block_sizes, self.blocks, strict=True
             )
@@ -84,6 +87,8 @@ class Cells:
 
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
+        if isinstance(ops, Trace) and len(ops) > FEW_OPS and ops.is_plain:
+            return self._after_trace(ops)
         blocks, weak = list(self.blocks), self.weak
         programmed: dict[int, bytearray] = {}  # blocks that one operation after the other changes
         for op in ops:
@@ -104,6 +109,30 @@ class Cells:
                 weak = drop_cleared(weak, op.offset, op.data) if weak else weak
         _close(blocks, programmed)
         return Cells(self.geometry, tuple(blocks), weak)
+
+    def _after_trace(self, trace: Trace) -> Cells:
+        """The cells after operations none of which failed: as :meth:`after`, faster."""
+        image = bytearray(Cells(self.geometry, self.blocks).image())
+        trace.apply(image, self.geometry)
+        left, geometry = bytes(image), self.geometry
+        places = zip(geometry.starts, geometry.block_sizes, self.blocks, strict=True)
+        blocks = tuple(
+            block
+            if _holds(left, start, size, block)
+            else left[start : start + size].rstrip(b"\xff")
+            for start, size, block in places
+        )
+        weak = self.weak
+        spans = {at for start, mask in weak for at in trace.find_touching(start, len(mask))}
+        for number in sorted(spans):
+            op = trace[number]
+            if not weak:
+                break
+            if op.kind == "erase":
+                weak = drop_range(weak, op.offset, op.length)
+            else:
+                weak = drop_cleared(weak, op.offset, op.data)
+        return Cells(geometry, blocks, weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
         """These cells with ``values`` at ``offset``, the cells of ``mask`` weak."""
@@ -156,6 +185,13 @@ def _word_of_lanes(lanes: int, geometry: FlashGeometry) -> bytes:
 def _blank(size: int) -> bytes:
     """Blank cells."""
     return b"\xff" * size
+
+
+def _holds(image: bytes, start: int, size: int, block: bytes) -> bool:
+    """Whether a block of an image is one whose 0xFF at the end are left out."""
+    return image.startswith(block, start) and image.startswith(
+        _blank(size - len(block)), start + len(block)
+    )
 
 
 def _part(block: bytes, start: int, length: int) -> bytes:

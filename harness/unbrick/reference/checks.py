@@ -151,7 +151,7 @@ def is_of_application(op: FlashOp) -> bool:
     return application.offset <= op.offset < application.end
 
 
-def check_differences(story: Story, ops: list[FlashOp]) -> None:
+def check_differences(story: Story, ops: Sequence[FlashOp]) -> None:
     """What must be refused is, and as early as it can be; ``ops`` are on the application."""
     kind = story.scenario.differences
     if kind == "misfit" and Result.NOT_REBUILT.text in story.bench.console.text:
@@ -169,7 +169,7 @@ def check_differences(story: Story, ops: list[FlashOp]) -> None:
         raise Violation("forged", "what must be refused was put on trial")
 
 
-def check_erases(ops: list[FlashOp]) -> None:
+def check_erases(ops: Sequence[FlashOp]) -> None:
     """One command erases a block once, or until the chips say that it is erased."""
     last: dict[int, str] = {}
     for op in ops:
@@ -225,7 +225,7 @@ def _is_to_be_replaced(start: State, before: Cells, digest: bytes) -> bool:
     return newest[SOURCE] == RADIO and (TerminalState.APPLICATION, digest) in known
 
 
-def check_source(story: Story, before: Cells, ops: list[FlashOp]) -> None:
+def check_source(story: Story, before: Cells, ops: Sequence[FlashOp]) -> None:
     """Software that is whole is replaced by an update over the air, and the journal says so.
 
     From what counts as a restoration boot never goes back to the software that was there.
@@ -252,7 +252,7 @@ def check_source(story: Story, before: Cells, ops: list[FlashOp]) -> None:
         known = newest
 
 
-def check_announced(before: Cells, ops: list[FlashOp]) -> None:
+def check_announced(before: Cells, ops: Sequence[FlashOp]) -> None:
     """Nothing of the application is changed before the journal says so, in every reading.
 
     Args:

@@ -79,7 +79,7 @@ class Reference:
             return None
 
     @property
-    def ops(self) -> list[FlashOp]:
+    def ops(self) -> Sequence[FlashOp]:
         """The flash operations so far, as far as the engine writes them down."""
         trace = self.engine.flash_trace
         return trace.ops if trace else []

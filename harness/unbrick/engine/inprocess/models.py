@@ -20,7 +20,7 @@ from unbrick.flash.ops import FlashOp, Worn
 from unbrick.library import Signatures, load_library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 class Stop(IntEnum):
@@ -196,6 +196,6 @@ class NorModel:
         return [FAULT_KINDS[fault.kind] for fault in self._models.faults()]
 
     @property
-    def ops(self) -> list[FlashOp]:
+    def ops(self) -> Sequence[FlashOp]:
         """Every operation so far."""
         return self._models.ops()

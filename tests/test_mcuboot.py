@@ -1,0 +1,117 @@
+"""MCUboot, before and after its fixes: each build is found out or clean (docs/mcuboot.md).
+
+Its firmware is no part of this repository: UNBRICK_CORPUS names the folder that has it.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unbrick.campaign.run import run_campaign
+from unbrick.campaign.search import Bounds
+from unbrick.errors import SetupError, UpdateNeverWorksError
+from unbrick.image.mcuboot import MAGIC
+from unbrick.target.target import FileTarget
+
+PREPARE = runpy.run_path(
+    str(Path(__file__).parents[1] / "examples" / "mcuboot" / "prepare.py"), run_name="prepare"
+)
+CORPUS = os.environ.get("UNBRICK_CORPUS")
+
+SINGLE = Bounds(depth=1)
+CUTS_ALONE = Bounds(depth=1, shapes="none")
+ANY = Bounds()
+
+AT_ONCE = {"pr2199": "afterwards", "pr2206": "bricked"}
+"""Pairs whose bug needs no power cut, and the kind of what comes of it."""
+
+BY_CUTS = {
+    "pr1597": CUTS_ALONE,
+    "pr2100": SINGLE,
+    "pr2109": CUTS_ALONE,
+    "scratch": CUTS_ALONE,
+}
+"""Pairs whose bug needs one, and how it is searched for."""
+
+CLEAN = {
+    "pr2100-fixed": SINGLE,
+    "pr2109-fixed": CUTS_ALONE,
+    "pr2199-fixed": ANY,
+    "pr2205-broken": CUTS_ALONE,
+    "pr2205-fixed": CUTS_ALONE,
+}
+"""Builds in which nothing is found, as far as a search of a minute goes."""
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileTarget]:
+    """All builds by name."""
+    if not CORPUS:
+        pytest.skip("UNBRICK_CORPUS names no clone of github.com/neilberkman/tardigrade")
+    found = PREPARE["prepare"](tmp_path_factory.mktemp("mcuboot"))
+    return {name: FileTarget.load(path) for name, path in found.items()}
+
+
+def test_the_corpus_is_there(targets: dict[str, FileTarget]) -> None:
+    assert len(targets) == 2 * len(PREPARE["PAIRS"])
+
+
+def test_a_corpus_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNBRICK_CORPUS", raising=False)
+    with pytest.raises(SetupError, match="UNBRICK_CORPUS names no folder"):
+        PREPARE["find_corpus"]()
+
+
+def test_another_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNBRICK_CORPUS", str(tmp_path))
+    with pytest.raises(SetupError, match=r"oss_mcuboot_pr1597_stm32f4_broken\.elf is missing"):
+        PREPARE["find_corpus"]()
+
+
+def test_an_image_has_the_size_that_is_asked_for() -> None:
+    image = PREPARE["make_image"](b"application!", "2.0.0", 0x3000)
+    assert len(image) == 0x3000
+    assert int.from_bytes(image[:4], "little") == MAGIC
+    assert image[PREPARE["HEADER_SIZE"] :].startswith(b"application!")
+
+
+def test_a_second_header_is_left_out(tmp_path: Path) -> None:
+    room = bytes(PREPARE["HEADER_SIZE"])
+    path = tmp_path / "image.bin"
+    path.write_bytes(PREPARE["make_image"](room + b"application!", "1.0.0"))
+    assert PREPARE["read_application"](path) == b"application!"
+
+
+@pytest.mark.slow
+class TestSearches:
+    """What docs/mcuboot.md says; :func:`test_the_corpus_is_there` tells when it cannot run."""
+
+    __test__ = bool(CORPUS)
+
+    @pytest.mark.parametrize(("pair", "kind"), AT_ONCE.items())
+    def test_a_bug_is_found_without_a_cut(
+        self, targets: dict[str, FileTarget], pair: str, kind: str
+    ) -> None:
+        with pytest.raises(UpdateNeverWorksError, match=f"does not work: {kind}:"):
+            targets[f"{pair}-broken"].start()
+        targets[f"{pair}-fixed"].start()
+
+    @pytest.mark.parametrize(("pair", "bounds"), BY_CUTS.items())
+    def test_a_bug_is_found(
+        self, targets: dict[str, FileTarget], pair: str, bounds: Bounds
+    ) -> None:
+        result = run_campaign(targets[f"{pair}-broken"], bounds=replace(bounds, stop_early=True))
+        assert len(result.violations) == 1
+
+    @pytest.mark.parametrize(("name", "bounds"), CLEAN.items())
+    def test_a_build_is_clean(
+        self, targets: dict[str, FileTarget], name: str, bounds: Bounds
+    ) -> None:
+        result = run_campaign(targets[name], bounds=bounds)
+        assert result.violations == []
+        assert result.closed == (bounds == ANY)
