@@ -15,7 +15,7 @@ from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from unbrick.engine.base import Engine
     from unbrick.firmware.signed import Releases
