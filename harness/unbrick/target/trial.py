@@ -21,6 +21,8 @@ from unbrick.target.description import Trigger
 from unbrick.target.session import HINTS, run_session
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unbrick.campaign.target import Outcome, ReplayedSession
     from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
     from unbrick.flash.ops import FlashOp
@@ -245,7 +247,7 @@ def _list_words(session: ReplayedSession) -> list[Words]:
     return [*words, *([Words(since, line)] if line.strip() else [])]
 
 
-def _count_ops(target: FileTarget, ops: list[FlashOp]) -> list[Flashed]:
+def _count_ops(target: FileTarget, ops: Sequence[FlashOp]) -> list[Flashed]:
     found: dict[str, list[int]] = {}
     for op in ops:
         part = name_partition(target.partitions, op.offset)
