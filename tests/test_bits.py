@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from unbrick.flash.bits import FEW, intersect, invert, unite
+from unbrick.flash.bits import FEW, intersect, invert, strip_ones, unite
 
 BLOCK = 256 << 10
 """Bytes of the largest erase block that is described."""
@@ -34,6 +34,15 @@ def test_bits_are_combined_as_a_plain_loop_does_it(a: bytes, b: bytes) -> None:
     assert intersect(a, b) == bytes(x & y for x, y in zip(a, b, strict=True))
     assert unite(a, b) == bytes(x | y for x, y in zip(a, b, strict=True))
     assert invert(a) == bytes(0xFF - x for x in a)
+
+
+@given(a=STRINGS, ones=SIZES)
+@example(a=b"", ones=0)
+@example(a=b"", ones=BLOCK)
+@example(a=b"\xff\0", ones=BLOCK - 2)
+def test_ones_are_stripped_from_the_end_alone(a: bytes, ones: int) -> None:
+    whole = a + b"\xff" * ones
+    assert strip_ones(whole) == strip_ones(bytearray(whole)) == whole.rstrip(b"\xff")
 
 
 @pytest.mark.parametrize("combine", [intersect, unite])

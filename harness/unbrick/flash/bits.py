@@ -14,6 +14,8 @@ from unbrick.library import Signatures, load_library
 FEW = 256
 """Bytes below which Python's integers are as fast as a call of the library: as measured."""
 
+_ONES = tuple(b"\xff" * size for size in (65536, 4096, 256, 16, 1))
+
 
 @cache
 def _load() -> Any:
@@ -70,6 +72,15 @@ def invert(a: bytes) -> bytes:
     out = c.create_string_buffer(size)
     _load().bits_not(out, a, size)
     return out.raw
+
+
+def strip_ones(a: bytes | bytearray) -> bytes:
+    """A string without the 0xFF at its end: ``a.rstrip(b"\\xff")``, faster for those with many."""
+    end = len(a)
+    for ones in _ONES:
+        while a.endswith(ones, 0, end):
+            end -= len(ones)
+    return bytes(a[:end])
 
 
 def _find_size(a: bytes, b: bytes) -> int:

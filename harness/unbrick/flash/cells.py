@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from unbrick.flash.bits import intersect, invert, unite
+from unbrick.flash.bits import intersect, invert, strip_ones, unite
 from unbrick.flash.ops import SPOILT
 from unbrick.flash.trace import Trace
 
@@ -47,7 +47,7 @@ class Cells:
         """The cells of a flash image; what is missing at the end is blank."""
         spans = zip(geometry.starts, geometry.block_sizes, strict=True)
         pieces = (image[start : start + size] for start, size in spans)
-        return cls(geometry, tuple(piece.rstrip(b"\xff") for piece in pieces))
+        return cls(geometry, tuple(map(strip_ones, pieces)))
 
     def image(self, resolution: int = 0) -> bytes:
         """What reads as the flash after a power-on, with weak cells read as ``resolution`` says."""
@@ -203,7 +203,7 @@ def _replaced(block: bytes, start: int, values: bytes) -> bytes:
     """Such a block with some cells replaced."""
     view = memoryview(block)
     blank = _blank(max(0, start - len(block)))
-    return b"".join((view[:start], blank, values, view[start + len(values) :])).rstrip(b"\xff")
+    return strip_ones(b"".join((view[:start], blank, values, view[start + len(values) :])))
 
 
 def _clear(block: bytearray, start: int, data: bytes) -> None:
@@ -217,7 +217,7 @@ def _clear(block: bytearray, start: int, data: bytes) -> None:
 def _close(blocks: list[bytes], programmed: dict[int, bytearray]) -> None:
     """Put back the blocks that were taken out to be programmed."""
     for number, block in programmed.items():
-        blocks[number] = bytes(block.rstrip(b"\xff"))
+        blocks[number] = strip_ones(block)
     programmed.clear()
 
 

@@ -49,7 +49,7 @@ from functools import cached_property, lru_cache, wraps
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
-from unbrick.flash.bits import intersect
+from unbrick.flash.bits import intersect, strip_ones
 from unbrick.image import mcuboot
 from unbrick.image.examine import examine
 from unbrick.reference.layout import SLOT_SIZE, find_places
@@ -242,7 +242,7 @@ def _half(
 
 def find_newest(half: bytes) -> bytes | None:
     """The newest valid record of a half with a valid header; None when there is none."""
-    records = _half(half.rstrip(b"\xff"), newest_only=True)[0]
+    records = _half(strip_ones(half), newest_only=True)[0]
     return next((slot for slot in records if isinstance(slot, bytes)), None)
 
 
