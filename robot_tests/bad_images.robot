@@ -10,6 +10,7 @@ An Image With A Wrong Byte          corrupted             IMAGE_HASH_WRONG
 An Image That Ends Early            truncated             IMAGE_MALFORMED
 A File That Is No Image             not_an_image          IMAGE_MALFORMED
 An Image With A Wrong Signature     signature_wrong       SIGNATURE_WRONG
+    [Tags]    qemu
 An Image That Someone Else Signed   signed_by_another     SIGNATURE_WRONG
 An Image For Other Hardware         for_other_hardware    OTHER_HARDWARE
 An Image Larger Than Its Place      too_large             TOO_LARGE
@@ -28,6 +29,7 @@ An Image Older Than What Ran Before
     Terminal Should Run    1.1.0
 
 An Older Image That Somebody Put Into The NOR
+    [Tags]    qemu
     [Template]    NONE
     A Registered Terminal With A User's Data
     Update Terminal    1.1.0

@@ -6,6 +6,7 @@ Resource          terminal.resource
 
 *** Test Cases ***
 The Update Gets Through A Link That Loses Messages
+    [Tags]    qemu
     The Update Gets Through A Link With    drop=0.03
 
 The Update Gets Through A Link That Doubles Messages
@@ -21,6 +22,7 @@ The Update Gets Through A Link With Noise
     The Update Gets Through A Link With    noise=0.00006
 
 Nothing Is Forged When Bytes Change That No Checksum Guards
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Make Link Bad    garble=0.2    seed=3
     Start Update    1.1.0
@@ -30,6 +32,7 @@ Nothing Is Forged When Bytes Change That No Checksum Guards
     The Terminal Should Be None The Worse For It
 
 The Server Dies In Mid-Transfer And Returns
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Start Update    1.1.0
     Wait For Line On Uart    update: received 30 %    timeout=5 min

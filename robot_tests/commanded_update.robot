@@ -8,6 +8,7 @@ Test Setup        A Terminal That Is To Be Commanded
 *** Test Cases ***
 S200 To S203: Each Command Is Received, Checked, Carried Out And Its Result Sent
     [Documentation]    By the clock, what is late has no answer, and is sent again.
+    [Tags]    qemu
     Start Commanded Update    1.1.0
     Wait For Commanded Update    timeout=10 min
     ${commands} =    Get Requests    /erase    /write    /check    /finish
@@ -47,6 +48,7 @@ S201: What Is Received Twice Is Carried Out Once
     What Lies In The NOR Is    1.1.0
 
 Only What Differs Is Erased And Written
+    [Tags]    qemu
     ${before} =    Read The NOR
     Wait For Registration
     Start Commanded Update    1.1.0
@@ -57,6 +59,7 @@ Only What Differs Is Erased And Written
     The NOR Should Be As It Was    ${before}    boot
 
 The Terminal Goes On Where It Was After A Power Cut
+    [Tags]    qemu
     Start Commanded Update    1.1.0
     Wait For Step    write
     Cut Power

@@ -28,6 +28,7 @@ Room Is Made For File, New Software And Working Memory
     Should Be True    ${secured.Groups[0]} > ${bytes} + 60000
 
 One Update After The Other
+    [Tags]    qemu
     Update Terminal    1.1.0
     Update Terminal    1.3.0
     Terminal Should Run    1.3.0
@@ -37,6 +38,7 @@ One Update After The Other
 
 The Full Software Comes When The Server Has Never Seen What Is Installed
     [Setup]    A Registered Terminal With A User's Data
+    [Tags]    qemu
     Send Differential Files
     Start Update    1.1.0
     Wait For Update    succeeded

@@ -7,6 +7,7 @@ Resource          terminal.resource
 
 *** Test Cases ***
 Power Is Lost During The Transfer
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Start Update    1.1.0
     Wait For Line On Uart    update: received 50 %    timeout=5 min
@@ -33,6 +34,7 @@ Power Is Lost During The Trial
     The User's Data Should Be There
 
 Power Is Lost While The User Saves An Entry
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Write Line To Uart    pb add Carol 999    waitForEcho=false
     Cut Power At Flash Operation    1
@@ -52,6 +54,7 @@ Power Is Lost Again And Again
     The User's Data Should Be There
 
 Every Power Cut While An Entry Is Saved
+    [Tags]    qemu
     Campaign Should Find Nothing    phonebook
 
 

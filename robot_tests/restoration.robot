@@ -33,6 +33,7 @@ An Interrupted Rewrite Leads To The Restoration State
     The User's Data Should Be There
 
 Software That Fails Its Trial Is Replaced Over The Wire
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Publish    1.2.0
     Start Update    1.2.0

@@ -12,6 +12,7 @@ A Terminal Without An Application Restores Itself
     Terminal Should Run    1.1.0
 
 Damaged Software Is Brought Back As It Was
+    [Tags]    qemu
     A Registered Terminal With A User's Data
     Publish    1.0.0
     Cut Power
@@ -33,6 +34,7 @@ Software That Fails Its Trial Is Not Sent Again
     The User's Data Should Be There
 
 With The Link Dead It Is Restored Over The Wire
+    [Tags]    qemu
     Start Terminal    installed=nothing
     Publish    1.1.0
     Cut Link    1 h

@@ -8,10 +8,12 @@ Test Setup        A Terminal In The Field
 
 *** Test Cases ***
 S100: Software Information Is Collected When The Terminal Registers
+    [Tags]    qemu
     Server Should Know That Terminal Runs    1.0.0
     Server Should Know Its Software    unbrick-terminal    1.0.0+0    built=2026-01-12T09:00:00Z
 
 S101: It Is Compared With The Latest, And The Upgrade Is Prepared
+    [Tags]    qemu
     Server Should Have Judged    current
     Publish    1.1.0
     Server Should Have Judged    upgrade    1.1.0+0 is newer than 1.0.0+0
@@ -34,6 +36,7 @@ S102: The User Calls, Hears The Menu And Presses 1
     Wait For Step    prepare
 
 A Wrong Key Starts Nothing
+    [Tags]    qemu
     A User Who Was Told
     Write Line To Uart    call
     Wait For Line On Uart    Press 1 to upgrade now    timeout=2 min
@@ -61,6 +64,7 @@ S104: What Was Not Transmitted Well Is Transmitted Again
     The User's Data Should Be There
 
 The User's Data Is Kept While The Software Is Replaced, And Nowhere Afterwards
+    [Tags]    qemu
     A User Who Was Told
     The User Calls For The Upgrade
     Wait For Step    erase

@@ -11,6 +11,7 @@ The Terminal Says Who It Is And What It Runs
     Server Should Know That Terminal Runs    1.0.0
 
 Software That Uses The SRAM Is Limited Before The File Is Asked For
+    [Tags]    qemu
     Tasks Should Work    voice    logger    maps    media    browser
     Start Update    1.1.0
     Wait For Transfer
@@ -39,6 +40,7 @@ A Task That The User Holds Is Spared
     Wait For Update    succeeded
 
 An Update That Cannot Fit Is Refused Before Anything Is Transferred
+    [Tags]    qemu
     FOR    ${task}    IN    browser    media    maps    logger
         Type Command    hold ${task}
     END
@@ -49,6 +51,7 @@ An Update That Cannot Fit Is Refused Before Anything Is Transferred
     The Terminal Should Be None The Worse For It
 
 The File Comes Over The Wireless Link, Every Block Of It
+    [Tags]    qemu
     Start Update    1.1.0
     Wait For Line On Uart    update: checked    timeout=5 min
     ${blocks} =    Get Transferred Blocks

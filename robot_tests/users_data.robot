@@ -10,6 +10,7 @@ What The User Has Saved Survives A Power Cut
     The User's Data Should Be There
 
 What The User Has Deleted Stays Deleted
+    [Tags]    qemu
     Type Command    pb del 2
     Restart Terminal
     Phonebook Should Contain    Alice
@@ -45,5 +46,6 @@ New Software Finds What Old Software Has Saved
     Should Contain    ${found}    Alice
 
 A Message From The Server Reaches The User
+    [Tags]    qemu
     Send Text Message    Your terminal has news
     Wait For Line On Uart    message: Your terminal has news    timeout=2 min
