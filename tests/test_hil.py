@@ -21,7 +21,6 @@ from unbrick.cli.main import cli
 from unbrick.firmware.signed import SignedImages
 from unbrick.reference import hil
 from unbrick.reference.hil import HilTest
-from unbrick.server.edge.client import ServerClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,7 +207,7 @@ def test_what_comes_at_the_wrong_time_is_done_again(
 
     def call_too_early(test: HilTest) -> str:
         os.kill(started["center"], signal.SIGSTOP)
-        ServerClient(test._api).center_leaves()
+        test._server.center_leaves()
         return call(test)
 
     def go_on(bench: Bench, seconds: float) -> None:

@@ -11,9 +11,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import httpx
+from typing import TYPE_CHECKING
 
 from unbrick.bench.bench import Bench
 from unbrick.bench.process import Process
@@ -25,9 +23,9 @@ from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.layout import reference_layout
-from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
+from unbrick.patience import START_TIMEOUT_S
 from unbrick.server.database import SqlRecords
-from unbrick.server.edge.access import find_token
+from unbrick.server.edge.client import ServerClient
 from unbrick.server.records.analysis import PreparationState, RangeKind
 from unbrick.server.records.sessions import StepState
 from unbrick.wire.messages import Result
@@ -184,6 +182,8 @@ class HilTest:
         self._stack.callback(server.stop)
         self._coap = server.wait_for(r"coap://(\S+?:\d+)").group(1)
         self._api = server.wait_for(r"http://\S+?:\d+").group()
+        self._server = ServerClient(self._api)
+        self._stack.callback(self._server.close)
         self._records = SqlRecords(str(self._folder / SERVER_DATABASE))
         self._stack.callback(self._records.close)
         self._start_bridge()
@@ -199,7 +199,7 @@ class HilTest:
 
     def _register(self) -> str:
         self._console.expect("link: registered", WAIT_S)
-        (terminal,) = self._get("/api/terminals")
+        (terminal,) = self._server.terminals()
         self._serial = terminal["serial"]
         return f"{self._serial} runs {terminal['version']}"
 
@@ -214,11 +214,10 @@ class HilTest:
         return "Alice +441632960123"
 
     def _publish(self, version: str) -> None:
-        self._request("POST", "/api/images", content=self._releases.signed[version])
+        self._server.publish(self._releases.signed[version])
 
     def _start_update(self, version: str) -> int:
-        body = {"serial": self._serial, "version": version}
-        return int(self._request("POST", "/api/updates", json=body)["id"])
+        return int(self._server.start(self._serial, version)["id"])
 
     def _update(self) -> str:
         self._publish("1.1.0")
@@ -236,7 +235,7 @@ class HilTest:
         """Wait until the server says that an update has ended; returns its state."""
 
         def state() -> str:
-            return str(self._get(f"/api/updates/{update}")["state"])
+            return str(self._server.update(update)["state"])
 
         self._bench.run_until(lambda: state() in ENDED, WAIT_S)
         return state()
@@ -316,7 +315,7 @@ class HilTest:
         self._start_bridge()
 
         def known() -> bool:
-            (terminal,) = self._get("/api/terminals")
+            (terminal,) = self._server.terminals()
             restored = terminal["last_result"] == Result.RESTORED
             return bool(restored and terminal["version"].startswith("1.1.0"))
 
@@ -399,18 +398,3 @@ class HilTest:
         if left:
             raise ServerError(f"{len(left)} backups of the user's data are left")
         return ", ".join(entry.action.value for entry in self._records.audit(serial=self._serial))
-
-    def _get(self, path: str) -> Any:
-        return self._request("GET", path)
-
-    def _request(self, method: str, path: str, **options: Any) -> Any:
-        headers = {"authorization": f"Bearer {find_token(self._api)}"}
-        try:
-            answer = httpx.request(
-                method, self._api + path, headers=headers, timeout=ANSWER_TIMEOUT_S, **options
-            )
-        except httpx.HTTPError as error:
-            raise ServerError(f"the server does not answer: {error}") from error
-        if answer.is_error:
-            raise ServerError(f"{method} {path}: {answer.status_code} {answer.text}")
-        return answer.json()

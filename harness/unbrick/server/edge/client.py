@@ -62,11 +62,15 @@ class ServerClient:
             verify=ssl.create_default_context() if url.startswith("https:") else False,
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def __enter__(self) -> ServerClient:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._http.close()
+        self.close()
 
     def terminals(self) -> list[dict[str, Any]]:
         """Every terminal that registered."""
