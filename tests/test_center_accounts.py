@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import argon2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -139,12 +140,21 @@ def test_a_password_is_kept_as_argon2id_with_a_salt() -> None:
     assert first.password != second.password
     assert passwords.fits(first, PASSWORD)
     assert not passwords.fits(first, PASSWORD + "x")
-    assert not passwords.fits(None, "nobody has this password")
+    assert not passwords.fits(None, PASSWORD)
     assert passwords.renewed(first, PASSWORD) is None
     old = Operator("x", Role.CLERK, QUICK.hash(PASSWORD), 0.0)
     renewed = passwords.renewed(old, PASSWORD)
     assert renewed
     assert passwords.fits(renewed, PASSWORD)
+
+
+@pytest.mark.parametrize("hasher", [argon2.PasswordHasher(), QUICK._hasher])
+def test_to_compare_with_nobodys_password_takes_as_long(hasher: argon2.PasswordHasher) -> None:
+    """It is a hash that Argon2 works out, by the same parameters as any other."""
+    nobody, kept = Passwords(hasher)._nobody, hasher.hash(PASSWORD)
+    assert argon2.extract_parameters(nobody) == argon2.extract_parameters(kept)
+    with pytest.raises(argon2.exceptions.VerifyMismatchError):
+        hasher.verify(nobody, PASSWORD)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ Passwords are hashed with Argon2id by ``argon2-cffi``, with its recommended para
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import argon2
+from argon2.low_level import ARGON2_VERSION
 
 from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator, Role
 from unbrick.errors import SetupError
@@ -53,12 +55,12 @@ class Passwords:
     """Hashes passwords and compares them; takes some 50 ms and 64 MiB each time.
 
     Args:
-        hasher: for tests, a faster one.
+        hasher: of Argon2id; for tests, a faster one.
     """
 
     def __init__(self, hasher: argon2.PasswordHasher | None = None) -> None:
         self._hasher = hasher or argon2.PasswordHasher()
-        self._nobody = self._hasher.hash("nobody has this password")
+        self._nobody = _make_hash_of_nothing(self._hasher)
 
     def hash(self, password: str) -> str:
         """A new hash.
@@ -91,6 +93,14 @@ class Passwords:
         if not self._hasher.check_needs_rehash(operator.password):
             return None
         return replace(operator, password=self._hasher.hash(password))
+
+
+def _make_hash_of_nothing(hasher: argon2.PasswordHasher) -> str:
+    """A hash that no known password has; to compare one with it takes as long as with any other."""
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    sizes = hasher.salt_len, hasher.hash_len
+    salt, digest = (b64encode(bytes(size)).decode().rstrip("=") for size in sizes)
+    return f"$argon2id$v={ARGON2_VERSION}${costs}${salt}${digest}"
 
 
 def add_operator(
