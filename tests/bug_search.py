@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from email.parser import Parser
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import server_bugs
@@ -232,6 +232,7 @@ def build_good() -> Releases:
     return make_releases(BUILDS / "good", objects=BUILDS / "objects")
 
 
+@lru_cache(maxsize=1)
 def build_seeded(patch: Path) -> Releases:
     """The firmware with the bug of a patch. Compiles what the patch has changed, and links.
 

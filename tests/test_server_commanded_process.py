@@ -210,6 +210,7 @@ def check(bench: Bench, update: dict[str, Any], version: str) -> None:
 
 
 @pytest.mark.slow(first=True)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_claim_b6_a_server_killed_at_every_step_of_a_session_loses_and_leaves_nothing(
     bench: Bench,
 ) -> None:
@@ -258,10 +259,10 @@ def test_a_commanded_update_from_the_command_line(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_server_that_is_killed_at_each_step_of_the_same_session_goes_on(
     bench: Bench,
 ) -> None:
+    """On each database: that what is written is kept is up to it, what that is is not."""
     bench.wait(lambda client: bool(client.terminals()))
     seen: set[tuple[int, str]] = set()
 

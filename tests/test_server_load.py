@@ -22,7 +22,7 @@ from unbrick.server.records.people import AuditAction
 from unbrick.wire.messages import TerminalState
 
 LAYOUT = reference_layout()
-COUNT = 300
+COUNT = 200
 SERIALS = [f"T-{number:04}" for number in range(COUNT)]
 VERSION = "1.1.0"
 

@@ -74,8 +74,7 @@ def registered(url: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow(first=True)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, number: int) -> None:
+def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path) -> None:
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
         pids = children(everything.pid)
@@ -93,7 +92,7 @@ def test_claim_b11_one_command_starts_every_part_and_ends_them(folder: Path, num
         assert "Ada Lovelace" in seen
         assert "T-77" in seen
         assert (folder / "unbrick-state" / "wire").is_char_device()
-        assert everything.end(number) == 0
+        assert everything.end(signal.SIGINT) == 0
     assert not any(alive(pid) for pid in pids)
     cells = (folder / "unbrick-state" / "terminal.nor").read_bytes()
     assert read_identity(cells).serial == "T-77"
@@ -153,6 +152,8 @@ def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
     fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb", "XDG_STATE_HOME": state}
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
+        pids = children(everything.pid)
+        assert len(pids) == len(PARTS)
         url = everything.wait_for(r"server +(http://\S+), coap://")[1]
         first_seen = until(lambda: registered(url))[0]["first_seen"]
         assert "(said only now)" in "".join(everything.output)
@@ -173,7 +174,8 @@ def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
         user.send("\x1d")
         user.expect(pexpect.EOF)
         assert max(map(len, "".join(everything.output).splitlines())) <= 80 + 2 * len(sys.prefix)
-        assert everything.end() == 0
+        assert everything.end(signal.SIGTERM) == 0
+    assert not any(alive(pid) for pid in pids)
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
         url = everything.wait_for(r"server +(http://\S+), coap://")[1]
