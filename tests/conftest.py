@@ -23,6 +23,7 @@ from scripted_server import World
 from sqlalchemy import create_engine
 from summary import (
     pytest_collection_modifyitems,
+    pytest_sessionstart,
     pytest_terminal_summary,
     pytest_xdist_make_scheduler,
 )
@@ -35,6 +36,7 @@ from unbrick.firmware.signed import Releases
 
 __all__ = [  # hooks of pytest
     "pytest_collection_modifyitems",
+    "pytest_sessionstart",
     "pytest_terminal_summary",
     "pytest_xdist_make_scheduler",
 ]

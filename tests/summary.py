@@ -1,11 +1,13 @@
-"""What a run says at its end, in which order it goes, and what stays with one worker."""
+"""What a run says at its end, in which order it goes, and what workers share."""
 
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,25 @@ BUILT_ONCE = {
     "test_run_target",
 }
 """Files whose tests share what takes seconds to build: one worker does it, and has them all."""
+
+
+@pytest.hookimpl
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have workers that collect all tests begin with different files.
+
+    Pytest rewrites each file of tests and keeps what it has made. In a fresh checkout all workers
+    would do so with all of them; so each does it with a part, and finds the rest done.
+    """
+    config = session.config
+    worker = getattr(config, "workerinput", None)
+    if worker is None or config.args != config.getini("testpaths"):
+        return
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    number, count = int(worker["workerid"].removeprefix("gw")), int(worker["workercount"])
+    first = number * len(files) // count
+    for file in files[first:] + files[:first]:
+        with suppress(Exception, pytest.skip.Exception):  # Collection says it again, and where.
+            importlib.import_module(file.stem)
 
 
 class Scheduling(LoadScopeScheduling):
