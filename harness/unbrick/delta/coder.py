@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 from unbrick.errors import DeltaError
 
@@ -113,18 +114,8 @@ class Coder:
         bit = self.code(p, bit)
         _learn(weights, inputs, (bit << 16) - p)
         for c in contexts:
-            self._adapt(c, bit)
+            flags[c] = _adapted(flags[c], bit)
         return bit
-
-    def _adapt(self, flag: int, bit: int) -> None:
-        state = self.flags[flag]
-        n = state & 1023
-        p = state >> 10
-        if bit:
-            p += (0x3FFFFF - p) * _FLAG_RATE[n] >> 16
-        else:
-            p -= p * _FLAG_RATE[n] >> 16
-        self.flags[flag] = p << 10 | (n + 1 if n < COUNT_LIMIT else n)
 
     def byte(
         self,
@@ -178,7 +169,7 @@ class Coder:
                     half -= half * _FLAG_RATE[n] >> 16
                 slots[i] = half << 4 | (n + 1 if n < SLOT_LIMIT else n)
             for flag, expected in trusted:
-                self._adapt(flag, int(bit == expected))
+                flags[flag] = _adapted(flags[flag], bit == expected)
             node = node << 1 | bit
         value = node & 255
         for at, check, count, last, _ in memory:
@@ -187,17 +178,33 @@ class Coder:
         return value
 
 
+# These run for every bit. What is nearly always so is asked first: that is faster than a call.
+
+
+def _adapted(state: int, bit: int) -> int:
+    """A flag that has seen one more bit."""
+    n = state & 1023
+    p = state >> 10
+    if bit:
+        p += (0x3FFFFF - p) * _FLAG_RATE[n] >> 16
+    else:
+        p -= p * _FLAG_RATE[n] >> 16
+    return p << 10 | (n + 1 if n < COUNT_LIMIT else n)
+
+
 def _mixed(weights: Sequence[int], inputs: Sequence[int]) -> int:
-    dot = 0
-    for weight, value in zip(weights, inputs, strict=False):
-        dot += weight * value
-    return _SQUASH[max(-STRETCH_LIMIT, min(STRETCH_LIMIT, dot >> 16)) + STRETCH_LIMIT]
+    logit: int = sum(map(mul, weights, inputs)) >> 16
+    if -STRETCH_LIMIT <= logit <= STRETCH_LIMIT:
+        return _SQUASH[logit + STRETCH_LIMIT]
+    return _SQUASH[0] if logit < 0 else _SQUASH[-1]
 
 
 def _learn(weights: list[int], inputs: Sequence[int], error: int) -> None:
     for i, value in enumerate(inputs):
         weight = weights[i] + (value * error >> MIX_SHIFT)
-        weights[i] = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, weight))
+        if not -WEIGHT_LIMIT <= weight <= WEIGHT_LIMIT:
+            weight = -WEIGHT_LIMIT if weight < 0 else WEIGHT_LIMIT
+        weights[i] = weight
 
 
 class RangeEncoder(Coder):
