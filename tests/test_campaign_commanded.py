@@ -385,7 +385,11 @@ def test_nothing_may_be_left() -> None:
 
 # With the real firmware ---------------------------------------------------------------------------
 
-COMMANDED = sorted(scenario.name for scenario in SCENARIOS.values() if scenario.commanded)
+COMMANDED = sorted(
+    scenario.name
+    for scenario in SCENARIOS.values()
+    if scenario.commanded and not scenario.sizes  # Those are in test_campaign.py.
+)
 
 
 @pytest.fixture(scope="module")

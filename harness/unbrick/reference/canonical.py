@@ -55,7 +55,7 @@ from unbrick.image.examine import examine
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from unbrick.flash.cells import Cells
 
@@ -146,30 +146,17 @@ class Plan:
     to_erase: frozenset[int]
 
     @cached_property
-    def ranges(self) -> dict[int, tuple[_Range, ...]]:
-        """The ranges of the image in the application's blocks, by the numbers of these."""
-        found: dict[int, list[_Range]] = {}
-        at = find_places().application.offset
-        end = at + len(self.image)
-        for offset, length, over in (*sorted(self.writes), (end, 0, True)):
-            for number, part in (
-                *self._cut(at, offset, over=True),
-                *self._cut(offset, min(end, offset + length), over=over),
-            ):
-                found.setdefault(number, []).append(part)
-            at = max(at, offset + length)
-        return {number: tuple(parts) for number, parts in found.items()}
-
-    def _cut(self, begin: int, end: int, *, over: bool) -> Iterator[tuple[int, _Range]]:
-        """A range of the NOR, cut at the borders of blocks, with the numbers of these."""
-        block, application = find_places().block, find_places().application
-        while begin < end:
-            first = begin - application.offset
-            number, start = divmod(first, block)
-            size = min(end - begin, block - start)
-            wanted = _slice(self.image, first, first + size)
-            yield number, _Range(begin, start, wanted, over, begin - start in self.to_erase)
-            begin += size
+    def blocks(self) -> dict[int, _BlockPlan]:
+        """What is made of the application's blocks, by the numbers of these."""
+        writes = sorted(self.writes)
+        spans = tuple((offset, length) for offset, length, _ in writes)
+        overs = [*(over for *_, over in writes), True]
+        found: dict[int, _BlockPlan] = {}
+        for number, offset, parts in _cut_image(self.image, spans):
+            erased = 2 * (offset in self.to_erase)
+            ranges = tuple(ways[erased + overs[write]] for write, ways in parts)
+            found[number] = _make_block_plan(ranges)
+        return found
 
 
 @lru_cache(maxsize=1 << 16)
@@ -186,6 +173,63 @@ class _Range(NamedTuple):
     wanted: bytes
     over: bool
     to_be_erased: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockPlan:
+    """The ranges of an image that lie in a block. Only the same object is equal."""
+
+    ranges: tuple[_Range, ...]
+
+
+@lru_cache(maxsize=1024)
+def _make_block_plan(ranges: tuple[_Range, ...]) -> _BlockPlan:
+    """The plan of a block, once: most are the same in plans that follow each other."""
+    return _BlockPlan(ranges)
+
+
+@lru_cache(maxsize=16)
+def _cut_image(
+    image: bytes, spans: tuple[tuple[int, int], ...]
+) -> list[tuple[int, int, list[tuple[int, tuple[_Range, ...]]]]]:
+    """An image cut at the borders of what is written and of blocks.
+
+    It is the same whatever the server thinks in a session.
+
+    Args:
+        image: that is wanted.
+        spans: (offset in the NOR, bytes) of each write, in the order of the offsets.
+
+    Returns:
+        The number of each block, its offset in the NOR, and its parts: the number of the write that
+        makes it, -1: nothing writes it; and the part as it is when that is not over, or over, then
+        the same when the block is to be erased.
+    """
+    block, application = find_places().block, find_places().application
+    parts: dict[int, list[tuple[int, tuple[_Range, ...]]]] = {}
+
+    def cut(begin: int, end: int, write: int) -> None:
+        while begin < end:
+            first = begin - application.offset
+            number, start = divmod(first, block)
+            size = min(end - begin, block - start)
+            wanted = _slice(image, first, first + size)
+            ways = tuple(
+                _Range(begin, start, wanted, over, erased)
+                for erased in (False, True)
+                for over in (False, True)
+            )
+            parts.setdefault(number, []).append((write, ways))
+            begin += size
+
+    at = application.offset
+    end = at + len(image)
+    for write, (offset, length) in enumerate(spans):
+        cut(at, offset, -1)
+        cut(offset, min(end, offset + length), write)
+        at = max(at, offset + length)
+    cut(at, end, -1)
+    return [(number, application.offset + number * block, parts[number]) for number in parts]
 
 
 @lru_cache(maxsize=1024)
@@ -316,15 +360,18 @@ def _damage(image: bytes) -> tuple[object, ...]:
 @_keep_latest
 def _under_command(blocks: tuple[bytes, ...], plan: Plan) -> tuple[object, ...]:
     """How far each range of the image is; what is done besides the ranges named is not named."""
-    forms = (_block_under_command(blocks[number], number, plan) for number in plan.ranges)
+    forms = (
+        _block_under_command(blocks[number], number, block_plan)
+        for number, block_plan in plan.blocks.items()
+    )
     return tuple(filter(None, forms))
 
 
 @_keep_some
-def _block_under_command(block: bytes, number: int, plan: Plan) -> tuple[object, ...]:
+def _block_under_command(block: bytes, number: int, plan: _BlockPlan) -> tuple[object, ...]:
     """What each range in a block is unless it is done: kind, where, contents."""
     forms: list[tuple[str, int, str]] = []
-    for begin, start, wanted, over, to_be_erased in plan.ranges[number]:
+    for begin, start, wanted, over, to_be_erased in plan.ranges:
         if to_be_erased:
             forms.append(("to be erased", number, ""))
             continue

@@ -50,10 +50,9 @@ class StepState(Enum):
     FAILED = "failed"
     SKIPPED = "skipped"
 
-    @property
-    def over(self) -> bool:
+    def __init__(self, word: str) -> None:
+        self.over = word in ("done", "skipped")
         """Whether there is nothing more to do."""
-        return self in (StepState.DONE, StepState.SKIPPED)
 
 
 @dataclass(frozen=True)
