@@ -105,7 +105,7 @@ def test_an_application_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     size = LAYOUT.partition("application").size
     large.write_text(ONE_RELEASE.replace("{}", f'{{ RESOURCE_BYTES = "{size}" }}'))
     with pytest.raises(BuildError, match="does not fit"):
-        build_firmware(tmp_path / "out", releases=large)
+        build_firmware(tmp_path / "out", releases=large, objects=BUILDS / "objects")
     assert not (tmp_path / "out").exists()
 
 
@@ -245,7 +245,7 @@ def test_what_the_compiler_says_comes_out_and_the_old_build_stays(
     (broken / "boot" / "main.c").write_text("int wrong(void) { return undeclared; }\n")
     monkeypatch.setenv("UNBRICK_FIRMWARE", str(broken))
     with pytest.raises(BuildError, match=r"firmware/boot/main.c:1:(?s:.*)undeclared"):
-        build_firmware(out)
+        build_firmware(out, objects=BUILDS / "objects")
     assert contents(out) == before
 
 

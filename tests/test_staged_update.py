@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from bug_search import BUILDS
 
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.firmware.signed import make_releases
@@ -264,7 +265,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Releases:
     """Two releases of three NOR blocks, of which the one in the middle is the same in both."""
     folder = tmp_path_factory.mktemp("large")
     (folder / "releases.toml").write_text(LARGE)
-    return make_releases(folder / "firmware", releases=folder / "releases.toml")
+    releases = folder / "releases.toml"
+    return make_releases(folder / "firmware", releases=releases, objects=BUILDS / "objects")
 
 
 @pytest.mark.slow
