@@ -132,7 +132,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     if lines := skip_reasons(stats["skipped"]):
         terminalreporter.section("skipped, and why")
         terminalreporter.write("\n".join([*lines, ""]))
-    if lines := wrong_marks(stats["passed"]):
+    # What is no outcome yet, as the set-up of a fixture, has no name.
+    if lines := wrong_marks([*stats["passed"], *stats[""]]):
         load = os.getloadavg()[0]
         busy = load > (os.cpu_count() or 1) + 1
         remark = f" (but the machine was busy, load {load:.0f})" if busy else ""

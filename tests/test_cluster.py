@@ -164,7 +164,6 @@ def test_a_session_without_the_firmware_says_so(dask: LocalCluster, example: Fil
             run_campaign(example, lost, ONE_CUT)
 
 
-@pytest.mark.slow
 def test_a_target_is_packed_with_its_files(example: FileTarget, tmp_path: Path) -> None:
     found = unpack_target(pack_target(example), tmp_path)
     assert isinstance(found, FileTarget)
@@ -196,7 +195,6 @@ def test_a_wrong_call_is_one_line(
     assert len(done.stderr.splitlines()) <= 2
 
 
-@pytest.mark.slow
 def test_a_cluster_without_workers_is_refused() -> None:
     with (
         started(0) as empty,

@@ -69,10 +69,22 @@ def test_fails(): assert False
 def test_passes(): pass
 @pytest.mark.slow
 def test_slow(): pass
+@pytest.mark.slow
+def test_prepared(): pass
 @pytest.mark.slow(first=True)
 def test_slowest(): pass
 @pytest.mark.parametrize("number", range(3))
 def test_skips(number): pytest.skip("no abacus is installed")
+"""
+CONFTEST = """
+from summary import *
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if item.name == "test_prepared" and call.when == "setup":
+        report.duration = 9.0
+    return report
 """
 SHARED = """
 import pytest
@@ -90,7 +102,7 @@ def test_shares(number, program): pass
 def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
     workers: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "conftest.py").write_text("from summary import *\n")
+    (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: x\n")
     (tmp_path / "test_it.py").write_text(RUN)
     options = ["-v", "-p", "no:cacheprovider", "-p", "no:randomly", f"-n{workers}"]
@@ -105,11 +117,13 @@ def test_a_run_ends_with_its_failures_and_begins_with_what_is_slow(
         timeout=PATIENCE_S,
     )
     said = done.stdout
-    assert "1 failed, 63 passed, 3 skipped" in said, said
+    assert "1 failed, 64 passed, 3 skipped" in said, said
     assert (tmp_path / "builds").read_text() == "one ", "only one worker builds"
     assert said.count("no abacus is installed") == 1 + 3 * (not workers)
     skips, marks = said.index("   3 no abacus"), said.index("s, not slow: test_it.py::test_slow")
     assert skips < marks < said.index("= FAILURES =")
+    assert "not slow: test_it.py::test_prepared" not in said, "its fixtures take as long"
     if not workers:
         order = list(dict.fromkeys(re.findall(r"::(\w+)\S* (?:PASSED|FAILED)", said)))
-        assert order == ["test_slowest", "test_shares", "test_slow", "test_fails", "test_passes"]
+        assert order[:3] == ["test_slowest", "test_shares", "test_slow"]
+        assert order[3:] == ["test_prepared", "test_fails", "test_passes"]
