@@ -16,8 +16,9 @@ from delta_samples import BASE, arm, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbrick.delta import decode, encode, read_header
+from unbrick.delta import encode, read_header
 from unbrick.delta.format import HEADER_SIZE, MAX_MEMORY_SIZE
+from unbrick.delta.reference import decode
 from unbrick.errors import DeltaError
 
 LIB = Path(__file__).parents[1] / "firmware" / "lib"

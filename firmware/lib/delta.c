@@ -88,16 +88,17 @@ struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELT
 
 /* ---- The table ---- */
 
-static uint32_t number_flag(struct delta *delta, uint32_t flag) {
+static uint32_t number_flag(struct delta *delta, uint32_t flag WANT(uint32_t bit)) {
     const uint16_t context = (uint16_t)flag;
-    return coder_flag(&delta->coder, &context, 1, MIX_NUMBER);
+    return coder_flag(&delta->coder, &context, 1, MIX_NUMBER WANT(bit));
 }
 
 /* A number below 2^25: its length in bits, then its bits. */
-static uint32_t get_number(struct delta *delta, uint32_t kind) {
+static uint32_t get_number(struct delta *delta, uint32_t kind WANT(uint32_t wanted)) {
     const uint32_t context = FLAG_NUMBER + kind * NUMBER_FLAGS;
     uint32_t length = 0;
-    while (length < NUMBER_BITS && number_flag(delta, context + length) != 0) {
+    while (length < NUMBER_BITS &&
+           number_flag(delta, context + length WANT(wanted >> length != 0)) != 0) {
         length++;
     }
     if (length == 0) {
@@ -107,11 +108,11 @@ static uint32_t get_number(struct delta *delta, uint32_t kind) {
     for (uint32_t bit = length - 1; bit-- > 0;) {
         uint32_t here;
         if (bit == length - 2) {
-            here = number_flag(delta, context + 25 + (bit < 6 ? bit : 6));
+            here = number_flag(delta, context + 25 + (bit < 6 ? bit : 6) WANT(wanted >> bit & 1));
         } else if (bit < 2) {
-            here = number_flag(delta, context + 32 + bit * 4 + (value & 3));
+            here = number_flag(delta, context + 32 + bit * 4 + (value & 3) WANT(wanted >> bit & 1));
         } else {
-            here = coder_bit(&delta->coder, 1u << 15);
+            here = coder_bit(&delta->coder, 1u << 15 WANT(wanted >> bit & 1));
         }
         value = value << 1 | here;
     }
@@ -121,7 +122,7 @@ static uint32_t get_number(struct delta *delta, uint32_t kind) {
 /* The numbers of a segment, one a call: how far it is from the end of the last one in the new
  * image, how far in the old one, its length. */
 static int read_gap(struct delta *delta) {
-    delta->gap = get_number(delta, 0);
+    delta->gap = get_number(delta, 0 WANT(wanted_gap(delta)));
     if (delta->gap > delta->limit - delta->span.new) {
         return DELTA_MALFORMED;
     }
@@ -130,7 +131,7 @@ static int read_gap(struct delta *delta) {
 }
 
 static int read_jump(struct delta *delta) {
-    const uint32_t folded = get_number(delta, 1);
+    const uint32_t folded = get_number(delta, 1 WANT(wanted_jump(delta)));
     const int32_t distance =
         (folded & 1) != 0 ? (int32_t)((folded + 1) >> 1) : -(int32_t)(folded >> 1);
     const int32_t old = (int32_t)(delta->span.old + delta->gap) + distance;
@@ -142,7 +143,7 @@ static int read_jump(struct delta *delta) {
 }
 
 static int read_length(struct delta *delta) {
-    delta->span.length = get_number(delta, 2);
+    delta->span.length = get_number(delta, 2 WANT(wanted_length(delta)));
     if (delta->span.length == 0 || delta->span.length > delta->limit - delta->span.new ||
         delta->span.length > delta->header.base_length - delta->span.old) {
         return DELTA_MALFORMED;
@@ -198,7 +199,7 @@ static int step_table(struct delta *delta) {
     const uint32_t number = delta->read++;
     int error = DELTA_OK;
     if (number == 0) {
-        const uint32_t behind = get_number(delta, 0);
+        const uint32_t behind = get_number(delta, 0 WANT(wanted_behind(delta)));
         if (behind > delta->header.length) {
             error = DELTA_MALFORMED;
         } else if (behind == 0) {
@@ -207,7 +208,7 @@ static int step_table(struct delta *delta) {
             delta->digest = delta->header.length - behind;
         }
     } else if (number == 1) {
-        error = set_digest(delta, get_number(delta, 1));
+        error = set_digest(delta, get_number(delta, 1 WANT(wanted_before(delta))));
     } else if (number % 3 == 2) {
         error = read_gap(delta);
     } else if (number % 3 == 0) {
@@ -234,7 +235,8 @@ static void step_next(struct delta *delta) {
     }
     delta->limit = next.new;
     delta->trained = false;
-    delta->local = delta->place < next.new && number_flag(delta, FLAG_LOCAL) != 0;
+    delta->local =
+        delta->place < next.new && number_flag(delta, FLAG_LOCAL WANT(wants_local(delta))) != 0;
     if (delta->local) {
         delta->state = LOCAL_GAP;
     } else if (last && delta->place == next.new) {

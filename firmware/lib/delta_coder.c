@@ -103,17 +103,28 @@ void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_
     }
 }
 
-uint32_t coder_bit(struct coder *coder, uint32_t p) {
+#ifdef DELTA_ENCODES
+static uint32_t put_bit(struct coder_sink *sink, uint32_t p, uint32_t bit);
+#endif
+
+uint32_t coder_bit(struct coder *coder, uint32_t p WANT(uint32_t bit)) {
     ASSERT(p > 0 && p < 65536);
     ASSERT(coder->range >= TOP);
+#ifdef DELTA_ENCODES
+    if (coder->sink != NULL) {
+        return put_bit(coder->sink, p, bit);
+    }
+#else
+    uint32_t bit;
+#endif
     const uint32_t bound = (coder->range >> 16) * p;
-    uint32_t bit = 0;
     if (coder->code < bound) {
         coder->range = bound;
         bit = 1;
     } else {
         coder->code -= bound;
         coder->range -= bound;
+        bit = 0;
     }
     while (coder->range < TOP) {
         coder->range <<= 8;
@@ -191,13 +202,14 @@ static void adapt_slot(uint16_t *slot, uint32_t bit) {
     *slot = (uint16_t)(p << 4 | (seen < SLOT_LIMIT ? seen + 1 : seen));
 }
 
-uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t count, uint32_t mixer) {
+uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t count,
+                    uint32_t mixer WANT(uint32_t wanted)) {
     int32_t inputs[CODER_INPUTS] = {0};
     for (uint32_t i = 0; i < count; i++) {
         inputs[i] = stretch(coder->flags[contexts[i]] >> 16);
     }
     const uint32_t p = mixed(coder->weights[mixer], inputs, count);
-    const uint32_t bit = coder_bit(coder, p);
+    const uint32_t bit = coder_bit(coder, p WANT(wanted));
     learn(coder->weights[mixer], inputs, count, (int32_t)(bit << 16) - (int32_t)p);
     for (uint32_t i = 0; i < count; i++) {
         adapt(&coder->flags[contexts[i]], bit);
@@ -222,7 +234,7 @@ static void recall(const struct coder *coder, const struct coder_contexts *conte
 /* One bit of a byte of which `node` is known: its highest bits after a leading 1. */
 static uint32_t byte_bit(struct coder *coder, const struct coder_contexts *contexts,
                          const struct memory *memory, uint32_t node, uint32_t shift,
-                         int32_t known) {
+                         int32_t known WANT(uint32_t wanted)) {
     int32_t inputs[CODER_INPUTS] = {0};
     uint32_t places[CODER_INPUTS];
     bool trusted[CODER_REPEATS];
@@ -244,7 +256,8 @@ static uint32_t byte_bit(struct coder *coder, const struct coder_contexts *conte
         inputs[contexts->slots + i] = input;
     }
     const uint32_t p = mixed(weights, inputs, count);
-    const uint32_t bit = known >= 0 ? (uint32_t)known >> shift & 1 : coder_bit(coder, p);
+    const uint32_t bit =
+        known >= 0 ? (uint32_t)known >> shift & 1 : coder_bit(coder, p WANT(wanted >> shift & 1));
     learn(weights, inputs, count, (int32_t)(bit << 16) - (int32_t)p);
     for (uint32_t i = 0; i < contexts->slots; i++) {
         adapt_slot(&coder->slots[places[i]], bit);
@@ -257,12 +270,13 @@ static uint32_t byte_bit(struct coder *coder, const struct coder_contexts *conte
     return bit;
 }
 
-uint32_t coder_byte(struct coder *coder, const struct coder_contexts *contexts, int32_t known) {
+uint32_t coder_byte(struct coder *coder, const struct coder_contexts *contexts,
+                    int32_t known WANT(uint32_t wanted)) {
     struct memory memory[CODER_REPEATS];
     recall(coder, contexts, memory);
     uint32_t node = 1;
     for (uint32_t shift = 8; shift-- > 0;) {
-        node = node << 1 | byte_bit(coder, contexts, memory, node, shift, known);
+        node = node << 1 | byte_bit(coder, contexts, memory, node, shift, known WANT(wanted));
     }
     const uint32_t value = node & 255;
     for (uint32_t i = 0; i < contexts->repeats; i++) {

@@ -16,6 +16,15 @@ enum {
     CODER_BEYOND = 8, /* zero bytes that are read beyond the end of the file at most */
 };
 
+/* An encoder is compiled from the same files (harness/unbrick/delta/c/): it says with each decision
+ * what must come of it. The terminal's programs have none of that. */
+#ifdef DELTA_ENCODES
+#define WANT(value) , value
+struct coder_sink; /* where the encoder writes */
+#else
+#define WANT(value)
+#endif
+
 struct coder {
     uint32_t range;
     uint32_t code;
@@ -27,6 +36,9 @@ struct coder {
     uint8_t repeat_shift;
     uint16_t *slots;
     uint16_t *repeats;
+#ifdef DELTA_ENCODES
+    struct coder_sink *sink; /* NULL: it decodes */
+#endif
     uint8_t buffer[CODER_BUFFER];
     uint32_t flags[CODER_FLAGS];
     int32_t weights[CODER_MIXERS][CODER_INPUTS];
@@ -54,10 +66,12 @@ void coder_start(struct coder *coder);
 void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_t p, uint32_t seen);
 
 /* One bit, that is 1 with the probability p/65536. */
-uint32_t coder_bit(struct coder *coder, uint32_t p);
+uint32_t coder_bit(struct coder *coder, uint32_t p WANT(uint32_t bit));
 
 /* A single decision in one to three contexts, which are numbers of flags. */
-uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t count, uint32_t mixer);
+uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t count,
+                    uint32_t mixer WANT(uint32_t bit));
 
 /* A byte. One that is `known` (0 to 255, else -1) is learned without being read. */
-uint32_t coder_byte(struct coder *coder, const struct coder_contexts *contexts, int32_t known);
+uint32_t coder_byte(struct coder *coder, const struct coder_contexts *contexts,
+                    int32_t known WANT(uint32_t byte));

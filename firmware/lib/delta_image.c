@@ -14,7 +14,7 @@ static int calculate_digest(struct delta *delta, uint32_t end) {
 
 /* A unit, from its highest byte down, as differences to what was predicted. */
 static uint32_t get_missed(struct delta *delta, const struct unit *unit, uint32_t predicted,
-                           uint32_t p) {
+                           uint32_t p WANT(uint32_t wanted)) {
     const uint32_t before = p > 0 ? delta->job.image[p - 1] : 0;
     uint32_t made = 0;
     uint32_t same = 1;
@@ -33,7 +33,8 @@ static uint32_t get_missed(struct delta *delta, const struct unit *unit, uint32_
             3,
             (uint8_t)(MIX_MISS + (uint32_t)unit->kind),
         };
-        const uint32_t difference = coder_byte(&delta->coder, &contexts, -1);
+        const uint32_t difference =
+            coder_byte(&delta->coder, &contexts, -1 WANT(((wanted >> (8 * j)) - guess) & 255));
         if (difference != 0) {
             delta->difference = difference;
             same = 0;
@@ -62,7 +63,8 @@ static uint32_t add_candidate(uint32_t *candidates, uint32_t count, uint32_t val
     return count + 1;
 }
 
-static uint32_t get_unit(struct delta *delta, const struct unit *unit, uint32_t p) {
+static uint32_t get_unit(struct delta *delta, const struct unit *unit,
+                         uint32_t p WANT(uint32_t wanted)) {
     const uint32_t kind = (uint32_t)unit->kind;
     uint32_t candidates[4];
     uint32_t count = 0;
@@ -86,14 +88,15 @@ static uint32_t get_unit(struct delta *delta, const struct unit *unit, uint32_t 
         (uint16_t)(416 + (unit->raw >> (8 * unit->size - 8))),
     };
     uint32_t number = 0;
-    while (number < count && coder_flag(&delta->coder, contexts, 3, kind) == 0) {
+    while (number < count &&
+           coder_flag(&delta->coder, contexts, 3, kind WANT(wanted == candidates[number])) == 0) {
         number++;
         contexts[0] = (uint16_t)(FLAG_NEXT + kind * 4 + number);
         contexts[1] = (uint16_t)(FLAG_NEXT + 52 + trust * 4 + number);
         contexts[2] = (uint16_t)(FLAG_NEXT + 68 + recent * 4 + number);
     }
-    const uint32_t value =
-        number < count ? candidates[number] : get_missed(delta, unit, candidates[0], p);
+    const uint32_t value = number < count ? candidates[number]
+                                          : get_missed(delta, unit, candidates[0], p WANT(wanted));
     const bool hit = value == candidates[0];
     delta->misses = (delta->misses << 1 & 6) | !hit;
     delta->since = !hit ? 0 : delta->since < 255 ? delta->since + 1 : 255;
@@ -111,7 +114,7 @@ int delta_step_copy(struct delta *delta, uint32_t end) {
     struct unit unit;
     delta_classify(delta, &unit, q, p, until(delta, p, end) - p);
     delta_predict(delta, &unit, q, p);
-    uint32_t value = get_unit(delta, &unit, p);
+    uint32_t value = get_unit(delta, &unit, p WANT(wanted_unit(delta, &unit, p)));
     delta_learn(delta, &unit, value, p);
     if (unit.size == 4 && unit.kind < POOL_IMAGE) {
         value = swapped(delta, value);
@@ -133,7 +136,8 @@ static int32_t known_byte(const uint8_t *known, uint32_t at) {
     return known != NULL ? known[at] : -1;
 }
 
-static uint32_t new_word(struct delta *delta, const uint32_t *before, const uint8_t *known) {
+static uint32_t new_word(struct delta *delta, const uint32_t *before,
+                         const uint8_t *known WANT(uint32_t wanted)) {
     static const uint8_t mixers[4] = {MIX_LOW, MIX_LOW, MIX_HIGH, MIX_WORD};
     uint32_t made = 0;
     for (uint32_t j = 4; j-- > 0;) {
@@ -147,12 +151,14 @@ static uint32_t new_word(struct delta *delta, const uint32_t *before, const uint
             3,
             mixers[j],
         };
-        made = made << 8 | coder_byte(&delta->coder, &contexts, known_byte(known, j));
+        made = made << 8 | coder_byte(&delta->coder, &contexts,
+                                      known_byte(known, j) WANT(wanted >> (8 * j) & 255));
     }
     return made;
 }
 
-static uint32_t new_half(struct delta *delta, const uint32_t *b, const uint8_t *known) {
+static uint32_t new_half(struct delta *delta, const uint32_t *b,
+                         const uint8_t *known WANT(uint32_t wanted)) {
     const struct coder_contexts upper = {
         {0x50000000u, 0x51000000u | b[0], 0x52000000u | b[0] << 8 | b[1],
          0x53000000u | b[0] << 8 | b[2], 0x54000000u ^ hashed4(b[0], b[1], b[2], b[3])},
@@ -160,7 +166,7 @@ static uint32_t new_half(struct delta *delta, const uint32_t *b, const uint8_t *
         3,
         MIX_HIGH,
     };
-    const uint32_t high = coder_byte(&delta->coder, &upper, known_byte(known, 1));
+    const uint32_t high = coder_byte(&delta->coder, &upper, known_byte(known, 1) WANT(wanted >> 8));
     const struct coder_contexts lower = {
         {0x57000000u, 0x58000000u | high, 0x59000000u | high << 8 | b[0],
          0x5A000000u | high << 8 | b[0], 0x5B000000u | high << 16 | b[0] << 8 | b[1],
@@ -169,10 +175,11 @@ static uint32_t new_half(struct delta *delta, const uint32_t *b, const uint8_t *
         3,
         MIX_LOW,
     };
-    return high << 8 | coder_byte(&delta->coder, &lower, known_byte(known, 0));
+    return high << 8 | coder_byte(&delta->coder, &lower, known_byte(known, 0) WANT(wanted & 255));
 }
 
-static uint32_t new_byte(struct delta *delta, const uint32_t *b, const uint8_t *known) {
+static uint32_t new_byte(struct delta *delta, const uint32_t *b,
+                         const uint8_t *known WANT(uint32_t wanted)) {
     const struct coder_contexts contexts = {
         {0x60000000u, 0x61000000u | b[0], 0x62000000u | b[0] << 8 | b[1],
          0x63000000u | b[0] << 16 | b[1] << 8 | b[2], 0x64000000u | b[1]},
@@ -180,7 +187,7 @@ static uint32_t new_byte(struct delta *delta, const uint32_t *b, const uint8_t *
         3,
         MIX_BYTE,
     };
-    return coder_byte(&delta->coder, &contexts, known_byte(known, 0));
+    return coder_byte(&delta->coder, &contexts, known_byte(known, 0) WANT(wanted));
 }
 
 static uint32_t new_size(const struct delta *delta, uint32_t p, uint32_t end) {
@@ -190,15 +197,15 @@ static uint32_t new_size(const struct delta *delta, uint32_t p, uint32_t end) {
 
 /* `size` bytes at `p` of `data`, which are read, or learned when they are there already. */
 static uint32_t new_unit(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t size,
-                         bool known) {
+                         bool known WANT(uint32_t wanted)) {
     uint32_t before[4];
     for (uint32_t i = 0; i < 4; i++) {
         before[i] = p > i ? data[p - i - 1] : 0;
     }
     const uint8_t *const here = known ? data + p : NULL;
-    return size == 1   ? new_byte(delta, before, here)
-           : size == 2 ? new_half(delta, before, here)
-                       : new_word(delta, before, here);
+    return size == 1   ? new_byte(delta, before, here WANT(wanted))
+           : size == 2 ? new_half(delta, before, here WANT(wanted))
+                       : new_word(delta, before, here WANT(wanted));
 }
 
 /* Learn from bytes that are known as if they were new. */
@@ -206,7 +213,7 @@ static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t
     while (p < end) {
         delta_pace(delta);
         const uint32_t size = new_size(delta, p, end);
-        new_unit(delta, data, p, size, true);
+        new_unit(delta, data, p, size, true WANT(0));
         p += size;
     }
 }
@@ -226,7 +233,8 @@ int delta_step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
         return calculate_digest(delta, end);
     }
     const uint32_t size = new_size(delta, p, until(delta, p, end));
-    put_little(image + p, size, new_unit(delta, image, p, size, false));
+    put_little(image + p, size,
+               new_unit(delta, image, p, size, false WANT(wanted_bytes(delta, p, size))));
     delta->place += size;
     return DELTA_OK;
 }

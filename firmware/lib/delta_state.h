@@ -61,6 +61,10 @@ struct segment {
     uint8_t old[3];
 };
 
+#ifdef DELTA_ENCODES
+struct wanted; /* the new image, as an encoder has it */
+#endif
+
 struct delta {
     struct delta_header header;
     struct delta_job job;
@@ -94,6 +98,9 @@ struct delta {
     uint8_t trust[DICTIONARY];
     uint32_t near_old[NEIGHBOURS];
     uint32_t near_delta[NEIGHBOURS];
+#ifdef DELTA_ENCODES
+    struct wanted *wanted; /* NULL: it decodes */
+#endif
 };
 
 _Static_assert(sizeof(struct delta) <= FIXED_MEMORY, "the format promises this much");

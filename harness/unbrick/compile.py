@@ -16,12 +16,23 @@ LIBRARIES = {
     "engine/inprocess": "libdevices.so",
     "engine/mcu": "libmcu.so",
     "campaign": "libbook.so",
+    "delta": "libdelta.so",
     "flash": "libbits.so",
 }
 """The parts that are written in C, each in a folder ``c``, and what these are compiled into.
 
-A folder ``c`` beside parts has what they share.
+A folder ``c`` beside parts has what they share. ``delta`` includes sources of the firmware.
 """
+
+FIRMWARE = next(
+    (
+        folder
+        for folder in (PACKAGE.parents[1] / "firmware", PACKAGE / "_data" / "firmware")
+        if (folder / "lib").is_dir()
+    ),
+    None,
+)
+"""Its sources: of the checkout, or those that a wheel carries."""
 
 MACHINES = ("x86_64", "aarch64")
 """The processors, with Linux, that wheels are made for."""
@@ -51,12 +62,13 @@ def compile_library(part: str, folder: Path, machine: str | None = None) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     name, place = LIBRARIES[part], PACKAGE / part
     folders = [folder / "c" for folder in (place, place.parent) if (folder / "c").is_dir()]
+    included = [*folders, FIRMWARE] if FIRMWARE else folders
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / name
         command = [sys.executable, "-m", "ziglang", "cc", *_target(machine), "-std=c11", "-O2"]
         # zig would leave assertions out; what they say names no path of this machine.
-        command += ["-UNDEBUG", *(f"-ffile-prefix-map={sources}=c" for sources in folders)]
-        command += [f"-I{sources}" for sources in folders]
+        command += ["-UNDEBUG", *(f"-ffile-prefix-map={sources}=c" for sources in included)]
+        command += [f"-I{sources}" for sources in included]
         command += ["-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", "-shared", "-fPIC"]
         command += ["-fvisibility=hidden", "-s", "-o", str(fresh)]
         command += [str(file) for sources in folders for file in sorted(sources.glob("*.c"))]

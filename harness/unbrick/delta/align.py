@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unbrick.delta.format import ARM, DATA, THUMB
-from unbrick.delta.model import Segment
+from unbrick.delta.plan import Segment
 
 Numbers = npt.NDArray[np.int64]
 

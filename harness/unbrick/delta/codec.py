@@ -10,11 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from unbrick.delta.align import Place, align, rank
-from unbrick.delta.coder import RangeDecoder, RangeEncoder
+from unbrick.delta.compiled import decode, write
 from unbrick.delta.format import (
     ARM,
     DATA,
-    HEADER_SIZE,
     MAX_LENGTH,
     MAX_MEMORY_SIZE,
     REPEATS,
@@ -25,13 +24,14 @@ from unbrick.delta.format import (
     DeltaHeader,
     digest_base,
     digest_new,
-    malformed,
-    read_header,
 )
-from unbrick.delta.model import DIGEST, INITIAL_FLAGS, MIXERS, REPEAT_FLAGS, Model, Segment
+from unbrick.delta.model import DIGEST
+from unbrick.delta.plan import DeltaPlan, Segment
 from unbrick.errors import DeltaError
 
 _MCUBOOT_MAGIC = 0x96F3B83D
+__all__ = ["decode", "encode", "make_plans"]
+
 _DENSE = 400
 """Code has a call in so many bytes, at least."""
 _TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
@@ -49,7 +49,14 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
 
     Raises:
         DeltaError: an image is empty or larger than the format allows.
+        SetupError: the library is missing.
     """
+    plans = make_plans(old, new, base_address=base_address)
+    return min((write(old, new, plan) for plan in plans), key=len)
+
+
+def make_plans(old: bytes, new: bytes, *, base_address: int | None = None) -> list[DeltaPlan]:
+    """Plans of which one leads to the smallest file; see :func:`encode`."""
     for image in (old, new):
         if not 0 < len(image) <= MAX_LENGTH:
             raise DeltaError(
@@ -83,43 +90,13 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
     made = []
     for table in tables[max(first - 1, 0) : first + 1]:
         mapped = frozenset(best[: _room(table)])
-        sized = replace(table, segments=len(mapped))
-        encoder = RangeEncoder(INITIAL_FLAGS, REPEAT_FLAGS, table.slots, table.repeats, MIXERS)
-        Model(encoder, old, sized).run(new, whole, mapped, digest)
-        made.append(sized.pack() + encoder.finish())
-    return min(made, key=len)
+        made.append(DeltaPlan(replace(table, segments=len(mapped)), tuple(whole), mapped, digest))
+    return made
 
 
 def _room(header: DeltaHeader) -> int:
     """Segments that the working memory has room for."""
     return (MAX_MEMORY_SIZE - header.memory) // SEGMENT_MEMORY_SIZE
-
-
-def decode(old: bytes, file: bytes) -> bytes:
-    """Rebuild the new image; the reference for the terminal's decoder.
-
-    Raises:
-        DeltaError: the file is for another image, malformed, or gives another image than it says.
-    """
-    header = read_header(file)
-    if (
-        len(old) < header.base_length
-        or digest_base(old[: header.base_length]) != header.base_digest
-    ):
-        raise DeltaError(
-            "the differential file was made against another image",
-            hint="make it anew, against the image that is installed",
-        )
-    payload = file[HEADER_SIZE:]
-    decoder = RangeDecoder(
-        payload, INITIAL_FLAGS, REPEAT_FLAGS, header.slots, header.repeats, MIXERS
-    )
-    new = Model(decoder, old[: header.base_length], header).run()
-    if decoder.consumed < len(payload):
-        raise malformed("bytes follow its end")
-    if digest_new(new) != header.digest:
-        raise malformed("what it gives is not the image that it names")
-    return new
 
 
 def _isa(old: bytes) -> int:

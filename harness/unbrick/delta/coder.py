@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from operator import mul
 
-from unbrick.errors import DeltaError
+from unbrick.delta.format import truncated
 
 MASK32 = 0xFFFFFFFF
 TOP = 1 << 24
@@ -293,9 +293,7 @@ class RangeDecoder(Coder):
         if self.consumed < len(self._data):
             byte = self._data[self.consumed]
         elif self.consumed >= len(self._data) + BEYOND:
-            raise DeltaError(
-                "the differential file is truncated", hint="get it again, or make it anew"
-            )
+            raise truncated()
         self.consumed += 1
         self._code = (self._code << 8 | byte) & MASK32
 

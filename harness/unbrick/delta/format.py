@@ -96,6 +96,25 @@ def malformed(what: str) -> DeltaError:
     )
 
 
+def truncated() -> DeltaError:
+    """The error for a file that ends too early."""
+    return DeltaError("the differential file is truncated", hint="get it again, or make it anew")
+
+
+def check_base(header: DeltaHeader, old: bytes) -> None:
+    """Refuse an image that a file was not made against.
+
+    Raises:
+        DeltaError: it is another one.
+    """
+    base = old[: header.base_length]
+    if len(base) < header.base_length or digest_base(base) != header.base_digest:
+        raise DeltaError(
+            "the differential file was made against another image",
+            hint="make it anew, against the image that is installed",
+        )
+
+
 def read_header(file: bytes) -> DeltaHeader:
     """Read and check the header of a differential file.
 

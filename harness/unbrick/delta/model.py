@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unbrick.delta.code import Instructions
 from unbrick.delta.coder import MASK32, REPEATS, Coder
 from unbrick.delta.format import DATA, DeltaHeader, malformed
+from unbrick.delta.plan import DeltaPlan, Segment
 
 # Kinds of units of the old image.
 (BYTE, PLAIN, PLAIN_LONG, SHORT_BRANCH, SHORT_LOAD, BRANCH, LOAD, MOVE) = range(8)
@@ -49,25 +50,6 @@ LOOK_BACK = 8
 TRAIN_BEFORE, TRAIN_OLD = 64, 128
 DIGEST = 32
 NUMBER_BITS = 24
-
-
-@dataclass(frozen=True)
-class Segment:
-    """``length`` bytes at ``new`` in the new image, which were those at ``old`` in the old one."""
-
-    new: int
-    length: int
-    old: int
-
-    @property
-    def end(self) -> int:
-        """In the new image."""
-        return self.new + self.length
-
-    @property
-    def old_end(self) -> int:
-        """In the old image."""
-        return self.old + self.length
 
 
 class AddressMap:
@@ -143,25 +125,16 @@ class Model:
         self._since = 0
         self._difference = 0
 
-    def run(
-        self,
-        want: bytes | None = None,
-        segments: Sequence[Segment] = (),
-        mapped: Collection[Segment] = (),
-        digest: tuple[int, int] = (0, 0),
-    ) -> bytes:
-        """Code the image ``want`` with its ``segments``; decode it when that is None.
-
-        ``mapped``: those of the segments that go into the table, as many as the header says.
-        ``digest``: where the image holds the SHA-256 of its beginning, and of how many bytes.
+    def run(self, want: bytes | None = None, plan: DeltaPlan | None = None) -> bytes:
+        """Code the image ``want`` by a plan; decode it when there is none.
 
         Raises:
             DeltaError: the file is malformed.
         """
         self._want = want
-        main, self._digest = self._table([s for s in segments if s in mapped], digest)
+        table, local = plan.parted() if plan else ([], [])
+        main, self._digest = self._table(table, plan.digest if plan else (0, 0))
         self._map = AddressMap(main)
-        local = [s for s in segments if s not in mapped]
         end = Segment(self._header.length, 0, len(self._old))
         at = source = 0
         for segment in [*main, end]:

@@ -1,0 +1,49 @@
+"""What the encoder decides before it writes: header, segments, and which are in the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unbrick.delta.format import DeltaHeader
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``length`` bytes at ``new`` in the new image, which were those at ``old`` in the old one."""
+
+    new: int
+    length: int
+    old: int
+
+    @property
+    def end(self) -> int:
+        """In the new image."""
+        return self.new + self.length
+
+    @property
+    def old_end(self) -> int:
+        """In the old image."""
+        return self.old + self.length
+
+
+@dataclass(frozen=True)
+class DeltaPlan:
+    """All that a file's bytes follow from, beside the two images.
+
+    Attributes:
+        header: of the file.
+        segments: in the order of the new image; none overlaps another.
+        mapped: those of them that are in the table, as many as the header says.
+        digest: where the new image holds the SHA-256 of its beginning, and of how many bytes; or
+            zeros.
+    """
+
+    header: DeltaHeader
+    segments: tuple[Segment, ...]
+    mapped: frozenset[Segment]
+    digest: tuple[int, int] = (0, 0)
+
+    def parted(self) -> tuple[list[Segment], list[Segment]]:
+        """The segments of the table, and the others."""
+        table = [segment for segment in self.segments if segment in self.mapped]
+        return table, [segment for segment in self.segments if segment not in self.mapped]

@@ -1,0 +1,98 @@
+"""The codec in C and the one in Python, which is the specification, do the same to the byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from delta_samples import BASE, arm, thumb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unbrick.delta import compiled, reference
+from unbrick.delta.codec import make_plans
+from unbrick.delta.format import REPEATS, SLOTS
+from unbrick.delta.plan import DeltaPlan, Segment
+from unbrick.errors import DeltaError
+
+
+def check_same(old: bytes, new: bytes, plan: DeltaPlan) -> None:
+    """Both write the same file, and both read it."""
+    file = reference.write(old, new, plan)
+    assert compiled.write(old, new, plan) == file
+    assert compiled.decode(old, file) == new == reference.decode(old, file)
+
+
+@st.composite
+def any_plans(draw: st.DrawFn) -> tuple[bytes, bytes, DeltaPlan]:
+    """Code that has moved, edited anywhere, and segments that need not be good ones."""
+    chance = random.Random(draw(st.integers(0, 1 << 32)))
+    make, isa = draw(st.sampled_from([(thumb, 1), (arm, 2), (thumb, 0)]))
+    functions = draw(st.integers(1, 16))
+    seed = chance.random()
+    old = make(random.Random(seed), functions)
+    new = bytearray(make(random.Random(seed), functions, shift=draw(st.integers(0, 4)) * 4))
+    for _ in range(draw(st.integers(0, 3))):
+        at = chance.randrange(len(new))
+        new[at : at + chance.randrange(40)] = chance.randbytes(chance.randrange(1, 40))
+    segments, at = [], 0
+    for _ in range(draw(st.integers(0, 6))):
+        start = at + chance.choice([0, 1, 2, 4, 31])
+        length = min(chance.randrange(1, 300), len(new) - start)
+        if length > 0:
+            length = min(length, len(old))
+            source = min(max(start + chance.choice([0, 2, -4, 9]), 0), len(old) - length)
+            segments.append(Segment(start, length, source))
+            at = start + length
+    mapped = frozenset(segment for segment in segments if draw(st.booleans()))
+    header = replace(
+        make_plans(old, bytes(new), base_address=BASE)[0].header,
+        isa=isa,
+        segments=len(mapped),
+        slots=draw(st.sampled_from(SLOTS[:3])),
+        repeats=draw(st.sampled_from(REPEATS[:3])),
+    )
+    return old, bytes(new), DeltaPlan(header, tuple(segments), mapped)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(any_plans())
+def test_any_plan(made: tuple[bytes, bytes, DeltaPlan]) -> None:
+    check_same(*made)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.binary(min_size=1, max_size=300))
+def test_any_bytes(old: bytes, new: bytes) -> None:
+    for plan in make_plans(old, old + new):
+        check_same(old, old + new, plan)
+
+
+def test_a_file_that_is_longer_than_the_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(3)
+    old, new = chance.randbytes(50), chance.randbytes(900)
+    monkeypatch.setattr(compiled, "ROOM", 100 - len(new))
+    check_same(old, new, make_plans(old, new)[0])
+
+
+@pytest.mark.slow
+def test_damaged_files_are_refused_alike() -> None:
+    chance = random.Random(8)
+    old, new = (thumb(random.Random(7), 30, edits=edits) for edits in (0, 9))
+    file = compiled.write(old, new, make_plans(old, new, base_address=BASE)[0])
+    for _ in range(60):
+        data = bytearray(file[: chance.choice([len(file), len(file) - 12, chance.randrange(300)])])
+        for _ in range(min(len(data), chance.choice([0, 1, 5]))):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        assert said(compiled.decode, old, bytes(data)) == said(reference.decode, old, bytes(data))
+
+
+def said(decode: Callable[[bytes, bytes], bytes], old: bytes, file: bytes) -> bytes | str:
+    """The image, or the beginning of why there is none."""
+    try:
+        return decode(old, file)
+    except DeltaError as error:
+        return str(error).partition(":")[0]
