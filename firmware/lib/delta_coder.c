@@ -157,6 +157,18 @@ static int32_t stretch(uint32_t p) {
     return limited((log2_of(p) - log2_of(65536 - p)) * 177 >> 12, STRETCH_LIMIT);
 }
 
+/* The terminal calculates it again each time, the encoder looks it up (harness/unbrick/delta/c/).
+ */
+#ifdef DELTA_ENCODES
+static int16_t stretched[1 << 16];
+static int16_t stretched_slots[1 << 12];
+#define STRETCH(p) stretched[p]
+#define STRETCH_SLOT(slot) stretched_slots[(slot) >> 4]
+#else
+#define STRETCH(p) stretch(p)
+#define STRETCH_SLOT(slot) stretch(((slot) & 0xFFF0u) | 8)
+#endif
+
 static uint32_t squash(int32_t x) {
     const uint32_t magnitude = (uint32_t)(x < 0 ? -x : x);
     const uint32_t low = magnitude >> 6;
@@ -206,7 +218,7 @@ uint32_t coder_flag(struct coder *coder, const uint16_t *contexts, uint32_t coun
                     uint32_t mixer WANT(uint32_t wanted)) {
     int32_t inputs[CODER_INPUTS] = {0};
     for (uint32_t i = 0; i < count; i++) {
-        inputs[i] = stretch(coder->flags[contexts[i]] >> 16);
+        inputs[i] = STRETCH(coder->flags[contexts[i]] >> 16);
     }
     const uint32_t p = mixed(coder->weights[mixer], inputs, count);
     const uint32_t bit = coder_bit(coder, p WANT(wanted));
@@ -242,13 +254,13 @@ static uint32_t byte_bit(struct coder *coder, const struct coder_contexts *conte
     const uint32_t count = contexts->slots + (uint32_t)contexts->repeats;
     for (uint32_t i = 0; i < contexts->slots; i++) {
         places[i] = (contexts->of[i] + node * GOLDEN) * 0x85EBCA6Bu >> coder->slot_shift;
-        inputs[i] = stretch((coder->slots[places[i]] & 0xFFF0u) | 8);
+        inputs[i] = STRETCH_SLOT(coder->slots[places[i]]);
     }
     for (uint32_t i = 0; i < contexts->repeats; i++) {
         trusted[i] = memory[i].count > 0 && (256 | memory[i].last) >> (shift + 1) == node;
         int32_t input = 0;
         if (trusted[i]) {
-            input = stretch(coder->flags[memory[i].flag] >> 16);
+            input = STRETCH(coder->flags[memory[i].flag] >> 16);
             if ((memory[i].last >> shift & 1) == 0) {
                 input = -input;
             }

@@ -6,7 +6,7 @@ from unbrick.errors import SetupError
 
 EXTRAS = {
     "system": (
-        *("aiocoap", "alembic", "argon2", "bsdiff4", "httpx", "imgtool", "itsdangerous", "jinja2"),
+        *("aiocoap", "alembic", "argon2", "httpx", "imgtool", "itsdangerous", "jinja2"),
         *("msgspec", "numpy", "prometheus_client", "python_multipart", "sqlalchemy", "starlette"),
         *("uvicorn", "yaml", "ziglang"),
     ),

@@ -23,7 +23,7 @@ _TRUNCATED, _TRAILING, _WRONG_DIGEST = -90, -96, -97
 """Of ``enum delta_error``."""
 
 
-class _Segment(c.Structure):
+class SegmentStruct(c.Structure):
     """``struct codec_segment``."""
 
     _fields_ = (("new", c.c_uint32), ("length", c.c_uint32), ("old", c.c_uint32))
@@ -38,8 +38,8 @@ class _Plan(c.Structure):
         ("old_length", c.c_uint32),
         ("new", c.c_char_p),
         ("new_length", c.c_uint32),
-        ("table", c.POINTER(_Segment)),
-        ("local", c.POINTER(_Segment)),
+        ("table", c.POINTER(SegmentStruct)),
+        ("local", c.POINTER(SegmentStruct)),
         ("locals", c.c_uint32),
         ("digest", c.c_uint32),
         ("hashed", c.c_uint32),
@@ -96,8 +96,10 @@ def write(old: bytes, new: bytes, plan: DeltaPlan) -> bytes:
         room = count
 
 
-def _array(segments: Sequence[Segment]) -> c.Array[_Segment]:
-    return (_Segment * len(segments))(*(_Segment(s.new, s.length, s.old) for s in segments))
+def _array(segments: Sequence[Segment]) -> c.Array[SegmentStruct]:
+    return (SegmentStruct * len(segments))(
+        *(SegmentStruct(s.new, s.length, s.old) for s in segments)
+    )
 
 
 def decode(old: bytes, file: bytes) -> bytes:

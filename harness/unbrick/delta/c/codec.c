@@ -83,6 +83,13 @@ static uint32_t wanted_unit(const struct delta *delta, const struct unit *unit, 
 #include "lib/delta_image.c"
 #include "lib/delta_predict.c"
 
+__attribute__((constructor)) static void fill_stretched(void) {
+    for (uint32_t p = 0; p < 1 << 16; p++) {
+        stretched[p] = (int16_t)stretch(p);
+        stretched_slots[p >> 4] = (int16_t)stretch((p & 0xFFF0u) | 8);
+    }
+}
+
 /* ---- The range encoder ---- */
 
 struct coder_sink {
