@@ -40,7 +40,6 @@ def test_any_bytes_and_any_edits(image: bytes, edits: list[tuple[int, int, bytes
     assert decode(image, encode(image, new)) == new
 
 
-@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.integers(0, 1 << 32), EDITS, st.integers(0, 6))
 def test_code_and_any_edits(seed: int, edits: list[tuple[int, int, bytes]], shift: int) -> None:
@@ -172,7 +171,6 @@ def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: in
         decode(OLD, bytes(data))
 
 
-@pytest.mark.slow
 def test_no_damage_goes_unnoticed(file: bytes) -> None:
     chance = random.Random(8)
     for _ in range(25):
