@@ -11,7 +11,7 @@ from delta_samples import BASE, arm, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbrick.delta import compiled, reference
+from unbrick.delta import compiled, encode, reference
 from unbrick.delta.codec import make_plans
 from unbrick.delta.format import REPEATS, SLOTS
 from unbrick.delta.plan import DeltaPlan, Segment
@@ -21,7 +21,7 @@ from unbrick.errors import DeltaError
 def check_same(old: bytes, new: bytes, plan: DeltaPlan) -> None:
     """Both write the same file, and both read it."""
     file = reference.write(old, new, plan)
-    assert compiled.write(old, new, plan) == file
+    assert compiled.make(old, new, plan).file == file
     assert compiled.decode(old, file) == new == reference.decode(old, file)
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_longer_than_the_room_for_it(monkeypatch: pytest.MonkeyPa
 def test_damaged_files_are_refused_alike() -> None:
     chance = random.Random(8)
     old, new = (thumb(random.Random(7), 30, edits=edits) for edits in (0, 9))
-    file = compiled.write(old, new, make_plans(old, new, base_address=BASE)[0])
+    file = encode(old, new, base_address=BASE)
     for _ in range(60):
         data = bytearray(file[: chance.choice([len(file), len(file) - 12, chance.randrange(300)])])
         for _ in range(min(len(data), chance.choice([0, 1, 5]))):

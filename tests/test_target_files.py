@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unbrick.errors import SetupError
-from unbrick.target.files import Piece, read_firmware
+from unbrick.target.files import Piece, read_firmware, read_flat
 
 HEX = ":0400000001020304F2\n:020000040800F2\n:04001000AABBCCDDDE\n:00000001FF\n"
 SREC = "S00600004844521B\nS30908000010AABBCCDDD0\nS70500000000FA\n"
@@ -106,3 +106,34 @@ def test_a_wrong_file_is_refused_with_a_hint(case: str, tmp_path: Path) -> None:
 def test_a_core_runs_what_was_built_for_a_smaller_one(tmp_path: Path) -> None:
     (tmp_path / "a.elf").write_bytes(elf(attributes=CORTEX_M4))
     assert read_firmware(tmp_path / "a.elf", None, "cortex-m7")
+
+
+@pytest.mark.parametrize(
+    ("case", "flat"),
+    [
+        ("elf", (bytes(range(8)), 0x0800_0000)),
+        ("srec", (b"\xaa\xbb\xcc\xdd", 0x0800_0010)),
+        ("uf2", (b"\1" * 256 + b"\2" * 256, 0x2000)),
+        ("bin", (b"\x7fELF or not", None)),
+    ],
+)
+def test_a_file_for_any_processor_is_one_image(
+    case: str, flat: tuple[bytes, int | None], tmp_path: Path
+) -> None:
+    name, data, _, _ = CASES[case]
+    (tmp_path / name).write_bytes(data)
+    assert read_flat(tmp_path / name) == flat
+
+
+def test_gaps_are_filled_as_blank_flash_is(tmp_path: Path) -> None:
+    (tmp_path / "a.uf2").write_bytes(uf2((0, b"\1" * 8), (16, b"\2")))
+    assert read_flat(tmp_path / "a.uf2") == (b"\1" * 8 + b"\xff" * 8 + b"\2", 0)
+    (tmp_path / "b.elf").write_bytes(elf(62))
+    assert read_flat(tmp_path / "b.elf") == (bytes(range(8)), 0x0800_0000)
+
+
+def test_parts_that_lie_far_apart_are_no_one_image(tmp_path: Path) -> None:
+    (tmp_path / "a.hex").write_text(HEX)
+    with pytest.raises(SetupError, match="at 0x0 and 0x8000010") as raised:
+        read_flat(tmp_path / "a.hex")
+    assert "the program alone" in raised.value.hint

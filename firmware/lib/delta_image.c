@@ -96,7 +96,8 @@ static uint32_t get_unit(struct delta *delta, const struct unit *unit,
         contexts[2] = (uint16_t)(FLAG_NEXT + 68 + recent * 4 + number);
     }
     const uint32_t value = number < count ? candidates[number]
-                                          : get_missed(delta, unit, candidates[0], p WANT(wanted));
+                                          : get_missed(delta, unit, candidates[0],
+                                                       p WANT(count_missed(delta, unit, wanted)));
     const bool hit = value == candidates[0];
     delta->misses = (delta->misses << 1 & 6) | !hit;
     delta->since = !hit ? 0 : delta->since < 255 ? delta->since + 1 : 255;
@@ -234,7 +235,7 @@ int delta_step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
     }
     const uint32_t size = new_size(delta, p, until(delta, p, end));
     put_little(image + p, size,
-               new_unit(delta, image, p, size, false WANT(wanted_bytes(delta, p, size))));
+               new_unit(delta, image, p, size, false WANT(wanted_new(delta, p, size))));
     delta->place += size;
     return DELTA_OK;
 }

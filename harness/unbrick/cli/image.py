@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from unbrick.cli.options import FromLayout
-from unbrick.errors import ImageError, SetupError
+from unbrick.cli.delta import apply_delta_file, make_delta_file
+from unbrick.cli.options import FromLayout, write_file
+from unbrick.errors import ImageError
 from unbrick.image.examine import Examination, examine, identify_other_file
 from unbrick.image.factory import KEY_SIZE, list_nor_map, make_factory_image, read_identity
 from unbrick.image.format import (
@@ -63,8 +64,8 @@ def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     images: dict[str, str] = {}
     for version, data in releases.signed.items():
         stem = f"terminal-{version}"
-        _write(output / f"{stem}.bin", data)
-        _write(output / f"{stem}.hex", to_hex(data).encode())
+        write_file(output / f"{stem}.bin", data)
+        write_file(output / f"{stem}.hex", to_hex(data).encode())
         images[version] = str(output / f"{stem}.hex")
     boot = str(releases.firmware.boot.binary)
     if as_json:
@@ -77,7 +78,7 @@ def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
 
 @click.group()
 def image() -> None:
-    """Look at, sign and convert images."""
+    """Look at, sign, convert and compare images."""
 
 
 @image.command("inspect")
@@ -212,7 +213,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
     if data is not None:
         check_board(inspect(data))
     key = secrets.token_bytes(KEY_SIZE)
-    _write(output, make_factory_image(_read_program(boot), data, serial, key=key))
+    write_file(output, make_factory_image(_read_program(boot), data, serial, key=key))
     click.echo(f"{output}: terminal {serial}, {reference_layout().board.nor.modelled} bytes")
 
 
@@ -264,17 +265,10 @@ def _read_program(path: Path) -> bytes:
 
 def _write_image(path: Path, data: bytes) -> None:
     """Write an image as the name of the file says."""
-    _write(path, to_hex(data).encode() if path.suffix.lower() in _HEX_NAMES else data)
+    write_file(path, to_hex(data).encode() if path.suffix.lower() in _HEX_NAMES else data)
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise SetupError(
-            f"cannot write {path}: {error.strerror}", hint="choose another place"
-        ) from error
-
+image.add_command(make_delta_file)
+image.add_command(apply_delta_file)
 
 COMMANDS: list[click.Command] = [firmware, image]

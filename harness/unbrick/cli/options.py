@@ -205,3 +205,18 @@ class Unavailable(click.Command):
         """
         del ctx
         raise self._missing
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, and make its folder.
+
+    Raises:
+        SetupError: that does not work.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {path}: {error.strerror}", hint="choose another place"
+        ) from error

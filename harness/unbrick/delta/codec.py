@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unbrick.delta.align import Place, align, rank
-from unbrick.delta.compiled import decode, write
+from unbrick.delta.compiled import decode, make
 from unbrick.delta.format import (
     DATA,
     MAX_LENGTH,
@@ -22,10 +22,10 @@ from unbrick.delta.format import (
 )
 from unbrick.delta.model import DIGEST
 from unbrick.delta.place import MCUBOOT_MAGIC, find_base, find_isa, find_window
-from unbrick.delta.plan import DeltaPlan, Segment
+from unbrick.delta.plan import DeltaPlan, MadeDelta, Segment
 from unbrick.errors import DeltaError
 
-__all__ = ["decode", "encode", "make_plans"]
+__all__ = ["decode", "encode", "make_delta", "make_plans"]
 
 _TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
 """Sizes of the decoder's tables, log2. The first is best nearly always, as measured: the addresses
@@ -36,6 +36,11 @@ _FEW_NEW = 16
 
 
 def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
+    """The differential file that turns ``old`` into ``new``; see :func:`make_delta`."""
+    return make_delta(old, new, base_address=base_address).file
+
+
+def make_delta(old: bytes, new: bytes, *, base_address: int | None = None) -> MadeDelta:
     """Make the differential file that turns ``old`` into ``new``. The same input, the same file.
 
     Args:
@@ -48,11 +53,11 @@ def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
         SetupError: the library is missing.
     """
     plans = make_plans(old, new, base_address=base_address)
-    return min((write(old, new, plan) for plan in plans), key=len)
+    return min((make(old, new, plan) for plan in plans), key=lambda made: len(made.file))
 
 
 def make_plans(old: bytes, new: bytes, *, base_address: int | None = None) -> list[DeltaPlan]:
-    """Plans of which one leads to the smallest file; see :func:`encode`."""
+    """Plans of which one leads to the smallest file; see :func:`make_delta`."""
     for image in (old, new):
         if not 0 < len(image) <= MAX_LENGTH:
             raise DeltaError(

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from unbrick.delta.format import DeltaHeader, check_base, malformed, read_header, truncated
-from unbrick.delta.plan import DeltaPlan, Segment
+from unbrick.delta.plan import DeltaPlan, MadeDelta, Segment
 from unbrick.errors import DeltaError
 from unbrick.library import Signatures, load_library
 
@@ -46,6 +46,12 @@ class _Plan(c.Structure):
     )
 
 
+class _Counts(c.Structure):
+    """``struct codec_counts``."""
+
+    _fields_ = (("copied", c.c_uint32), ("fresh", c.c_uint32))
+
+
 _Sha256 = c.CFUNCTYPE(None, c.c_void_p, c.c_void_p, c.c_uint32)
 
 
@@ -60,14 +66,14 @@ _sha256 = _Sha256(_digest)
 def _load() -> Any:
     data, u32, size = c.c_char_p, c.c_uint32, c.c_size_t
     signatures: Signatures = {
-        "codec_encode": (c.c_int64, [c.POINTER(_Plan), _Sha256, data, size]),
+        "codec_encode": (c.c_int64, [c.POINTER(_Plan), _Sha256, data, size, c.POINTER(_Counts)]),
         "codec_decode": (c.c_int, [data, u32, data, size, _Sha256, data, u32]),
     }
     return load_library("delta", signatures)
 
 
-def write(old: bytes, new: bytes, plan: DeltaPlan) -> bytes:
-    """The file that a plan leads to.
+def make(old: bytes, new: bytes, plan: DeltaPlan) -> MadeDelta:
+    """The file that a plan leads to, and what it saved.
 
     Raises:
         SetupError: the library is missing.
@@ -85,14 +91,16 @@ def write(old: bytes, new: bytes, plan: DeltaPlan) -> bytes:
         len(local),
         *plan.digest,
     )
+    counts = _Counts()
     room = len(new) + ROOM
     while True:
         out = c.create_string_buffer(room)
-        count = _load().codec_encode(c.byref(told), _sha256, out, room)
+        count = _load().codec_encode(c.byref(told), _sha256, out, room, c.byref(counts))
         if count < 0:
             raise MemoryError(f"the encoder gave up: {count}")
         if count <= room:
-            return header + out.raw[:count]
+            file = header + out.raw[:count]
+            return MadeDelta(file, plan.header, len(new), counts.copied, counts.fresh)
         room = count
 
 

@@ -47,3 +47,27 @@ class DeltaPlan:
         """The segments of the table, and the others."""
         table = [segment for segment in self.segments if segment in self.mapped]
         return table, [segment for segment in self.segments if segment not in self.mapped]
+
+
+@dataclass(frozen=True)
+class MadeDelta:
+    """A differential file, and what became of the bytes of the new image.
+
+    Attributes:
+        file: its bytes.
+        header: of it.
+        length: bytes of the new image.
+        copied: those that are as in the old one.
+        fresh: those that the file has to say.
+    """
+
+    file: bytes
+    header: DeltaHeader
+    length: int
+    copied: int
+    fresh: int
+
+    @property
+    def predicted(self) -> int:
+        """Bytes that differ from the old image, and that the file need not say."""
+        return self.length - self.copied - self.fresh

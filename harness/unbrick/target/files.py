@@ -10,13 +10,15 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unbrick.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_FLAT_SIZE = 64 << 20
+"""Bytes from the first to the last of a file that is taken as one image."""
 MAX_FIRMWARE_SIZE = 64 << 20
 """Bytes of a firmware file that are read; debug information makes ELF files large."""
 
@@ -27,6 +29,7 @@ _UF2_ELSEWHERE = 0x0000_1001
 """Flags of a block that is not for the main flash, or is a file."""
 
 _ELF_MAGIC = b"\x7fELF"
+_NAME_HINT = "build the firmware, or correct the name: it counts from the target's file"
 _EM_ARM = 40
 _BINARY_SUFFIXES = (".bin", ".img")
 
@@ -69,6 +72,29 @@ class Piece:
         return self.address + len(self.data)
 
 
+def read_flat(path: Path) -> tuple[bytes, int | None]:
+    """What a file for any processor holds, gaps filled with 0xFF, and where it lies if it says so.
+
+    Raises:
+        SetupError: it cannot be read, is damaged, or its parts lie too far from each other.
+    """
+    data = read_bytes(path, hint="correct its name")
+    form = _find_format(path, data)
+    if form is None:
+        return data, None
+    pieces = _join(path, form[1](path, data, None))
+    first, end = pieces[0].address, pieces[-1].end
+    if end - first > MAX_FLAT_SIZE:
+        raise SetupError(
+            f"{path} has parts that lie far apart, at {first:#x} and {pieces[-1].address:#x}",
+            hint="give a file of the program alone",
+        )
+    flat = bytearray(b"\xff" * (end - first))
+    for piece in pieces:
+        flat[piece.address - first : piece.end - first] = piece.data
+    return bytes(flat), first
+
+
 def read_firmware(path: Path, at: int | None, core: str) -> tuple[Piece, ...]:
     """What a file puts where; nothing overlaps, and the addresses go up.
 
@@ -96,14 +122,15 @@ def read_firmware(path: Path, at: int | None, core: str) -> tuple[Piece, ...]:
         raise SetupError(
             f"{path} has addresses of its own, as every {name} file", hint="leave out `at`"
         )
-    pieces = read(path, data, core)
-    if not pieces:
-        raise SetupError(f"{path} holds nothing to load", hint="name the file that is flashed")
-    return _join(path, pieces)
+    return _join(path, read(path, data, core))
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, hint: str = _NAME_HINT) -> bytes:
     """A whole file.
+
+    Args:
+        path: the file.
+        hint: what to do when it cannot be read.
 
     Raises:
         SetupError: it cannot be read, is empty or too long.
@@ -114,7 +141,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise SetupError(
             f"cannot read {path}: {error.strerror}",
-            hint="build the firmware, or correct the name: it counts from the target's file",
+            hint=hint,
         ) from None
     if not data:
         raise SetupError(f"{path} is empty", hint="build the firmware again")
@@ -156,17 +183,14 @@ def _find_format(path: Path, data: bytes) -> tuple[str, Callable[..., list[Piece
     return None
 
 
-def _read_elf(path: Path, data: bytes, core: str) -> list[Piece]:
+def _read_elf(path: Path, data: bytes, core: str | None) -> list[Piece]:
     from elftools.common.exceptions import ELFError  # noqa: PLC0415 - slow to import
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415
 
     try:
         elf = ELFFile(io.BytesIO(data))
-        machine = elf.header["e_machine"]
-        if machine not in {"EM_ARM", _EM_ARM} or elf.elfclass != 32 or not elf.little_endian:
-            what = str(machine).removeprefix("EM_")
-            raise _other_core(path, f"{what}, {elf.elfclass} bits", core)
-        _check_attributes(path, elf, core)
+        if core is not None:
+            _check_core(path, elf, core)
         return [
             Piece(part["p_paddr"], part.data())
             for part in elf.iter_segments("PT_LOAD")
@@ -176,9 +200,13 @@ def _read_elf(path: Path, data: bytes, core: str) -> list[Piece]:
         raise _damaged(path, "ELF", error) from None
 
 
-def _check_attributes(path: Path, elf: object, core: str) -> None:
+def _check_core(path: Path, elf: Any, core: str) -> None:
     """See that the compiler made it for this core, or for one that this one can stand for."""
-    section = elf.get_section_by_name(".ARM.attributes")  # type: ignore[attr-defined]
+    machine = elf.header["e_machine"]
+    if machine not in {"EM_ARM", _EM_ARM} or elf.elfclass != 32 or not elf.little_endian:
+        what = str(machine).removeprefix("EM_")
+        raise _other_core(path, f"{what}, {elf.elfclass} bits", core)
+    section = elf.get_section_by_name(".ARM.attributes")
     if section is None:
         return
     found = {
@@ -208,11 +236,11 @@ def _damaged(path: Path, form: str, error: Exception) -> SetupError:
     )
 
 
-def _read_hex(path: Path, data: bytes, _core: str) -> list[Piece]:
+def _read_hex(path: Path, data: bytes, _core: str | None) -> list[Piece]:
     return _read_records(path, data, "Intel HEX", "add_ihex")
 
 
-def _read_srec(path: Path, data: bytes, _core: str) -> list[Piece]:
+def _read_srec(path: Path, data: bytes, _core: str | None) -> list[Piece]:
     return _read_records(path, data, "S-record", "add_srec")
 
 
@@ -227,7 +255,7 @@ def _read_records(path: Path, data: bytes, form: str, add: str) -> list[Piece]:
     return [Piece(segment.address, bytes(segment.data)) for segment in binary.segments]
 
 
-def _read_uf2(path: Path, data: bytes, _core: str) -> list[Piece]:
+def _read_uf2(path: Path, data: bytes, _core: str | None) -> list[Piece]:
     pieces = []
     for at in range(0, len(data), _UF2_BLOCK_SIZE):
         block = data[at : at + _UF2_BLOCK_SIZE]
@@ -247,8 +275,10 @@ def _join(path: Path, pieces: list[Piece]) -> tuple[Piece, ...]:
     """Pieces by their addresses, those that touch as one.
 
     Raises:
-        SetupError: two of them overlap.
+        SetupError: there is none, or two of them overlap.
     """
+    if not pieces:
+        raise SetupError(f"{path} holds nothing to load", hint="name the file that is flashed")
     joined: list[Piece] = []
     for piece in sorted(pieces, key=lambda piece: piece.address):
         if joined and piece.address < joined[-1].end:

@@ -14,6 +14,7 @@
 struct wanted {
     const struct codec_plan *plan;
     uint32_t locals; /* behind us */
+    struct codec_counts *counts;
 };
 
 /* The segment whose numbers come, whether in the table or not. */
@@ -72,9 +73,28 @@ static uint32_t wanted_bytes(const struct delta *delta, uint32_t p, uint32_t siz
     return value;
 }
 
+static uint32_t wanted_new(const struct delta *delta, uint32_t p, uint32_t size) {
+    if (delta->wanted != NULL) {
+        delta->wanted->counts->fresh += size;
+    }
+    return wanted_bytes(delta, p, size);
+}
+
 static uint32_t wanted_unit(const struct delta *delta, const struct unit *unit, uint32_t p) {
-    const uint32_t value = wanted_bytes(delta, p, unit->size);
-    return unit->size == 4 && unit->kind < POOL_IMAGE ? swapped(delta, value) : value;
+    const uint32_t bytes = wanted_bytes(delta, p, unit->size);
+    const uint32_t value =
+        unit->size == 4 && unit->kind < POOL_IMAGE ? swapped(delta, bytes) : bytes;
+    if (delta->wanted != NULL && value == unit->raw) {
+        delta->wanted->counts->copied += unit->size;
+    }
+    return value;
+}
+
+static uint32_t count_missed(const struct delta *delta, const struct unit *unit, uint32_t value) {
+    if (delta->wanted != NULL) {
+        delta->wanted->counts->fresh += unit->size;
+    }
+    return value;
 }
 
 #include "lib/delta.c"
@@ -164,12 +184,12 @@ static void finish_sink(struct coder_sink *sink) {
 
 /* ---- Both directions ---- */
 
-int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out,
-                     size_t size) {
+int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
+                     struct codec_counts *counts) {
     uint64_t *const memory = malloc(DELTA_MAX_MEMORY);
     uint8_t *const image = malloc(plan->new_length);
     struct coder_sink sink = {0, 0xFFFFFFFFu, 0, -1, out, size, 0};
-    struct wanted wanted = {plan, 0};
+    struct wanted wanted = {plan, 0, counts};
     const struct delta_job job = {
         .base = plan->old,
         .base_size = plan->old_length,
@@ -179,6 +199,7 @@ int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_
         .memory_size = DELTA_MAX_MEMORY,
         .sha256 = sha256,
     };
+    *counts = (struct codec_counts){0, 0};
     int error = DELTA_NO_MEMORY;
     if (memory != NULL && image != NULL) {
         struct delta *const delta = delta_begin(&job, plan->header, &error);

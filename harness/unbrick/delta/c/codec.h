@@ -30,10 +30,17 @@ struct codec_plan {
     uint32_t hashed;
 };
 
+/* Bytes of the new image. All others are as predicted, or calculated. */
+struct codec_counts {
+    uint32_t copied; /* as they were in the old one */
+    uint32_t fresh;  /* that the file has to say */
+};
+
 /* Writes the file's bytes after the header to `out`, which has room for `size`. Returns how many
- * they are, even when these are more, or what is wrong (`enum delta_error`). */
-int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out,
-                     size_t size);
+ * they are, even when these are more, or what is wrong (`enum delta_error`). Counts what became of
+ * the image. */
+int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
+                     struct codec_counts *counts);
 
 /* Rebuilds the new image of a file, which has to be as long as the header says. Returns an `enum
  * delta_error`. */
