@@ -264,6 +264,13 @@ def test_a_violation_is_seen_beside_the_run_that_ends_well() -> None:
     assert min(map(float, widths)) > 0
 
 
+def test_a_violation_without_a_flash_operation_says_so() -> None:
+    silent = replace(TOLD, bad=replace(TOLD.bad, ops=()))
+    page = render_html(campaign(replace(scenario(GOOD, BAD), told=(silent,))))
+    assert ">no flash operation<" in page
+    assert ">operations 0 to -1<" not in page
+
+
 def test_what_was_read_of_a_block_is_beside_it() -> None:
     assert ">25 % read<title>65,536 of 262,144 bytes of application 0 had a say<" in render_html(
         BOTH

@@ -258,7 +258,8 @@ def _draw_session(
             f"<text x='{min(end, _TOLD_WIDTH - 8):.1f}' y='12' text-anchor='end' "
             f"style='fill:var(--violation)'>{escape(session.kind)}</text>"
         )
-    out.append(f"<text x='{_LEFT}' y='{bottom + 14}'>operations 0 to {count - 1}</text></svg>")
+    shown = f"operations 0 to {count - 1}" if count else "no flash operation"
+    out.append(f"<text x='{_LEFT}' y='{bottom + 14}'>{shown}</text></svg>")
     said = "\n".join(f"{time:10.3f}  {text}" for time, text in session.said)
     return (
         f"{''.join(out)}<figcaption>{title}: <code>{escape(session.case)}</code></figcaption>"
