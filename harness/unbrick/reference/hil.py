@@ -43,7 +43,7 @@ their own, and the machine may be busy."""
 
 INTO_ERASE_S = 0.1  # after the agent's word, when its first erase is under way
 CALL_AGAIN_S = 2.0  # after which a user calls again
-CUTS = 5  # attempts to cut the power at the right time
+CUTS = 20  # attempts to cut the power at the right time: a loaded machine misses it often
 SERVER_DATABASE, CENTER_DATABASE = "server.sqlite", "center.sqlite"
 RELEASES = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
 ENDED = ("succeeded", "failed", "refused", "cancelled")
