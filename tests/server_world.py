@@ -15,6 +15,7 @@ import aiocoap
 from unbrick.errors import ImageError, LinkError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.access import Gate
+from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.http import make_app
 from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint, post
@@ -113,9 +114,10 @@ def open_http(
     now: Callable[[], float],
     pump: Callable[[], None] = lambda: None,
     token: str = OWN_TOKEN,
+    log: EventLog | None = None,
 ) -> Any:
     """A client of the HTTP API over a core. It shows the token of the server's own user."""
-    app = make_app(core, pump, now, Gate(core.records.tokens, now, OWN_TOKEN))
+    app = make_app(core, pump, now, Gate(core.records.tokens, now, OWN_TOKEN), log)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return open_client(app, headers=headers)
 

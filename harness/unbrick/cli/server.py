@@ -85,6 +85,7 @@ def server() -> None:
 @click.option("--http-host", show_default="as --host", help="IP address to listen on for HTTP.")
 @click.option("--http-port", type=_PORT, default=8080, show_default=True, help="TCP; 0: any.")
 @exposure_options
+@click.option("--log", is_flag=True, help="Say all that happens, a JSON object a line.")
 @database_option("SQLite file, or an SQLAlchemy URL.")
 def server_start(
     host: str,
@@ -97,6 +98,7 @@ def server_start(
     certificate: Path | None,
     key: Path | None,
     behind_proxy: bool,
+    log: bool,
 ) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
@@ -108,7 +110,7 @@ def server_start(
 
     exposure = Exposure(http_host or host, http_port, host_names, certificate, key, behind_proxy)
     with owned_database(database, "--database"):
-        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database)))
+        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database, log)))
 
 
 @server.group()

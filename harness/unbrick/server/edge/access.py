@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -68,6 +69,18 @@ def add_token(
     return token
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a token, and what they may do."""
+
+    name: str
+    role: AccessRole
+
+
+OWN_USER = Holder("own", AccessRole.CENTER)
+"""The user whose server it is, who may do everything."""
+
+
 class Gate:
     """Says what the sender of a request may do.
 
@@ -81,16 +94,18 @@ class Gate:
         self._tokens, self._clock = tokens, clock
         self._own = digest_token(own) if own else b""
 
-    def find_role(self, authorization: str | None) -> AccessRole | None:
-        """The role of who sends this ``Authorization`` header; None: nobody that is known."""
+    def find_holder(self, authorization: str | None) -> Holder | None:
+        """Who sends this ``Authorization`` header; None: nobody that is known."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != _SCHEME or not token:
             return None
         digest = digest_token(token.strip())
         if self._own and secrets.compare_digest(digest, self._own):
-            return AccessRole.CENTER
+            return OWN_USER
         found = self._tokens.find(digest)
-        return found.role if found is not None and found.holds(self._clock()) else None
+        if found is None or not found.holds(self._clock()):
+            return None
+        return Holder(found.name, found.role)
 
 
 def _token_file(port: int) -> Path:

@@ -33,8 +33,9 @@ from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.edge import shapes
-from unbrick.server.edge.access import TOKEN_VARIABLE, Gate
+from unbrick.server.edge.access import TOKEN_VARIABLE, Gate, Holder
 from unbrick.server.edge.description import Operation, describe_api
+from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.metrics import CONTENT_TYPE, Metrics
 from unbrick.server.errors import (
     ConflictError,
@@ -193,12 +194,14 @@ class _Api:
         pump: Callable[[], None],
         clock: Callable[[], float],
         gate: Gate,
+        log: EventLog | None,
     ) -> None:
         self._core = core
         self._pump = pump
         self._clock = clock
         self._gate = gate
         self._metrics = Metrics(core.records)
+        self._log = log
 
     def operations(self) -> list[Operation]:
         """Everything that the API does, and who may do it."""
@@ -258,8 +261,9 @@ class _Api:
     async def _measure(self, request: Request, operation: Operation) -> Response:
         """Do it for those who may, and note how long it takes."""
         began, status = perf_counter(), 500
+        holder = self._gate.find_holder(request.headers.get("authorization"))
         try:
-            self._check(request, operation)
+            self._check(request, operation, holder)
             response = await operation.handler(request)
             status = response.status_code
         except UnbrickError as error:
@@ -269,9 +273,12 @@ class _Api:
             self._metrics.note_request(
                 *(operation.method, operation.plain_path, status, perf_counter() - began)
             )
+            if self._log is not None and operation.method != "GET":
+                who = holder.name if holder else ""
+                self._log.note_order(who, operation.method, request.url.path, status)
         return response
 
-    def _check(self, request: Request, operation: Operation) -> None:
+    def _check(self, request: Request, operation: Operation, holder: Holder | None) -> None:
         """See that who asks may.
 
         Raises:
@@ -284,17 +291,16 @@ class _Api:
             )
         if operation.role is None:
             return
-        role = self._gate.find_role(request.headers.get("authorization"))
-        if role is None:
+        if holder is None:
             raise RequestError(
                 UNKNOWN_SENDER,
                 "this server does not know who asks",
                 hint=f"set {TOKEN_VARIABLE} to a token of `unbrick server token add`",
             )
-        if not role.includes(operation.role):
+        if not holder.role.includes(operation.role):
             raise RequestError(
                 403,
-                f"a token of a {role.value} does not let you do this",
+                f"a token of a {holder.role.value} does not let you do this",
                 hint=f"use one of a {operation.role.value}",
             )
 
@@ -486,7 +492,11 @@ class _Api:
 
 
 def make_app(
-    core: ServerCore, pump: Callable[[], None], clock: Callable[[], float], gate: Gate
+    core: ServerCore,
+    pump: Callable[[], None],
+    clock: Callable[[], float],
+    gate: Gate,
+    log: EventLog | None = None,
 ) -> Starlette:
     """The API as an ASGI application.
 
@@ -495,8 +505,9 @@ def make_app(
         pump: called when the core may have something to send to terminals.
         clock: seconds since 1970.
         gate: says who may do what.
+        log: is told of orders.
     """
     return Starlette(
-        routes=_Api(core, pump, clock, gate).routes(),
+        routes=_Api(core, pump, clock, gate, log).routes(),
         exception_handlers={UnbrickError: _say_error, HTTPException: _say_error},
     )

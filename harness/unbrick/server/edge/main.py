@@ -18,6 +18,7 @@ from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.access import leave_own_token
+from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.exposure import Exposure, HostGuard
 from unbrick.server.edge.http import make_app
 from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
@@ -42,12 +43,14 @@ class ServerSettings:
         coap_port: likewise; 0 takes a free one.
         http: how people reach its HTTP API.
         database: an SQLAlchemy URL, or the path of an SQLite file.
+        log: whether all that happens is said, a JSON object a line.
     """
 
     host: str
     coap_port: int
     http: Exposure
     database: str
+    log: bool = False
 
 
 def admit(data: bytes, info: image_format.ImageInfo) -> None:
@@ -87,6 +90,8 @@ async def serve(
         coap.pump()
 
     worker = Worker(analyst, announce)
+    out = out or sys.stdout
+    log = EventLog(records, out, time.time) if settings.log else None
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
         sock = stack.enter_context(bind(exposure.host, exposure.port, "server"))
@@ -94,7 +99,7 @@ async def serve(
         gate = stack.enter_context(leave_own_token(records, port, time.time))
         await coap.start(settings.host, settings.coap_port)
         config = uvicorn.Config(
-            HostGuard(make_app(coap.core, coap.pump, time.time, gate), exposure.names),
+            HostGuard(make_app(coap.core, coap.pump, time.time, gate, log), exposure.names),
             log_level="warning",
             lifespan="off",
             ws="none",
@@ -106,10 +111,10 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, http)
             stack.callback(loop.remove_signal_handler, number)
-        ready = asyncio.create_task(_say_ready(http, coap, exposure, port, out or sys.stdout))
+        ready = asyncio.create_task(_say_ready(http, coap, exposure, port, out))
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
-        look = asyncio.create_task(_look(coap))
+        look = asyncio.create_task(_look(coap, log))
         try:
             await http.serve(sockets=[sock])
         finally:
@@ -117,15 +122,19 @@ async def serve(
             work.cancel()
             look.cancel()
             await coap.close()
+            if log is not None:
+                log.look()
             with contextlib.suppress(asyncio.CancelledError):
                 await work
 
 
-async def _look(coap: CoapServer) -> None:
-    """Let the core see what time it is, also when nothing happens."""
+async def _look(coap: CoapServer, log: EventLog | None) -> None:
+    """Let the core see what time it is, also when nothing happens; and say what has happened."""
     while True:
         await asyncio.sleep(LOOK_INTERVAL_S)
         coap.pump()
+        if log is not None:
+            log.look()
 
 
 def _stop(http: uvicorn.Server) -> None:

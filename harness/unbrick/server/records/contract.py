@@ -49,6 +49,9 @@ from unbrick.wire.messages import Kind
 SOFTWARE = ("digest", "hardware_id", "name", "version", "build_time")
 """The fields of an installation by which software is known."""
 
+EVENTS_AT_ONCE = 500
+"""Events that are read together, of those that are new."""
+
 _GOING_UPDATE = frozenset(state for state in UpdateState if not state.ended)
 _GOING_SESSION = frozenset(state for state in SessionState if not state.ended)
 _GOING_STEP = frozenset(state for state in StepState if not state.over)
@@ -207,6 +210,18 @@ class Records:
     ) -> list[Event]:
         """Every event, or those of a terminal or of an update; only the ``newest``."""
         return self._events.select(last=newest, **given(serial=serial, update_id=update_id))
+
+    def events_after(self, event_id: int) -> list[Event]:
+        """The events that were kept after the one with this id."""
+        found: list[Event] = []
+        below: int | None = None
+        while True:
+            some = self._events.select(last=EVENTS_AT_ONCE, below=below)
+            new = [event for event in some if event.id > event_id]
+            found[:0] = new
+            if not some or len(new) < len(some):
+                return found
+            below = some[0].id
 
     def add_event(self, event: Event) -> None:
         """Keep a new event."""
