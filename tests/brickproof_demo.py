@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import tempfile
 import time
@@ -26,7 +27,12 @@ from unbrick.target.target import FileTarget
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CHIPS = {"stm32f103": "stm32f103xb", "stm32f411": "stm32f411xe", "nrf52840": "nrf52840"}
+CHIPS = {
+    "stm32f103": "stm32f103xb",
+    "stm32f411": "stm32f411xe",
+    "stm32l476": "stm32l476xg",
+    "nrf52840": "nrf52840",
+}
 MISSING = {
     "external_eeprom": "an EEPROM on I2C has no model",
     "external_flash": "a flash on SPI has no model",
@@ -35,8 +41,9 @@ MISSING = {
 
 F1_USER, F1_WRP, F1_PAGES_PER_BIT, F1_PAGE = 0x1FFF_F802, 0x1FFF_F808, 4, 1024
 F4_USER, F4_WRP = 0x1FFF_C000, 0x1FFF_C008
+L4_WRP, L4_PAGE = 0x1FFF_7818, 2048
 F1_HARDWARE_WATCHDOG, F4_HARDWARE_WATCHDOG = bytes((0xFE, 0x01)), bytes((0xCF,))
-"""Option bytes of the STM32: PM0075 2.5 and RM0383 3.6."""
+"""Option bytes of the STM32: PM0075 2.5, RM0383 3.6, RM0351 3.4.1."""
 
 
 def find_demo() -> Path | None:
@@ -83,9 +90,9 @@ class Build:
 
 
 def list_builds(demo: Path) -> list[Build]:
-    """Every build for the three chips."""
+    """Every build for the chips that have models."""
     builds = []
-    for folder in ("f103", "f411", "nrf52"):
+    for folder in ("f103", "f411", "l476", "nrf52"):
         for path in sorted((demo / folder).glob("*.yaml")):
             name = path.stem.removeprefix(f"{folder}-")
             whole = folder if name in {"adapter", folder} else f"{folder}/{name}"
@@ -178,6 +185,11 @@ def _option_bytes(config: Mapping[str, Any]) -> list[tuple[int, bytes]]:
             made.append((F4_WRP, bytes((0xFF & ~sum(1 << n for n in protected), 0x7F))))
         if flash.get("hardware_watchdog"):
             made.append((F4_USER, F4_HARDWARE_WATCHDOG))
+    if chip == "stm32l476":
+        for area, (start, size) in enumerate(spans):  # first and last page, in bank 1
+            word = start // L4_PAGE | ((start + size) // L4_PAGE - 1) << 16
+            pair = word.to_bytes(4, "little") + (word ^ 0xFFFF_FFFF).to_bytes(4, "little")
+            made.append((L4_WRP + 8 * area, pair))
     return made
 
 
@@ -214,6 +226,26 @@ def judge(build: Build, folder: Path, preset: str = "single") -> Verdict:
     return Verdict(found, sessions, time.process_time() - began)
 
 
+_FAULT = re.compile(r"fault: (?:pc (?P<pc>\w+)|(?P<function>\w+)).*\((?P<kind>[\w-]+)\)")
+
+
+def tell_row(build: Build, folder: Path) -> str:
+    """The row of docs/brickproof.md for a build."""
+    if build.missing:
+        return f"| `{build.name}` | not run: {build.missing} |  |  |"
+    verdict = judge(build, folder)
+    where, _, what = verdict.found.partition(": ")
+    fault = _FAULT.match(what)
+    if fault:
+        place = f"at {fault['pc']}" if fault["pc"] else f"in `{fault['function']}`"
+        what = f"`{fault['kind']}` {place}"
+    what = what.replace(": it does", ": does")
+    cuts = [f"`{cut}`" for cut in where.split("/")[1:]]
+    by = f"by {cuts[0]}" if len(cuts) == 1 else f"by two cuts, {' and then '.join(cuts)}"
+    found = f"found {by if cuts else where}: {what}" if verdict.found else "recovers"
+    return f"| `{build.name}` | {found} | {verdict.sessions:,} | {verdict.seconds:.1f} |"
+
+
 def main(names: list[str]) -> None:
     """Judge the builds that are named, or all, and print a row for each."""
     demo = find_demo()
@@ -223,14 +255,7 @@ def main(names: list[str]) -> None:
         for build in list_builds(demo):
             if names and not build.name.startswith(tuple(names)):
                 continue
-            if build.missing:
-                click.echo(f"| {build.name} | not run: {build.missing} | | |")
-                continue
-            verdict = judge(build, Path(folder))
-            text = verdict.found or "recovers"
-            click.echo(
-                f"| {build.name} | {text} | {verdict.sessions:,} | {verdict.seconds:.1f} |",
-            )
+            click.echo(tell_row(build, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ class ChipProbe:
         assert len(program) <= SCRIPT_OFFSET
         self._program = program
         self.image = bytearray(self.chip.factory_image)
+        self.broken: list[int] = []
+        """Addresses in the flash whose check cells are wrong."""
 
     def load(self, *steps: Step, from_ram: bool = False) -> None:
         """Power off, and put the program and a script into the flash, beside :attr:`image`."""
@@ -135,6 +137,10 @@ class ChipProbe:
         image[: len(self._program)] = self._program
         script = struct.pack("<I", from_ram) + packed
         image[SCRIPT_OFFSET : SCRIPT_OFFSET + len(script)] = script
+        geometry = self.chip.geometry
+        geometry.set_checks(image, 0, len(image))
+        for address in self.broken:
+            image[geometry.checks[0].find(self.chip.image_offset(address))] ^= 0x18
         self.engine.load_nor(bytes(image))
 
     def run(self, *steps: Step, from_ram: bool = False, seconds: float = 100.0) -> list[int]:
@@ -160,7 +166,7 @@ class ChipProbe:
         return list(struct.unpack(f"<{count}I", self.engine.read_memory(RESULTS + 4, 4 * count)))
 
     def interrupts(self, number: int) -> int:
-        """How often an interrupt came."""
+        """How often an interrupt came; the NMI is number -14."""
         address = INTERRUPTS + 4 * (16 + number)
         return int.from_bytes(self.engine.read_memory(address, 4), "little")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from random import Random
 from typing import Any
 
@@ -12,19 +14,23 @@ import pytest
 from toy_target import ToyTarget
 
 from unbrick.campaign import behaviour
-from unbrick.campaign.behaviour import Behaviour, BehaviourSearch
-from unbrick.campaign.book import UNIT
+from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, Cover
+from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, Search
 from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
-from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.geometry import CheckCells, FlashGeometry
 from unbrick.flash.ops import FlashOp
 
 GEOMETRY = FlashGeometry((12, 12), unit=4)
-BLOCK = 12  # bytes
-UNITS = 6
+"""Two blocks of three units."""
+
+CHECKED = FlashGeometry((16, 16, 8), unit=4, checks=(CheckCells(0, 32, 32, UNIT),))
+"""Two blocks of four units, and their check cells: a unit for each block."""
+
+UNITS = 6  # that a firmware uses
 MOST_STATES = 300
 FIRMWARES = 25
 PATTERNS = (b"\x00\x00\x00\x00", b"\xfe\xff\xff\xff", b"\xff\xff\x00\x00")
@@ -57,23 +63,35 @@ def make_firmware(dice: Random, lines: int = 10) -> tuple[Line, ...]:
     return tuple(made)
 
 
+def find_places(geometry: FlashGeometry, op: FlashOp) -> list[tuple[int, int]]:
+    """Offset and length of what an operation touches."""
+    return [(part.offset, part.length) for part in geometry.list_parts(op)]
+
+
+def find_touched(geometry: FlashGeometry, op: FlashOp) -> int:
+    """The same as a set of units."""
+    return reduce(or_, (find_units(*place) for place in find_places(geometry, op)))
+
+
 def run(firmware: tuple[Line, ...], state: State, fate: Fate) -> Outcome:
-    """A session, noting what it reads."""
+    """A session, noting what it reads. A read of a unit is one of its check cell, too."""
     cells = state.cells.readable(fate.resolution)
+    geometry, block = cells.geometry, cells.geometry.block_sizes[0]
     ops: list[FlashOp] = []
     relevant, erased, at, said = 0, 0, 0, ""
     while at < len(firmware) and firmware[at].kind != "brick":
         line = firmware[at]
         at = line.next[0]
         if line.kind == "read":
-            value = cells.read(line.at * UNIT, UNIT)
-            relevant |= 1 << line.at & ~erased
+            op = FlashOp(0, "word", line.at * UNIT, UNIT, 3, 0, 0, PATTERNS[0])
+            value = b"".join(cells.read(*place) for place in find_places(geometry, op))
+            relevant |= find_touched(geometry, op) & ~erased
             said += value.hex()
             at = line.next[sum(value) % len(line.next)]
             continue
         if line.kind == "erase":
-            op = FlashOp(len(ops), "erase", line.at * BLOCK, BLOCK, 3, 0, 0)
-            erased |= 0b111 << 3 * line.at
+            op = FlashOp(len(ops), "erase", line.at * block, block, 3, 0, 0)
+            erased |= find_touched(geometry, op)
         else:
             op = FlashOp(len(ops), "word", line.at * UNIT, UNIT, 3, 0, 0, line.data)
         ops.append(op)
@@ -83,19 +101,19 @@ def run(firmware: tuple[Line, ...], state: State, fate: Fate) -> Outcome:
     return Outcome(violation, "", ops, marks, None, 0, 0, said, relevant=relevant)
 
 
-def make_target(seed: int) -> ToyTarget:
+def make_target(seed: int, geometry: FlashGeometry = GEOMETRY) -> ToyTarget:
     dice = Random(seed)
     firmware = make_firmware(dice)
-    first = State(Cells.of(dice.randbytes(UNITS * UNIT), GEOMETRY))
+    first = State(Cells.of(dice.randbytes(UNITS * UNIT), geometry))
     return ToyTarget(lambda state, fate: run(firmware, state, fate), first)
 
 
-def find_difference(seed: int) -> str:
+def find_difference(seed: int, geometry: FlashGeometry = GEOMETRY) -> str:
     """What the search by relevance says otherwise than one that runs every state; empty: nothing.
 
     The other search runs the first states that it meets, in every way of reading their weak cells.
     """
-    target = make_target(seed)
+    target = make_target(seed, geometry)
 
     def submit(state: State, fate: Fate) -> Future[Outcome]:
         return Here().submit(target.run, state, fate)
@@ -119,8 +137,9 @@ def find_difference(seed: int) -> str:
 
 
 @pytest.mark.slow
-def test_what_was_not_run_is_judged_as_if_it_had_been() -> None:
-    found = {seed: find_difference(seed) for seed in range(FIRMWARES)}
+@pytest.mark.parametrize("geometry", [GEOMETRY, CHECKED], ids=["plain", "checked"])
+def test_what_was_not_run_is_judged_as_if_it_had_been(geometry: FlashGeometry) -> None:
+    found = {seed: find_difference(seed, geometry) for seed in range(FIRMWARES)}
     assert {seed: text for seed, text in found.items() if text} == {}
 
 
@@ -161,6 +180,19 @@ def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = r
     return replace(outcome, relevant=outcome.relevant & ~0b10)
 
 
+def cover_all(self: Cover, behaviour: Behaviour, init: Any = Cover.__init__) -> None:
+    init(self, behaviour)
+    self._usable = True
+
+
+def show_main_cells(
+    self: Book, cells: Cells, offset: int, length: int, show: Any = Book.show_range
+) -> None:
+    if offset < CHECKED.checks[0].first:
+        show(self, cells, offset, length)
+    self.cells = cells
+
+
 # Each with the seed of a firmware that shows it.
 MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "a read is not noted": (39, (sys.modules[__name__], "run", forgetful)),
@@ -178,6 +210,20 @@ def test_a_mistake_in_the_search_is_found(mistake: str, monkeypatch: pytest.Monk
     seed, change = MISTAKES[mistake]
     monkeypatch.setattr(*change)
     assert find_difference(seed)
+
+
+CHECK_MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
+    "what is known of neighbours leaves them out": (4, (Cover, "__init__", cover_all)),
+    "the book is not shown them": (4, (Book, "show_range", show_main_cells)),
+}
+
+
+@pytest.mark.parametrize("mistake", CHECK_MISTAKES)
+def test_a_mistake_with_check_cells_is_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed, change = CHECK_MISTAKES[mistake]
+    assert not find_difference(seed, CHECKED)
+    monkeypatch.setattr(*change)
+    assert find_difference(seed, CHECKED)
 
 
 def test_an_engine_that_notes_nothing_is_told() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from brickproof_demo import Build, find_demo, judge, list_builds
+from judged_states import find_difference, scramble
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import PRESETS, Here
@@ -25,6 +27,7 @@ BUILDS = [
 ]
 ONE_CUT = [build for build in BUILDS if build.is_bug and build.depth == 1]
 TWO_CUTS = [build for build in BUILDS if build.is_bug and build.depth == 2]
+READ = [build for build in BUILDS if build.name in {"f103", "l476"}]
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +35,8 @@ pytestmark = pytest.mark.slow
 def test_the_demo_is_there() -> None:
     if DEMO is None:
         pytest.skip("brickproof-fw is not installed: pip install brickproof-fw==0.4.0")
-    assert {build.name.partition("/")[0] for build in BUILDS} == {"f103", "f411", "nrf52"}
+    chips = {build.name.partition("/")[0] for build in BUILDS}
+    assert chips == {"f103", "f411", "l476", "nrf52"}
 
 
 @pytest.mark.parametrize("build", ONE_CUT, ids=lambda one: one.name)
@@ -50,6 +54,17 @@ def test_a_bug_is_found_that_only_a_second_cut_shows(build: Build, tmp_path: Pat
     bounds = replace(PRESETS["quick"], stop_early=True)
     search = Search(target, state, partial(Here().submit, target.run), bounds)
     assert list(search.cases())[-1].outcome.violation
+
+
+@pytest.mark.parametrize("build", READ, ids=lambda one: one.name)
+def test_what_a_build_has_not_read_has_no_say(build: Build, tmp_path: Path) -> None:
+    """Also not what the ECC of its flash says of it."""
+    target = FileTarget.load(build.write_target(tmp_path))
+    state = target.start()
+    said = target.run(state)
+    assert said.relevant is not None
+    other = scramble(state, said.relevant, Random(1))
+    assert find_difference(said, target.run(other)) == ""
 
 
 @pytest.mark.parametrize("build", [one for one in BUILDS if not one.is_bug], ids=lambda b: b.name)

@@ -32,6 +32,7 @@ def test_a_chip_is_found_by_name_and_by_path(name: str) -> None:
         ("stm32f103xb", 128, 20, 128 + 1),
         ("stm32f411xe", 512, 128, 8 + 1),
         ("stm32f407xg", 1024, 128, 12 + 1),
+        ("stm32l476xg", 1024, 96, 512 + 512 + 2),  # with the check cells of each page
         ("nrf51822", 256, 16, 256 + 1),
         ("nrf52832", 512, 64, 128 + 1),
         ("nrf52840", 1024, 256, 256 + 1),
@@ -112,6 +113,8 @@ WRONG = [
         "`blocks`",
         "`count`",
     ),
+    ("alias = 0x0000_0000", "ecc = 4", "`ecc` is 4", "choose one of"),
+    ("count = 1, size = 16 }]", "count = 1, size = 16 }]\necc = 8", "has 16 bytes", "1024"),
     ('core = "cortex-m3"', 'like = "mine.toml"', "circle", "complete"),
     ('core = "cortex-m3"', 'like = "stm32f103"', "no chip 'stm32f103'", "stm32f103x8"),
 ]

@@ -106,6 +106,51 @@ def test_a_byte_takes_its_time(stm32: ChipProbe) -> None:
     assert stm32.engine.wire.read() == b"A"
 
 
+# STM32L4 and newer
+
+
+V2_CR1, V2_CR3, RQR, ISR, ICR, RDR, TDR = (
+    USART + at for at in (0x00, 0x08, 0x18, 0x1C, 0x20, 0x24, 0x28)
+)
+V2_UE, OVRDIS, RXFRQ, TEACK, REACK = 1 << 0, 1 << 12, 1 << 3, 1 << 21, 1 << 22
+V2_ON = write(V2_CR1, V2_UE | TE | RE)
+ACKS = TEACK | REACK
+
+
+@pytest.fixture
+def l4() -> ChipProbe:
+    return ChipProbe("stm32l476xg", console="usart2")
+
+
+def test_the_newer_usart_sends_by_tdr(l4: ChipProbe) -> None:
+    steps = (V2_ON, write(TDR, 0x41), read(ISR), write(TDR, 0x42), read(ISR))
+    assert l4.run(read(ISR)) == [TXE | TC]
+    values = l4.run(*steps, wait(ISR, TC, TC), write(ICR, TC), read(ISR))
+    assert values == [one | ACKS for one in (TXE, 0, TXE)]
+    assert l4.engine.wire.read() == b"AB"
+    l4.run(write(TDR, 0x41))
+    assert l4.faults == ["uart-lost"]
+
+
+def test_the_newer_usart_receives_in_rdr_and_loses_what_comes_too_early(l4: ChipProbe) -> None:
+    late = (wait(ISR, ORE, ORE), read(ISR), read(RDR), read(ISR), write(ICR, ORE), read(ISR))
+    flush = (wait(ISR, RXNE, RXNE), write(RQR, RXFRQ), read(ISR))
+    first, data, *rest = begin(l4, V2_ON, *late, *flush, typed=b"xyz")
+    assert data == ord("x")
+    assert [value & (ORE | RXNE) for value in (first, *rest)] == [ORE | RXNE, ORE, 0, 0]
+    assert l4.engine.overruns[0] == 1
+    newest = (write(V2_CR3, OVRDIS), V2_ON, wait(ISR, IDLE, IDLE), read(RDR), read(ISR))
+    data, status = begin(l4, *newest, typed=b"xy")
+    assert (data, status & ORE) == (ord("y"), 0)
+
+
+@pytest.mark.parametrize("flag", [TXEIE, TCIE, RXNEIE])
+def test_the_newer_usart_interrupts(l4: ChipProbe, flag: int) -> None:
+    on = (enable_interrupt(USART_INTERRUPT), write(V2_CR1, V2_UE | TE | RE | flag))
+    begin(l4, *on, *((sleep(),) if flag == RXNEIE else ()), typed=b"x")
+    assert l4.interrupts(USART_INTERRUPT) == 1
+
+
 # nRF52
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -53,8 +54,8 @@ class Chip:
     protects: bool = True
 
 
-F1_WRP, F4_WRP = 0x1FFF_F808, 0x1FFF_C008
-"""Option bytes that protect sectors: PM0075 2.5; RM0090, "Flash option bytes"."""
+F1_WRP, F4_WRP, L4_WRP = 0x1FFF_F808, 0x1FFF_C008, 0x1FFF_7818
+"""Option bytes that protect sectors: PM0075 2.5; RM0090, "Flash option bytes"; RM0351 3.4.1."""
 
 CHIPS = [
     Chip(
@@ -85,6 +86,13 @@ CHIPS = [
         locked=True,
         option=F4_WRP,
         option_bit=5,
+    ),
+    Chip(
+        *("stm32l476xg", "STM32L475xx", 0x0801_0000, 2048, 1024),
+        erase_refused=1,
+        program_refused=1,
+        locked=True,
+        option=L4_WRP,
     ),
     Chip(
         *("nrf51822", "nRF51822_xxAA", 0x2_0000, 1024, 1024),
@@ -136,6 +144,11 @@ class Programmer:
         chip, image = self.chip, self.probe.image
         if chip.option is not None:
             at = self.probe.chip.image_offset(chip.option)
+            if chip.option == L4_WRP:  # the first and the last page of an area
+                page = (chip.address - self.probe.chip.main.base) // chip.sector
+                word = page | page << 16
+                image[at : at + 8] = struct.pack("<II", word, word ^ 0xFFFF_FFFF)
+                return ()
             image[at] &= ~(1 << chip.option_bit)
             if chip.option != F4_WRP:
                 image[at + 1] |= 1 << chip.option_bit
@@ -195,8 +208,8 @@ def test_what_is_not_erased_does_not_come_to_hold_the_data(programmer: Programme
     chip, probe = programmer.chip, programmer.probe
     data = Random(chip.name).randbytes(chip.page)
     steps = programmer.begin(PROGRAM), programmer.program(chip.address, len(data))
-    # F1 refuses what is not erased and says so; the others clear bits.
-    says_so = chip.name.startswith("stm32f1")
+    # F1 and L4 refuse what is not erased and say so; the others clear bits.
+    says_so = chip.name.startswith(("stm32f1", "stm32l4"))
     assert programmer.run(*steps, data=data) == [0, chip.program_refused if says_so else 0]
     assert programmer.sector == bytes(chip.sector)
     if not chip.name.startswith("nrf"):  # which is silent when no word is written too often
@@ -218,7 +231,9 @@ def test_what_is_not_aligned_is_not_programmed(programmer: Programmer) -> None:
     )
     assert returned == [0, 0, 0, chip.program_refused]
     assert programmer.sector == b"\xff" * chip.sector
-    assert set(probe.faults) == {"flash-width"}
+    # An L4 does nothing more until its error flag is cleared.
+    after = {"flash-command"} if chip.name.startswith("stm32l4") else set()
+    assert set(probe.faults) == {"flash-width", *after}
 
 
 def test_a_protected_sector_stays_as_it_is(programmer: Programmer) -> None:

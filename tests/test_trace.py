@@ -8,7 +8,7 @@ import random
 import pytest
 
 from unbrick.flash.cells import FEW_OPS, Cells
-from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.geometry import CheckCells, FlashGeometry
 from unbrick.flash.trace import OP, Trace, list_erases, list_spans
 
 KINDS = {1: "word", 2: "erase"}
@@ -83,3 +83,12 @@ def test_an_operation_that_failed_is_done_by_itself() -> None:
     other = Trace(bytes(failed), trace._data, KINDS)
     assert not other.is_plain
     assert make_cells(4).after(other) == make_cells(4).after(list(other))
+
+
+def test_check_cells_are_changed_with_what_they_are_for() -> None:
+    """A trace does not name them."""
+    checked = FlashGeometry((256, 256, 512, 1024), 1, checks=(CheckCells(0, 1024, 1024, 1),))
+    trace, cells = make_trace(5), Cells.of(b"", checked)
+    left = cells.after(trace)
+    assert left == cells.after(list(trace))
+    assert left.read(1024, 1024) != cells.read(1024, 1024)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from unbrick.errors import SetupError
-from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.geometry import CheckCells, FlashGeometry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,6 +82,7 @@ class Nor:
         base: where it is read, and executed in place.
         window: where it takes commands; may be ``base``.
         modelled: how much of it the engines keep. Firmware that touches more is at fault.
+        checks: what of it is check cells.
     """
 
     chip: FlashChip
@@ -89,6 +90,7 @@ class Nor:
     base: int
     window: int
     modelled: int
+    checks: tuple[CheckCells, ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -119,7 +121,8 @@ class Nor:
     def geometry(self) -> FlashGeometry:
         """How what is modelled is divided."""
         unit = self.chip.width // 8
-        return FlashGeometry(tuple(self._modelled_blocks()), unit, self.side_by_side)
+        blocks = tuple(self._modelled_blocks())
+        return FlashGeometry(blocks, unit, self.side_by_side, self.checks)
 
     def _modelled_blocks(self) -> Iterator[int]:
         left = self.modelled

@@ -76,6 +76,18 @@ MODELS = {
             "read_protection_error": ModelNumber(0, most=1),  # whether there is RDERR
         },
     ),
+    # RM0351: double words with ECC, pages in two banks, option bytes of each bank.
+    "flash_stm32l4": DeviceModel(
+        interrupt=True,
+        flash_regions=3,
+        is_uart=False,
+        numbers={
+            "program_us": _time_us(),
+            "erase_us": _time_us(),
+            "mass_erase_us": _time_us(),
+            "page_size": ModelNumber(least=1024, most=1 << 16),
+        },
+    ),
     # nRF52 product specifications, NVMC.
     "flash_nrf": DeviceModel(
         interrupt=False,
@@ -96,6 +108,8 @@ MODELS = {
     ),
     # RM0008, RM0090: the USART of STM32F1 and F4.
     "uart_stm32": DeviceModel(True, 0, True, {}),
+    # RM0351: the USART of STM32L4, and of most that are newer.
+    "uart_stm32v2": DeviceModel(True, 0, True, {}),
     # nRF52 product specifications: UART, and UARTE with EasyDMA, at one address.
     "uart_nrf": DeviceModel(True, 0, True, {"easydma_bits": ModelNumber(least=8, most=16)}),
     # The independent watchdog, and RCC_CSR, which says why the chip was reset.
@@ -108,6 +122,8 @@ MODELS = {
             "csr": ModelNumber(),  # its address
             "option": ModelNumber(0),  # address of the option byte with WDG_SW; 0: there is none
             "option_mask": ModelNumber(0, most=0xFF),
+            "remove_flags": ModelNumber(1 << 24),  # RMVF of that register
+            "csr_reset": ModelNumber(0),  # its bits besides the flags
         },
     ),
     # PWR: Standby, and voltage scaling.

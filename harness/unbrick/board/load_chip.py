@@ -28,6 +28,11 @@ PAGE_SIZE = 4096
 UNITS = (1, 2, 4, 8, 16)
 """Bytes that one program may take."""
 
+ECC_UNITS = (8, 16)
+"""Bytes that a check cell may be for."""
+ECC_BLOCK = 1024
+"""Bytes that erase blocks with check cells are multiples of: the page that the engine looks at."""
+
 _LIKES_MAX = 8
 _FACTORY_MAX = 4096
 _INTERRUPTS_MAX = 480
@@ -126,12 +131,20 @@ def _flash(name: str, entries: Entries) -> FlashRegion:
         blocks=tuple(read_pairs(entries, "blocks", "count", "size")),
         alias=entries.number("alias") if entries.has("alias") else None,
         factory=bytes(factory),
+        ecc=entries.number("ecc", 0, most=max(UNITS)),
     )
     entries.all_used()
     if not region.blocks:
         raise entries.wrong("is wrong: `blocks` is missing", "give each `count` and `size`")
     if region.size > ADDRESS_SPACE_SIZE // 2 or len(region.block_sizes) > 1 << 16:
         raise entries.wrong("is wrong: `blocks` are too many", "correct `count` and `size`")
+    if region.ecc and region.ecc not in ECC_UNITS:
+        raise entries.wrong(f"is wrong: `ecc` is {region.ecc}", f"choose one of {ECC_UNITS}")
+    wrong = [size for size in region.block_sizes if region.ecc and size % ECC_BLOCK]
+    if wrong:
+        raise entries.wrong(
+            f"is wrong: a block with `ecc` has {wrong[0]} bytes", f"take multiples of {ECC_BLOCK}"
+        )
     if len(factory) > region.size:
         raise entries.wrong(
             f"is wrong: `factory` has {len(factory)} bytes, the region {region.size}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from unbrick.board.description import (
     Board,
@@ -16,7 +17,10 @@ from unbrick.board.description import (
     find_device,
 )
 from unbrick.errors import SetupError
-from unbrick.flash.geometry import FlashGeometry
+from unbrick.flash.geometry import CheckCells
+
+if TYPE_CHECKING:
+    from unbrick.flash.geometry import FlashGeometry
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class FlashRegion:
         blocks: number and size of erase blocks, from ``base`` on.
         alias: a second address of the same cells; None: it has none.
         factory: what the chip is delivered with, from ``base`` on; the rest is blank.
+        ecc: bytes that one check cell is for; 0: it has none.
     """
 
     name: str
@@ -36,11 +41,18 @@ class FlashRegion:
     blocks: tuple[tuple[int, int], ...]
     alias: int | None = None
     factory: bytes = b""
+    ecc: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the region."""
         return sum(count * size for count, size in self.blocks)
+
+    @property
+    def placed_blocks(self) -> tuple[tuple[int, int], ...]:
+        """Number and size of erase blocks in the flash image: those of the check cells follow."""
+        checks = ((count, size // self.ecc) for count, size in self.blocks if self.ecc)
+        return (*self.blocks, *checks)
 
     @property
     def block_sizes(self) -> tuple[int, ...]:
@@ -162,19 +174,23 @@ class McuChip:
     @cached_property
     def geometry(self) -> FlashGeometry:
         """The erase blocks of the flash image: all regions, one after the other."""
-        sizes = tuple(size for part in self.flash for size in part.block_sizes)
-        return FlashGeometry(sizes, self.unit)
+        return self.board.nor.geometry
 
     @cached_property
     def placed_flash(self) -> tuple[tuple[FlashRegion, int], ...]:
         """Each region, and where in the flash image it begins."""
-        firsts = accumulate((part.size for part in self.flash), initial=0)
+        sizes = (sum(count * size for count, size in part.placed_blocks) for part in self.flash)
+        firsts = accumulate(sizes, initial=0)
         return tuple(zip(self.flash, firsts, strict=False))
 
     @cached_property
     def factory_image(self) -> bytes:
         """The flash image as the chip is delivered."""
-        return b"".join(part.factory.ljust(part.size, b"\xff") for part in self.flash)
+        image = bytearray(b"\xff" * self.geometry.size)
+        for part, first in self.placed_flash:
+            image[first : first + len(part.factory)] = part.factory
+        self.geometry.set_checks(image, 0, len(image))
+        return bytes(image)
 
     def find_flash(self, address: int) -> tuple[int, int] | None:
         """Where in the flash image an address is, and how many bytes its region has from there on.
@@ -210,13 +226,18 @@ class McuChip:
     @cached_property
     def board(self) -> Board:
         """The chip as a board of its own, for what asks an engine for its board."""
-        blocks = tuple(pair for part in self.flash for pair in part.blocks)
+        blocks = tuple(pair for part in self.flash for pair in part.placed_blocks)
         flash = FlashChip(self.name, self.unit * 8, blocks, FlashTimes(word=1, erase=1))
-        size = self.geometry.size
+        checks = tuple(
+            CheckCells(first, part.size, first + part.size, part.ecc)
+            for part, first in self.placed_flash
+            if part.ecc
+        )
+        base, size = self.main.base, sum(count * size for count, size in blocks)
         return Board(
             name=self.name,
             core=self.core,
-            nor=Nor(flash, 1, base=self.main.base, window=self.main.base, modelled=size),
+            nor=Nor(flash, 1, base=base, window=base, modelled=size, checks=checks),
             sram=self.rams[0][1],
             devices=tuple(Device(part.name, part.base, part.interrupt) for part in self.devices),
             uarts=self.uarts,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from unbrick.campaign.target import Outcome, Target
     from unbrick.flash.cells import Cells
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
 
 MANY = 64
@@ -58,6 +59,7 @@ class Behaviour:
         outcome: of it.
         relevant: its units whose first contents had a say, as a set of bits.
         weak: whether one of these has a weak bit. Then other ways of reading are other behaviours.
+        geometry: of the flash.
         needs: units in which a difference may count, now or after later power cuts.
         members: states that are followed, no two of which agree on the needs.
         users: behaviours that lead here, each with its first operation at which a cut does.
@@ -67,6 +69,7 @@ class Behaviour:
     outcome: Outcome
     relevant: int
     weak: bool
+    geometry: FlashGeometry
     needs: int = 0
     members: list[Member] = field(default_factory=list)
     users: dict[Behaviour, int] = field(default_factory=dict)
@@ -76,7 +79,8 @@ class Behaviour:
         self.needs = self.relevant
         units = 0
         for number, op in list_erases(self.outcome.ops):
-            units |= find_units(op.offset, op.length)
+            for part in self.geometry.list_parts(op):
+                units |= find_units(part.offset, part.length)
             self._erased.append((number, units))
 
     def find_erased(self, op: int) -> int:
@@ -146,7 +150,8 @@ class Cover:
         outcome = behaviour.outcome
         self._spans = list_spans(outcome.ops)
         self._known: list[tuple[Behaviour, int] | None] = [None] * (len(self._spans) + 1)
-        self._usable = len(outcome.marks) == 1  # then all cuts leave the peers the same
+        # With one mark all cuts leave the peers the same. Spans leave out check cells.
+        self._usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
 
     def find(self, cut: PowerCut) -> Behaviour | None:
         """The behaviour of the state that a cut leaves, if that is known and still holds."""
@@ -200,8 +205,9 @@ class _Shown:
         if len(passed) > MANY:
             self._book.show(left)
         else:
-            for op in (*passed, *self._ops[cut.op : cut.op + 1]):
-                self._book.show_range(left, op.offset, op.length)
+            changed = (*passed, *self._ops[cut.op : cut.op + 1])
+            for part in left.geometry.list_all_parts(changed):
+                self._book.show_range(left, part.offset, part.length)
         return left
 
 
@@ -352,7 +358,9 @@ class BehaviourSearch:
         if outcome.relevant is None:
             raise ToolBrokenError("the engine has not noted what a session reads")
         weak = bool(outcome.relevant & find_weak_units(state.cells))
-        behaviour = Behaviour(Case.of(case_id, outcome), outcome, outcome.relevant, weak)
+        behaviour = Behaviour(
+            Case.of(case_id, outcome), outcome, outcome.relevant, weak, self._book.cells.geometry
+        )
         group = self._group(state, "behaviour", case_id.resolution)
         self._behaviours[self._book.add(group, outcome.relevant)] = behaviour
         self.result.cases.append(behaviour.case)

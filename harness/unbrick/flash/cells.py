@@ -87,19 +87,20 @@ class Cells:
 
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
-        if isinstance(ops, Trace) and len(ops) > FEW_OPS and ops.is_plain:
+        if isinstance(ops, Trace) and len(ops) > FEW_OPS and self._can_apply(ops):
             return self._after_trace(ops)
         blocks, weak = list(self.blocks), self.weak
         programmed: dict[int, bytearray] = {}  # blocks that one operation after the other changes
-        for op in ops:
+        for op in self.geometry.list_all_parts(ops):
             if op.failed:
                 _close(blocks, programmed)
                 left = _after_failed(Cells(self.geometry, tuple(blocks), weak), op)
                 blocks, weak = list(left.blocks), left.weak
             elif op.kind == "erase":
-                for number, _, _ in self.geometry.split(op.offset, op.length):
-                    blocks[number] = b""
-                    programmed.pop(number, None)
+                for number, start, size in self.geometry.split(op.offset, op.length):
+                    block = programmed.pop(number, blocks[number])
+                    whole = size == self.geometry.block_sizes[number]
+                    blocks[number] = b"" if whole else _replaced(block, start, _blank(size))
                 weak = drop_range(weak, op.offset, op.length) if weak else weak
             else:
                 number, start = self.geometry.find_block(op.offset)
@@ -110,8 +111,14 @@ class Cells:
         _close(blocks, programmed)
         return Cells(self.geometry, tuple(blocks), weak)
 
+    def _can_apply(self, trace: Trace) -> bool:
+        return not self.geometry.checks and trace.is_plain
+
     def _after_trace(self, trace: Trace) -> Cells:
-        """The cells after operations none of which failed: as :meth:`after`, faster."""
+        """The cells after operations none of which failed: as :meth:`after`, faster.
+
+        There must be no check cells: a trace does not name them.
+        """
         image = bytearray(Cells(self.geometry, self.blocks).image())
         trace.apply(image, self.geometry)
         left, geometry = bytes(image), self.geometry
@@ -199,7 +206,7 @@ def _part(block: bytes, start: int, length: int) -> bytes:
     return block[start : start + length].ljust(length, b"\xff")
 
 
-def _replaced(block: bytes, start: int, values: bytes) -> bytes:
+def _replaced(block: bytes | bytearray, start: int, values: bytes) -> bytes:
     """Such a block with some cells replaced."""
     view = memoryview(block)
     blank = _blank(max(0, start - len(block)))

@@ -1,7 +1,8 @@
 """Torn operations: the cells that a power cut in the middle of a program or an erase leaves.
 
 Every variant is a pure function of the cells before, of the operation and of its name. So a case ID
-names it exactly. The patterns follow the behaviour of NOR cells:
+names it exactly. Check cells, where there are any, are torn beside those that they are for. The
+patterns follow the behaviour of NOR cells:
 
 - Programming goes unit by unit, and can leave a unit with some of its bits.
 - Chips side by side need not be equally far.
@@ -196,18 +197,12 @@ def _list_numbered(op: FlashOp) -> tuple[str, ...]:
     return (*steps, *(f"bits-{number}" for number in range(SUBSETS)))
 
 
-def _tear_numbered(cells: Cells, op: FlashOp, kind: str, number: int) -> Cells:
-    """The numbered shapes: see the module.
-
-    Raises:
-        KeyError: the operation has no such part.
-    """
-    if f"{kind}-{number}" not in _list_numbered(op):
-        raise KeyError(f"{kind}-{number}")
+def _tear_numbered(cells: Cells, op: FlashOp, kind: str, number: int, steps: int) -> Cells:
+    """The numbered shapes: see the module; ``steps``: into how many parts they divide it."""
     if kind == "bits":
         done = _noise(f"subset {op.offset} {number}", op.length)
     else:
-        length = number if kind == "bytes" else op.length * number // STEPS
+        length = op.length * number // steps
         done = (b"\xff" * length).ljust(op.length, b"\0")
     if op.kind == "erase":
         return cells.with_range(op.offset, unite(cells.read(op.offset, op.length), done))
@@ -226,6 +221,14 @@ def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
         KeyError: there is no such variant.
     """
     numbered = _NUMBERED.fullmatch(variant)
-    if numbered:
-        return _tear_numbered(cells, op, numbered[1], int(numbered[2]))
-    return dict(ERASES if op.kind == "erase" else PROGRAMS)[variant](cells, op)
+    if numbered and variant not in _list_numbered(op):
+        raise KeyError(variant)
+    named = dict(ERASES if op.kind == "erase" else PROGRAMS)
+    for part in cells.geometry.list_parts(op):
+        if numbered:
+            kind, number = numbered[1], int(numbered[2])
+            steps = op.length if kind == "bytes" else STEPS
+            cells = _tear_numbered(cells, part, kind, number, steps)
+        else:
+            cells = named[variant](cells, part)
+    return cells

@@ -202,4 +202,5 @@ def put(chip: McuChip, image: bytes, programs: Iterable[FirmwareFile]) -> bytes:
         for piece in program.pieces:
             offset = chip.image_offset(piece.address)
             changed[offset : offset + len(piece.data)] = piece.data
+            chip.geometry.set_checks(changed, offset, len(piece.data))
     return bytes(changed)

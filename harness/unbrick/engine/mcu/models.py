@@ -122,6 +122,7 @@ class CFlashPlace(c.Structure):
         ("cells", c.c_void_p),
         ("block_sizes", c.POINTER(c.c_uint32)),
         ("block_count", c.c_uint32),
+        ("check_unit", c.c_uint32),
     )
 
 
@@ -224,6 +225,7 @@ def _places(flash: tuple[tuple[FlashRegion, int], ...], cells: int) -> Any:
         place.cells = cells + first
         place.block_sizes = _words(region.block_sizes)
         place.block_count = len(region.block_sizes)
+        place.check_unit = region.ecc
     return places
 
 

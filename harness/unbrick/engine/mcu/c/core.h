@@ -113,13 +113,14 @@ struct ram {
 /* What there is about a basic block; kept for those in flash. One that was noted need not be noted
  * again, until noting begins anew. */
 enum { BLOCK_SEEN = 1, BLOCK_SEV = 2, BLOCK_FPU = 4, BLOCK_UNMASKS = 8, BLOCK_SPIN = 16 };
-enum { BLOCK_NOTED = 32, BLOCK_LOOP = 64 };
+enum { BLOCK_NOTED = 32, BLOCK_LOOP = 64, BLOCK_BROKEN = 128 };
 
 struct region { /* of flash */
     struct flash *flash;
     bool mapped;     /* it may be executed */
     uint8_t *blocks; /* for each halfword: what there is about a block that begins there */
     bool *executed;  /* pages of which there is translated code */
+    uint8_t *broken; /* for each page, how many units have a wrong check cell; NULL: it has none */
 };
 
 struct mpu {
@@ -203,6 +204,9 @@ struct mcu {
     bool trapped;     /* `trap` is to be raised */
     bool fpu_blocked; /* the block that is announced needs the FPU, which is off */
     bool host;        /* pages are asked for by the host, which may see all */
+    bool broken;      /* code has read or is to execute what has a wrong check cell, at broken_at */
+    bool letting;     /* one instruction is executed all the same */
+    uint32_t broken_at, let_block;
     int reason, stuck;
     int interrupt; /* what Unicorn called it, or -1 */
     struct trap trap;
@@ -241,7 +245,8 @@ struct mcu {
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
     size_t hook[5];
-    bool watches_alignment;
+    bool watches;                /* every access is looked at */
+    bool has_broken;             /* there were cells whose check cell is wrong */
     uint32_t noting;             /* enum note_source */
     uint64_t *relevant, *erased; /* notes.c */
     struct undo *undo;
@@ -252,6 +257,7 @@ struct mcu {
 /* mcu.c */
 void stop(struct mcu *m, int reason);
 void look_again(struct mcu *m);
+int emulate(struct mcu *m, uint32_t until);
 uint32_t read_register(struct mcu *m, int reg);
 void write_register(struct mcu *m, int reg, uint32_t value);
 
@@ -269,7 +275,7 @@ void forget_ram_code(struct mcu *m);
 void forget_all_code(struct mcu *m);
 void forget_notes_of_blocks(struct mcu *m);
 void forget_pages(struct mcu *m);
-void watch_alignment(struct mcu *m);
+void watch_accesses(struct mcu *m);
 void take_back(struct mcu *m);
 void keep_bytes(struct mcu *m, uint32_t address, uint32_t size);
 void leave_it_block(struct mcu *m);
@@ -279,6 +285,14 @@ void forget_range(struct mcu *m, uint32_t low, uint32_t high);
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write);
 uint32_t find_fpu_instruction(struct mcu *m, uint32_t address, uint32_t size);
 bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value);
+
+/* check.c */
+void check_add(struct region *r);
+void check_look(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
+void check_mend(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
+bool check_is_broken_at(struct mcu *m, uint32_t address, uint32_t length); /* for code */
+bool check_is_broken_page(const struct region *r, uint32_t offset);
+void pass_broken(struct mcu *m); /* the instruction is executed, then its flash is told */
 
 /* loops.c */
 bool is_counting_loop(struct mcu *m, uint32_t head); /* in flash; the block that begins there */

@@ -282,6 +282,9 @@ void mcu_reflash(struct mcu *m, uint32_t offset, const uint8_t *data, uint32_t l
                 *cell = data ? *cell & data[at] : 0xff;
             }
         }
+        if (offset - f->first < f->size && length <= f->size - (offset - f->first)) {
+            check_mend(m, &m->regions[i], offset - f->first, length);
+        }
     }
     flash_changed(m, offset, length);
 }

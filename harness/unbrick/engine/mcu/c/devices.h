@@ -9,7 +9,6 @@
 #include "parts.h"
 
 #define NS_PER_US 1000u
-#define FLASH_REGIONS 2u  /* of a controller at most: the main flash, and what is beside it */
 #define OPERATION_MAX 16u /* bytes that one program takes at most */
 
 /* An operation of a flash controller that is under way. */
@@ -19,6 +18,7 @@ struct flash_job {
     struct flash *flash;
     struct flash *more; /* a second region that the same erase takes; NULL: none */
     uint32_t offset, length;
+    uint32_t bank; /* bytes; code in another bank goes on meanwhile; 0: there is one bank */
     uint8_t data[OPERATION_MAX];
     uint64_t start, end;
 };
@@ -38,6 +38,13 @@ bool sleeps_deeply(struct mcu *m);
 void lose_ram(struct mcu *m);
 /* Whether the code that runs is in flash: the core stands still while an operation is under way. */
 bool runs_from_flash(struct mcu *m);
+/* The flash that the code that runs is in, and where; NULL: it is in RAM. */
+const struct flash *flash_of_code(struct mcu *m, uint32_t *offset);
+
+/* flash_lock.c */
+enum flash_lock { LOCKED, FIRST_KEY, OPEN, SHUT }; /* SHUT: a wrong key came; until the reset */
+void take_flash_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
+void take_option_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
 
 /* flash_job.c */
 /* Begins an operation. False: the power is cut before it. When it returns true the operation may
@@ -58,8 +65,10 @@ bool is_blank(const uint8_t *cells, uint32_t length);
 /* The constructors: one for each model. */
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
+void flash_stm32l4_add(struct mcu *m, const struct device_place *place);
 void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
+void uart_stm32v2_add(struct mcu *m, const struct device_place *place);
 void uart_nrf_add(struct mcu *m, const struct device_place *place);
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void pwr_stm32_add(struct mcu *m, const struct device_place *place);

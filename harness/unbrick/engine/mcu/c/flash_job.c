@@ -15,10 +15,12 @@ static void change(struct mcu *m, struct flash_job *job) {
     if (job->kind == OP_ERASE) {
         memset(cells, 0xff, job->length);
         note_erase(m, job->flash->first + job->offset, job->length);
+        check_erase(m, job->flash, job->offset, job->length);
     } else {
         for (uint32_t i = 0; i < job->length; i++) {
             cells[i] &= job->data[i];
         }
+        check_program(job->flash, job->offset, job->data, job->length);
     }
     flash_changed(m, job->flash->first + job->offset, job->length);
     if (job->more) {
@@ -26,6 +28,16 @@ static void change(struct mcu *m, struct flash_job *job) {
         note_erase(m, job->more->first, job->more->size);
         flash_changed(m, job->more->first, job->more->size);
     }
+}
+
+static bool stands_still(struct mcu *m, const struct flash_job *job) {
+    uint32_t at = 0;
+    const struct flash *f = flash_of_code(m, &at);
+    if (!f || !job->bank || f != job->flash) {
+        return f != NULL;
+    }
+    uint32_t bank = at - at % job->bank;
+    return job->offset < bank + job->bank && bank < job->offset + job->length;
 }
 
 bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns) {
@@ -41,7 +53,7 @@ bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns) {
     job->start = mcu_now(m);
     job->end = job->start + ns;
     job->busy = true;
-    if (runs_from_flash(m)) {
+    if (stands_still(m, job)) {
         mcu_elapse(m, ns);
     }
     return true;
@@ -84,18 +96,32 @@ static uint32_t scatter(uint32_t seed) {
     return seed ^ seed >> 17;
 }
 
+/* `done` of 256 of the bits of a range, at `place` in the flash image, have moved. */
+static void tear_range(uint8_t *cells, uint32_t place, uint32_t length, const uint8_t *data,
+                       uint64_t done) {
+    for (uint32_t i = 0; i < length; i++) {
+        uint8_t target = data ? cells[i] & data[i] : 0xff;
+        for (unsigned bit = 0; bit < 8; bit++) {
+            uint8_t mask = (uint8_t)(1u << bit);
+            if ((scatter((place + i) * 8 + bit) & 0xff) < done) {
+                cells[i] = (uint8_t)((cells[i] & ~mask) | (target & mask));
+            }
+        }
+    }
+}
+
 static void tear_cells(struct mcu *m, struct flash *f, uint32_t offset, uint32_t length,
                        const struct flash_job *job) {
     uint64_t done = (mcu_now(m) - job->start) * 256 / later(job->end - job->start, 1);
-    for (uint32_t i = 0; i < length; i++) {
-        uint8_t *cell = f->cells + offset + i;
-        uint8_t target = job->kind == OP_PROGRAM ? *cell & job->data[i] : 0xff;
-        for (unsigned bit = 0; bit < 8; bit++) {
-            uint8_t mask = (uint8_t)(1u << bit);
-            if ((scatter((f->first + offset + i) * 8 + bit) & 0xff) < done) {
-                *cell = (uint8_t)((*cell & ~mask) | (target & mask));
-            }
+    const uint8_t *data = job->kind == OP_PROGRAM ? job->data : NULL;
+    tear_range(f->cells + offset, f->first + offset, length, data, done);
+    if (f->check) {
+        uint8_t checks[OPERATION_MAX];
+        uint32_t first = offset / f->check_unit, count = length / f->check_unit;
+        if (data) {
+            check_find(f, data, length, checks);
         }
+        tear_range(f->check + first, f->first + f->size + first, count, data ? checks : NULL, done);
     }
     flash_changed(m, f->first + offset, length);
 }

@@ -21,14 +21,10 @@ enum {
 #define CR_COMMANDS ((uint32_t)CR_PG | CR_PER | CR_MER | CR_OPTPG | CR_OPTER | CR_STRT)
 #define CR_WRITABLE (CR_COMMANDS & ~(uint32_t)CR_STRT | CR_LOCK | CR_ERRIE | CR_EOPIE)
 enum { OBR_OPTERR = 1u << 0, OBR_RDPRT = 1u << 1 };
-#define KEY1 0x45670123u
-#define KEY2 0xcdef89abu
 #define RDP_KEY 0xa5u
 #define ACR_RESET 0x30u
 #define OPTIONS_SIZE 16u /* bytes: eight option bytes, each with its complement */
 #define RDP_PAGES 4u     /* from the first on, that read protection protects from being written */
-
-enum lock { LOCKED, FIRST_KEY, OPEN, SHUT }; /* SHUT: a wrong key was given; until the reset */
 
 struct f1 {
     struct device device;
@@ -36,7 +32,7 @@ struct f1 {
     struct flash_job job;
     uint32_t interrupt, program_us, erase_us, mass_erase_us, page_size, protected_pages;
     uint32_t acr, sr, cr, ar, obr, wrpr;
-    enum lock lock, option_lock;
+    enum flash_lock lock, option_lock;
 };
 
 static void show(struct mcu *m, struct f1 *f) {
@@ -145,17 +141,6 @@ static void start(struct mcu *m, struct f1 *f) {
     }
 }
 
-static void take_key(struct mcu *m, enum lock *lock, uint32_t key) {
-    if (*lock == LOCKED && key == KEY1) {
-        *lock = FIRST_KEY;
-    } else if (*lock == FIRST_KEY && key == KEY2) {
-        *lock = OPEN;
-    } else if (*lock != OPEN) {
-        *lock = SHUT;
-        fault(m, FAULT_FLASH_LOCKED, NOWHERE, key);
-    }
-}
-
 static void write_cr(struct mcu *m, struct f1 *f, uint32_t value) {
     if (f->cr & CR_LOCK) {
         if (value & CR_COMMANDS) {
@@ -212,7 +197,7 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
         f->acr = value | (value & 0x10) << 1;
         break;
     case KEYR:
-        take_key(m, &f->lock, value);
+        take_flash_key(m, &f->lock, value);
         if (f->lock == OPEN) {
             f->cr &= ~(uint32_t)CR_LOCK;
         }
@@ -222,7 +207,7 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
             fault(m, FAULT_FLASH_LOCKED, NOWHERE, value);
             break;
         }
-        take_key(m, &f->option_lock, value);
+        take_flash_key(m, &f->option_lock, value);
         if (f->option_lock == OPEN) {
             f->cr |= CR_OPTWRE;
         }

@@ -31,18 +31,12 @@ enum { OPTCR_OPTLOCK = 1u << 0, OPTCR_OPTSTRT = 1u << 1, OPTCR_RDP_SHIFT = 8 };
 #define OPTCR_NWRP 0x0fff0000u
 #define OPTCR_SPRMOD (1u << 31)
 #define OPTCR_BITS (OPTCR_USER | OPTCR_NWRP | 0xff00u | OPTCR_OPTLOCK | OPTCR_OPTSTRT)
-#define KEY1 0x45670123u
-#define KEY2 0xcdef89abu
-#define OPTKEY1 0x08192a3bu
-#define OPTKEY2 0x4c5d6e7fu
 #define RDP_LEVEL_0 0xaau
 #define RDP_LEVEL_2 0xccu
 #define ACR_SETTINGS 0x1f0fu
 #define OPTIONS_SIZE 16u
 #define OPTIONS_NWRP 8u /* offset */
 #define SECTORS_MAX 12u
-
-enum lock { LOCKED, FIRST_KEY, OPEN, SHUT }; /* SHUT: a wrong key was given; until the reset */
 
 struct f4 {
     struct device device;
@@ -51,7 +45,7 @@ struct f4 {
     uint32_t interrupt, program_us, erase_us[3], mass_erase_us, parallelism, has_rderr;
     uint32_t sectors, sector_start[SECTORS_MAX], sector_size[SECTORS_MAX];
     uint32_t acr, sr, cr, optcr;
-    enum lock lock, option_lock;
+    enum flash_lock lock, option_lock;
     bool half; /* the first word of a program of 64 bits came; it is in job.data */
     uint32_t half_offset;
 };
@@ -182,18 +176,6 @@ static void program_options(struct mcu *m, struct f4 *f) {
     }
 }
 
-static void take_key(struct mcu *m, enum lock *lock, uint32_t key, uint32_t first,
-                     uint32_t second) {
-    if (*lock == LOCKED && key == first) {
-        *lock = FIRST_KEY;
-    } else if (*lock == FIRST_KEY && key == second) {
-        *lock = OPEN;
-    } else if (*lock != OPEN) {
-        *lock = SHUT;
-        fault(m, FAULT_FLASH_LOCKED, NOWHERE, key);
-    }
-}
-
 static void write_cr(struct mcu *m, struct f4 *f, uint32_t value) {
     if (f->job.busy) { /* the bus waits (RM0090, 3.9.5) */
         job_wait(m, &f->job);
@@ -267,13 +249,13 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
         f->acr = with_part(f->acr, offset, size, value) & ACR_SETTINGS;
         break;
     case KEYR:
-        take_key(m, &f->lock, value, KEY1, KEY2);
+        take_flash_key(m, &f->lock, value);
         if (f->lock == OPEN) {
             f->cr &= ~CR_LOCK;
         }
         break;
     case OPTKEYR:
-        take_key(m, &f->option_lock, value, OPTKEY1, OPTKEY2);
+        take_option_key(m, &f->option_lock, value);
         if (f->option_lock == OPEN) {
             f->optcr &= ~(uint32_t)OPTCR_OPTLOCK;
         }

@@ -1,5 +1,6 @@
-/* The independent watchdog of STM32F1 and F4, and RCC_CSR, which says why the chip was reset.
- * Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21 and 7.3.21. */
+/* The independent watchdog of STM32F1, F4 and L4, and RCC_CSR, which says why the chip was reset.
+ * Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21 and 7.3.21, RM0351 chapters 36 and
+ * 6.4.29. */
 #include "devices.h"
 
 enum { KR = 0x00, PR = 0x04, RLR = 0x08, SR = 0x0c };
@@ -7,7 +8,6 @@ enum { KEY_OPEN = 0x5555, KEY_RELOAD = 0xaaaa, KEY_START = 0xcccc };
 enum {
     CSR_LSION = 1u << 0,
     CSR_LSIRDY = 1u << 1,
-    CSR_RMVF = 1u << 24,
     CSR_PINRSTF = 1u << 26,
     CSR_PORRSTF = 1u << 27,
     CSR_SFTRSTF = 1u << 28,
@@ -19,7 +19,7 @@ enum {
 
 struct iwdg {
     struct device device;
-    uint32_t clock_hz, option, option_mask, pr, rlr, csr;
+    uint32_t clock_hz, option, option_mask, rmvf, csr_reset, pr, rlr, csr;
     bool open, running, bit;
     uint64_t ends; /* when it resets the chip */
 };
@@ -97,10 +97,10 @@ static bool is_of_hardware(struct mcu *m, const struct iwdg *w) {
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct iwdg *w = (struct iwdg *)d;
     if (kind == RESET_POWER) {
-        w->csr = CSR_PORRSTF;
+        w->csr = CSR_PORRSTF | w->csr_reset;
     } else {
         uint32_t internal = w->bit ? CSR_IWDGRSTF : CSR_SFTRSTF;
-        w->csr = (w->csr & CSR_FLAGS) | (kind == RESET_PIN ? 0 : internal);
+        w->csr = (w->csr & CSR_FLAGS) | w->csr_reset | (kind == RESET_PIN ? 0 : internal);
     }
     w->csr |= CSR_PINRSTF; /* an internal reset pulls the pin, too */
     w->pr = 0;
@@ -128,7 +128,8 @@ static void csr_write(struct mcu *m, struct device *d, uint32_t offset, unsigned
     struct iwdg *w = of_csr(d);
     (void)m;
     value = with_part(w->csr, offset, size, value);
-    w->csr = value & CSR_RMVF ? 0 : w->csr & CSR_FLAGS;
+    w->csr = value & w->rmvf ? 0 : w->csr & CSR_FLAGS;
+    w->csr |= w->csr_reset;
     if (value & CSR_LSION || w->running) {
         w->csr |= CSR_LSION | CSR_LSIRDY;
     }
@@ -161,6 +162,8 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
     w->clock_hz = place->numbers[0];
     w->option = place->numbers[2];
     w->option_mask = place->numbers[3];
+    w->rmvf = place->numbers[4];
+    w->csr_reset = place->numbers[5];
     mcu_add_device(m, &w->device);
     mcu_add_device(m, &csr->device);
 }

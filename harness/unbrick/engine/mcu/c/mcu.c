@@ -76,6 +76,12 @@ static bool may_begin(struct mcu *m, uint32_t address) {
 /* What is special about a block; false: it is not to be begun. */
 static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
     uint8_t what = look_at_block(m, address, size);
+    if (what & BLOCK_BROKEN && m->let_block != address) {
+        m->broken = true;
+        m->broken_at = address;
+        return false;
+    }
+    m->let_block = NOWHERE;
     if (what & BLOCK_FPU && m->setup.fpu && !fpu_is_on(m) && !m->until_pc) {
         m->fpu_blocked = true;
         m->block_pc = address;
@@ -119,6 +125,9 @@ static void note_block(struct mcu *m, uint32_t address, uint32_t size) {
 
 /* What there is to do as a block begins that is not plain; false: it is not to be begun. */
 static NEVER_INLINE bool begin_block(struct mcu *m, uint32_t at, uint32_t size, uint8_t what) {
+    if (m->letting) {
+        return at == m->pc;
+    }
     if (m->noting & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
         note_block(m, at, size);
     }
@@ -141,7 +150,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
     (void)uc;
-    bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
+    bool look = m->look || m->scs.mpu.mixed || m->debug.looks || m->letting;
     if ((what != (BLOCK_SEEN | BLOCK_NOTED) || m->now >= m->end || look) &&
         !begin_block(m, at, size, what)) {
         leave(m);
@@ -247,7 +256,7 @@ static void run_to_fpu_instruction(struct mcu *m) {
 
 /* The time of a block passes when it begins. So the rest of one that a debugger has stopped in the
  * middle costs nothing. */
-static int emulate(struct mcu *m, uint32_t until) {
+int emulate(struct mcu *m, uint32_t until) {
     uint32_t paid = m->pc == m->debug.paid_pc ? m->debug.paid : 0;
     uint64_t now = m->now, bytes = m->bytes - paid;
     m->bytes -= paid;
@@ -265,7 +274,7 @@ static int emulate(struct mcu *m, uint32_t until) {
 static void execute(struct mcu *m) {
     enum { INSTRUCTION_INVALID = 10, NO_EXIT = 0 };
     uint32_t until = m->until_pc;
-    m->stopping = m->trapped = m->aborting = m->fpu_blocked = m->look = false;
+    m->stopping = m->trapped = m->aborting = m->fpu_blocked = m->look = m->broken = false;
     m->interrupt = -1;
     if (!m->pc) { /* the table of vectors, or nothing: Unicorn would not begin */
         raise_fault(m, EXC_USAGE, UNDEFINSTR, 0);
@@ -283,7 +292,9 @@ static void execute(struct mcu *m) {
     if (m->stuck || m->debug.reason) {
         return;
     }
-    if (m->trapped) {
+    if (m->broken) {
+        pass_broken(m);
+    } else if (m->trapped) {
         raise_trap(m);
     } else if (m->interrupt >= 0) {
         take_interrupt(m);
@@ -371,8 +382,9 @@ static void reset_core(struct mcu *m) {
     scs_reset(m);
     plain_reset_all(m);
     m->waiting = m->spinning = m->waiting_for_event = m->event_register = false;
-    m->masked = m->look = m->trapped = m->aborting = false;
+    m->masked = m->look = m->trapped = m->aborting = m->broken = false;
     m->until_pc = 0;
+    m->let_block = NOWHERE;
     m->spins = 0;
     m->block_pc = NOWHERE;
     m->polling = (struct polling){0};
@@ -464,7 +476,7 @@ int mcu_run(struct mcu *m, uint64_t until) {
             wait(m);
             continue;
         }
-        watch_alignment(m);
+        watch_accesses(m);
         execute(m);
     }
 }
@@ -524,6 +536,7 @@ void mcu_free(struct mcu *m) {
     for (size_t i = 0; i < m->region_count; i++) {
         free(m->regions[i].blocks);
         free(m->regions[i].executed);
+        free(m->regions[i].broken);
     }
     for (size_t i = 0; i < m->ram_count; i++) {
         free(m->rams[i].executed);

@@ -453,8 +453,9 @@ static bool on_refused(void *uc, int type, uint64_t at, int size, int64_t value,
     return false;
 }
 
-/* Accesses that are not aligned. Unicorn knows no such fault, and a hook of its own cannot refuse
- * an access. So what the CPU was is kept, and what the rest of the block writes is taken back. */
+/* Accesses that are not aligned, and reads of cells whose check cell is wrong. Unicorn knows no
+ * such fault, and a hook of its own cannot refuse an access. So what the CPU was is kept, and what
+ * the rest of the block writes is taken back. */
 
 static bool refuses_unaligned(const struct mcu *m) {
     enum { UNALIGN_TRP = 1 << 3 };
@@ -492,8 +493,11 @@ static void on_access(void *uc, int type, uint64_t at, int size, int64_t value, 
     (void)value;
     assert(length && length <= sizeof m->undo->bytes);
     bool unaligned = address & (length < 4 ? length - 1 : 3) && refuses_unaligned(m);
-    if (!m->aborting && !m->trapped && unaligned) {
+    bool broken = type != ACCESS_WRITE && check_is_broken_at(m, address, length);
+    if (!m->aborting && !m->trapped && (unaligned || broken)) {
         m->trap = (struct trap){UNALIGNED, 0};
+        m->broken = !unaligned;
+        m->broken_at = address;
         m->u.context_save(uc, m->u.scratch);
         m->trapped = m->aborting = m->stopping = true;
         m->u.emu_stop(uc);
@@ -505,13 +509,13 @@ static void on_access(void *uc, int type, uint64_t at, int size, int64_t value, 
     }
 }
 
-/* From now on every access is looked at, which costs time; so not before the firmware wants it. */
-void watch_alignment(struct mcu *m) {
+/* From now on every access is looked at, which costs time; so not before there is a reason. */
+void watch_accesses(struct mcu *m) {
     enum { READ_AND_WRITE = 3072 };
-    if (m->watches_alignment || !refuses_unaligned(m)) {
+    if (m->watches || !(refuses_unaligned(m) || m->has_broken)) {
         return;
     }
-    m->watches_alignment = true;
+    m->watches = true;
     if (m->u.hook_add(m->u.uc, &m->hook[4], READ_AND_WRITE, (void *)on_access, m, 1, 0)) {
         abort();
     }
@@ -587,8 +591,29 @@ void flash_changed(struct mcu *m, uint32_t offset, uint32_t length) {
         struct region *r = &m->regions[i];
         if (within(offset, r->flash->first, r->flash->size)) {
             forget_code(m, r, offset - r->flash->first, length);
+            check_look(m, r, offset - r->flash->first, length);
         }
     }
+}
+
+/* Cells as an image has them; what it lacks is 0xff. Whether they differed. */
+static bool load_cells(uint8_t *to, uint32_t size, size_t from, const uint8_t *image,
+                       size_t length) {
+    uint8_t fresh[PAGE];
+    size_t given = from >= length ? 0 : length - from < size ? length - from : size;
+    const uint8_t *cells = image + from;
+    if (given < size) {
+        memset(fresh, 0xff, sizeof fresh);
+        if (given) {
+            memcpy(fresh, image + from, given);
+        }
+        cells = fresh;
+    }
+    if (!memcmp(to, cells, size)) {
+        return false;
+    }
+    memcpy(to, cells, size);
+    return true;
 }
 
 void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length) {
@@ -597,21 +622,16 @@ void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length) {
         struct region *r = &m->regions[i];
         struct flash *f = r->flash;
         for (uint32_t at = 0; at < f->size; at += PAGE) {
-            uint8_t fresh[PAGE];
             uint32_t size = f->size - at < PAGE ? f->size - at : PAGE;
-            size_t from = (size_t)f->first + at;
-            size_t given = from >= length ? 0 : length - from < size ? length - from : size;
-            const uint8_t *cells = image + from;
-            if (given < size) {
-                memset(fresh, 0xff, sizeof fresh);
-                if (given) {
-                    memcpy(fresh, image + from, given);
-                }
-                cells = fresh;
+            bool fresh = load_cells(f->cells + at, size, (size_t)f->first + at, image, length);
+            if (f->check) {
+                uint32_t first = at / f->check_unit;
+                fresh |= load_cells(f->check + first, size / f->check_unit,
+                                    (size_t)f->first + f->size + first, image, length);
             }
-            if (memcmp(f->cells + at, cells, size)) {
-                memcpy(f->cells + at, cells, size);
+            if (fresh) {
                 forget_code(m, r, at, size);
+                check_look(m, r, at, size);
             }
         }
     }
@@ -671,6 +691,10 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
     }
     if (r && r->mapped) {
         what |= is_counting_loop(m, address) ? BLOCK_LOOP : 0;
+        if (check_is_broken_page(r, offset) && size <= r->flash->size - offset &&
+            check_is_broken(r->flash, offset, size)) {
+            what |= BLOCK_BROKEN;
+        }
         r->blocks[offset / 2] = what;
         r->executed[offset / PAGE] = true;
         uint32_t last = offset + (size ? size - 1 : 0);
@@ -728,7 +752,10 @@ void mcu_add_flash(struct mcu *m, struct flash *f) {
     struct region *r = &m->regions[m->region_count];
     *r = (struct region){.flash = f, .mapped = is_whole(f->base, f->size)};
     f->first = m->image_size;
-    m->image_size += f->size;
+    m->image_size += f->size + (f->check ? f->size / f->check_unit : 0);
+    if (f->check) {
+        check_add(r);
+    }
     if (r->mapped) {
         r->blocks = calloc(f->size / 2, 1);
         r->executed = calloc(f->size / PAGE, sizeof(bool));

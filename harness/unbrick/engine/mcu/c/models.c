@@ -10,8 +10,10 @@ static const struct {
 } MODELS[] = {
     {"flash_stm32f1", flash_stm32f1_add},
     {"flash_stm32f4", flash_stm32f4_add},
+    {"flash_stm32l4", flash_stm32l4_add},
     {"flash_nrf", flash_nrf_add},
     {"uart_stm32", uart_stm32_add},
+    {"uart_stm32v2", uart_stm32v2_add},
     {"uart_nrf", uart_nrf_add},
     {"iwdg_stm32", iwdg_stm32_add},
     {"power_nrf", power_nrf_add},
@@ -53,6 +55,8 @@ void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *
     f->alias = place->alias;
     f->cells = place->cells;
     f->controller = controller;
+    f->check_unit = place->check_unit;
+    f->check = place->check_unit ? place->cells + place->size : NULL;
     mcu_add_flash(m, f);
 }
 
@@ -95,5 +99,10 @@ void lose_ram(struct mcu *m) {
 
 bool runs_from_flash(struct mcu *m) {
     uint32_t offset;
-    return find_flash(m, m->block_pc, &offset) != NULL;
+    return flash_of_code(m, &offset) != NULL;
+}
+
+const struct flash *flash_of_code(struct mcu *m, uint32_t *offset) {
+    const struct region *r = find_flash(m, m->block_pc, offset);
+    return r ? r->flash : NULL;
 }

@@ -5,13 +5,15 @@
 
 #define NO_INTERRUPT UINT32_MAX
 
-/* A region of flash, and its erase blocks. `cells` and `block_sizes` are the host's. */
+/* A region of flash, and its erase blocks. `cells` and `block_sizes` are the host's. Behind the
+ * cells are their check cells: a byte for each `check_unit` bytes; 0: it has none. */
 struct flash_place {
     uint32_t base, size;
     uint32_t alias; /* UINT32_MAX: none */
     uint8_t *cells;
     const uint32_t *block_sizes;
     uint32_t block_count;
+    uint32_t check_unit;
 };
 
 struct device_place {

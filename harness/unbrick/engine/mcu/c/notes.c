@@ -65,8 +65,31 @@ void mcu_note(struct mcu *m, uint32_t offset, uint32_t length) {
     }
 }
 
+static void add_units(const struct mcu *m, uint32_t offset, uint32_t length) {
+    for (uint32_t unit = offset / UNIT; unit * UNIT < offset + length; unit++) {
+        m->relevant[unit / UNITS_AT_ONCE] |= UINT64_C(1) << unit % UNITS_AT_ONCE;
+    }
+}
+
+/* Who has read a part of what has a check cell has read all of it, and the check cell. */
+static void note_checks(const struct mcu *m) {
+    for (size_t i = 0; i < m->region_count && m->relevant; i++) {
+        const struct flash *f = m->regions[i].flash;
+        for (uint32_t at = 0; f->check && at < f->size; at += UNIT) {
+            uint32_t unit = (f->first + at) / UNIT;
+            if (!m->relevant[unit / UNITS_AT_ONCE]) {
+                at += (UNITS_AT_ONCE - 1 - unit % UNITS_AT_ONCE) * UNIT;
+            } else if (m->relevant[unit / UNITS_AT_ONCE] >> unit % UNITS_AT_ONCE & 1) {
+                add_units(m, f->first + at - at % f->check_unit, f->check_unit);
+                add_units(m, f->first + f->size + at / f->check_unit, 1);
+            }
+        }
+    }
+}
+
 size_t mcu_relevant(const struct mcu *m, uint8_t *out, size_t capacity) {
     size_t size = m->relevant ? set_size(m) : 0;
+    note_checks(m);
     for (size_t i = 0; i < size && i < capacity; i++) {
         out[i] = (uint8_t)(m->relevant[i / 8] >> i % 8 * 8);
     }

@@ -39,6 +39,10 @@ void nvic_pend(struct mcu *m, unsigned exception) {
     m->end = 0;
 }
 
+void nvic_pend_nmi(struct mcu *m) {
+    nvic_pend(m, EXC_NMI);
+}
+
 void nvic_unpend(struct mcu *m, unsigned exception) {
     set(m->nvic.pending, exception, get(m->nvic.level, exception));
 }

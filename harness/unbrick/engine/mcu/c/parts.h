@@ -7,6 +7,7 @@
  *   nvic.c        interrupts, their priorities
  *   scs.c         SysTick, SCB, DWT, MPU, CPACR
  *   trace.c       operations, faults
+ *   check.c       check cells: what reads of broken cells do
  *   notes.c       which first contents of the flash had a say
  *   plain.c       registers that nobody models
  *   semihosting.c what BKPT 0xAB asks for
@@ -60,6 +61,13 @@ struct flash {
     void (*store)(struct mcu *m, struct flash *f, uint32_t offset, unsigned size, uint64_t value);
     struct device *controller; /* settled before each store */
     uint32_t first; /* set by mcu_add_flash(): offset of its first byte in the flash image */
+
+    /* Its check cells (ECC), which follow in the flash image: a byte for each `check_unit` bytes;
+     * NULL: it has none. Only flash that may be executed can have them. */
+    uint8_t *check;
+    uint32_t check_unit;
+    /* Code has read or executed a unit whose check cell is wrong. */
+    void (*on_broken)(struct mcu *m, struct flash *f, uint32_t offset);
 };
 
 /* In the order in which they are added, regions make up the flash image that the host sees. */
@@ -78,6 +86,14 @@ void note_erase(struct mcu *m, uint32_t offset, uint32_t length);
 /* Cells were changed; `offset` in the flash image. */
 void flash_changed(struct mcu *m, uint32_t offset, uint32_t length);
 
+/* The check cells of whole units. Where these are programmed or erased, so are their check cells,
+ * before flash_changed(). */
+void check_find(const struct flash *f, const uint8_t *data, uint32_t length, uint8_t *checks);
+void check_program(struct flash *f, uint32_t offset, const uint8_t *data, uint32_t length);
+void check_erase(struct mcu *m, struct flash *f, uint32_t offset, uint32_t length);
+/* Whether the check cells of a range are not those of its cells. */
+bool check_is_broken(const struct flash *f, uint32_t offset, uint32_t length);
+
 /* The firmware did what it must not. */
 void fault(struct mcu *m, uint32_t kind, uint32_t address, uint32_t detail);
 
@@ -93,6 +109,9 @@ void mcu_reset_system(struct mcu *m);
 /* Memory as a DMA sees it: RAM and flash, not devices. False: it is another place. */
 bool dma_read(struct mcu *m, uint32_t address, void *data, uint32_t length);
 bool dma_write(struct mcu *m, uint32_t address, const void *data, uint32_t length);
+
+/* The non-maskable interrupt comes. */
+void nvic_pend_nmi(struct mcu *m);
 
 /* The level of an interrupt line, counted from 0 as the NVIC does; it pends while it is high and
  * the handler is not active. */
