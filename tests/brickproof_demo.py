@@ -33,11 +33,42 @@ CHIPS = {
     "stm32l476": "stm32l476xg",
     "nrf52840": "nrf52840",
 }
-MISSING = {
-    "external_eeprom": "an EEPROM on I2C has no model",
-    "external_flash": "a flash on SPI has no model",
-}
-"""Why a build cannot run, by the entry of its YAML file that asks for it."""
+EEPROM = """like = "stm32f411xe"
+[flash.eeprom]
+base = 0xB000_0000
+blocks = [{ count = 512, size = 64 }]
+[devices.eeprom]
+model = "eeprom_i2c"
+bus = "i2c1"
+page = 64
+group = 4
+"""
+"""The board of `ee`: an M24256-BW, whose ECC is for groups of four bytes (its data sheet)."""
+
+NOR = """like = "stm32f411xe"
+[flash.nor]
+base = 0xA000_0000
+blocks = [{ count = 256, size = 4096 }]
+[flash.nor_status]
+base = 0xA800_0000
+blocks = [{ count = 1, size = 4 }]
+[devices.nor]
+model = "nor_spi"
+bus = "spi1"
+select_port = "gpioa"
+select_pin = 4
+id = 0xEF_4014
+program_us = 800
+sector_us = 45_000
+half_block_us = 120_000
+block_us = 150_000
+chip_us = 2_000_000
+status_us = 10_000
+"""
+"""The board of `ext`: a W25Q80DV, with the typical times of its data sheet."""
+
+BOARDS = {"external_eeprom": EEPROM, "external_flash": NOR}
+"""By the entry of a YAML file that asks for it."""
 
 F1_USER, F1_WRP, F1_PAGES_PER_BIT, F1_PAGE = 0x1FFF_F802, 0x1FFF_F808, 4, 1024
 F4_USER, F4_WRP = 0x1FFF_C000, 0x1FFF_C008
@@ -77,15 +108,16 @@ class Build:
         """Power cuts in a row that it is searched with."""
         return int(self.config["scenario"].get("depth", 1))
 
-    @property
-    def missing(self) -> str:
-        """What is not modelled that it needs; empty: nothing."""
-        return next((why for entry, why in MISSING.items() if entry in self.config), "")
-
     def write_target(self, folder: Path) -> Path:
         """Write it as a target file of ours; gives the path."""
-        path = folder / f"{self.name.replace('/', '-').replace('_', '-')}.toml"
-        path.write_text(_tell(self), encoding="utf-8")
+        name = self.name.replace("/", "-").replace("_", "-")
+        chip = CHIPS[self.config["platform"]["base"]]
+        for entry, board in BOARDS.items():
+            if entry in self.config:
+                chip = f"{name}-board.toml"
+                (folder / chip).write_text(board, encoding="utf-8")
+        path = folder / f"{name}.toml"
+        path.write_text(_tell(self, name, chip), encoding="utf-8")
         return path
 
 
@@ -119,8 +151,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return {**below, **above, **tables}
 
 
-def _tell(build: Build) -> str:
-    config, chip = build.config, CHIPS[build.config["platform"]["base"]]
+def _tell(build: Build, name: str, chip: str) -> str:
+    config = build.config
     root = (build.path.parent / config["target"]).resolve()
     options, oracle = config["driver"]["options"], config["oracle"]
     uart = str(config["uart"]).replace("uart0", "uarte0")
@@ -135,7 +167,7 @@ def _tell(build: Build) -> str:
     old = placed("file", options["rollback"]["image"], options["slot"])
     within = json.dumps(f"{options.get('boot_timeout', 3)} s")
     lines = [
-        f"name = {json.dumps(build.name.replace('/', '-').replace('_', '-'))}",
+        f"name = {json.dumps(name)}",
         f'chip = "{chip}"',
         f'console = "{uart}"',
         f"firmware = [{', '.join(firmware)}]",
@@ -153,9 +185,9 @@ def _tell(build: Build) -> str:
         f"never = {json.dumps(options['rollback']['forbidden'])}",
         f"within = {within}",
     ]
-    for name, image in oracle["images"].items():
+    for key, image in oracle["images"].items():
         where = root / image["file"]
-        lines += [f"[images.{name}]", f"file = {json.dumps(str(where))}", f"at = {image['at']}"]
+        lines += [f"[images.{key}]", f"file = {json.dumps(str(where))}", f"at = {image['at']}"]
     return "\n".join(lines) + "\n"
 
 
@@ -231,8 +263,6 @@ _FAULT = re.compile(r"fault: (?:pc (?P<pc>\w+)|(?P<function>\w+)).*\((?P<kind>[\
 
 def tell_row(build: Build, folder: Path) -> str:
     """The row of docs/brickproof.md for a build."""
-    if build.missing:
-        return f"| `{build.name}` | not run: {build.missing} |  |  |"
     verdict = judge(build, folder)
     where, _, what = verdict.found.partition(": ")
     fault = _FAULT.match(what)

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from brickproof_demo import BOARDS
 
 import unbrick
 from unbrick.board import list_chips, load_chip
@@ -142,6 +143,10 @@ def test_a_region_that_no_controller_has_is_told(tmp_path: Path) -> None:
     assert "controller" in error.value.hint
 
 
-def test_every_model_is_of_use_to_some_chip() -> None:
-    used = {device.model for name in list_chips() for device in load_chip(name).devices}
+def test_every_model_is_of_use_to_some_chip(tmp_path: Path) -> None:
+    chips = [load_chip(name) for name in list_chips()]
+    for number, board in enumerate(BOARDS.values()):
+        (tmp_path / f"board{number}.toml").write_text(board, encoding="utf-8")
+        chips.append(load_chip(f"board{number}.toml", tmp_path))
+    used = {device.model for chip in chips for device in chip.devices}
     assert used == set(MODELS)

@@ -55,6 +55,14 @@ def test_an_erase_of_all_blocks_is_one_operation() -> None:
     assert full.after([erase(0, PAGES.size)]) == Cells.of(b"", PAGES)
 
 
+def test_an_erase_of_a_part_of_a_block_leaves_the_rest() -> None:
+    full = Cells.of(bytes(PAGES.size), PAGES)
+    assert full.after([erase(1020, 8)]).read(1016, 16) == bytes(4) + b"\xff" * 8 + bytes(4)
+    ops = [erase(0, 16), program(0, b"\1\2"), erase(0, 1), program(4, b"\3\4")]
+    left = full.after(ops).read(0, 18)
+    assert left == b"\xff\2\xff\xff\3\4" + b"\xff" * 10 + bytes(2)
+
+
 @pytest.mark.parametrize("variant", list_variants(erase(0, 16), PAGES))
 def test_a_torn_erase_of_several_blocks_reaches_each_of_them_and_no_other(variant: str) -> None:
     full = Cells.of(bytes(PAGES.size), PAGES)

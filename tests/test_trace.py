@@ -16,13 +16,15 @@ GEOMETRY = FlashGeometry((256, 256, 512), 4)
 
 
 def make_trace(seed: int, count: int = 4 * FEW_OPS) -> Trace:
-    """Programs of 1 to 8 bytes inside a block, and erases of blocks."""
+    """Programs of 1 to 8 bytes inside a block, and erases of blocks and of parts of them."""
     chance, records, data = random.Random(seed), b"", b""
     for number in range(count):
         block = chance.randrange(len(GEOMETRY.block_sizes))
         start, size = GEOMETRY.starts[block], GEOMETRY.block_sizes[block]
         if chance.random() < 0.02:
-            records += OP.pack(2, 1, start, size, 0, number, number + 1, len(data))
+            part = chance.choice((size, size // 4))
+            place = start + chance.randrange(0, size, part)
+            records += OP.pack(2, 1, place, part, 0, number, number + 1, len(data))
             continue
         length = chance.choice((1, 2, 4, 8))
         offset = start + chance.randrange(size - length + 1)

@@ -5,7 +5,7 @@ A model is C code in ``engine/mcu/c``, whose constructor takes the numbers in th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MICROSECONDS_MAX = 100_000_000
 """The longest operation of a flash: 100 s."""
@@ -34,12 +34,18 @@ class DeviceModel:
         flash_regions: how many regions of flash it controls: the first ones of the chip.
         is_uart: whether it has a serial line.
         numbers: by name, in the order of the constructor.
+        bus: the model of the device that it hangs on, which the file must name; empty: it has
+            registers of its own.
+        others: names of numbers that are the base of another device, which the file names, and the
+            model that device must have.
     """
 
     interrupt: bool
     flash_regions: int
     is_uart: bool
     numbers: dict[str, ModelNumber]
+    bus: str = ""
+    others: dict[str, str] = field(default_factory=dict)
 
 
 def _time_us(default: int | None = None) -> ModelNumber:
@@ -112,6 +118,43 @@ MODELS = {
     "uart_stm32v2": DeviceModel(True, 0, True, {}),
     # nRF52 product specifications: UART, and UARTE with EasyDMA, at one address.
     "uart_nrf": DeviceModel(True, 0, True, {"easydma_bits": ModelNumber(least=8, most=16)}),
+    # RM0383: a port, of which pins may select chips.
+    "gpio_stm32": DeviceModel(False, 0, False, {"moder_reset": ModelNumber(0)}),
+    # RM0008, RM0383: I2C and SPI of STM32F1 and F4 as masters.
+    "i2c_stm32": DeviceModel(True, 0, False, {"error_interrupt": ModelNumber(most=479)}),
+    "spi_stm32": DeviceModel(True, 0, False, {"clock_hz": ModelNumber(least=1)}),
+    # M24256-BW, 24LC256: an EEPROM.
+    "eeprom_i2c": DeviceModel(
+        interrupt=False,
+        flash_regions=1,
+        is_uart=False,
+        numbers={
+            "address": ModelNumber(0x50, most=0x7F),  # 7 bits
+            "page": ModelNumber(least=8, most=256),
+            "group": ModelNumber(1, least=1, most=256),  # bytes that are written together
+            "write_us": _time_us(5_000),
+        },
+        bus="i2c_stm32",
+    ),
+    # W25Q80DV: a NOR flash.
+    "nor_spi": DeviceModel(
+        interrupt=False,
+        flash_regions=2,
+        is_uart=False,
+        numbers={
+            "select_port": ModelNumber(),
+            "select_pin": ModelNumber(most=15),
+            "id": ModelNumber(most=0xFF_FFFF),  # JEDEC: maker, type, capacity
+            "program_us": _time_us(),
+            "sector_us": _time_us(),  # 4 KiB
+            "half_block_us": _time_us(),  # 32 KiB
+            "block_us": _time_us(),  # 64 KiB
+            "chip_us": _time_us(),
+            "status_us": _time_us(),
+        },
+        bus="spi_stm32",
+        others={"select_port": "gpio_stm32"},
+    ),
     # The independent watchdog, and RCC_CSR, which says why the chip was reset.
     "iwdg_stm32": DeviceModel(
         interrupt=False,

@@ -32,6 +32,10 @@ ECC_UNITS = (8, 16)
 """Bytes that a check cell may be for."""
 ECC_BLOCK = 1024
 """Bytes that erase blocks with check cells are multiples of: the page that the engine looks at."""
+EEPROM_MOST = 1 << 16
+"""Bytes of an EEPROM that two bytes of address reach."""
+NOR_BLOCK = 1 << 16
+"""Bytes of the largest block that a NOR flash on SPI erases at once."""
 
 _LIKES_MAX = 8
 _FACTORY_MAX = 4096
@@ -60,7 +64,9 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
     entries = _read(path)
     flash = tuple(_flash(name, table) for name, table in entries.table("flash").tables())
     rams = tuple((name, _ram(table)) for name, table in entries.table("ram").tables())
-    devices = tuple(_device(name, table) for name, table in entries.table("devices").tables())
+    devices: list[McuDevice] = []
+    for name, table in entries.table("devices").tables():
+        devices.append(_device(name, table, devices))
     blocks = [_registers(name, table) for name, table in entries.table("registers").tables()]
     chip = McuChip(
         name=path.stem,
@@ -75,7 +81,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         unit=entries.number("unit"),
         flash=flash,
         rams=rams,
-        devices=devices,
+        devices=tuple(devices),
         uarts=tuple(entries.take("uarts", list, "a list of names of devices")),
         registers=tuple(register for registers, _ in blocks for register in registers),
         ready=tuple(rule for _, rules in blocks for rule in rules),
@@ -84,6 +90,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
     )
     entries.all_used()
     _check_parts(chip, entries)
+    _check_memories(chip, entries)
     _check_places(chip, entries)
     return chip
 
@@ -165,23 +172,36 @@ def _ram(entries: Entries) -> Region:
     return region
 
 
-def _device(name: str, entries: Entries) -> McuDevice:
+def _device(name: str, entries: Entries, earlier: list[McuDevice]) -> McuDevice:
     known = _one_of(entries, "model", entries.text("model"), tuple(MODELS))
     model = MODELS[known]
     device = McuDevice(
         name=name,
         model=known,
-        base=_aligned(entries, "base"),
+        base=_other(entries, "bus", model.bus, earlier) if model.bus else _aligned(entries, "base"),
         interrupt=entries.number("interrupt", most=_INTERRUPTS_MAX - 1)
         if model.interrupt
         else None,
         numbers=tuple(
-            entries.number(key, number.default, least=number.least, most=number.most)
+            _other(entries, key, model.others[key], earlier)
+            if key in model.others
+            else entries.number(key, number.default, least=number.least, most=number.most)
             for key, number in model.numbers.items()
         ),
     )
     entries.all_used()
     return device
+
+
+def _other(entries: Entries, key: str, model: str, earlier: list[McuDevice]) -> int:
+    """The base of a device that a file names, of this model."""
+    known = {device.name: device.base for device in earlier if device.model == model}
+    if not known:
+        raise entries.wrong(
+            f"is wrong: `{key}` names a device of the model {model}, and none comes before it",
+            "describe that device first",
+        )
+    return known[_one_of(entries, key, entries.text(key), tuple(known))]
 
 
 def _aligned(entries: Entries, key: str) -> int:
@@ -252,6 +272,26 @@ def _check_parts(chip: McuChip, entries: Entries) -> None:
                 f"is wrong: {device.name} has interrupt {device.interrupt}, the chip has "
                 f"{chip.interrupts}",
                 "correct `interrupt` or `interrupts`",
+            )
+
+
+def _check_memories(chip: McuChip, entries: Entries) -> None:
+    """See that flash behind a bus has the size that its chip can have."""
+    used = 0
+    for device in chip.devices:
+        model = MODELS[device.model]
+        size = chip.flash[used].size if model.flash_regions else 0
+        used += model.flash_regions
+        if device.model == "eeprom_i2c":
+            _, page, group, _ = device.numbers
+            if page % group or size % page or size > EEPROM_MOST:
+                raise entries.wrong(
+                    f"is wrong: {device.name} has {size} bytes, pages of {page}, groups of {group}",
+                    f"take at most {EEPROM_MOST} bytes in whole pages, and pages of whole groups",
+                )
+        elif device.model == "nor_spi" and size % NOR_BLOCK:
+            raise entries.wrong(
+                f"is wrong: {device.name} has {size} bytes", f"take a multiple of {NOR_BLOCK}"
             )
 
 

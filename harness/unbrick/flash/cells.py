@@ -120,7 +120,7 @@ class Cells:
         There must be no check cells: a trace does not name them.
         """
         image = bytearray(Cells(self.geometry, self.blocks).image())
-        trace.apply(image, self.geometry)
+        trace.apply(image)
         left, geometry = bytes(image), self.geometry
         places = zip(geometry.starts, geometry.block_sizes, self.blocks, strict=True)
         blocks = tuple(

@@ -18,8 +18,6 @@ from unbrick.library import Signatures, load_library
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from unbrick.flash.geometry import FlashGeometry
-
 OP = Struct("=5I4x3Q")
 """``struct op``: kind, lanes, offset, length, failed, start, end, data."""
 
@@ -103,16 +101,14 @@ class Trace(Sequence[FlashOp]):
         end, spans = offset + length, enumerate(self.spans)
         return [at for at, (start, size) in spans if start < end and start + size > offset]
 
-    def apply(self, image: bytearray, geometry: FlashGeometry) -> None:
+    def apply(self, image: bytearray) -> None:
         """Change a flash as these operations do, none of which may have failed."""
         cells = (c.c_char * len(image)).from_buffer(image)
         done = 0
         for at in self.find_erases():
             self._program(cells, done, at)
             erase = self[at]
-            for number, _, _ in geometry.split(erase.offset, erase.length):
-                start, size = geometry.starts[number], geometry.block_sizes[number]
-                c.memset(c.byref(cells, start), 0xFF, size)
+            c.memset(c.byref(cells, erase.offset), 0xFF, erase.length)
             done = at + 1
         self._program(cells, done, len(self))
 

@@ -9,7 +9,7 @@
 #include "parts.h"
 
 #define NS_PER_US 1000u
-#define OPERATION_MAX 16u /* bytes that one program takes at most */
+#define OPERATION_MAX 256u /* bytes that one program takes at most */
 
 /* An operation of a flash controller that is under way. */
 struct flash_job {
@@ -62,7 +62,49 @@ void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind);
 void job_tear(struct mcu *m, struct flash_job *job);
 bool is_blank(const uint8_t *cells, uint32_t length);
 
+/* A chip on a bus. Its bus embeds nothing of it, and calls it for what the bus's device is called
+ * for. */
+struct bus_chip {
+    void (*reset)(struct mcu *m, struct bus_chip *c, enum reset_kind kind);
+    uint64_t (*next)(const struct bus_chip *c);
+    void (*settle)(struct mcu *m, struct bus_chip *c);
+    void (*lose_power)(struct mcu *m, struct bus_chip *c);
+    /* On I2C: 7 bits. Whether it answers; each byte; whether it acknowledges. */
+    uint32_t address;
+    bool (*start)(struct mcu *m, struct bus_chip *c, bool reads);
+    bool (*take)(struct mcu *m, struct bus_chip *c, uint8_t byte);
+    uint8_t (*give)(struct mcu *m, struct bus_chip *c);
+    void (*stop)(struct mcu *m, struct bus_chip *c);
+    /* On SPI: selected or not; a byte each way. */
+    void (*select)(struct mcu *m, struct bus_chip *c, bool selected);
+    uint8_t (*exchange)(struct mcu *m, struct bus_chip *c, uint8_t byte);
+};
+
+/* bus.c */
+#define BUS_CHIPS 4u
+struct bus { /* a controller of I2C or SPI embeds it first in its own */
+    struct device device;
+    struct bus_chip *chips[BUS_CHIPS];
+    size_t count;
+};
+void bus_add(struct bus *b, struct bus_chip *c); /* its memory is the bus's from then on */
+void bus_reset(struct mcu *m, struct bus *b, enum reset_kind kind);
+uint64_t bus_next(const struct bus *b);
+void bus_settle(struct mcu *m, struct bus *b);
+void bus_lose_power(struct mcu *m, struct device *d); /* for the device, of which it is all */
+void bus_free(struct device *d);
+
+struct bus *i2c_bus(struct device *d);
+struct bus *spi_bus(struct device *d);
+/* gpio_stm32.c: the chip is selected while a pin is low. */
+void gpio_add_select(struct device *d, uint32_t pin, struct bus_chip *c, struct device *bus);
+
 /* The constructors: one for each model. */
+void gpio_stm32_add(struct mcu *m, const struct device_place *place);
+void i2c_stm32_add(struct mcu *m, const struct device_place *place);
+void spi_stm32_add(struct mcu *m, const struct device_place *place);
+void eeprom_i2c_add(struct mcu *m, const struct device_place *place);
+void nor_spi_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
 void flash_stm32l4_add(struct mcu *m, const struct device_place *place);

@@ -32,6 +32,9 @@ static void change(struct mcu *m, struct flash_job *job) {
 
 static bool stands_still(struct mcu *m, const struct flash_job *job) {
     uint32_t at = 0;
+    if (job->flash->apart) {
+        return false;
+    }
     const struct flash *f = flash_of_code(m, &at);
     if (!f || !job->bank || f != job->flash) {
         return f != NULL;

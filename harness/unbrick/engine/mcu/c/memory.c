@@ -41,6 +41,9 @@ struct ram *find_ram(struct mcu *m, uint32_t address) {
 struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset) {
     for (size_t i = 0; i < m->region_count; i++) {
         const struct flash *f = m->regions[i].flash;
+        if (f->apart) {
+            continue;
+        }
         if (within(address, f->base, f->size)) {
             *offset = address - f->base;
             return &m->regions[i];
@@ -118,7 +121,8 @@ static bool is_bus(struct mcu *m, uint32_t page) {
     }
     for (size_t i = 0; i < m->region_count; i++) {
         const struct flash *f = m->regions[i].flash;
-        if (!m->regions[i].mapped && f->base < page + PAGE && f->base + f->size > page) {
+        if (!m->regions[i].mapped && !f->apart && f->base < page + PAGE &&
+            f->base + f->size > page) {
             return true;
         }
     }
@@ -747,10 +751,11 @@ int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory)
 }
 
 void mcu_add_flash(struct mcu *m, struct flash *f) {
-    assert(m->region_count < MOST_FLASHES && f->cells && f->store && f->size);
+    assert(m->region_count < MOST_FLASHES && f->cells && f->size);
+    assert(!f->store == f->apart);
     assert(f->size % 4 == 0);
     struct region *r = &m->regions[m->region_count];
-    *r = (struct region){.flash = f, .mapped = is_whole(f->base, f->size)};
+    *r = (struct region){.flash = f, .mapped = !f->apart && is_whole(f->base, f->size)};
     f->first = m->image_size;
     m->image_size += f->size + (f->check ? f->size / f->check_unit : 0);
     if (f->check) {

@@ -57,10 +57,12 @@ struct flash {
     uint32_t base, size;
     uint32_t alias; /* a second address of the same cells; NOWHERE: none */
     uint8_t *cells;
-    /* A store of 1, 2, 4 or 8 bytes by the firmware. Changes cells only after flash_begin(). */
+    /* A store of 1, 2, 4 or 8 bytes by the firmware. Changes cells only after flash_begin(). NULL:
+     * it is apart. */
     void (*store)(struct mcu *m, struct flash *f, uint32_t offset, unsigned size, uint64_t value);
     struct device *controller; /* settled before each store */
     uint32_t first; /* set by mcu_add_flash(): offset of its first byte in the flash image */
+    bool apart;     /* in a chip of its own, which no address leads to; the host's has `base` */
 
     /* Its check cells (ECC), which follow in the flash image: a byte for each `check_unit` bytes;
      * NULL: it has none. Only flash that may be executed can have them. */

@@ -1,0 +1,314 @@
+/* A NOR flash on SPI with the commands that most have: pages, sectors of 4 KiB, blocks of 32 and 64
+ * KiB, status register with protection. Source: the data sheet of W25Q80DV. What the chip ignores
+ * is told as a fault of the firmware. The status register lies in a region of its own, inverted,
+ * so that it is 0 where it is blank. */
+#include "devices.h"
+
+enum {
+    WRITE_STATUS = 0x01,
+    PAGE_PROGRAM = 0x02,
+    READ = 0x03,
+    WRITE_DISABLE = 0x04,
+    READ_STATUS = 0x05,
+    WRITE_ENABLE = 0x06,
+    FAST_READ = 0x0b,
+    ERASE_SECTOR = 0x20,
+    READ_STATUS_2 = 0x35,
+    ERASE_32K = 0x52,
+    ERASE_CHIP_2 = 0x60,
+    ENABLE_RESET = 0x66,
+    RESET = 0x99,
+    READ_ID = 0x9f,
+    RELEASE = 0xab, /* from power-down */
+    POWER_DOWN = 0xb9,
+    ERASE_CHIP = 0xc7,
+    ERASE_64K = 0xd8
+};
+enum { SR_BUSY = 1u << 0, SR_WEL = 1u << 1, SR_TB = 1u << 5, SR_SEC = 1u << 6 };
+enum { SR_BP_SHIFT = 2, SR_KEPT = 0xfc, STATUS_SIZE = 4 };
+enum { PAGE = 256, SECTOR = 4096, COMMAND_AND_ADDRESS = 4 };
+
+struct nor {
+    struct bus_chip chip;
+    struct flash flash, status;
+    struct flash_job job;
+    uint32_t id, program_us, sector_us, half_block_us, block_us, chip_us, status_us;
+    uint8_t command, data[PAGE], new_status;
+    uint32_t taken, address; /* bytes since it was selected */
+    uint32_t first, end;     /* in the page, of what was given */
+    bool selected, enabled, down, writes_status, may_reset;
+};
+
+static uint32_t kept_status(struct mcu *m, const struct nor *n) {
+    note_cells(m, &n->status, 0, 1);
+    return (uint8_t)~n->status.cells[0] & SR_KEPT;
+}
+
+/* SEC, TB and BP protect a part at an end: of sectors, or of blocks of 64 KiB. */
+static bool is_protected(struct mcu *m, const struct nor *n, uint32_t offset, uint32_t length) {
+    uint32_t status = kept_status(m, n), bp = status >> SR_BP_SHIFT & 7;
+    uint32_t part =
+        status & SR_SEC ? (uint32_t)SECTOR << (bp < 4 ? bp - 1 : 3) : (uint32_t)0x10000 << (bp - 1);
+    if (!bp) {
+        return false;
+    }
+    if (bp == 7 || part >= n->flash.size) {
+        return true;
+    }
+    return status & SR_TB ? offset < part : offset + length > n->flash.size - part;
+}
+
+static void refuse(struct mcu *m, const struct nor *n, uint32_t kind) {
+    fault(m, kind, n->flash.first + n->address, n->command);
+}
+
+static void begin(struct mcu *m, struct nor *n, uint32_t kind, struct flash *flash, uint32_t offset,
+                  uint32_t length, uint32_t us) {
+    n->enabled = false;
+    n->job.kind = kind;
+    n->job.flash = flash;
+    n->job.offset = offset;
+    n->job.length = length;
+    job_begin(m, &n->job, (uint64_t)us * NS_PER_US);
+}
+
+static void settle(struct mcu *m, struct bus_chip *c) {
+    struct nor *n = (struct nor *)c;
+    if (job_settle(m, &n->job) && n->writes_status) {
+        n->writes_status = false;
+        memset(n->job.data, 0xff, STATUS_SIZE);
+        n->job.data[0] = (uint8_t)~n->new_status;
+        begin(m, n, OP_PROGRAM, &n->status, 0, STATUS_SIZE, n->status_us / 2);
+    }
+}
+
+static void erase(struct mcu *m, struct nor *n, uint32_t size, uint32_t us) {
+    uint32_t start = size == n->flash.size ? 0 : n->address - n->address % size;
+    if (is_protected(m, n, start, size)) {
+        refuse(m, n, FAULT_FLASH_PROTECTED);
+    } else {
+        begin(m, n, OP_ERASE, &n->flash, start, size, us);
+    }
+}
+
+/* Bits only become 0: no error of the chip, but then the cells do not hold what was given. */
+static void program(struct mcu *m, struct nor *n) {
+    uint32_t page = n->address - n->address % PAGE, at = page + n->first;
+    if (is_protected(m, n, at, n->end - n->first)) {
+        refuse(m, n, FAULT_FLASH_PROTECTED);
+        return;
+    }
+    note_cells(m, &n->flash, at, n->end - n->first);
+    for (uint32_t i = n->first; i < n->end; i++) {
+        if (n->data[i] != 0xff && n->data[i] & ~n->flash.cells[page + i]) {
+            refuse(m, n, FAULT_FLASH_DIRTY);
+            break;
+        }
+    }
+    memcpy(n->job.data, n->data + n->first, n->end - n->first);
+    begin(m, n, OP_PROGRAM, &n->flash, at, n->end - n->first, n->program_us);
+}
+
+/* Operations begin as the chip is no longer selected. */
+static void carry_out(struct mcu *m, struct nor *n) {
+    switch (n->command) {
+    case PAGE_PROGRAM:
+        program(m, n);
+        break;
+    case ERASE_SECTOR:
+        erase(m, n, SECTOR, n->sector_us);
+        break;
+    case ERASE_32K:
+        erase(m, n, 0x8000, n->half_block_us);
+        break;
+    case ERASE_64K:
+        erase(m, n, 0x10000, n->block_us);
+        break;
+    case ERASE_CHIP:
+    case ERASE_CHIP_2:
+        erase(m, n, n->flash.size, n->chip_us);
+        break;
+    default: /* the status register is erased, and then programmed */
+        n->writes_status = true;
+        begin(m, n, OP_ERASE, &n->status, 0, STATUS_SIZE, n->status_us / 2);
+        break;
+    }
+}
+
+/* How many bytes an operation has at least; 0: the command is none. */
+static uint32_t bytes_of_operation(uint8_t command) {
+    switch (command) {
+    case PAGE_PROGRAM:
+        return COMMAND_AND_ADDRESS + 1;
+    case ERASE_SECTOR:
+    case ERASE_32K:
+    case ERASE_64K:
+        return COMMAND_AND_ADDRESS;
+    case ERASE_CHIP:
+    case ERASE_CHIP_2:
+        return 1;
+    case WRITE_STATUS:
+        return 2;
+    default:
+        return 0;
+    }
+}
+
+static void deselect(struct mcu *m, struct nor *n) {
+    uint32_t wanted = bytes_of_operation(n->command);
+    if (!n->taken || n->job.busy || n->down) {
+        return;
+    }
+    if (n->command == WRITE_ENABLE || n->command == WRITE_DISABLE) {
+        n->enabled = n->command == WRITE_ENABLE;
+    } else if (n->command == POWER_DOWN) {
+        n->down = true;
+    } else if (wanted && !n->enabled) {
+        refuse(m, n, FAULT_FLASH_LOCKED);
+    } else if (wanted && (n->taken < wanted ||
+                          (wanted < 5 && n->taken != wanted && n->command != WRITE_STATUS))) {
+        refuse(m, n, FAULT_FLASH_COMMAND);
+    } else if (wanted) {
+        carry_out(m, n);
+    }
+}
+
+static void select(struct mcu *m, struct bus_chip *c, bool selected) {
+    struct nor *n = (struct nor *)c;
+    settle(m, c);
+    n->selected = selected;
+    if (selected) {
+        n->taken = n->address = n->end = 0;
+        n->first = PAGE;
+        memset(n->data, 0xff, sizeof n->data);
+    } else {
+        deselect(m, n);
+    }
+}
+
+static bool is_known(uint8_t command) {
+    return bytes_of_operation(command) || command == READ || command == FAST_READ ||
+           command == READ_ID || command == READ_STATUS || command == READ_STATUS_2 ||
+           command == WRITE_ENABLE || command == WRITE_DISABLE || command == RELEASE ||
+           command == POWER_DOWN || command == ENABLE_RESET || command == RESET;
+}
+
+static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
+    n->command = command;
+    if (command == READ_STATUS || command == READ_STATUS_2) {
+        return;
+    }
+    if (n->job.busy) { /* the chip ignores all but the status register */
+        refuse(m, n, FAULT_FLASH_BUSY);
+    } else if (command == RELEASE) {
+        n->down = false;
+    } else if (n->down || !is_known(command)) {
+        refuse(m, n, FAULT_FLASH_COMMAND);
+    } else if (command == RESET && n->may_reset) {
+        n->enabled = false;
+    }
+    n->may_reset = command == ENABLE_RESET;
+}
+
+static uint8_t give_data(struct mcu *m, struct nor *n) {
+    note_cells(m, &n->flash, n->address, 1);
+    uint8_t byte = n->flash.cells[n->address];
+    n->address = (n->address + 1) % n->flash.size;
+    return byte;
+}
+
+/* What it gives to a byte that comes behind the command. */
+static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
+    uint32_t number = n->taken - 1; /* of bytes behind the command before this one */
+    if (n->command == READ_STATUS) {
+        return (uint8_t)(kept_status(m, n) | (n->job.busy ? (uint32_t)SR_BUSY : 0) |
+                         (n->enabled || n->job.busy ? (uint32_t)SR_WEL : 0));
+    }
+    if (n->command == READ_STATUS_2) {
+        return 0;
+    }
+    if (n->job.busy || n->down) {
+        return 0xff;
+    }
+    if (n->command == READ_ID) {
+        return number < 3 ? (uint8_t)(n->id >> (16 - 8 * number)) : 0xff;
+    }
+    if (n->command == WRITE_STATUS && number == 0) {
+        n->new_status = byte & SR_KEPT;
+    }
+    if (number < COMMAND_AND_ADDRESS - 1) {
+        n->address = (n->address << 8 | byte) % n->flash.size;
+        return 0xff;
+    }
+    if (n->command == READ || (n->command == FAST_READ && number >= COMMAND_AND_ADDRESS)) {
+        return give_data(m, n);
+    }
+    if (n->command == PAGE_PROGRAM) { /* it begins again at the end of the page */
+        uint32_t at = (n->address + number - (COMMAND_AND_ADDRESS - 1)) % PAGE;
+        n->data[at] = byte;
+        n->first = at < n->first ? at : n->first;
+        n->end = at >= n->end ? at + 1 : n->end;
+    }
+    return 0xff;
+}
+
+static uint8_t exchange(struct mcu *m, struct bus_chip *c, uint8_t byte) {
+    struct nor *n = (struct nor *)c;
+    uint8_t given = 0xff;
+    if (!n->selected) {
+        return given;
+    }
+    settle(m, c);
+    if (n->taken) {
+        given = answer(m, n, byte);
+    } else {
+        take_command(m, n, byte);
+    }
+    n->taken++;
+    return given;
+}
+
+/* No pin of the chip is one that resets it: what is under way goes on. */
+static void reset(struct mcu *m, struct bus_chip *c, enum reset_kind kind) {
+    struct nor *n = (struct nor *)c;
+    (void)m;
+    if (kind == RESET_POWER) {
+        n->job.busy = n->enabled = n->down = n->selected = n->writes_status = false;
+        n->taken = 0;
+    }
+}
+
+static uint64_t next(const struct bus_chip *c) {
+    return job_next(&((const struct nor *)c)->job);
+}
+
+static void lose_power(struct mcu *m, struct bus_chip *c) {
+    struct nor *n = (struct nor *)c;
+    settle(m, c);
+    job_tear(m, &n->job);
+}
+
+void nor_spi_add(struct mcu *m, const struct device_place *place) {
+    assert(place->flash && place->flash[1].size == STATUS_SIZE);
+    struct nor *n = device_memory(sizeof *n);
+    n->chip = (struct bus_chip){.reset = reset,
+                                .next = next,
+                                .settle = settle,
+                                .lose_power = lose_power,
+                                .select = select,
+                                .exchange = exchange};
+    n->id = place->numbers[2];
+    n->program_us = place->numbers[3];
+    n->sector_us = place->numbers[4];
+    n->half_block_us = place->numbers[5];
+    n->block_us = place->numbers[6];
+    n->chip_us = place->numbers[7];
+    n->status_us = place->numbers[8];
+    n->flash.apart = n->status.apart = true;
+    struct device *bus = find_device_at(m, place->base);
+    struct device *port = find_device_at(m, place->numbers[0]);
+    bus_add(spi_bus(bus), &n->chip);
+    gpio_add_select(port, place->numbers[1], &n->chip, bus);
+    flash_add_region(m, &n->flash, &place->flash[0], NULL);
+    flash_add_region(m, &n->status, &place->flash[1], NULL);
+}
