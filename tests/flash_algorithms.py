@@ -63,7 +63,7 @@ def read_algorithm(target: str) -> FlashAlgorithm | None:
     told = {
         key.value: _calculate(value)
         for key, value in zip(node.value.keys, node.value.values, strict=True)
-        if isinstance(key, ast.Constant) and not isinstance(value, ast.List)
+        if isinstance(key, ast.Constant) and not isinstance(value, ast.List | ast.Tuple)
     }
     words = next(
         value

@@ -33,7 +33,8 @@ def test_a_chip_is_found_by_name_and_by_path(name: str) -> None:
         ("stm32f103xb", 128, 20, 128 + 1),
         ("stm32f411xe", 512, 128, 8 + 1),
         ("stm32f407xg", 1024, 128, 12 + 1),
-        ("stm32l476xg", 1024, 96, 512 + 512 + 2),  # with the check cells of each page
+        ("stm32l432xc", 256, 48, 128 + 128 + 1),  # with the check cells of each page
+        ("stm32l476xg", 1024, 96, 512 + 512 + 2),
         ("nrf51822", 256, 16, 256 + 1),
         ("nrf52832", 512, 64, 128 + 1),
         ("nrf52840", 1024, 256, 256 + 1),

@@ -1,4 +1,4 @@
-"""The flash of STM32L4 does what RM0351 says, seen by real code."""
+"""The flash of STM32L4 does what RM0351 and RM0394 say, seen by real code."""
 
 from __future__ import annotations
 
@@ -260,3 +260,25 @@ def test_a_cut_between_options_is_seen(l4: ChipProbe) -> None:
     first = l4.chip.image_offset(OPTIONS)
     l4.image[first:] = l4.engine.read_nor()[first:]
     assert l4.run(read(SR), read(OPTR)) == [OPTVERR, FACTORY_OPTR]
+
+
+def test_one_bank_is_all_of_the_flash() -> None:
+    one = ChipProbe("stm32l432xc")
+    assert one.run(*UNLOCK, *erase(127), read(SR)) == [0]  # the core stood still
+    for refused in (erase(16, BKER), erase(128), (write(CR, MER2), write(CR, MER2 | STRT))):
+        one.run(*UNLOCK, *refused)
+        assert one.faults == ["flash-command"]
+    one.run(*UNLOCK, write(CR, MER1), write(CR, MER1 | STRT), from_ram=True)
+    assert [(op.offset, op.length) for op in one.engine.ops] == [(0, 0x4_0000)]
+
+
+def test_an_area_of_one_bank_has_numbers_of_seven_bits() -> None:
+    one = ChipProbe("stm32l432xc")
+    place = one.chip.image_offset(OPTIONS + 0x18)
+    word = 0xFF90_FF90  # pages 16 to 16; the upper bits are reserved
+    one.image[place : place + 8] = word.to_bytes(4, "little") + (~word & 0xFFFF_FFFF).to_bytes(
+        4, "little"
+    )
+    assert one.run(*UNLOCK, *erase(16), read(SR)) == [WRPERR]
+    one.run(*UNLOCK, *erase(17))
+    assert one.faults == []

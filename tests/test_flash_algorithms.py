@@ -87,12 +87,15 @@ CHIPS = [
         option=F4_WRP,
         option_bit=5,
     ),
-    Chip(
-        *("stm32l476xg", "STM32L475xx", 0x0801_0000, 2048, 1024),
-        erase_refused=1,
-        program_refused=1,
-        locked=True,
-        option=L4_WRP,
+    *(
+        Chip(
+            *(name, target, 0x0801_0000, 2048, 1024),
+            erase_refused=1,
+            program_refused=1,
+            locked=True,
+            option=L4_WRP,
+        )
+        for name, target in (("stm32l476xg", "STM32L475xx"), ("stm32l432xc", "STM32L432xx"))
     ),
     Chip(
         *("nrf51822", "nRF51822_xxAA", 0x2_0000, 1024, 1024),

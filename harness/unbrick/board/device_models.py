@@ -52,6 +52,13 @@ def _time_us(default: int | None = None) -> ModelNumber:
     return ModelNumber(default, least=1, most=MICROSECONDS_MAX)
 
 
+_PAGES_OF_L4 = {
+    "program_us": _time_us(),
+    "erase_us": _time_us(),
+    "mass_erase_us": _time_us(),
+    "page_size": ModelNumber(least=1024, most=1 << 16),
+}
+
 MODELS = {
     # RM0008 and PM0075: half-words, pages, option bytes.
     "flash_stm32f1": DeviceModel(
@@ -83,17 +90,9 @@ MODELS = {
         },
     ),
     # RM0351: double words with ECC, pages in two banks, option bytes of each bank.
-    "flash_stm32l4": DeviceModel(
-        interrupt=True,
-        flash_regions=3,
-        is_uart=False,
-        numbers={
-            "program_us": _time_us(),
-            "erase_us": _time_us(),
-            "mass_erase_us": _time_us(),
-            "page_size": ModelNumber(least=1024, most=1 << 16),
-        },
-    ),
+    "flash_stm32l4": DeviceModel(True, 3, False, _PAGES_OF_L4),
+    # RM0394: one bank.
+    "flash_stm32l4_one_bank": DeviceModel(True, 2, False, _PAGES_OF_L4),
     # nRF52 product specifications, NVMC.
     "flash_nrf": DeviceModel(
         interrupt=False,

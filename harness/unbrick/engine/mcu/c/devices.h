@@ -108,6 +108,7 @@ void nor_spi_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
 void flash_stm32l4_add(struct mcu *m, const struct device_place *place);
+void flash_stm32l4_one_bank_add(struct mcu *m, const struct device_place *place);
 void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
 void uart_stm32v2_add(struct mcu *m, const struct device_place *place);

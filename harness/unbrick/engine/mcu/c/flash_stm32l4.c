@@ -1,6 +1,6 @@
-/* The flash of STM32L4 with two banks: double words with ECC, pages, option bytes. Source: RM0351,
- * chapter 3, whose bus error after a wrong key is told as a fault. Fast programming and PCROP are
- * not modelled. */
+/* The flash of STM32L4 with one bank or two: double words with ECC, pages, option bytes. Source:
+ * RM0351 and RM0394, chapter 3, whose bus error after a wrong key is told as a fault. Fast
+ * programming and PCROP are not modelled. */
 #include "devices.h"
 
 enum {
@@ -112,9 +112,10 @@ static uint32_t read_protection(const struct l4 *f) {
 /* Areas A and B of each bank; one whose end is before its start protects nothing. */
 static bool is_protected(const struct l4 *f, uint32_t offset) {
     uint32_t bank = offset / f->bank_size, page = offset % f->bank_size / f->page_size;
+    uint32_t field = f->bank_size / f->page_size - 1; /* a number of a page has so many bits */
     for (uint32_t area = 0; area < 2; area++) {
         uint32_t word = f->loaded[bank * (WORDS_OF_BANK - 1) + WORD_WRP + area];
-        if ((word & 0xff) <= page && page <= (word >> 16 & 0xff)) {
+        if ((word & field) <= page && page <= (word >> 16 & field)) {
             return true;
         }
     }
@@ -427,8 +428,7 @@ static void lose_power(struct mcu *m, struct device *d) {
     job_tear(m, &((struct l4 *)d)->job);
 }
 
-void flash_stm32l4_add(struct mcu *m, const struct device_place *place) {
-    const uint32_t banks = BANKS_MAX;
+static void add(struct mcu *m, const struct device_place *place, uint32_t banks) {
     assert(place->flash);
     assert(place->flash[0].check_unit == DOUBLE_WORD && place->flash[0].size % banks == 0);
     struct l4 *f = device_memory(sizeof *f);
@@ -447,7 +447,8 @@ void flash_stm32l4_add(struct mcu *m, const struct device_place *place) {
     f->mass_erase_us = place->numbers[2];
     f->page_size = place->numbers[3];
     f->banks = banks;
-    f->bank_size = f->job.bank = place->flash[0].size / banks;
+    f->bank_size = place->flash[0].size / banks;
+    f->job.bank = banks > 1 ? f->bank_size : 0;
     f->main.store = store;
     f->main.on_broken = on_broken;
     mcu_add_device(m, &f->device);
@@ -457,4 +458,12 @@ void flash_stm32l4_add(struct mcu *m, const struct device_place *place) {
         f->options[bank].store = store;
         flash_add_region(m, &f->options[bank], &place->flash[1 + bank], &f->device);
     }
+}
+
+void flash_stm32l4_add(struct mcu *m, const struct device_place *place) {
+    add(m, place, BANKS_MAX);
+}
+
+void flash_stm32l4_one_bank_add(struct mcu *m, const struct device_place *place) {
+    add(m, place, 1);
 }

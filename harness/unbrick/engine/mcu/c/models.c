@@ -11,6 +11,7 @@ static const struct {
     {"flash_stm32f1", flash_stm32f1_add},
     {"flash_stm32f4", flash_stm32f4_add},
     {"flash_stm32l4", flash_stm32l4_add},
+    {"flash_stm32l4_one_bank", flash_stm32l4_one_bank_add},
     {"flash_nrf", flash_nrf_add},
     {"uart_stm32", uart_stm32_add},
     {"uart_stm32v2", uart_stm32v2_add},
