@@ -12,7 +12,7 @@ from brickproof_demo import Build, find_demo, judge, list_builds
 from judged_states import find_difference, scramble
 
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.run import PRESETS, Here
+from unbrick.campaign.run import PRESETS, Here, run_campaign
 from unbrick.campaign.search import Search, follow
 from unbrick.target.target import FileTarget
 
@@ -68,3 +68,17 @@ def test_a_correct_build_recovers(build: Build, tmp_path: Path) -> None:
     verdict = judge(build, tmp_path, "quick")
     assert verdict.found == ""
     assert verdict.sessions == 40
+
+
+@pytest.mark.parametrize("name", ["f103", "nrf52"])
+def test_a_weak_word_of_a_correct_build_needs_a_second_cut_to_do_harm(
+    name: str, tmp_path: Path
+) -> None:
+    """docs/brickproof.md, "Two cuts in a row"."""
+    (build,) = (build for build in BUILDS if build.name == name)
+    target = FileTarget.load(build.write_target(tmp_path))
+    bounds = replace(PRESETS["full"], depth=2, stop_early=True)
+    *_, worst = run_campaign(target, bounds=bounds).cases
+    assert worst.outcome.violation
+    copied, taken_back = worst.id.cuts
+    assert (copied.torn, copied.resolution, taken_back.op) == ("weak", 1, 0)
