@@ -154,7 +154,7 @@ PROGRAMS = {
         "apt",
         ".venv/bin/pre-commit",
     ),
-    *(".", "cmp", "cp", "export", "ls", "printf", "rm", "sed"),
+    *(".", "cmp", "cp", "export", "grep", "ls", "printf", "rm", "sed"),
 }
 
 
@@ -203,7 +203,9 @@ def test_every_option_that_is_named_alone_exists() -> None:
 
 
 def test_every_variable_of_the_environment_that_is_named_is_read() -> None:
-    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "harness").rglob("*.py")]
+    folders = (ROOT / "harness", ROOT / "examples")
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    sources = [file.read_text(encoding="utf-8") for file in files]
     read = {variable for text in sources for variable in ENVIRONMENT.findall(text)}
     context = click.Context(cli, info_name="unbrick", **cli.context_settings)
     read |= {variable for _, variable in all_options(cli, context)}

@@ -9,7 +9,7 @@ from unbrick.board import load_chip
 from unbrick.board.device_models import MODELS
 from unbrick.board.load_chip import list_chips
 from unbrick.errors import SetupError
-from unbrick.target.files import is_elf, read_firmware
+from unbrick.target.files import count_architectures, is_elf, read_firmware
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,6 +32,8 @@ class Fit:
         chip: the chip.
         named: letters of its name that are in the files.
         controls: whether they use its flash controller.
+        beyond: how many architectures its core runs, where a file says which one it is made for. A
+            core that runs less is likelier.
         devices: how many of its devices they use.
         full: whether a stack begins at the end of its RAM.
     """
@@ -39,13 +41,19 @@ class Fit:
     chip: McuChip
     named: int
     controls: bool
+    beyond: int
     devices: int
     full: bool
 
     @property
-    def score(self) -> tuple[int, bool, bool, int]:
+    def family(self) -> tuple[int, bool, int]:
+        """Higher is better; chips that only differ in size are of one family."""
+        return self.named, self.controls, -self.beyond
+
+    @property
+    def score(self) -> tuple[int, bool, int, bool, int]:
         """Higher is better."""
-        return self.named, self.controls, self.full, self.devices
+        return (*self.family, self.full, self.devices)
 
 
 def rank_chips(inputs: Sequence[Input], words: str = "") -> list[Fit]:
@@ -98,6 +106,7 @@ def _fit(chip: McuChip, inputs: Sequence[Input], words: str) -> Fit | None:
         chip,
         named,
         any(MODELS[device.model].flash_regions for device in used),
+        count_architectures(chip.core) if any(is_elf(one.path) for one in inputs) else 0,
         len(used),
         any(ram.base + ram.size in stacks for _, ram in chip.rams),
     )

@@ -185,7 +185,7 @@ def _choose_chip(files: Sequence[Input], wishes: Wishes, asking: Asking) -> Draf
                 )
         return Draft(chip, wishes.chip)
     fits = rank_chips(files, words)
-    names = [fit.chip.name for fit in fits if fit.score[:2] == fits[0].score[:2]]
+    names = [fit.chip.name for fit in fits if fit.family == fits[0].family]
     name = names[0]
     if not is_sure(fits):
         name = asking.choose("Which chip is it?", names, "--chip")

@@ -55,6 +55,11 @@ _ARCHITECTURE_NAMES = {
 }
 
 
+def count_architectures(core: str) -> int:
+    """How many of Arm's architectures a core can run: the least that will do is what files want."""
+    return len(_ARCHITECTURES[core])
+
+
 class OtherCoreError(SetupError):
     """A file is for another core than the chip's."""
 
