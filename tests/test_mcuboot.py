@@ -40,10 +40,10 @@ BY_CUTS = {
 
 CLEAN = {
     "pr2100-fixed": SINGLE,
-    "pr2109-fixed": CUTS_ALONE,
+    "pr2109-fixed": SINGLE,
     "pr2199-fixed": ANY,
     "pr2205-broken": CUTS_ALONE,
-    "pr2205-fixed": CUTS_ALONE,
+    "pr2205-fixed": SINGLE,
     "scratch-fixed": CUTS_ALONE,
 }
 """Builds in which nothing is found, as far as a search of a minute goes."""
