@@ -172,6 +172,7 @@ def test_cut_before_an_operation(engine: InProcessEngine) -> None:
     assert engine.read_nor()[0x80000:0x80004] == b"\xff" * 4
     engine.cut_before_op(None)
     engine.power_on()
+    assert not engine.cut_reached
     run(engine, 0.1)
     ask(engine, b"7")
     assert engine.read_nor()[0x80000:0x80004] == bytes.fromhex("07207047")

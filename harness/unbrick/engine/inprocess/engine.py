@@ -228,6 +228,7 @@ class InProcessEngine(CompiledEngine[Models]):
         self._uc.context_restore(self._reset_state)
         self._models.lib.board_power_on(self._models.board, self.board.nor.base)
         self._powered = True
+        self._last = Stop.TIME
 
     def wear(self, worn: Iterable[Worn]) -> None:
         """Have flash operations end with an error from now on; what was said before is forgotten.

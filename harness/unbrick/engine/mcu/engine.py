@@ -209,6 +209,7 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self._models.fill_rams(self._garbage)
         self._models.lib.mcu_power_on(self._models.mcu)
         self._powered = True
+        self._last = McuStop.TIME
 
     def press_reset(self) -> None:
         if not self._powered:
