@@ -15,7 +15,7 @@ ROOT = Path(unbrick.__file__).parent
 # From top to bottom; a part may use its own and every layer below.
 LAYERS = (
     {"cli", "pytest_plugin", "robot"},
-    {"draft"},
+    {"draft", "started"},
     {"reference", "target"},
     {"report"},
     {"campaign"},

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import unbrick
+from small_firmware import build_small
+from test_ab_updater import build
 
 from unbrick.campaign.run import PRESETS
 from unbrick.image.hexfile import read_image, to_hex
@@ -15,8 +19,6 @@ from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from unbrick.bench.console import Console
     from unbrick.firmware.signed import Releases
     from unbrick.link.simulated import SimulatedLink
@@ -138,6 +140,138 @@ def test_what_is_missing_is_said_with_what_there_is(firmware: Path, tmp_path: Pa
     assert said.count("harness/unbrick/") <= 4, "no more tracebacks than that of the one test"
 
 
+OF_A_TARGET = """
+import pytest
+
+pytestmark = pytest.mark.unbrick("app/stm32f103.toml")
+
+@pytest.mark.unbrick("app/stm32f103.toml", preset="quick")
+def test_no_cut_bricks_it(unbrick_campaign):
+    assert unbrick_campaign.transitions > 400
+
+@pytest.mark.unbrick_campaign("app/stm32f103.toml", depth=0)
+def test_both_markers(unbrick_campaign, unbrick_target):
+    assert unbrick_campaign.deepest == 0
+    unbrick_target.console.expect("APP v1")
+
+def test_a_cut(unbrick_target):
+    unbrick_target.console.expect("APP v1")
+    unbrick_target.start_update()
+    unbrick_target.cut_before_operation(12)
+    assert [op.index for op in unbrick_target.ops] == list(range(12))
+    unbrick_target.power_on()
+    unbrick_target.console.expect("APP v1")
+    unbrick_target.recover()
+    unbrick_target.console.expect("APP v2")
+    assert unbrick_target.console.text.count("APP v2") == 2
+
+def test_the_first_operation_after_a_restart(unbrick_target):
+    for _ in range(2):
+        unbrick_target.start_update()
+        unbrick_target.cut_before_operation(1)
+        assert unbrick_target.op_count == 1
+        unbrick_target.power_on()
+        assert unbrick_target.op_count == 0
+
+def test_that_fails(unbrick_target):
+    unbrick_target.console.expect("APP v9", timeout=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_users_tests_of_a_target_file(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    build(tmp_path / "app", "stm32f103")
+    said = run_pytest(tmp_path, OF_A_TARGET, None).stdout
+    assert "1 failed, 4 passed" in said
+    assert "the device did not say 'APP v9' within 1 s" in said
+    assert "- console of ab-stm32f103 -" in said
+    assert not (tmp_path / "build").exists(), "the terminal's firmware is not built"
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_is_true(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "any-firmware.md").read_text(encoding="utf-8")
+    (example,) = (
+        block.partition("```")[0]
+        for block in page.split("```python\n")[1:]
+        if "unbrick_campaign" in block.partition("```")[0]
+    )
+    build(tmp_path, "stm32f103")
+    done = run_pytest(tmp_path, example, None)
+    assert "2 passed" in done.stdout, done.stdout
+
+
+OF_A_BUG = """
+import pytest
+
+@pytest.mark.unbrick("stm32f103.toml")
+def test_campaign(unbrick_campaign):
+    pass
+
+@pytest.mark.unbrick("stm32f103.toml")
+def test_one_cut(unbrick_target):
+    unbrick_target.start_update()
+    unbrick_target.cut_before_operation(459)
+    unbrick_target.recover()
+"""
+
+
+@pytest.mark.slow
+def test_a_violation_of_a_target_fails_the_test_and_says_how_to_replay_it(tmp_path: Path) -> None:
+    file = build(tmp_path, "stm32f103", "no-fallback")
+    said = run_pytest(tmp_path, OF_A_BUG, None).stdout
+    assert "1 failed, 1 error" in said
+    case = re.search(r"unbrick replay (\S+) (ab-stm32f103/\S+)", said)
+    assert case
+    assert case.group(1) == str(file)
+    assert "the device does not recover: not-updated: the device did not say" in said
+    replayed = unbrick("replay", *case.groups())
+    assert replayed.returncode == 1, replayed.stderr
+    assert "VIOLATION" in replayed.stdout
+
+
+WRONG = """
+import pytest
+
+def test_without_a_marker(unbrick_target):
+    pass
+
+@pytest.mark.unbrick("missing.toml")
+def test_of_a_missing_file(unbrick_target):
+    pass
+
+@pytest.mark.unbrick("small.toml", presets="full")
+def test_of_an_option(unbrick_campaign):
+    pass
+
+@pytest.mark.unbrick("small.toml", depth="far")
+def test_of_a_depth(unbrick_campaign):
+    pass
+
+@pytest.mark.unbrick("small.toml")
+def test_of_nothing_to_cut(unbrick_campaign):
+    pass
+
+@pytest.mark.unbrick("small.toml")
+def test_in_its_own_line(unbrick_target):
+    unbrick_target.start_update()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_wrong_about_a_target_is_said(tmp_path: Path) -> None:
+    build_small(tmp_path, "stm32f103xb", "void start(void) { for (;;) { } }")
+    said = run_pytest(tmp_path, WRONG, None).stdout
+    assert "1 failed, 5 errors" in said
+    assert 'mark the test with @pytest.mark.unbrick("target.toml")' in said
+    assert "missing.toml" in said
+    assert "a campaign has no option 'presets' (choose from preset, depth)" in said
+    assert "depth is 'far' (it is a number of power cuts)" in said
+    assert "without any power cut the update of small does not work: bricked" in said
+    assert "nobody begins the update of small: it is staged" in said
+
+
 @pytest.mark.slow
 def test_all_that_the_plugin_brings_begins_with_its_name(tmp_path: Path) -> None:
     listed = run_pytest(tmp_path, "", None, "--fixtures", "--color=no").stdout
@@ -154,6 +288,7 @@ def test_all_that_the_plugin_brings_begins_with_its_name(tmp_path: Path) -> None
     assert all(option.startswith("--unbrick-") for option in options), options
     markers = run_pytest(tmp_path, "", None, "--markers").stdout
     assert "@pytest.mark.unbrick_campaign(" in markers
+    assert "@pytest.mark.unbrick(" in markers
 
 
 def test_a_run_that_has_nothing_to_do_with_terminals_loads_next_to_nothing() -> None:

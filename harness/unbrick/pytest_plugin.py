@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures for a terminal, its server and the link between them.
+"""The pytest plugin: fixtures for a terminal, its server and link, and for firmware of your own.
 
 ::
 
@@ -14,8 +14,21 @@ A campaign as tests, one for each scenario::
     def test_power_cuts(unbrick_campaign):
         assert unbrick_campaign.states > 5
 
-``--unbrick-engine`` chooses the engine. What the engine cannot know skips the test that asks for
-it. When a test fails, the report shows the end of the terminal's console.
+Firmware of your own, which a target's file describes, and a campaign of it::
+
+    @pytest.mark.unbrick("target.toml", preset="full")
+    def test_no_cut_bricks_it(unbrick_campaign):
+        assert unbrick_campaign.closed
+
+    @pytest.mark.unbrick("target.toml")
+    def test_one_cut(unbrick_target):
+        unbrick_target.console.expect("APP v1")
+        unbrick_target.start_update()
+        unbrick_target.cut_before_operation(12)
+        unbrick_target.recover()
+
+``--unbrick-engine`` chooses the engine of the terminal. What the engine cannot know skips the test
+that asks for it. When a test fails, the report shows the end of each console.
 
 Pytest loads every plugin that is installed, also for tests that have nothing to do with terminals.
 So this module imports no more than names and errors; the fixtures import what they need.
@@ -24,49 +37,106 @@ So this module imports no more than names and errors; the fixtures import what t
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from unbrick.engine import ENGINES
-from unbrick.errors import MissingToolError, NotKnownHereError, SetupError, UnbrickError
+from unbrick.errors import (
+    CannotBeginError,
+    MissingToolError,
+    NotKnownHereError,
+    SetupError,
+    UnbrickError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from unbrick.bench.console import Console
+    from unbrick.campaign.target import Target
     from unbrick.firmware.signed import Releases
     from unbrick.link.simulated import SimulatedLink
     from unbrick.reference.system import System
     from unbrick.report.model import ScenarioReport
     from unbrick.server.core.core import ServerCore
+    from unbrick.started import StartedTarget
 
 CONSOLE_TAIL = 3000
 """Characters of the terminal's console that a failure shows."""
 
-VIOLATIONS_SHOWN = 20
-"""Violations of a campaign that a failure shows."""
+TARGET_SUFFIX = ".toml"
+"""What the name of a target's file ends with."""
+
+OPTIONS = ("preset", "depth")
+"""Of the markers: how far a campaign goes."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker ``unbrick_campaign``."""
+    """The markers ``unbrick`` and ``unbrick_campaign``."""
     config.addinivalue_line(
         "markers",
-        "unbrick_campaign(*scenarios, preset='quick'): run a test that takes the fixture "
-        "`unbrick_campaign` once for each scenario (all of them by default); a violation fails it.",
+        "unbrick(*targets, preset='single', depth=None): run a test that takes the fixture "
+        "`unbrick_target` or `unbrick_campaign` once for each file TARGET.toml, named from the "
+        "folder of the test's file; a violation of the campaign fails it.",
+    )
+    config.addinivalue_line(
+        "markers",
+        "unbrick_campaign(*scenarios, preset='quick', depth=None): run a test that takes the "
+        "fixture `unbrick_campaign` once for each scenario (all of them by default) or file "
+        "TARGET.toml; a violation fails it.",
     )
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a marker asks for.
+
+    Attributes:
+        what: a target's file, or the name of a scenario.
+        options: how far a campaign goes.
+    """
+
+    what: Path | str
+    options: Mapping[str, object]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make a test for each scenario of a campaign."""
-    marker = metafunc.definition.get_closest_marker("unbrick_campaign")
-    if marker is not None and "unbrick_campaign" in metafunc.fixturenames:
-        names = marker.args or _all_scenarios()
-        preset = str(marker.kwargs.get("preset", "quick"))
-        metafunc.parametrize(
-            "unbrick_campaign", [(str(name), preset) for name in names], indirect=True, ids=names
-        )
+    """Make a test for each target, or scenario of a campaign."""
+    takes = metafunc.fixturenames
+    target = campaign = metafunc.definition.get_closest_marker("unbrick")
+    scenarios = metafunc.definition.get_closest_marker("unbrick_campaign")
+    if "unbrick_target" not in takes:
+        target = None
+    if "unbrick_campaign" not in takes:
+        campaign = None
+    elif scenarios is not None:
+        campaign = scenarios
+    if target is not None and target is campaign:
+        _parametrize(metafunc, target, "unbrick_target", "unbrick_campaign")
+        return
+    if target is not None:
+        _parametrize(metafunc, target, "unbrick_target")
+    if campaign is not None:
+        _parametrize(metafunc, campaign, "unbrick_campaign")
+
+
+def _parametrize(metafunc: pytest.Metafunc, marker: pytest.Mark, *fixtures: str) -> None:
+    """Make a test for each name of a marker, and hand it to the fixtures."""
+    names = tuple(map(str, marker.args))
+    if not names and marker.name == "unbrick_campaign":
+        names = _all_scenarios()
+    if names:
+        folder = metafunc.definition.path.parent
+        asked = [(_ask(name, folder, marker),) * len(fixtures) for name in names]
+        metafunc.parametrize(fixtures, asked, indirect=True, ids=names)
+
+
+def _ask(name: str, folder: Path, marker: pytest.Mark) -> _Asked:
+    is_file = marker.name == "unbrick" or name.endswith(TARGET_SUFFIX)
+    return _Asked(folder / name if is_file else name, marker.kwargs)
 
 
 def _all_scenarios() -> tuple[str, ...]:
@@ -102,11 +172,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @contextmanager
 def _in_one_line() -> Iterator[None]:
     """What is wrong with the set-up is said without a traceback: no line of a test caused it."""
+    wrong: UnbrickError
     try:
         yield
     except NotKnownHereError:
         raise
-    except SetupError as error:
+    except (SetupError, CannotBeginError) as error:
         wrong = error
     except ModuleNotFoundError as error:
         from unbrick.extras import missing_extra  # noqa: PLC0415
@@ -172,9 +243,10 @@ def unbrick_make_system(
             made.close()
             raise
         systems.append(system)
+        consoles.append((f"console of {system.serial} on {system.engine.name}", system.console))
         return system
 
-    request.node.stash[_SYSTEMS] = systems
+    consoles = request.node.stash.setdefault(_CONSOLES, [])
     yield make
     for system in systems:
         system.engine.close()
@@ -207,34 +279,81 @@ def unbrick_link(unbrick_system: System) -> SimulatedLink:
 
 
 @pytest.fixture
-def unbrick_campaign(request: pytest.FixtureRequest, unbrick_releases: Releases) -> ScenarioReport:
-    """What a search of a scenario has found; the test fails when an invariant does not hold.
+def unbrick_target(request: pytest.FixtureRequest) -> Iterator[StartedTarget]:
+    """A device with firmware of your own, which a target's file describes, just started.
 
-    The marker ``unbrick_campaign`` says which scenarios and which preset.
+    The marker ``unbrick`` names the file. What [update] stages is in its flash.
     """
-    if not hasattr(request, "param"):
-        pytest.fail("mark the test with @pytest.mark.unbrick_campaign(…)", pytrace=False)
-    name, preset = request.param
+    asked = _find_asked(request, '@pytest.mark.unbrick("target.toml")')
     with _in_one_line():
-        report = _search(unbrick_releases, name, preset)
-    if report.violations:
-        from unbrick.report.formats import tell_how_to_replay  # noqa: PLC0415
+        from unbrick.started import StartedTarget  # noqa: PLC0415
+        from unbrick.target.target import FileTarget  # noqa: PLC0415
 
-        shown = report.violations[:VIOLATIONS_SHOWN]
-        lines = [f"{c.id}: {c.kind}: {c.text}\n    {tell_how_to_replay(c)}" for c in shown]
-        pytest.fail("\n".join([report.statement, *lines]), pytrace=False)
+        started = StartedTarget(FileTarget.load(Path(asked.what), tried=False))
+    name = started.target.name
+    request.node.stash.setdefault(_CONSOLES, []).append((f"console of {name}", started.console))
+    started.power_on()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def unbrick_campaign(request: pytest.FixtureRequest) -> ScenarioReport:
+    """What a search has found; the test fails when an invariant does not hold.
+
+    The marker ``unbrick`` names a target's file; the marker ``unbrick_campaign`` names scenarios.
+    Both have ``preset`` and ``depth``.
+    """
+    asked = _find_asked(request, "@pytest.mark.unbrick_campaign(…)")
+    with _in_one_line():
+        report = _search(request, asked)
+    if report.violations:
+        from unbrick.report.formats import tell_violations_briefly  # noqa: PLC0415
+
+        pytest.fail(tell_violations_briefly(report), pytrace=False)
     return report
 
 
-def _search(releases: Releases, name: str, preset: str) -> ScenarioReport:
+def _find_asked(request: pytest.FixtureRequest, example: str) -> _Asked:
+    """What the test's marker asks for."""
+    if not hasattr(request, "param"):
+        pytest.fail(f"mark the test with {example}", pytrace=False)
+    asked: _Asked = request.param
+    return asked
+
+
+def _search(request: pytest.FixtureRequest, asked: _Asked) -> ScenarioReport:
     from unbrick.campaign.run import PRESETS, run_campaign  # noqa: PLC0415
-    from unbrick.reference.target import find_target  # noqa: PLC0415
     from unbrick.report.model import report_scenario  # noqa: PLC0415
 
+    for option in asked.options:
+        if option not in OPTIONS:
+            raise SetupError(
+                f"a campaign has no option {option!r}", hint=f"choose from {', '.join(OPTIONS)}"
+            )
+    is_file = isinstance(asked.what, Path)
+    preset = asked.options.get("preset", "single" if is_file else "quick")
     if preset not in PRESETS:
         raise SetupError(f"there is no preset {preset!r}", hint=f"choose from {', '.join(PRESETS)}")
-    target = find_target(name, releases)
-    return report_scenario(run_campaign(target, bounds=PRESETS[preset]))
+    bounds = PRESETS[str(preset)]
+    depth = asked.options.get("depth")
+    if depth is not None:
+        if not isinstance(depth, int) or depth < 0:
+            raise SetupError(f"depth is {depth!r}", hint="it is a number of power cuts")
+        bounds = replace(bounds, depth=depth)
+    target = _find_target(request, asked.what)
+    return report_scenario(run_campaign(target, bounds=bounds, exhaustive=preset == "exhaustive"))
+
+
+def _find_target(request: pytest.FixtureRequest, what: Path | str) -> Target:
+    if isinstance(what, Path):
+        from unbrick.target.target import FileTarget  # noqa: PLC0415
+
+        return FileTarget.load(what)
+    from unbrick.reference.target import find_target  # noqa: PLC0415
+
+    # Who tests firmware of their own does not build ours.
+    return find_target(what, request.getfixturevalue("unbrick_releases"))
 
 
 def _skip_what_is_not_known() -> Generator[None, object, object]:
@@ -256,7 +375,8 @@ def pytest_runtest_call() -> Generator[None, object, object]:
     return (yield from _skip_what_is_not_known())
 
 
-_SYSTEMS = pytest.StashKey["list[System]"]()
+_CONSOLES = pytest.StashKey["list[tuple[str, Console]]"]()
+"""The title and the console of each device of a test."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -271,7 +391,6 @@ def pytest_runtest_makereport(
     if isinstance(error, UnbrickError) and error.hint:
         report.sections.append(("what to do", error.hint))
     if report.when == "call":
-        for system in item.stash.get(_SYSTEMS, [])[-2:]:
-            title = f"console of {system.serial} on {system.engine.name}"
-            report.sections.append((title, system.console.text[-CONSOLE_TAIL:]))
+        for title, console in item.stash.get(_CONSOLES, [])[-2:]:
+            report.sections.append((title, console.text[-CONSOLE_TAIL:]))
     return report

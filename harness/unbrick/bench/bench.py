@@ -31,14 +31,18 @@ class Bench:
     Args:
         engine: runs the terminal.
         allows: says which faults of the firmware may be; by default none may.
+        called: what people call it.
     """
 
     def __init__(
-        self, engine: Engine, allows: Callable[[FirmwareFault], bool] = lambda _: False
+        self,
+        engine: Engine,
+        allows: Callable[[FirmwareFault], bool] = lambda _: False,
+        called: str = "terminal",
     ) -> None:
         self.engine = engine
         self._allows = allows
-        self.console = Console(engine.wire, self.run_until)
+        self.console = Console(engine.wire, self.run_until, called)
         self.peers: list[Peer] = [self.console]
 
     def run_until(self, condition: Callable[[], bool], timeout: float) -> bool:

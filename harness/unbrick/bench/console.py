@@ -25,11 +25,20 @@ class Console:
     Args:
         line: the engine's end of UART0.
         run: lets the terminal run until a condition or for a time in seconds; says whether it held.
-        readers: called with every piece of output, for logs and for peers on the same line.
+        called: what people call the terminal.
+
+    Attributes:
+        text: all that was said.
+        listeners: called with every piece of output, for logs and for peers on the same line.
     """
 
-    def __init__(self, line: Line, run: Callable[[Callable[[], bool], float], bool]) -> None:
-        self._line, self._run = line, run
+    def __init__(
+        self,
+        line: Line,
+        run: Callable[[Callable[[], bool], float], bool],
+        called: str = "terminal",
+    ) -> None:
+        self._line, self._run, self._called = line, run, called
         self._seen = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.text = ""
@@ -39,10 +48,14 @@ class Console:
         """Take in what the terminal has said."""
         data = self._line.read()
         if data:
-            # A character may come in two pieces.
-            self.text += self._decoder.decode(data)
-            for listener in self.listeners:
-                listener(data)
+            self.hear(data)
+
+    def hear(self, data: bytes) -> None:
+        """Take in what somebody else has read from the line."""
+        # A character may come in two pieces.
+        self.text += self._decoder.decode(data)
+        for listener in self.listeners:
+            listener(data)
 
     def write(self, data: bytes) -> None:
         """Send raw bytes."""
@@ -78,7 +91,7 @@ class Console:
 
         if not self._run(said, timeout):
             raise ExpectError(
-                f"the terminal did not say {shown or pattern!r} within {timeout:g} s; "
+                f"the {self._called} did not say {shown or pattern!r} within {timeout:g} s; "
                 f"its last words were:\n{self.text[-TAIL:]}",
             )
         self._seen += found[0].end()

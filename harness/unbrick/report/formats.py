@@ -10,15 +10,27 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from unbrick import __version__
 
 if TYPE_CHECKING:
-    from unbrick.report.model import CampaignReport, CaseReport
+    from unbrick.report.model import CampaignReport, CaseReport, ScenarioReport
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _TAIL = 2000  # characters of the console that a violation shows
+
+VIOLATIONS_SHOWN = 20
+"""Violations of a search that a failed test shows."""
 
 
 def tell_how_to_replay(case: CaseReport) -> str:
     """The command that runs a case again."""
     return shlex.join(("unbrick", "replay", *filter(None, (case.target,)), case.id))
+
+
+def tell_violations_briefly(report: ScenarioReport) -> str:
+    """What a search came to, and its first violations with the commands that run them again."""
+    shown = report.violations[:VIOLATIONS_SHOWN]
+    lines = [
+        f"{case.id}: {case.kind}: {case.text}\n    {tell_how_to_replay(case)}" for case in shown
+    ]
+    return "\n".join([report.statement, *lines])
 
 
 def render_junit(report: CampaignReport) -> str:

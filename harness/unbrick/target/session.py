@@ -111,6 +111,13 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
     )
 
 
+def start_driving(console: DriverConsole, target: Description) -> DriverRun:
+    """Whoever does what the target's update wants done at its console."""
+    driver = target.update.driver
+    path = driver if isinstance(driver, Path) else None
+    return DriverRun(_drive(console, target), console, path)
+
+
 class _Course:
     """A session under way.
 
@@ -126,9 +133,7 @@ class _Course:
         self._must_drive = first and target.update.is_driven
         self._driver: DriverRun | None = None
         if target.update.is_driven and (first or target.update.again):
-            driver = target.update.driver
-            path = driver if isinstance(driver, Path) else None
-            self._driver = DriverRun(_drive(self._console, target), self._console, path)
+            self._driver = start_driving(self._console, target)
         self.spoke_at: float | None = None
 
     @property
