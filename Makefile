@@ -18,7 +18,7 @@ WORKERS = $(shell echo $$((2 * $$(nproc))))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS)
 # Containers often set it. Every worker and every process that a test starts would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
-C_FILES = $(shell find examples firmware harness tests tools -name '*.[ch]' -not -path '*/build/*')
+C_FILES = $(shell find examples firmware harness robot_tests tests tools -name '*.[ch]' -not -path '*/build/*')
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help

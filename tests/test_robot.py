@@ -16,6 +16,7 @@ from patience import PATIENCE_S
 from robot import api
 from robot.api import ExecutionResult, Failure, FatalError, SkipExecution
 from robot.libdocpkg import LibraryDocumentation
+from test_ab_updater import build
 from test_engine_serial import Board, board  # noqa: F401 - the fixture
 
 from unbrick.errors import (
@@ -182,6 +183,51 @@ def test_a_failure_shows_the_uart_the_link_and_the_nor(firmware: Path, tmp_path:
     assert "<b>Alice" in log
     picture = next((tmp_path / "out" / "logs").glob("*.svg"))
     assert ET.parse(picture).getroot().tag.endswith("svg")  # noqa: S314 - it is ours
+
+
+OF_A_TARGET = """
+It fails
+    Start Target    app/stm32f103.toml
+    Wait For Line On Uart    APP v9    timeout=1 s
+
+There is one device at a time
+    Run Keyword And Expect Error    there is no terminal yet (begin with `Start Terminal`)
+    ...    Type Command    help
+    Stop Terminal
+    Run Keyword And Expect Error    there is no target yet (begin with `Start Target`)
+    ...    Target Should Recover
+    Run Keyword And Expect Error
+    ...    there is no terminal yet (begin with `Start Terminal` or `Start Target`)    Power On
+
+What is wrong is said
+    Run Keyword And Expect Error    *missing.toml*    Start Target    missing.toml
+    Run Keyword And Expect Error    depth is -1 (it is a number of power cuts)
+    ...    Campaign Should Find No Violation    app/stm32f103.toml    depth=-1
+"""
+
+
+@pytest.mark.slow
+def test_a_failure_of_a_target_shows_its_console(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    build(tmp_path / "app", "stm32f103")
+    failed, *passed = run_robot(OF_A_TARGET, tmp_path, tmp_path).suite.tests
+    assert {test.name: test.message for test in passed if not test.passed} == {}
+    assert "the device did not say 'APP v9' within 1 s" in failed.message
+    (shown,) = [item.message for item in failed.body if item.type == "MESSAGE"]
+    assert "APP v1" in shown
+    (log,) = (tmp_path / "out" / "logs").iterdir()
+    assert "*** power on ***" in log.read_text()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_is_true(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "robot.md").read_text(encoding="utf-8")
+    example = page.partition("```robotframework\n")[2].partition("```")[0]
+    build(tmp_path, "stm32f103")
+    cases = example.partition("*** Test Cases ***\n")[2]
+    result = run_robot(cases, tmp_path, tmp_path)
+    assert {test.name: test.message for test in result.suite.tests if not test.passed} == {}
+    assert result.statistics.total.passed == 2
 
 
 @pytest.mark.slow

@@ -12,10 +12,12 @@ from robot.libraries.BuiltIn import BuiltIn
 
 from unbrick import __version__
 from unbrick.robot.campaign import CampaignKeywords
+from unbrick.robot.device import HandledDevice
 from unbrick.robot.lines import UartKeywords
 from unbrick.robot.nor import NorKeywords
 from unbrick.robot.provider import ProviderKeywords
 from unbrick.robot.reference import Reference, make_attachment
+from unbrick.robot.target import TargetKeywords
 from unbrick.robot.terminal import TerminalKeywords
 from unbrick.robot.update import UpdateKeywords
 
@@ -27,6 +29,7 @@ class UnbrickLibrary(
     ProviderKeywords,
     NorKeywords,
     CampaignKeywords,
+    TargetKeywords,
 ):
     """Keywords for a terminal that is updated over the air, and must never be bricked.
 
@@ -49,6 +52,12 @@ class UnbrickLibrary(
 
     There is one terminal at a time. It lives on from test to test of a suite, until the next
     `Start Terminal` or the suite's end.
+
+    = Firmware of your own =
+
+    `Start Target` starts a device of a target file (docs/any-firmware.md) in place of a terminal:
+    any firmware, on a chip that Unbrick knows. It runs in process, whatever ``${ENGINE}`` says.
+    `Campaign Should Be Closed` and `Campaign Should Find No Violation` search a target file.
 
     = Engines =
 
@@ -108,24 +117,21 @@ class UnbrickLibrary(
 
     def end_test(self, data: Any, result: Any) -> None:
         """Robot calls it: show what is known when a test has failed."""
-        if result.failed and self._reference is not None:
-            _attach(self._reference, str(data.longname))
+        if result.failed and self._device_or_none is not None:
+            _attach(self._device_or_none, str(data.longname))
 
     def close(self) -> None:
         """Robot calls it when the suite is over."""
         self._close()
 
 
-def _attach(reference: Reference, test: str) -> None:
-    logs = {
-        "UART0, the wire": ("wire", reference.uart.log()),
-        "UART1, the wireless link": ("radio", reference.radio_log()),
-        "faults of the firmware": ("faults", reference.faults()),
-    }
-    for title, (name, log) in logs.items():
+def _attach(device: HandledDevice, test: str) -> None:
+    for title, (name, log) in device.logs().items():
         if log:
             logger.write(make_attachment(title, log, _keep(test, f"{name}.log", log)), html=True)
-    picture = reference.picture()
+    if not isinstance(device, Reference):
+        return
+    picture = device.picture()
     if picture.startswith("<svg"):
         _keep(test, "nor.svg", picture)
     logger.write(f"<b>the NOR</b><br>{picture}", html=True)

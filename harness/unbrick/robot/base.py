@@ -22,9 +22,11 @@ from unbrick.errors import (
 )
 from unbrick.firmware.signed import Releases, make_releases
 from unbrick.folders import build_folder
+from unbrick.robot.device import TargetDevice
+from unbrick.robot.reference import Reference
 
 if TYPE_CHECKING:
-    from unbrick.robot.reference import Reference
+    from unbrick.robot.device import HandledDevice
 
 PARAMS = ParamSpec("PARAMS")
 RESULT = TypeVar("RESULT")
@@ -82,7 +84,7 @@ class Keywords:
     ) -> None:
         self._engine_name, self._firmware, self._seed = engine, firmware, seed
         self._timeout = timeout
-        self._reference: Reference | None = None
+        self._device_or_none: HandledDevice | None = None
         self._update_id: int | None = None
 
     @property
@@ -92,15 +94,45 @@ class Keywords:
         return build_releases_in(folder.absolute())
 
     @property
+    def _device(self) -> HandledDevice:
+        """What was started, a terminal or the device of a target file.
+
+        Raises:
+            SetupError: nothing was.
+        """
+        if self._device_or_none is None:
+            raise SetupError(
+                "there is no terminal yet", hint="begin with `Start Terminal` or `Start Target`"
+            )
+        return self._device_or_none
+
+    @property
     def _terminal(self) -> Reference:
         """The terminal that was started.
 
         Raises:
             SetupError: there is none.
         """
-        if self._reference is None:
+        if not isinstance(self._device_or_none, Reference):
             raise SetupError("there is no terminal yet", hint="begin with `Start Terminal`")
-        return self._reference
+        return self._device_or_none
+
+    @property
+    def _target(self) -> TargetDevice:
+        """The device of a target file that was started.
+
+        Raises:
+            SetupError: there is none.
+        """
+        if not isinstance(self._device_or_none, TargetDevice):
+            raise SetupError("there is no target yet", hint="begin with `Start Target`")
+        return self._device_or_none
+
+    def _close(self) -> None:
+        """Switch off what was started, and give it back."""
+        if self._device_or_none is not None:
+            self._device_or_none.close()
+            self._device_or_none = None
 
     def _wanted_engine(self) -> str:
         """The engine's name."""

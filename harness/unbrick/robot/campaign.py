@@ -10,7 +10,7 @@ from unbrick.campaign.run import PRESETS, run_campaign
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import NotKnownHereError, UpdateError
 from unbrick.reference.target import find_target
-from unbrick.report.formats import tell_how_to_replay
+from unbrick.report.formats import tell_violations_briefly
 from unbrick.report.model import report_scenario
 from unbrick.robot.base import Keywords, keyword
 
@@ -38,7 +38,4 @@ class CampaignKeywords(Keywords):
         report = report_scenario(run_campaign(target, bounds=PRESETS[preset]))
         logger.info(report.statement)
         if report.violations:
-            cases = [
-                f"{c.id}: {c.kind}: {c.text}\n  {tell_how_to_replay(c)}" for c in report.violations
-            ]
-            raise UpdateError("\n".join([report.statement, *cases[:20]]))
+            raise UpdateError(tell_violations_briefly(report))

@@ -17,7 +17,7 @@ ANYTHING = compile_pattern(r"\S", regex=True)
 
 
 class UartKeywords(Keywords):
-    """UART0 as lines."""
+    """UART0 as lines, or the console of a target file's device."""
 
     @keyword
     def set_default_uart_timeout(self, timeout: timedelta) -> None:
@@ -72,7 +72,7 @@ class UartKeywords(Keywords):
     def _wait(
         self, pattern: re.Pattern[str], timeout: timedelta | None, *, unfinished: bool = False
     ) -> FoundLine:
-        line = self._terminal.uart.wait(pattern, self._seconds(timeout), unfinished=unfinished)
+        line = self._device.uart.wait(pattern, self._seconds(timeout), unfinished=unfinished)
         logger.info(f"[{line.Timestamp:.3f}] {line.Line}")
         return line
 
@@ -90,27 +90,25 @@ class UartKeywords(Keywords):
         that run by the clock, this takes as long as it says.
         """
         pattern = compile_pattern(content, regex=treatAsRegex)
-        uart = self._terminal.uart
+        uart = self._device.uart
         found = uart.wait_until(
             lambda: uart.find(pattern, unfinished=includeUnfinishedLine), self._seconds(timeout)
         )
         if found is not None:
-            raise ExpectError(f"the terminal should not have said: {found.line.Line}")
+            raise ExpectError(f"the {uart.called} should not have said: {found.line.Line}")
 
     @keyword
     def test_if_uart_is_idle(self, timeout: timedelta) -> None:
         """Fails when the terminal says anything within ``timeout``."""
-        terminal = self._terminal
-        start = len(terminal.uart.text)
-        if terminal.bench.run_until(
-            lambda: len(terminal.uart.text) > start, timeout.total_seconds()
-        ):
-            raise ExpectError(f"the UART is not idle: {terminal.uart.text[start:]!r}")
+        device = self._device
+        start = len(device.uart.text)
+        if device.bench.run_until(lambda: len(device.uart.text) > start, timeout.total_seconds()):
+            raise ExpectError(f"the UART is not idle: {device.uart.text[start:]!r}")
 
     @keyword
     def write_to_uart(self, content: str) -> None:
         """Sends ``content`` as it is."""
-        self._terminal.system.console.write(content.encode())
+        self._device.bench.console.write(content.encode())
 
     @keyword
     def write_line_to_uart(self, content: str = "", waitForEcho: bool = True) -> None:
@@ -118,6 +116,6 @@ class UartKeywords(Keywords):
 
         `Type Command` also gives the answer.
         """
-        self._terminal.system.console.type(content)
+        self._device.bench.console.type(content)
         if waitForEcho:
-            self._terminal.uart.wait_for_echo(content, self._seconds(None))
+            self._device.uart.wait_for_echo(content, self._seconds(None))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from unbrick.errors import UnbrickError
 from unbrick.image.format import inspect
 from unbrick.reference.system import System
+from unbrick.robot.device import HandledDevice
 from unbrick.robot.picture import draw_nor_picture
-from unbrick.robot.uart import Uart
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from unbrick.engine.base import Engine
     from unbrick.firmware.signed import Releases
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 SHOWN = 30  # lines of a log that a failure shows; the file has all of them
 
 
-class Reference:
+class Reference(HandledDevice):
     """A terminal fresh from the factory, and everything around it.
 
     Attributes:
-        uart: what it says on UART0.
         claims: what the server believes of an image, instead of what is in it.
         factory: the NOR as it left the factory; None when the engine cannot show it.
         differ: makes the server's differential files; None: it sends full images.
@@ -64,9 +63,7 @@ class Reference:
         except BaseException:
             engine.close()
             raise
-        self.bench = self.system.bench
-        self.uart = Uart(self.bench.run_until, lambda: engine.now)
-        self.bench.console.listeners.append(self.uart.hear)
+        super().__init__(engine, self.system.bench, "terminal")
 
     def _believe(self, image: bytes) -> ImageInfo:
         return self.claims.get(image) or inspect(image)
@@ -83,17 +80,6 @@ class Reference:
         """The flash operations so far, as far as the engine writes them down."""
         trace = self.engine.flash_trace
         return trace.ops if trace else []
-
-    def power_on(self) -> None:
-        """Give the terminal power."""
-        self.uart.note("power on")
-        self.engine.power_on()
-
-    def cut_power(self) -> None:
-        """Take it away. What was said before is no answer to what is asked later."""
-        self.bench.cut_power()
-        self.uart.note("power cut")
-        self.uart.skip()
 
     def new_server(self) -> None:
         """A server made anew from the records of the old one."""
@@ -122,11 +108,9 @@ class Reference:
             return f"<i>the {escape(self.engine.name)} engine cannot show the NOR</i>"
         return draw_nor_picture(now, self.factory, self.ops)
 
-    def faults(self) -> str:
-        """What the firmware did wrong, a line for each."""
-        return "\n".join(
-            f"[{f.time:10.3f}] {f.kind}: {f.detail} {f.where}" for f in self.engine.faults
-        )
+    def logs(self) -> Mapping[str, tuple[str, str]]:
+        """What a failure shows."""
+        return {**super().logs(), "UART1, the wireless link": ("radio", self.radio_log())}
 
 
 def make_attachment(title: str, log: str, link: str | None) -> str:

@@ -12,6 +12,7 @@ from unbrick.engine.create import create_engine
 from unbrick.errors import EngineError, ExpectError, NotKnownHereError
 from unbrick.layout import reference_layout
 from unbrick.robot.base import Keywords, expect, keyword, read_variable
+from unbrick.robot.device import TargetDevice
 from unbrick.robot.reference import Reference
 from unbrick.robot.uart import compile_pattern
 
@@ -49,7 +50,7 @@ class TerminalKeywords(Keywords):
             board=reference_layout().board,
             board_file=None if board is None else Path(board),
         )
-        self._reference = Reference(
+        self._device_or_none = Reference(
             engine,
             self._releases,
             installed=None if installed == NOTHING else installed,
@@ -60,20 +61,24 @@ class TerminalKeywords(Keywords):
         logger.info(f"{serial} on the engine {engine.name}, installed: {installed}")
         self._power_on(wait=True)
 
-    def _close(self) -> None:
-        if self._reference is not None:
-            self._reference.engine.close()
-            self._reference = None
-
     @keyword
     def stop_terminal(self) -> None:
-        """Switches the terminal off and gives it back. The end of the suite does so, too."""
+        """Switches the terminal, or the device of a target file, off and gives it back.
+
+        The end of the suite does so, too.
+        """
         self._close()
 
     @keyword
     def power_on(self, wait: bool = True) -> None:
-        """Gives the terminal power, and waits until it has its prompt or asks to be restored."""
-        self._power_on(wait=wait)
+        """Gives the terminal power, and waits until it has its prompt or asks to be restored.
+
+        The device of a target file is not waited for.
+        """
+        if isinstance(self._device, TargetDevice):
+            self._device.power_on()
+        else:
+            self._power_on(wait=wait)
 
     def _power_on(self, *, wait: bool) -> None:
         terminal = self._terminal
@@ -92,7 +97,7 @@ class TerminalKeywords(Keywords):
 
         What the terminal said before is not looked for any more.
         """
-        self._terminal.cut_power()
+        self._device.cut_power()
 
     @keyword
     def restart_terminal(self) -> None:
@@ -135,7 +140,7 @@ class TerminalKeywords(Keywords):
     @keyword
     def run_for(self, time: timedelta) -> None:
         """Lets terminal, link and server run for a while, of the engine's time."""
-        self._terminal.bench.run_for(time.total_seconds())
+        self._device.bench.run_for(time.total_seconds())
 
     @keyword
     def type_command(self, command: str, timeout: timedelta | None = None) -> str:

@@ -48,12 +48,16 @@ class Uart:
     Args:
         run: lets the terminal run until a condition, for at most so many seconds.
         clock: the engine's time in seconds.
+        called: what people call the terminal.
     """
 
     def __init__(
-        self, run: Callable[[Callable[[], bool], float], bool], clock: Callable[[], float]
+        self,
+        run: Callable[[Callable[[], bool], float], bool],
+        clock: Callable[[], float],
+        called: str = "terminal",
     ) -> None:
-        self._run, self._clock = run, clock
+        self._run, self._clock, self.called = run, clock, called
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._starts: list[int] = []
         self._times: list[float] = []
@@ -103,7 +107,7 @@ class Uart:
         echo = re.compile(re.escape(typed) + "$")
         if self.wait_until(lambda: self.find(echo), timeout) is None:
             raise ExpectError(
-                f"the terminal does not echo {typed!r}, so it has no prompt; "
+                f"the {self.called} does not echo {typed!r}, so it has no prompt; "
                 f"its last words were:\n{self.last_words()}"
             )
         self.wait(echo, 0.0)
@@ -119,7 +123,7 @@ class Uart:
         found = self.wait_until(lambda: self.find(pattern, unfinished=unfinished), timeout)
         if found is None:
             raise ExpectError(
-                f"the terminal did not say {_shown(pattern)!r} within {timeout:g} s; "
+                f"the {self.called} did not say {_shown(pattern)!r} within {timeout:g} s; "
                 f"its last words were:\n{self.last_words()}"
             )
         self.cursor = found.end
