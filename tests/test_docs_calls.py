@@ -203,8 +203,8 @@ def test_every_option_that_is_named_alone_exists() -> None:
 
 
 def test_every_variable_of_the_environment_that_is_named_is_read() -> None:
-    folders = (ROOT / "harness", ROOT / "examples")
-    files = [file for folder in folders for file in folder.rglob("*.py")]
+    files = [file for name in ("harness", "examples") for file in (ROOT / name).rglob("*.py")]
+    files += (ROOT / "ci").rglob("*.*")
     sources = [file.read_text(encoding="utf-8") for file in files]
     read = {variable for text in sources for variable in ENVIRONMENT.findall(text)}
     context = click.Context(cli, info_name="unbrick", **cli.context_settings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from unbrick import __version__
@@ -100,11 +102,24 @@ def render_sarif(report: CampaignReport) -> str:
 
 
 def _sarif_result(case: CaseReport, kinds: list[str]) -> dict[str, Any]:
+    location: dict[str, Any] = {
+        "logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}]
+    }
+    if case.target:  # code scanning of GitHub shows nothing without a file
+        location["physicalLocation"] = {
+            "artifactLocation": {"uri": _make_uri(Path(case.target))},
+            "region": {"startLine": 1},
+        }
     return {
         "ruleId": case.kind,
         "ruleIndex": kinds.index(case.kind),
         "level": "error",
         "message": {"text": f"{case.text}. Replay: {tell_how_to_replay(case)}"},
-        "locations": [{"logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}]}],
+        "locations": [location],
         "partialFingerprints": {"unbrick/v1": case.id},
     }
+
+
+def _make_uri(path: Path) -> str:
+    """A file as SARIF names it: relative to where the campaign was started, or whole."""
+    return path.as_uri() if path.is_absolute() else quote(path.as_posix())
