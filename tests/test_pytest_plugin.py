@@ -173,6 +173,15 @@ def test_the_first_operation_after_a_restart(unbrick_target):
         unbrick_target.power_on()
         assert unbrick_target.op_count == 0
 
+def test_without_power(unbrick_target):
+    unbrick_target.cut_power()
+    with pytest.raises(Exception, match="operation 0 did not come within 1 s; there were 0"):
+        unbrick_target.cut_before_operation(0, timeout=1)
+    with pytest.raises(Exception, match="the device has no power"):
+        unbrick_target.start_update()
+    unbrick_target.recover()
+    unbrick_target.recover()
+
 def test_that_fails(unbrick_target):
     unbrick_target.console.expect("APP v9", timeout=1)
 """
@@ -183,7 +192,7 @@ def test_a_users_tests_of_a_target_file(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     build(tmp_path / "app", "stm32f103")
     said = run_pytest(tmp_path, OF_A_TARGET, None).stdout
-    assert "1 failed, 4 passed" in said
+    assert "1 failed, 5 passed" in said
     assert "the device did not say 'APP v9' within 1 s" in said
     assert "- console of ab-stm32f103 -" in said
     assert not (tmp_path / "build").exists(), "the terminal's firmware is not built"
