@@ -337,6 +337,16 @@ def test_a_transfer_may_end_when_its_update_has_succeeded(unbrick_releases: Rele
     assert outcome.violation is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["foreigncommanded/135@99", "dying!1-late"])
+def test_nothing_is_wrong_with(unbrick_releases: Releases, name: str) -> None:
+    """Boot starts no image for other hardware; a server that was long away knows what it missed."""
+    case = CaseId.parse(name)
+    target = find_target(case.scenario, unbrick_releases)
+    *_, (_, _, outcome) = follow(case, target.start(), target.run)
+    assert outcome.violation is None
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_a_transfer_that_is_given_up_counts_until_its_update_has_succeeded(*, late: bool) -> None:
     succeeded = SimpleNamespace(id=7, state=UpdateState.SUCCEEDED)

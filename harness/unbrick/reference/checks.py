@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
+from unbrick.layout import reference_layout
 from unbrick.reference.canonical import COMMANDED, IDLE, REWRITING, find_newest, read_valid_header
 from unbrick.reference.layout import find_places
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from unbrick.flash.ops import FlashOp
     from unbrick.reference.memory import ServerState
     from unbrick.reference.story import Story
+    from unbrick.server.records.updates import Update
 
 
 SOURCE = 2
@@ -131,9 +133,9 @@ def check_outcome(story: Story, running: str) -> None:
     Over a bad link an update may fail for good reasons; then the server must know of it.
     """
     wanted = story.scenario.outcomes
-    if running in wanted or story.link_is_bad:
-        return
     updates = [u for u in story.store.updates(SERIAL) if not u.restoration]
+    if running in wanted or story.link_is_bad or _knows_that_it_was_away(story, updates):
+        return
     said = ", ".join(
         f"the update to {u.version} is {u.state.value}: "
         f"{'nothing' if u.result is None else u.result.text}"
@@ -203,8 +205,8 @@ def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
     if not damaged and not failed:
         return
     whole = _find_release(story, before)
-    if whole is None:
-        return
+    if whole is None or inspect_once(whole).hardware_id != reference_layout().hardware_id:
+        return  # What is for other hardware is whole, and boot does not start it.
     if damaged:
         raise Violation("needless", "boot wants to be restored, and the application is whole")
     if _is_to_be_replaced(start, before, inspect_once(whole).digest):
@@ -271,6 +273,16 @@ def check_announced(before: Cells, ops: Sequence[FlashOp]) -> None:
                 text = f"{op.kind} at {op.offset:#x}, and the journal may say phase {said}"
                 raise Violation("unsure", text)
             sure = True
+
+
+def _knows_that_it_was_away(story: Story, updates: Sequence[Update]) -> bool:
+    """Whether a server that was away for long knows that a transfer was given up meanwhile.
+
+    That a person has to order the update again is what the protocol says (docs/campaign.md).
+    """
+    return story.absence.was_long and any(
+        u.state is UpdateState.FAILED and u.result is Result.TRANSFER_GAVE_UP for u in updates
+    )
 
 
 def check_sure(story: Story, left: Cells) -> None:
