@@ -620,7 +620,7 @@ def head(record: Path) -> tuple[str, str, str, str]:
 def test_a_decision_has_a_date_and_a_status(record: Path) -> None:
     number, _, _, status = head(record)
     assert record.name.startswith(f"{number}-")
-    assert re.match(r"(accepted|superseded by)\b", status)
+    assert re.match(r"(proposed|accepted|superseded by)\b", status)
 
 
 def test_decisions_that_change_each_other_name_each_other() -> None:
