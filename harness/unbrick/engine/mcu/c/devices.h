@@ -47,9 +47,10 @@ void take_flash_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
 void take_option_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
 
 /* flash_job.c */
-/* Begins an operation. False: the power is cut before it. When it returns true the operation may
- * have ended already, since the core stood still. */
-bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns);
+/* Begins an operation; what it programs is in `job->data`. False: the power is cut before it. When
+ * it returns true the operation may have ended already, since the core stood still. */
+bool job_begin(struct mcu *m, struct flash_job *job, uint32_t kind, struct flash *flash,
+               uint32_t offset, uint32_t length, uint64_t ns);
 /* Whether an operation ended now. */
 bool job_settle(struct mcu *m, struct flash_job *job);
 /* Lets the operation under way end, while the core stands still. */

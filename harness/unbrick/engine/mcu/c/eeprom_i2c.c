@@ -18,12 +18,9 @@ struct eeprom {
 };
 
 static void begin(struct mcu *m, struct eeprom *e, uint32_t kind) {
-    e->job.kind = kind;
-    e->job.flash = &e->flash;
-    e->job.offset = e->first;
-    e->job.length = e->end - e->first;
-    memcpy(e->job.data, e->data + e->first % e->page, e->job.length);
-    job_begin(m, &e->job, (uint64_t)e->write_us * NS_PER_US / 2);
+    uint32_t length = e->end - e->first;
+    memcpy(e->job.data, e->data + e->first % e->page, length);
+    job_begin(m, &e->job, kind, &e->flash, e->first, length, (uint64_t)e->write_us * NS_PER_US / 2);
 }
 
 static void settle(struct mcu *m, struct bus_chip *c) {

@@ -43,14 +43,19 @@ static bool stands_still(struct mcu *m, const struct flash_job *job) {
     return job->offset < bank + job->bank && bank < job->offset + job->length;
 }
 
-bool job_begin(struct mcu *m, struct flash_job *job, uint64_t ns) {
+bool job_begin(struct mcu *m, struct flash_job *job, uint32_t kind, struct flash *flash,
+               uint32_t offset, uint32_t length, uint64_t ns) {
     assert(!job->busy);
-    assert(job->offset < job->flash->size && job->length <= job->flash->size - job->offset);
-    assert(job->kind != OP_PROGRAM || job->length <= OPERATION_MAX);
+    job->kind = kind;
+    job->flash = flash;
+    job->offset = offset;
+    job->length = length;
+    assert(offset < flash->size && length <= flash->size - offset);
+    assert(kind != OP_PROGRAM || length <= OPERATION_MAX);
     /* Regions lie one after the other in the flash image, so both are one range. */
-    uint32_t length = job->length + (job->more ? job->more->size : 0);
-    const uint8_t *data = job->kind == OP_PROGRAM ? job->data : NULL;
-    if (!flash_begin(m, job->kind, job->flash->first + job->offset, length, data, ns)) {
+    uint32_t whole = length + (job->more ? job->more->size : 0);
+    const uint8_t *data = kind == OP_PROGRAM ? job->data : NULL;
+    if (!flash_begin(m, kind, flash->first + offset, whole, data, ns)) {
         return false;
     }
     job->start = mcu_now(m);

@@ -113,11 +113,8 @@ static void settle(struct mcu *m, struct device *d) {
 
 static void begin(struct mcu *m, struct nvmc *n, uint32_t kind, struct flash *flash,
                   uint32_t offset, uint32_t length, uint64_t us) {
-    n->job.kind = kind;
-    n->job.flash = flash;
-    n->job.offset = offset;
-    n->job.length = length;
-    if (job_begin(m, &n->job, us * NS_PER_US) && kind != OP_PROGRAM && flash == &n->main) {
+    if (job_begin(m, &n->job, kind, flash, offset, length, us * NS_PER_US) && kind != OP_PROGRAM &&
+        flash == &n->main) {
         forget_writes(n, offset, length);
     }
 }

@@ -93,11 +93,7 @@ static bool is_any_protected(const struct f1 *f) {
 
 static bool begin(struct mcu *m, struct f1 *f, uint32_t kind, struct flash *flash, uint32_t offset,
                   uint32_t length, uint32_t us) {
-    f->job.kind = kind;
-    f->job.flash = flash;
-    f->job.offset = offset;
-    f->job.length = length;
-    return job_begin(m, &f->job, (uint64_t)us * NS_PER_US);
+    return job_begin(m, &f->job, kind, flash, offset, length, (uint64_t)us * NS_PER_US);
 }
 
 static void settle(struct mcu *m, struct device *d) {

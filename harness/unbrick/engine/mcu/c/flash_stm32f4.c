@@ -111,11 +111,7 @@ static uint64_t erase_ns(const struct f4 *f, uint32_t length) {
 
 static bool erase(struct mcu *m, struct f4 *f, struct flash *flash, uint32_t offset,
                   uint32_t length) {
-    f->job.kind = OP_ERASE;
-    f->job.flash = flash;
-    f->job.offset = offset;
-    f->job.length = length;
-    return job_begin(m, &f->job, erase_ns(f, length));
+    return job_begin(m, &f->job, OP_ERASE, flash, offset, length, erase_ns(f, length));
 }
 
 static void settle(struct mcu *m, struct device *d) {
@@ -169,9 +165,8 @@ static void program_options(struct mcu *m, struct f4 *f) {
     data[1] = (uint8_t)new_read_protection(f);
     put16(data + OPTIONS_NWRP, (uint16_t)((f->optcr & OPTCR_NWRP) >> 16 | 0x7000 |
                                           (f->optcr & OPTCR_SPRMOD ? 0x8000 : 0)));
-    f->job.kind = OP_PROGRAM;
-    f->job.length = OPTIONS_SIZE;
-    if (job_begin(m, &f->job, (uint64_t)f->program_us * NS_PER_US)) {
+    if (job_begin(m, &f->job, OP_PROGRAM, &f->options, 0, OPTIONS_SIZE,
+                  (uint64_t)f->program_us * NS_PER_US)) {
         settle(m, &f->device);
     }
 }
@@ -292,11 +287,8 @@ static void program(struct mcu *m, struct f4 *f, uint32_t offset, uint32_t lengt
             break;
         }
     }
-    f->job.kind = OP_PROGRAM;
-    f->job.flash = &f->main;
-    f->job.offset = offset;
-    f->job.length = length;
-    job_begin(m, &f->job, (uint64_t)f->program_us * NS_PER_US);
+    job_begin(m, &f->job, OP_PROGRAM, &f->main, offset, length,
+              (uint64_t)f->program_us * NS_PER_US);
 }
 
 /* Two words make a program of 64 bits. */

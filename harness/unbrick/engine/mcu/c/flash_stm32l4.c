@@ -133,11 +133,7 @@ static bool is_any_protected(const struct l4 *f, uint32_t offset, uint32_t lengt
 
 static bool begin(struct mcu *m, struct l4 *f, uint32_t kind, struct flash *flash, uint32_t offset,
                   uint32_t length, uint32_t us) {
-    f->job.kind = kind;
-    f->job.flash = flash;
-    f->job.offset = offset;
-    f->job.length = length;
-    return job_begin(m, &f->job, (uint64_t)us * NS_PER_US);
+    return job_begin(m, &f->job, kind, flash, offset, length, (uint64_t)us * NS_PER_US);
 }
 
 static void settle(struct mcu *m, struct device *d) {

@@ -65,11 +65,7 @@ static void refuse(struct mcu *m, const struct nor *n, uint32_t kind) {
 static void begin(struct mcu *m, struct nor *n, uint32_t kind, struct flash *flash, uint32_t offset,
                   uint32_t length, uint32_t us) {
     n->enabled = false;
-    n->job.kind = kind;
-    n->job.flash = flash;
-    n->job.offset = offset;
-    n->job.length = length;
-    job_begin(m, &n->job, (uint64_t)us * NS_PER_US);
+    job_begin(m, &n->job, kind, flash, offset, length, (uint64_t)us * NS_PER_US);
 }
 
 static void settle(struct mcu *m, struct bus_chip *c) {
