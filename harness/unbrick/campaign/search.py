@@ -316,9 +316,9 @@ def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome
     """
     wanted = replace(cut, resolution=0, death=None)
     shapes = find_shapes(cut.torn)
-    for found, successor in find_successors(case, state, outcome, shapes=shapes):
+    for found, peers in find_cuts(case, outcome, state.cells.geometry, shapes=shapes):
         if found.cuts[-1] == wanted:
-            return successor
+            return State(find_cells(state.cells, outcome.ops, wanted), peers)
     raise SetupError(
         f"the session {case} has no power cut {cut}",
         hint="the firmware or the scenario is another one than when the case was found",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import replay
-from unbrick.campaign.search import find_successors
+from unbrick.campaign.search import find_cuts
 from unbrick.campaign.target import UNDISTURBED, State
 from unbrick.engine.symbols import Symbols
 from unbrick.flash.cells import Cells
@@ -270,10 +270,11 @@ def _recovers_without_update(engine: ChipEngine, found: Description) -> bool:
 
 
 def _measure(target: FileTarget, engine: ChipEngine, outcome: Outcome) -> Cost:
-    state = State(Cells.of(target.description.start_image, target.description.chip.geometry))
-    cuts = sum(1 for _ in find_successors(CaseId(target.name), state, outcome))
+    geometry = target.description.chip.geometry
+    cuts = sum(1 for _ in find_cuts(CaseId(target.name), outcome, geometry))
     seconds = outcome.seconds
     if seconds < SHORT_SESSION_S:
+        state = State(Cells.of(target.description.start_image, geometry))
         seconds = min(seconds, target.run(state, UNDISTURBED, engine).seconds)
     return Cost(cuts, seconds)
 
