@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import argon2
-from server_world import SERIAL, inspect, make_image, post, registration
+from server_world import SERIAL, inspect, make_image, open_client, post, registration
 
 from unbrick.center.calls.menu import read_menu
 from unbrick.center.center import Center
@@ -24,11 +23,6 @@ from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.sessions import PlannedStep, SessionState, StepKind, StepState
-
-with warnings.catch_warnings():
-    # Newer test clients want the successor of httpx; the command line has httpx.
-    warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient
 
 QUICK = Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 """Hashes that are worth nothing, made at once."""
@@ -135,9 +129,7 @@ class Browser:
     """Looks at pages and sends the forms that are on them, as a person without JavaScript."""
 
     def __init__(self, world: World) -> None:
-        self.http = TestClient(
-            world.app, base_url="https://testserver", raise_server_exceptions=False
-        )
+        self.http = open_client(world.app, base_url="https://testserver")
 
     def __enter__(self) -> Browser:
         """Keep the center running between requests: calls go on."""

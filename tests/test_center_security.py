@@ -142,6 +142,7 @@ def test_a_role_that_is_taken_away_is_gone_at_once(world: World) -> None:
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "https://["},
         {"origin": "https://testserver.evil.example"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},

@@ -135,6 +135,7 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
         ("POST", "/api/messages", {"json": {"serial": "nobody", "text": "x"}}, 404),
         ("POST", "/api/messages", {"json": {"serial": SERIAL, "text": "x" * 161}}, 400),
         ("GET", "/api/updates", {"headers": {"origin": "http://elsewhere"}}, 403),
+        ("GET", "/api/updates", {"headers": {"origin": "http://["}}, 403),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_to_do(

@@ -94,7 +94,8 @@ def test_the_server_says_whether_its_database_answers(monkeypatch: pytest.Monkey
         raise OSError("the disk is gone")
 
     monkeypatch.setattr(core.records, "image", fail)
-    response = http.get("/health")
+    monkeypatch.setattr(core.records.tokens, "find", fail)
+    response = http.get("/health", headers={"authorization": "Bearer unknown"})
     assert response.status_code == 503
     assert response.json() == {
         "error": "the database does not answer",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import MutableHeaders
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unbrick.center.operators.records import Operator
+from unbrick.server.edge.address import is_of_another_site
 
 COOKIE = "__Host-unbrick-center"
 SIGN_IN_LIFETIME_S = 10 * 3600
@@ -115,8 +115,7 @@ class Tokens:
 
 def comes_from_elsewhere(request: Request) -> bool:
     """Whether a browser says that a page of another site sent this."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if is_of_another_site(request.headers.get("origin"), request.headers.get("host")):
         return True
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 

@@ -22,6 +22,14 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost"
 
 
+def is_of_another_site(origin: str | None, host: str | None) -> bool:
+    """Whether a browser says (``Origin``) that a page of another site has asked for ``host``."""
+    try:
+        return origin is not None and urlsplit(origin).netloc != host
+    except ValueError:
+        return True
+
+
 def split_host(netloc: str) -> str:
     """The host of ``host`` or ``host:port``, in small letters; empty: it is neither."""
     try:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -34,6 +33,7 @@ from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.edge import shapes
 from unbrick.server.edge.access import TOKEN_VARIABLE, Gate, Holder
+from unbrick.server.edge.address import is_of_another_site
 from unbrick.server.edge.description import Operation, describe_api
 from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.metrics import CONTENT_TYPE, Metrics
@@ -261,7 +261,9 @@ class _Api:
     async def _measure(self, request: Request, operation: Operation) -> Response:
         """Do it for those who may, and note how long it takes."""
         began, status = perf_counter(), 500
-        holder = self._gate.find_holder(request.headers.get("authorization"))
+        holder = None
+        if operation.role is not None:  # Health is asked when there is no database, too.
+            holder = self._gate.find_holder(request.headers.get("authorization"))
         try:
             self._check(request, operation, holder)
             response = await operation.handler(request)
@@ -284,8 +286,7 @@ class _Api:
         Raises:
             RequestError: they may not.
         """
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        if is_of_another_site(request.headers.get("origin"), request.headers.get("host")):
             raise RequestError(
                 403, "this API does not serve pages of other sites", hint="use `unbrick`"
             )
