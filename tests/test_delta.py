@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,17 @@ from image_samples import signed, write_key
 
 from unbrick.delta import decode, encode, read_header
 from unbrick.delta.coder import RangeDecoder, RangeEncoder, squash, stretch
-from unbrick.delta.format import ARM, DATA, HEADER_SIZE, MAX_MEMORY_SIZE, THUMB
+from unbrick.delta.format import (
+    ARM,
+    DATA,
+    MAX_LENGTH,
+    MAX_MEMORY_SIZE,
+    MIN_HEADER_SIZE,
+    THUMB,
+    VERSIONS,
+    WINDOW_UNIT,
+    DeltaHeader,
+)
 from unbrick.delta.model import INITIAL_FLAGS, REPEAT_FLAGS
 from unbrick.errors import DeltaError
 
@@ -56,7 +67,7 @@ def test_the_smallest_images(old: bytes, new: bytes) -> None:
 
 def test_the_same_image_is_hardly_more_than_a_header() -> None:
     image = thumb(random.Random(1), 200)
-    assert len(encode(image, image)) < HEADER_SIZE + 24
+    assert len(encode(image, image)) < 28 + 24
 
 
 def test_the_same_input_gives_the_same_file() -> None:
@@ -70,7 +81,7 @@ def test_what_only_moves_costs_nearly_nothing() -> None:
     changed = sum(a != b for a, b in zip(old, new[64:], strict=False))
     file = encode(old, new, base_address=BASE)
     assert changed > 1000
-    assert len(file) < HEADER_SIZE + 60
+    assert len(file) < read_header(file).size + 60
     assert decode(old, file) == new
 
 
@@ -78,7 +89,7 @@ def test_arm_code_that_only_moves_costs_nearly_nothing() -> None:
     old, new = (arm(random.Random(4), 300, shift=shift) for shift in (0, 16))
     file = encode(old, new, base_address=BASE)
     assert read_header(file).isa == ARM
-    assert len(file) < HEADER_SIZE + 60
+    assert len(file) < read_header(file).size + 60
     assert decode(old, file) == new
 
 
@@ -105,15 +116,55 @@ def test_the_digest_of_a_signed_image_is_calculated(tmp_path: Path) -> None:
     assert old != new
     file = encode(old, new)
     assert decode(old, file) == new
-    assert len(file) < HEADER_SIZE + 64 + 30
+    assert len(file) < read_header(file).size + 64 + 30
 
 
-def test_the_header_says_what_it_is_for() -> None:
+@pytest.mark.parametrize(("version", "sizes"), [(1, (16, 8)), (2, (4, 4))])
+def test_the_header_says_what_it_is_for(version: int, sizes: tuple[int, int]) -> None:
     old, new = b"old" * 100, b"new" * 120
-    header = read_header(encode(old, new))
+    header = read_header(encode(old, new, version=version))
+    assert header.version == version
     assert (header.base_length, header.length) == (len(old), len(new))
-    assert header.base_digest == hashlib.sha256(old).digest()[:16]
-    assert header.digest == hashlib.sha256(new).digest()[:8]
+    assert header.base_digest == hashlib.sha256(old).digest()[: sizes[0]]
+    assert header.digest == hashlib.sha256(new).digest()[: sizes[1]]
+
+
+HEADERS = st.builds(
+    DeltaHeader,
+    version=st.just(2),
+    isa=st.integers(0, 2),
+    slots=st.integers(8, 11),
+    repeats=st.integers(8, 11),
+    base_length=st.integers(1, MAX_LENGTH),
+    length=st.integers(1, MAX_LENGTH),
+    segments=st.integers(0, 75),
+    base_address=st.integers(0, (1 << 30) - 1).map(lambda word: word * 4),
+    window=st.just(0),
+    window_size=st.just(0),
+    base_digest=st.binary(min_size=4, max_size=4),
+    digest=st.binary(min_size=4, max_size=4),
+)
+
+
+@given(HEADERS, st.integers(0, 0xFFFF), st.integers(0, 255), st.booleans(), st.booleans())
+def test_a_header_takes_28_bytes_at_most(
+    header: DeltaHeader, window: int, pages: int, same: bool, many: bool
+) -> None:
+    header = replace(
+        header,
+        length=header.base_length if same else header.length,
+        segments=300 if many else header.segments,
+        slots=9 if many else header.slots,
+        repeats=9 if many else header.repeats,
+        window=window * WINDOW_UNIT if pages else 0,
+        window_size=pages * WINDOW_UNIT,
+    )
+    packed = header.pack()
+    assert MIN_HEADER_SIZE <= len(packed) == header.size <= 28
+    assert read_header(packed + b"more") == header
+    for length in range(len(packed)):
+        with pytest.raises(DeltaError, match="are no header"):
+            read_header(packed[:length])
 
 
 @pytest.mark.parametrize("image", [b"", bytes(1 << 24)])
@@ -125,9 +176,9 @@ def test_images_that_the_format_cannot_hold_are_refused(image: bytes) -> None:
 # ---- Hostile files ----
 
 
-@pytest.fixture(scope="module")
-def file() -> bytes:
-    return encode(OLD, NEW, base_address=BASE)
+@pytest.fixture(scope="module", params=VERSIONS)
+def file(request: pytest.FixtureRequest) -> bytes:
+    return encode(OLD, NEW, base_address=BASE, version=request.param)
 
 
 OLD, NEW = (thumb(random.Random(7), 60, edits=edits) for edits in (0, 30))
@@ -144,7 +195,8 @@ def test_what_follows_the_base_does_not_matter(file: bytes) -> None:
 
 
 def test_truncated_files_are_refused(file: bytes) -> None:
-    for length in (0, 10, HEADER_SIZE, HEADER_SIZE + 20, len(file) - 12):
+    start = read_header(file).size
+    for length in (0, 10, start - 1, start, start + 20, len(file) - 12):
         with pytest.raises(DeltaError, match=r"malformed|truncated"):
             decode(OLD, file[:length])
 
@@ -156,14 +208,20 @@ def test_bytes_after_the_end_are_refused(file: bytes) -> None:
 
 def test_another_version_is_refused(file: bytes) -> None:
     with pytest.raises(DeltaError, match="not a differential file"):
-        decode(OLD, b"UB\x02" + file[3:])
+        decode(OLD, b"UB\x03" + file[3:])
 
 
 @pytest.mark.parametrize(
-    ("at", "value"), [(3, 3), (4, 0x77), (4, 0xDB), (5, 0), (8, 0), (12, 0x7F), (13, 1)]
+    ("version", "at", "value"),
+    [
+        *((1, at, value) for at, value in ((3, 3), (4, 0x77), (4, 0xDB), (12, 0x7F), (13, 1))),
+        *((1, at, 0) for at in (5, 8)),
+        *((2, 3, value) for value in (3, 0x43, 0x81)),
+        *((2, at, value) for at, value in ((4, 0x77), (4, 0xDB), (5, 0), (8, 0), (12, 1))),
+    ],
 )
-def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: int) -> None:
-    data = bytearray(file)
+def test_header_fields_out_of_bounds_are_refused(version: int, at: int, value: int) -> None:
+    data = bytearray(encode(OLD, NEW, base_address=BASE, version=version))
     data[at] = value
     if at in {5, 8}:
         data[at : at + 3] = bytes(3)
@@ -171,11 +229,24 @@ def test_header_fields_out_of_bounds_are_refused(file: bytes, at: int, value: in
         decode(OLD, bytes(data))
 
 
+def test_fields_that_say_nothing_are_refused() -> None:
+    """Else a file could have more than one header."""
+    same = bytearray(encode(b"abc", b"abc"))
+    assert same[3] == 0
+    length = same[:3] + b"\4" + same[4:8] + same[5:8] + same[8:]
+    segments = same[:3] + b"\x08" + same[4:9] + b"\0" + same[9:]
+    address = same[:3] + b"\x10" + same[4:9] + bytes(4) + same[9:]
+    window = same[:3] + b"\x20" + same[4:9] + bytes(3) + same[9:]
+    for other in (length, segments, address, window):
+        with pytest.raises(DeltaError, match="out of bounds"):
+            read_header(bytes(other))
+
+
 def test_no_damage_goes_unnoticed(file: bytes) -> None:
     chance = random.Random(8)
     for _ in range(25):
         data = bytearray(file)
-        data[chance.randrange(HEADER_SIZE, len(data) - 4)] ^= 1 << chance.randrange(8)
+        data[chance.randrange(read_header(file).size, len(data) - 4)] ^= 1 << chance.randrange(8)
         with pytest.raises(DeltaError):
             decode(OLD, bytes(data))
 
@@ -192,10 +263,10 @@ def test_squash_and_stretch_are_inverse() -> None:
 @given(st.lists(st.tuples(st.integers(1, 65535), st.booleans()), max_size=300))
 def test_bits_of_any_probability(bits: list[tuple[int, bool]]) -> None:
     """Among them those that make a carry run through bytes that are written already."""
-    encoder = RangeEncoder(INITIAL_FLAGS, REPEAT_FLAGS, 8, 8, 32)
+    encoder = RangeEncoder(INITIAL_FLAGS[2], REPEAT_FLAGS, 8, 8, 34)
     for p, bit in bits:
         encoder.code(p, int(bit))
     data = encoder.finish()
-    decoder = RangeDecoder(data, INITIAL_FLAGS, REPEAT_FLAGS, 8, 8, 32)
+    decoder = RangeDecoder(data, INITIAL_FLAGS[2], REPEAT_FLAGS, 8, 8, 34)
     assert [decoder.code(p, 0) for p, _ in bits] == [int(bit) for _, bit in bits]
     assert decoder.consumed >= len(data)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from unbrick.delta import compiled, encode, reference
 from unbrick.delta.codec import make_plans
-from unbrick.delta.format import REPEATS, SLOTS
+from unbrick.delta.format import REPEATS, SLOTS, VERSIONS
 from unbrick.delta.plan import DeltaPlan, Segment
 from unbrick.errors import DeltaError
 
@@ -47,14 +47,16 @@ def any_plans(draw: st.DrawFn) -> tuple[bytes, bytes, DeltaPlan]:
             segments.append(Segment(start, length, source))
             at = start + length
     mapped = frozenset(segment for segment in segments if draw(st.booleans()))
+    version = draw(st.sampled_from(VERSIONS))
     header = replace(
-        make_plans(old, bytes(new), base_address=BASE)[0].header,
+        make_plans(old, bytes(new), base_address=BASE, version=version)[0].header,
         isa=isa,
         segments=len(mapped),
         slots=draw(st.sampled_from(SLOTS[:3])),
         repeats=draw(st.sampled_from(REPEATS[:3])),
     )
-    return old, bytes(new), DeltaPlan(header, tuple(segments), mapped)
+    plan = DeltaPlan(header, tuple(segments), mapped)
+    return old, bytes(new), compiled.choose_copies(old, bytes(new), plan)
 
 
 @pytest.mark.slow
@@ -67,8 +69,32 @@ def test_any_plan(made: tuple[bytes, bytes, DeltaPlan]) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.binary(min_size=1, max_size=300), st.binary(min_size=1, max_size=300))
 def test_any_bytes(old: bytes, new: bytes) -> None:
-    for plan in make_plans(old, old + new):
-        check_same(old, old + new, plan)
+    for version in VERSIONS:
+        for plan in make_plans(old, old + new, version=version):
+            check_same(old, old + new, compiled.choose_copies(old, old + new, plan))
+
+
+def test_copies_are_found_and_in_order() -> None:
+    """New code that is like other code, in the old image and in the new one."""
+    old = thumb(random.Random(1), 60)
+    fresh = thumb(random.Random(2), 30)
+    new = old + fresh + old[300:700] + fresh
+    (plan,) = make_plans(old, new, base_address=BASE)
+    plan = replace(plan, segments=plan.segments[:1])
+    plan = replace(plan, mapped=frozenset(plan.segments), header=replace(plan.header, segments=1))
+    chosen = compiled.choose_copies(old, new, plan)
+    assert {copy.old for copy in chosen.copies} == {False, True}
+    at = plan.segments[0].end
+    for copy in chosen.copies:
+        assert copy.new >= at
+        assert copy.length % 2 == copy.start % 2 == copy.new % 2 == 0
+        source = old if copy.old else new
+        assert copy.old or copy.start < copy.new
+        assert source[copy.start : copy.start + copy.length] == new[copy.new :][: copy.length]
+        at = copy.new + copy.length
+    without, with_copies = (compiled.make(old, new, p).file for p in (plan, chosen))
+    assert len(with_copies) < 0.7 * len(without)
+    check_same(old, new, chosen)
 
 
 def test_a_file_that_is_longer_than_the_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +108,9 @@ def test_a_file_that_is_longer_than_the_room_for_it(monkeypatch: pytest.MonkeyPa
 def test_damaged_files_are_refused_alike() -> None:
     chance = random.Random(8)
     old, new = (thumb(random.Random(7), 30, edits=edits) for edits in (0, 9))
-    file = encode(old, new, base_address=BASE)
+    files = [encode(old, new, base_address=BASE, version=version) for version in VERSIONS]
     for _ in range(60):
+        file = chance.choice(files)
         data = bytearray(file[: chance.choice([len(file), len(file) - 12, chance.randrange(300)])])
         for _ in range(min(len(data), chance.choice([0, 1, 5]))):
             data[chance.randrange(len(data))] = chance.randrange(256)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unbrick.delta import encode, read_header
-from unbrick.delta.format import HEADER_SIZE, MAX_MEMORY_SIZE
+from unbrick.delta.codec import make_plans
+from unbrick.delta.compiled import make
+from unbrick.delta.format import MAX_MEMORY_SIZE, VERSIONS, digest_base
+from unbrick.delta.plan import Copy, DeltaPlan
 from unbrick.delta.reference import decode
 from unbrick.errors import DeltaError
 
@@ -32,6 +36,25 @@ SHA256 = ctypes.CFUNCTYPE(
 @SHA256
 def sha256(digest: ctypes._Pointer[ctypes.c_uint8], data: object, length: int) -> None:
     ctypes.memmove(digest, hashlib.sha256(ctypes.string_at(data, length)).digest(), 32)
+
+
+class Header(ctypes.Structure):
+    """``struct delta_header``."""
+
+    _fields_ = [
+        ("base_length", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+        ("memory", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("base_digest", ctypes.c_uint8 * 16),
+        ("digest", ctypes.c_uint8 * 8),
+        ("sizes", ctypes.c_uint8 * 2),
+        ("version", ctypes.c_uint8),
+        ("isa", ctypes.c_uint8),
+        ("tables", ctypes.c_uint8 * 2),
+        ("segments", ctypes.c_uint16),
+        ("addresses", ctypes.c_uint32 * 3),
+    ]
 
 
 class Job(ctypes.Structure):
@@ -93,13 +116,19 @@ class Decoder:
             None,
         )
         error = ctypes.c_int(1)
+        parsed = Header()
+        said = self.library.delta_parse_header(
+            ctypes.byref(parsed), file, ctypes.c_size_t(len(file))
+        )
+        assert said == 0
+        assert (parsed.size, parsed.memory) == (header.size, header.memory)
         handle = self.library.delta_begin(
-            ctypes.byref(job), file[:HEADER_SIZE], ctypes.byref(error)
+            ctypes.byref(job), ctypes.byref(parsed), ctypes.byref(error)
         )
         said = error.value
         if handle is not None:
             delta = ctypes.c_void_p(handle)
-            for piece in _pieces(file[HEADER_SIZE:], chance):
+            for piece in _pieces(file[header.size :], chance):
                 said = self.library.delta_feed(delta, piece, ctypes.c_size_t(len(piece)))
             said = self.library.delta_finish(delta)
         assert image.raw[room:] == b"\xc3" * GUARD
@@ -123,16 +152,16 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
 OLD, NEW = (thumb(random.Random(7), 60, edits=edits) for edits in (0, 30))
 
 
-@pytest.fixture(scope="module")
-def file() -> bytes:
-    return encode(OLD, NEW, base_address=BASE)
+@pytest.fixture(scope="module", params=VERSIONS)
+def file(request: pytest.FixtureRequest) -> bytes:
+    return encode(OLD, NEW, base_address=BASE, version=request.param)
 
 
 @settings(max_examples=25)
 @given(st.binary(min_size=1, max_size=600), st.binary(min_size=1, max_size=600), st.integers(0, 9))
 def test_any_bytes(decoder: Decoder, old: bytes, new: bytes, seed: int) -> None:
     for left, right in ((old, new), (old, old + new), (old + new, new)):
-        file = encode(left, right)
+        file = encode(left, right, version=1 + seed % 2)
         said = decoder.rebuild(left, file, chance=random.Random(seed))
         assert said == ("no error", right)
 
@@ -142,7 +171,7 @@ def test_any_bytes(decoder: Decoder, old: bytes, new: bytes, seed: int) -> None:
 def test_code(decoder: Decoder, seed: int, shift: int, edits: int) -> None:
     old = thumb(random.Random(seed), 40)
     new = thumb(random.Random(seed), 40, shift=4 * shift, edits=edits)
-    file = encode(old, new, base_address=BASE)
+    file = encode(old, new, base_address=BASE, version=1 + seed % 2)
     assert decoder.rebuild(old, file, chance=random.Random(seed)) == ("no error", new)
 
 
@@ -186,7 +215,8 @@ def test_the_announced_memory_is_enough_and_less_is_refused(decoder: Decoder, fi
 
 
 def test_truncated_and_longer_files_are_refused(decoder: Decoder, file: bytes) -> None:
-    for length in (HEADER_SIZE, HEADER_SIZE + 40, len(file) - 12):
+    start = read_header(file).size
+    for length in (start, start + 40, len(file) - 12):
         assert decoder.rebuild(OLD, file[:length])[0] in {"truncated", "malformed"}
     assert decoder.rebuild(OLD, file + bytes(9))[0] == "longer than it should be"
     assert decoder.rebuild(OLD, file + bytes(2000))[0] == "longer than it should be"
@@ -218,10 +248,74 @@ def test_segments_outside_the_installed_image_are_refused(decoder: Decoder) -> N
     chance = random.Random(10)
     whole, new = chance.randbytes(4000), chance.randbytes(50)
     new += whole[2000:]
-    file = bytearray(encode(whole, new))
+    file = bytearray(encode(whole, new, version=1))
     old = whole[:3000]
     file[5:8] = len(old).to_bytes(3, "little")
     file[20:36] = hashlib.sha256(old).digest()[:16]
     assert decoder.rebuild(old, bytes(file))[0] == "malformed"
     with pytest.raises(DeltaError, match="segment lies outside"):
         decode(old, bytes(file))
+
+
+def test_bytes_that_are_appended_unread_are_refused(decoder: Decoder) -> None:
+    """The range decoder reads four bytes ahead: those count, too. One file, one encoding."""
+    for seed in range(40):
+        chance = random.Random(seed)
+        old, new = chance.randbytes(60), chance.randbytes(chance.randrange(1, 60))
+        file = encode(old, new)
+        assert decoder.rebuild(old, file) == ("no error", new)
+        for end in (b"\0", b"\0\0\0\0", b"\1", b"\xff\xff"):
+            assert decoder.rebuild(old, file + end)[0] in {"malformed", "longer than it should be"}
+            with pytest.raises(DeltaError, match="malformed"):
+                decode(old, file + end)
+
+
+def test_other_last_bytes_are_refused(decoder: Decoder) -> None:
+    """Even those with which all decisions come out the same."""
+    chance = random.Random(1)
+    old, new = chance.randbytes(60), chance.randbytes(50)
+    file = encode(old, new)
+    refused = set()
+    for back in range(1, 4):
+        for change in range(1, 256):
+            other = bytearray(file)
+            other[-back] ^= change
+            refused.add(decoder.rebuild(old, bytes(other))[0])
+    assert refused <= {"malformed", "gives another image than it says", "truncated"}
+    assert "malformed" in refused
+
+
+def with_copy(old: bytes, new: bytes, copy: Copy) -> DeltaPlan:
+    """All bytes are new but for one copy."""
+    header = replace(make_plans(old, new)[0].header, segments=0)
+    return DeltaPlan(header, (), frozenset(), copies=(copy,))
+
+
+def test_a_copy_may_reach_into_itself(decoder: Decoder) -> None:
+    old, new = b"old", bytes(301)
+    plan = with_copy(old, new, Copy(1, 300, 0, old=False))
+    file = make(old, new, plan).file
+    assert decoder.rebuild(old, file) == ("no error", new)
+    assert decode(old, file) == new
+    assert len(file) < plan.header.size + 12
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_copies_outside_the_images_are_refused(decoder: Decoder, old: bool) -> None:
+    """As they are in files that were made for another length of the images."""
+    base = b"abcdefgh" * 40
+    new = b"abcdefgh" * 6
+    plan = with_copy(base, new, Copy(8, 40, 160 if old else 0, old=old))
+    file = make(base, new, plan).file
+    assert decoder.rebuild(base, file) == ("no error", new)
+    shorter = base[:180] if old else base
+    header = replace(
+        plan.header,
+        base_length=len(shorter),
+        base_digest=digest_base(shorter, 2),
+        length=len(new) if old else 24,
+    )
+    other = header.pack() + file[plan.header.size :]
+    assert decoder.rebuild(shorter, other)[0] == "malformed"
+    with pytest.raises(DeltaError, match="a copy lies outside"):
+        decode(shorter, other)

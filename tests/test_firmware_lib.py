@@ -24,6 +24,7 @@ from image_samples import signed, write_key
 from patience import PATIENCE_S
 
 from unbrick.delta import encode
+from unbrick.delta.format import VERSIONS
 from unbrick.errors import ImageError
 from unbrick.firmware import build as firmware_build
 from unbrick.image.format import inspect
@@ -235,8 +236,12 @@ def _deltas(chance: random.Random) -> Iterator[bytes]:
     pairs += [(arm(chance, 20), arm(chance, 20, shift=3))]
     code = random.Random(1)
     pairs += [(thumb(code, 20), thumb(random.Random(1), 20, shift=8, edits=9))]
+    fresh = thumb(random.Random(2), 9)
+    pairs += [(thumb(random.Random(1), 12), fresh + bytes(200) + fresh)]  # has copies
     for old, new in pairs:
-        yield len(old).to_bytes(2, "little") + old + encode(old, new, base_address=BASE)
+        for version in VERSIONS:
+            file = encode(old, new, base_address=BASE, version=version)
+            yield len(old).to_bytes(2, "little") + old + file
 
 
 _MADE = {"fuzz_commands": _conversations, "fuzz_delta": _deltas}

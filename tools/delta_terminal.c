@@ -21,11 +21,13 @@ int rebuild(struct delta_job *job, const uint8_t *file, uint32_t length);
 int rebuild(struct delta_job *job, const uint8_t *file, uint32_t length) {
     int error;
     job->sha256 = next_digest;
-    struct delta *const delta = delta_begin(job, file, &error);
+    struct delta_header header;
+    error = delta_parse_header(&header, file, length);
+    struct delta *const delta = error == DELTA_OK ? delta_begin(job, &header, &error) : NULL;
     if (delta == NULL) {
         return error;
     }
-    for (uint32_t at = DELTA_HEADER_SIZE; at < length; at += PIECE) {
+    for (uint32_t at = header.size; at < length; at += PIECE) {
         delta_feed(delta, file + at, length - at < PIECE ? length - at : PIECE);
     }
     return delta_finish(delta);

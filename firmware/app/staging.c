@@ -16,11 +16,12 @@ static struct {
     struct staging_plan plan;
     uint8_t *image; /* where the new image is, or is rebuilt */
     uint8_t *memory;
-    uint8_t *file;         /* the file, or the blocks of it that were not decoded yet */
-    bool through;          /* blocks are decoded as they arrive and do not stay */
-    uint32_t next;         /* when `through`: the first block that was not decoded */
-    uint32_t waiting;      /* when `through`: a bit for each block of the window that is there */
-    struct delta *decoder; /* NULL until the first block is there */
+    uint8_t *file;            /* the file, or the blocks of it that were not decoded yet */
+    bool through;             /* blocks are decoded as they arrive and do not stay */
+    uint32_t next;            /* when `through`: the first block that was not decoded */
+    uint32_t waiting;         /* when `through`: a bit for each block of the window that is there */
+    struct delta_header head; /* of a differential file, when its first block is there */
+    struct delta *decoder;    /* NULL until the first block is there */
     crypto_hash_sha256_state hash; /* when `through`: of the file so far */
 } staging;
 
@@ -91,13 +92,12 @@ static int begin_decoding(const uint8_t *head, uint32_t length) {
         .sha256 = hash_base,
         .progress = uart_poll,
     };
-    struct delta_header header;
-    int error = delta_parse_header(&header, head, length);
-    if (!error && header.length != staging.plan.image_size) {
+    int error = delta_parse_header(&staging.head, head, length);
+    if (!error && staging.head.length != staging.plan.image_size) {
         error = DELTA_BAD_HEADER;
     }
     if (!error) {
-        staging.decoder = delta_begin(&job, head, &error);
+        staging.decoder = delta_begin(&job, &staging.head, &error);
     }
     return result_of(error);
 }
@@ -115,7 +115,7 @@ static int decode_what_is_there(void) {
     while (staging.waiting & 1u << staging.next % TRANSFER_WINDOW) {
         const uint8_t *block = place(staging.next);
         const uint32_t length = length_of(staging.next);
-        const uint32_t head = staging.next == 0 ? DELTA_HEADER_SIZE : 0;
+        const uint32_t head = staging.next == 0 ? staging.head.size : 0;
         crypto_hash_sha256_update(&staging.hash, block, length);
         const int result = decode(block + head, length - head);
         if (result != RESULT_SUCCESS) {
@@ -161,7 +161,7 @@ int staging_finish(const uint8_t file_digest[32], const uint8_t **image) {
     int result = RESULT_SUCCESS;
     if (!staging.through) {
         result =
-            decode(staging.file + DELTA_HEADER_SIZE, staging.plan.file_size - DELTA_HEADER_SIZE);
+            decode(staging.file + staging.head.size, staging.plan.file_size - staging.head.size);
     }
     return result == RESULT_SUCCESS ? result_of(delta_finish(staging.decoder)) : result;
 }

@@ -167,7 +167,7 @@ static enum result judge(const struct announcement *file) {
         }
         break;
     case KIND_DIFFERENTIAL:
-        if (file->size < DELTA_HEADER_SIZE || file->image_size == 0 ||
+        if (file->size < DELTA_MIN_HEADER_SIZE || file->image_size == 0 ||
             file->working_memory > DELTA_MAX_MEMORY) {
             return RESULT_BAD_ANNOUNCEMENT;
         }

@@ -7,15 +7,7 @@
 
 /* ---- The header ---- */
 
-int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length) {
-    static const uint8_t magic[3] = {'U', 'B', 1};
-    memset(header, 0, sizeof *header);
-    if (length < DELTA_HEADER_SIZE) {
-        return DELTA_TRUNCATED;
-    }
-    if (memcmp(data, magic, sizeof magic) != 0) {
-        return DELTA_BAD_MAGIC;
-    }
+static void parse_first(struct delta_header *header, const uint8_t *data) {
     header->isa = data[3];
     header->slots = data[4] & 15;
     header->repeats = data[4] >> 4;
@@ -25,16 +17,91 @@ int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t 
     header->base_address = get32(data + 13);
     header->window = get16(data + 17) * WINDOW_UNIT;
     header->window_size = data[19] * (uint32_t)WINDOW_UNIT;
-    memcpy(header->base_digest, data + 20, DELTA_BASE_DIGEST_SIZE);
-    memcpy(header->digest, data + 36, DELTA_DIGEST_SIZE);
-    if (header->isa > DELTA_ARM || header->slots < MIN_LOG2 || header->slots > MAX_LOG2 ||
-        header->repeats < MIN_LOG2 || header->repeats > MAX_LOG2 || header->base_length == 0 ||
-        header->length == 0 || (header->base_address & 3) != 0) {
+    header->base_digest_size = 16;
+    header->digest_size = 8;
+}
+
+/* What the fourth byte of version 2 says beside the instruction set: which fields follow. */
+enum { OTHER_LENGTH = 4, MANY_SEGMENTS = 8, HAS_ADDRESS = 16, HAS_WINDOW = 32, UNKNOWN = 192 };
+
+static uint32_t second_size(uint8_t fields) {
+    return DELTA_MIN_HEADER_SIZE + ((fields & OTHER_LENGTH) != 0 ? 3 : 0) +
+           ((fields & MANY_SEGMENTS) != 0 ? 1 : 0) + ((fields & HAS_ADDRESS) != 0 ? 4 : 0) +
+           ((fields & HAS_WINDOW) != 0 ? 3 : 0);
+}
+
+/* The fields up to the digests, all of which are there. */
+static void parse_second(struct delta_header *header, const uint8_t *data) {
+    const uint8_t fields = data[3];
+    header->isa = (fields & UNKNOWN) != 0 ? UINT8_MAX : fields & 3;
+    header->slots = data[4] & 15;
+    header->repeats = data[4] >> 4;
+    header->base_length = get24(data + 5);
+    header->length = header->base_length;
+    data += 8;
+    if ((fields & OTHER_LENGTH) != 0) {
+        header->length = get24(data);
+        data += 3;
+    }
+    header->segments = *data++;
+    if ((fields & MANY_SEGMENTS) != 0) {
+        header->segments |= (uint16_t)(*data++ << 8);
+    }
+    if ((fields & HAS_ADDRESS) != 0) {
+        header->base_address = get32(data);
+        data += 4;
+    }
+    if ((fields & HAS_WINDOW) != 0) {
+        header->window = get16(data) * WINDOW_UNIT;
+        header->window_size = data[2] * (uint32_t)WINDOW_UNIT;
+    }
+    header->base_digest_size = 4;
+    header->digest_size = 4;
+}
+
+/* Whether no field is there in vain: one file has one header. */
+static bool is_shortest(const struct delta_header *header, uint8_t fields) {
+    return ((fields & OTHER_LENGTH) == 0 || header->length != header->base_length) &&
+           ((fields & MANY_SEGMENTS) == 0 || header->segments > 255) &&
+           ((fields & HAS_ADDRESS) == 0 || header->base_address != 0) &&
+           ((fields & HAS_WINDOW) == 0 || header->window_size != 0);
+}
+
+static bool is_sound(const struct delta_header *header) {
+    return header->isa <= DELTA_ARM && header->slots >= MIN_LOG2 && header->slots <= MAX_LOG2 &&
+           header->repeats >= MIN_LOG2 && header->repeats <= MAX_LOG2 && header->base_length != 0 &&
+           header->length != 0 && (header->base_address & 3) == 0;
+}
+
+int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length) {
+    memset(header, 0, sizeof *header);
+    if (length < 4) {
+        return DELTA_TRUNCATED;
+    }
+    if (data[0] != 'U' || data[1] != 'B' || data[2] == 0 || data[2] > 2) {
+        return DELTA_BAD_MAGIC;
+    }
+    header->version = data[2];
+    header->size = header->version == 1 ? DELTA_MAX_HEADER_SIZE : second_size(data[3]);
+    if (length < header->size) {
+        return DELTA_TRUNCATED;
+    }
+    if (header->version == 1) {
+        parse_first(header, data);
+    } else {
+        parse_second(header, data);
+    }
+    const uint8_t *const digests =
+        data + header->size - header->base_digest_size - header->digest_size;
+    memcpy(header->base_digest, digests, header->base_digest_size);
+    memcpy(header->digest, digests + header->base_digest_size, header->digest_size);
+    if (!is_sound(header) || (header->version == 2 && !is_shortest(header, data[3]))) {
         return DELTA_BAD_HEADER;
     }
-    header->memory = (FIXED_MEMORY + (2u << header->slots) + (2u << header->repeats) +
-                      (uint32_t)SEGMENT_MEMORY * header->segments + 7) &
-                     ~7u;
+    header->memory =
+        ((header->version == 1 ? FIXED_MEMORY : FIXED_MEMORY_2) + (2u << header->slots) +
+         (2u << header->repeats) + (uint32_t)SEGMENT_MEMORY * header->segments + 7) &
+        ~7u;
     return header->memory <= DELTA_MAX_MEMORY ? DELTA_OK : DELTA_BAD_HEADER;
 }
 
@@ -44,7 +111,7 @@ static int check_job(const struct delta_header *header, const struct delta_job *
         return DELTA_WRONG_BASE;
     }
     job->sha256(digest, job->base, header->base_length);
-    if (memcmp(digest, header->base_digest, DELTA_BASE_DIGEST_SIZE) != 0) {
+    if (memcmp(digest, header->base_digest, header->base_digest_size) != 0) {
         return DELTA_WRONG_BASE;
     }
     if (job->memory_size < header->memory || job->image_size < header->length ||
@@ -54,35 +121,57 @@ static int check_job(const struct delta_header *header, const struct delta_job *
     return DELTA_OK;
 }
 
-struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELTA_HEADER_SIZE],
+/* Behind `struct delta` lie the coder's flags and weights, then its slots and repeats, then the
+ * segments. */
+static void lay_out(struct delta *delta) {
+    const struct delta_header *const header = &delta->header;
+    uint8_t *const memory = (uint8_t *)delta;
+    const bool first = header->version == 1;
+    uint16_t *const slots = (uint16_t *)(void *)(memory + (first ? FIXED_MEMORY : FIXED_MEMORY_2));
+    uint16_t *const repeats = slots + (1u << header->slots);
+    delta->segments = (struct segment *)(void *)(repeats + (1u << header->repeats));
+    delta->order = (uint8_t *)(delta->segments + header->segments);
+    uint32_t *const flags = (uint32_t *)(void *)(memory + STRUCT_MEMORY);
+    const uint32_t count = first ? FLAGS_1 : CODER_FLAGS;
+    const struct coder_areas areas = {
+        .flags = flags,
+        .flag_count = count,
+        .weights = (int32_t (*)[CODER_INPUTS])(void *)(flags + count),
+        .mixers = first ? MIXERS_1 : CODER_MIXERS,
+        .slots = slots,
+        .log2_slots = header->slots,
+        .repeats = repeats,
+        .log2_repeats = header->repeats,
+    };
+    coder_init(&delta->coder, &areas);
+}
+
+struct delta *delta_begin(const struct delta_job *job, const struct delta_header *header,
                           int *error) {
-    struct delta_header parsed;
     ASSERT(job->base != NULL && job->image != NULL && job->memory != NULL);
     ASSERT(job->sha256 != NULL);
+    ASSERT(header->memory != 0); /* it was parsed */
     ASSERT(job->image + job->image_size <= job->base || job->base + job->base_size <= job->image);
-    *error = delta_parse_header(&parsed, header, DELTA_HEADER_SIZE);
-    if (*error == DELTA_OK) {
-        *error = check_job(&parsed, job);
-    }
+    *error = check_job(header, job);
     if (*error != DELTA_OK) {
         return NULL;
     }
     struct delta *const delta = job->memory;
     memset(delta, 0, sizeof *delta);
-    delta->header = parsed;
+    delta->header = *header;
     delta->job = *job;
-    uint16_t *const slots = (uint16_t *)(void *)((uint8_t *)job->memory + FIXED_MEMORY);
-    uint16_t *const repeats = slots + (1u << parsed.slots);
-    delta->segments = (struct segment *)(void *)(repeats + (1u << parsed.repeats));
-    delta->order = (uint8_t *)(delta->segments + parsed.segments);
-    coder_init(&delta->coder, slots, parsed.slots, repeats, parsed.repeats);
+    lay_out(delta);
     struct coder *const coder = &delta->coder;
     coder_set_flags(coder, 0, FLAG_NEXT, 3984588, 1);                               /* 0.95 */
     coder_set_flags(coder, FLAG_NEXT, CODER_REPEAT_FLAGS - FLAG_NEXT, 1u << 21, 0); /* 0.5 */
     coder_set_flags(coder, CODER_REPEAT_FLAGS, FLAG_NUMBER - CODER_REPEAT_FLAGS, 2936012, 0);
     coder_set_flags(coder, FLAG_NUMBER, FLAG_LOCAL - FLAG_NUMBER, 1u << 21, 0);
     coder_set_flags(coder, FLAG_LOCAL, 1, 419430, 0); /* 0.1 */
-    delta->limit = parsed.length;
+    if (header->version > 1) {
+        coder_set_flags(coder, FLAG_COPY, FLAG_COPY_NUMBER - FLAG_COPY, 838860, 0); /* 0.2 */
+        coder_set_flags(coder, FLAG_COPY_NUMBER, CODER_FLAGS - FLAG_COPY_NUMBER, 1u << 21, 0);
+    }
+    delta->limit = header->length;
     return delta;
 }
 
@@ -94,8 +183,11 @@ static uint32_t number_flag(struct delta *delta, uint32_t flag WANT(uint32_t bit
 }
 
 /* A number below 2^25: its length in bits, then its bits. */
-static uint32_t get_number(struct delta *delta, uint32_t kind WANT(uint32_t wanted)) {
-    const uint32_t context = FLAG_NUMBER + kind * NUMBER_FLAGS;
+uint32_t delta_number(struct delta *delta, uint32_t kind WANT(uint32_t wanted)) {
+    ASSERT(kind < NUMBERS);
+    const uint32_t context = kind < DISTANCE_OLD
+                                 ? FLAG_NUMBER + kind * NUMBER_FLAGS
+                                 : FLAG_COPY_NUMBER + (kind - DISTANCE_OLD) * NUMBER_FLAGS;
     uint32_t length = 0;
     while (length < NUMBER_BITS &&
            number_flag(delta, context + length WANT(wanted >> length != 0)) != 0) {
@@ -122,7 +214,7 @@ static uint32_t get_number(struct delta *delta, uint32_t kind WANT(uint32_t want
 /* The numbers of a segment, one a call: how far it is from the end of the last one in the new
  * image, how far in the old one, its length. */
 static int read_gap(struct delta *delta) {
-    delta->gap = get_number(delta, 0 WANT(wanted_gap(delta)));
+    delta->gap = delta_number(delta, GAP WANT(wanted_gap(delta)));
     if (delta->gap > delta->limit - delta->span.new) {
         return DELTA_MALFORMED;
     }
@@ -131,7 +223,7 @@ static int read_gap(struct delta *delta) {
 }
 
 static int read_jump(struct delta *delta) {
-    const uint32_t folded = get_number(delta, 1 WANT(wanted_jump(delta)));
+    const uint32_t folded = delta_number(delta, JUMP WANT(wanted_jump(delta)));
     const int32_t distance =
         (folded & 1) != 0 ? (int32_t)((folded + 1) >> 1) : -(int32_t)(folded >> 1);
     const int32_t old = (int32_t)(delta->span.old + delta->gap) + distance;
@@ -143,7 +235,7 @@ static int read_jump(struct delta *delta) {
 }
 
 static int read_length(struct delta *delta) {
-    delta->span.length = get_number(delta, 2 WANT(wanted_length(delta)));
+    delta->span.length = delta_number(delta, LENGTH WANT(wanted_length(delta)));
     if (delta->span.length == 0 || delta->span.length > delta->limit - delta->span.new ||
         delta->span.length > delta->header.base_length - delta->span.old) {
         return DELTA_MALFORMED;
@@ -199,7 +291,7 @@ static int step_table(struct delta *delta) {
     const uint32_t number = delta->read++;
     int error = DELTA_OK;
     if (number == 0) {
-        const uint32_t behind = get_number(delta, 0 WANT(wanted_behind(delta)));
+        const uint32_t behind = delta_number(delta, GAP WANT(wanted_behind(delta)));
         if (behind > delta->header.length) {
             error = DELTA_MALFORMED;
         } else if (behind == 0) {
@@ -208,7 +300,7 @@ static int step_table(struct delta *delta) {
             delta->digest = delta->header.length - behind;
         }
     } else if (number == 1) {
-        error = set_digest(delta, get_number(delta, 1 WANT(wanted_before(delta))));
+        error = set_digest(delta, delta_number(delta, JUMP WANT(wanted_before(delta))));
     } else if (number % 3 == 2) {
         error = read_gap(delta);
     } else if (number % 3 == 0) {
@@ -333,6 +425,16 @@ int delta_feed(struct delta *delta, const uint8_t *data, size_t length) {
     return delta->error;
 }
 
+/* Whether another file would give the same: one with other last bytes. */
+static bool ends_badly(const struct delta *delta) {
+#ifdef DELTA_ENCODES
+    if (delta->wanted != NULL) {
+        return false;
+    }
+#endif
+    return delta->header.version > 1 && !coder_ends_well(&delta->coder);
+}
+
 int delta_finish(struct delta *delta) {
     ASSERT(delta->place <= delta->header.length);
     while (delta->error == DELTA_OK && delta->state != DONE) {
@@ -341,10 +443,13 @@ int delta_finish(struct delta *delta) {
     if (delta->error == DELTA_OK && delta->coder.count > 0) {
         delta->error = DELTA_TRAILING;
     }
+    if (delta->error == DELTA_OK && ends_badly(delta)) {
+        delta->error = DELTA_MALFORMED;
+    }
     if (delta->error == DELTA_OK) {
         uint8_t digest[DELTA_SHA256_SIZE];
         delta->job.sha256(digest, delta->job.image, delta->header.length);
-        if (memcmp(digest, delta->header.digest, DELTA_DIGEST_SIZE) != 0) {
+        if (memcmp(digest, delta->header.digest, delta->header.digest_size) != 0) {
             delta->error = DELTA_WRONG_DIGEST;
         }
     }

@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DELTA_HEADER_SIZE 44u /* bytes at the start of a file */
-#define DELTA_BASE_DIGEST_SIZE 16u
-#define DELTA_DIGEST_SIZE 8u
+#define DELTA_MIN_HEADER_SIZE 17u  /* bytes at the start of a file, at least */
+#define DELTA_MAX_HEADER_SIZE 44u  /* and at most */
+#define DELTA_BASE_DIGEST_SIZE 16u /* at most */
+#define DELTA_DIGEST_SIZE 8u       /* at most */
 #define DELTA_SHA256_SIZE 32u
 #define DELTA_MAX_MEMORY 16384u /* bytes of working memory that a file may ask for */
 
@@ -31,9 +32,13 @@ struct delta_header {
     uint32_t base_length; /* bytes of the installed image that the file was made against */
     uint32_t length;      /* bytes of the new image */
     uint32_t memory;      /* bytes of working memory that rebuilding needs, struct delta included */
+    uint32_t size;        /* bytes of the header itself */
     uint8_t base_digest[DELTA_BASE_DIGEST_SIZE]; /* SHA-256 of the installed image, its beginning */
     uint8_t digest[DELTA_DIGEST_SIZE];           /* SHA-256 of the new image, its beginning */
+    uint8_t base_digest_size;                    /* bytes of them that count */
+    uint8_t digest_size;
     /* For the decoder. */
+    uint8_t version; /* of the format: 1 or 2 */
     uint8_t isa;
     uint8_t slots;   /* log2 of their number */
     uint8_t repeats; /* log2 of their number */
@@ -43,7 +48,8 @@ struct delta_header {
     uint32_t window_size;
 };
 
-/* Reads and checks the first DELTA_HEADER_SIZE bytes of a file. Returns an enum delta_error. */
+/* Reads and checks the header of a file that begins with `length` bytes of `data`. Returns an enum
+ * delta_error: DELTA_TRUNCATED when they are too few. */
 int delta_parse_header(struct delta_header *header, const uint8_t *data, size_t length);
 
 /* What the decoder works on. The areas must not overlap. */
@@ -61,9 +67,9 @@ struct delta_job {
 
 struct delta; /* lies at the start of the working memory */
 
-/* Begins with the header of a file: refuses it, or returns the decoder. `*error` says why not.
+/* Begins with a header that was parsed: refuses it, or returns the decoder. `*error` says why not.
  * The base is refused, by length and SHA-256, before anything is written to `image`. */
-struct delta *delta_begin(const struct delta_job *job, const uint8_t header[DELTA_HEADER_SIZE],
+struct delta *delta_begin(const struct delta_job *job, const struct delta_header *header,
                           int *error);
 
 /* Takes the next bytes of the file, those after the header, in order. Decodes as far as they reach.

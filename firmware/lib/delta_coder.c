@@ -46,18 +46,21 @@ struct memory {
     uint32_t flag;
 };
 
-void coder_init(struct coder *coder, uint16_t *slots, unsigned log2_slots, uint16_t *repeats,
-                unsigned log2_repeats) {
+void coder_init(struct coder *coder, const struct coder_areas *areas) {
+    ASSERT(areas->flag_count <= CODER_FLAGS && areas->mixers <= CODER_MIXERS);
     memset(coder, 0, sizeof *coder);
-    coder->slots = slots;
-    coder->repeats = repeats;
-    coder->slot_shift = (uint8_t)(32 - log2_slots);
-    coder->repeat_shift = (uint8_t)(32 - log2_repeats);
-    for (uint32_t i = 0; i < 1u << log2_slots; i++) {
-        slots[i] = SLOT_INITIAL;
+    coder->flags = areas->flags;
+    coder->flag_count = (uint16_t)areas->flag_count;
+    coder->weights = areas->weights;
+    coder->slots = areas->slots;
+    coder->repeats = areas->repeats;
+    coder->slot_shift = (uint8_t)(32 - areas->log2_slots);
+    coder->repeat_shift = (uint8_t)(32 - areas->log2_repeats);
+    for (uint32_t i = 0; i < 1u << areas->log2_slots; i++) {
+        coder->slots[i] = SLOT_INITIAL;
     }
-    memset(repeats, 0, sizeof *repeats << log2_repeats);
-    for (uint32_t i = 0; i < CODER_MIXERS; i++) {
+    memset(coder->repeats, 0, sizeof *coder->repeats << areas->log2_repeats);
+    for (uint32_t i = 0; i < areas->mixers; i++) {
         for (uint32_t k = 0; k < CODER_INPUTS; k++) {
             coder->weights[i][k] = WEIGHT_INITIAL;
         }
@@ -97,7 +100,7 @@ void coder_start(struct coder *coder) {
 
 void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_t p,
                      uint32_t seen) {
-    ASSERT(from < CODER_FLAGS && count <= CODER_FLAGS - from);
+    ASSERT(from < coder->flag_count && count <= coder->flag_count - from);
     for (uint32_t i = from; i < from + count; i++) {
         coder->flags[i] = p << 10 | seen;
     }
@@ -123,14 +126,33 @@ uint32_t coder_bit(struct coder *coder, uint32_t p WANT(uint32_t bit)) {
         bit = 1;
     } else {
         coder->code -= bound;
+        coder->low += bound;
         coder->range -= bound;
         bit = 0;
     }
     while (coder->range < TOP) {
         coder->range <<= 8;
+        coder->low <<= 8;
         next_byte(coder);
     }
     return bit;
+}
+
+bool coder_ends_well(const struct coder *coder) {
+    uint32_t zeros = 0; /* bytes that the encoder leaves away */
+    uint64_t unit = (uint64_t)1 << 32;
+    for (uint32_t least = 4; least > 0 && zeros == 0; least--, unit >>= 8) {
+        const uint64_t rounded = (coder->low + unit - 1) & ~(unit - 1);
+        if (rounded < (uint64_t)coder->low + coder->range) {
+            zeros = least;
+        }
+    }
+    const uint64_t first = zeros > 0 ? (unit << 8) - 1 : 0;
+    const uint32_t end = (uint32_t)((coder->low + first) & ~first);
+    while (zeros < 4 && (end >> (8 * zeros) & 255) == 0) {
+        zeros++;
+    }
+    return coder->count == 0 && coder->beyond == zeros && coder->low + coder->code == end;
 }
 
 /* log2 of 1..65535 in units of 1/4096. */

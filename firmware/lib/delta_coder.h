@@ -7,11 +7,11 @@
 #include <stdint.h>
 
 enum {
-    CODER_INPUTS = 6,  /* predictions that are mixed at most */
-    CODER_REPEATS = 3, /* of those: bytes that were last in some context */
-    CODER_FLAGS = 941,
+    CODER_INPUTS = 6,   /* predictions that are mixed at most */
+    CODER_REPEATS = 3,  /* of those: bytes that were last in some context */
+    CODER_FLAGS = 1105, /* of format version 1 the first 941 */
     CODER_REPEAT_FLAGS = 772,
-    CODER_MIXERS = 32,
+    CODER_MIXERS = 34, /* of format version 1 the first 32 */
     CODER_BUFFER = 256,
     CODER_BEYOND = 8, /* zero bytes that are read beyond the end of the file at most */
 };
@@ -32,6 +32,7 @@ struct coder {
     uint16_t count;
     uint8_t beyond;
     bool truncated; /* more was needed than there is */
+    uint16_t flag_count;
     uint8_t slot_shift;
     uint8_t repeat_shift;
     uint16_t *slots;
@@ -39,9 +40,10 @@ struct coder {
 #ifdef DELTA_ENCODES
     struct coder_sink *sink; /* NULL: it decodes */
 #endif
+    uint32_t low; /* that `code` counts from, modulo 2^32: of the bytes that were read */
+    uint32_t *flags;
+    int32_t (*weights)[CODER_INPUTS];
     uint8_t buffer[CODER_BUFFER];
-    uint32_t flags[CODER_FLAGS];
-    int32_t weights[CODER_MIXERS][CODER_INPUTS];
 };
 
 /* A byte's contexts: the first `slots` choose counters, the next `repeats` remember a byte. */
@@ -52,9 +54,19 @@ struct coder_contexts {
     uint8_t mixer;
 };
 
-/* `slots` and `repeats` are areas of 1 << their log2 entries. */
-void coder_init(struct coder *coder, uint16_t *slots, unsigned log2_slots, uint16_t *repeats,
-                unsigned log2_repeats);
+/* The areas that a coder works in. */
+struct coder_areas {
+    uint32_t *flags;
+    uint32_t flag_count;
+    int32_t (*weights)[CODER_INPUTS];
+    uint32_t mixers;
+    uint16_t *slots; /* 1 << log2_slots of them; `repeats` likewise */
+    unsigned log2_slots;
+    uint16_t *repeats;
+    unsigned log2_repeats;
+};
+
+void coder_init(struct coder *coder, const struct coder_areas *areas);
 
 /* Takes as much of the file's next bytes as there is room for; returns how many. */
 size_t coder_take(struct coder *coder, const uint8_t *data, size_t length);
@@ -64,6 +76,9 @@ void coder_start(struct coder *coder);
 
 /* Sets the flags from `from` on, `count` of them, to a probability in units of 2^-22. */
 void coder_set_flags(struct coder *coder, uint32_t from, uint32_t count, uint32_t p, uint32_t seen);
+
+/* Whether the bytes that were read are those that an encoder ends with, and none more. */
+bool coder_ends_well(const struct coder *coder);
 
 /* One bit, that is 1 with the probability p/65536. */
 uint32_t coder_bit(struct coder *coder, uint32_t p WANT(uint32_t bit));

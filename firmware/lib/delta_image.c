@@ -219,6 +219,63 @@ static void train(struct delta *delta, const uint8_t *data, uint32_t p, uint32_t
     }
 }
 
+/* Where a copy is from, out of a number that was read: in the old image from the end of the last
+ * such copy on, in the new one backwards from here. */
+static int64_t copied_from(const struct delta *delta, bool old, uint32_t told) {
+    const int64_t unit = alignment(delta) + 1;
+    if (!old) {
+        return delta->place - told * unit;
+    }
+    return (told & 1) != 0 ? delta->source - (told + 1) / 2 * unit
+                           : delta->source + told / 2 * unit;
+}
+
+/* A copy of bytes that came somewhere before: from where, and how many up to `end`. */
+static int get_copy(struct delta *delta, uint32_t end) {
+    const uint16_t context = (uint16_t)(FLAG_COPY_OLD + delta->copied);
+    const bool old = coder_flag(&delta->coder, &context, 1,
+                                MIX_COPY_OLD WANT(wanted_copy(delta)->from_old)) != 0;
+    const uint32_t told =
+        delta_number(delta, old ? DISTANCE_OLD : DISTANCE_NEW WANT(wanted_distance(delta)));
+    const uint32_t units =
+        delta_number(delta, old ? LENGTH_OLD : LENGTH_NEW WANT(wanted_units(delta)));
+    const int64_t from = copied_from(delta, old, told);
+    const int64_t length = units * (int64_t)(alignment(delta) + 1);
+    const int64_t room = old ? delta->header.base_length : delta->place;
+    if (from < 0 || from >= room || length == 0 || length > end - delta->place ||
+        (old && length > room - from)) {
+        return DELTA_MALFORMED;
+    }
+    delta->copied = true;
+    delta->copy_old = old;
+    delta->copy_from = (uint32_t)from;
+    delta->copy_left = (uint32_t)length;
+    if (old) {
+        delta->source = (uint32_t)(from + length);
+    }
+    return DELTA_OK;
+}
+
+static void copy_some(struct delta *delta) {
+    uint8_t *const image = delta->job.image;
+    const uint8_t *const from = delta->copy_old ? delta->job.base : image;
+    const uint32_t count = delta->copy_left < COPY_STEP ? delta->copy_left : COPY_STEP;
+    for (uint32_t i = 0; i < count; i++) {
+        image[delta->place + i] = from[delta->copy_from + i];
+    }
+    delta->place += count;
+    delta->copy_from += count;
+    delta->copy_left -= count;
+}
+
+/* Whether a copy comes, as it can where a whole unit would. */
+static bool begins_copy(struct delta *delta, uint32_t end) {
+    const uint32_t align = alignment(delta);
+    const uint16_t context = (uint16_t)(FLAG_COPY + delta->copied);
+    return delta->header.version > 1 && (delta->place & align) == 0 && delta->place + align < end &&
+           coder_flag(&delta->coder, &context, 1, MIX_COPY WANT(wants_copy(delta))) != 0;
+}
+
 int delta_step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
     ASSERT(delta->place < end && end <= delta->header.length);
     ASSERT(source_end <= delta->header.base_length);
@@ -229,13 +286,24 @@ int delta_step_gap(struct delta *delta, uint32_t end, uint32_t source_end) {
         train(delta, image, p > TRAIN_BEFORE ? p - TRAIN_BEFORE : 0, p);
         train(delta, delta->job.base, delta->source, source_end < limit ? source_end : limit);
         delta->trained = true;
+        delta->copied = false;
+        delta->source &= ~alignment(delta);
     }
     if (at_digest(delta)) {
         return calculate_digest(delta, end);
     }
-    const uint32_t size = new_size(delta, p, until(delta, p, end));
+    if (delta->copy_left > 0) {
+        copy_some(delta);
+        return DELTA_OK;
+    }
+    const uint32_t stop = until(delta, p, end);
+    if (begins_copy(delta, stop)) {
+        return get_copy(delta, stop);
+    }
+    const uint32_t size = new_size(delta, p, stop);
     put_little(image + p, size,
                new_unit(delta, image, p, size, false WANT(wanted_new(delta, p, size))));
     delta->place += size;
+    delta->copied = false;
     return DELTA_OK;
 }

@@ -7,12 +7,13 @@
 #include "lib/delta_coder.h"
 
 enum {
-    FIXED_MEMORY = 6656,
+    FIXED_MEMORY = 6656, /* of format version 1 */
+    FIXED_MEMORY_2 = 7360,
     SEGMENT_MEMORY = 11,
     WINDOW_UNIT = 1 << 16,
     MIN_LOG2 = 8,
     MAX_LOG2 = 12,
-    STEP_INPUT = 112,  /* bytes of the file that one step reads at most */
+    STEP_INPUT = 128,  /* bytes of the file that one step reads at most */
     STEPS_BETWEEN = 8, /* a copied unit or a new byte each, between two calls of `progress` */
     POOL_WORDS = 1024,
     DICTIONARY = 128,
@@ -21,6 +22,7 @@ enum {
     PARTNER = 28,
     TRAIN_BEFORE = 64,
     TRAIN_OLD = 128,
+    COPY_STEP = 32, /* bytes of a copy among new ones that one step makes at most */
     NUMBER_BITS = 25,
 };
 
@@ -42,7 +44,13 @@ enum kind {
 };
 
 enum { FLAG_NEXT = 672, FLAG_NUMBER = 820, FLAG_LOCAL = 940, NUMBER_FLAGS = 40 };
+enum { FLAG_COPY = 941, FLAG_COPY_OLD = 943, FLAG_COPY_NUMBER = 945 };
 enum { MIX_NUMBER = 13, MIX_WORD = 14, MIX_MISS = 16, MIX_HIGH = 29, MIX_LOW = 30, MIX_BYTE = 31 };
+enum { MIX_COPY = 32, MIX_COPY_OLD = 33 };
+enum { FLAGS_1 = 941, MIXERS_1 = 32 }; /* of format version 1 */
+
+/* Kinds of numbers; from DISTANCE_OLD on those of copies. */
+enum { GAP, JUMP, LENGTH, DISTANCE_OLD, DISTANCE_NEW, LENGTH_NEW, LENGTH_OLD, NUMBERS };
 
 /* What is read next: the table; whether a segment comes that is not in it, and its three numbers;
  * bytes of the image. */
@@ -87,6 +95,10 @@ struct delta {
     uint32_t place;   /* in the new image */
     uint32_t source;  /* in the old image; in a gap, the end of the last segment there */
     bool trained;     /* for the gap that `place` is in */
+    bool copied;      /* a copy ends at `place`, or has begun there */
+    bool copy_old;    /* it is from the old image */
+    uint32_t copy_from;
+    uint32_t copy_left; /* bytes of it that are still to come */
     uint32_t misses;
     uint32_t since;
     uint32_t difference;
@@ -103,7 +115,11 @@ struct delta {
 #endif
 };
 
-_Static_assert(sizeof(struct delta) <= FIXED_MEMORY, "the format promises this much");
+#define CODER_MEMORY(flags, mixers) ((flags) * 4 + (mixers) * CODER_INPUTS * 4)
+#define STRUCT_MEMORY ((sizeof(struct delta) + 7) & ~(size_t)7)
+
+_Static_assert(STRUCT_MEMORY + CODER_MEMORY(FLAGS_1, MIXERS_1) <= FIXED_MEMORY, "promised");
+_Static_assert(STRUCT_MEMORY + CODER_MEMORY(CODER_FLAGS, CODER_MIXERS) <= FIXED_MEMORY_2, "too");
 _Static_assert(sizeof(struct segment) + 2 == SEGMENT_MEMORY, "and this much for a segment");
 
 /* A unit of the old image, what is known of it and what it is predicted to become. */
@@ -161,6 +177,9 @@ static inline uint32_t until(const struct delta *delta, uint32_t p, uint32_t end
 static inline bool at_digest(const struct delta *delta) {
     return delta->digest != 0 && delta->place == delta->digest;
 }
+
+/* delta.c: a number below 2^25. */
+uint32_t delta_number(struct delta *delta, uint32_t kind WANT(uint32_t wanted));
 
 /* Lets the caller look after what cannot wait. */
 static inline void delta_pace(struct delta *delta) {

@@ -27,11 +27,11 @@ static int rebuild(const struct delta_header *header, const uint8_t *base, const
     const struct delta_job job = {base,   header->base_length, image,     header->length,
                                   memory, header->memory,      no_sha256, NULL};
     int error;
-    struct delta *const delta = delta_begin(&job, file, &error);
+    struct delta *const delta = delta_begin(&job, header, &error);
     *rebuilt = 0;
     if (delta != NULL) {
         CHECK(error == DELTA_OK);
-        for (size_t at = DELTA_HEADER_SIZE; at < length; at += piece) {
+        for (size_t at = header->size; at < length; at += piece) {
             error = delta_feed(delta, file + at, length - at < piece ? length - at : piece);
             CHECK(delta_rebuilt(delta) <= header->length);
         }
@@ -67,8 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CHECK(base != NULL && file != NULL && image != NULL && again != NULL);
     memcpy(base, data + 2, header.base_length);
     memcpy(file, data + 2 + base_length, length);
-    memset(file + DELTA_HEADER_SIZE - DELTA_BASE_DIGEST_SIZE - DELTA_DIGEST_SIZE, 0,
-           DELTA_BASE_DIGEST_SIZE + DELTA_DIGEST_SIZE);
+    memset(header.base_digest, 0, sizeof header.base_digest);
+    memset(header.digest, 0, sizeof header.digest);
     memset(image, 0, header.length);
     memset(again, 0, header.length);
     uint32_t rebuilt;

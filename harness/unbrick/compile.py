@@ -70,7 +70,7 @@ def compile_library(part: str, folder: Path, machine: str | None = None) -> Path
         command += ["-UNDEBUG", *(f"-ffile-prefix-map={sources}=c" for sources in included)]
         command += [f"-I{sources}" for sources in included]
         command += ["-Wall", "-Wextra", "-Werror", "-fno-sanitize=all", "-shared", "-fPIC"]
-        command += ["-fvisibility=hidden", "-s", "-o", str(fresh)]
+        command += ["-fvisibility=hidden", "-s", "-lm", "-o", str(fresh)]
         command += [str(file) for sources in folders for file in sorted(sources.glob("*.c"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unbrick.delta.align import Place, align, rank
-from unbrick.delta.compiled import decode, make
+from unbrick.delta.compiled import choose_copies, decode, make
 from unbrick.delta.format import (
     DATA,
     MAX_LENGTH,
@@ -16,6 +16,7 @@ from unbrick.delta.format import (
     REPEATS,
     SEGMENT_MEMORY_SIZE,
     SLOTS,
+    VERSION,
     DeltaHeader,
     digest_base,
     digest_new,
@@ -35,28 +36,36 @@ _FEW_NEW = 16
 """Such a program has a new byte in so many, at most."""
 
 
-def encode(old: bytes, new: bytes, *, base_address: int | None = None) -> bytes:
+def encode(
+    old: bytes, new: bytes, *, base_address: int | None = None, version: int = VERSION
+) -> bytes:
     """The differential file that turns ``old`` into ``new``; see :func:`make_delta`."""
-    return make_delta(old, new, base_address=base_address).file
+    return make_delta(old, new, base_address=base_address, version=version).file
 
 
-def make_delta(old: bytes, new: bytes, *, base_address: int | None = None) -> MadeDelta:
+def make_delta(
+    old: bytes, new: bytes, *, base_address: int | None = None, version: int = VERSION
+) -> MadeDelta:
     """Make the differential file that turns ``old`` into ``new``. The same input, the same file.
 
     Args:
         old: the installed image, as it lies in the NOR: with header and TLVs.
         new: the wanted image.
         base_address: where both lie when they run; found from their contents when not given.
+        version: of the format; 1 for terminals whose software knows no other.
 
     Raises:
         DeltaError: an image is empty or larger than the format allows.
         SetupError: the library is missing.
     """
-    plans = make_plans(old, new, base_address=base_address)
-    return min((make(old, new, plan) for plan in plans), key=lambda made: len(made.file))
+    plans = make_plans(old, new, base_address=base_address, version=version)
+    made = (make(old, new, choose_copies(old, new, plan)) for plan in plans)
+    return min(made, key=lambda one: len(one.file))
 
 
-def make_plans(old: bytes, new: bytes, *, base_address: int | None = None) -> list[DeltaPlan]:
+def make_plans(
+    old: bytes, new: bytes, *, base_address: int | None = None, version: int = VERSION
+) -> list[DeltaPlan]:
     """Plans of which one leads to the smallest file; see :func:`make_delta`."""
     for image in (old, new):
         if not 0 < len(image) <= MAX_LENGTH:
@@ -66,10 +75,11 @@ def make_plans(old: bytes, new: bytes, *, base_address: int | None = None) -> li
             )
     isa = find_isa(old)
     base = find_base(old, isa) if base_address is None else base_address
-    if base % 4 or not 0 <= base < 1 << 32:
+    if base % 4 or not 0 <= base < 1 << 32 or (isa == DATA and version > 1):
         isa, base = DATA, 0
     window, window_size = find_window(old, isa, base)
     header = DeltaHeader(
+        version=version,
         isa=isa,
         slots=SLOTS[0],
         repeats=REPEATS[0],
@@ -79,8 +89,8 @@ def make_plans(old: bytes, new: bytes, *, base_address: int | None = None) -> li
         base_address=base,
         window=window,
         window_size=window_size,
-        base_digest=digest_base(old),
-        digest=digest_new(new),
+        base_digest=digest_base(old, version),
+        digest=digest_new(new, version),
     )
     digest = _own_digest(new)
     place = Place(isa, base)

@@ -249,11 +249,7 @@ class RangeEncoder(Coder):
 
     def finish(self) -> bytes:
         """All bytes. A decoder reads zeros beyond them."""
-        for zeros in range(32, -1, -8):
-            rounded = -(-self._low >> zeros) << zeros
-            if rounded < self._low + self._range:
-                self._low = rounded
-                break
+        self._low = _last(self._low, self._range)
         for _ in range(5):
             self._shift()
         out = self._out
@@ -262,6 +258,15 @@ class RangeEncoder(Coder):
             del out[-1]
             spare -= 1
         return bytes(out)
+
+
+def _last(low: int, size: int) -> int:
+    """The number in ``low`` to ``low + size`` that ends with the most bytes of 0; the smallest."""
+    for zeros in range(32, 0, -8):
+        rounded = -(-low >> zeros) << zeros
+        if rounded < low + size:
+            return rounded
+    return low
 
 
 BEYOND = 8
@@ -283,6 +288,7 @@ class RangeDecoder(Coder):
         super().__init__(flags, repeat_flags, slots, repeats, mixers)
         self._data = data
         self.consumed = 0
+        self._low = 0
         self._range = MASK32
         self._code = 0
         for _ in range(4):
@@ -304,9 +310,18 @@ class RangeDecoder(Coder):
             bit = 1
         else:
             self._code -= bound
+            self._low = self._low + bound & MASK32
             self._range -= bound
             bit = 0
         while self._range < TOP:
             self._range = self._range << 8 & MASK32
+            self._low = self._low << 8 & MASK32
             self._next()
         return bit
+
+    @property
+    def ends_well(self) -> bool:
+        """Whether the bytes were those that an encoder ends with, and none more."""
+        last = _last(self._low, self._range) & MASK32
+        zeros = 4 - len(last.to_bytes(4, "big").rstrip(b"\0"))
+        return self.consumed == len(self._data) + zeros and self._low + self._code & MASK32 == last

@@ -8,11 +8,12 @@ from __future__ import annotations
 import ctypes as c
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from unbrick.delta.format import DeltaHeader, check_base, malformed, read_header, truncated
-from unbrick.delta.plan import DeltaPlan, MadeDelta, Segment
+from unbrick.delta.plan import Copy, DeltaPlan, MadeDelta, Segment
 from unbrick.errors import DeltaError
 from unbrick.library import Signatures, load_library
 
@@ -29,11 +30,23 @@ class SegmentStruct(c.Structure):
     _fields_ = (("new", c.c_uint32), ("length", c.c_uint32), ("old", c.c_uint32))
 
 
+class _Copy(c.Structure):
+    """``struct codec_copy``."""
+
+    _fields_ = (
+        ("new", c.c_uint32),
+        ("length", c.c_uint32),
+        ("start", c.c_uint32),
+        ("old", c.c_uint32),
+    )
+
+
 class _Plan(c.Structure):
     """``struct codec_plan``."""
 
     _fields_ = (
         ("header", c.c_char_p),
+        ("header_length", c.c_size_t),
         ("old", c.c_char_p),
         ("old_length", c.c_uint32),
         ("new", c.c_char_p),
@@ -41,6 +54,8 @@ class _Plan(c.Structure):
         ("table", c.POINTER(SegmentStruct)),
         ("local", c.POINTER(SegmentStruct)),
         ("locals", c.c_uint32),
+        ("copies", c.POINTER(_Copy)),
+        ("copy_count", c.c_uint32),
         ("digest", c.c_uint32),
         ("hashed", c.c_uint32),
     )
@@ -67,6 +82,8 @@ def _load() -> Any:
     data, u32, size = c.c_char_p, c.c_uint32, c.c_size_t
     signatures: Signatures = {
         "codec_encode": (c.c_int64, [c.POINTER(_Plan), _Sha256, data, size, c.POINTER(_Counts)]),
+        "parse_copies": (c.c_int64, [c.POINTER(_Plan), _Sha256, c.POINTER(c.POINTER(_Copy))]),
+        "parse_free": (None, [c.POINTER(_Copy)]),
         "codec_decode": (c.c_int, [data, u32, data, size, _Sha256, data, u32]),
     }
     return load_library("delta", signatures)
@@ -78,19 +95,7 @@ def make(old: bytes, new: bytes, plan: DeltaPlan) -> MadeDelta:
     Raises:
         SetupError: the library is missing.
     """
-    table, local = plan.parted()
-    header = plan.header.pack()
-    told = _Plan(
-        header,
-        old,
-        len(old),
-        new,
-        len(new),
-        _array(table),
-        _array(local),
-        len(local),
-        *plan.digest,
-    )
+    told = _tell(old, new, plan)
     counts = _Counts()
     room = len(new) + ROOM
     while True:
@@ -99,9 +104,40 @@ def make(old: bytes, new: bytes, plan: DeltaPlan) -> MadeDelta:
         if count < 0:
             raise MemoryError(f"the encoder gave up: {count}")
         if count <= room:
-            file = header + out.raw[:count]
+            file = plan.header.pack() + out.raw[:count]
             return MadeDelta(file, plan.header, len(new), counts.copied, counts.fresh)
         room = count
+
+
+def choose_copies(old: bytes, new: bytes, plan: DeltaPlan) -> DeltaPlan:
+    """The plan with copies among the new bytes that make its file small.
+
+    Raises:
+        SetupError: the library is missing.
+    """
+    if plan.header.version == 1:
+        return plan
+    found = c.POINTER(_Copy)()
+    count = _load().parse_copies(c.byref(_tell(old, new, plan)), _sha256, c.byref(found))
+    if count < 0:
+        raise MemoryError(f"the encoder gave up: {count}")
+    try:
+        copies = tuple(Copy(s.new, s.length, s.start, bool(s.old)) for s in found[:count])
+    finally:
+        _load().parse_free(found)
+    return replace(plan, copies=copies)
+
+
+def _tell(old: bytes, new: bytes, plan: DeltaPlan) -> _Plan:
+    header = plan.header.pack()
+    table, local = plan.parted()
+    copies = (_Copy(copy.new, copy.length, copy.start, copy.old) for copy in plan.copies)
+    return _Plan(
+        *(header, len(header), old, len(old), new, len(new)),
+        *(_array(table), _array(local), len(local)),
+        *((_Copy * len(plan.copies))(*copies), len(plan.copies)),
+        *plan.digest,
+    )
 
 
 def _array(segments: Sequence[Segment]) -> c.Array[SegmentStruct]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from unbrick.delta.code import Instructions
 from unbrick.delta.coder import MASK32, REPEATS, Coder
 from unbrick.delta.format import DATA, DeltaHeader, malformed
-from unbrick.delta.plan import DeltaPlan, Segment
+from unbrick.delta.plan import Copy, DeltaPlan, Segment
 
 # Kinds of units of the old image.
 (BYTE, PLAIN, PLAIN_LONG, SHORT_BRANCH, SHORT_LOAD, BRANCH, LOAD, MOVE) = range(8)
@@ -24,10 +24,13 @@ _IMAGE_WORDS = (POOL_IMAGE, WORD_IMAGE)
 _ADDRESSES = (BRANCH, MOVE, POOL_IMAGE, POOL_WINDOW, WORD_IMAGE, WORD_WINDOW)
 """Kinds whose keys in the dictionary are addresses."""
 
-MIXERS = 32
+MIXERS = {1: 32, 2: 34}
+"""By format version."""
 _MIX_NUMBER, _MIX_MISS, _MIX_WORD, _MIX_HIGH, _MIX_LOW, _MIX_BYTE = 13, 16, 14, 29, 30, 31
+_MIX_COPY, _MIX_COPY_OLD = 32, 33
 
 _HITS, _NEXT, _REPEAT, _NUMBER, _LOCAL = 0, 672, 772, 820, 940
+_COPY, _COPY_OLD, _COPY_NUMBER = 941, 943, 945
 _NUMBER_KINDS = 40
 
 
@@ -35,13 +38,25 @@ def _counter(p: float, seen: int) -> int:
     return int(p * (1 << 22)) << 10 | seen
 
 
-INITIAL_FLAGS = (
+# Kinds of numbers; from _DISTANCE_OLD on those of copies.
+_GAP, _JUMP, _LENGTH, _DISTANCE_OLD, _DISTANCE_NEW, _LENGTH_NEW, _LENGTH_OLD = range(7)
+
+_FIRST_FLAGS = (
     [_counter(0.95, 1)] * (_NEXT - _HITS)
     + [_counter(0.5, 0)] * (_REPEAT - _NEXT)
     + [_counter(0.7, 0)] * (16 * REPEATS)
     + [_counter(0.5, 0)] * (_LOCAL - _NUMBER)
     + [_counter(0.1, 0)]
 )
+INITIAL_FLAGS = {
+    1: _FIRST_FLAGS,
+    2: [
+        *_FIRST_FLAGS,
+        *[_counter(0.2, 0)] * (_COPY_NUMBER - _COPY),
+        *[_counter(0.5, 0)] * (4 * _NUMBER_KINDS),
+    ],
+}
+"""By format version."""
 REPEAT_FLAGS = _REPEAT
 
 DICTIONARY = 128
@@ -116,6 +131,7 @@ class Model:
         self._map = AddressMap(())
         self._out = bytearray(header.length)
         self._want: bytes | None = None
+        self._copies: dict[int, Copy] = {}
         self._digest = (0, 0)
         self._pool = bytearray(1024)
         self._words = Dictionary()
@@ -132,6 +148,7 @@ class Model:
             DeltaError: the file is malformed.
         """
         self._want = want
+        self._copies = {copy.new: copy for copy in plan.copies} if plan else {}
         table, local = plan.parted() if plan else ([], [])
         main, self._digest = self._table(table, plan.digest if plan else (0, 0))
         self._map = AddressMap(main)
@@ -159,10 +176,10 @@ class Model:
         """Where the digest lies, and the segments."""
         length = self._header.length
         place = hashed = 0
-        behind = self._number(0, length - digest[0] if digest[0] else 0)
+        behind = self._number(_GAP, length - digest[0] if digest[0] else 0)
         if behind:
             place = length - behind
-            hashed = place - self._number(1, digest[0] - digest[1])
+            hashed = place - self._number(_JUMP, digest[0] - digest[1])
             if hashed < 0 or behind < DIGEST:
                 raise malformed("its digest lies outside the image")
         made: list[Segment] = []
@@ -181,13 +198,13 @@ class Model:
     def _segment(self, at: int, source: int, end: int, segment: Segment | None) -> Segment:
         """The segment behind that which ended at ``at`` and ``source``. It ends before ``end``."""
         segment = segment or Segment(at, 0, source)
-        gap = self._number(0, segment.new - at)
+        gap = self._number(_GAP, segment.new - at)
         jump = segment.old - source - gap
-        folded = self._number(1, abs(jump) * 2 - (jump > 0))
+        folded = self._number(_JUMP, abs(jump) * 2 - (jump > 0))
         jump = folded + 1 >> 1 if folded & 1 else -(folded >> 1)
         at += gap
         source += gap + jump
-        length = self._number(2, segment.length)
+        length = self._number(_LENGTH, segment.length)
         if not length or at + length > end or source < 0 or source + length > len(self._old):
             raise malformed("a segment lies outside the images")
         return Segment(at, length, source)
@@ -196,6 +213,8 @@ class Model:
         """A number below 2**25: its length in bits, then its bits."""
         coder = self._coder
         context = _NUMBER + kind * _NUMBER_KINDS
+        if kind >= _DISTANCE_OLD:
+            context = _COPY_NUMBER + (kind - _DISTANCE_OLD) * _NUMBER_KINDS
         want = value.bit_length()
         length = 0
         while length < NUMBER_BITS + 1 and coder.flag(
@@ -504,14 +523,53 @@ class Model:
         want, out = self._want, self._out
         self._train(out, max(0, p - TRAIN_BEFORE), p)
         self._train(self._old, source, min(source_end, source + TRAIN_OLD))
+        source &= ~self._code.align
+        after = 0
         while p < end:
             if self._calculated(p, end):
                 p += DIGEST
                 continue
-            size = self._new_size(p, self._until(p, end))
+            stop = self._until(p, end)
+            if self._begins_copy(p, stop, after):
+                copy = self._new_copy(p, stop, source, after)
+                p, after = copy.new + copy.length, 1
+                source = copy.start + copy.length if copy.old else source
+                continue
+            after = 0
+            size = self._new_size(p, stop)
             actual = 0 if want is None else _little(want, p, size)
             out[p : p + size] = self._new(out, p, size, actual).to_bytes(size, "little")
             p += size
+
+    def _begins_copy(self, p: int, end: int, after: int) -> bool:
+        """Whether a copy comes, as it can where a whole unit would. ``after``: one ends here."""
+        align = self._code.align
+        if self._header.version == 1 or p & align or p + align >= end:
+            return False
+        return bool(self._coder.flag((_COPY + after,), _MIX_COPY, int(p in self._copies)))
+
+    def _new_copy(self, p: int, end: int, source: int, after: int) -> Copy:
+        """Code a copy, and make it.
+
+        From the old image its place is told from ``source`` on, the end of the last such copy,
+        from the new one backwards from here.
+        """
+        unit = self._code.align + 1
+        copy = self._copies.get(p) or Copy(p, 0, 0, old=False)
+        old = bool(self._coder.flag((_COPY_OLD + after,), _MIX_COPY_OLD, int(copy.old)))
+        if old:
+            distance = (copy.start - source) // unit
+            told = self._number(_DISTANCE_OLD, abs(distance) * 2 - (distance < 0))
+            start = source + (-(told + 1 >> 1) if told & 1 else told >> 1) * unit
+        else:
+            start = p - self._number(_DISTANCE_NEW, (p - copy.start) // unit) * unit
+        length = self._number(_LENGTH_OLD if old else _LENGTH_NEW, copy.length // unit) * unit
+        room = len(self._old) - length if old else p - 1
+        if not 0 <= start <= room or not 0 < length <= end - p:
+            raise malformed("a copy lies outside the images")
+        for i in range(length):
+            self._out[p + i] = self._old[start + i] if old else self._out[start + i]
+        return Copy(p, length, start, old)
 
     def _until(self, p: int, end: int) -> int:
         """Where units from ``p`` on must end: units do not reach into the digest."""

@@ -27,6 +27,23 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """New bytes at ``new`` that came before: ``length`` bytes at ``start`` of an image.
+
+    Attributes:
+        new: a multiple of the instruction set's unit, as the others are.
+        length: not 0.
+        start: in the old image, or in the new one, where it is less than ``new``.
+        old: whether in the old one.
+    """
+
+    new: int
+    length: int
+    start: int
+    old: bool
+
+
+@dataclass(frozen=True)
 class DeltaPlan:
     """All that a file's bytes follow from, beside the two images.
 
@@ -36,12 +53,14 @@ class DeltaPlan:
         mapped: those of them that are in the table, as many as the header says.
         digest: where the new image holds the SHA-256 of its beginning, and of how many bytes; or
             zeros.
+        copies: among the new bytes, in order; none before format version 2.
     """
 
     header: DeltaHeader
     segments: tuple[Segment, ...]
     mapped: frozenset[Segment]
     digest: tuple[int, int] = (0, 0)
+    copies: tuple[Copy, ...] = ()
 
     def parted(self) -> tuple[list[Segment], list[Segment]]:
         """The segments of the table, and the others."""

@@ -14,6 +14,7 @@
 struct wanted {
     const struct codec_plan *plan;
     uint32_t locals; /* behind us */
+    uint32_t copies; /* likewise */
     struct codec_counts *counts;
 };
 
@@ -97,13 +98,51 @@ static uint32_t count_missed(const struct delta *delta, const struct unit *unit,
     return value;
 }
 
+/* The copy that begins here, or would be next. */
+static const struct codec_copy *wanted_copy(const struct delta *delta) {
+    static const struct codec_copy none;
+    const struct wanted *const wanted = delta->wanted;
+    const bool left = wanted != NULL && wanted->copies < wanted->plan->copy_count;
+    return left ? &wanted->plan->copies[wanted->copies] : &none;
+}
+
+static uint32_t wants_copy(const struct delta *delta) {
+    struct wanted *const wanted = delta->wanted;
+    if (wanted == NULL) {
+        return 0;
+    }
+    while (wanted->copies < wanted->plan->copy_count && wanted_copy(delta)->new < delta->place) {
+        wanted->copies++;
+    }
+    return wanted->copies < wanted->plan->copy_count && wanted_copy(delta)->new == delta->place;
+}
+
+static uint32_t wanted_distance(const struct delta *delta) {
+    const struct codec_copy *const copy = wanted_copy(delta);
+    const int64_t unit = alignment(delta) + 1;
+    if (copy->from_old == 0) {
+        return (uint32_t)((delta->place - copy->from) / unit);
+    }
+    const int64_t distance = ((int64_t)copy->from - delta->source) / unit;
+    return (uint32_t)(distance < 0 ? -2 * distance - 1 : 2 * distance);
+}
+
+static uint32_t wanted_units(const struct delta *delta) {
+    return wanted_copy(delta)->length / (alignment(delta) + 1);
+}
+
 #include "lib/delta.c"
 #include "lib/delta_code.c"
 #include "lib/delta_coder.c"
 #include "lib/delta_image.c"
 #include "lib/delta_predict.c"
 
-__attribute__((constructor)) static void fill_stretched(void) {
+static float worth[1 << 12]; /* bits of a decision of a probability in units of 1/4096 */
+
+__attribute__((constructor)) static void fill_tables(void) {
+    for (uint32_t p = 0; p < 1 << 12; p++) {
+        worth[p] = 16 - (float)log2_of(p << 4 | 8) / 4096;
+    }
     for (uint32_t p = 0; p < 1 << 16; p++) {
         stretched[p] = (int16_t)stretch(p);
         stretched_slots[p >> 4] = (int16_t)stretch((p & 0xFFF0u) | 8);
@@ -120,6 +159,7 @@ struct coder_sink {
     uint8_t *out;
     size_t size;
     size_t count; /* may be beyond `size` */
+    double bits;  /* that all decisions so far are worth */
 };
 
 static void put_byte(struct coder_sink *sink, uint32_t byte) {
@@ -148,6 +188,7 @@ static void shift_out(struct coder_sink *sink) {
 
 static uint32_t put_bit(struct coder_sink *sink, uint32_t p, uint32_t bit) {
     const uint32_t bound = (sink->range >> 16) * p;
+    sink->bits += worth[(bit != 0 ? p : 65536 - p) >> 4];
     if (bit != 0) {
         sink->range = bound;
     } else {
@@ -184,59 +225,90 @@ static void finish_sink(struct coder_sink *sink) {
 
 /* ---- Both directions ---- */
 
-int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
-                     struct codec_counts *counts) {
-    uint64_t *const memory = malloc(DELTA_MAX_MEMORY);
+/* What a job needs in memory. */
+struct work {
+    struct delta_header header;
+    struct delta_job job;
+    uint64_t memory[DELTA_MAX_MEMORY / 8];
+};
+
+static struct delta *begin(struct work *work, const uint8_t *header, size_t length, int *error) {
+    work->job.memory = work->memory;
+    work->job.memory_size = sizeof work->memory;
+    *error = delta_parse_header(&work->header, header, length);
+    return *error == DELTA_OK ? delta_begin(&work->job, &work->header, error) : NULL;
+}
+
+/* Encodes into `sink`; `bits`, if any, gets what each unit that begins at a place has cost. */
+static int encode(const struct codec_plan *plan, codec_sha256 *sha256, struct coder_sink *sink,
+                  struct codec_counts *counts, float *bits) {
+    struct work *const work = calloc(1, sizeof *work);
     uint8_t *const image = malloc(plan->new_length);
-    struct coder_sink sink = {0, 0xFFFFFFFFu, 0, -1, out, size, 0};
-    struct wanted wanted = {plan, 0, counts};
-    const struct delta_job job = {
-        .base = plan->old,
-        .base_size = plan->old_length,
-        .image = image,
-        .image_size = plan->new_length,
-        .memory = memory,
-        .memory_size = DELTA_MAX_MEMORY,
-        .sha256 = sha256,
-    };
-    *counts = (struct codec_counts){0, 0};
+    struct wanted wanted = {.plan = plan, .counts = counts};
     int error = DELTA_NO_MEMORY;
-    if (memory != NULL && image != NULL) {
-        struct delta *const delta = delta_begin(&job, plan->header, &error);
+    *counts = (struct codec_counts){0, 0};
+    if (work != NULL && image != NULL) {
+        work->job = (struct delta_job){
+            .base = plan->old,
+            .base_size = plan->old_length,
+            .image = image,
+            .image_size = plan->new_length,
+            .sha256 = sha256,
+        };
+        struct delta *const delta = begin(work, plan->header, plan->header_length, &error);
         if (delta != NULL) {
             delta->wanted = &wanted;
-            delta->coder.sink = &sink;
+            delta->coder.sink = sink;
+            while (bits != NULL && delta->error == DELTA_OK && delta->state != DONE) {
+                const uint32_t place = delta->place;
+                const double before = sink->bits;
+                const bool copies = delta->copy_left > 0;
+                step(delta);
+                if (delta->place > place && !copies) {
+                    bits[place] = (float)(sink->bits - before);
+                }
+            }
             error = delta_finish(delta);
-            finish_sink(&sink);
+            finish_sink(sink);
         }
     }
     free(image);
-    free(memory);
+    free(work);
+    return error;
+}
+
+int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
+                     struct codec_counts *counts) {
+    struct coder_sink sink = {.range = 0xFFFFFFFFu, .held = -1, .out = out, .size = size};
+    const int error = encode(plan, sha256, &sink, counts, NULL);
     return error == DELTA_OK ? (int64_t)sink.count : error;
+}
+
+double codec_price(const struct codec_plan *plan, codec_sha256 *sha256, float *bits) {
+    struct coder_sink sink = {.range = 0xFFFFFFFFu, .held = -1};
+    struct codec_counts counts;
+    const int error = encode(plan, sha256, &sink, &counts, bits);
+    return error == DELTA_OK ? sink.bits : error;
 }
 
 int codec_decode(const uint8_t *old, uint32_t old_length, const uint8_t *file, size_t file_length,
                  codec_sha256 *sha256, uint8_t *image, uint32_t length) {
-    uint64_t *const memory = malloc(DELTA_MAX_MEMORY);
-    const struct delta_job job = {
-        .base = old,
-        .base_size = old_length,
-        .image = image,
-        .image_size = length,
-        .memory = memory,
-        .memory_size = DELTA_MAX_MEMORY,
-        .sha256 = sha256,
-    };
+    struct work *const work = calloc(1, sizeof *work);
     int error = DELTA_NO_MEMORY;
-    if (file_length < DELTA_HEADER_SIZE) {
-        error = DELTA_TRUNCATED;
-    } else if (memory != NULL) {
-        struct delta *const delta = delta_begin(&job, file, &error);
+    if (work != NULL) {
+        work->job = (struct delta_job){
+            .base = old,
+            .base_size = old_length,
+            .image = image,
+            .image_size = length,
+            .sha256 = sha256,
+        };
+        struct delta *const delta = begin(work, file, file_length, &error);
         if (delta != NULL) {
-            delta_feed(delta, file + DELTA_HEADER_SIZE, file_length - DELTA_HEADER_SIZE);
+            delta_feed(delta, file + work->header.size, file_length - work->header.size);
             error = delta_finish(delta);
         }
     }
-    free(memory);
+    free(work);
     return error;
 }

@@ -16,9 +16,19 @@ struct codec_segment {
     uint32_t old;
 };
 
+/* `length` bytes among the new ones at `new`, which came before: at `from` in an image. Places and
+ * lengths are multiples of the instruction set's unit. */
+struct codec_copy {
+    uint32_t new;
+    uint32_t length;
+    uint32_t from;
+    uint32_t from_old; /* 1: of the old image, 0: of the new one */
+};
+
 /* What an encoder is told. Segments come in the order of the new image; none overlaps another. */
 struct codec_plan {
     const uint8_t *header; /* of the file, as it will stand there */
+    size_t header_length;
     const uint8_t *old;
     uint32_t old_length;
     const uint8_t *new;
@@ -26,6 +36,8 @@ struct codec_plan {
     const struct codec_segment *table; /* as many as the header says */
     const struct codec_segment *local; /* those that are not in the table */
     uint32_t locals;
+    const struct codec_copy *copies; /* in order; of format version 2 */
+    uint32_t copy_count;
     uint32_t digest; /* where the new image holds the SHA-256 of its first `hashed` bytes, or 0 */
     uint32_t hashed;
 };
@@ -41,6 +53,10 @@ struct codec_counts {
  * the image. */
 int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
                      struct codec_counts *counts);
+
+/* What a file would cost in bits, and what of that each unit has cost that is not copied among new
+ * bytes, by the place where it begins. Or what is wrong. */
+double codec_price(const struct codec_plan *plan, codec_sha256 *sha256, float *bits);
 
 /* Rebuilds the new image of a file, which has to be as long as the header says. Returns an `enum
  * delta_error`. */
