@@ -29,9 +29,10 @@ from unbrick.errors import DeltaError
 __all__ = ["decode", "encode", "make_delta", "make_plans"]
 
 _TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
-"""Sizes of the decoder's tables, log2. The first is best nearly always, as measured: the addresses
-that most point to are in its 139 segments. The others are for programs whose parts only change
-places: of these, the first with room for all segments is tried, too."""
+"""Sizes of the decoder's tables, log2. The first is best mostly, as measured: the segments to which
+most addresses point have room. When others have not, a second is tried: in version 2, which has
+less room, the next one. Where parts of a program only change places, it is the first with room for
+all segments."""
 _FEW_NEW = 16
 """Such a program has a new byte in so many, at most."""
 
@@ -59,7 +60,8 @@ def make_delta(
         SetupError: the library is missing.
     """
     plans = make_plans(old, new, base_address=base_address, version=version)
-    made = (make(old, new, choose_copies(old, new, plan)) for plan in plans)
+    copies = choose_copies(old, new, plans[0]).copies
+    made = (make(old, new, replace(plan, copies=copies)) for plan in plans)
     return min(made, key=lambda one: len(one.file))
 
 
@@ -100,8 +102,9 @@ def make_plans(
     tried = [replace(header, slots=slots, repeats=repeats) for slots, repeats in _TABLES]
     first = next((i for i, t in enumerate(tried) if len(whole) <= _room(t)), len(tried) - 1)
     few = new_bytes * _FEW_NEW <= len(new)
+    last = first if few else min(first, version - 1)
     plans = []
-    for table in (tried[0], tried[first])[: 2 if few and first else 1]:
+    for table in (tried[0], tried[last])[: 2 if last else 1]:
         mapped = frozenset(best[: _room(table)])
         sized = replace(table, segments=len(mapped))
         plans.append(DeltaPlan(sized, tuple(whole), mapped, digest))

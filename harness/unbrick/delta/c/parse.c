@@ -55,7 +55,8 @@ struct parse {
     uint32_t indexed; /* so far of the new image */
     float *bits;
     struct node *nodes;
-    struct guess guess;
+    struct guess guess;  /* prices in bits */
+    struct guess counts; /* of this round */
     struct codec_copy *copies;
     size_t count;
     size_t room;
@@ -214,6 +215,15 @@ static bool add_copy(struct parse *parse, struct codec_copy copy) {
     return true;
 }
 
+static void count_copy(struct parse *parse, const struct codec_copy *copy, uint32_t source) {
+    struct guess *const counts = &parse->counts;
+    const bool old = copy->from_old != 0;
+    const uint32_t place = told(parse, copy->new, source, old, copy->from);
+    counts->of[old ? OF_DISTANCE_OLD : OF_DISTANCE_NEW][bit_length_of(place)]++;
+    counts->of[old ? OF_LENGTH_OLD : OF_LENGTH_NEW][bit_length_of(copy->length / parse->unit)]++;
+    counts->copies++;
+}
+
 /* Follows the cheapest way back; the copies come in order. */
 static bool take_way(struct parse *parse, uint32_t base, uint32_t end) {
     const size_t first = parse->count;
@@ -221,8 +231,13 @@ static bool take_way(struct parse *parse, uint32_t base, uint32_t end) {
     while (at > base) {
         const struct node *const node = &parse->nodes[at - base];
         const struct codec_copy copy = {node->before, at - node->before, node->from, node->old};
-        if (node->copied && !add_copy(parse, copy)) {
-            return false;
+        if (node->copied) {
+            count_copy(parse, &copy, parse->nodes[node->before - base].source);
+            if (!add_copy(parse, copy)) {
+                return false;
+            }
+        } else {
+            parse->counts.units++;
         }
         at = node->before;
     }
@@ -270,6 +285,16 @@ static bool parse_gap(struct parse *parse, uint32_t base, uint32_t end, uint32_t
     return take_way(parse, base, end);
 }
 
+static struct guess first_guess(void) {
+    struct guess guess = {.copies = 1, .units = 4};
+    for (int kind = 0; kind < KINDS; kind++) {
+        for (int bits = 0; bits <= NUMBER_BITS; bits++) {
+            guess.of[kind][bits] = 1;
+        }
+    }
+    return guess;
+}
+
 /* All gaps: what lies between the segments of both lists. */
 static bool parse_image(struct parse *parse, uint32_t segments) {
     const struct codec_plan *const plan = parse->plan;
@@ -277,6 +302,7 @@ static bool parse_image(struct parse *parse, uint32_t segments) {
     uint32_t place = 0;
     uint32_t source = 0;
     parse->count = 0;
+    parse->counts = first_guess();
     parse->indexed = 0;
     memset(parse->new.heads, 0xFF, BUCKETS * sizeof *parse->new.heads);
     for (uint32_t table = 0, local = 0; place < plan->new_length;) {
@@ -296,32 +322,6 @@ static bool parse_image(struct parse *parse, uint32_t segments) {
     return true;
 }
 
-static struct guess first_guess(void) {
-    struct guess guess = {.copies = 1, .units = 4};
-    for (int kind = 0; kind < KINDS; kind++) {
-        for (int bits = 0; bits <= NUMBER_BITS; bits++) {
-            guess.of[kind][bits] = 1;
-        }
-    }
-    return guess;
-}
-
-static struct guess count_copies(const struct parse *parse) {
-    struct guess guess = first_guess();
-    guess.copies += (double)parse->count;
-    guess.units += 2 * (double)parse->count;
-    for (size_t i = 0; i < parse->count; i++) {
-        const struct codec_copy *const copy = &parse->copies[i];
-        const uint32_t units = copy->length / parse->unit;
-        guess.of[copy->from_old ? OF_LENGTH_OLD : OF_LENGTH_NEW][bit_length_of(units)]++;
-        if (copy->from_old == 0) {
-            const uint32_t distance = (copy->new - copy->from) / parse->unit;
-            guess.of[OF_DISTANCE_NEW][bit_length_of(distance)]++;
-        }
-    }
-    return guess;
-}
-
 /* Rounds of parsing and measuring, as long as it gets better. The best is in `best`. */
 static int parse_rounds(struct parse *parse, codec_sha256 *sha256, uint32_t segments,
                         struct parse *best) {
@@ -331,9 +331,9 @@ static int parse_rounds(struct parse *parse, codec_sha256 *sha256, uint32_t segm
     if (least < 0) {
         return (int)least;
     }
-    struct guess counts = first_guess();
+    parse->counts = first_guess();
     for (int round = 0; round < ROUNDS; round++) {
-        parse->guess = to_prices(&counts);
+        parse->guess = to_prices(&parse->counts);
         if (!parse_image(parse, segments)) {
             return DELTA_NO_MEMORY;
         }
@@ -347,7 +347,6 @@ static int parse_rounds(struct parse *parse, codec_sha256 *sha256, uint32_t segm
             break;
         }
         least = price;
-        counts = count_copies(parse);
         const struct parse other = *best;
         best->copies = parse->copies;
         best->count = parse->count;
