@@ -17,10 +17,11 @@ from delta_samples import BASE, arm, thumb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unbrick.delta import encode, read_header
+from unbrick.delta import encode, read_header, reference
 from unbrick.delta.codec import make_plans
 from unbrick.delta.compiled import make
 from unbrick.delta.format import MAX_MEMORY_SIZE, VERSIONS, digest_base
+from unbrick.delta.model import Model
 from unbrick.delta.plan import Copy, DeltaPlan
 from unbrick.delta.reference import decode
 from unbrick.errors import DeltaError
@@ -319,3 +320,24 @@ def test_copies_outside_the_images_are_refused(decoder: Decoder, old: bool) -> N
     assert decoder.rebuild(shorter, other)[0] == "malformed"
     with pytest.raises(DeltaError, match="a copy lies outside"):
         decode(shorter, other)
+
+
+def test_a_copy_from_what_is_not_there_yet_is_refused(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place that the file says is here itself; no encoder writes that."""
+    old, new = b"old", b"abcdefgh" * 6
+    plan = with_copy(old, new, Copy(8, 40, 0, old=False))
+    number = Model._number
+
+    def lie(model: Model, kind: int, value: int) -> int:
+        distance_in_new = 4
+        number(model, kind, 0 if kind == distance_in_new else value)
+        return value
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "_number", lie)
+        file = reference.write(old, new, plan)
+    assert decoder.rebuild(old, file)[0] == "malformed"
+    with pytest.raises(DeltaError, match="a copy lies outside"):
+        decode(old, file)
