@@ -36,7 +36,7 @@ How many bytes does a file take that updates one image to another?
 |---|---|
 | *small* | a release or an option of the same sources |
 | *large* | two versions of a project |
-| *ours* | our file, with digests of both images (24 bytes); the others have none, or a short one |
+| *ours* | our file, with digests of both images (8 bytes); the others have none, or a short one |
 | *best of the others* | the smallest file of the tools below |
 | *encode* | processor time, as a ratio to that of bsdiff4 |
 | *decode* | instructions of the emulated Cortex-A9, without the SHA-256 of both images |
