@@ -25,6 +25,7 @@ from unbrick.delta.model import Model
 from unbrick.delta.plan import Copy, DeltaPlan
 from unbrick.delta.reference import decode
 from unbrick.errors import DeltaError
+from unbrick.firmware.build import read_releases
 
 LIB = Path(__file__).parents[1] / "firmware" / "lib"
 GUARD = 64
@@ -156,6 +157,21 @@ OLD, NEW = (thumb(random.Random(7), 60, edits=edits) for edits in (0, 30))
 @pytest.fixture(scope="module", params=VERSIONS)
 def file(request: pytest.FixtureRequest) -> bytes:
     return encode(OLD, NEW, base_address=BASE, version=request.param)
+
+
+def test_releases_say_the_newest_version_that_their_decoder_reads(decoder: Decoder) -> None:
+    newest = {release.delta_version for release in read_releases(LIB.parent / "releases.toml")}
+    assert newest == {max(VERSIONS)}
+    header, file = Header(), bytearray(encode(OLD, NEW, base_address=BASE))
+    assert file[2] == max(VERSIONS)
+    said = []
+    for version in (max(VERSIONS), max(VERSIONS) + 1):
+        file[2] = version
+        error = decoder.library.delta_parse_header(
+            ctypes.byref(header), bytes(file), ctypes.c_size_t(len(file))
+        )
+        said.append(decoder.library.delta_error_text(error).decode())
+    assert said == ["no error", "not a differential file"]
 
 
 @settings(max_examples=25)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unbrick.delta import encode
+from unbrick.delta import encode, read_header
+from unbrick.engine.create import create_engine
 from unbrick.engine.inprocess import InProcessEngine
+from unbrick.firmware.signed import make_releases
+from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 from unbrick.reference.system import System
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.difference import make_file
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Kind, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from unbrick.firmware.signed import Releases
 
 LAYOUT = reference_layout()
 APPLICATION = LAYOUT.partition("application")
@@ -29,7 +38,7 @@ APPLICATION = LAYOUT.partition("application")
 
 def start(make_system: Callable[..., System], engine: str = "inprocess") -> System:
     """A registered terminal with 1.0.0, and a server that knows 1.0.0 and 1.1.0."""
-    system = make_system(engine=engine, differ=encode)
+    system = make_system(engine=engine, differ=make_file)
     system.power_on()
     system.wait_registered()
     system.publish("1.0.0")
@@ -74,7 +83,7 @@ def test_claim_a8_sram_is_secured_for_file_image_and_working_memory(
 def test_claim_a8_the_full_image_when_the_server_does_not_know_what_is_installed(
     unbrick_make_system: Callable[..., System],
 ) -> None:
-    system = unbrick_make_system(differ=encode)
+    system = unbrick_make_system(differ=make_file)
     system.power_on()
     system.wait_registered()
     system.publish("1.1.0")
@@ -152,7 +161,7 @@ def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_ar
     unbrick_make_system: Callable[..., System],
 ) -> None:
     """Three tasks are held; file and image do not fit into what the others give up."""
-    system = unbrick_make_system(differ=encode)
+    system = unbrick_make_system(differ=make_file)
     releases = system.releases
     program = releases.firmware.applications["1.1.0"]
     assert program.release
@@ -178,3 +187,63 @@ def test_claim_a8_where_sram_cannot_hold_all_of_it_blocks_are_decoded_as_they_ar
     secured = re.findall(r"update: secured (\d+) bytes", system.console.text)
     assert len(large) < int(secured[-1]) < len(large) + len(file)
     assert application(system) == large
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Releases:
+    """Firmware that reads version 1 alone, whose images say nothing of versions."""
+    folder = tmp_path_factory.mktemp("older")
+    source = folder / "firmware"
+    shutil.copytree(firmware_folder(), source)
+    replace_once(source / "lib" / "delta.c", "data[2] > 2", "data[2] > 1")
+    releases = source / "releases.toml"
+    releases.write_text(releases.read_text().replace("delta_version = 2\n", ""))
+    return make_releases(folder / "build", source=source, releases=releases)
+
+
+def replace_once(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def older_system(older: Releases) -> Iterator[Callable[..., System]]:
+    """Makes a system with a terminal that reads version 1 alone."""
+    with ExitStack() as engines:
+
+        def make(*, engine: str, **options: Any) -> System:
+            made = create_engine(engine, older.elf_files, board=LAYOUT.board)
+            engines.callback(made.close)
+            return System(made, older, **options)
+
+        yield make
+
+
+@pytest.mark.slow
+def test_claim_a8_a_terminal_that_reads_version_1_alone_is_sent_version_1(
+    older_system: Callable[..., System],
+) -> None:
+    system = start(older_system)
+    update = system.update_to("1.1.0")
+    assert update.state is UpdateState.SUCCEEDED
+    assert update.kind is Kind.DIFFERENTIAL
+    file = system.records.difference(update.from_digest, update.digest)
+    assert file
+    assert read_header(file).version == 1
+    assert application(system) == system.releases.signed["1.1.0"]
+
+
+@pytest.mark.slow
+def test_version_2_is_refused_by_a_terminal_that_reads_version_1_alone(
+    older_system: Callable[..., System],
+) -> None:
+    """It is what the server must not send; the full image follows all the same."""
+    system = start(older_system)
+    system.server = ServerCore(system.records, inspect, AtOnce(system.records, encode))
+    system.link.server_dies()
+    system.link.server_returns(system.server)
+    update = system.update_to("1.1.0")
+    assert "update: failed, the differential file makes no image" in system.console.text
+    assert update.kind is Kind.FULL_IMAGE
+    assert application(system) == system.releases.signed["1.1.0"]

@@ -70,6 +70,17 @@ def test_an_image_says_in_which_format_its_software_keeps_the_users_data(
             signed(key, userdata_format=wrong)
 
 
+def test_an_image_says_which_differential_files_its_software_reads(key: Path, image: bytes) -> None:
+    assert fmt.inspect(image).delta_version == 1
+    assert b"\xa4\0\x04\0" not in image[-300:]  # As images from before there was version 2.
+    assert fmt.inspect(signed(key, delta_version=2)).delta_version == 2
+    both = fmt.inspect(signed(key, userdata_format=3, delta_version=2))
+    assert (both.userdata_format, both.delta_version) == (3, 2)
+    for wrong in (0, 2**32):
+        with pytest.raises(ImageError, match="version of differential files"):
+            signed(key, delta_version=wrong)
+
+
 def test_signing_is_deterministic_and_never_padded_to_a_slot(key: Path, image: bytes) -> None:
     assert signed(key) == image
     assert len(image) < LAYOUT.image_header_size + len(program()) + 256

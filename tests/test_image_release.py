@@ -32,6 +32,7 @@ def test_every_release_is_signed_as_its_list_says(unbrick_releases: Releases) ->
         assert info.build_time == release.build_time
         assert info.security_counter == release.security_counter
         assert info.userdata_format == release.userdata_format
+        assert info.delta_version == release.delta_version
 
 
 def test_boot_holds_the_public_key(unbrick_releases: Releases) -> None:

@@ -145,6 +145,7 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
     size = f"{found.size} bytes" if found.size else f"{found.file_size} bytes in the file"
     digest = f"{found.digest.hex()} ({found.digest_algorithm})" if found.digest else ""
     counter, data_format = found.security_counter, found.userdata_format
+    delta = found.delta_version
     rows = {
         "name": found.name,
         "version": found.version,
@@ -152,6 +153,7 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
         "hardware": found.hardware_id,
         "security counter": "" if counter is None else str(counter),
         "user data": "" if data_format is None else f"format {data_format}",
+        "differential": "" if delta is None else f"files of versions up to {delta}",
         "size": size,
         "digest": digest,
         "signature": signature,
@@ -173,6 +175,13 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
     default=1,
     show_default=True,
     help="Format in which the software keeps the user's data.",
+)
+@click.option(
+    "--delta-version",
+    type=click.IntRange(1, 2**32 - 1),
+    default=1,
+    show_default=True,
+    help="Newest version of differential files that the software reads.",
 )
 @click.option(
     "--hardware-id", default=FromLayout(lambda layout: layout.hardware_id), show_default=True

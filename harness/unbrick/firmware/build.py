@@ -127,6 +127,7 @@ class Release:
         security_counter: goes into the image.
         defines: C macros that make this release.
         userdata_format: in which it keeps the user's data; goes into the image, too.
+        delta_version: the newest of differential files that it reads; goes into the image.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Release:
     security_counter: int
     defines: dict[str, str]
     userdata_format: int = 1
+    delta_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ def read_releases(path: Path) -> list[Release]:
                 security_counter=int(entry["security_counter"]),
                 defines={str(k): str(v) for k, v in entry.get("defines", {}).items()},
                 userdata_format=int(entry.get("userdata_format", 1)),
+                delta_version=int(entry.get("delta_version", 1)),
             )
             for entry in tomllib.loads(text)["release"]
         ]

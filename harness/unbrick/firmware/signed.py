@@ -218,6 +218,7 @@ def _sign(program: Program, binary: bytes, key: Path, hardware_id: str = "") -> 
         security_counter=release.security_counter,
         key=key,
         userdata_format=release.userdata_format,
+        delta_version=release.delta_version,
     )
     if not hardware_id:
         check_board(inspect(image))

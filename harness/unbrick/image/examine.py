@@ -50,6 +50,7 @@ class Examination:
         hardware_id: the hardware it was made for.
         security_counter: grows when an older image must not be installed any more.
         userdata_format: the format in which this software keeps the user's data.
+        delta_version: the newest format version of differential files that this software reads.
         size: bytes of the whole image, with header and TLVs.
         header_size: bytes from the start of the image to the body.
         body_size: bytes of the body.
@@ -73,6 +74,7 @@ class Examination:
     hardware_id: str = ""
     security_counter: int | None = None
     userdata_format: int | None = None
+    delta_version: int | None = None
     size: int | None = None
     header_size: int | None = None
     body_size: int | None = None
@@ -216,6 +218,8 @@ class _Examiner:
         found.security_counter = None if counter is None else int.from_bytes(counter, "little")
         data_format = protected.get(mcuboot.TLV_USERDATA_FORMAT, b"\x01")
         found.userdata_format = int.from_bytes(data_format, "little")
+        delta_version = protected.get(mcuboot.TLV_DELTA_VERSION, b"\x01")
+        found.delta_version = int.from_bytes(delta_version, "little")
 
     def _check_tlvs(self) -> None:
         problems = self._found.problems

@@ -57,6 +57,8 @@ class ImageInfo:
         signature_algorithm: how it is signed, ``Ed25519`` or otherwise; empty when it is not.
         userdata_format: the format in which this software keeps the user's data; 1 when the image
             does not say.
+        delta_version: the newest format version of differential files that this software reads; 1
+            when the image does not say.
         dependencies: on other images, as text; terminals do not look at them.
         strange_tlvs: types of TLVs outside of the protected area that no terminal knows.
     """
@@ -77,6 +79,7 @@ class ImageInfo:
     signature: bytes
     signature_algorithm: str
     userdata_format: int
+    delta_version: int
     dependencies: tuple[str, ...]
     strange_tlvs: tuple[int, ...]
 

@@ -17,7 +17,13 @@ from imgtool.version import decode_version
 from unbrick.errors import ImageError, SetupError
 from unbrick.image.examine import TEXT_LIMIT, is_text
 from unbrick.image.format import inspect, load_public_key
-from unbrick.image.mcuboot import TLV_BUILD_TIME, TLV_HARDWARE_ID, TLV_NAME, TLV_USERDATA_FORMAT
+from unbrick.image.mcuboot import (
+    TLV_BUILD_TIME,
+    TLV_DELTA_VERSION,
+    TLV_HARDWARE_ID,
+    TLV_NAME,
+    TLV_USERDATA_FORMAT,
+)
 from unbrick.layout import reference_layout
 
 _VERSION_LIMITS = (0xFF, 0xFF, 0xFFFF, 0xFFFF_FFFF)
@@ -33,6 +39,7 @@ def sign(
     security_counter: int,
     key: Path,
     userdata_format: int = 1,
+    delta_version: int = 1,
 ) -> bytes:
     """Make a signed image. The same arguments always give the same bytes.
 
@@ -45,6 +52,8 @@ def sign(
         security_counter: 0 to 2**32 - 1.
         key: PEM file with the private Ed25519 key.
         userdata_format: the format in which the software keeps the user's data, 1 to 2**32 - 1.
+        delta_version: the newest format version of differential files that the software reads,
+            1 to 2**32 - 1.
 
     Raises:
         ImageError: an argument has no place in an image.
@@ -62,14 +71,18 @@ def sign(
             f"the security counter {security_counter} does not fit in 32 bits",
             hint="count from 0",
         )
-    if not 1 <= userdata_format < 2**32:
-        raise ImageError(
-            f"the format of the user's data {userdata_format} does not fit in 32 bits",
-            hint="count from 1",
-        )
+    numbers = {TLV_USERDATA_FORMAT: userdata_format, TLV_DELTA_VERSION: delta_version}
+    for what, number in zip(
+        ("the format of the user's data", "the version of differential files"),
+        numbers.values(),
+        strict=True,
+    ):
+        if not 1 <= number < 2**32:
+            raise ImageError(f"{what} {number} does not fit in 32 bits", hint="count from 1")
     custom = {kind: text.encode() for kind, text in texts.items()}
-    if userdata_format != 1:
-        custom[TLV_USERDATA_FORMAT] = userdata_format.to_bytes(4, "little")
+    for kind, number in numbers.items():
+        if number != 1:
+            custom[kind] = number.to_bytes(4, "little")
     layout = reference_layout()
     image = Image(
         version=_version(version),

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from unbrick.bench.bench import Bench
 from unbrick.bench.tap import Tap
 from unbrick.campaign.verdict import Violation
-from unbrick.delta import encode
 from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
@@ -28,6 +27,7 @@ from unbrick.reference.memory import ServerMemory
 from unbrick.restore.apparatus import Apparatus, RestorationStage
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.difference import make_file
 from unbrick.server.errors import ConflictError
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
@@ -93,7 +93,7 @@ def differ_once(kind: str, old: bytes, new: bytes) -> bytes:
         base[len(base) // 2] ^= 1
     elif kind == "forged":
         wanted[-1] ^= 1  # the signature is what comes last
-    return encode(bytes(base), bytes(wanted))
+    return make_file(bytes(base), bytes(wanted))
 
 
 class Bystander:

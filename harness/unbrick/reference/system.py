@@ -48,7 +48,7 @@ class System:
         seed: of everything random on the server's side.
         records: the server's store; in memory by default.
         inspect: what the server knows of an image it publishes.
-        differ: makes differential files (``unbrick.delta.encode``); by default the server sends
+        differ: makes differential files (``difference.make_file``); by default the server sends
             full images.
         analyst: keeps the history of terminals, and has files prepared before they are asked for;
             by default they are prepared when they are.

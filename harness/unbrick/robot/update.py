@@ -8,13 +8,13 @@ from enum import Enum
 
 from robot.api import logger
 
-from unbrick.delta import encode
 from unbrick.errors import ServerError, UpdateError
 from unbrick.image.format import inspect
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.robot.spoil import Spoiled, spoil
 from unbrick.robot.uart import compile_pattern
+from unbrick.server.core.difference import make_file
 from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import Kind, Result
 
@@ -71,7 +71,7 @@ class UpdateKeywords(Keywords):
         | `Update Terminal`         | 1.1.0 |
         | ${bytes} =                | `Get Size Of Differential File` |
         """
-        self._terminal.differ = encode
+        self._terminal.differ = make_file
         self._terminal.new_server()
 
     @keyword

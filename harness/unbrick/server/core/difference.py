@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unbrick.delta import encode
+from unbrick.delta.format import VERSION
 from unbrick.errors import DeltaError, ImageError
+from unbrick.image.examine import examine
 from unbrick.layout import Layout, reference_layout
 from unbrick.server.core.prepared import Prepared
 from unbrick.server.records.analysis import Range, RangeKind
@@ -93,6 +95,16 @@ def _cut(first: int, end: int, border: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
+def make_file(old: bytes, new: bytes) -> bytes:
+    """The differential file that turns ``old`` into ``new``, as the software in ``old`` reads it.
+
+    Raises:
+        DeltaError: an image is empty or larger than the format allows.
+    """
+    reads = examine(old).delta_version or 1
+    return encode(old, new, version=min(reads, VERSION))
+
+
 def prepare(old: bytes, new: bytes, layout: Layout | None = None) -> Prepared:
     """Everything for a pair of images.
 
@@ -101,7 +113,7 @@ def prepare(old: bytes, new: bytes, layout: Layout | None = None) -> Prepared:
     """
     ranges = find_ranges(old, new, layout)
     try:
-        file = encode(old, new)
+        file = make_file(old, new)
     except DeltaError as error:
         return Prepared(ranges, None, f"no differential file: {error}")
     if len(file) >= len(new):
