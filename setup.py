@@ -29,7 +29,11 @@ class BuildPackage(build_py):
     def run(self) -> None:
         if self.editable_mode:
             super().run()
-            COMPILE["compile_all"](PACKAGE)
+            try:
+                COMPILE["compile_all"](PACKAGE)
+            except RuntimeError as error:
+                # setuptools makes a warning of any other error, and the old libraries would stay.
+                raise SystemExit(str(error)) from error
             return
         library = Path(self.build_lib)
         shutil.rmtree(library, ignore_errors=True)  # what an earlier build has left there
