@@ -305,6 +305,20 @@ def test_worn_cells_may_say_nothing(nor: NorModel) -> None:
     assert [op.failed for op in nor.ops] == [3]
 
 
+def test_what_nobody_could_see_fails_with_no_word(nor: NorModel) -> None:
+    buffer(nor, ADDRESS, [0, 0])
+    nor.wear(
+        Worn(ADDRESS, BLOCK, erase=False, silent=True),
+        Worn(ADDRESS, BLOCK, erase=True, silent=True),
+    )
+    buffer(nor, ADDRESS, [0, 0])  # all of it is there
+    buffer(nor, ADDRESS + 64, [0, 0xFFFFFFFF])  # its second half changes nothing
+    erase(nor)  # the second half of the block is blank
+    buffer(nor, ADDRESS, [0, 0])
+    assert [op.failed for op in nor.ops] == [0, 0, 0, 0, 3]
+    assert nor.array[ADDRESS : ADDRESS + 8] == bytes(4) + b"\xff" * 4
+
+
 def test_a_program_that_fails_may_clear_cells_that_are_to_stay(nor: NorModel) -> None:
     geometry = load_board("vexpress-a9").nor.geometry
     nor.wear(Worn(ADDRESS, BLOCK, erase=False, lanes=2, spoils=True))

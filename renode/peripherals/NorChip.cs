@@ -501,6 +501,21 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             pair.CellsChanged();
         }
 
+        // Whether it could be read that only half of the operation that has just begun is carried
+        // out.
+        public bool HalfShows()
+        {
+            for(var i = Job.Count / 2; i < Job.Count; i++)
+            {
+                var old = pair.Cell(number, Job.Word + i);
+                if(Job.Kind == NorOperation.Erase ? old != 0xFFFF : Job.Given[i] && (old & ~Job.Data[i]) != 0)
+                {
+                    return true;
+                }
+            }
+            return false;
+        }
+
         // Power was lost in the middle: words before `done` are programmed, one has some of its
         // bits, the rest none; an erase has moved a share of the bits to one.
         private void Tear(NorJob job, ulong at)

@@ -43,7 +43,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public uint Good;
         public uint Bad = uint.MaxValue; // for ever
         public int Lanes = 3;
-        public bool Silent; // no error bit tells it
+        public bool Silent; // no error bit tells it; those fail of which it shows
         public bool Spoils; // a program that fails clears the word at which it ends
         public uint Times = 1; // all of them last so many times as long
     }
@@ -463,7 +463,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
-        // The lanes of the operation that has just begun which will end it with an error.
+        // The lanes of the operation that has just begun which will end it with an error. One that
+        // would fail silently goes well where nobody could see it.
         private int LetFail(int lanes)
         {
             var job = chips[(lanes & 1) != 0 ? 0 : 1].Job;
@@ -484,7 +485,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 {
                     place.Good--;
                 }
-                else if(place.Bad > 0)
+                else if(place.Bad > 0 && (!place.Silent || HalfShows(lanes & place.Lanes)))
                 {
                     place.Bad -= place.Bad == uint.MaxValue ? 0u : 1u;
                     failing |= place.Lanes & lanes;
@@ -507,6 +508,11 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 }
             }
             return spoils ? failing | failing << Spoilt : failing;
+        }
+
+        private bool HalfShows(int lanes)
+        {
+            return Enumerable.Range(0, 2).Any(i => (lanes & 1 << i) != 0 && chips[i].HalfShows());
         }
 
         private void Record(int lanes)

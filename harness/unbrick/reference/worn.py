@@ -23,7 +23,8 @@ class WornPart:
         bad: so many fail then; ``None``: all, for ever.
         block: the erase block of the partition, counted from 0; ``None``: all of them.
         lanes: the chips that fail, bit 0 for the low one.
-        silent: whether no error bit tells it.
+        silent: whether no error bit tells it. Only operations fail so of which it shows: where
+            cells are weak and read right, nobody can tell whether a program did anything.
         spoils: whether a program that fails clears the word at which it ends.
         times: all operations there last so many times as long as they typically do.
     """

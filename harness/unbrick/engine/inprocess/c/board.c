@@ -31,7 +31,12 @@ static void nor_view(struct board *b) {
     }
 }
 
-/* The lanes of the operation that has just begun which will end it with an error. */
+static bool pair_shows_half(struct board *b, uint32_t lanes) {
+    return (lanes & 1 && chip_shows_half(b, 0)) || (lanes & 2 && chip_shows_half(b, 1));
+}
+
+/* The lanes of the operation that has just begun which will end it with an error. One that would
+ * fail silently goes well where nobody could see it. */
 static uint32_t let_fail(struct board *b, uint32_t lanes) {
     static const uint32_t kinds[] = {
         [BUSY_WORD] = OP_WORD, [BUSY_BUFFER] = OP_BUFFER, [BUSY_ERASE] = OP_ERASE};
@@ -49,7 +54,7 @@ static uint32_t let_fail(struct board *b, uint32_t lanes) {
         times = w->times > times ? w->times : times;
         if (w->good > 0) {
             w->good--;
-        } else if (w->bad > 0) {
+        } else if (w->bad > 0 && (!w->silent || pair_shows_half(b, lanes & w->lanes))) {
             w->bad -= w->bad != UINT32_MAX;
             failing |= w->lanes & lanes;
             silent = w->silent != 0;

@@ -58,7 +58,7 @@ struct worn {
     uint32_t lanes;       /* the chips that fail */
     uint32_t good;        /* so many operations go well before */
     uint32_t bad;         /* so many fail then; UINT32_MAX: all */
-    uint32_t silent;      /* not 0: no error bit tells it */
+    uint32_t silent;      /* not 0: no error bit tells it; those fail of which it shows */
     uint32_t spoils;      /* not 0: a program that fails clears the word at which it ends */
     uint32_t times;       /* all operations there last so many times as long */
 };

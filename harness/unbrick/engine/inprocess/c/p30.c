@@ -83,6 +83,17 @@ static void carry_out(struct board *b, int chip, struct job *j) {
     c->status |= SR_READY;
 }
 
+bool chip_shows_half(struct board *b, int chip) {
+    const struct job *j = &b->chips[chip].job;
+    for (uint32_t i = j->count / 2; i < j->count; i++) {
+        uint16_t old = array_word(b, chip, j->word + i);
+        if (j->kind == BUSY_ERASE ? old != 0xffff : j->given[i] && old & ~j->data[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Power was lost in the middle: words before `done` are programmed, one has some of its bits, the
  * rest none; an erase has moved a share of the bits to one. */
 static void tear(struct board *b, int chip, struct job *j) {

@@ -185,6 +185,8 @@ void chip_settle(struct board *b, int chip);
 uint16_t chip_read(struct board *b, int chip, uint32_t word);
 bool chip_begins(const struct chip *c, uint32_t word, uint16_t value);
 void chip_write(struct board *b, int chip, uint32_t word, uint16_t value);
+/* Whether it could be read that only half of the operation that has just begun is carried out. */
+bool chip_shows_half(struct board *b, int chip);
 
 /* trace.c */
 void trace_op(struct board *b, uint32_t lanes, uint32_t failed);
