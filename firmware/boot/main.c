@@ -187,11 +187,9 @@ _Noreturn void main(void) {
     }
     check_installed();
     /* Nothing is built on a state that may read otherwise at the next start. */
-    if (journal.state.phase != JOURNAL_IDLE || !recordlog_is_sure(&journal.log)) {
-        const int error = journal_affirm(&journal);
-        if (error) {
-            restore("the journal cannot be written: ", recordlog_error_text(error));
-        }
+    const int error = journal_affirm(&journal);
+    if (error) {
+        restore("the journal cannot be written: ", recordlog_error_text(error));
     }
     switch (journal.state.phase) {
     case JOURNAL_REWRITING:

@@ -106,7 +106,8 @@ int journal_write(struct journal *journal, const struct journal_state *state) {
     }
     if (error == RECORDLOG_OK) {
         journal->state = *state;
-        /* The next start of a healthy terminal writes nothing. Boot affirms what was not sealed. */
+        /* The next start of a healthy terminal writes nothing. Boot writes again what was not
+         * sealed. */
         if (state->phase == JOURNAL_IDLE) {
             (void)recordlog_seal(&journal->log);
         }
@@ -123,5 +124,9 @@ int journal_make_room(struct journal *journal) {
 
 int journal_affirm(struct journal *journal) {
     ASSERT(journal->log.flash != NULL);
-    return recordlog_affirm(&journal->log);
+    if (journal->state.phase != JOURNAL_IDLE) {
+        return recordlog_affirm(&journal->log);
+    }
+    return recordlog_is_sure(&journal->log) ? RECORDLOG_OK
+                                            : journal_write(journal, &journal->state);
 }

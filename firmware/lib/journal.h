@@ -21,6 +21,9 @@ enum journal_source {
 
 #define JOURNAL_MAX_STARTS 3u
 
+/* The application's partition was changed, or is about to be. */
+#define JOURNAL_CHANGED 1u
+
 struct journal_version {
     uint8_t major;
     uint8_t minor;
@@ -30,7 +33,7 @@ struct journal_version {
 
 struct journal_state {
     uint8_t phase;      /* enum journal_phase */
-    uint8_t starts;     /* trial starts so far */
+    uint8_t starts;     /* trial starts so far; while COMMANDED: JOURNAL_CHANGED or 0 */
     uint8_t source;     /* enum journal_source */
     uint8_t result;     /* of the last update, enum result */
     uint32_t update_id; /* 0: none */
@@ -60,5 +63,6 @@ int journal_write(struct journal *journal, const struct journal_state *state);
  * fail in the middle. */
 int journal_make_room(struct journal *journal);
 
-/* Make sure that the state that was read will be read again (recordlog_affirm). */
+/* Make sure that the state that was read will be read again. IDLE that was sealed is sure: nothing
+ * is written. IDLE that was not is written again, any other state is affirmed. */
 int journal_affirm(struct journal *journal);

@@ -237,12 +237,15 @@ static bool write_again(const struct recordlog *log, uint32_t offset, uint32_t l
 }
 
 bool recordlog_is_sure(const struct recordlog *log) {
-    if (log->half == RECORDLOG_NONE || log->last == RECORDLOG_NONE) {
+    if (log->error != RECORDLOG_OK || log->half == RECORDLOG_NONE) {
         return true;
+    }
+    if (log->last == RECORDLOG_NONE) {
+        return false;
     }
     ASSERT(is_slot(log, log->last));
     const uint32_t behind = log->last + slot_size(log);
-    return fits(log, log->half, behind) && is_filled(at(log, behind), slot_size(log), 0);
+    return log->next == behind + slot_size(log) && is_filled(at(log, behind), slot_size(log), 0);
 }
 
 /* Clears the next slot, so that it is used up: nothing that was begun there counts. */
@@ -390,6 +393,7 @@ int recordlog_append(struct recordlog *log, const void *payload) {
 int recordlog_seal(struct recordlog *log) {
     ASSERT(log->affirmed); /* something was appended */
     ASSERT(log->last != RECORDLOG_NONE);
+    log->affirmed = false; /* the next record has more than one cleared slot in front of it */
     return use_up_next(log) ? RECORDLOG_OK : RECORDLOG_WRITE;
 }
 

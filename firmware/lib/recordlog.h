@@ -63,19 +63,20 @@ uint32_t recordlog_free(const struct recordlog *log);
 
 /* Make sure of what was read: header and newest record are programmed again with the same bytes;
  * torn remains, and the first blank slot, where a program may have begun, are cleared to zero. Done
- * by itself before the first append or compaction after a mount. */
+ * by itself before the first append or compaction after a mount or a seal. */
 int recordlog_affirm(struct recordlog *log);
 
-/* Whether an earlier call has made sure of the newest record: behind it is a slot that was cleared.
- * A record with nothing behind it may have been written when the power was cut, and read otherwise
- * another time. A log without records is sure. */
+/* Whether the newest record was sealed, and nothing was begun behind it: there is one cleared slot,
+ * and no more. A record with nothing behind it may have been written when the power was cut, and
+ * read otherwise another time. With more behind it, a record may have been begun that reads as
+ * blank. A partition without a valid header is sure, and so is a log that mounting refused. */
 bool recordlog_is_sure(const struct recordlog *log);
 
 /* Add a record. RECORDLOG_FULL when there is no room; the log is unchanged then. */
 int recordlog_append(struct recordlog *log, const void *payload);
 
-/* Say that the record just appended is whole, so that no later start need affirm it
- * (recordlog_is_sure). */
+/* Say that the record just appended is whole, so that no later start need write it again
+ * (recordlog_is_sure). The next append affirms the log before. */
 int recordlog_seal(struct recordlog *log);
 
 /* Whether the record at `offset` is to be kept. */

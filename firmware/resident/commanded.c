@@ -170,18 +170,25 @@ static void say_written(void) {
     }
 }
 
-/* What is in the application's partition is not what was there at the start. */
-static void forget_installed(uint32_t offset) {
-    if (offset >= BOARD_APPLICATION_OFFSET &&
-        offset < BOARD_APPLICATION_OFFSET + BOARD_APPLICATION_SIZE) {
-        memset(&update.terminal->installed, 0, sizeof update.terminal->installed);
+/* Before the application's partition is changed: the journal says so, and what was there at the
+ * start is forgotten. Returns whether it may be changed. */
+static bool announce_change(uint32_t offset) {
+    struct journal_state state = update.terminal->journal.state;
+    if (offset < BOARD_APPLICATION_OFFSET ||
+        offset >= BOARD_APPLICATION_OFFSET + BOARD_APPLICATION_SIZE) {
+        return true;
     }
+    memset(&update.terminal->installed, 0, sizeof update.terminal->installed);
+    if (state.starts == JOURNAL_CHANGED) {
+        return true;
+    }
+    state.starts = JOURNAL_CHANGED;
+    return journal_write(&update.terminal->journal, &state) == RECORDLOG_OK;
 }
 
 static enum result erase(const struct command *command) {
     say_written();
-    forget_installed(command->offset);
-    if (AGENT->erase(command->offset) != AGENT_OK) {
+    if (!announce_change(command->offset) || AGENT->erase(command->offset) != AGENT_OK) {
         return RESULT_ERASE_FAILED;
     }
     const uint8_t *const block = system_nor(command->offset);
@@ -202,8 +209,8 @@ static enum result write(const struct command *command) {
             return RESULT_OTHER_CONTENT; /* a program only clears bits */
         }
     }
-    forget_installed(command->offset);
-    if (AGENT->program(command->offset, command->data, command->length) != AGENT_OK) {
+    if (!announce_change(command->offset) ||
+        AGENT->program(command->offset, command->data, command->length) != AGENT_OK) {
         return RESULT_PROGRAM_FAILED;
     }
     update.written += command->length;
@@ -220,10 +227,12 @@ static enum result check(const struct command *command) {
 }
 
 /* Programs the application's own bytes over it once more: power may have been lost in an operation
- * on it, in an earlier start, and cells that read right now may be weak. */
+ * on it, in an earlier start, and cells that read right now may be weak. One that nothing has
+ * changed is left alone. */
 static bool affirm_application(uint32_t length) {
     const uint8_t *const start = system_nor(BOARD_APPLICATION_OFFSET);
-    return AGENT->program(BOARD_APPLICATION_OFFSET, start, length) == AGENT_OK;
+    return update.terminal->journal.state.starts != JOURNAL_CHANGED ||
+           AGENT->program(BOARD_APPLICATION_OFFSET, start, length) == AGENT_OK;
 }
 
 static enum result verify(struct image *image) {

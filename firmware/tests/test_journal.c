@@ -159,7 +159,42 @@ static void test_room(void) {
     CHECK(same(&bench.journal.state, &state));
 }
 
+/* A state that says IDLE and is sure is not written again. With anything behind it, it is, once. */
+static void test_sure_when_idle(void) {
+    static struct bench bench;
+    sim_nor_init(&bench.nor, 2048, 1);
+    CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+    CHECK_EQUAL(journal_affirm(&bench.journal), RECORDLOG_OK);
+    CHECK_EQUAL(bench.nor.operations, 0);
+    struct journal_state state = state_of(1);
+    for (int later = 0; later < 2; later++) {
+        state.phase = JOURNAL_IDLE;
+        CHECK_EQUAL(journal_write(&bench.journal, &state), RECORDLOG_OK);
+        const struct journal_state idle = state;
+        CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+        uint32_t operations = bench.nor.operations;
+        CHECK_EQUAL(journal_affirm(&bench.journal), RECORDLOG_OK);
+        CHECK_EQUAL(bench.nor.operations, operations);
+
+        state.phase = JOURNAL_REWRITING;
+        CHECK_EQUAL(journal_write(&bench.journal, &state), RECORDLOG_OK);
+        const uint32_t begun =
+            bench.journal.log.last; /* it reads as blank once, and may later not */
+        memset(bench.nor.cells + begun, later == 0 ? 0xFF : 0x12, 64);
+        CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+        CHECK(same(&bench.journal.state, &idle));
+        CHECK_EQUAL(journal_affirm(&bench.journal), RECORDLOG_OK);
+        CHECK(bench.journal.log.last > begun);
+        CHECK(same(&bench.journal.state, &idle));
+        CHECK_EQUAL(journal_mount(&bench.journal, &bench.nor.flash, OFFSET, 4096), RECORDLOG_OK);
+        operations = bench.nor.operations;
+        CHECK_EQUAL(journal_affirm(&bench.journal), RECORDLOG_OK);
+        CHECK_EQUAL(bench.nor.operations, operations);
+    }
+}
+
 int main(void) {
+    test_sure_when_idle();
     test_power_cuts();
     test_write_fails();
     test_room();

@@ -8,12 +8,12 @@ sound:
   valid, or none of these (*torn*), and of a header whether it is valid. A slot counts as the answer
   to that question, with its payload when it is valid. Cleared (all-zero) slots are passed over, so
   how many there are is left out; so are, in the journal, records older than the newest, which is
-  the whole state. Boot asks one thing more of a journal that says IDLE: whether a cleared slot is
-  right behind that record, for then it is sure (decision 0029). Of generations only the order of
-  the halves counts. How many slots are free is left out while they are more than ``PLENTY``;
-  scenarios that begin with a nearly full log search compaction. A half is erased before it is used:
-  while its header is not valid its slots are left out, and so are those of the older of two halves
-  with valid headers.
+  the whole state. Boot asks one thing more of a journal that says IDLE: whether one cleared slot is
+  behind that record, and nothing else, for then it is sure (decision 0029). Of generations only the
+  order of the halves counts. How many slots are free is left out while they are more than
+  ``PLENTY``; scenarios that begin with a nearly full log search compaction. A half is erased before
+  it is used: while its header is not valid its slots are left out, and so are those of the older of
+  two halves with valid headers.
 - **Application.** Boot asks whether it is valid, and the rewrite erases a block that differs at
   all. An image whose hash is right counts as its bytes, for the hash does not cover the signature.
   A damaged one counts as how far a check of it comes: whether it has a header, which, and whether
@@ -268,7 +268,8 @@ def _half(
 ) -> tuple[tuple[bytes | str, ...], int, tuple[bytes | str, ...], bool]:
     """The slots of a half with a valid header, up to the first blank one and what may follow it.
 
-    The last item is whether boot affirms the newest record before all else, although it says IDLE.
+    The last item is whether boot writes the newest record again before all else: it says IDLE, and
+    was not sealed.
     """
     raw = half + b"\xff" * (-len(half) % SLOT_SIZE)
     slots = [_slot(raw[at : at + SLOT_SIZE]) for at in range(HEADER, len(raw), SLOT_SIZE)]
@@ -280,7 +281,7 @@ def _half(
     if newest_only:
         records = [i for i, slot in enumerate(kept) if isinstance(slot, bytes)]
         kept = kept[records[-1] :] if records else kept
-        doubted = bool(records) and kept[0][0] == IDLE and kept[1:2] != ["zero"]
+        doubted = bool(records) and kept[0][0] == IDLE and kept[1:] != ["zero"]
     return (tuple(slot for slot in kept if slot != "zero"), min(free, PLENTY), beyond, doubted)
 
 
