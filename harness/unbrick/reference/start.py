@@ -65,10 +65,14 @@ def _move(cells: Cells, offset: int) -> Cells:
 
 
 def _fill(cells: Cells, half: int, free: int) -> Cells:
-    """Repeat a record log's newest record until ``free`` slots of ``half`` are left."""
+    """Repeat a record log's newest record until ``free`` slots of ``half`` are left.
+
+    What is behind that record, its seal, stays behind the last one.
+    """
     size = find_places().block
     block = cells.blocks[half // size]
     used = len(block) + -len(block) % SLOT_SIZE
-    newest = cells.read(half + used - SLOT_SIZE, SLOT_SIZE)
+    slots = cells.read(half, used)
+    end = -(-len(slots.rstrip(b"\0")) // SLOT_SIZE) * SLOT_SIZE  # of the newest record
     count = (size - used) // SLOT_SIZE - free
-    return cells.with_range(half + used, newest * count)
+    return cells.with_range(half + end, slots[end - SLOT_SIZE : end] * count + slots[end:])
