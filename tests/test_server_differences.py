@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import aiocoap
 import pytest
 from click.testing import CliRunner
+from image_samples import signed, write_key
 from server_world import SERIAL, get_block, inspect, make_image, open_http, post, registration
 
 from unbrick.cli.main import cli
 from unbrick.delta import decode, encode, read_header
 from unbrick.server.core.analysis import AtOnce
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.difference import prepare
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
@@ -101,6 +104,20 @@ def test_claim_a8_made_once_for_each_pair_and_kept() -> None:
     world.core.start_update("T-0002", "1.1.0", world.now)
     world.core.poll(world.now)
     assert world.made == [(OLD, NEW)]
+
+
+@pytest.mark.parametrize(
+    ("said", "version"), [({}, 1), ({"delta_version": 2}, 2), ({"delta_version": 9}, 2)]
+)
+def test_claim_a8_the_file_is_of_a_version_that_the_installed_software_reads(
+    tmp_path: Path, said: dict[str, int], version: int
+) -> None:
+    key = write_key(tmp_path / "key.pem")
+    old, new = signed(key, **said), signed(key, version="1.9.0", delta_version=2)
+    file = prepare(old, new).file
+    assert file
+    assert read_header(file).version == version
+    assert decode(old, file) == new
 
 
 def test_claim_a8_the_full_image_when_the_installed_one_is_unknown() -> None:

@@ -153,7 +153,7 @@ def _rows(found: Examination, checked: str, *, key_given: bool) -> list[tuple[st
         "hardware": found.hardware_id,
         "security counter": "" if counter is None else str(counter),
         "user data": "" if data_format is None else f"format {data_format}",
-        "differential": "" if delta is None else f"files of versions up to {delta}",
+        "differential": "" if delta is None else f"files up to version {delta}",
         "size": size,
         "digest": digest,
         "signature": signature,
