@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unbrick.delta import encode, read_header, reference
-from unbrick.delta.codec import make_plans
+from unbrick.delta.codec import make_plan
 from unbrick.delta.compiled import make
 from unbrick.delta.format import MAX_MEMORY_SIZE, VERSIONS, digest_base
 from unbrick.delta.model import Model
@@ -304,7 +304,7 @@ def test_other_last_bytes_are_refused(decoder: Decoder) -> None:
 
 def with_copy(old: bytes, new: bytes, copy: Copy) -> DeltaPlan:
     """All bytes are new but for one copy."""
-    header = replace(make_plans(old, new)[0].header, segments=0)
+    header = replace(make_plan(old, new).header, segments=0)
     return DeltaPlan(header, (), frozenset(), copies=(copy,))
 
 

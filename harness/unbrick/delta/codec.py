@@ -26,13 +26,14 @@ from unbrick.delta.place import MCUBOOT_MAGIC, find_base, find_isa, find_window
 from unbrick.delta.plan import DeltaPlan, MadeDelta, Segment
 from unbrick.errors import DeltaError
 
-__all__ = ["decode", "encode", "make_delta", "make_plans"]
+__all__ = ["decode", "encode", "make_delta", "make_plan"]
 
 _TABLES = ((11, 11), (11, 10), (10, 10), (10, 9), (9, 9))
-"""Sizes of the decoder's tables, log2. The first is best mostly, as measured: the segments to which
-most addresses point have room. When others have not, a second is tried: in version 2, which has
-less room, the next one. Where parts of a program only change places, it is the first with room for
-all segments."""
+"""Sizes of the decoder's tables, log2, of which the first has room for the fewest segments. It is
+taken when that is all of them. Else it is the next one in version 2, which has less room than
+version 1: that is best mostly, as measured. The segments to which most addresses point are in the
+table then. Where parts of a program only change places, all must be: it is the first with room for
+them."""
 _FEW_NEW = 16
 """Such a program has a new byte in so many, at most."""
 
@@ -59,16 +60,14 @@ def make_delta(
         DeltaError: an image is empty or larger than the format allows.
         SetupError: the library is missing.
     """
-    plans = make_plans(old, new, base_address=base_address, version=version)
-    copies = choose_copies(old, new, plans[0]).copies
-    made = (make(old, new, replace(plan, copies=copies)) for plan in plans)
-    return min(made, key=lambda one: len(one.file))
+    plan = make_plan(old, new, base_address=base_address, version=version)
+    return make(old, new, choose_copies(old, new, plan))
 
 
-def make_plans(
+def make_plan(
     old: bytes, new: bytes, *, base_address: int | None = None, version: int = VERSION
-) -> list[DeltaPlan]:
-    """Plans of which one leads to the smallest file; see :func:`make_delta`."""
+) -> DeltaPlan:
+    """The plan of a small file, as yet without copies among new bytes; see :func:`make_delta`."""
     for image in (old, new):
         if not 0 < len(image) <= MAX_LENGTH:
             raise DeltaError(
@@ -102,13 +101,9 @@ def make_plans(
     tried = [replace(header, slots=slots, repeats=repeats) for slots, repeats in _TABLES]
     first = next((i for i, t in enumerate(tried) if len(whole) <= _room(t)), len(tried) - 1)
     few = new_bytes * _FEW_NEW <= len(new)
-    last = first if few else min(first, version - 1)
-    plans = []
-    for table in (tried[0], tried[last])[: 2 if last else 1]:
-        mapped = frozenset(best[: _room(table)])
-        sized = replace(table, segments=len(mapped))
-        plans.append(DeltaPlan(sized, tuple(whole), mapped, digest))
-    return plans
+    chosen = tried[first if few else min(first, version - 1)]
+    mapped = frozenset(best[: _room(chosen)])
+    return DeltaPlan(replace(chosen, segments=len(mapped)), tuple(whole), mapped, digest)
 
 
 def _room(header: DeltaHeader) -> int:

@@ -82,7 +82,7 @@ def _load() -> Any:
     data, u32, size = c.c_char_p, c.c_uint32, c.c_size_t
     signatures: Signatures = {
         "codec_encode": (c.c_int64, [c.POINTER(_Plan), _Sha256, data, size, c.POINTER(_Counts)]),
-        "parse_copies": (c.c_int64, [c.POINTER(_Plan), _Sha256, c.POINTER(c.POINTER(_Copy))]),
+        "parse_copies": (c.c_int64, [c.POINTER(_Plan), c.POINTER(c.POINTER(_Copy))]),
         "parse_free": (None, [c.POINTER(_Copy)]),
         "codec_decode": (c.c_int, [data, u32, data, size, _Sha256, data, u32]),
     }
@@ -118,10 +118,10 @@ def choose_copies(old: bytes, new: bytes, plan: DeltaPlan) -> DeltaPlan:
     if plan.header.version == 1:
         return plan
     found = c.POINTER(_Copy)()
-    count = _load().parse_copies(c.byref(_tell(old, new, plan)), _sha256, c.byref(found))
-    if count < 0:
-        raise MemoryError(f"the encoder gave up: {count}")
+    count = _load().parse_copies(c.byref(_tell(old, new, plan)), c.byref(found))
     try:
+        if count < 0:
+            raise MemoryError(f"the encoder gave up: {count}")
         copies = tuple(Copy(s.new, s.length, s.start, bool(s.old)) for s in found[:count])
     finally:
         _load().parse_free(found)

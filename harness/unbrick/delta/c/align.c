@@ -8,7 +8,7 @@
 #include "lib/delta_code.h"
 #include "suffixes.h"
 
-enum { ROUNDS = 2, LOOK_BACK = 8, BETTER = 8 };
+enum { ROUNDS = 1, LOOK_BACK = 8, BETTER = 8 };
 
 /* What things cost in the file, in bits, about. */
 #define SEGMENT_BITS 60.0
@@ -549,7 +549,7 @@ static bool align(const struct align_images *images, struct work *work) {
         }
         good = good && take_matches(work);
     }
-    return good && choose_anew(images, work) && choose_anew(images, work);
+    return good && choose_anew(images, work);
 }
 
 struct align_segments *align_images(const struct align_images *images) {

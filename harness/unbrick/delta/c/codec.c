@@ -137,12 +137,7 @@ static uint32_t wanted_units(const struct delta *delta) {
 #include "lib/delta_image.c"
 #include "lib/delta_predict.c"
 
-static float worth[1 << 12]; /* bits of a decision of a probability in units of 1/4096 */
-
 __attribute__((constructor)) static void fill_tables(void) {
-    for (uint32_t p = 0; p < 1 << 12; p++) {
-        worth[p] = 16 - (float)log2_of(p << 4 | 8) / 4096;
-    }
     for (uint32_t p = 0; p < 1 << 16; p++) {
         stretched[p] = (int16_t)stretch(p);
         stretched_slots[p >> 4] = (int16_t)stretch((p & 0xFFF0u) | 8);
@@ -159,7 +154,6 @@ struct coder_sink {
     uint8_t *out;
     size_t size;
     size_t count; /* may be beyond `size` */
-    double bits;  /* that all decisions so far are worth */
 };
 
 static void put_byte(struct coder_sink *sink, uint32_t byte) {
@@ -188,7 +182,6 @@ static void shift_out(struct coder_sink *sink) {
 
 static uint32_t put_bit(struct coder_sink *sink, uint32_t p, uint32_t bit) {
     const uint32_t bound = (sink->range >> 16) * p;
-    sink->bits += worth[(bit != 0 ? p : 65536 - p) >> 4];
     if (bit != 0) {
         sink->range = bound;
     } else {
@@ -239,11 +232,11 @@ static struct delta *begin(struct work *work, const uint8_t *header, size_t leng
     return *error == DELTA_OK ? delta_begin(&work->job, &work->header, error) : NULL;
 }
 
-/* Encodes into `sink`; `bits`, if any, gets what each unit that begins at a place has cost. */
-static int encode(const struct codec_plan *plan, codec_sha256 *sha256, struct coder_sink *sink,
-                  struct codec_counts *counts, float *bits) {
+int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
+                     struct codec_counts *counts) {
     struct work *const work = calloc(1, sizeof *work);
     uint8_t *const image = malloc(plan->new_length);
+    struct coder_sink sink = {.range = 0xFFFFFFFFu, .held = -1, .out = out, .size = size};
     struct wanted wanted = {.plan = plan, .counts = counts};
     int error = DELTA_NO_MEMORY;
     *counts = (struct codec_counts){0, 0};
@@ -258,37 +251,14 @@ static int encode(const struct codec_plan *plan, codec_sha256 *sha256, struct co
         struct delta *const delta = begin(work, plan->header, plan->header_length, &error);
         if (delta != NULL) {
             delta->wanted = &wanted;
-            delta->coder.sink = sink;
-            while (bits != NULL && delta->error == DELTA_OK && delta->state != DONE) {
-                const uint32_t place = delta->place;
-                const double before = sink->bits;
-                const bool copies = delta->copy_left > 0;
-                step(delta);
-                if (delta->place > place && !copies) {
-                    bits[place] = (float)(sink->bits - before);
-                }
-            }
+            delta->coder.sink = &sink;
             error = delta_finish(delta);
-            finish_sink(sink);
+            finish_sink(&sink);
         }
     }
     free(image);
     free(work);
-    return error;
-}
-
-int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
-                     struct codec_counts *counts) {
-    struct coder_sink sink = {.range = 0xFFFFFFFFu, .held = -1, .out = out, .size = size};
-    const int error = encode(plan, sha256, &sink, counts, NULL);
     return error == DELTA_OK ? (int64_t)sink.count : error;
-}
-
-double codec_price(const struct codec_plan *plan, codec_sha256 *sha256, float *bits) {
-    struct coder_sink sink = {.range = 0xFFFFFFFFu, .held = -1};
-    struct codec_counts counts;
-    const int error = encode(plan, sha256, &sink, &counts, bits);
-    return error == DELTA_OK ? sink.bits : error;
 }
 
 int codec_decode(const uint8_t *old, uint32_t old_length, const uint8_t *file, size_t file_length,

@@ -54,10 +54,6 @@ struct codec_counts {
 int64_t codec_encode(const struct codec_plan *plan, codec_sha256 *sha256, uint8_t *out, size_t size,
                      struct codec_counts *counts);
 
-/* What a file would cost in bits, and what of that each unit has cost that is not copied among new
- * bytes, by the place where it begins. Or what is wrong. */
-double codec_price(const struct codec_plan *plan, codec_sha256 *sha256, float *bits);
-
 /* Rebuilds the new image of a file, which has to be as long as the header says. Returns an `enum
  * delta_error`. */
 int codec_decode(const uint8_t *old, uint32_t old_length, const uint8_t *file, size_t file_length,

@@ -1,6 +1,6 @@
-/* The cheapest way through each gap, of units as the model codes them and of copies. What a unit
- * costs is measured, what a copy costs is guessed from the copies that were chosen before. Each
- * round measures and guesses better. */
+/* The cheapest way through each gap, of new units and of copies. What a unit costs is estimated
+ * from how often its bytes came before, what a copy costs from what copies are like in most images.
+ */
 #include "parse.h"
 
 #include <math.h>
@@ -9,24 +9,29 @@
 #include <string.h>
 
 #include "lib/delta.h"
+#include "lib/delta_code.h"
 
 enum {
-    ROUNDS = 3,
     HASHED = 4, /* bytes that a copy has at least */
     BUCKETS = 1 << 16,
     TRIES = 48,     /* places in each image that are looked at */
     LONGEST = 1024, /* bytes that are compared; so long a copy is taken */
     SHORT = 64,     /* units up to which every length of a copy is offered */
     NUMBER_BITS = 25,
+    WIDEST = 4, /* bytes of a unit */
+    FRESH = 2,  /* times that a new unit counts, to one of the old image */
+    BASIS = 12, /* units for which it counts how often a byte comes at all, whatever is above it */
 };
+
+#define LOOSE_BITS 6.0F /* of a byte that is in no whole unit */
 
 enum { OF_DISTANCE_OLD, OF_DISTANCE_NEW, OF_LENGTH_NEW, OF_LENGTH_OLD, KINDS };
 
-/* How often numbers of so many bits came, and copies at all. */
-struct guess {
+#define COPY_BITS 3.0 /* that a copy comes, and from which image */
+
+/* What numbers of so many bits cost, of each kind. */
+struct prices {
     double of[KINDS][NUMBER_BITS + 1];
-    double copies;
-    double units;
 };
 
 /* Places by a hash of the bytes there. */
@@ -35,6 +40,14 @@ struct index {
     uint32_t length;
     int32_t *heads;
     int32_t *nexts; /* for each unit */
+};
+
+/* How often bytes came at each place of a unit, and how often below each byte. */
+struct bytes {
+    uint32_t of[WIDEST][256];
+    uint32_t below[WIDEST][256][256];
+    uint32_t all[WIDEST];
+    uint32_t all_below[WIDEST][256];
 };
 
 /* The cheapest way to a place: from where, by a unit or by a copy. */
@@ -55,12 +68,38 @@ struct parse {
     uint32_t indexed; /* so far of the new image */
     float *bits;
     struct node *nodes;
-    struct guess guess;  /* prices in bits */
-    struct guess counts; /* of this round */
+    struct prices prices;
     struct codec_copy *copies;
     size_t count;
     size_t room;
 };
+
+/* What lies between two segments. */
+struct gap {
+    uint32_t start;
+    uint32_t end;
+    uint32_t source;             /* where the old image goes on there */
+    struct codec_segment behind; /* the next segment, at first none */
+    uint32_t table;              /* segments of the lists that came */
+    uint32_t local;
+};
+
+/* The next gap that is not empty, up to the digest if that lies in it. */
+static bool next_gap(const struct codec_plan *plan, uint32_t segments, struct gap *gap) {
+    const struct codec_segment last = {plan->new_length, 0, plan->old_length};
+    do {
+        gap->start = gap->behind.new + gap->behind.length;
+        gap->source = gap->behind.old + gap->behind.length;
+        const struct codec_segment *next = gap->table < segments ? &plan->table[gap->table] : &last;
+        const bool local = gap->local < plan->locals && plan->local[gap->local].new < next->new;
+        gap->behind = local ? plan->local[gap->local] : *next;
+        gap->local += local;
+        gap->table += !local;
+        const bool cut = gap->start < plan->digest && plan->digest < gap->behind.new;
+        gap->end = cut ? plan->digest : gap->behind.new;
+    } while (gap->start >= gap->end && gap->start < plan->new_length);
+    return gap->start < gap->end;
+}
 
 static uint32_t hash(const uint8_t *data) {
     uint32_t word;
@@ -92,25 +131,27 @@ static uint32_t bit_length_of(uint32_t value) {
     return value == 0 ? 0 : 32 - (uint32_t)__builtin_clz(value);
 }
 
-static double number_price(const struct guess *guess, int kind, uint32_t value) {
+static double number_price(const struct prices *prices, int kind, uint32_t value) {
     const uint32_t bits = bit_length_of(value);
-    return guess->of[kind][bits] + (bits > 1 ? bits - 1 : 0);
+    return prices->of[kind][bits] + (bits > 1 ? bits - 1 : 0);
 }
 
-/* From counts to prices in bits. */
-static struct guess to_prices(const struct guess *counts) {
-    struct guess prices;
-    for (int kind = 0; kind < KINDS; kind++) {
-        double sum = 0;
-        for (int bits = 0; bits <= NUMBER_BITS; bits++) {
-            sum += counts->of[kind][bits];
-        }
-        for (int bits = 0; bits <= NUMBER_BITS; bits++) {
-            prices.of[kind][bits] = log2(sum / counts->of[kind][bits]);
-        }
+/* How likely a length of so many bits is: each further bit is so many times as likely. */
+static double likely_length(int bits, int least, double times) {
+    return (bits < least ? 0 : (1 - times) * pow(times, bits - least)) + 0.0005;
+}
+
+/* As copies are in most images, as measured: short, and from anywhere. */
+static struct prices guess_prices(uint32_t unit) {
+    struct prices prices;
+    const int least = (int)bit_length_of(HASHED / unit);
+    for (int bits = 0; bits <= NUMBER_BITS; bits++) {
+        const double likely = bits > 1 && bits < 19 ? 0.056 : 0.0056;
+        prices.of[OF_DISTANCE_OLD][bits] = -log2(likely);
+        prices.of[OF_DISTANCE_NEW][bits] = -log2(likely);
+        prices.of[OF_LENGTH_OLD][bits] = -log2(likely_length(bits, least, 0.15));
+        prices.of[OF_LENGTH_NEW][bits] = -log2(likely_length(bits, least, 0.3));
     }
-    prices.copies = log2((counts->copies + counts->units) / counts->copies);
-    prices.units = 0; /* is in what was measured */
     return prices;
 }
 
@@ -147,7 +188,7 @@ static void offer_copy(struct parse *parse, uint32_t base, uint32_t place, bool 
     const struct node *const node = &parse->nodes[place - base];
     const int kind = old ? OF_LENGTH_OLD : OF_LENGTH_NEW;
     const struct node way = {
-        node->price + price + number_price(&parse->guess, kind, length / parse->unit),
+        node->price + price + number_price(&parse->prices, kind, length / parse->unit),
         place,
         from,
         true,
@@ -175,9 +216,8 @@ static uint32_t offer_copies(struct parse *parse, uint32_t base, uint32_t place,
         limit = limit < LONGEST ? limit : LONGEST;
         const uint32_t units = matching(index->data + from, wanted, limit) / parse->unit;
         const int kind = old ? OF_DISTANCE_OLD : OF_DISTANCE_NEW;
-        const double price =
-            parse->guess.copies + 1 +
-            number_price(&parse->guess, kind, told(parse, place, node->source, old, from));
+        const double price = COPY_BITS + number_price(&parse->prices, kind,
+                                                      told(parse, place, node->source, old, from));
         if (units > longest) {
             longest = units;
             offer_copy(parse, base, place, old, from, units * parse->unit, price);
@@ -215,15 +255,6 @@ static bool add_copy(struct parse *parse, struct codec_copy copy) {
     return true;
 }
 
-static void count_copy(struct parse *parse, const struct codec_copy *copy, uint32_t source) {
-    struct guess *const counts = &parse->counts;
-    const bool old = copy->from_old != 0;
-    const uint32_t place = told(parse, copy->new, source, old, copy->from);
-    counts->of[old ? OF_DISTANCE_OLD : OF_DISTANCE_NEW][bit_length_of(place)]++;
-    counts->of[old ? OF_LENGTH_OLD : OF_LENGTH_NEW][bit_length_of(copy->length / parse->unit)]++;
-    counts->copies++;
-}
-
 /* Follows the cheapest way back; the copies come in order. */
 static bool take_way(struct parse *parse, uint32_t base, uint32_t end) {
     const size_t first = parse->count;
@@ -231,13 +262,8 @@ static bool take_way(struct parse *parse, uint32_t base, uint32_t end) {
     while (at > base) {
         const struct node *const node = &parse->nodes[at - base];
         const struct codec_copy copy = {node->before, at - node->before, node->from, node->old};
-        if (node->copied) {
-            count_copy(parse, &copy, parse->nodes[node->before - base].source);
-            if (!add_copy(parse, copy)) {
-                return false;
-            }
-        } else {
-            parse->counts.units++;
+        if (node->copied && !add_copy(parse, copy)) {
+            return false;
         }
         at = node->before;
     }
@@ -285,100 +311,89 @@ static bool parse_gap(struct parse *parse, uint32_t base, uint32_t end, uint32_t
     return take_way(parse, base, end);
 }
 
-static struct guess first_guess(void) {
-    struct guess guess = {.copies = 1, .units = 4};
-    for (int kind = 0; kind < KINDS; kind++) {
-        for (int bits = 0; bits <= NUMBER_BITS; bits++) {
-            guess.of[kind][bits] = 1;
-        }
+/* ---- What units cost ---- */
+
+/* Takes note of a unit, and says in bits how rare it was. */
+static float count_unit(struct bytes *bytes, const uint8_t *unit, uint32_t size, uint32_t times) {
+    float likely = 1;
+    uint32_t above = 0;
+    for (uint32_t j = size; j-- > 0;) {
+        const uint32_t byte = unit[j];
+        uint32_t *const here = &bytes->of[j][byte];
+        uint32_t *const below = &bytes->below[j][above][byte];
+        const float any = ((float)*here + 0.5F) / ((float)bytes->all[j] + 128);
+        likely *= ((float)*below + BASIS * any) / ((float)bytes->all_below[j][above] + BASIS);
+        *here += times;
+        *below += times;
+        bytes->all[j] += times;
+        bytes->all_below[j][above] += times;
+        above = byte;
     }
-    return guess;
+    return -log2f(likely);
 }
 
-/* All gaps: what lies between the segments of both lists. */
-static bool parse_image(struct parse *parse, uint32_t segments) {
+/* The model predicts worse than this the wider units are, as measured. */
+static float scale_of(uint32_t unit) {
+    return unit == 4 ? 1.4F : unit == 2 ? 1.15F : 1;
+}
+
+/* Counts the units of the old image, then those of each gap, which are estimated first. */
+static bool estimate(struct parse *parse, uint32_t segments) {
     const struct codec_plan *const plan = parse->plan;
-    const struct codec_segment last = {plan->new_length, 0, plan->old_length};
-    uint32_t place = 0;
-    uint32_t source = 0;
-    parse->count = 0;
-    parse->counts = first_guess();
-    parse->indexed = 0;
-    memset(parse->new.heads, 0xFF, BUCKETS * sizeof *parse->new.heads);
-    for (uint32_t table = 0, local = 0; place < plan->new_length;) {
-        const struct codec_segment *next = table < segments ? &plan->table[table] : &last;
-        if (local < plan->locals && plan->local[local].new < next->new) {
-            next = &plan->local[local++];
-        } else {
-            table++;
+    const uint32_t unit = parse->unit;
+    struct bytes *const bytes = calloc(1, sizeof *bytes);
+    if (bytes == NULL) {
+        return false;
+    }
+    for (uint32_t at = 0; at + unit <= plan->old_length; at += unit) {
+        count_unit(bytes, plan->old + at, unit, 1);
+    }
+    struct gap gap = {0};
+    while (next_gap(plan, segments, &gap)) {
+        for (uint32_t place = gap.start; place < gap.end;) {
+            const bool whole = place % unit == 0 && place + unit <= gap.end;
+            parse->bits[place] = LOOSE_BITS;
+            if (whole) {
+                parse->bits[place] =
+                    scale_of(unit) * count_unit(bytes, plan->new + place, unit, FRESH);
+            }
+            place += whole ? unit : 1;
         }
-        const bool cut = place < plan->digest && plan->digest < next->new;
-        if (place < next->new && !parse_gap(parse, place, cut ? plan->digest : next->new, source)) {
+    }
+    free(bytes);
+    return true;
+}
+
+static bool parse_image(struct parse *parse, uint32_t segments) {
+    struct gap gap = {0};
+    while (next_gap(parse->plan, segments, &gap)) {
+        if (!parse_gap(parse, gap.start, gap.end, gap.source)) {
             return false;
         }
-        place = next->new + next->length;
-        source = next->old + next->length;
     }
     return true;
 }
 
-/* Rounds of parsing and measuring, as long as it gets better. The best is in `best`. */
-static int parse_rounds(struct parse *parse, codec_sha256 *sha256, uint32_t segments,
-                        struct parse *best) {
-    struct codec_plan plan = *parse->plan;
-    plan.copy_count = 0;
-    double least = codec_price(&plan, sha256, parse->bits);
-    if (least < 0) {
-        return (int)least;
-    }
-    parse->counts = first_guess();
-    for (int round = 0; round < ROUNDS; round++) {
-        parse->guess = to_prices(&parse->counts);
-        if (!parse_image(parse, segments)) {
-            return DELTA_NO_MEMORY;
-        }
-        plan.copies = parse->copies;
-        plan.copy_count = (uint32_t)parse->count;
-        const double price = codec_price(&plan, sha256, parse->bits);
-        if (price < 0) {
-            return (int)price;
-        }
-        if (price >= least) {
-            break;
-        }
-        least = price;
-        const struct parse other = *best;
-        best->copies = parse->copies;
-        best->count = parse->count;
-        best->room = parse->room;
-        parse->copies = other.copies;
-        parse->room = other.room;
-    }
-    return DELTA_OK;
-}
-
-int64_t parse_copies(const struct codec_plan *plan, codec_sha256 *sha256,
-                     struct codec_copy **copies) {
+int64_t parse_copies(const struct codec_plan *plan, struct codec_copy **copies) {
     struct delta_header header;
-    int error = delta_parse_header(&header, plan->header, plan->header_length);
+    const int error = delta_parse_header(&header, plan->header, plan->header_length);
     if (error != DELTA_OK) {
         return error;
     }
-    struct parse best = {0};
+    const uint32_t unit = header.isa == DELTA_ARM ? 4 : header.isa == DELTA_THUMB ? 2 : 1;
     struct parse parse = {
         .plan = plan,
-        .unit = header.isa == 0   ? 1
-                : header.isa == 1 ? 2
-                                  : 4,
+        .unit = unit,
+        .prices = guess_prices(unit),
         .bits = calloc(plan->new_length, sizeof *parse.bits),
         .nodes = malloc(((size_t)plan->new_length + 1) * sizeof *parse.nodes),
     };
     const bool opened = index_open(&parse.old, plan->old, plan->old_length, parse.unit) &&
                         index_open(&parse.new, plan->new, plan->new_length, parse.unit);
-    error = DELTA_NO_MEMORY;
+    bool good = false;
     if (opened && parse.bits != NULL && parse.nodes != NULL) {
         index_add(&parse.old, 0, plan->old_length, parse.unit);
-        error = parse_rounds(&parse, sha256, header.segments, &best);
+        good = estimate(&parse, header.segments) && parse_image(&parse, header.segments);
     }
     free(parse.old.heads);
     free(parse.old.nexts);
@@ -386,9 +401,8 @@ int64_t parse_copies(const struct codec_plan *plan, codec_sha256 *sha256,
     free(parse.new.nexts);
     free(parse.bits);
     free(parse.nodes);
-    free(parse.copies);
-    *copies = best.copies;
-    return error == DELTA_OK ? (int64_t)best.count : error;
+    *copies = parse.copies;
+    return good ? (int64_t)parse.count : DELTA_NO_MEMORY;
 }
 
 void parse_free(struct codec_copy *copies) {
