@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +44,28 @@ CHIPS = (
 )
 
 
-def link(chip: Chip, source: Path, out: Path, place: int, files: tuple[str, ...]) -> Path:
-    """Compile and link one program, whose last file names it."""
+def link(
+    chip: Chip,
+    source: Path,
+    out: Path,
+    place: int,
+    files: Sequence[str],
+    options: Sequence[str] = (),
+    lines: str = "",
+) -> Path:
+    """Compile and link one program, whose version is the name of the folder ``out``.
+
+    Args:
+        chip: that it is for.
+        source: the folder of the C files.
+        out: gets it.
+        place: where it lies.
+        files: that are its own, from the folder or with their whole paths.
+        options: for the compiler.
+        lines: for the linker, before its script.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    lines = f"program_place = {place:#x};\nstack_top = {chip.stack_top:#x};\n"
+    lines += f"program_place = {place:#x};\nstack_top = {chip.stack_top:#x};\n"
     script = out / "program.ld"
     script.write_text(lines + (source / script.name).read_text("utf-8"), encoding="utf-8")
     elf = out / "program.elf"
@@ -56,7 +74,8 @@ def link(chip: Chip, source: Path, out: Path, place: int, files: tuple[str, ...]
     command += ["-ffreestanding", "-nostdlib", "-ffunction-sections", "-fno-sanitize=all"]
     command += ["-Wl,--gc-sections,--entry=vectors", "-fdebug-compilation-dir=."]
     command += [f"-ffile-prefix-map={source}=.", f"-D{chip.name.upper()}", f"-DVERSION={out.name}"]
-    command += [str(source / name) for name in ("cortexm.c", f"{chip.name}.c", "image.c", *files)]
+    command += [str(source / name) for name in ("cortexm.c", f"{chip.name}.c", *files)]
+    command += options
     command += ["-T", str(script), "-o", str(elf)]
     subprocess.run(command, check=True)
     return elf
@@ -92,10 +111,10 @@ def build(out: Path, source: Path = HERE, chips: tuple[Chip, ...] = CHIPS) -> No
     for chip in chips:
         folder = out / chip.name
         scratch = folder / "scratch"
-        boot = link(chip, source, scratch / "0", chip.boot, ("boot.c",))
+        boot = link(chip, source, scratch / "0", chip.boot, ("image.c", "boot.c"))
         boot.replace(folder / "boot.elf")
         for version, slot in ((1, chip.slot_a), (2, chip.slot_b)):
-            elf = link(chip, source, scratch / str(version), slot, ("app.c",))
+            elf = link(chip, source, scratch / str(version), slot, ("image.c", "app.c"))
             image = make_image(read_program(elf), version)
             (folder / f"app-v{version}.bin").write_bytes(image)
             elf.replace(folder / f"app-v{version}.elf")
@@ -116,9 +135,9 @@ def read_hunks(patch: str) -> Iterator[tuple[str, str, str]]:
             after += line[1:] if line[0] in " +" else ""
 
 
-def put_bug(bug: str, source: Path) -> None:
-    """Put a bug into a copy of the C files."""
-    for name, before, after in read_hunks((HERE / "bugs" / f"{bug}.patch").read_text("utf-8")):
+def put_bug(bug: str, source: Path, bugs: Path = HERE / "bugs") -> None:
+    """Put a bug of the folder ``bugs`` into a copy of the C files."""
+    for name, before, after in read_hunks((bugs / f"{bug}.patch").read_text("utf-8")):
         text = (source / name).read_text("utf-8")
         if text.count(before) != 1:
             raise SystemExit(f"{bug} does not fit to {name}")
