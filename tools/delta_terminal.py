@@ -34,11 +34,12 @@ END = CODE + 0xFF000
 PAGE = 4096
 SLICE = 200_000
 """Instructions are counted in these."""
+MOST = 20_000 * SLICE
 UNTOUCHED = 0xC5
 
 FLAGS = ["-target", "thumb-freestanding-eabi", "-std=c11", "-Os", "-g", "-ffreestanding"]
-FLAGS += ["-mcpu=cortex_a9+strict_align-neon-vfp3-vfp2-fpregs", "-fno-sanitize=all"]
-FLAGS += ["-fno-stack-protector", "-fno-unwind-tables", "-fno-builtin", "-nostdlib"]
+FLAGS += ["-fno-sanitize=all", "-fno-stack-protector", "-fno-unwind-tables"]
+FLAGS += ["-fno-builtin", "-nostdlib"]
 
 
 SCRIPT = f"""
@@ -48,6 +49,24 @@ SECTIONS {{
   /DISCARD/ : {{ *(.ARM.*) *(.comment) }}
 }}
 """
+
+
+@dataclass(frozen=True)
+class Core:
+    """A processor.
+
+    Attributes:
+        cpu: its name for the compiler.
+        model: its number in Unicorn.
+        mode: of Unicorn.
+    """
+
+    cpu: str
+    model: int
+    mode: int
+
+
+TERMINAL = Core("cortex_a9+strict_align-neon-vfp3-vfp2-fpregs", UC_CPU_ARM_CORTEX_A9, UC_MODE_ARM)
 
 
 @dataclass(frozen=True)
@@ -74,19 +93,23 @@ class TerminalDecoder:
 
     Args:
         folder: for what the compiler makes.
+        core: that it is compiled for, and runs on.
+        options: further ones for the compiler; files among them come first in its code.
 
     Raises:
         BuildError: it does not compile.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, core: Core = TERMINAL, options: tuple[str, ...] = ()) -> None:
         firmware = firmware_folder()
+        self._core = core
         elf = folder / "delta_terminal.elf"
         sources = [Path(__file__).with_suffix(".c"), *sorted((firmware / "lib").glob("delta*.c"))]
         sources += sorted((firmware / "board" / "libc").glob("*.c"))
         script = folder / "delta_terminal.ld"
         script.write_text(SCRIPT)
         command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{firmware}"]
+        command += [f"-mcpu={core.cpu}", *options]
         command += [f"-I{firmware / 'board' / 'libc'}", f"-Wl,-T,{script}", "-Wl,-e,rebuild"]
         done = subprocess.run(
             [*command, "-o", str(elf), *map(str, sources)],
@@ -115,15 +138,26 @@ class TerminalDecoder:
                 if section.name in {".text", ".rodata"}
             )
 
-    def run(self, old: bytes, file: bytes, new: bytes) -> Run:
+    @property
+    def code(self) -> bytes:
+        """The program itself, from :data:`CODE` on."""
+        return next(data for at, data in self._parts if at == CODE)
+
+    def run(self, old: bytes, file: bytes, new: bytes, *, slice_: int = SLICE) -> Run:
         """Rebuild ``new``; its digests are taken from there.
+
+        Args:
+            old: the installed image.
+            file: the differential file.
+            new: what must come of it.
+            slice_: instructions are counted in so many; the fewer, the slower.
 
         Raises:
             ToolBrokenError: the decoder left its areas, or does not come to an end.
         """
         header = read_header(file)
-        uc = Uc(UC_ARCH_ARM, UC_MODE_ARM)
-        uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
+        uc = Uc(UC_ARCH_ARM, self._core.mode)
+        uc.ctl_set_cpu_model(self._core.model)
         for at, data in self._parts:
             start = at & -PAGE
             uc.mem_map(start, (at + len(data) - start + PAGE - 1) & -PAGE, UC_PROT_ALL)
@@ -166,19 +200,19 @@ class TerminalDecoder:
             (UC_ARM_REG_LR, END | 1),
         ):
             uc.reg_write(register, value)
-        slices = 0
         at = self._symbols["rebuild"] | 1
+        slices = 0
         while at & ~1 != END:
-            uc.emu_start(at, END, count=SLICE)
+            uc.emu_start(at, END, count=slice_)
             at = int(uc.reg_read(UC_ARM_REG_PC)) | 1
             slices += 1
-            if slices > 20_000:
+            if slices * slice_ > MOST:
                 raise ToolBrokenError("the decoder does not come to an end")
         stack = bytes(uc.mem_read(STACK, job - 64 - STACK))
         return Run(
             bytes(uc.mem_read(areas[IMAGE], len(new))),
             struct.unpack("<i", struct.pack("<I", int(uc.reg_read(UC_ARM_REG_R0))))[0],
-            slices * SLICE,
+            slices * slice_,
             header.memory,
             len(stack.lstrip(bytes((UNTOUCHED,)))),
         )
