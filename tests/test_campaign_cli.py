@@ -105,6 +105,7 @@ def test_operations_are_torn_in_more_shapes_where_it_is_wished(
         assert scenario["shapes"] == shapes
         torn[shapes] = {cut["torn"] for cut in scenario["cuts"]} - {""}
     assert torn["none"] < torn["few"] < torn["usual"] < torn["many"]
+    assert torn["none"] < torn["sure"] < torn["usual"]
     numbered = min(torn["many"] - torn["usual"])
     done = invoke("replay", "--all", f"phonebook/0-{numbered}")
     assert done.exit_code == 0, done.stderr

@@ -87,9 +87,10 @@ OPERATIONS = [
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_more_shapes_have_all_of_the_fewer(op: FlashOp) -> None:
-    none, few, usual, many = (set(list_variants(op, PAGES, shapes)) for shapes in SHAPES)
+    none, few, sure, usual, many = (set(list_variants(op, PAGES, shapes)) for shapes in SHAPES)
     assert not none
     assert few < usual < many
+    assert sure < usual
     for shapes, names in (("usual", usual), ("many", many - usual)):
         assert {find_shapes(name) for name in names} == {shapes}
     assert find_shapes("") == "none"
@@ -104,6 +105,15 @@ def test_a_torn_operation_moves_only_bits_that_the_whole_one_moves(op: FlashOp) 
         left = tear(before, op, variant)
         for was, now, will in zip(old, left.image(), new, strict=True):
             assert (was ^ now) & ~(was ^ will) == 0, variant
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_the_usual_shapes_without_the_sure_ones_leave_weak_cells(op: FlashOp) -> None:
+    before = Cells.of(bytes(PAGES.size) if op.kind == "erase" else b"", PAGES)
+    sure, usual = (list_variants(op, PAGES, shapes) for shapes in ("sure", "usual"))
+    weak = [name for name in usual if tear(before, op, name).weak]
+    assert weak == [name for name in usual if name not in sure]
+    assert weak
 
 
 def test_a_double_word_ends_after_each_of_its_bytes_and_in_eight_random_subsets() -> None:

@@ -22,11 +22,14 @@ class SourcePackage:
         name: in the index.
         version: of it.
         sha256: of its archive, in hexadecimal digits.
+        own_build: whether pip must fetch what the package is built with, to look into it; else
+            setuptools and cffi do.
     """
 
     name: str
     version: str
     sha256: str
+    own_build: bool = False
 
     @property
     def folder(self) -> str:
@@ -66,7 +69,8 @@ class SourcePackage:
             pin = Path(scratch) / "requirements.txt"
             pin.write_text(f"{self.name}=={self.version} --hash=sha256:{self.sha256}\n")
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--disable-pip-version-check", "--no-build-isolation"]
+            command += ["--disable-pip-version-check"]
+            command += [] if self.own_build else ["--no-build-isolation"]
             command += ["--no-binary", self.name, "--require-hashes"]
             command += ["--dest", scratch, "--requirement", str(pin)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from unbrick.campaign.target import UNDISTURBED, State
 from unbrick.errors import ExpectError, SetupError
 from unbrick.flash.cells import Cells
 from unbrick.target.console import DriverConsole
-from unbrick.target.session import BEGUN, run_session, start_driving
+from unbrick.target.session import name_peers, run_session, start_driving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,9 @@ class StartedTarget:
         if self.engine.powered:
             return
         self._first_op = self.engine.op_count
-        self._driver_console = DriverConsole(self.engine.wire, self.engine.now)
+        self._driver_console = DriverConsole(
+            self.engine.wire, self.engine.now, self._driver_console.remembered
+        )
         self.engine.power_on()
 
     def cut_power(self) -> None:
@@ -139,7 +141,8 @@ class StartedTarget:
         """
         self.cut_power()
         found = self.target.description
-        state = State(Cells.of(self.engine.read_nor(), found.chip.geometry), BEGUN)
+        peers = name_peers(self._driver_console.remembered)
+        state = State(Cells.of(self.engine.read_nor(), found.chip.geometry), peers)
         outcome = run_session(self.engine, found, state, UNDISTURBED)
         self.console.hear(outcome.console.encode())
         self.console.skip()

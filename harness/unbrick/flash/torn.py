@@ -136,17 +136,20 @@ ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
 _OF_SEVERAL_UNITS = {"first-word", "half", "last-word"}
 _OF_SEVERAL_CHIPS = {"low-chip"}
 
-SHAPES = ("none", "few", "usual", "many")
+SHAPES = ("none", "few", "sure", "usual", "many")
 """In how many shapes operations are torn.
 
-none: an operation is done or not begun; few: some of its bits, a half, weak cells; usual: one of
-each kind that chips are known for; many: the numbered ones, too.
+none: an operation is done or not begun; few: some of its bits, a half, weak cells; sure: as usual,
+without weak cells; usual: one of each kind that chips are known for; many: the numbered ones, too.
 """
 NUMBERED = ("bytes", "part", "bits")
 """Kinds of numbered shapes."""
 
 _FEW = {"scattered", "half", "weak"}
 """Names of those that are tried when few are."""
+
+_WEAK = {"weak", "all-weak", "barely"}
+"""Names of those that leave weak cells."""
 
 STEPS = 8
 """Into so many parts the numbered shapes divide a long operation."""
@@ -186,6 +189,8 @@ def list_variants(op: FlashOp, geometry: FlashGeometry, shapes: str = "usual") -
     names = tuple(name for name, _ in known if op.kind == "erase" or name not in left_out)
     if shapes == "few":
         return tuple(name for name in names if name in _FEW)
+    if shapes == "sure":
+        return tuple(name for name in names if name not in _WEAK)
     return names + (_list_numbered(op) if shapes == "many" else ())
 
 

@@ -60,12 +60,15 @@ class DriverConsole:
 
     Attributes:
         now: virtual seconds.
+        remembered: the text of the last :meth:`remember`, also from before the power cut; empty:
+            there was none.
     """
 
-    def __init__(self, line: Line, now: float) -> None:
+    def __init__(self, line: Line, now: float, remembered: str = "") -> None:
         self._line = line
         self._heard = bytearray()
         self.now = now
+        self.remembered = remembered
 
     def write(self, data: bytes | str) -> None:
         """Send bytes, or a text as UTF-8; they arrive at the line's rate."""
@@ -86,6 +89,18 @@ class DriverConsole:
     def pause(self, seconds: float) -> Wait:
         """To be yielded: lets time pass."""
         return Wait(b"", 0, self.now + seconds, seconds)
+
+    def remember(self, text: str) -> None:
+        """Keep a text over power cuts, in place of the last one: what the device has promised.
+
+        A power cut after this moment leaves a driver with this text, one before it with the last.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"a driver remembers a text, not {text!r}")
+        self.remembered = text
 
     def give_up(self, why: str) -> NoReturn:
         """End: the device does not do its part.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from unbrick.target.description import Afterwards, Description, FirmwareFile
 
 BEGUN = "the update was begun"
-"""What the peers remember once a session had power; before that it is None."""
+"""What the peers remember once a session had power, with the driver's text behind a colon, if it
+remembers one; before that it is None."""
 
 INVARIANTS = {
     "bricked": "1: the device always comes back",
@@ -78,7 +79,7 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
     engine.wire.read()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
-    course = _Course(engine, target, first=state.peers is None)
+    course = _Course(engine, target, state.peers)
     violation = None
     try:
         course.run()
@@ -101,14 +102,24 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         violation=violation,
         route="application",
         ops=ops,
-        marks=[MemoryMark(0, BEGUN)],
+        marks=course.marks,
         downtime=course.spoke_at,
         virtual=virtual,
         seconds=time.perf_counter() - began,
         console=course.text,
-        final=State(state.cells.after(ops) if state.cells.weak else left, BEGUN),
+        final=State(state.cells.after(ops) if state.cells.weak else left, course.marks[-1].peers),
         relevant=engine.relevant,
     )
+
+
+def name_peers(remembered: str) -> str:
+    """What the peers remember when the driver remembers a text, which may be empty."""
+    return f"{BEGUN}: {remembered}" if remembered else BEGUN
+
+
+def find_remembered(peers: str | None) -> str:
+    """The text that the driver remembers; empty: there is none."""
+    return (peers or "").partition(": ")[2]
 
 
 def start_driving(console: DriverConsole, target: Description) -> DriverRun:
@@ -123,13 +134,16 @@ class _Course:
 
     Attributes:
         spoke_at: when it said that it has recovered, in virtual seconds; None: it has not.
+        marks: the changes of what the driver remembers.
     """
 
-    def __init__(self, engine: ChipEngine, target: Description, *, first: bool) -> None:
+    def __init__(self, engine: ChipEngine, target: Description, peers: str | None) -> None:
+        first = peers is None
         self._engine, self._target = engine, target
         self._said = bytearray()
         self._looked = 0
-        self._console = DriverConsole(engine.wire, engine.now)
+        self._console = DriverConsole(engine.wire, engine.now, find_remembered(peers))
+        self.marks = [MemoryMark(0, name_peers(self._console.remembered))]
         self._must_drive = first and target.update.is_driven
         self._driver: DriverRun | None = None
         if target.update.is_driven and (first or target.update.again):
@@ -191,7 +205,7 @@ class _Course:
             return
         deadline = self._engine.now + update.within
         try:
-            driver.step(self._engine.now)
+            self._step(driver)
             while not driver.finished:
                 if not self._must_drive and self._has_spoken():
                     return
@@ -201,9 +215,19 @@ class _Course:
                         f"the update has not ended after {update.within:g} s{self._waited_for()}",
                     )
                 self._advance(min(deadline, driver.deadline))
-                driver.step(self._engine.now)
+                self._step(driver)
         except DriverGaveUpError as error:
             raise Violation("not-updated", f"{error}{self._waited_for()}") from None
+
+    def _step(self, driver: DriverRun) -> None:
+        """Give the driver its turns, and note what it remembers then."""
+        engine = self._engine
+        try:
+            driver.step(engine.now)
+        finally:
+            peers = name_peers(self._console.remembered)
+            if peers != self.marks[-1].peers:
+                self.marks.append(MemoryMark(engine.op_count, peers, engine.now))
 
     def _has_spoken(self) -> bool:
         """Whether the device has said that it has recovered."""

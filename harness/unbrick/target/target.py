@@ -196,11 +196,11 @@ class FileTarget:
         return state.cells, state.peers
 
     def peers_key(self, state: State) -> Hashable:
-        """Whether the update was begun."""
+        """Whether the update was begun, and what its driver remembers."""
         return str(state.peers)
 
     def name_stage(self, state: State) -> str:
-        """Whether the update was begun."""
+        """Whether the update was begun, and what its driver remembers."""
         return str(state.peers or "")
 
     def pack_peers(self, peers: Sequence[Any]) -> Any:
