@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,21 +166,33 @@ def build_demo(out: Path, chip: str = "stm32f103", bug: str = "no-fallback") -> 
         (folder / "target.toml").write_text(target, encoding="utf-8")
 
 
-def main() -> None:
-    """Build what the command line wants."""
-    parser = argparse.ArgumentParser(description="Build the A/B updater for both chips.")
-    parser.add_argument("--out", type=Path, default=HERE / "build", help="default: build")
-    bugs = sorted(file.stem for file in (HERE / "bugs").glob("*.patch"))
+def run_command_line(
+    about: str,
+    here: Path,
+    build: Callable[[Path, Path], None],
+    copy_sources: Callable[[Path], None],
+) -> None:
+    """Build what the command line wants.
+
+    Args:
+        about: what is built, for people.
+        here: the folder of the example.
+        build: builds it into a folder, from the C files of another one.
+        copy_sources: copies these.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--out", type=Path, default=here / "build", help="default: build")
+    bugs = sorted(file.stem for file in (here / "bugs").glob("*.patch"))
     parser.add_argument("--bug", choices=bugs, help="put this bug into it")
     options = parser.parse_args()
     if options.bug is None:
-        build(options.out)
+        build(options.out, here)
         return
     with tempfile.TemporaryDirectory() as folder:
         copy_sources(Path(folder))
-        put_bug(options.bug, Path(folder))
+        put_bug(options.bug, Path(folder), here / "bugs")
         build(options.out, Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    run_command_line("Build the A/B updater for both chips.", HERE, build, copy_sources)
