@@ -38,6 +38,8 @@ class DeviceModel:
             registers of its own.
         others: names of numbers that are the base of another device, which the file names, and the
             model that device must have.
+        does: what is modelled, for people.
+        lacks: what is not, of what the device has, for people; empty: nothing that we know of.
     """
 
     interrupt: bool
@@ -46,6 +48,8 @@ class DeviceModel:
     numbers: dict[str, ModelNumber]
     bus: str = ""
     others: dict[str, str] = field(default_factory=dict)
+    does: str = ""
+    lacks: str = ""
 
 
 def _time_us(default: int | None = None) -> ModelNumber:
@@ -72,6 +76,7 @@ MODELS = {
             "page_size": ModelNumber(least=256, most=1 << 16),
             "protected_pages": ModelNumber(least=1, most=32),  # by one bit of WRPR
         },
+        does="half-words, erases of a page and of all, option bytes, protection",
     ),
     # RM0090 and RM0383: sectors, parallelism, option bytes.
     "flash_stm32f4": DeviceModel(
@@ -88,11 +93,27 @@ MODELS = {
             "parallelism": ModelNumber(least=8, most=64),  # bits at most, with the supply there is
             "read_protection_error": ModelNumber(0, most=1),  # whether there is RDERR
         },
+        does="programs by PSIZE, erases of a sector and of all, option bytes, protection",
+        lacks="two banks, OTP",
     ),
     # RM0351: double words with ECC, pages in two banks, option bytes of each bank.
-    "flash_stm32l4": DeviceModel(True, 3, False, _PAGES_OF_L4),
+    "flash_stm32l4": DeviceModel(
+        True,
+        3,
+        False,
+        _PAGES_OF_L4,
+        does="double words with ECC, erases of a page and of a bank, option bytes, protection",
+        lacks="fast programming, PCROP, the firewall, OTP",
+    ),
     # RM0394: one bank.
-    "flash_stm32l4_one_bank": DeviceModel(True, 2, False, _PAGES_OF_L4),
+    "flash_stm32l4_one_bank": DeviceModel(
+        True,
+        2,
+        False,
+        _PAGES_OF_L4,
+        does="double words with ECC, erases of a page and of all, option bytes, protection",
+        lacks="fast programming, PCROP, the firewall, OTP",
+    ),
     # nRF52 product specifications, NVMC.
     "flash_nrf": DeviceModel(
         interrupt=False,
@@ -110,18 +131,62 @@ MODELS = {
             "bprot": ModelNumber(0),  # address of CONFIG0 of BPROT; 0: there is none
             "acl": ModelNumber(0),  # address of the access control lists; 0: there are none
         },
+        does="words, how often each is written, erases of a page and of all, UICR, BPROT, ACL",
+        lacks="the protection of nRF51",
     ),
     # RM0008, RM0090: the USART of STM32F1 and F4.
-    "uart_stm32": DeviceModel(True, 0, True, {}),
+    "uart_stm32": DeviceModel(
+        True,
+        0,
+        True,
+        {},
+        does="status bits, overruns, interrupts; the rate is the chip's `baud`",
+        lacks="DMA, parity, flow control, synchronous modes",
+    ),
     # RM0351: the USART of STM32L4, and of most that are newer.
-    "uart_stm32v2": DeviceModel(True, 0, True, {}),
+    "uart_stm32v2": DeviceModel(
+        True,
+        0,
+        True,
+        {},
+        does="status bits, overruns, interrupts; the rate is the chip's `baud`",
+        lacks="DMA, FIFO, parity, flow control, synchronous modes",
+    ),
     # nRF52 product specifications: UART, and UARTE with EasyDMA, at one address.
-    "uart_nrf": DeviceModel(True, 0, True, {"easydma_bits": ModelNumber(least=8, most=16)}),
+    "uart_nrf": DeviceModel(
+        True,
+        0,
+        True,
+        {"easydma_bits": ModelNumber(least=8, most=16)},
+        does="UART with its FIFO, and UARTE with EasyDMA, shorts and flush",
+        lacks="parity, flow control",
+    ),
     # RM0383: a port, of which pins may select chips.
-    "gpio_stm32": DeviceModel(False, 0, False, {"moder_reset": ModelNumber(0)}),
+    "gpio_stm32": DeviceModel(
+        False,
+        0,
+        False,
+        {"moder_reset": ModelNumber(0)},
+        does="outputs, and pins that select a chip; an input reads as 0",
+        lacks="interrupts and alternate functions of pins",
+    ),
     # RM0008, RM0383: I2C and SPI of STM32F1 and F4 as masters.
-    "i2c_stm32": DeviceModel(True, 0, False, {"error_interrupt": ModelNumber(most=479)}),
-    "spi_stm32": DeviceModel(True, 0, False, {"clock_hz": ModelNumber(least=1)}),
+    "i2c_stm32": DeviceModel(
+        True,
+        0,
+        False,
+        {"error_interrupt": ModelNumber(most=479)},
+        does="the master, byte by byte, with its interrupts",
+        lacks="the slave, DMA, SMBus, addresses of 10 bits",
+    ),
+    "spi_stm32": DeviceModel(
+        True,
+        0,
+        False,
+        {"clock_hz": ModelNumber(least=1)},
+        does="the master, frames of 8 bits, with its interrupts",
+        lacks="the slave, DMA, CRC, frames of 16 bits",
+    ),
     # M24256-BW, 24LC256: an EEPROM.
     "eeprom_i2c": DeviceModel(
         interrupt=False,
@@ -134,6 +199,8 @@ MODELS = {
             "write_us": _time_us(5_000),
         },
         bus="i2c_stm32",
+        does="writes of groups of bytes in a page, reads, no answer meanwhile",
+        lacks="protection by a pin",
     ),
     # W25Q80DV: a NOR flash.
     "nor_spi": DeviceModel(
@@ -153,6 +220,8 @@ MODELS = {
         },
         bus="spi_stm32",
         others={"select_port": "gpio_stm32"},
+        does="reads, page programs, erases, identity, status register, protection, power-down",
+        lacks="SFDP, suspend, several data lines, protection by a pin",
     ),
     # The independent watchdog, and RCC_CSR, which says why the chip was reset.
     "iwdg_stm32": DeviceModel(
@@ -167,6 +236,8 @@ MODELS = {
             "remove_flags": ModelNumber(1 << 24),  # RMVF of that register
             "csr_reset": ModelNumber(0),  # its bits besides the flags
         },
+        does="the independent watchdog, the flags of resets, and LSI, in RCC_CSR",
+        lacks="the window of newer ones",
     ),
     # PWR: Standby, and voltage scaling.
     "pwr_stm32": DeviceModel(
@@ -177,6 +248,8 @@ MODELS = {
             "cr_reset": ModelNumber(0),
             "standby_us": _time_us(200_000),  # until the chip wakes from Standby
         },
+        does="Standby, and that voltage scaling is ready",
+        lacks="Stop, wake-up pins, the brown-out detector",
     ),
     # CLOCK and POWER, and the watchdog, since POWER says why the chip was reset.
     "power_nrf": DeviceModel(
@@ -184,10 +257,37 @@ MODELS = {
         flash_regions=0,
         is_uart=False,
         numbers={"watchdog": ModelNumber(), "watchdog_interrupt": ModelNumber(most=479)},
+        does="clocks, the reasons of a reset, retained registers, the watchdog",
+        lacks="System OFF, RAM sections, the power-fail comparator",
     ),
-    "rtc_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=4)}),
-    "timer_nrf": DeviceModel(True, 0, False, {"compares": ModelNumber(least=1, most=6)}),
+    "rtc_nrf": DeviceModel(
+        True,
+        0,
+        False,
+        {"compares": ModelNumber(least=1, most=4)},
+        does="the counter, compares, events, interrupts, PPI",
+    ),
+    "timer_nrf": DeviceModel(
+        True,
+        0,
+        False,
+        {"compares": ModelNumber(least=1, most=6)},
+        does="timer and counter, compares, captures, shorts, interrupts, PPI",
+    ),
     # Before what has events, in a chip's file.
-    "ppi_nrf": DeviceModel(False, 0, False, {}),
-    "rng_nrf": DeviceModel(True, 0, False, {}),
+    "ppi_nrf": DeviceModel(
+        False,
+        0,
+        False,
+        {},
+        does="channels and forks",
+        lacks="channels of the factory, groups",
+    ),
+    "rng_nrf": DeviceModel(
+        True,
+        0,
+        False,
+        {},
+        does="numbers that look random, and are the same after each power-on",
+    ),
 }

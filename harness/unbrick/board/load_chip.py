@@ -87,6 +87,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         ready=tuple(rule for _, rules in blocks for rule in rules),
         systick_divider=entries.number("systick_divider", 0, most=64),
         programmers=_programmers(entries.table("programmers")),
+        unmodelled=entries.texts("unmodelled"),
     )
     entries.all_used()
     _check_parts(chip, entries)

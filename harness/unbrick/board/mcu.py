@@ -145,6 +145,8 @@ class McuChip:
         ready: bits that follow others.
         systick_divider: of the core's clock, for SysTick's other clock; 0: there is none.
         programmers: what other programs call it; no session depends on that.
+        unmodelled: what the chip has and nothing models, for people. Registers there hold what was
+            written.
     """
 
     name: str
@@ -165,6 +167,7 @@ class McuChip:
     ready: tuple[ReadyRule, ...]
     systick_divider: int = 0
     programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
+    unmodelled: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def main(self) -> FlashRegion:
