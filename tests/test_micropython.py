@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from unbrick.campaign.search import Bounds
 from unbrick.cli.main import cli
 from unbrick.errors import SetupError
 from unbrick.target.target import FileTarget
+from unbrick.target.trial import try_target
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "micropython"
 
@@ -33,41 +35,64 @@ def prepare() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def image(prepare: ModuleType) -> bytes:
+@pytest.fixture(scope="module", params=["V1", "V2"])
+def board(request: pytest.FixtureRequest, prepare: ModuleType) -> Any:
+    found = getattr(prepare, request.param)
     try:
-        made: bytes = prepare.make_image()
+        prepare.UFLASH.fetch("MicroPython")
     except SetupError as error:
         pytest.skip(f"{error} ({error.hint})")
-    return made
+    return found
 
 
 @pytest.fixture(scope="module")
-def example(prepare: ModuleType, image: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert image
-    folder = tmp_path_factory.mktemp("micropython")
-    for name in ("microbit.toml", "prompt.py"):
-        shutil.copy(EXAMPLE / name, folder)
-    prepare.prepare(folder / "build")
-    return folder / "microbit.toml"
+def prompt(prepare: ModuleType, board: Any) -> Any:
+    return prepare.Prompt(board, prepare.make_image(board))
 
 
-def test_it_comes_to_its_prompt_and_calculates(prepare: ModuleType, image: bytes) -> None:
-    prompt = prepare.Prompt(image)
-    assert "MicroPython v1.9.2" in prompt.greeting
-    assert "micro:bit v1.0.1 with nRF51822" in prompt.greeting
+@pytest.fixture(scope="module")
+def example(prepare: ModuleType, board: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(board.name)
+    for path in EXAMPLE.iterdir():
+        if path.name == "prompt.py" or path.suffix == ".toml":
+            shutil.copy(path, folder)
+    prepare.prepare(folder / "build", board)
+    return folder / f"{board.name}.toml"
+
+
+GREETINGS = {
+    "microbit": ("MicroPython v1.9.2", "micro:bit v1.0.1 with nRF51822"),
+    "microbit-v2": ("MicroPython v1.13", "micro:bit v2.0.0-beta.5 with nRF52833"),
+}
+
+
+def test_it_comes_to_its_prompt_and_calculates(board: Any, prompt: Any) -> None:
+    for words in GREETINGS[board.name]:
+        assert words in prompt.greeting
     assert prompt.type("print(6*7, 2**70)") == "42 1180591620717411303424"
     assert "ZeroDivisionError" in prompt.type("1/0")
-    assert prompt.engine.faults == []
 
 
-def test_a_file_outlives_a_power_cut(prepare: ModuleType, image: bytes) -> None:
-    prompt = prepare.Prompt(image)
-    assert prompt.type("f=open('a','w');print(f.write('kept'));f.close()") == "4"
+def test_a_file_outlives_a_power_cut(prompt: Any) -> None:
+    assert prompt.type("f=open('a','w');print(f.write('kept'));f.close()").endswith("4")
     prompt.engine.power_off()
     prompt.start()
     assert prompt.type("print(open('a').read())") == "kept"
     assert "OSError" in prompt.type("open('b')")
+
+
+WORN = {"microbit": set(), "microbit-v2": {"flash-worn"}}
+"""Kinds of faults that the target's file lets pass."""
+
+
+def test_it_keeps_the_rules_of_the_flash_or_the_target_says_which_it_does_not(
+    board: Any, example: Path
+) -> None:
+    target = FileTarget.load(example)
+    assert set(target.description.never.allowed) == WORN[board.name]
+    trial = try_target(target)
+    assert {fault.kind for fault in trial.faults} == WORN[board.name]
+    assert trial.troubles == ()
 
 
 def test_no_file_is_lost_while_another_one_is_written(example: Path) -> None:
@@ -90,7 +115,7 @@ def test_a_file_that_is_rewritten_carelessly_is_found_lost(example: Path, tmp_pa
     text = driver.read_text(encoding="utf-8")
     assert "LINES = (\n    " in text
     driver.write_text(text.replace("LINES = (\n    ", careless), encoding="utf-8")
-    target = tmp_path / "careless" / "microbit.toml"
+    target = tmp_path / "careless" / example.name
     done = CliRunner().invoke(cli, ["campaign", str(target), "--stop-early", "--jobs", "1"])
     assert done.exit_code == 1, done.output
     assert "bricked" in done.output

@@ -1,4 +1,4 @@
-"""Fetches MicroPython for the micro:bit V1, and flashes it.
+"""Fetches MicroPython for the micro:bit V1 and V2, and flashes it.
 
 `python examples/micropython/prepare.py` does it once.
 
@@ -13,9 +13,11 @@ import ast
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from unbrick.board import load_chip
+from unbrick.board.mcu import McuChip
 from unbrick.engine.mcu import McuEngine
 from unbrick.errors import EngineError
 from unbrick.packages import SourcePackage
@@ -28,15 +30,38 @@ PROMPT = b">>> "
 WITHIN_S = 60.0
 """Virtual seconds in which the interpreter must have answered."""
 
-V1 = 0x9900
-"""The board's number in a universal HEX file; see the specification of micro:bit's."""
-
-DATA, SEGMENT, BLOCK_START = 0x00, 0x04, 0x0A
-"""Types of records."""
+DATA, PARAGRAPH, SEGMENT, BLOCK_START, OTHER_DATA = 0x00, 0x02, 0x04, 0x0A, 0x0D
+"""Types of records; see the specification of micro:bit's universal HEX files."""
 
 
-def read_interpreter(archive: Path) -> Iterator[tuple[int, bytes]]:
-    """(address, bytes) of each record of data for the V1, in the package's archive."""
+@dataclass(frozen=True)
+class Board:
+    """A board.
+
+    Attributes:
+        name: of its target file.
+        number: in a universal HEX file.
+        data: the type of its records of data there.
+        chip_file: its chip, or a file of this folder.
+    """
+
+    name: str
+    number: int
+    data: int
+    chip_file: str
+
+    @property
+    def chip(self) -> McuChip:
+        """Its chip."""
+        return load_chip(self.chip_file, Path(__file__).parent)
+
+
+V1 = Board("microbit", 0x9900, DATA, "nrf51822")
+V2 = Board("microbit-v2", 0x9903, OTHER_DATA, "microbit-v2-board.toml")
+
+
+def read_interpreter(archive: Path, wanted: Board) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes) of each record of data for a board, in the package's archive."""
     with tarfile.open(archive) as tar:
         stream = tar.extractfile(f"{UFLASH.folder}/uflash.py")
         module = ast.parse(stream.read() if stream else b"")
@@ -52,9 +77,9 @@ def read_interpreter(archive: Path) -> Iterator[tuple[int, bytes]]:
         data = record[4 : 4 + length]
         if kind == BLOCK_START:
             board = int.from_bytes(data[:2], "big")
-        elif kind == SEGMENT:
-            base = int.from_bytes(data, "big") << 16
-        elif kind == DATA and board in {0, V1}:
+        elif kind in {PARAGRAPH, SEGMENT}:
+            base = int.from_bytes(data, "big") << (4 if kind == PARAGRAPH else 16)
+        elif kind == wanted.data and board == wanted.number:
             yield base + address, data
 
 
@@ -62,11 +87,12 @@ class Prompt:
     """MicroPython's prompt on an emulated micro:bit.
 
     Args:
+        board: which one.
         image: of the flash.
     """
 
-    def __init__(self, image: bytes) -> None:
-        self.engine = McuEngine(load_chip("nrf51822"))
+    def __init__(self, board: Board, image: bytes) -> None:
+        self.engine = McuEngine(board.chip)
         self.engine.load_nor(image)
         self.greeting = self.start()
 
@@ -90,35 +116,36 @@ class Prompt:
         return said.removesuffix(PROMPT).decode()
 
 
-def make_image() -> bytes:
+def make_image(board: Board) -> bytes:
     """The flash of a new micro:bit with MicroPython.
 
     Raises:
         SetupError: the package cannot be fetched.
     """
-    chip = load_chip("nrf51822")
+    chip = board.chip
     image = bytearray(chip.factory_image)
-    for address, data in read_interpreter(UFLASH.fetch("MicroPython")):
+    for address, data in read_interpreter(UFLASH.fetch("MicroPython"), board):
         at = chip.image_offset(address)
         image[at : at + len(data)] = data
     return bytes(image)
 
 
-def prepare(build: Path) -> None:
-    """Write the flash with a file in it to the folder ``build``.
+def prepare(build: Path, board: Board) -> None:
+    """Write the flash of a board with a file in it to the folder ``build``.
 
     Raises:
         SetupError: the package cannot be fetched.
     """
-    prompt = Prompt(make_image())
+    prompt = Prompt(board, make_image(board))
     prompt.type("f=open('kept','w');f.write('hello');f.close()")
     prompt.engine.power_off()
     chip, image = prompt.engine.chip, prompt.engine.read_nor()
     build.mkdir(parents=True, exist_ok=True)
-    (build / "flash.bin").write_bytes(image[: chip.main.size])
-    (build / "uicr.bin").write_bytes(image[chip.main.size :])
+    (build / f"{board.name}-flash.bin").write_bytes(image[: chip.main.size])
+    (build / f"{board.name}-uicr.bin").write_bytes(image[chip.main.size :])
 
 
 if __name__ == "__main__":
-    prepare(BUILD)
+    for one in (V1, V2):
+        prepare(BUILD, one)
     sys.stdout.write(f"the flash is in {BUILD}\n")
