@@ -104,7 +104,6 @@ CHIPS = [
         protects=False,
     ),
     Chip("nrf52832", "nRF52832_xxAA", 0x2_0000, 4096, 2048, erase_refused=0, program_refused=0),
-    Chip("nrf52833", "nRF52833_xxAA", 0x2_0000, 4096, 2048, erase_refused=0, program_refused=0),
     Chip("nrf52840", "nRF52840_xxAA", 0x8_0000, 4096, 2048, erase_refused=0, program_refused=0),
 ]
 

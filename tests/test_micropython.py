@@ -46,8 +46,9 @@ def board(request: pytest.FixtureRequest, prepare: ModuleType) -> Any:
 
 
 @pytest.fixture(scope="module")
-def prompt(prepare: ModuleType, board: Any) -> Any:
-    return prepare.Prompt(board, prepare.make_image(board))
+def image(prepare: ModuleType, board: Any) -> bytes:
+    made: bytes = prepare.make_image(board)
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,18 @@ GREETINGS = {
 }
 
 
-def test_it_comes_to_its_prompt_and_calculates(board: Any, prompt: Any) -> None:
+def test_it_comes_to_its_prompt_and_calculates(
+    prepare: ModuleType, board: Any, image: bytes
+) -> None:
+    prompt = prepare.Prompt(board, image)
     for words in GREETINGS[board.name]:
         assert words in prompt.greeting
     assert prompt.type("print(6*7, 2**70)") == "42 1180591620717411303424"
     assert "ZeroDivisionError" in prompt.type("1/0")
 
 
-def test_a_file_outlives_a_power_cut(prompt: Any) -> None:
+def test_a_file_outlives_a_power_cut(prepare: ModuleType, board: Any, image: bytes) -> None:
+    prompt = prepare.Prompt(board, image)
     assert prompt.type("f=open('a','w');print(f.write('kept'));f.close()").endswith("4")
     prompt.engine.power_off()
     prompt.start()
