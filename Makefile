@@ -22,7 +22,7 @@ C_FILES = $(shell find examples firmware harness robot_tests tests tools -name '
 MARKDOWN_FILES = $(shell find . -name '*.md' -not -path './.*/*' -not -path '*/build/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup firmware check test lint format hil-test robot bench run up console docs/chip-models docs/traceability clean
+.PHONY: help setup firmware check test lint format hil-test robot bench run up console docs docs/chip-models docs/traceability clean
 
 help: ## this list
 	@sed -n 's/^\([a-z/-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -97,6 +97,9 @@ up: $(SYSTEM_STAMP) ## the whole system for people: terminal, server, bridge and
 
 console: $(SYSTEM_STAMP) ## sit at a terminal's console
 	@$(BIN)/unbrick console --engine $(ENGINE)
+
+docs: $(STAMP) ## the documentation as a site, into build/docs; every link is followed
+	@$(BIN)/python tools/docs_site.py
 
 docs/chip-models: $(STAMP) ## write docs/chip-models.md from the chips' files
 	$(BIN)/python tools/chip_page.py

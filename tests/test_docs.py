@@ -215,7 +215,7 @@ def test_the_architecture_lists_every_part_of_the_package() -> None:
 
 def test_the_layers_that_the_architecture_draws_are_those_of_the_test() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    drawing = page.split("flowchart LR\n")[1].split("```")[0]
+    drawing = page.split("flowchart TD\n")[1].split("```")[0]
     names = re.findall(r"(\w+)(?:\[([^\]]*)\])?(?: -->|$)", drawing, re.MULTILINE)
     drawn: dict[str, set[str]] = {}
     for short, long in names:
