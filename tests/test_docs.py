@@ -237,6 +237,16 @@ def test_the_campaigns_page_has_its_figures() -> None:
     assert set(re.findall(r"`([a-z]+)`", numbers)) - {"quick", "unbrick"} <= set(SCENARIOS)
 
 
+def test_the_page_that_compares_has_our_figures() -> None:
+    page = " ".join((ROOT / "docs" / "comparison.md").read_text(encoding="utf-8").split())
+    assert f"{len(PROGRAMS)} shapes of a program, {len(ERASES)} of an erase" in page
+    mcuboot = (ROOT / "docs" / "mcuboot.md").read_text(encoding="utf-8")
+    cuts, seconds = re.findall(
+        r"([\d,]+) cuts, torn, in ([\d.]+) s of one core", " ".join(mcuboot.split())
+    )[0]
+    assert f"{float(seconds):.0f} s for the {cuts} cuts of `pr2100`" in page
+
+
 def test_the_page_of_seeded_bugs_has_them_all_in_the_words_of_their_patches() -> None:
     page = (ROOT / "docs" / "bugs.md").read_text(encoding="utf-8")
     row = re.compile(r"^\| ([a-z-]+) \| ([A-Z].+?\.) \|", re.MULTILINE)

@@ -36,7 +36,7 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     "Prove": (
         *("docs/any-firmware.md", "docs/campaign.md", "docs/chips.md", "docs/real-boards.md"),
         *("docs/robot.md", "docs/ci.md", "docs/renode.md", "docs/brickproof.md"),
-        *("docs/mcuboot.md", "docs/bugs.md", "docs/nor-differences.md"),
+        *("docs/mcuboot.md", "docs/bugs.md", "docs/nor-differences.md", "docs/comparison.md"),
     ),
     "Operate": (
         *("docs/center.md", "docs/orders.md", "docs/access.md", "docs/restoration.md"),
