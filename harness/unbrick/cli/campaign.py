@@ -19,6 +19,7 @@ from unbrick.campaign.run import PRESETS, Workers, open_pool, run_campaign, run_
 from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
+from unbrick.cli.completion import complete_searched
 from unbrick.cli.options import firmware_option, gdb_option, svd_option
 from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
@@ -160,7 +161,12 @@ def _make_folder(out: Path) -> None:
 
 
 @click.command(short_help="Cut the power everywhere, and see what comes of it.")
-@click.argument("names", nargs=-1, metavar="[SCENARIO|TARGET.toml]...")
+@click.argument(
+    "names",
+    nargs=-1,
+    metavar="[SCENARIO|TARGET.toml]...",
+    shell_complete=complete_searched,
+)
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -426,7 +432,13 @@ def _find_case(
 
 
 @click.command("replay", short_help="Run one case of a campaign again.")
-@click.argument("names", nargs=-1, required=True, metavar="[TARGET.toml] CASE-ID")
+@click.argument(
+    "names",
+    nargs=-1,
+    required=True,
+    metavar="[TARGET.toml] CASE-ID",
+    shell_complete=complete_searched,
+)
 @click.option("--all", "every", is_flag=True, help="Show every session that leads to the case.")
 @click.option(
     "--vcd",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from unbrick.cli.completion import complete_file
 from unbrick.cli.nor import stored_nor, switched_off
 from unbrick.console.state import read_nor
 from unbrick.engine.paced import PacedEngine
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from unbrick.engine.base import ChipEngine, Engine
     from unbrick.target.description import Description
 
-target_argument = click.argument("target", required=False, metavar="[TARGET.toml]")
+target_argument = click.argument(
+    "target", required=False, metavar="[TARGET.toml]", shell_complete=complete_file
+)
 
 _OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty", "gdb_port", "uarts")
 """Parameters that mean something for a chip; the others are the reference terminal's."""

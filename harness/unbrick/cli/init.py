@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unbrick.cli.check import show_facts
+from unbrick.cli.completion import complete_file
 from unbrick.errors import SetupError
 from unbrick.screen import open_screen
 from unbrick.target.drivers import DRIVERS
@@ -151,7 +152,13 @@ def _listen(draft: Draft, asked: Person, *, given: bool) -> Draft:
 
 
 @click.command("init", short_help="Write a target's file for firmware of your own.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE[@ADDRESS]...")
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE[@ADDRESS]...",
+    shell_complete=complete_file,
+)
 @click.option(
     "--update",
     metavar="FILE[@ADDRESS]",

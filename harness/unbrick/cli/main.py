@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import traceback
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +42,20 @@ _MODULES = {
     "unbrick.cli.up": ("up",),
 }
 """The modules, and the commands that each has (``COMMANDS``)."""
+BRIEFLY = "Operate terminals (COMMAND --help tells how)"
+"""The group of which `unbrick --help` only has the names."""
 GROUPS = {
     "Prove that a device comes back": ("demo", "init", "check", "campaign", "replay", "export"),
     "Play a terminal, or a chip of yours": ("console", "run", "hil-test", "firmware", "image"),
-    "Operate terminals": (
+    BRIEFLY: (
         *("up", "server", "bridge", "center", "publish", "update", "terminals", "terminal"),
         *("preparations", "images", "message", "subscriber", "restore", "restorations"),
     ),
 }
 """The commands as `unbrick --help` shows them, in the order in which one needs them."""
+
+OPTIONS = "--config FILE: the defaults of all options, TOML.  [default: unbrick.toml]"
+"""The last line of `unbrick --help`."""
 
 _INTERRUPTED = 130
 
@@ -80,19 +87,27 @@ class Unbrick(click.Group):
         del ctx
         return sorted(name for names in _MODULES.values() for name in names)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show the commands in groups."""
-        width = max(map(len, self.list_commands(ctx)))
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Say what this is for, right below the usage: lines are scarce."""
+        del ctx
+        with formatter.indentation():
+            formatter.write_text(inspect.cleandoc(self.help or ""))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the commands in groups, and then the options, on a screen of 24 lines."""
+        width = max(map(len, chain.from_iterable(GROUPS.values())))
         for heading, names in GROUPS.items():
-            rows = []
-            for name in names:
-                command = self.get_command(ctx, name)
-                if command is not None:
-                    help_text = command.get_short_help_str(limit=formatter.width - width - 4)
-                    rows.append((name.ljust(width), help_text))
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
+            with formatter.section(heading):
+                if heading == BRIEFLY:
+                    formatter.write_text(", ".join(names))
+                    continue
+                rows = [(name.ljust(width), self._tell(ctx, name, formatter)) for name in names]
+                formatter.write_dl(rows)
+        formatter.write(f"{OPTIONS}\n")
+
+    def _tell(self, ctx: click.Context, name: str, formatter: click.HelpFormatter) -> str:
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(limit=formatter.width) if command else ""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command called ``cmd_name``; no other module than its own is loaded."""
@@ -156,6 +171,7 @@ def _say_broken() -> int:
 
 @click.group(
     cls=Unbrick,
+    options_metavar="[--config FILE] [--version] [--help]",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "UNBRICK"},
 )
 @click.version_option(__version__, message="unbrick %(version)s")
