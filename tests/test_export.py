@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from brickproof_demo import find_demo
+from brickproof_demo import find_demo, list_builds
 from click.testing import CliRunner, Result
 from intelhex import IntelHex
 from pyocd.target.builtin import BUILTIN_TARGETS
@@ -49,6 +49,19 @@ def call(*words: str, code: int = 0) -> Result:
     done = CliRunner().invoke(cli, list(words))
     assert done.exit_code == code, done.output
     return done
+
+
+def test_a_wrong_ecc_is_told_since_no_programmer_writes_one(mine: Path) -> None:
+    assert DEMO is not None
+    (build,) = (one for one in list_builds(DEMO) if one.name == "l476/bug-no_ecc_nmi")
+    target = build.write_target(mine)
+    done = call("export", str(target), f"{target.stem}/1-scattered", "-o", "out")
+    told = (
+        "1 unit of the flash has a wrong ECC after the power cut; a programmer writes a right one."
+    )
+    assert told in done.stdout  # the double word in whose program the power was cut
+    assert told in (mine / "out" / "README.txt").read_text(encoding="utf-8")
+    assert "wrong ECC" not in call("export", str(target), "-o", "before").stdout
 
 
 def test_the_files_bring_a_chip_into_the_state_of_the_case(mine: Path) -> None:

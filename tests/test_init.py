@@ -33,6 +33,7 @@ CHIPS = {
     # of the demo: the beginning of its names, the chip, where v1 lies, and where v2 is staged
     "f103": ("", "stm32f103xb", 0x0800_2000, 0x0801_0000),
     "f411": ("f411_", "stm32f411xe", 0x0802_0000, 0x0804_0000),
+    "l476": ("l476_", "stm32l476xg", 0x0802_0000, 0x0804_0000),  # reads check cells, too
     "nrf52": ("nrf52_", "nrf52840", 0x1_0000, 0x3_0000),
 }
 

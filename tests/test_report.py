@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from unbrick.layout import reference_layout
 from unbrick.reference.invariants import INVARIANTS
-from unbrick.reference.scenario import SCENARIOS
+from unbrick.reference.scenario import SCENARIOS, find_row
 from unbrick.report.formats import render_junit, render_sarif
 from unbrick.report.html import render_html
 from unbrick.report.model import (
@@ -192,6 +193,19 @@ def test_junit_counts_and_names_the_firmware() -> None:
     assert properties["firmware boot"] == "ab" * 32
     healthy = ET.fromstring(render_junit(HEALTHY))[0]  # noqa: S314 - our own
     assert (healthy.get("tests"), healthy.get("failures")) == ("1", "0")
+
+
+def test_sarif_has_the_row_of_each_scenario() -> None:
+    lines = (Path(__file__).parents[1] / find_row("staged")[0]).read_text("utf-8").splitlines()
+    rows = {name: find_row(name)[1] for name in SCENARIOS}
+    assert len(set(rows.values())) == len(SCENARIOS)
+    assert all(f'"{name}",' in lines[row - 1] for name, row in rows.items())
+    report = campaign(replace(scenario(BAD), source=find_row("phonebook")))
+    (result,) = json.loads(render_sarif(report))["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"] == {
+        "artifactLocation": {"uri": "harness/unbrick/reference/scenario.py"},
+        "region": {"startLine": rows["phonebook"]},
+    }
 
 
 def test_sarif_has_a_rule_for_each_invariant() -> None:

@@ -43,6 +43,7 @@ class ToyTarget:
     name: str = "toy"
     about: str = "nothing real"
     file: str = ""
+    source: tuple[str, int] = ("toy.py", 1)
     started: list[tuple[State, Fate]] = field(default_factory=list, compare=False)
 
     board: Board = LAYOUT.board

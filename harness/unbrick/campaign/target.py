@@ -173,6 +173,10 @@ class Target(Protocol):
         """The file that describes it, for a command that runs a case again; may be empty."""
 
     @property
+    def source(self) -> tuple[str, int]:
+        """Where it is described: a file and a line, for reports."""
+
+    @property
     def mortal(self) -> bool:
         """Whether a peer can die at every change of its memory, and is searched so."""
 

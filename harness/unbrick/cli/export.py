@@ -31,7 +31,7 @@ def export(target: Path, case_id: str | None, out: Path | None, *, force: bool) 
     Without a CASE-ID it is the flash before the update.
     """
     # It takes long to import, and most commands need none of it.
-    from unbrick.target.export import export_case  # noqa: PLC0415
+    from unbrick.target.export import export_case, tell_wrong  # noqa: PLC0415
 
     if target.suffix != SUFFIX:
         raise SetupError(
@@ -61,6 +61,8 @@ def export(target: Path, case_id: str | None, out: Path | None, *, force: bool) 
         screen.print(f"{name}:", style="bold")
         for call in calls:
             screen.print(f"    {call}", soft_wrap=True, markup=False)
+    if made.wrong:
+        screen.print(f"{tell_wrong(made.wrong)}.", style="bold", soft_wrap=True, markup=False)
     last = made.expected.strip().splitlines()[-1:] or ["nothing"]
     screen.print(f"Emulated, the device's last words then are: {last[0]}", markup=False)
     if made.violation:

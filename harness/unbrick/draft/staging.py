@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from unbrick.draft.boot import boot
 from unbrick.draft.places import list_blank_reads, list_ends
 from unbrick.image.mcuboot import TRAILER_MAGIC
+from unbrick.target.description import put_pieces
 from unbrick.target.files import Piece, is_elf
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ class Staging:
 
 def start(chip: McuChip, files: Sequence[Input], further: Sequence[Piece] = ()) -> Boot:
     """Start a chip with files in its flash."""
-    image = bytearray(chip.factory_image)
-    for piece in [*(piece for one in files for piece in one.pieces), *further]:
-        offset = chip.image_offset(piece.address)
-        image[offset : offset + len(piece.data)] = piece.data
+    pieces = [*(piece for one in files for piece in one.pieces), *further]
+    image = put_pieces(chip, chip.factory_image, pieces)
     symbols = [one.symbols or one.path for one in files if one.symbols or is_elf(one.path)]
-    return boot(chip, bytes(image), symbols)
+    return boot(chip, image, symbols)
 
 
 def find_staging(draft: Draft, update: Input, before: Boot) -> Staging | None:

@@ -6,7 +6,9 @@ power cut, is the same for all (``unbrick.reference.story``). To add one, descri
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from unbrick.errors import SetupError
 from unbrick.firmware.signed import FOREIGN, TWIN
@@ -762,6 +764,17 @@ SCENARIOS = {
         ),
     )
 }
+
+
+def find_row(name: str) -> tuple[str, int]:
+    """The file of the repository that has a scenario of :data:`SCENARIOS`, and the line there.
+
+    A scenario that is not in that table has the first line.
+    """
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    row = re.compile(rf'\s+(Scenario\()?"{re.escape(name)}",')
+    found = (number for number, line in enumerate(lines, 1) if row.match(line))
+    return "harness/unbrick/reference/scenario.py", next(found, 1)
 
 
 def find_scenario(name: str) -> Scenario:

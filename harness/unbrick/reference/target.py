@@ -16,7 +16,7 @@ from unbrick.reference import remembered
 from unbrick.reference.canonical import canonicalise, is_repaired_first
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.layout import find_places
-from unbrick.reference.scenario import find_scenario
+from unbrick.reference.scenario import find_row, find_scenario
 from unbrick.reference.session import run_session
 from unbrick.reference.start import find_images, make_initial_state
 from unbrick.reference.timeline import tell_radio, tell_server
@@ -85,6 +85,11 @@ class ReferenceTarget:
     def file(self) -> str:
         """None does: the scenarios are known by their names."""
         return ""
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """The row of the scenario, in the repository."""
+        return find_row(self.scenario.name)
 
     @property
     def mortal(self) -> bool:

@@ -94,22 +94,26 @@ def render_sarif(report: CampaignReport) -> str:
     for kind in sorted({case.kind for case in report.violations} - set(kinds)):
         kinds.append(kind)
         rules.append({"id": kind, "shortDescription": {"text": kind}})
-    results = [_sarif_result(case, kinds) for case in report.violations]
+    results = [
+        _sarif_result(case, kinds, scenario.source)
+        for scenario in report.scenarios
+        for case in scenario.violations
+    ]
     driver = {"name": "unbrick", "semanticVersion": __version__, "rules": rules}
     facts = {"firmware": report.firmware, "preset": report.preset, "seed": report.seed}
     run = {"tool": {"driver": driver}, "results": results, "properties": facts}
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
-def _sarif_result(case: CaseReport, kinds: list[str]) -> dict[str, Any]:
+def _sarif_result(case: CaseReport, kinds: list[str], source: tuple[str, int]) -> dict[str, Any]:
+    file, line = source
     location: dict[str, Any] = {
-        "logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}]
+        "logicalLocations": [{"fullyQualifiedName": case.id, "kind": "member"}],
+        "physicalLocation": {  # code scanning of GitHub shows nothing without a file
+            "artifactLocation": {"uri": _make_uri(Path(file))},
+            "region": {"startLine": line},
+        },
     }
-    if case.target:  # code scanning of GitHub shows nothing without a file
-        location["physicalLocation"] = {
-            "artifactLocation": {"uri": _make_uri(Path(case.target))},
-            "region": {"startLine": 1},
-        }
     return {
         "ruleId": case.kind,
         "ruleIndex": kinds.index(case.kind),

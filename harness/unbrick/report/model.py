@@ -137,6 +137,7 @@ class ScenarioReport:
     which it stands. ``shapes`` says in which shapes operations were torn. ``told`` are the first
     violations, for pictures. ``read`` has, of the session without faults, for each block of the
     flash how many of its bytes had a say before they were erased; empty where nobody noted that.
+    ``source`` is the file that describes what was searched, and the line in it.
     """
 
     name: str
@@ -157,6 +158,7 @@ class ScenarioReport:
     by_reading: bool = False
     told: tuple[ToldCase, ...] = ()
     read: tuple[tuple[int, int], ...] = ()
+    source: tuple[str, int] = ("", 1)
 
     @property
     def violations(self) -> tuple[CaseReport, ...]:
@@ -322,6 +324,7 @@ def report_scenario(result: SearchResult, told: tuple[ToldCase, ...] = ()) -> Sc
         ),
         cuts=tuple(_cuts(result)) if golden else (),
         told=told,
+        source=result.target.source,
         read=_count_read(golden.relevant or 0, result.target) if golden else (),
     )
 

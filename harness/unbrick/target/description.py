@@ -197,10 +197,14 @@ class Description:
 
 def put(chip: McuChip, image: bytes, programs: Iterable[FirmwareFile]) -> bytes:
     """A flash image with programs in it, which must fit."""
+    return put_pieces(chip, image, (piece for program in programs for piece in program.pieces))
+
+
+def put_pieces(chip: McuChip, image: bytes, pieces: Iterable[Piece]) -> bytes:
+    """A flash image with pieces in it, which must fit, and the check cells that belong to them."""
     changed = bytearray(image)
-    for program in programs:
-        for piece in program.pieces:
-            offset = chip.image_offset(piece.address)
-            changed[offset : offset + len(piece.data)] = piece.data
-            chip.geometry.set_checks(changed, offset, len(piece.data))
+    for piece in pieces:
+        offset = chip.image_offset(piece.address)
+        changed[offset : offset + len(piece.data)] = piece.data
+        chip.geometry.set_checks(changed, offset, len(piece.data))
     return bytes(changed)

@@ -38,6 +38,7 @@ class Exported:
         files: names and texts.
         commands: for a person: each program, and how it is called.
         weak: bits of the flash that may read as 0 or as 1 on a chip; they are written as one.
+        wrong: units whose check cells are wrong, which a programmer writes right.
         expected: what the device says when it starts with this flash, and what became of it.
         violation: what was broken; empty: nothing.
     """
@@ -45,6 +46,7 @@ class Exported:
     files: dict[str, str]
     commands: tuple[tuple[str, tuple[str, ...]], ...]
     weak: int
+    wrong: int
     expected: str
     violation: str
 
@@ -63,10 +65,18 @@ def export_case(target: FileTarget, case: CaseId) -> Exported:
     commands = _list_commands(chip)
     if chip.programmers.jlink:
         files[JLINK_FILE] = _tell_jlink(chip)
+    wrong = _count_wrong(chip, image)
     violation = ": ".join(outcome.violation or ())
-    made = Exported(files, commands, weak, outcome.console, violation)
+    made = Exported(files, commands, weak, wrong, outcome.console, violation)
     files[README_FILE] = _tell_all(target, case, made, options=options)
     return made
+
+
+def _count_wrong(chip: McuChip, image: bytes) -> int:
+    """Units that read with an error: their check cells are others than what is in them."""
+    right = bytearray(image)
+    chip.geometry.set_checks(right, 0, len(right))
+    return sum(one != other for one, other in zip(image, right, strict=True))
 
 
 def _make_hex(chip: McuChip, image: bytes) -> tuple[dict[str, str], bool]:
@@ -146,7 +156,19 @@ def _tell_all(target: FileTarget, case: CaseId, made: Exported, *, options: bool
             "They are written as this case reads them. On the board they will stay so.",
             "",
         ]
+    if made.wrong:
+        lines += [
+            f"{tell_wrong(made.wrong)}.",
+            "So the board may start where the emulation does not.",
+            "",
+        ]
     lines += ["Emulated, the device then says:", ""]
     lines += [f"    {line}" for line in made.expected.splitlines()] or ["    nothing"]
     lines += ["", made.violation or "and it recovers."]
     return "\n".join(lines) + "\n"
+
+
+def tell_wrong(count: int) -> str:
+    """What no programmer can bring onto a board."""
+    units = "unit of the flash has" if count == 1 else "units of the flash have"
+    return f"{count} {units} a wrong ECC after the power cut; a programmer writes a right one"

@@ -92,6 +92,11 @@ class FileTarget:
         return str(self.path)
 
     @property
+    def source(self) -> tuple[str, int]:
+        """The path, and its first line."""
+        return self.file, 1
+
+    @property
     def mortal(self) -> bool:
         """No peer dies."""
         return False
