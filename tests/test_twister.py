@@ -1,0 +1,106 @@
+"""The example for Zephyr's Twister: its pytest part, called as Twister calls it.
+
+Twister itself comes with Zephyr and is not here. Its plugin for pytest is played by one that has
+the same options (Zephyr's `scripts/pylib/pytest-twister-harness`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+from test_ab_updater import build
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "twister"
+CORPUS = os.environ.get("UNBRICK_CORPUS")
+PLUGIN = """
+def pytest_addoption(parser):
+    parser.addoption("--twister-harness", action="store_true")
+    for name in ("--build-dir", "--platform", "--device-type", "--base-timeout"):
+        parser.addoption(name)
+"""
+
+
+def call(folder: Path, made: Path) -> subprocess.CompletedProcess[str]:
+    """Run the tests of the example in ``folder`` on what was built into ``made``."""
+    plugin = folder / "plugin" / "twister_harness"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").touch()
+    (plugin / "plugin.py").write_text(PLUGIN)
+    config = yaml.safe_load((folder / "testcase.yaml").read_text(encoding="utf-8"))
+    (test,) = config["tests"].values()
+    assert test["harness"] == "pytest"
+    roots = [folder / root for root in test["harness_config"]["pytest_root"]]
+    words = ["--twister-harness", "-s", "-v", f"--build-dir={made}"]
+    words += [f"--junit-xml={made}/report.xml", f"--platform={test['platform_allow']}"]
+    words += [*map(str, roots), "--log-cli-level=DEBUG", "--base-timeout=60"]
+    words += ["--device-type=hardware", "-p", "twister_harness.plugin"]
+    path = os.pathsep.join((str(plugin.parent), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-m", "pytest", *words, "-p", "no:cacheprovider"]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def verdicts(made: Path) -> dict[str, bool]:
+    """The tests in the report that Twister reads, and whether they passed."""
+    report = ET.parse(made / "report.xml")  # noqa: S314 - pytest's own
+    return {case.attrib["name"]: len(case) == 0 for case in report.iter("testcase")}
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The example's folder, with another target: no part of Zephyr is here."""
+    folder = tmp_path / "app"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", [None, "header-trusted"])
+def test_twister_is_told_whether_a_power_cut_bricks_it(
+    bug: str | None, example: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "twister-out"
+    made.mkdir()
+    built = build(made, "stm32f103", bug or "")
+    shutil.move(built, example / "target.toml")
+    test = example / "pytest" / "test_power_cuts.py"
+    source = test.read_text(encoding="utf-8")
+    cut = "    unbrick_target.cut_before_operation"
+    assert cut in source
+    # This updater is sent its update: nothing is staged.
+    test.write_text(source.replace(cut, f"    unbrick_target.start_update()\n{cut}"))
+    done = call(example, made)
+    found = {name.partition("[")[0]: passed for name, passed in verdicts(made).items()}
+    assert found == {
+        "test_no_power_cut_bricks_it": bug is None,
+        "test_it_comes_back_after_one": True,
+    }, done.stdout
+    assert done.returncode == (bug is not None)
+    assert ("unbrick replay" in done.stdout) == (bug is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CORPUS is None, reason="UNBRICK_CORPUS names no corpus of MCUboot builds")
+def test_the_target_of_the_example_is_mcuboot_on_zephyr(example: Path, tmp_path: Path) -> None:
+    assert CORPUS is not None
+    made = tmp_path / "twister-out"
+    assets = Path(CORPUS) / "results" / "oss_validation" / "assets"
+    for file, name in (
+        ("oss_mcuboot_pr2100_fixed.elf", "mcuboot/zephyr/zephyr.elf"),
+        ("zephyr_slot1_padded.bin", "app/zephyr/zephyr.signed.bin"),
+    ):
+        (made / name).parent.mkdir(parents=True)
+        shutil.copy(assets / file, made / name)
+    done = call(example, made)
+    assert done.returncode == 0, done.stdout
+    assert list(verdicts(made).values()) == [True, True]
