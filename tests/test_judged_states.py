@@ -14,8 +14,8 @@ from unbrick.campaign.book import UNIT
 from unbrick.campaign.run import open_pool, run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.campaign.target import Outcome, State
+from unbrick.engine.compiled import NoteSource
 from unbrick.engine.mcu import McuEngine
-from unbrick.engine.mcu.models import NoteSource
 from unbrick.errors import EngineError
 from unbrick.target.target import FileTarget
 

@@ -270,6 +270,19 @@ class Engine(ABC):
 class TracedEngine(Engine, FlashTrace, MemoryAccess):
     """An engine in virtual time with a trace of its flash: what a campaign searches with."""
 
+    @abstractmethod
+    def note_reads(self) -> None:
+        """Begin anew to note which first contents of the flash have a say; the power is off.
+
+        Raises:
+            EngineError: the power is on.
+        """
+
+    @property
+    @abstractmethod
+    def relevant(self) -> int:
+        """The units of 4 bytes whose first contents had one, as a set of bits."""
+
 
 class ChipEngine(TracedEngine):
     """An engine of one microcontroller, whose core can be looked at while it runs.
@@ -309,19 +322,6 @@ class ChipEngine(TracedEngine):
         Raises:
             SetupError: the file with their names is none.
         """
-
-    @abstractmethod
-    def note_reads(self) -> None:
-        """Begin anew to note which first contents of the flash have a say; the power is off.
-
-        Raises:
-            EngineError: the power is on.
-        """
-
-    @property
-    @abstractmethod
-    def relevant(self) -> int:
-        """The units of 4 bytes whose first contents had one, as a set of bits."""
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ import ctypes as c
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from enum import IntFlag
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,6 +24,18 @@ FAULTS_KEPT = 64
 _NEVER = (1 << 64) - 1
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
+
+
+class NoteSource(IntFlag):
+    """What reads flash, so that its contents have a say (``enum note_source``)."""
+
+    NONE = 0
+    LOADS = 1
+    FETCHES = 2
+    TRANSFERS = 4
+    CONTROLLER = 8
+    HOST = 16
+    ALL = 31
 
 
 class CFault(c.Structure):
@@ -102,6 +115,8 @@ class CompiledModels:
         power_off: takes the power away.
         forget: begins anew at time 0, without power.
         cut_before: stops the next run before an operation of the flash, by its number.
+        note_reads: begins to note, without power, what of some sources reads the flash image.
+        note: the host has looked at a part of the flash image: offset and length.
     """
 
     op_kinds: Mapping[int, str]
@@ -120,6 +135,8 @@ class CompiledModels:
         self.settle, self.run, self.power_off = find("settle"), find("run"), find("power_off")
         self.forget, self.cut_before = find("forget"), find("cut_before")
         self._now, self._line_take = find("now"), find("line_take")
+        self.note_reads, self.note = find("note_reads"), find("note")
+        self._relevant = find("relevant")
         self._faults, self._ops, self._op_data = find("faults"), find("ops"), find("op_data")
 
     def close(self) -> None:
@@ -132,6 +149,12 @@ class CompiledModels:
         """The flash image at this moment; an operation that has not ended has not changed any."""
         self.settle()
         return bytes(self.flash)
+
+    def relevant(self) -> int:
+        """What was noted: units of 4 bytes of the flash image, as a set of bits."""
+        units = c.create_string_buffer(int(self._relevant(None, 0)))
+        self._relevant(units, len(units))
+        return int.from_bytes(units.raw, "little")
 
     @property
     def now_ns(self) -> int:
@@ -219,6 +242,16 @@ class CompiledEngine(TracedEngine, Generic[ModelsT]):
             raise EngineError("time cannot begin anew under power", hint="power off first")
         self._models.forget()
         self._known_faults = []
+
+    def note_reads(self, sources: NoteSource = NoteSource.ALL) -> None:
+        """Begin anew to note which first contents of the flash have a say; the power is off."""
+        if self._powered:
+            raise EngineError("noting cannot begin under power", hint="power off first")
+        self._models.note_reads(int(sources))
+
+    @property
+    def relevant(self) -> int:
+        return self._models.relevant()
 
     def cut_before_op(self, index: int | None) -> None:
         """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""

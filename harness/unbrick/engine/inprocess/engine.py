@@ -71,6 +71,8 @@ _REGISTERS = (
 
 
 _LONGEST_ACCESS = 16  # bytes
+_NOTED = 1 << 32
+"""Where the NOR is for loads that are noted: so much further (``NOTED`` in ``c/parts.h``)."""
 
 
 def _address(function: object) -> int:
@@ -157,10 +159,11 @@ class InProcessEngine(CompiledEngine[Models]):
             (chips.window, chips.size, "nor"),
             (self.board.device("sysreg").base, 0x12000, "motherboard"),
             (self.board.device("gic_cpu").base & ~0xFFF, 0x2000, "private"),
+            (_NOTED + chips.base, chips.modelled, "noted"),
         )
         for base, length, name in regions:
             read = _address(getattr(lib, f"board_mmio_{name}_read"))
-            write = _address(getattr(lib, f"board_mmio_{name}_write"))
+            write = _address(getattr(lib, f"board_mmio_{name}_write", None))
             error = mmio_map(handle, base, length, read, models.board, write, models.board)
             if error:
                 raise EngineError(f"Unicorn refused the device region at {base:#x} ({error})")
@@ -303,6 +306,7 @@ class InProcessEngine(CompiledEngine[Models]):
         """
         sram = address - self.board.sram.base
         if 0 <= address < self.board.nor.modelled:
+            self._models.note(address, min(length, self.board.nor.modelled - address))
             return bytes(self._models.flash[address : address + length])
         if 0 <= sram < self.board.sram.size:
             return bytes(self._models.sram[sram : sram + length])

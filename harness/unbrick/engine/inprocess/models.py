@@ -115,6 +115,9 @@ def _load() -> Any:
         "board_cut_before": (None, [board, u64]),
         "board_locked_down": (c.c_bool, [board, c.c_uint32]),
         "board_wear": (None, [board, c.POINTER(CWorn), size]),
+        "board_note_reads": (None, [board, c.c_uint32]),
+        "board_note": (None, [board, c.c_uint32, c.c_uint32]),
+        "board_relevant": (size, [board, c.c_char_p, size]),
     }
     return load_library("engine/inprocess", signatures)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unbrick.board.svd import read_register_names
 from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
 from unbrick.engine.compiled import CompiledEngine
-from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop, NoteSource
+from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError, SetupError
 
@@ -239,15 +239,6 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         start, left = place
         self._models.note(start, min(length, left))
         return self._models.read_flash(start, min(length, left))
-
-    def note_reads(self, sources: NoteSource = NoteSource.ALL) -> None:
-        if self._powered:
-            raise EngineError("noting cannot begin under power", hint="power off first")
-        self._models.note_reads(sources)
-
-    @property
-    def relevant(self) -> int:
-        return self._models.relevant()
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:

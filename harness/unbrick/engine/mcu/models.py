@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +33,6 @@ TRANSLATED = 32 << 20
 
 _NONE = (1 << 32) - 1
 """No interrupt, no alias (``NO_INTERRUPT``, ``NOWHERE``)."""
-
-
-class NoteSource(IntFlag):
-    """What reads flash, so that its contents have a say (``enum note_source``)."""
-
-    LOADS = 1
-    FETCHES = 2
-    TRANSFERS = 4
-    CONTROLLER = 8
-    HOST = 16
-    ALL = 31
 
 
 class McuStop(IntEnum):
@@ -343,20 +332,6 @@ class McuModels(CompiledModels):
         """A part of the flash image at this moment."""
         self.settle()
         return self.flash[start : start + length]
-
-    def note_reads(self, sources: NoteSource) -> None:
-        """Begin to note which first contents of the flash have a say; the power must be off."""
-        self.lib.mcu_note_reads(self.mcu, int(sources))
-
-    def note(self, start: int, length: int) -> None:
-        """The host has looked at a part of the flash image."""
-        self.lib.mcu_note(self.mcu, start, length)
-
-    def relevant(self) -> int:
-        """What was noted: units of 4 bytes of the flash image, as a set of bits."""
-        units = c.create_string_buffer(int(self.lib.mcu_relevant(self.mcu, None, 0)))
-        self.lib.mcu_relevant(self.mcu, units, len(units))
-        return int.from_bytes(units.raw, "little")
 
     def fill_rams(self, garbage: list[bytes]) -> None:
         """What RAM holds when power comes."""

@@ -24,6 +24,9 @@ static void nor_view(struct board *b) {
     }
     enum { NONE = 0, READ_EXEC = 1 | 4 };
     b->u.mem_protect(b->u.uc, 0, NOR_MODELLED, hide ? NONE : READ_EXEC);
+    if (b->notes.sources) {
+        forget_pages(b);
+    }
     if (!hide && b->dirty_high > b->dirty_low) {
         forget_code(b, b->dirty_low, b->dirty_high);
         b->dirty_low = UINT32_MAX;
@@ -247,6 +250,7 @@ void board_free(struct board *b) {
     for (int i = 0; i < 2; i++) {
         uart_free(&b->uarts[i]);
     }
+    notes_free(&b->notes);
     free(b->ops);
     free(b->op_data);
     free(b);

@@ -124,6 +124,7 @@ void board_mmio_motherboard_write(void *uc, uint64_t offset, unsigned size, uint
                                   void *user);
 uint64_t board_mmio_private_read(void *uc, uint64_t offset, unsigned size, void *user);
 void board_mmio_private_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
+uint64_t board_mmio_noted_read(void *uc, uint64_t offset, unsigned size, void *user);
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user);
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user);
 bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t value, void *user);
@@ -147,5 +148,13 @@ void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);
 bool board_locked_down(const struct board *b, uint32_t offset);
 void board_wear(struct board *b, const struct worn *worn, size_t count);
+
+/* From now on what reads the NOR is noted: of these sources (enum note_source), 0: of none. What
+ * was noted is forgotten. Without power. */
+void board_note_reads(struct board *b, uint32_t sources);
+/* The host has looked at this part of the NOR, and it has a say. */
+void board_note(struct board *b, uint32_t offset, uint32_t length);
+/* The units of 4 bytes whose first contents had a say, as a set of bits; returns its bytes. */
+size_t board_relevant(const struct board *b, uint8_t *out, size_t capacity);
 
 #pragma GCC visibility pop

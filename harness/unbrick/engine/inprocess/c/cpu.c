@@ -12,13 +12,18 @@ void forget_code(struct board *b, uint64_t low, uint64_t high) {
     }
 }
 
-void forget_sram_code(struct board *b) {
+/* All pages are to be asked for again. */
+void forget_pages(struct board *b) {
     enum { FLUSH_TLB = 11, WRITE = 1 << 30 }; /* uc_ctl_flush_tlb() */
-    forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
-    memset(b->executed, 0, sizeof b->executed);
     if (b->u.uc) {
         b->u.ctl(b->u.uc, FLUSH_TLB | WRITE);
     }
+}
+
+void forget_sram_code(struct board *b) {
+    forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
+    memset(b->executed, 0, sizeof b->executed);
+    forget_pages(b);
 }
 
 /* Remembers how long the block at an address is, in halfwords; the NOR first, then the SRAM. */
@@ -41,6 +46,9 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     b->block_pc = (uint32_t)address;
     b->blocks++;
     b->now += size;
+    if (b->notes.sources) {
+        note_block(b, (uint32_t)address, size);
+    }
     if (b->code_sizes) {
         note_code(b, (uint32_t)address, size);
     }
@@ -59,6 +67,21 @@ void leave_it_block(struct board *b, void *uc) {
     }
 }
 
+/* A page of the NOR while loads are noted. One of which nothing is left to be noted is as always,
+ * and so is one that may not be read now. Each kind of access asks for itself: a load must not find
+ * what a fetch was given. */
+static void find_noted_page(struct board *b, uint64_t address, int type, struct page *page) {
+    enum { WRITE = 17, FETCH = 18, MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4 };
+    if (type == FETCH || type == WRITE) {
+        page->permissions = type == FETCH ? MAY_EXECUTE : MAY_WRITE;
+    } else if (b->hidden || notes_are_complete(&b->notes, (uint32_t)address, PAGE)) {
+        page->permissions = MAY_READ;
+    } else {
+        page->address = NOTED + address;
+        page->permissions = MAY_READ;
+    }
+}
+
 /* Unicorn takes the long way for each store to a page that may be executed: so a page of SRAM may
  * from the first time on that it is. */
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
@@ -70,6 +93,9 @@ bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void
     uint64_t number = (address - SRAM_BASE) / PAGE;
     page->address = address;
     page->permissions = READ_WRITE | EXECUTE;
+    if (address < NOR_MODELLED && b->notes.sources) {
+        find_noted_page(b, address, type, page);
+    }
     if (number >= SRAM_SIZE / PAGE) {
         return true;
     }

@@ -58,6 +58,9 @@ static void carry_out(struct board *b, int chip, struct job *j) {
         for (uint32_t i = 0; i < done; i++) {
             put16(cell(b, chip, j->word + i), 0xffff);
         }
+        if (done == j->count) {
+            note_erase(b, chip, j->word);
+        }
         c->status |= j->fails && !j->silent ? SR_ERASE_ERROR : 0;
     } else if (j->kind == BUSY_WORD || j->kind == BUSY_BUFFER) {
         for (uint32_t i = 0; i < done; i++) {
@@ -70,6 +73,7 @@ static void carry_out(struct board *b, int chip, struct job *j) {
         }
         c->status |= j->fails && !j->silent ? SR_PROGRAM_ERROR : 0;
     } else if (j->kind == BUSY_BLANK) {
+        note_cells(b, j->word, j->count);
         for (uint32_t i = 0; i < j->count; i++) {
             if (get16(cell(b, chip, j->word + i)) != 0xffff) {
                 c->status |= SR_ERASE_ERROR;
@@ -199,6 +203,9 @@ uint16_t chip_read(struct board *b, int chip, uint32_t word) {
     case OUT_CFI:
         return chip_query(word);
     default:
+        if (modelled(word)) {
+            notes_add(&b->notes, NOTE_LOADS, word * 4, 4);
+        }
         return array_word(b, chip, word);
     }
 }
@@ -241,12 +248,20 @@ static void begin(struct board *b, struct chip *c, enum busy kind, uint64_t time
     c->status &= (uint8_t)~SR_READY;
 }
 
+/* Whether a byte can be programmed over any other: all of it is cleared, or none. */
+static bool asks_nothing(uint8_t byte) {
+    return byte == 0 || byte == 0xff;
+}
+
 static void check_bits(struct board *b, int chip, const struct job *j) {
     for (uint32_t i = 0; i < j->count; i++) {
         if (!j->given[i]) {
             continue;
         }
         uint16_t old = array_word(b, chip, j->word + i), data = j->data[i];
+        if (!asks_nothing((uint8_t)data) || !asks_nothing((uint8_t)(data >> 8))) {
+            note_cells(b, j->word + i, 1);
+        }
         for (int byte = 0; byte < 2; byte++) { /* a byte of 0xff asks for no change */
             uint8_t o = (uint8_t)(old >> 8 * byte), d = (uint8_t)(data >> 8 * byte);
             if (d != 0xff && (d & ~o)) {

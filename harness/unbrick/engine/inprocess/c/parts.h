@@ -9,10 +9,12 @@
  *   sp804.c     a timer
  *   vexpress.c  the motherboard: where each device is; the interrupt controller
  *   trace.c     operations and faults, kept for the host
+ *   reads.c     which first contents of the NOR had a say
  *   parts.c     what all of them need */
 #pragma once
 
 #include "board.h"
+#include "notes.h"
 #include "queue.h"
 
 #define ACCESS_NS 50u /* of an access to a device */
@@ -22,6 +24,7 @@
 #define PAGE 4096u /* bytes; of Unicorn's memory */
 #define FAULTS_KEPT 64u
 #define NOWHERE 1u /* address where no instruction begins */
+#define NOTED (1ull << 32) /* where Unicorn has the NOR when each load is noted: so much further */
 
 enum {
     SR_READY = 0x80,
@@ -144,6 +147,8 @@ struct board {
     struct watch watches[WATCHES];
     size_t watch_count;
     uint32_t passed; /* address of an instruction that may access what is watched */
+    struct notes notes;
+    uint8_t erased[NOR_MODELLED / NOR_BLOCK]; /* chips that have erased a block, as lanes */
     struct hit hit;
 };
 
@@ -187,6 +192,12 @@ bool chip_begins(const struct chip *c, uint32_t word, uint16_t value);
 void chip_write(struct board *b, int chip, uint32_t word, uint16_t value);
 /* Whether it could be read that only half of the operation that has just begun is carried out. */
 bool chip_shows_half(struct board *b, int chip);
+
+/* reads.c */
+void note_cells(struct board *b, uint32_t word, uint32_t count); /* the chips look at them */
+void note_erase(struct board *b, int chip, uint32_t word);
+void note_block(struct board *b, uint32_t address, uint32_t size);
+void forget_pages(struct board *b);
 
 /* trace.c */
 void trace_op(struct board *b, uint32_t lanes, uint32_t failed);

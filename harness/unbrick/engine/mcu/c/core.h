@@ -1,6 +1,7 @@
 /* The core of a microcontroller: what its own parts know, and devices do not. */
 #pragma once
 
+#include "notes.h"
 #include "parts.h"
 
 #define MOST_EXCEPTIONS 496u
@@ -247,8 +248,7 @@ struct mcu {
     size_t hook[5];
     bool watches;                /* every access is looked at */
     bool has_broken;             /* there were cells whose check cell is wrong */
-    uint32_t noting;             /* enum note_source */
-    uint64_t *relevant, *erased; /* notes.c */
+    struct notes notes; /* which first contents of the flash had a say */
     struct undo *undo;
     size_t undo_count, undo_capacity;
     struct debug debug;
@@ -297,29 +297,6 @@ void pass_broken(struct mcu *m); /* the instruction is executed, then its flash 
 /* loops.c */
 bool is_counting_loop(struct mcu *m, uint32_t head); /* in flash; the block that begins there */
 void skip_rounds(struct mcu *m, uint32_t head);      /* as many as can be; that block begins */
-
-/* notes.c */
-enum { UNIT = 4, UNITS_AT_ONCE = 64 }; /* bytes; as unbrick/campaign/book.py has them */
-void note_range(struct mcu *m, uint32_t offset, uint32_t length);
-
-/* A part of the flash image was read, and is to be noted. Most are short. */
-static inline void note_units(struct mcu *m, uint32_t offset, uint32_t length) {
-    uint32_t first = offset / UNIT, last = (offset + length - 1) / UNIT;
-    uint32_t word = first / UNITS_AT_ONCE;
-    if (last / UNITS_AT_ONCE != word || length > UNITS_AT_ONCE) {
-        note_range(m, offset, length);
-        return;
-    }
-    uint64_t bits = (UINT64_C(2) << (last - first)) - 1;
-    m->relevant[word] |= bits << first % UNITS_AT_ONCE & ~m->erased[word];
-}
-
-/* Something has read a part of the flash image. */
-static inline void note(struct mcu *m, enum note_source source, uint32_t offset, uint32_t length) {
-    if (m->noting & source) {
-        note_units(m, offset, length);
-    }
-}
 
 /* exceptions.c */
 enum masks { WITH_PRIMASK = 1, WITH_OTHERS = 2, WITH_ALL = 3, WITHOUT = 0 };

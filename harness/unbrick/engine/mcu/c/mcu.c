@@ -120,7 +120,7 @@ static void note_block(struct mcu *m, uint32_t address, uint32_t size) {
     }
     size += (offset + size) % PAGE == PAGE - 2 || !size ? 2 : 0;
     uint32_t left = m->image_size - first - offset;
-    note_units(m, first + offset, size < left ? size : left);
+    notes_add_units(&m->notes, first + offset, size < left ? size : left);
 }
 
 /* What there is to do as a block begins that is not plain; false: it is not to be begun. */
@@ -128,7 +128,7 @@ static NEVER_INLINE bool begin_block(struct mcu *m, uint32_t at, uint32_t size, 
     if (m->letting) {
         return at == m->pc;
     }
-    if (m->noting & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
+    if (m->notes.sources & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
         note_block(m, at, size);
     }
     bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
@@ -546,8 +546,7 @@ void mcu_free(struct mcu *m) {
     free(m->ops);
     free(m->op_data);
     free(m->undo);
-    free(m->relevant);
-    free(m->erased);
+    notes_free(&m->notes);
     free(m);
 }
 

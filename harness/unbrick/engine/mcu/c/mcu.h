@@ -86,15 +86,6 @@ struct setup {
     uint32_t semihosting; /* 1: BKPT 0xAB writes to a line of its own, the first one */
 };
 
-/* What reads flash, so that its contents have a say. */
-enum note_source {
-    NOTE_LOADS = 1 << 0,      /* of the processor */
-    NOTE_FETCHES = 1 << 1,    /* of instructions */
-    NOTE_TRANSFERS = 1 << 2,  /* of devices by DMA, and of vectors */
-    NOTE_CONTROLLER = 1 << 3, /* the flash controller's own looks at the cells */
-    NOTE_HOST = 1 << 4
-};
-
 /* A register that nobody models, as the firmware used it. */
 struct plain {
     uint32_t address; /* of the aligned word */

@@ -131,9 +131,9 @@ static bool is_bus(struct mcu *m, uint32_t page) {
 
 static void note_at(struct mcu *m, enum note_source source, uint32_t address, uint32_t length) {
     uint32_t offset = 0;
-    const struct region *r = m->noting && length ? find_flash(m, address, &offset) : NULL;
+    const struct region *r = m->notes.sources && length ? find_flash(m, address, &offset) : NULL;
     if (r) {
-        note(m, source, r->flash->first + offset, length);
+        notes_add(&m->notes, source, r->flash->first + offset, length);
     }
 }
 
@@ -172,7 +172,7 @@ static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
         struct region *r = find_flash(m, address, &offset);
         settle(m, r ? r->flash->controller : NULL);
         if (r) {
-            note(m, NOTE_LOADS, r->flash->first + offset, size);
+            notes_add(&m->notes, NOTE_LOADS, r->flash->first + offset, size);
         }
         uint32_t value = 0;
         memcpy(&value, memory, size);
@@ -249,7 +249,7 @@ static uint64_t read_noted(void *uc, uint64_t address, unsigned size, void *user
     uint64_t value = 0;
     (void)uc;
     assert(r && size <= sizeof value);
-    note(m, NOTE_LOADS, r->flash->first + offset, size);
+    notes_add(&m->notes, NOTE_LOADS, r->flash->first + offset, size);
     memcpy(&value, r->flash->cells + offset, size);
     return value;
 }
@@ -335,7 +335,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     struct ram *ram = find_ram(m, address);
     struct region *r = ram ? NULL : find_flash(m, address, &offset);
     bool is_memory = ram || (r && r->mapped);
-    page->permissions = r && m->noting ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
+    page->permissions = r && m->notes.sources ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
     page->address = r ? r->flash->base + offset : address;
     if (m->host) {
         return is_memory;
@@ -353,7 +353,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     if (ram) {
         ram->executed[(address - ram->base) / PAGE] = true;
     }
-    if (!mixed && !(r && m->noting)) {
+    if (!mixed && !(r && m->notes.sources)) {
         page->permissions = ram ? may : may & ~(unsigned)MAY_WRITE;
     } else {
         page->permissions = MAY_EXECUTE;
@@ -395,7 +395,7 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     } else if (ram || (is_flash && wanted == MAY_READ)) {
         page->address = r ? r->flash->base + offset : at;
         share_page(m, at, ram, page);
-        if (r && m->noting) { /* a fetch asks for the page itself */
+        if (r && m->notes.sources) { /* a fetch asks for the page itself */
             page->address += NOTED;
             page->permissions = MAY_READ;
         }

@@ -8,7 +8,7 @@
  *   scs.c         SysTick, SCB, DWT, MPU, CPACR
  *   trace.c       operations, faults
  *   check.c       check cells: what reads of broken cells do
- *   notes.c       which first contents of the flash had a say
+ *   reads.c       which first contents of the flash had a say
  *   plain.c       registers that nobody models
  *   semihosting.c what BKPT 0xAB asks for
  *   debug.c       what a debugger wants: steps, breakpoints, what is watched

@@ -1,0 +1,58 @@
+/* What this chip's parts have noted of what has a say in a session; see ../../c/notes.h. */
+#include "notes.h"
+
+#include <assert.h>
+
+#include "core.h"
+
+void note_erase(struct mcu *m, uint32_t offset, uint32_t length) {
+    notes_erase(&m->notes, offset, length);
+}
+
+void note_cells(struct mcu *m, const struct flash *f, uint32_t offset, uint32_t length) {
+    notes_add(&m->notes, NOTE_CONTROLLER, f->first + offset, length);
+}
+
+void mcu_note_reads(struct mcu *m, uint32_t sources) {
+    assert(!m->powered);
+    bool changed = !m->notes.sources != !sources;
+    notes_begin(&m->notes, m->image_size, sources);
+    forget_notes_of_blocks(m);
+    if (changed) {
+        forget_pages(m);
+    }
+}
+
+void mcu_note(struct mcu *m, uint32_t offset, uint32_t length) {
+    if (length) {
+        notes_add(&m->notes, NOTE_HOST, offset, length);
+    }
+}
+
+static void add_units(const struct mcu *m, uint32_t offset, uint32_t length) {
+    for (uint32_t unit = offset / UNIT; unit * UNIT < offset + length; unit++) {
+        m->notes.relevant[unit / UNITS_AT_ONCE] |= UINT64_C(1) << unit % UNITS_AT_ONCE;
+    }
+}
+
+/* Who has read a part of what has a check cell has read all of it, and the check cell. */
+static void note_checks(const struct mcu *m) {
+    const uint64_t *relevant = m->notes.relevant;
+    for (size_t i = 0; i < m->region_count && relevant; i++) {
+        const struct flash *f = m->regions[i].flash;
+        for (uint32_t at = 0; f->check && at < f->size; at += UNIT) {
+            uint32_t unit = (f->first + at) / UNIT;
+            if (!relevant[unit / UNITS_AT_ONCE]) {
+                at += (UNITS_AT_ONCE - 1 - unit % UNITS_AT_ONCE) * UNIT;
+            } else if (relevant[unit / UNITS_AT_ONCE] >> unit % UNITS_AT_ONCE & 1) {
+                add_units(m, f->first + at - at % f->check_unit, f->check_unit);
+                add_units(m, f->first + f->size + at / f->check_unit, 1);
+            }
+        }
+    }
+}
+
+size_t mcu_relevant(const struct mcu *m, uint8_t *out, size_t capacity) {
+    note_checks(m);
+    return notes_take(&m->notes, out, capacity);
+}
