@@ -19,7 +19,7 @@ from unbrick.campaign.book import UNIT
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, find_successors
-from unbrick.campaign.target import Fate, Outcome, State
+from unbrick.campaign.target import Fate, Outcome, State, Target
 from unbrick.flash.cells import RESOLUTIONS, Cells
 from unbrick.target.target import FileTarget
 
@@ -44,7 +44,7 @@ class Tried:
     difference: str = ""
 
 
-def search_target(target: FileTarget, bounds: Bounds = EVERYTHING) -> BehaviourSearch:
+def search_target(target: Target, bounds: Bounds = EVERYTHING) -> BehaviourSearch:
     """A search that has ended."""
     submit = partial(Here().submit, target.run)
     search = BehaviourSearch(target, target.start(), submit, bounds, keep_traces=True)
@@ -52,16 +52,29 @@ def search_target(target: FileTarget, bounds: Bounds = EVERYTHING) -> BehaviourS
     return search
 
 
-def find_difference(said: Outcome, outcome: Outcome) -> str:
-    """In what a session is another than it was said to be; empty: in nothing."""
-    names = ("violation", "ops", "console", "downtime", "virtual", "marks", "relevant")
+def find_difference(said: Outcome, outcome: Outcome, *, but: str = "") -> str:
+    """In what a session is another than it was said to be; empty: in nothing.
+
+    Where checks look for something that may be in several places, what they look at (``relevant``)
+    may be something else: ``but`` is left out.
+    """
+    names = ["violation", "ops", "console", "downtime", "virtual", "marks", "relevant"]
+    names = [name for name in names if name != but]
     return next((name for name in names if getattr(said, name) != getattr(outcome, name)), "")
 
 
 def try_states(
-    search: BehaviourSearch, dice: Random, count: int, most_cuts: int = MOST_CUTS
+    search: BehaviourSearch,
+    dice: Random,
+    count: int,
+    most_cuts: int = MOST_CUTS,
+    *,
+    but: str = "",
 ) -> Tried:
-    """Run random states to which power cuts lead, each in a random way of reading weak cells."""
+    """Run random states to which power cuts lead, each in a random way of reading weak cells.
+
+    ``but`` is as for :func:`find_difference`.
+    """
     target, tried = search.result.target, Tried()
     run = {case.id for case in search.result.cases}
     while tried.states < count:
@@ -75,7 +88,7 @@ def try_states(
             outcome = target.run(state, Fate(resolution))
             tried.states += 1
             tried.unrun += case not in run
-            name = find_difference(said, outcome)
+            name = find_difference(said, outcome, but=but)
             if name:
                 return replace(tried, difference=f"{case}: {name}")
             if outcome.violation or tried.states == count:
@@ -88,9 +101,11 @@ def try_states(
 def scramble(state: State, relevant: int, dice: Random) -> State:
     """A state that agrees on what is relevant; every other unit of the flash holds anything."""
     image = bytearray(state.cells.image())
-    for unit in range(len(image) // UNIT):
-        if not relevant >> unit & 1:
-            image[unit * UNIT : (unit + 1) * UNIT] = dice.randbytes(UNIT)
+    bits = relevant.to_bytes(-(-len(image) // UNIT // 8), "little")
+    free = [unit for unit in range(len(image) // UNIT) if not bits[unit // 8] >> unit % 8 & 1]
+    noise = dice.randbytes(len(free) * UNIT)
+    for number, unit in enumerate(free):
+        image[unit * UNIT : (unit + 1) * UNIT] = noise[number * UNIT : (number + 1) * UNIT]
     return State(Cells.of(bytes(image), state.cells.geometry), state.peers)
 
 

@@ -34,6 +34,7 @@ from unbrick.reference import remembered
 from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first, make_plan
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.layout import find_places
+from unbrick.reference.looks import Looks
 from unbrick.reference.memory import ServerMemory
 from unbrick.reference.scenario import SCENARIOS, Scenario
 from unbrick.reference.target import find_target, key_state
@@ -299,7 +300,8 @@ def judge(store: ServerMemory, cells: Cells) -> Judge:
         ops=[],
     )
     story = SimpleNamespace(store=store, scenario=SCENARIO, link_is_bad=False)
-    return Judge(cast("Any", story), cast("Any", engine), cells, KEY)
+    looks = Looks(cast("Any", engine))
+    return Judge(cast("Any", story), cast("Any", engine), cells, KEY, looks)
 
 
 def looks(store: ServerMemory, cells: Cells) -> None:

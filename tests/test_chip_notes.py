@@ -9,7 +9,7 @@ import test_chip_flash_stm32f4 as f4
 from chip_probe import FREE_RAM, SCRIPT_OFFSET, ChipProbe, Step, read, write
 
 from unbrick.campaign.book import UNIT
-from unbrick.engine.compiled import NoteSource
+from unbrick.engine.base import NoteSource
 
 WINDOW = 64
 """Units that are looked at, from MAIN on."""

@@ -14,7 +14,7 @@ from unbrick.campaign.book import UNIT
 from unbrick.campaign.run import open_pool, run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.campaign.target import Outcome, State
-from unbrick.engine.compiled import NoteSource
+from unbrick.engine.base import NoteSource
 from unbrick.engine.mcu import McuEngine
 from unbrick.errors import EngineError
 from unbrick.target.target import FileTarget

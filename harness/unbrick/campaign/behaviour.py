@@ -78,7 +78,10 @@ class Behaviour:
     def __post_init__(self) -> None:
         self.needs = self.relevant
         units = 0
+        lanes = (1 << self.geometry.chips) - 1
         for number, op in list_erases(self.outcome.ops):
+            if op.failed or op.lanes & lanes != lanes:
+                continue  # Something of what was there may be left.
             for part in self.geometry.list_parts(op):
                 units |= find_units(part.offset, part.length)
             self._erased.append((number, units))

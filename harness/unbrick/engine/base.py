@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from unbrick.board import Board, load_board
@@ -267,12 +268,27 @@ class Engine(ABC):
         self.close()
 
 
+class NoteSource(IntFlag):
+    """What reads flash, so that its contents have a say (``enum note_source``)."""
+
+    NONE = 0
+    LOADS = 1
+    FETCHES = 2
+    TRANSFERS = 4
+    CONTROLLER = 8
+    HOST = 16
+    ALL = 31
+
+
 class TracedEngine(Engine, FlashTrace, MemoryAccess):
     """An engine in virtual time with a trace of its flash: what a campaign searches with."""
 
     @abstractmethod
-    def note_reads(self) -> None:
+    def note_reads(self, sources: NoteSource = NoteSource.ALL) -> None:
         """Begin anew to note which first contents of the flash have a say; the power is off.
+
+        Args:
+            sources: what reads the flash and is noted.
 
         Raises:
             EngineError: the power is on.

@@ -6,11 +6,10 @@ import ctypes as c
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from enum import IntFlag
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from unbrick.engine.base import FirmwareFault, TracedEngine
+from unbrick.engine.base import FirmwareFault, NoteSource, TracedEngine
 from unbrick.errors import EngineError
 from unbrick.flash.trace import OP, Trace
 
@@ -24,18 +23,6 @@ FAULTS_KEPT = 64
 _NEVER = (1 << 64) - 1
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
-
-
-class NoteSource(IntFlag):
-    """What reads flash, so that its contents have a say (``enum note_source``)."""
-
-    NONE = 0
-    LOADS = 1
-    FETCHES = 2
-    TRANSFERS = 4
-    CONTROLLER = 8
-    HOST = 16
-    ALL = 31
 
 
 class CFault(c.Structure):

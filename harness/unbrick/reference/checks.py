@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unbrick.campaign.target import MemoryMark, State
     from unbrick.flash.cells import Cells
     from unbrick.flash.ops import FlashOp
+    from unbrick.reference.looks import Looks
     from unbrick.reference.memory import ServerState
     from unbrick.reference.story import Story
     from unbrick.server.records.updates import Update
@@ -45,7 +46,7 @@ _OF_A_REWRITE = {REWRITING, COMMANDED}
 _REASONS_OF_DAMAGE = ("no application", "application damaged", "rewrite was interrupted")
 
 
-def check_end(story: Story) -> None:
+def check_end(story: Story, looks: Looks) -> None:
     """Invariants 3 and 5, at the end of a session."""
     nor = story.engine.read_nor()
     try:
@@ -59,6 +60,7 @@ def check_end(story: Story) -> None:
     }
     if running.digest not in signed:
         raise Violation("forged", f"{running.version} runs, which nobody has signed")
+    looks.look_now(application.offset, len(story.releases.signed[signed[running.digest]]))
     if story.scenario.foreign and signed[running.digest] == story.scenario.imposter:
         raise Violation("forged", f"{running.version} runs, which is for other hardware")
     if signed[running.digest] in story.scenario.unfit:
@@ -78,7 +80,7 @@ def check_end(story: Story) -> None:
     check_outcome(story, signed[running.digest])
 
 
-def check_given_up(story: Story) -> None:
+def check_given_up(story: Story, left: Cells, looks: Looks) -> None:
     """A terminal that nothing helps says so, keeps the user's data, and the server knows it."""
     terminal = story.store.terminal(SERIAL)
     if terminal is None or terminal.state is not TerminalState.RESTORATION:
@@ -91,6 +93,7 @@ def check_given_up(story: Story) -> None:
     userdata = find_places().userdata
     stored = story.engine.read_nor()[userdata.offset : userdata.end]
     for name, number in story.scenario.saved:
+        looks.note_words(left, name, number)
         if name.encode() not in stored or number.encode() not in stored:
             raise Violation("data-lost", f"{name} {number} is gone from the NOR")
 
@@ -183,7 +186,7 @@ def check_erases(ops: Sequence[FlashOp]) -> None:
         last[number] = op.kind
 
 
-def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
+def check_need(story: Story, start: State, before: Cells, ops: int, looks: Looks) -> None:
     """What was not called for: a restoration of what was whole, or writing without a cause.
 
     Args:
@@ -191,6 +194,7 @@ def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
         start: where it began.
         before: what the terminal has read there.
         ops: how many there were.
+        looks: notes what is looked at.
     """
     scenario = story.scenario
     if scenario.installed and not (scenario.saves or scenario.updates) and ops:
@@ -204,11 +208,12 @@ def check_need(story: Story, start: State, before: Cells, ops: int) -> None:
     failed = f"restoration: {_FAILED}" in untouched
     if not damaged and not failed:
         return
-    whole = _find_release(story, before)
+    whole = _look_for_release(story, before, looks)
     if whole is None or inspect_once(whole).hardware_id != reference_layout().hardware_id:
         return  # What is for other hardware is whole, and boot does not start it.
     if damaged:
         raise Violation("needless", "boot wants to be restored, and the application is whole")
+    looks.note_record(before, now=False)
     if _is_to_be_replaced(start, before, inspect_once(whole).digest):
         raise Violation("needless", "boot calls software failed that was not on trial")
 
@@ -227,7 +232,7 @@ def _is_to_be_replaced(start: State, before: Cells, digest: bytes) -> bool:
     return newest[SOURCE] == RADIO and (TerminalState.APPLICATION, digest) in known
 
 
-def check_source(story: Story, before: Cells, ops: Sequence[FlashOp]) -> None:
+def check_source(story: Story, before: Cells, ops: Sequence[FlashOp], looks: Looks) -> None:
     """Software that is whole is replaced by an update over the air, and the journal says so.
 
     From what counts as a restoration boot never goes back to the software that was there.
@@ -236,30 +241,34 @@ def check_source(story: Story, before: Cells, ops: Sequence[FlashOp]) -> None:
         story: the session.
         before: what the terminal has read at its beginning.
         ops: of the session.
+        looks: notes what is looked at.
     """
     places = find_places().journal
     journal, known = before, _read_record(before)
+    looks.note_record(before, now=False)
     for number, op in enumerate(ops):
         if not places.offset <= op.offset < places.end:
             continue
         journal = journal.after([op])
+        looks.note_record(journal, now=False)
         newest = _read_record(journal)
         if newest is None or newest == known:
             continue
         begins = newest[0] in _OF_A_REWRITE and newest[SOURCE] != RADIO
         if begins and (known is None or known[0] == IDLE):
-            whole = _find_release(story, before.after(ops[:number]))
+            whole = _look_for_release(story, before.after(ops[:number]), looks)
             if whole is not None:
                 raise Violation("needless", "an update over the air counts as a restoration")
         known = newest
 
 
-def check_announced(before: Cells, ops: Sequence[FlashOp]) -> None:
+def check_announced(before: Cells, ops: Sequence[FlashOp], looks: Looks) -> None:
     """Nothing of the application is changed before the journal says so, in every reading.
 
     Args:
         before: at the beginning, weak cells and all.
         ops: of the session.
+        looks: notes what is looked at.
     """
     journal, of_journal, sure = find_places().journal, [], False
     for op in ops:
@@ -267,7 +276,10 @@ def check_announced(before: Cells, ops: Sequence[FlashOp]) -> None:
             of_journal.append(op)
             sure = False
         elif is_of_application(op) and not sure:
-            phases = {_read_phase(nor) for nor in before.after(of_journal).readings()}
+            readings = tuple(before.after(of_journal).readings())
+            for reading in readings:
+                looks.note_record(reading, now=False)
+            phases = set(map(_read_phase, readings))
             if not phases <= _OF_A_REWRITE:
                 said = ", ".join(map(str, sorted(phases)))
                 text = f"{op.kind} at {op.offset:#x}, and the journal may say phase {said}"
@@ -285,17 +297,22 @@ def _knows_that_it_was_away(story: Story, updates: Sequence[Update]) -> bool:
     )
 
 
-def check_sure(story: Story, left: Cells) -> None:
+def check_sure(story: Story, left: Cells, looks: Looks) -> None:
     """What has come about is there at the next start, too, however weak cells read.
 
     Args:
         story: the session.
         left: the cells at its end, weak ones and all.
+        looks: notes what is looked at, also where no cell is weak: in other states one may be.
     """
     places, scenario = find_places(), story.scenario
+    readings = tuple(left.readings())
+    for reading in readings:
+        looks.note_record(reading, now=True)
+        for name, number in scenario.saved:
+            looks.note_words(reading, name, number)
     if not left.weak:
         return
-    readings = tuple(left.readings())
     if len({_read_record(reading) for reading in readings}) > 1:
         raise Violation("unsure", "the journal may say something else at the next start")
     for reading in readings:
@@ -308,11 +325,12 @@ def check_sure(story: Story, left: Cells) -> None:
                 raise Violation("data-lost", f"{name} {number} may be gone at the next start")
 
 
-def check_counter(before: Cells, after: bytes) -> None:
-    """The journal forgets nothing of what keeps old software out; ``after`` is the whole NOR."""
-    journal = find_places().journal
+def check_counter(before: Cells, after: Cells, looks: Looks) -> None:
+    """The journal forgets nothing of what keeps old software out."""
+    looks.note_record(before, now=False)
+    looks.note_record(after, now=True)
     kept = read_counter(_read_journal(before))
-    left = read_counter(after[journal.offset : journal.end])
+    left = read_counter(_read_journal(after))
     if left < kept:
         raise Violation("forged", f"the journal's security counter was {kept}, and is {left}")
 
@@ -344,6 +362,13 @@ def _find_release(story: Story, cells: Cells) -> bytes | None:
     application = find_places().application
     nor = cells.read(application.offset, application.size)
     return next((image for image in story.releases.signed.values() if nor.startswith(image)), None)
+
+
+def _look_for_release(story: Story, cells: Cells, looks: Looks) -> bytes | None:
+    """The release that was there at some moment, whole; None: there was none."""
+    for image in story.releases.signed.values():
+        looks.note_otherness(cells, image)
+    return _find_release(story, cells)
 
 
 def _read_newest(journal: bytes) -> bytes | None:

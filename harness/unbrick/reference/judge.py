@@ -7,6 +7,7 @@ The judge sees what no server sees: the NOR, the key of the terminal, and everyt
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ from unbrick.wire.messages import TerminalState
 from unbrick.wire.userdata import open_backup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from unbrick.engine.base import TracedEngine
     from unbrick.flash.cells import Cells
     from unbrick.flash.partition import Partition
+    from unbrick.reference.looks import Looks
     from unbrick.reference.memory import ServerMemory, ServerState
     from unbrick.reference.story import Story
     from unbrick.server.records.people import AuditEntry
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 _BLANK = b"\xff" * 2 * SLOT_SIZE
 """More than a valid record or header ends with."""
+
+_PIECE = 256
+"""Bytes of a log that are looked at together."""
 
 _NONCE = slice(8, 20)
 """Where a sealed backup has its nonce: behind the magic number."""
@@ -49,12 +54,17 @@ class Judge:
         engine: its terminal.
         cells: at the beginning, weak ones and all.
         key: that the terminal seals with.
+        looks: notes what is looked at besides the terminal's NOR as it is.
     """
 
-    def __init__(self, story: Story, engine: TracedEngine, cells: Cells, key: bytes) -> None:
+    def __init__(
+        self, story: Story, engine: TracedEngine, cells: Cells, key: bytes, looks: Looks
+    ) -> None:
         userdata = find_places().userdata
         doubtful = any(userdata.offset <= at < userdata.end for at, _ in cells.weak)
         self._doubtful = cells if doubtful else None
+        if doubtful:
+            looks.note_earlier(userdata.offset, userdata.size)
         self._store, self._scenario, self._engine = story.store, story.scenario, engine
         self._key, self._link_is_bad = key, story.link_is_bad
         self._kept = {backup.id for backup in self._store.backups()}
@@ -91,8 +101,18 @@ class Judge:
     def _halves(self, log: Partition) -> list[bytes]:
         """The halves of a record log, each to where it is blank."""
         block = find_places().block
-        halves = (self._read(log.offset + at, block) for at in range(0, log.size, block))
-        return [half[: half.find(_BLANK)] for half in halves]
+        return [self._read_log(at, block) for at in range(log.offset, log.end, block)]
+
+    def _read_log(self, offset: int, length: int) -> bytes:
+        """Cells to where they are blank. What comes behind is not looked at, and has no say."""
+        read = b""
+        while len(read) < length:
+            start = max(0, len(read) - len(_BLANK) + 1)
+            read += self._read(offset + len(read), min(_PIECE, length - len(read)))
+            blank = read.find(_BLANK, start)
+            if blank >= 0:
+                return read[:blank]
+        return read
 
     def _check_memory(self, server: ServerState) -> None:
         """A terminal that has confirmed an update remembers it."""
@@ -216,17 +236,16 @@ class Judge:
         done = [step for step in done if step.kind in _OF_CELLS]
         if not done:
             return
-        # All cells at once: a plan has hundreds of steps, and each is looked at every time.
-        low = min(step.offset for step in done)
-        cells = self._read(low, max(step.offset + step.length for step in done) - low)
+        wanted: list[tuple[PlannedStep, int, bytes]] = []
         for step in done:
             if step.kind is StepKind.ERASE:
                 left = _left_out(step, begun)
-                is_done = all(cells.startswith(b"\xff" * size, at - low) for at, size in left)
+                wanted += ((step, at, b"\xff" * size) for at, size in left)
             else:
-                wanted = _wanted(image, step.offset, step.length)
-                is_done = cells.startswith(wanted, step.offset - low)
-            if not is_done:
+                wanted.append((step, step.offset, _wanted(image, step.offset, step.length)))
+        cells = _Cells(self._read, ((at, len(data)) for _, at, data in wanted))
+        for step, at, data in wanted:
+            if not cells.hold(at, data):
                 text = f"step {step.number}, {step.kind.value}, is not done"
                 raise Violation("server-lies", f"{text} at {step.offset:#x}")
 
@@ -240,6 +259,33 @@ def _wanted(image: bytes, offset: int, length: int) -> bytes:
     """What an image has at an offset in the NOR; what is beyond its end is blank."""
     start = offset - find_places().application.offset
     return image[start : start + length].ljust(length, b"\xff")
+
+
+class _Cells:
+    """Parts of the NOR, read at once where they touch.
+
+    A plan has hundreds of steps, and each is looked at every time. What lies between them is not.
+
+    Args:
+        read: reads the NOR: offset and length.
+        parts: offset and length of each.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes], parts: Iterable[tuple[int, int]]) -> None:
+        spans: list[tuple[int, int]] = []
+        for offset, length in sorted(parts):
+            start, end = spans[-1] if spans else (0, -1)
+            if offset <= end:
+                spans[-1] = start, max(end, offset + length)
+            else:
+                spans.append((offset, offset + length))
+        self._starts = [start for start, _ in spans]
+        self._pieces = [read(start, end - start) for start, end in spans]
+
+    def hold(self, offset: int, data: bytes) -> bool:
+        """Whether a part holds this."""
+        number = bisect_right(self._starts, offset) - 1
+        return self._pieces[number].startswith(data, offset - self._starts[number])
 
 
 def _left_out(erase: PlannedStep, writes: list[PlannedStep]) -> Iterator[tuple[int, int]]:

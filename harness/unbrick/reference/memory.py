@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,22 @@ from unbrick.server.records.updates import Event, File, Terminal, TextMessage, U
 from unbrick.wire.messages import TerminalState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
+
+FOR_PEOPLE: Mapping[str, frozenset[str]] = {
+    "Terminal": frozenset(("first_seen", "last_seen")),
+    "Update": frozenset(("created", "changed", "text")),
+    "TextMessage": frozenset(("created", "changed")),
+    "CommandedSession": frozenset(("created", "changed", "text")),
+    "PlannedStep": frozenset(("changed", "text")),
+    "Backup": frozenset(("created",)),
+}
+"""Fields that the server keeps and by which it decides nothing, by the kind of record.
+
+When it last heard of a terminal it does ask; at the start of a session that is over
+(:meth:`ServerMemory.put_back`).
+"""
 
 _MAKES_NO_DIFFERENCE = frozenset(("id", "session_id", "created", "changed", "text", "command"))
 """Fields of sessions, steps and backups that only name, count up, or are for people."""
@@ -97,6 +112,12 @@ class ServerState:
         return hashlib.sha256(repr(self.form()).encode()).hexdigest()
 
     @cached_property
+    def whole(self) -> str:
+        """All of it as a digest, but for what only people look at."""
+        kept = [[_list_kept(item) for item in getattr(self, part)] for part in PARTS]
+        return hashlib.sha256(repr((kept, self.contents, self.counts)).encode()).hexdigest()
+
+    @cached_property
     def canonical_without_steps(self) -> str:
         """The same without how far the steps are."""
         return hashlib.sha256(repr(self.form(steps=False)).encode()).hexdigest()
@@ -146,6 +167,12 @@ class ServerState:
             return None
         digest, writes, to_erase = self._ranges
         return make_plan(images[digest], writes, to_erase)
+
+
+def _list_kept(item: Any) -> list[Any]:
+    """The values of a record's fields, without those that are for people."""
+    left_out = FOR_PEOPLE[type(item).__name__]
+    return [getattr(item, field.name) for field in fields(item) if field.name not in left_out]
 
 
 def _what_counts(item: CommandedSession | PlannedStep | Backup) -> tuple[Any, ...]:
@@ -204,8 +231,12 @@ class ServerMemory(MemoryRecords):
         )
 
     def put_back(self, state: ServerState) -> None:
-        """Remember what ``state`` says; images and what follows from them stay."""
-        counts = dict(state.counts)
+        """Remember what ``state`` says; images and what follows from them stay.
+
+        A session's clock begins at 0. The server has heard of terminals before that.
+        """
+        heard = tuple(replace(terminal, last_seen=0.0) for terminal in state.terminals)
+        state, counts = replace(state, terminals=heard), dict(state.counts)
         for kind, table in self.tables.items():
             table.count = counts.get(kind.__name__, 0)
         for kind in _LOGS:

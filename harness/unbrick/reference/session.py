@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from unbrick.campaign.book import find_units
 from unbrick.campaign.target import UNDISTURBED, Fate, MemoryMark, Outcome, State
 from unbrick.campaign.verdict import Violation
+from unbrick.engine.base import NoteSource
 from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.image.factory import derive_bench_key
 from unbrick.reference.checks import (
@@ -25,6 +27,7 @@ from unbrick.reference.checks import (
 )
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.links import make_bad_link
+from unbrick.reference.looks import Looks
 from unbrick.reference.story import SERIAL, Story
 from unbrick.reference.watcher import TerminalWatch
 
@@ -45,10 +48,15 @@ class _Recorder:
     """
 
     def __init__(
-        self, story: Story, engine: TracedEngine, cells: Cells, death: Death | None
+        self,
+        story: Story,
+        engine: TracedEngine,
+        cells: Cells,
+        death: Death | None,
+        looks: Looks,
     ) -> None:
         self._story, self._engine, self._death = story, engine, death
-        self._judge = Judge(story, engine, cells, derive_bench_key(SERIAL))
+        self._judge = Judge(story, engine, cells, derive_bench_key(SERIAL), looks)
         self.marks: list[MemoryMark] = []
         self._seen: ServerState | None = None
 
@@ -91,6 +99,8 @@ def run_session(
     scenario: Scenario,
     state: State,
     fate: Fate = UNDISTURBED,
+    *,
+    sources: NoteSource = NoteSource.NONE,
 ) -> Outcome:
     """Run one session and check the invariants.
 
@@ -100,6 +110,7 @@ def run_session(
         scenario: what is wanted.
         state: where the session begins.
         fate: what happens to it; a bad link's number is that of ``unbrick.reference.links``.
+        sources: what reads the NOR and is noted; by default nothing is.
 
     Raises:
         ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
@@ -109,10 +120,12 @@ def run_session(
     engine.forget()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
+    engine.note_reads(sources)
+    looks = Looks(engine)
     _wear(engine, scenario.worn)
     link = None if fate.link is None else make_bad_link(*fate.link)
     story = Story(engine, releases, scenario, state.peers, link=link)
-    recorder = _Recorder(story, engine, state.cells, fate.death)
+    recorder = _Recorder(story, engine, state.cells, fate.death, looks)
     story.bench.peers.append(recorder)
     story.bench.peers.append(TerminalWatch(story, engine))
     violation = None
@@ -123,20 +136,20 @@ def run_session(
         check_transfers(story, recorder.marks)
         ops = engine.ops
         if story.given_up:
-            check_given_up(story)
+            check_given_up(story, readable.after(ops), looks)
         else:
-            check_end(story)
+            check_end(story, looks)
         check_nothing_left(story.store)
         of_application = [op for op in ops if is_of_application(op)]
         check_differences(story, of_application)
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
             check_erases(of_application)
-        check_need(story, state, readable, len(ops))
-        check_counter(readable, engine.read_nor())
-        check_announced(state.cells, ops)
-        check_source(story, readable, ops)
+        check_need(story, state, readable, len(ops), looks)
+        check_counter(readable, readable.after(ops), looks)
+        check_announced(state.cells, ops, looks)
+        check_source(story, readable, ops, looks)
         if not story.given_up:
-            check_sure(story, state.cells.after(ops))
+            check_sure(story, state.cells.after(ops), looks)
     except Violation as found:
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now
@@ -156,4 +169,12 @@ def run_session(
         console=story.bench.console.text,
         flight=scenario.latency,
         final=State(state.cells.after(ops), recorder.marks[-1].peers),
+        relevant=_find_relevant(engine, looks, violated=violation is not None) if sources else None,
     )
+
+
+def _find_relevant(engine: TracedEngine, looks: Looks, *, violated: bool) -> int:
+    """The units that had a say. Where an invariant does not hold that is all of them."""
+    if violated:
+        return find_units(0, engine.geometry.size)
+    return engine.relevant | looks.units

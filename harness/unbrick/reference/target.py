@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unbrick.campaign.target import UNDISTURBED, Fate
+from unbrick.engine.base import NoteSource
 from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.firmware.signed import TWIN
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
     from unbrick.flash.partition import Partition
+    from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
 
 
@@ -56,10 +58,13 @@ class ReferenceTarget:
     Attributes:
         scenario: what is wanted.
         releases: the software. Other processes need its folder, too.
+        sources: what reads the NOR and is noted, so that a session stands for all states that read
+            the same; by default nothing is.
     """
 
     scenario: Scenario
     releases: Releases
+    sources: NoteSource = NoteSource.NONE
 
     @property
     def _tools(self) -> _Tools:
@@ -98,8 +103,8 @@ class ReferenceTarget:
 
     @property
     def notes_reads(self) -> bool:
-        """The engine for the reference board does not."""
-        return False
+        """Where that is wanted. It makes a session longer, by a half or so."""
+        return bool(self.sources)
 
     @property
     def board(self) -> Board:
@@ -126,8 +131,8 @@ class ReferenceTarget:
 
     @property
     def identity(self) -> str:
-        """The scenario, whole."""
-        return repr(self.scenario)
+        """The scenario, whole, and whether it is noted what a session reads."""
+        return f"{self.scenario!r}/{int(self.sources)}"
 
     @property
     def covered(self) -> tuple[Sequence[Path], str]:
@@ -136,7 +141,7 @@ class ReferenceTarget:
 
     def portable(self) -> Callable[[], ReferenceTarget]:
         """The scenario and the software."""
-        return partial(ReferenceTarget, self.scenario, self.releases)
+        return partial(ReferenceTarget, self.scenario, self.releases, self.sources)
 
     def start(self) -> State:
         """The state in which the scenario begins; made once in a process."""
@@ -159,15 +164,21 @@ class ReferenceTarget:
         engine: TracedEngine | None = None,
     ) -> Outcome:
         """Run one session; see :func:`unbrick.reference.session.run_session`."""
-        return run_session(engine or self._tools.engine, self.releases, self.scenario, state, fate)
+        chosen = engine or self._tools.engine
+        return run_session(
+            *(chosen, self.releases, self.scenario, state, fate), sources=self.sources
+        )
 
     def key(self, state: State) -> Hashable:
         """The canonical forms of cells and server."""
         return key_state(state, self._tools.images)
 
     def peers_key(self, state: State) -> Hashable:
-        """The server's canonical form."""
-        return state.peers.canonical if state.peers else ""
+        """All that the server keeps. Where nobody notes what is read, its canonical form."""
+        server: ServerState | None = state.peers
+        if server is None:
+            return ""
+        return server.whole if self.sources else server.canonical
 
     def name_stage(self, state: State) -> str:
         """Of the server's newest update."""

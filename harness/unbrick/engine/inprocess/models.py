@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unbrick.board import Board
-from unbrick.engine.base import emulated_board
+from unbrick.engine.base import NoteSource, emulated_board
 from unbrick.engine.compiled import CFault, CompiledModels, CWatch
 from unbrick.errors import EngineError
 from unbrick.flash.ops import FlashOp, Worn
@@ -188,6 +188,17 @@ class NorModel:
         """Power off, tearing what is under way, and on again."""
         self._models.lib.board_power_off(self._models.board)
         self._models.lib.board_power_on(self._models.board, 0)
+
+    def note_reads(self, sources: NoteSource) -> None:
+        """Power off and on, and note from then on which first contents of the cells have a say."""
+        self._models.power_off()
+        self._models.note_reads(int(sources))
+        self._models.lib.board_power_on(self._models.board, 0)
+
+    @property
+    def relevant(self) -> int:
+        """The units of 4 bytes whose first contents had one, as a set of bits."""
+        return self._models.relevant()
 
     def load(self, image: bytes) -> None:
         """Set the cells; shorter images are filled with 0xFF."""
