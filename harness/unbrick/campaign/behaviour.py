@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.book import UNIT, Book, find_difference, find_units, find_weak_units
@@ -73,18 +74,22 @@ class Behaviour:
     needs: int = 0
     members: list[Member] = field(default_factory=list)
     users: dict[Behaviour, int] = field(default_factory=dict)
-    _erased: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.needs = self.relevant
-        units = 0
+
+    @cached_property
+    def _erased(self) -> list[tuple[int, int]]:
+        """For each erase: its operation, and the units that have been erased when it has ended."""
+        units, found = 0, []
         lanes = (1 << self.geometry.chips) - 1
         for number, op in list_erases(self.outcome.ops):
             if op.failed or op.lanes & lanes != lanes:
                 continue  # Something of what was there may be left.
             for part in self.geometry.list_parts(op):
                 units |= find_units(part.offset, part.length)
-            self._erased.append((number, units))
+            found.append((number, units))
+        return found
 
     def find_erased(self, op: int) -> int:
         """The units that were erased before operation ``op`` began."""
@@ -192,7 +197,7 @@ class Cover:
         return any(units[first // 8 : last // 8 + 1])
 
 
-class _Shown:
+class Shown:
     """The states that cuts in a session leave, shown in a book in the order of the cuts."""
 
     def __init__(self, book: Book, cells: Cells, ops: Sequence[FlashOp]) -> None:
@@ -212,6 +217,58 @@ class _Shown:
             for part in left.geometry.list_all_parts(changed):
                 self._book.show_range(left, part.offset, part.length)
         return left
+
+
+class Sessions:
+    """Sessions that were run, each found for every state that agrees with it on what it reads.
+
+    Args:
+        target: of all of them.
+        geometry: of its flash.
+
+    Attributes:
+        book: shows the state that is looked for.
+    """
+
+    def __init__(self, target: Target, geometry: FlashGeometry) -> None:
+        self.book = Book(geometry)
+        self._target = target
+        self._groups: dict[Hashable, int] = {}
+        self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
+
+    def find_group(self, state: State, *kind: Hashable) -> int:
+        """The book's number for entries of a kind with these peers."""
+        key = (self._target.peers_key(state), *kind)
+        return self._groups.setdefault(key, len(self._groups))
+
+    def find(self, state: State) -> list[Behaviour]:
+        """The behaviours of the state that the book shows, up to the first that is not known.
+
+        There is one for each way of reading its weak cells, or one where none of these has a say.
+        """
+        found: list[Behaviour] = []
+        while not is_whole(found):
+            entry = self.book.find(self.find_group(state, "behaviour", len(found)))
+            if entry is None:
+                break
+            found.append(self._behaviours[entry])
+        return found
+
+    def add(self, case_id: CaseId, state: State, outcome: Outcome) -> Behaviour:
+        """Keep a session that was run, of the state that the book shows.
+
+        Raises:
+            ToolBrokenError: the engine has not noted what the session reads.
+        """
+        if outcome.relevant is None:
+            raise ToolBrokenError("the engine has not noted what a session reads")
+        weak = bool(outcome.relevant & find_weak_units(state.cells))
+        behaviour = Behaviour(
+            *(Case.of(case_id, outcome), outcome, outcome.relevant, weak, self.book.cells.geometry)
+        )
+        group = self.find_group(state, "behaviour", case_id.resolution)
+        self._behaviours[self.book.add(group, outcome.relevant)] = behaviour
+        return behaviour
 
 
 class BehaviourSearch:
@@ -245,9 +302,8 @@ class BehaviourSearch:
         self.result = SearchResult(target, shapes=bounds.shapes, by_reading=True)
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
-        self._book = Book(start.cells.geometry)
-        self._groups: dict[Hashable, int] = {}
-        self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
+        self._sessions = Sessions(target, start.cells.geometry)
+        self._book = self._sessions.book
         self._dirty: dict[Member, None] = {}
         self._start = start
         self._cover: Cover | None = None
@@ -281,22 +337,8 @@ class BehaviourSearch:
         One is enough where none of these has a say. None: no power cuts lead to the state.
         """
         self._book.show(state.cells)
-        found = self._find(state)
-        return found if _is_whole(found) else None
-
-    def _group(self, state: State, *kind: Hashable) -> int:
-        key = (self.result.target.peers_key(state), *kind)
-        return self._groups.setdefault(key, len(self._groups))
-
-    def _find(self, state: State) -> list[Behaviour]:
-        """The behaviours of the state that the book shows, up to the first that is not known."""
-        found: list[Behaviour] = []
-        while not _is_whole(found):
-            entry = self._book.find(self._group(state, "behaviour", len(found)))
-            if entry is None:
-                break
-            found.append(self._behaviours[entry])
-        return found
+        found = self._sessions.find(state)
+        return found if is_whole(found) else None
 
     def _run(self, unknown: Iterable[Reached]) -> Iterator[Case]:
         """Run states in turn, each if it is still unknown then, and see that they are followed."""
@@ -314,7 +356,7 @@ class BehaviourSearch:
                 continue
             state = self._show(found)
             # Meanwhile another one of them may have shown what it does.
-            while not _is_whole(behaviours := self._find(state)):
+            while not is_whole(behaviours := self._sessions.find(state)):
                 if len(self.result.cases) == self._bounds.states:
                     self.result.cut_short = f"it was to end after {self._bounds.states} sessions"
                     future.cancel()
@@ -347,25 +389,14 @@ class BehaviourSearch:
 
     def _begin(self, state: State) -> tuple[int, Future[Outcome]]:
         """Have the state that the book shows run in the first way of reading that is not known."""
-        known = self._find(state)
-        if _is_whole(known):
+        known = self._sessions.find(state)
+        if is_whole(known):
             return RESOLUTIONS, Future()
         return len(known), self._submit(state, Fate(len(known)))
 
     def _note(self, case_id: CaseId, state: State, outcome: Outcome) -> Case:
-        """Keep a session that was run, of the state that the book shows.
-
-        Raises:
-            ToolBrokenError: the engine has not noted what the session reads.
-        """
-        if outcome.relevant is None:
-            raise ToolBrokenError("the engine has not noted what a session reads")
-        weak = bool(outcome.relevant & find_weak_units(state.cells))
-        behaviour = Behaviour(
-            Case.of(case_id, outcome), outcome, outcome.relevant, weak, self._book.cells.geometry
-        )
-        group = self._group(state, "behaviour", case_id.resolution)
-        self._behaviours[self._book.add(group, outcome.relevant)] = behaviour
+        """Keep a session that was run, of the state that the book shows."""
+        behaviour = self._sessions.add(case_id, state, outcome)
         self.result.cases.append(behaviour.case)
         if not self._keep_traces and len(case_id.cuts) == self._bounds.depth:
             behaviour.case.outcome = behaviour.outcome = replace(outcome, ops=[], final=None)
@@ -373,8 +404,8 @@ class BehaviourSearch:
 
     def _follow(self, found: Reached, state: State) -> bool:
         """See that the state that the book shows is followed; False: it must be run first."""
-        behaviours = self._find(state)
-        if not _is_whole(behaviours):
+        behaviours = self._sessions.find(state)
+        if not is_whole(behaviours):
             return False
         for resolution, behaviour in enumerate(behaviours):
             if not behaviour.outcome.violation:
@@ -408,7 +439,7 @@ class BehaviourSearch:
         if len(case_id.cuts) == self._bounds.depth:
             return
         for level in range(self._find_level(case_id) + 1):
-            group = self._group(state, "member", resolution, level)
+            group = self._sessions.find_group(state, "member", resolution, level)
             if self._book.find(group) is not None:
                 return
         case_id = case_id.with_resolution(resolution)
@@ -419,7 +450,9 @@ class BehaviourSearch:
         self._dirty[member] = None
 
     def _add_member(self, behaviour: Behaviour, case_id: CaseId, state: State) -> int:
-        group = self._group(state, "member", case_id.resolution, self._find_level(case_id))
+        group = self._sessions.find_group(
+            state, "member", case_id.resolution, self._find_level(case_id)
+        )
         return self._book.add(group, behaviour.needs)
 
     def _find_level(self, case_id: CaseId) -> int:
@@ -436,7 +469,7 @@ class BehaviourSearch:
         unknown: list[tuple[str, str, Reached]] = []
         ops, target = behaviour.outcome.ops, self.result.target
         self._cover = Cover(behaviour)
-        shown = _Shown(self._book, member.state.cells, ops)
+        shown = Shown(self._book, member.state.cells, ops)
         geometry, shapes = member.state.cells.geometry, self._bounds.shapes
         for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
             cut = case_id.cuts[-1]
@@ -503,6 +536,6 @@ class BehaviourSearch:
                     self._dirty.setdefault(member)
 
 
-def _is_whole(found: list[Behaviour]) -> bool:
+def is_whole(found: list[Behaviour]) -> bool:
     """Whether there is one for each way of reading; one is enough where weak cells have no say."""
     return len(found) == (RESOLUTIONS if found and found[0].weak else 1)

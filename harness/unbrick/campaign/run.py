@@ -37,8 +37,8 @@ PRESETS = {
 
 quick: one power cut, torn operations, at most 40 states and 12 deaths of a peer, for every day;
 single: one power cut, at every operation, before it and torn; full: until no state is new;
-exhaustive: as full, then every state that only counts as known is started, too
-(``unbrick.campaign.exhaustive``).
+exhaustive: as full, then every state that only counts as known is started, too, unless it agrees
+with one that was on all that its session reads (``unbrick.campaign.exhaustive``).
 """
 
 
@@ -125,7 +125,7 @@ def run_campaign(
         submit = Recall(submit, store, target)
     start, ahead = target.start(), 2 * workers.count
     search: Search | BehaviourSearch
-    if target.notes_reads and not (exhaustive or bounds.exact):
+    if target.notes_reads and not (exhaustive or bounds.exact or target.mortal):
         search = BehaviourSearch(target, start, submit, bounds, ahead=workers.count)
     else:
         search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
@@ -134,8 +134,8 @@ def run_campaign(
         for _ in search.cases():
             if progress:
                 progress(result, search.waiting)
-        if exhaustive and result.closed:
-            start_raw_states(result, start, submit, ahead=ahead, progress=progress)
+        if exhaustive and result.closed and isinstance(search, Search):
+            start_raw_states(search, start, submit, ahead=ahead, progress=progress)
     except KeyboardInterrupt:
         result.cut_short, result.closed = INTERRUPTED, False
     return result

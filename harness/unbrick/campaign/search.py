@@ -186,8 +186,12 @@ class SearchResult:
         closed: whether no new state was left.
         cut_short: why it ended before that; empty when it did not.
         different: states that were met, with each difference in a cell; 0: they were not counted.
-        vouched: so many of these were started, in every way of reading their weak cells. For the
+        vouched: so many of these were started, in every way of reading their weak cells.
+        confirmed: so many more hold the same wherever a session that was started has read. For the
             others the target's key vouches.
+        missed: cases that begin with states which only these have shown: a state before counted as
+            known, and was not. They were searched, too.
+        differed: cases that have another verdict than what they count as.
         shapes: in which shapes operations were torn.
         by_reading: whether a session stands for all that read the same
             (``unbrick.campaign.behaviour``), and not the target's key.
@@ -204,6 +208,9 @@ class SearchResult:
     cut_short: str = ""
     different: int = 0
     vouched: int = 0
+    confirmed: int = 0
+    missed: list[CaseId] = field(default_factory=list)
+    differed: list[CaseId] = field(default_factory=list)
     shapes: str = "usual"
     by_reading: bool = False
     first_cuts: dict[CaseId, list[Case]] = field(default_factory=dict)
@@ -212,6 +219,16 @@ class SearchResult:
     def deaths(self) -> int:
         """Sessions in which a peer died."""
         return sum(case.id.death is not None for case in self.cases)
+
+    @property
+    def vouching(self) -> str:
+        """How many states that differ in any cell the target's key need not vouch for."""
+        sure = self.vouched + self.confirmed
+        said = "all" if sure == self.different else f"{sure} of"
+        said += f" {self.different} that differ in any cell were started"
+        if self.confirmed:
+            said += f", or hold the same where one that was has read ({self.confirmed})"
+        return said
 
     @property
     def violations(self) -> list[Case]:
@@ -229,8 +246,9 @@ class SearchResult:
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
         if self.different:
-            of = "all" if self.vouched == self.different else f"{self.vouched} of"
-            counted += f", {of} {self.different} that differ in any cell were started"
+            counted += f", {self.vouching}"
+        if self.missed:
+            counted += f", {len(self.missed)} of the states were met only so"
         if self.violations:
             worst = self.violations[0]
             kind, text = worst.outcome.violation or ("", "")
@@ -415,6 +433,21 @@ class Search:
         finally:
             for *_, future in self._running:
                 future.cancel()
+
+    def add(self, case_id: CaseId, state: State) -> bool:
+        """Have another state searched, too, if it does not count as one that was met."""
+        if self.knows(state):
+            return False
+        self._known.add(self._key(state))
+        self.result.states += 1
+        self.result.met += 1
+        self.result.missed.append(case_id)
+        self._queue.extend(list_readings(case_id, state))
+        return True
+
+    def knows(self, state: State) -> bool:
+        """Whether a state counts as one that was met."""
+        return self._key(state) in self._known
 
     def _key(self, state: State) -> Hashable:
         target = self.result.target

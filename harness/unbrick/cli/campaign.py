@@ -21,6 +21,7 @@ from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
 from unbrick.cli.completion import complete_searched
 from unbrick.cli.options import firmware_option, gdb_option, svd_option
+from unbrick.engine.base import NoteSource
 from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
 from unbrick.errors import (
@@ -101,11 +102,17 @@ def _verdict_or_broken() -> Iterator[None]:
 
 
 def _find_targets(
-    names: tuple[str, ...], firmware: Path, status: Console, svd: Path | None = None
+    names: tuple[str, ...],
+    firmware: Path,
+    status: Console,
+    svd: Path | None = None,
+    *,
+    noting: bool = False,
 ) -> list[Target]:
     """The targets that are named: files, or scenarios of the reference; without names all of these.
 
-    ``svd`` has names of registers, for files.
+    ``svd`` has names of registers, for files. With ``noting`` scenarios note what they read, which
+    files always do.
 
     Raises:
         BuildError, SetupError: one is wrong, or the firmware for it cannot be built.
@@ -134,7 +141,8 @@ def _find_targets(
         find_scenario(name)
     with status.status("building the firmware"):
         releases = make_releases(firmware)
-    return [find_target(name, releases) for name in names or SCENARIOS]
+    sources = NoteSource.ALL if noting else NoteSource.NONE
+    return [find_target(name, releases, sources) for name in names or SCENARIOS]
 
 
 def _open_workers(cluster: str | None, jobs: int | None) -> AbstractContextManager[Workers]:
@@ -172,7 +180,8 @@ def _make_folder(out: Path) -> None:
     type=click.Choice(list(PRESETS)),
     help="quick: one power cut, a sample of the states; single: one power cut, at every operation, "
     "before it and torn; full: until no state is new; exhaustive: as full, and every state that "
-    "counts as known is run all the same.  [default: quick; single for target files]",
+    "counts as known is run all the same, unless one that was reads the same.  "
+    "[default: quick; single for target files]",
 )
 @click.option(
     "--depth",
@@ -265,7 +274,7 @@ def campaign(
     if out is not None:
         _make_folder(out)
         click.get_current_context().with_resource(owned(out, hint="give another --out"))
-    targets = _find_targets(names, firmware, status, svd)
+    targets = _find_targets(names, firmware, status, svd, noting=preset == "exhaustive")
     preset = preset or ("single" if targets[0].file else "quick")
     digests = _list_programs(targets)
     begun = time.monotonic()

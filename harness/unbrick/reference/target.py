@@ -217,14 +217,16 @@ def key_state(state: State, images: Mapping[bytes, bytes]) -> Hashable:
     return canonicalise(cells, plan), server.canonical
 
 
-def find_target(name: str, releases: Releases) -> ReferenceTarget:
-    """The scenario called ``name`` as a target.
+def find_target(
+    name: str, releases: Releases, sources: NoteSource = NoteSource.NONE
+) -> ReferenceTarget:
+    """The scenario called ``name`` as a target; ``sources`` as of the target.
 
     Raises:
         SetupError: there is no such scenario.
     """
     scenario = find_scenario(name)
-    return ReferenceTarget(scenario, make_images(releases, scenario))
+    return ReferenceTarget(scenario, make_images(releases, scenario), sources)
 
 
 def make_images(releases: Releases, scenario: Scenario) -> Releases:

@@ -132,11 +132,13 @@ class ScenarioReport:
     ``console`` of a case is kept for violations only. ``links`` is the number of bad links that
     were tried. With bad links, the report is no search, and has no picture. ``states`` of the
     ``met`` different states were searched. Of the ``different`` ones, which differ in any cell,
-    ``vouched`` were started; both are 0 where these were not asked for. With ``by_reading`` a
-    session stands for all that read the same; then ``judged`` of a case counts the power cuts for
-    which it stands. ``shapes`` says in which shapes operations were torn. ``told`` are the first
-    violations, for pictures. ``read`` has, of the session without faults, for each block of the
-    flash how many of its bytes had a say before they were erased; empty where nobody noted that.
+    ``vouched`` were started, and ``confirmed`` hold the same where one that was has read; all are 0
+    where these were not asked for. ``missed`` cases begin with states that were met only so, and
+    ``differed`` ones end otherwise than what they count as. With ``by_reading`` a session stands
+    for all that read the same; then ``judged`` of a case counts the power cuts for which it stands.
+    ``shapes`` says in which shapes operations were torn. ``told`` are the first violations, for
+    pictures. ``read`` has, of the session without faults, for each block of the flash how many of
+    its bytes had a say before they were erased; empty where nobody noted that.
     ``source`` is the file that describes what was searched, and the line in it.
     """
 
@@ -154,6 +156,9 @@ class ScenarioReport:
     links: int = 0
     different: int = 0
     vouched: int = 0
+    confirmed: int = 0
+    missed: tuple[str, ...] = ()
+    differed: tuple[str, ...] = ()
     shapes: str = "usual"
     by_reading: bool = False
     told: tuple[ToldCase, ...] = ()
@@ -312,6 +317,9 @@ def report_scenario(result: SearchResult, told: tuple[ToldCase, ...] = ()) -> Sc
         met=result.met,
         different=result.different,
         vouched=result.vouched,
+        confirmed=result.confirmed,
+        missed=tuple(map(str, result.missed)),
+        differed=tuple(map(str, result.differed)),
         shapes=result.shapes,
         by_reading=result.by_reading,
         transitions=result.transitions,

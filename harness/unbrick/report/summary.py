@@ -12,6 +12,8 @@ from unbrick.report.formats import tell_how_to_replay
 from unbrick.screen import Column, FittedTable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from unbrick.report.model import CampaignReport, CaseReport, ScenarioReport
@@ -19,6 +21,27 @@ if TYPE_CHECKING:
 SHOWN = 20  # kinds of violations on the terminal; the report has all violations
 
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+def _tell_differences(report: CampaignReport) -> Iterator[Text]:
+    """What came of starting the states that only count as known."""
+    different = sum(scenario.different for scenario in report.scenarios)
+    if not different:
+        return
+    vouched = sum(scenario.vouched for scenario in report.scenarios)
+    line = f"{vouched:,} of {different:,} states that differ in any cell were started"
+    confirmed = sum(scenario.confirmed for scenario in report.scenarios)
+    if confirmed:
+        line += f"; {confirmed:,} hold the same where one that was has read"
+    yield Text(line, style="dim")
+    for scenario in report.scenarios:
+        told = f"{scenario.name}: what counts as known is not all known: "
+        if scenario.missed:
+            line = f"{len(scenario.missed)} states were met only so, as {scenario.missed[0]}"
+            yield Text(told + line, style="red")
+        if scenario.differed:
+            line = f"{len(scenario.differed)} cases end otherwise, as {scenario.differed[0]}"
+            yield Text(told + line, style="red")
 
 
 def render_summary(report: CampaignReport) -> RenderableType:
@@ -55,11 +78,7 @@ def render_summary(report: CampaignReport) -> RenderableType:
     if torn:
         line = f"{torn:,} torn operations follow from the sessions without faults, in "
         parts.append(Text(f"{line}{report.scenarios[0].shapes} shapes", style="dim"))
-    different = sum(scenario.different for scenario in report.scenarios)
-    if different:
-        vouched = sum(scenario.vouched for scenario in report.scenarios)
-        line = f"{vouched:,} of {different:,} states that differ in any cell were started"
-        parts.append(Text(line, style="dim"))
+    parts += _tell_differences(report)
     verdict = report.verdict
     style = "bold red" if report.violations else "bold green"
     parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
