@@ -38,7 +38,8 @@ def session(state: State, fate: Fate, *, broken: bool = False) -> Outcome:
         for number, at in enumerate(places)
     ]
     violation = ("bricked", "") if broken and cells.read(0, UNIT) != NOTHING else None
-    return Outcome(violation, "", ops, [MemoryMark(0, None)], None, 2, 0, relevant=0b11)
+    marks = [MemoryMark(0, None)]
+    return Outcome(violation, "application", ops, marks, None, 2, 0, relevant=0b11)
 
 
 def list_places(target: ToyTarget) -> set[bytes]:

@@ -219,7 +219,7 @@ class Shown:
         return left
 
 
-class Sessions:
+class KnownSessions:
     """Sessions that were run, each found for every state that agrees with it on what it reads.
 
     Args:
@@ -302,7 +302,7 @@ class BehaviourSearch:
         self.result = SearchResult(target, shapes=bounds.shapes, by_reading=True)
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
-        self._sessions = Sessions(target, start.cells.geometry)
+        self._sessions = KnownSessions(target, start.cells.geometry)
         self._book = self._sessions.book
         self._dirty: dict[Member, None] = {}
         self._start = start

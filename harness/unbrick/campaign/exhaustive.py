@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unbrick.campaign.behaviour import Sessions, Shown, is_whole
+from unbrick.campaign.behaviour import KnownSessions, Shown, is_whole
 from unbrick.campaign.book import Book
 from unbrick.campaign.search import Case, find_cells, find_cuts, find_successors, list_readings
 from unbrick.campaign.target import Fate, State
@@ -68,7 +68,7 @@ class _RawStates:
         self.result = search.result
         target, geometry = self.result.target, start.cells.geometry
         self._missed: list[tuple[CaseId, State]] = []
-        self.sessions = Sessions(target, geometry) if target.notes_reads else None
+        self.sessions = KnownSessions(target, geometry) if target.notes_reads else None
         self._book = self.sessions.book if self.sessions else Book(geometry)
         self._knows = search.knows
         self._seen = {_digest(target, start)}

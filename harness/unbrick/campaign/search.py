@@ -19,7 +19,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from unbrick.campaign.case import CaseId, Death, PowerCut
 from unbrick.campaign.target import Fate, State
@@ -372,6 +372,28 @@ def _fate(case: CaseId, number: int) -> Fate:
     return Fate(case.resolution, link, case.death)
 
 
+class _Left(NamedTuple):
+    """A state that waits. Its cells are made when it is asked for, for thousands may wait.
+
+    Attributes:
+        start: where the session began that leads to it.
+        ops: of that session.
+        cut: the power cut that ended it; None: it is the start.
+        peers: what they remember.
+    """
+
+    start: State
+    ops: Sequence[FlashOp]
+    cut: PowerCut | None
+    peers: Any
+
+    def make(self) -> State:
+        """The state."""
+        if self.cut is None:
+            return self.start
+        return State(find_cells(self.start.cells, self.ops, self.cut), self.peers)
+
+
 class Search:
     """A search under way.
 
@@ -404,7 +426,8 @@ class Search:
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._known = {self._key(start)}
         self._fatal: set[Hashable] = set()
-        self._queue: deque[tuple[CaseId, State]] = deque([(CaseId(target.name), start)])
+        self._queue: deque[tuple[CaseId, _Left]] = deque()
+        self._wait(CaseId(target.name), start)
         self._running: deque[tuple[CaseId, State, Future[Outcome]]] = deque()
 
     @property
@@ -434,6 +457,10 @@ class Search:
             for *_, future in self._running:
                 future.cancel()
 
+    def _wait(self, case_id: CaseId, state: State) -> None:
+        """A state is to be run as it is."""
+        self._queue.append((case_id, _Left(state, (), None, state.peers)))
+
     def add(self, case_id: CaseId, state: State) -> bool:
         """Have another state searched, too, if it does not count as one that was met."""
         if self.knows(state):
@@ -442,7 +469,8 @@ class Search:
         self.result.states += 1
         self.result.met += 1
         self.result.missed.append(case_id)
-        self._queue.extend(list_readings(case_id, state))
+        for same, _ in list_readings(case_id, state):
+            self._wait(same, state)
         return True
 
     def knows(self, state: State) -> bool:
@@ -457,7 +485,8 @@ class Search:
 
     def _next(self) -> tuple[Case, State]:
         while self._queue and len(self._running) < self._ahead:
-            case_id, state = self._queue.popleft()
+            case_id, left = self._queue.popleft()
+            state = left.make()
             future = self._submit(state, Fate(case_id.resolution, death=case_id.death))
             self._running.append((case_id, state, future))
         case_id, state, future = self._running.popleft()
@@ -485,7 +514,7 @@ class Search:
         all of them, those that are left make a sample of it.
         """
         result, room = self.result, self._bounds.states
-        new: list[tuple[str, str, tuple[CaseId, State]]] = []
+        new: list[tuple[str, str, tuple[list[CaseId], _Left]]] = []
         ops = case.outcome.ops
         for found, successor in find_successors(
             case.id, state, case.outcome, shapes=self._bounds.shapes
@@ -500,15 +529,17 @@ class Search:
                 continue
             self._known.add(key)
             place = find_place(result.target, cut, ops, successor)
-            new.append((place, find_kind(cut, ops), (found, successor)))
+            readings = [same for same, _ in list_readings(found, successor)]
+            left = _Left(state, ops, cut, successor.peers)
+            new.append((place, find_kind(cut, ops), (readings, left)))
         ordered = spread_cuts(new, self._bounds.seed)
         result.met += len(ordered)
         if room is not None and result.met > room:
             result.cut_short = f"it was to end after {room} states"
             ordered = ordered[: room - result.states]
         result.states += len(ordered)
-        for found, successor in ordered:
-            self._queue.extend(list_readings(found, successor))
+        for readings, left in ordered:
+            self._queue.extend((same, left) for same in readings)
 
     def _let_die(self, case: Case, state: State) -> None:
         """Have a peer die at its changes of mind, once for each state in which it does.
@@ -533,7 +564,8 @@ class Search:
             stages.setdefault(target.name_stage(successor), []).append(deaths)
         chosen = spread(stages.values(), self._bounds.seed)[:most]
         for deaths in sorted(chosen, key=lambda deaths: deaths[0].change):
-            self._queue.extend((case.id.with_death(death), state) for death in deaths)
+            for death in deaths:
+                self._wait(case.id.with_death(death), state)
 
 
 def list_readings(case_id: CaseId, state: State) -> Iterator[tuple[CaseId, State]]:

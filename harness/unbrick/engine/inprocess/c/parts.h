@@ -23,8 +23,8 @@
 #define SRAM_SIZE (2u * 1024u * 1024u)
 #define PAGE 4096u /* bytes; of Unicorn's memory */
 #define FAULTS_KEPT 64u
-#define NOWHERE 1u /* address where no instruction begins */
-#define NOTED (1ull << 32) /* where Unicorn has the NOR when each load is noted: so much further */
+#define NOWHERE 1u         /* address where no instruction begins */
+#define NOTED (1ull << 32) /* where Unicorn has the NOR of which each load is noted */
 
 enum {
     SR_READY = 0x80,

@@ -246,8 +246,8 @@ struct mcu {
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
     size_t hook[5];
-    bool watches;                /* every access is looked at */
-    bool has_broken;             /* there were cells whose check cell is wrong */
+    bool watches;       /* every access is looked at */
+    bool has_broken;    /* there were cells whose check cell is wrong */
     struct notes notes; /* which first contents of the flash had a say */
     struct undo *undo;
     size_t undo_count, undo_capacity;

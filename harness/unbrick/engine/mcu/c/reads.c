@@ -1,6 +1,4 @@
 /* What this chip's parts have noted of what has a say in a session; see ../../c/notes.h. */
-#include "notes.h"
-
 #include <assert.h>
 
 #include "core.h"
