@@ -12,6 +12,7 @@ from schemathesis.checks import positive_data_acceptance
 from server_world import OWN_TOKEN, SERIAL, inspect, make_image, open_http, post, registration
 
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.edge.access import Gate, add_token
 from unbrick.server.edge.http import make_app
 from unbrick.server.records.access import AccessRole
@@ -21,7 +22,7 @@ NOW = 1_700_000_000.0
 
 
 def make_core() -> ServerCore:
-    """A core with a terminal, images, updates of both ways, and a message."""
+    """A core with terminals, images, updates of both ways, a rollout, and a message."""
     core = ServerCore(MemoryRecords(), inspect)
     old, new = make_image("1.0.0+0"), make_image()
     for image in (old, new):
@@ -33,6 +34,7 @@ def make_core() -> ServerCore:
     core.start_update(f"{SERIAL}0", "1.1.0", NOW)
     core.start_update(f"{SERIAL}1", "1.1.0", NOW, commanded=True)
     core.send_text(f"{SERIAL}2", "hello", NOW)
+    RolloutRunner(core).create(RolloutDraft("1.1.0"), "ada", NOW)
     return core
 
 
@@ -118,6 +120,8 @@ def test_prometheus_is_told_of_terminals_updates_and_requests() -> None:
     assert found["unbrick_terminals", "application"] == 3
     assert found["unbrick_updates", "pending"] == 2
     assert found["unbrick_messages", "queued"] == 1
+    assert found["unbrick_rollouts", "for approval"] == 1
+    assert found["unbrick_rollout_terminals", "waiting"] == 3
     of_a_terminal = "/api/terminals/{serial}"
     assert found["unbrick_http_requests_total", of_a_terminal, "200", "GET"] == 1
     assert found["unbrick_http_requests_total", of_a_terminal, "404", "GET"] == 1

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from unbrick.cli.delta import apply_delta_file, make_delta_file
-from unbrick.cli.options import FromLayout, write_file
+from unbrick.cli.options import FromLayout, json_option, write_file
 from unbrick.errors import ImageError
 from unbrick.image.examine import Examination, examine, identify_other_file
 from unbrick.image.factory import KEY_SIZE, list_nor_map, make_factory_image, read_identity
@@ -34,7 +34,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _HEX_NAMES = {".hex", ".ihex"}
 _DIGEST_SHOWN = 16  # Hexadecimal digits of a digest in a table.
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 _out_option = click.option("-o", "--output", type=_FILE, required=True, help="File to write.")
 
 
@@ -53,7 +52,7 @@ def firmware() -> None:
     help="Folder to write.",
 )
 @click.option("--key", type=_FILE, help="PEM file with the private key, instead of development's.")
-@_json_option
+@json_option
 def firmware_build(output: Path, key: Path | None, *, as_json: bool) -> None:
     """Compile and sign every release; write each as .bin and .hex."""
     from unbrick.firmware.build import report_sizes  # noqa: PLC0415 - needs the compiler
@@ -84,7 +83,7 @@ def image() -> None:
 @image.command("inspect")
 @click.argument("file", type=_FILE)
 @click.option("--key", type=_FILE, help="PEM file: check the signature with this key.")
-@_json_option
+@json_option
 def image_inspect(file: Path, key: Path | None, *, as_json: bool) -> None:
     """Check an image (.hex or binary) and say what it is."""
     data = read_image(file)
@@ -228,7 +227,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
 
 @image.command("map")
 @click.argument("nor", type=_FILE)
-@_json_option
+@json_option
 def image_map(nor: Path, *, as_json: bool) -> None:
     """Show what is in each block of a NOR image."""
     data = read_bounded(nor, reference_layout().board.nor.size)

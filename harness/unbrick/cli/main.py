@@ -30,6 +30,7 @@ _MODULES = {
         *("server", "bridge", "publish", "terminals", "terminal", "preparations", "images"),
         *("update", "message"),
     ),
+    "unbrick.cli.rollout": ("rollout",),
     "unbrick.cli.center": ("center",),
     "unbrick.cli.subscriber": ("subscriber",),
     "unbrick.cli.image": ("firmware", "image"),
@@ -48,8 +49,9 @@ GROUPS = {
     "Prove that a device comes back": ("demo", "init", "check", "campaign", "replay", "export"),
     "Play a terminal, or a chip of yours": ("console", "run", "hil-test", "firmware", "image"),
     BRIEFLY: (
-        *("up", "server", "bridge", "center", "publish", "update", "terminals", "terminal"),
-        *("preparations", "images", "message", "subscriber", "restore", "restorations"),
+        *("up", "server", "bridge", "center", "publish", "update", "rollout", "terminals"),
+        *("terminal", "preparations", "images", "message", "subscriber", "restore"),
+        "restorations",
     ),
 }
 """The commands as `unbrick --help` shows them, in the order in which one needs them."""

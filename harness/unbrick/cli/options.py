@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,9 +15,10 @@ from unbrick.errors import SetupError, UnbrickError
 from unbrick.folders import build_folder
 from unbrick.layout import reference_layout
 from unbrick.lock import owned
+from unbrick.screen import Column, FittedTable, open_screen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from unbrick.extras import MissingExtraError
     from unbrick.layout import Layout
@@ -86,6 +88,9 @@ server_url_option = click.option(
     show_envvar=True,
     help="HTTP address of the server.",
 )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
 def database_option(help_text: str) -> Callable[[_Command], _Command]:
@@ -220,3 +225,37 @@ def write_file(path: Path, data: bytes) -> None:
         raise SetupError(
             f"cannot write {path}: {error.strerror}", hint="choose another place"
         ) from error
+
+
+def print_json(value: object) -> None:
+    """Print something for a script."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(
+    rows: Iterable[dict[str, Any]],
+    columns: dict[str, str],
+    nothing: str,
+    *,
+    dispensable: Collection[str] = (),
+) -> None:
+    """Print rows as a table.
+
+    Args:
+        rows: their values by key.
+        columns: the heading of each key that is shown.
+        nothing: what is said when there are no rows.
+        dispensable: keys that are left out where the window is too narrow.
+    """
+    rows = list(rows)
+    if not rows:
+        click.echo(nothing)
+        return
+    table = FittedTable(
+        [
+            Column(heading, wraps=key == "text", dispensable=key in dispensable)
+            for key, heading in columns.items()
+        ],
+        [[str(row[key]) for key in columns] for row in rows],
+    )
+    open_screen().print(table)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,18 @@ import click
 from unbrick.cli.options import (
     database_option,
     exposure_options,
+    json_option,
     make_ready,
     owned_database,
+    print_json,
+    print_table,
     server_url_option,
 )
 from unbrick.errors import SetupError, UpdateError
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
-from unbrick.screen import Column, FittedTable, open_screen, open_status
+from unbrick.screen import open_status
 from unbrick.server.edge.access import add_token
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.shapes import format_time
@@ -37,41 +39,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _PORT = click.IntRange(0, 65535)
 _DAY_S = 86_400
 _PROBABILITY = click.FloatRange(0, 1)
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))
-
-
-def _print_table(
-    rows: Iterable[dict[str, Any]],
-    columns: dict[str, str],
-    nothing: str,
-    *,
-    dispensable: Collection[str] = (),
-) -> None:
-    """Print rows as a table.
-
-    Args:
-        rows: their values by key.
-        columns: the heading of each key that is shown.
-        nothing: what is said when there are no rows.
-        dispensable: keys that are left out where the window is too narrow.
-    """
-    rows = list(rows)
-    if not rows:
-        click.echo(nothing)
-        return
-    table = FittedTable(
-        [
-            Column(heading, wraps=key == "text", dispensable=key in dispensable)
-            for key, heading in columns.items()
-        ],
-        [[str(row[key]) for key in columns] for row in rows],
-    )
-    open_screen().print(table)
 
 
 @click.group()
@@ -86,6 +53,7 @@ def server() -> None:
 @click.option("--http-port", type=_PORT, default=8080, show_default=True, help="TCP; 0: any.")
 @exposure_options
 @click.option("--log", is_flag=True, help="Say all that happens, a JSON object a line.")
+@click.option("--self-approval", is_flag=True, help="Who makes a rollout may approve it, too.")
 @database_option("SQLite file, or an SQLAlchemy URL.")
 def server_start(
     host: str,
@@ -99,6 +67,7 @@ def server_start(
     key: Path | None,
     behind_proxy: bool,
     log: bool,
+    self_approval: bool,
 ) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
@@ -110,7 +79,7 @@ def server_start(
 
     exposure = Exposure(http_host or host, http_port, host_names, certificate, key, behind_proxy)
     with owned_database(database, "--database"):
-        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database, log)))
+        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database, log, self_approval)))
 
 
 @server.group()
@@ -161,7 +130,7 @@ def token_add(name: str, role: str, days: float, database: str, *, for_ever: boo
 
 @token.command("list")
 @_token_database_option
-@_json_option
+@json_option
 def token_list(database: str, *, as_json: bool) -> None:
     """List who has a token, in which role, and until when."""
     with _open_tokens(database) as tokens:
@@ -175,12 +144,12 @@ def token_list(database: str, *, as_json: bool) -> None:
             for item in tokens.list()
         ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         row["expires"] = row["expires"] or "never"
     columns = {"name": "name", "role": "role", "created": "made", "expires": "ends"}
-    _print_table(rows, columns, "nobody has a token")
+    print_table(rows, columns, "nobody has a token")
 
 
 @token.command("remove")
@@ -272,14 +241,14 @@ async def _run_bridge(base_station: Bridge, modem: str, server_address: str) -> 
 @click.command(short_help="Publish a signed image for updates.")
 @click.argument("file", type=_FILE)
 @server_url_option
-@_json_option
+@json_option
 def publish(file: Path, server_url: str, *, as_json: bool) -> None:
     """Publish a signed image (.bin or .hex), so that terminals can be updated to it."""
     data = read_image(file)
     with ServerClient(server_url) as client:
         image = client.publish(data)
     if as_json:
-        _print_json(image)
+        print_json(image)
     else:
         click.echo(f"published {image['name']} {image['version']} for {image['hardware_id']}")
         for text in image.get("warnings", ()):
@@ -288,13 +257,13 @@ def publish(file: Path, server_url: str, *, as_json: bool) -> None:
 
 @click.command(short_help="List the terminals, and what they run.")
 @server_url_option
-@_json_option
+@json_option
 def terminals(server_url: str, *, as_json: bool) -> None:
     """List the terminals that registered, and what they run."""
     with ServerClient(server_url) as client:
         rows = client.terminals()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = {
         "serial": "serial",
@@ -308,7 +277,7 @@ def terminals(server_url: str, *, as_json: bool) -> None:
     }
     for row in rows:
         row["upgrade"] = row["upgrade"]["verdict"] if row["upgrade"] else "?"
-    _print_table(
+    print_table(
         *(rows, columns, "no terminal has registered"),
         dispensable=("hardware_id", "name", "build_time"),
     )
@@ -317,13 +286,13 @@ def terminals(server_url: str, *, as_json: bool) -> None:
 @click.command(short_help="Show one terminal and its history.")
 @click.argument("serial")
 @server_url_option
-@_json_option
+@json_option
 def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
     """Show what the terminal SERIAL has run, and whether it needs an upgrade."""
     with ServerClient(server_url) as client:
         item = client.terminal(serial)
     if as_json:
-        _print_json(item)
+        print_json(item)
         return
     click.echo(f"{serial} runs {item['name']} {item['version']}, built {item['build_time']}")
     for ran in item["installations"]:
@@ -335,13 +304,13 @@ def terminal(serial: str, server_url: str, *, as_json: bool) -> None:
 
 @click.command(short_help="List what is prepared for updates.")
 @server_url_option
-@_json_option
+@json_option
 def preparations(server_url: str, *, as_json: bool) -> None:
     """List what is prepared for updates before anybody asks for them."""
     with ServerClient(server_url) as client:
         rows = client.preparations()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = {
         "from_version": "from",
@@ -359,18 +328,18 @@ def preparations(server_url: str, *, as_json: bool) -> None:
         row["write"] = row["ranges"]["write"]["bytes"]
         row["file_size"] = "" if row["file_size"] is None else row["file_size"]
     dispensable = ("hardware_id", "file_size", "full_size", "write")
-    _print_table(rows, columns, "nothing is prepared", dispensable=dispensable)
+    print_table(rows, columns, "nothing is prepared", dispensable=dispensable)
 
 
 @click.command()
 @server_url_option
-@_json_option
+@json_option
 def images(server_url: str, *, as_json: bool) -> None:
     """List the published images."""
     with ServerClient(server_url) as client:
         rows = client.images()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = {
         "version": "version",
@@ -382,7 +351,7 @@ def images(server_url: str, *, as_json: bool) -> None:
         "published": "published",
     }
     dispensable = ("security_counter", "build_time", "published")
-    _print_table(rows, columns, "no image is published", dispensable=dispensable)
+    print_table(rows, columns, "no image is published", dispensable=dispensable)
 
 
 @click.group()
@@ -401,7 +370,7 @@ def update() -> None:
 @click.option("--downgrade", is_flag=True, help="Also if VERSION is older than what it runs.")
 @click.option("--wait", is_flag=True, help="Stay until it has ended; exit code 1 if it failed.")
 @server_url_option
-@_json_option
+@json_option
 def update_start(
     serial: str,
     version: str,
@@ -427,7 +396,7 @@ def update_start(
             click.echo(f"update {started['id']} of {serial} to {started['version']} is started")
             click.echo(f"follow it with `unbrick update show {started['id']}`")
     if as_json:
-        _print_json(started)
+        print_json(started)
     if wait:
         _judge(started)
 
@@ -476,13 +445,13 @@ def _judge(ended: dict[str, Any]) -> None:
 @update.command("show")
 @click.argument("update_id", metavar="ID", type=click.IntRange(1))
 @server_url_option
-@_json_option
+@json_option
 def update_show(update_id: int, server_url: str, *, as_json: bool) -> None:
     """Show an update and everything that happened."""
     with ServerClient(server_url) as client:
         item = client.update(update_id)
     if as_json:
-        _print_json(item)
+        print_json(item)
         return
     click.echo(
         f"update {item['id']} of {item['serial']}, {item['from_version'] or '?'} to"
@@ -513,13 +482,13 @@ def _show_session(session: dict[str, Any]) -> None:
 
 @update.command("list")
 @server_url_option
-@_json_option
+@json_option
 def update_list(server_url: str, *, as_json: bool) -> None:
     """List all updates."""
     with ServerClient(server_url) as client:
         rows = client.updates()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     columns = {
         "id": "id",
@@ -530,7 +499,7 @@ def update_list(server_url: str, *, as_json: bool) -> None:
         "text": "",
         "changed": "changed",
     }
-    _print_table(rows, columns, "there are no updates", dispensable=("changed",))
+    print_table(rows, columns, "there are no updates", dispensable=("changed",))
 
 
 @update.command("cancel", short_help="Cancel an update that has erased nothing yet.")
@@ -563,13 +532,13 @@ def update_abandon(update_id: int, server_url: str, *, yes: bool) -> None:
 @click.argument("serial")
 @click.argument("text")
 @server_url_option
-@_json_option
+@json_option
 def message(serial: str, text: str, server_url: str, *, as_json: bool) -> None:
     """Send TEXT to the user of the terminal SERIAL."""
     with ServerClient(server_url) as client:
         sent = client.send_text(serial, text)
     if as_json:
-        _print_json(sent)
+        print_json(sent)
     else:
         click.echo(f"message {sent['id']} is queued, it is delivered when {serial} is there")
 

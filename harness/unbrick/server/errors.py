@@ -13,6 +13,10 @@ class ConflictError(ServerError):
     """What is asked for is against the rules, or against what is going on."""
 
 
+class BusyError(ConflictError):
+    """A terminal has an update under way, so it cannot have another one now."""
+
+
 class NotCommandedError(ConflictError):
     """A terminal cannot be updated by commands; by a file it may be.
 

@@ -411,8 +411,23 @@ class ServerCore:
             ConflictError: the rule of ``orders`` is against it.
         """
         check_serial(serial)
+        image = find_image(self.records.images(), version, self.records.terminal(serial))
+        update = self.order(serial, image, now, commanded=commanded, downgrade=downgrade)
+        self.carry_out(update)
+        return update
+
+    def order(
+        self, serial: str, image: Image, now: float, *, commanded: bool, downgrade: bool
+    ) -> Update:
+        """Keep that a terminal is to be updated to an image.
+
+        It is told so after ``carry_out``, which is to be called when no transaction is under way.
+
+        Raises:
+            BusyError: it has an update under way.
+            ConflictError: the rule of ``orders`` is against it; nothing has changed.
+        """
         terminal = self.records.terminal(serial)
-        image = find_image(self.records.images(), version, terminal)
         at = self._standing(serial, terminal, image)
         text = "; ".join(check_order(Order(image, serial, commanded, downgrade), at))
         with self.records.transaction():
@@ -423,8 +438,11 @@ class ServerCore:
             )
             if commanded and terminal is not None:
                 self._commander.begin(update, terminal, now)
-        self._go_on(update)
         return update
+
+    def carry_out(self, update: Update) -> None:
+        """Begin with an update that was ordered."""
+        self._go_on(update)
 
     def _standing(self, serial: str, terminal: Terminal | None, image: Image) -> Standing:
         updates = self.records.updates(serial)
@@ -492,6 +510,14 @@ class ServerCore:
             if update.commanded:
                 self._commander.cancelled(cancelled, now)
         return cancelled
+
+    def try_to_cancel(self, update_id: int, now: float) -> bool:
+        """Cancel an update unless it is too late; gives whether it was not."""
+        update = self.records.update(update_id)
+        if update is None or update.state.ended or not self._can_cancel(update):
+            return False
+        self.cancel_update(update_id, now)
+        return True
 
     def _can_cancel(self, update: Update) -> bool:
         if update.commanded:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from unbrick.image.format import MAX_COUNTER
 from unbrick.server.core.restoring import foresee_refusal, is_older
 from unbrick.server.errors import (
+    BusyError,
     ConflictError,
     DowngradeError,
     NotCommandedError,
@@ -156,14 +157,14 @@ def _check_free(order: Order, at: Standing) -> None:
             hint = f"wait for it, or `unbrick update cancel {update.id}`, then order again"
         else:
             hint = f"wait for it, it cannot be cancelled: `unbrick update show {update.id}`"
-        raise ConflictError(
+        raise BusyError(
             f"update {update.id} of {order.serial} to {update.version} is still"
             f" {update.state.value}, and a terminal has one update at a time",
             hint=hint,
         )
     if at.session is not None:
         number = at.session.update_id
-        raise ConflictError(
+        raise BusyError(
             f"update {number} of {order.serial} is over, but not in its last step",
             hint=f"wait for it; `unbrick update show {number}` says which",
         )

@@ -39,6 +39,7 @@ from unbrick.server.records.analysis import (
 from unbrick.server.records.calls import Call, Saying, TerminalCall
 from unbrick.server.records.contract import SOFTWARE
 from unbrick.server.records.people import AuditEntry, Ownership, Subscriber
+from unbrick.server.records.rollouts import Rollout, RolloutMember
 from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
 from unbrick.server.records.tables import Record
 from unbrick.server.records.updates import (
@@ -208,7 +209,7 @@ KINDS: dict[type[Any], Keeping] = {
         )
     ),
     # A trigger refuses to change or to remove a row.
-    AuditEntry: Keeping(_table(AuditEntry, "audit", indexed="serial")),
+    AuditEntry: Keeping(_table(AuditEntry, "audit", indexed="serial subject")),
     Software: Keeping(_table(Software, "software", UniqueConstraint(*SOFTWARE)), (_ID, SOFTWARE)),
     KeptInstallation: Keeping(
         _table(
@@ -257,5 +258,18 @@ KINDS: dict[type[Any], Keeping] = {
         personal=True,
     ),
     AccessToken: Keeping(_table(AccessToken, "tokens", unique="digest")),
+    Rollout: Keeping(_table(Rollout, "rollouts", refers=_IMAGE, indexed="settled")),
+    RolloutMember: Keeping(
+        _table(
+            RolloutMember,
+            "rollout_members",
+            refers={
+                **_TERMINAL,
+                "rollout_id": "rollouts.id",
+                "update_id": "updates.id",
+            },
+            indexed="update_id",
+        )
+    ),
 }
 """How each kind of records is kept."""

@@ -70,12 +70,14 @@ class SqlTable(Generic[R]):
         """See ``Table``."""
         return self._find(Query(tuple(where.items()), first, last, below, last_of_each))
 
-    def tally(self, by: str) -> dict[Any, int]:
+    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
         """See ``Table``."""
-        column = self._rows.c[by]
+        columns = [self._rows.c[name] for name in by]
+        conditions = (self._rows.c[name] == value for name, value in where.items())
+        statement = select(*columns, func.count()).where(*conditions).group_by(*columns)
         with self._store.reading(self) as connection:
-            rows = connection.execute(select(column, func.count()).group_by(column)).all()
-        return {value: int(number) for value, number in rows}
+            rows = connection.execute(statement).all()
+        return {values[0] if len(by) == 1 else tuple(values): int(n) for *values, n in rows}
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""

@@ -139,6 +139,32 @@ class ServerClient:
         """Send a text to a terminal's user."""
         return dict(self._ask("POST", "/api/messages", json={"serial": serial, "text": text}))
 
+    def rollouts(self) -> list[dict[str, Any]]:
+        """Every rollout."""
+        return list(self._ask("GET", "/api/rollouts"))
+
+    def rollout(self, rollout_id: int) -> dict[str, Any]:
+        """One rollout, with what was done, and which terminals failed."""
+        return dict(self._ask("GET", f"/api/rollouts/{rollout_id}"))
+
+    def rollout_members(self, rollout_id: int) -> list[dict[str, Any]]:
+        """The terminals of a rollout."""
+        return list(self._ask("GET", f"/api/rollouts/{rollout_id}/members"))
+
+    def roll_out(self, **order: Any) -> dict[str, Any]:
+        """Make a rollout; ``order`` has the fields of ``http.RolloutOrder``."""
+        return dict(self._ask("POST", "/api/rollouts", json=order))
+
+    def do_with_rollout(self, rollout_id: int, deed: str, by: str = "") -> dict[str, Any]:
+        """Do something with a rollout.
+
+        Args:
+            rollout_id: its number.
+            deed: ``approve``, ``pause``, ``resume`` or ``abandon``.
+            by: the operator of a customer center who does, if this is one.
+        """
+        return dict(self._ask("POST", f"/api/rollouts/{rollout_id}/{deed}", json={"by": by}))
+
     def center_is_there(self) -> None:
         """The customer center says that it takes calls."""
         self._ask("POST", "/api/center")

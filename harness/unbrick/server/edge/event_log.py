@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.server.records.contract import Records
+    from unbrick.server.records.rollouts import Rollout
 
 
 class EventLog:
@@ -52,6 +53,17 @@ class EventLog:
         """
         now = format_time(self._clock())
         self._write(time=now, event="order", who=who, method=method, path=path, status=status)
+
+    def note_rollout(self, rollout: Rollout) -> None:
+        """Write how far a rollout is."""
+        self._write(
+            time=format_time(rollout.changed),
+            event="rollout",
+            rollout=rollout.id,
+            state=rollout.state.value,
+            group=rollout.group,
+            text=rollout.text,
+        )
 
     def _write(self, **values: object) -> None:
         self._out.write(json.dumps(values) + "\n")

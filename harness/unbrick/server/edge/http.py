@@ -15,8 +15,9 @@ server's, 422 no image, 503 a database that does not answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from time import perf_counter
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -31,6 +32,8 @@ from starlette.types import Message
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
+from unbrick.server.core.rollout_rule import MOST_GROUPS
+from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.edge import shapes
 from unbrick.server.edge.access import TOKEN_VARIABLE, Gate, Holder
 from unbrick.server.edge.address import is_of_another_site
@@ -45,11 +48,18 @@ from unbrick.server.errors import (
 )
 from unbrick.server.records.access import AccessRole
 from unbrick.server.records.analysis import Preparation, RangeKind
+from unbrick.server.records.rollouts import MemberState, Rollout
 from unbrick.server.records.updates import Update
 from unbrick.wire.messages import Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON_SIZE = 16 * 1024
+MAX_ID = 2**63 - 1
+"""SQLite counts so far."""
+
+MOST_FAILURES = 100
+"""Terminals that failed, of a rollout, that are shown with it."""
+
 UNKNOWN_SENDER = 401
 """The HTTP status of a request of which nobody knows who sends it."""
 
@@ -141,6 +151,41 @@ class SayingOrder(msgspec.Struct, forbid_unknown_fields=True):
     then: Literal["wait", "end"]
 
 
+_Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+_Pattern = Annotated[str, msgspec.Meta(max_length=64)]
+_Who = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class RolloutOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Have a published version rolled out to the terminals that a filter takes.
+
+    ``serials``, ``software`` and ``runs`` are patterns of serials, names and versions (docs:
+    rollouts). ``by``: the operator of a customer center who orders it.
+    """
+
+    version: str
+    hardware: str = ""
+    name: Annotated[str, msgspec.Meta(max_length=80)] = ""
+    serials: _Pattern = "*"
+    software: _Pattern = ""
+    runs: _Pattern = "*"
+    groups: Annotated[list[_Percent], msgspec.Meta(min_length=1, max_length=MOST_GROUPS)] = (
+        msgspec.field(default_factory=lambda: [5, 25, 100])
+    )
+    success: _Percent = 90
+    error: _Percent = 5
+    way: Literal["staged", "commanded"] = "staged"
+    downgrade: bool = False
+    not_before: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    by: _Who = ""
+
+
+class RolloutDeed(msgspec.Struct, forbid_unknown_fields=True):
+    """Do something with a rollout; ``by``: the operator of a customer center who does."""
+
+    by: _Who = ""
+
+
 B = TypeVar("B", bound=msgspec.Struct)
 
 
@@ -195,8 +240,10 @@ class _Api:
         clock: Callable[[], float],
         gate: Gate,
         log: EventLog | None,
+        rollouts: RolloutRunner,
     ) -> None:
         self._core = core
+        self._rollouts = rollouts
         self._pump = pump
         self._clock = clock
         self._gate = gate
@@ -236,12 +283,32 @@ class _Api:
                 *("POST", "/api/messages", self.message, operator, shapes.MessageShape, 201),
                 TextOrder,
             ),
+            *self._rollout_operations(),
             Operation("POST", "/api/center", self.center_is_there, center, nothing),
             Operation("DELETE", "/api/center", self.center_leaves, center, nothing),
             Operation("PUT", saying, self.say, center, nothing, 201, SayingOrder),
             Operation("GET", "/api/openapi.json", self.description, None, dict[str, Any]),
             Operation("GET", "/health", self.health, None, shapes.HealthShape),
             Operation("GET", "/metrics", self.metrics, viewer, None),
+        ]
+
+    def _rollout_operations(self) -> list[Operation]:
+        viewer, operator, _ = AccessRole
+        rollouts, rollout = "/api/rollouts", "/api/rollouts/{rollout_id:int}"
+        shape, members = shapes.RolloutShape, list[shapes.MemberShape]
+        deeds = (self.approve_rollout, self.pause_rollout, self.resume_rollout)
+        return [
+            Operation("GET", rollouts, self.rollouts, viewer, list[shapes.RolloutShape]),
+            Operation("POST", rollouts, self.roll_out, operator, shape, 201, RolloutOrder),
+            Operation("GET", rollout, self.rollout, viewer, shapes.RolloutHistory),
+            Operation("GET", f"{rollout}/members", self.rollout_members, viewer, members),
+            *(
+                Operation(
+                    *("POST", f"{rollout}/{deed.__name__.partition('_')[0]}", deed, operator),
+                    *(shape, 200, RolloutDeed),
+                )
+                for deed in (*deeds, self.abandon_rollout)
+            ),
         ]
 
     def routes(self) -> list[Route]:
@@ -264,6 +331,7 @@ class _Api:
         holder = None
         if operation.role is not None:  # Health is asked when there is no database, too.
             holder = self._gate.find_holder(request.headers.get("authorization"))
+        request.state.holder = holder
         try:
             self._check(request, operation, holder)
             response = await operation.handler(request)
@@ -392,8 +460,7 @@ class _Api:
 
     async def update(self, request: Request) -> JSONResponse:
         """One update, with its events, and its session if it is commanded."""
-        # SQLite counts to 2^63.
-        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        update_id = min(request.path_params["update_id"], MAX_ID)
         update = self._core.records.update(update_id)
         if update is None:
             raise UnknownError(f"there is no update {update_id}", hint="see GET /api/updates")
@@ -405,7 +472,7 @@ class _Api:
 
     async def session(self, request: Request) -> JSONResponse:
         """The session of a commanded update, with its plan."""
-        session_id = min(request.path_params["session_id"], 2**63 - 1)
+        session_id = min(request.path_params["session_id"], MAX_ID)
         session = self._core.records.session(session_id)
         if session is None:
             raise UnknownError(f"there is no session {session_id}", hint="see GET /api/updates")
@@ -413,14 +480,14 @@ class _Api:
 
     async def cancel(self, request: Request) -> JSONResponse:
         """Cancel an update."""
-        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        update_id = min(request.path_params["update_id"], MAX_ID)
         update = self._core.cancel_update(update_id, self._clock())
         self._pump()
         return JSONResponse(self._update(update))
 
     async def abandon(self, request: Request) -> JSONResponse:
         """Give up a commanded update for good, and delete the backup."""
-        update_id = min(request.path_params["update_id"], 2**63 - 1)
+        update_id = min(request.path_params["update_id"], MAX_ID)
         update = self._core.abandon_update(update_id, self._clock())
         return JSONResponse(self._update(update))
 
@@ -430,6 +497,79 @@ class _Api:
         message = self._core.send_text(order.serial, order.text, self._clock())
         self._pump()
         return JSONResponse(shapes.describe_message(message), 201)
+
+    def _rollout(self, item: Rollout) -> shapes.RolloutShape:
+        return shapes.describe_rollout(item, self._core.records.rollouts.group_counts(item))
+
+    async def rollouts(self, _request: Request) -> JSONResponse:
+        """Every rollout."""
+        return JSONResponse([self._rollout(item) for item in self._core.records.rollouts.all()])
+
+    def _known_rollout(self, request: Request) -> Rollout:
+        rollout_id = min(request.path_params["rollout_id"], MAX_ID)
+        rollout = self._core.records.rollouts.get(rollout_id)
+        if rollout is None:
+            raise UnknownError(f"there is no rollout {rollout_id}", hint="see GET /api/rollouts")
+        return rollout
+
+    async def rollout(self, request: Request) -> JSONResponse:
+        """One rollout, with what was done, and the first 100 terminals that failed."""
+        rollout, records = self._known_rollout(request), self._core.records.rollouts
+        failed = (MemberState.FAILED, MemberState.FORGIVEN)
+        failures = records.members(rollout.id, states=failed, first=MOST_FAILURES)
+        return JSONResponse(
+            {
+                **self._rollout(rollout),
+                "history": [shapes.describe_deed(item) for item in records.history(rollout.id)],
+                "failures": [shapes.describe_member(item) for item in failures],
+            }
+        )
+
+    async def rollout_members(self, request: Request) -> JSONResponse:
+        """Every terminal of a rollout."""
+        members = self._core.records.rollouts.members(self._known_rollout(request).id)
+        return JSONResponse([shapes.describe_member(item) for item in members])
+
+    async def roll_out(self, request: Request) -> JSONResponse:
+        """Make a rollout. It begins when somebody else has approved it."""
+        order = await _read(request, RolloutOrder)
+        draft = RolloutDraft(
+            version=order.version,
+            hardware_id=order.hardware,
+            name=order.name,
+            serials=order.serials,
+            software=order.software,
+            runs=order.runs,
+            percents=tuple(order.groups),
+            success=order.success,
+            error=order.error,
+            commanded=order.way == "commanded",
+            downgrade=order.downgrade,
+            not_before=None if order.not_before is None else order.not_before.timestamp(),
+        )
+        made = self._rollouts.create(draft, _who(request, order.by), self._clock())
+        return JSONResponse(self._rollout(made), 201)
+
+    async def approve_rollout(self, request: Request) -> JSONResponse:
+        """Let a rollout begin that somebody else has made."""
+        return await self._do(request, self._rollouts.approve)
+
+    async def pause_rollout(self, request: Request) -> JSONResponse:
+        """Order nothing more for now, and take back what can be."""
+        return await self._do(request, self._rollouts.pause)
+
+    async def resume_rollout(self, request: Request) -> JSONResponse:
+        """Go on with a rollout that was paused or has stopped."""
+        return await self._do(request, self._rollouts.resume)
+
+    async def abandon_rollout(self, request: Request) -> JSONResponse:
+        """Give a rollout up for good, and take back what can be."""
+        return await self._do(request, self._rollouts.abandon)
+
+    async def _do(self, request: Request, do: Callable[[int, str, float], Rollout]) -> JSONResponse:
+        deed = await _read(request, RolloutDeed)
+        rollout_id = min(request.path_params["rollout_id"], MAX_ID)
+        return JSONResponse(self._rollout(do(rollout_id, _who(request, deed.by), self._clock())))
 
     async def center_is_there(self, _request: Request) -> JSONResponse:
         """The customer center is there; calls are taken for 15 s."""
@@ -445,9 +585,7 @@ class _Api:
     async def say(self, request: Request) -> JSONResponse:
         """Say a text of a terminal's call."""
         order = await _read(request, SayingOrder)
-        call_id, count = (
-            min(request.path_params[name], 2**63 - 1) for name in ("call_id", "count")
-        )
+        call_id, count = (min(request.path_params[name], MAX_ID) for name in ("call_id", "count"))
         self._core.say(call_id, count, order.text, last=order.then == "end")
         self._pump()
         return JSONResponse({}, 201)
@@ -492,12 +630,32 @@ class _Api:
         }
 
 
+def _who(request: Request, by: str) -> str:
+    """Who orders: the holder of the token, or the operator of a center in whose name it asks.
+
+    Raises:
+        RequestError: that is no center.
+        ConflictError: nobody can have that name.
+    """
+    holder: Holder = request.state.holder
+    if not by:
+        return holder.name
+    if not holder.role.includes(AccessRole.CENTER):
+        raise RequestError(
+            403, "only a customer center orders for others", hint="leave `by` out of the body"
+        )
+    if not by.isprintable():
+        raise ConflictError("that is no name of an operator", hint="leave `by` out of the body")
+    return by
+
+
 def make_app(
     core: ServerCore,
     pump: Callable[[], None],
     clock: Callable[[], float],
     gate: Gate,
     log: EventLog | None = None,
+    rollouts: RolloutRunner | None = None,
 ) -> Starlette:
     """The API as an ASGI application.
 
@@ -507,8 +665,10 @@ def make_app(
         clock: seconds since 1970.
         gate: says who may do what.
         log: is told of orders.
+        rollouts: makes rollouts; None: nobody but the API asks for one that does.
     """
+    rollouts = rollouts or RolloutRunner(core)
     return Starlette(
-        routes=_Api(core, pump, clock, gate, log).routes(),
+        routes=_Api(core, pump, clock, gate, log, rollouts).routes(),
         exception_handlers={UnbrickError: _say_error, HTTPException: _say_error},
     )

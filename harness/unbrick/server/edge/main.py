@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from unbrick.image import format as image_format
 from unbrick.layout import reference_layout
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.rollouts import RolloutRunner
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.access import leave_own_token
 from unbrick.server.edge.event_log import EventLog
@@ -34,6 +36,12 @@ LOOK_INTERVAL_S = 2.0
 """Seconds between two looks at what is due by the clock alone."""
 
 
+ROLLOUT_INTERVAL_S = 0.5
+"""Seconds between two looks at rollouts with nothing to be ordered."""
+
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """Where the server listens and where it keeps its records.
@@ -44,6 +52,7 @@ class ServerSettings:
         http: how people reach its HTTP API.
         database: an SQLAlchemy URL, or the path of an SQLite file.
         log: whether all that happens is said, a JSON object a line.
+        self_approval: whether who makes a rollout may approve it.
     """
 
     host: str
@@ -51,6 +60,7 @@ class ServerSettings:
     http: Exposure
     database: str
     log: bool = False
+    self_approval: bool = False
 
 
 def admit(data: bytes, info: image_format.ImageInfo) -> None:
@@ -92,6 +102,11 @@ async def serve(
     worker = Worker(analyst, announce)
     out = out or sys.stdout
     log = EventLog(records, out, time.time) if settings.log else None
+    rollouts = RolloutRunner(
+        core,
+        self_approval=settings.self_approval,
+        on_change=log.note_rollout if log else lambda _rollout: None,
+    )
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
         sock = stack.enter_context(bind(exposure.host, exposure.port, "server"))
@@ -99,7 +114,9 @@ async def serve(
         gate = stack.enter_context(leave_own_token(records, port, time.time))
         await coap.start(settings.host, settings.coap_port)
         config = uvicorn.Config(
-            HostGuard(make_app(coap.core, coap.pump, time.time, gate, log), exposure.names),
+            HostGuard(
+                make_app(coap.core, coap.pump, time.time, gate, log, rollouts), exposure.names
+            ),
             log_level="warning",
             lifespan="off",
             ws="none",
@@ -115,12 +132,14 @@ async def serve(
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
         look = asyncio.create_task(_look(coap, log))
+        rolling = asyncio.create_task(_roll_out(rollouts, coap))
         try:
             await http.serve(sockets=[sock])
         finally:
             ready.cancel()
             work.cancel()
             look.cancel()
+            rolling.cancel()
             await coap.close()
             if log is not None:
                 log.look()
@@ -135,6 +154,18 @@ async def _look(coap: CoapServer, log: EventLog | None) -> None:
         coap.pump()
         if log is not None:
             log.look()
+
+
+async def _roll_out(rollouts: RolloutRunner, coap: CoapServer) -> None:
+    """Carry rollouts out, a few orders at a time, so that terminals are answered in between."""
+    while True:
+        more = False
+        try:
+            more = rollouts.look(time.time())
+        except Exception:  # noqa: BLE001 - whatever it is, all is as before, and the next look may do
+            _log.exception("rollouts do not go on")
+        coap.pump()
+        await asyncio.sleep(0 if more else ROLLOUT_INTERVAL_S)
 
 
 def _stop(http: uvicorn.Server) -> None:

@@ -25,7 +25,13 @@ class _Counts(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Count them."""
+        rollouts = self._records.rollouts
         for name, about, counts in (
+            ("rollouts", "Rollouts, by how far they are.", rollouts.count()),
+            (
+                *("rollout_terminals", "Terminals of rollouts, by what has become of them."),
+                rollouts.count_members(),
+            ),
             ("terminals", "Terminals, by what they said last.", self._records.count_terminals()),
             ("updates", "Updates, by how far they are.", self._records.count_updates()),
             ("messages", "Text messages, by where they are.", self._records.count_messages()),

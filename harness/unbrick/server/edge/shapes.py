@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, TypedDict
 from unbrick.server.records.sessions import StepKind, StepState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unbrick.server.records.analysis import Analysis, Installation
     from unbrick.server.records.contract import Records
+    from unbrick.server.records.people import AuditEntry
+    from unbrick.server.records.rollouts import GroupCount, Rollout, RolloutMember
     from unbrick.server.records.sessions import CommandedSession, PlannedStep
     from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
@@ -215,6 +219,78 @@ class PreparationShape(TypedDict):
     changed: str
 
 
+class RolloutGroupShape(TypedDict):
+    """A group of a rollout: how many of its terminals are in which state.
+
+    ``percent``: how many of all terminals have been asked when this group has.
+    """
+
+    group: int
+    percent: int
+    terminals: int
+    waiting: int
+    ordered: int
+    succeeded: int
+    failed: int
+    skipped: int
+    forgiven: int
+
+
+class RolloutShape(TypedDict):
+    """A rollout, and how far its groups are; ``group`` is the last one that has begun."""
+
+    id: int
+    name: str
+    version: str
+    hardware_id: str
+    digest: str
+    serials: str
+    software: str
+    runs: str
+    way: str
+    downgrade: bool
+    success: int
+    error: int
+    not_before: str | None
+    state: str
+    group: int
+    text: str
+    ended: bool
+    terminals: int
+    groups: list[RolloutGroupShape]
+    created: str
+    created_by: str
+    approved_by: str
+    changed: str
+
+
+class DeedShape(TypedDict):
+    """Something that was done with a rollout, and who did it."""
+
+    time: str
+    who: str
+    what: str
+    text: str
+
+
+class MemberShape(TypedDict):
+    """A terminal of a rollout."""
+
+    serial: str
+    group: int
+    state: str
+    update_id: int | None
+    text: str
+    changed: str
+
+
+class RolloutHistory(RolloutShape):
+    """A rollout with what was done with it, and the first of those terminals that failed."""
+
+    history: list[DeedShape]
+    failures: list[MemberShape]
+
+
 class HealthShape(TypedDict):
     """The server answers, and its database does."""
 
@@ -363,3 +439,64 @@ def describe_plan(item: CommandedSession, records: Records) -> PlannedSession:
     """A session with every step."""
     plan = [describe_step(found) for found in records.steps(item.id)]
     return {**describe_session(item, records), "plan": plan}
+
+
+def describe_rollout(item: Rollout, counts: Sequence[GroupCount]) -> RolloutShape:
+    """A rollout with the counts of its groups."""
+    groups: list[RolloutGroupShape] = [
+        {
+            "group": number,
+            "percent": percent,
+            "terminals": count.total,
+            "waiting": count.waiting,
+            "ordered": count.ordered,
+            "succeeded": count.succeeded,
+            "failed": count.failed,
+            "skipped": count.skipped,
+            "forgiven": count.forgiven,
+        }
+        for number, (percent, count) in enumerate(zip(item.percents, counts, strict=True), 1)
+    ]
+    return {
+        "id": item.id,
+        "name": item.name,
+        "version": item.version,
+        "hardware_id": item.hardware_id,
+        "digest": item.digest.hex(),
+        "serials": item.serials,
+        "software": item.software,
+        "runs": item.runs,
+        "way": "commanded" if item.commanded else "staged",
+        "downgrade": item.downgrade,
+        "success": item.success,
+        "error": item.error,
+        "not_before": None if item.not_before is None else format_time(item.not_before),
+        "state": item.state.value,
+        "group": item.group,
+        "text": item.text,
+        "ended": item.state.ended,
+        "terminals": sum(count.total for count in counts),
+        "groups": groups,
+        "created": format_time(item.created),
+        "created_by": item.created_by,
+        "approved_by": item.approved_by,
+        "changed": format_time(item.changed),
+    }
+
+
+def describe_deed(item: AuditEntry) -> DeedShape:
+    """Something that was done with a rollout."""
+    what = item.action.value.removeprefix("rollout ")
+    return {"time": format_time(item.time), "who": item.actor, "what": what, "text": item.text}
+
+
+def describe_member(item: RolloutMember) -> MemberShape:
+    """A terminal of a rollout."""
+    return {
+        "serial": item.serial,
+        "group": item.group,
+        "state": item.state.value,
+        "update_id": item.update_id,
+        "text": item.text,
+        "changed": format_time(item.changed),
+    }

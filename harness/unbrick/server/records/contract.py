@@ -25,6 +25,7 @@ from unbrick.server.records.analysis import (
 )
 from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
 from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Ownership, Subscriber
+from unbrick.server.records.rollouts import Rollouts
 from unbrick.server.records.sessions import (
     Backup,
     CommandedSession,
@@ -96,6 +97,11 @@ class Records:
     def tokens(self) -> AccessTokens:
         """Those of who may use the HTTP API."""
         return AccessTokens(self._store)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Those that there are."""
+        return Rollouts(self._store, self._audit)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All that is written inside is kept when the block ends, and nothing when it raises.
@@ -175,6 +181,10 @@ class Records:
     def updates(self, serial: str | None = None) -> list[Update]:
         """Every update, or every update of a terminal."""
         return self._updates.select(**given(serial=serial))
+
+    def updates_among(self, ids: frozenset[int]) -> list[Update]:
+        """The updates with these ids; as many as ``rollouts.UPDATES_AT_ONCE`` at most."""
+        return self._updates.select(id=ids)
 
     def unfinished_updates(self) -> list[Update]:
         """Every update that has not ended."""
@@ -332,7 +342,7 @@ class Records:
         newest: int | None = None,
         before: int | None = None,
     ) -> list[AuditEntry]:
-        """What was done to personal data: all, of a terminal, or to a subject (of any kind).
+        """What the audit has: all, of a terminal, or about a subject (of any kind).
 
         Only the ``newest`` entries, or those with ids lower than ``before``.
         """

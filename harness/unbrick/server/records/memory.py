@@ -88,9 +88,9 @@ class MemoryTable(Generic[R]):
         found = list(found)
         return found[:first] if last is None else found[max(0, len(found) - last) :]
 
-    def tally(self, by: str) -> dict[Any, int]:
+    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
         """See ``Table``."""
-        return dict(Counter(map(attrgetter(by), self._records.values())))
+        return dict(Counter(map(attrgetter(*by), self.select(**where))))
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""

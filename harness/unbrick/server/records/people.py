@@ -1,4 +1,4 @@
-"""Who uses which terminal, and who touched personal data."""
+"""Who uses which terminal, who touched personal data, and who did what with a rollout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ownership(Record):
 
 
 class AuditAction(Enum):
-    """What was done to personal data."""
+    """What was done to personal data, or with a rollout."""
 
     SUBSCRIBER_ADDED = "subscriber added"
     SUBSCRIBER_CHANGED = "subscriber changed"
@@ -38,11 +38,22 @@ class AuditAction(Enum):
     BACKUP_KEPT = "backup kept"
     BACKUP_READ = "backup read"
     BACKUP_DELETED = "backup deleted"
+    ROLLOUT_CREATED = "rollout created"
+    ROLLOUT_APPROVED = "rollout approved"
+    ROLLOUT_BEGUN = "rollout group begun"
+    ROLLOUT_PAUSED = "rollout paused"
+    ROLLOUT_RESUMED = "rollout resumed"
+    ROLLOUT_STOPPED = "rollout stopped"
+    ROLLOUT_FINISHED = "rollout finished"
+    ROLLOUT_ABANDONED = "rollout abandoned"
 
 
 @dataclass(frozen=True)
 class AuditEntry(Record):
-    """Somebody touched personal data. ``subject`` is an id; the data itself is never in here."""
+    """Somebody touched personal data, or did something with a rollout.
+
+    ``subject`` is an id of either; personal data itself is never in here.
+    """
 
     id: int
     time: float

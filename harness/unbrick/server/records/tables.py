@@ -59,8 +59,13 @@ class Table(Protocol[R]):
             where: the conditions.
         """
 
-    def tally(self, by: str) -> dict[Any, int]:
-        """How many records there are with each value of a field."""
+    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
+        """How many records there are with each value of a field, or with those of several.
+
+        Args:
+            by: the names of the fields; with several of them, the values are in tuples.
+            where: the fields that must have a value, and that value.
+        """
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """Keep a new record (an id is passed over), and bytes with it; gives it with its id."""
