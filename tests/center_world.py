@@ -18,11 +18,13 @@ from unbrick.center.operators.accounts import Passwords, add_operator
 from unbrick.center.operators.records import LogEntry, MemoryAccounts, Role
 from unbrick.center.page.web import make_app
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.edge.client import SilentError
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.sessions import PlannedStep, SessionState, StepKind, StepState
+from unbrick.server.records.updates import UpdateState
 
 QUICK = Passwords(argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 """Hashes that are worth nothing, made at once."""
@@ -43,6 +45,7 @@ class DirectServer:
 
     def __init__(self, core: ServerCore, clock: Callable[[], float]) -> None:
         self.core, self.clock = core, clock
+        self.rollouts = RolloutRunner(core)
         self.silent = self.deaf = False
 
     def _order(self, order: Callable[[], object]) -> dict[str, Any]:
@@ -61,6 +64,10 @@ class DirectServer:
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         return self._order(lambda: self.core.cancel_update(update_id, self.clock()))
+
+    def do_with_rollout(self, rollout_id: int, deed: str, by: str) -> dict[str, Any]:
+        do = getattr(self.rollouts, deed)
+        return self._order(lambda: do(rollout_id, by, self.clock()))
 
     def send_text(self, serial: str, text: str) -> dict[str, Any]:
         return self._order(lambda: self.core.send_text(serial, text, self.clock()))
@@ -204,3 +211,30 @@ def words(page: str) -> str:
     """The text of a page."""
     text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
     return " ".join(text.split())
+
+
+def roll_out(world: World, count: int = 20, **draft: Any) -> int:
+    """A rollout of 1.1.0 to terminals of its own, made by ada; gives its number."""
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    if len(world.records.images()) == 1:
+        world.publish()
+    number = len(world.records.rollouts.all()) + 1
+    for terminal in range(count):
+        world.register(f"R{number}-{terminal:03}", digest=inspect(base).digest)
+    draft = {"name": f"Release {number}", "serials": f"R{number}-*", **draft}
+    return world.server.rollouts.create(RolloutDraft("1.1.0", **draft), "ada", world.now).id
+
+
+def go_on(world: World, succeeded: int = 0, failed: int = 0) -> None:
+    """A rollout does all that is due; of what is under way then, so many end."""
+    while world.server.rollouts.look(world.now):
+        pass
+    open_ = [u for u in world.records.unfinished_updates() if u.serial.startswith("R")]
+    states = [UpdateState.SUCCEEDED] * succeeded + [UpdateState.FAILED] * failed
+    for update, state in zip(open_, states, strict=False):
+        text = "the new software did not start" if state is UpdateState.FAILED else ""
+        with world.records.transaction():
+            world.core._log.change(update, state, text, world.now)
+    while world.server.rollouts.look(world.now):
+        pass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
-from center_world import PASSWORD, SERIAL, World, begin_session, carry_out
+from center_world import PASSWORD, SERIAL, World, begin_session, carry_out, go_on, roll_out
 from patience import PATIENCE_S
 from server_world import make_image, post
 
@@ -223,6 +223,44 @@ def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site
 
 
 @pytest.mark.slow
+def test_a_rollout_is_ruled_by_keyboard_and_watched_live(
+    sit_down: Callable[..., Page], site: Site
+) -> None:
+    world = site.world
+    number = roll_out(world, 40, percents=(50, 100), error=20)
+    page = sit_down("enno")
+    page.get_by_role("link", name="Rollouts").press("Enter")
+    page.get_by_role("link", name="Release 1").press("Enter")
+    page.get_by_role("button", name="Approve").press("Enter")
+    page.get_by_role("button", name="Pause").wait_for()
+    page.evaluate("window.mine = 'the same page'")
+    assert world.records.rollouts.history(number)[-1].actor == "enno"
+    go_on(world, succeeded=10, failed=1)
+    page.get_by_text("10 succeeded, 1 failed, 9 ordered").wait_for()
+    bar = page.get_by_role("img", name="10 succeeded, 1 failed, 9 ordered")
+    assert bar.locator(".good").get_attribute("width") == "50.0"
+    page.get_by_role("region", name="Where it failed").get_by_text("did not start").wait_for()
+    page.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Resume").wait_for()
+    go_on(world)
+    page.get_by_text("10 succeeded, 1 failed, 9 waiting").wait_for()
+    page.get_by_role("button", name="Resume").press("Enter")
+    go_on(world, succeeded=9)
+    page.get_by_text("20 ordered").wait_for()
+    go_on(world, failed=5)
+    page.get_by_text("5 of 20 failed, more than 20 %").first.wait_for()
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "do-abandon"
+    page.keyboard.press("Enter")
+    page.get_by_text("abandoned", exact=True).first.wait_for()
+    page.get_by_role("region", name="What to do").wait_for(state="hidden")
+    assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
+
+
+@pytest.mark.slow
 def test_a_call_of_a_terminal_is_watched(sit_down: Callable[..., Page], site: Site) -> None:
     page = sit_down()
     world = site.world
@@ -296,6 +334,27 @@ def _fill(world: World) -> None:
         world.records.save_update(replace(update, state=state))
     carry_out(world, begin_session(world, "T-0006"), 5, 5)
     world.core.send_text(SERIAL, "Version 1.1.0 is ready. Call us.", world.now)
+    _fill_rollouts(world)
+
+
+def _fill_rollouts(world: World) -> None:
+    """Rollouts in every state."""
+    rollouts = world.server.rollouts
+    finished = roll_out(world, 8)
+    rollouts.approve(finished, "bob", world.now)
+    for _ in range(3):
+        go_on(world, succeeded=8)
+    stopped = roll_out(world, 60, name="A release with a name that is rather long, for phones")
+    rollouts.approve(stopped, "bob", world.now)
+    go_on(world, succeeded=3)
+    go_on(world, succeeded=9, failed=2)
+    given_up, scheduled, _for_approval, running = (roll_out(world, 40) for _ in range(4))
+    rollouts.abandon(given_up, "enno", world.now)
+    rollouts.approve(scheduled, "bob", world.now)
+    rollouts.pause(scheduled, "bob", world.now)
+    rollouts.approve(running, "bob", world.now)
+    go_on(world, succeeded=2)
+    go_on(world, succeeded=5)
 
 
 @pytest.mark.slow
@@ -336,6 +395,14 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
         errors = page.goto(f"{site.url}/{address}")
         assert errors
         look(name)
+    page = sit_down("enno", size, color_scheme=scheme)
+    page.goto(f"{site.url}/rollouts")
+    look("rollouts")
+    for number in (2, 5, 6):
+        page.goto(f"{site.url}/rollouts/{number}")
+        look(f"rollout {number}")
+    page.locator("summary").click()
+    look("rollout to abandon")
     page = sit_down("aude", size, color_scheme=scheme)
     page.goto(f"{site.url}/log")
     look("log")

@@ -16,6 +16,8 @@ from center_world import (
     World,
     begin_session,
     carry_out,
+    go_on,
+    roll_out,
     words,
 )
 from server_world import inspect, make_image
@@ -489,6 +491,32 @@ def test_the_log_shows_what_operators_did_and_what_was_done_to_personal_data(wor
     assert PHONE not in page
 
 
+def test_an_engineer_rules_on_a_rollout_and_everybody_may_look(world: World) -> None:
+    roll_out(world, 40, name="May", error=20, percents=(50, 100))
+    engineer = world.browser("enno")
+    assert "There is no rollout" not in engineer.get("/rollouts")
+    assert "running" in engineer.order("/rollouts/1/approve")
+    assert world.records.rollouts.history(1)[-1].actor == "enno"
+    go_on(world, succeeded=3, failed=5)
+    for name in ("cleo", "aude"):
+        page = words(world.browser(name).get("/rollouts/1"))
+        assert "stopped group 1: 5 of 20 failed, more than 20 %" in page
+        assert "3 succeeded, 5 failed, 12 waiting" in page
+        assert "Resume" not in page
+    assert "What to do Resume Abandon" in words(engineer.get("/rollouts/1"))
+    assert "running" in engineer.order("/rollouts/1/resume")
+    refused = engineer.post("/rollouts/1/approve")
+    assert refused.status_code == 409
+    assert "is running, so it cannot be approved" in refused.text
+    assert engineer.post("/rollouts/1/burn").status_code == 404
+    assert engineer.http.get("/rollouts/9").status_code == 404
+    last = world.deeds[-1]
+    assert (last.deed, last.text) == (Deed.ROLLED_OUT, "resume rollout 1")
+    log = words(world.browser("aude").get("/log"))
+    assert "enno rollout resumed rollout 1" in log
+    assert "enno ruled on a rollout resume rollout 1" in log
+
+
 # Who may do what
 
 ORDERS = {
@@ -498,6 +526,8 @@ ORDERS = {
     f"/terminals/{SERIAL}/messages": {"cleo", "enno"},
     f"/terminals/{SERIAL}/updates": {"enno"},
     "/updates/1/cancel": {"enno"},
+    "/rollouts/1/approve": {"enno"},
+    "/rollouts/1/abandon": {"enno"},
 }
 
 
@@ -505,6 +535,8 @@ ORDERS = {
 @pytest.mark.parametrize("path", ORDERS)
 def test_each_role_may_do_its_own_and_nothing_else(world: World, path: str, name: str) -> None:
     update = world.core.start_update(SERIAL, "1.1.0", 0.0)
+    roll_out(world, 1)
+    rollout = world.records.rollouts.get(1)
     with world.browser("cleo") as clerk:
         clerk.order(f"/terminals/{SERIAL}/calls")
         browser = clerk if name == "cleo" else Browser(world)
@@ -522,6 +554,7 @@ def test_each_role_may_do_its_own_and_nothing_else(world: World, path: str, name
                 world.records.messages(),
             )
             assert after == before
+            assert world.records.rollouts.get(1) == rollout
             assert world.deeds[-1].deed is Deed.REFUSED
 
 

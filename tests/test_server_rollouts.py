@@ -132,9 +132,9 @@ def test_it_goes_through_group_by_group(open_records: Open) -> None:
         ] == [
             ("created", "ada", "1.1.0+0 for 40 terminals"),
             ("approved", "bob", ""),
-            ("group begun", "server", "group 1"),
-            ("group begun", "server", "group 2"),
-            ("group begun", "server", "group 3"),
+            ("begun", "server", "group 1 of 3"),
+            ("begun", "server", "group 2 of 3"),
+            ("begun", "server", "group 3 of 3"),
             ("finished", "server", ""),
         ]
         assert world.told[-1] == (RolloutState.FINISHED, 3)
@@ -341,6 +341,7 @@ def test_only_terminals_that_the_filter_takes_and_that_need_it_are_members() -> 
     assert members(hardware_id="other") == ["EU-3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["between", "in"])
 def test_a_server_that_is_killed_goes_on_and_does_nothing_twice(
     open_records: Open, how: str, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,9 @@ class OrderServer(Protocol):
     def cancel(self, update_id: int) -> dict[str, Any]:
         """Cancel an update."""
 
+    def do_with_rollout(self, rollout_id: int, deed: str, by: str) -> dict[str, Any]:
+        """Approve, pause, resume or abandon a rollout, for an operator."""
+
     def send_text(self, serial: str, text: str) -> dict[str, Any]:
         """Send a text to a terminal's user."""
 
@@ -123,6 +126,14 @@ class Desk:
             ServerError: the server refuses, or does not answer.
         """
         await run_in_threadpool(self.server.cancel, update_id)
+
+    async def do_with_rollout(self, rollout_id: int, deed: str, operator: str) -> None:
+        """Approve, pause, resume or abandon a rollout.
+
+        Raises:
+            ServerError: the server refuses, or does not answer.
+        """
+        await run_in_threadpool(self.server.do_with_rollout, rollout_id, deed, operator)
 
     async def send(self, serial: str, text: str) -> None:
         """Send a text to a terminal's user.

@@ -32,7 +32,7 @@ class Permission(Enum):
     SEE_LOG = "see what operators did"
     CALL = "make calls"
     SEND = "send text messages"
-    UPDATE = "start and cancel updates"
+    UPDATE = "start and cancel updates, and rule on rollouts"
 
 
 _MAY = {

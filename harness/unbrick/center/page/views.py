@@ -10,10 +10,12 @@ from unbrick.center.desk import Desk
 from unbrick.center.offer import judge_situation
 from unbrick.center.page.nor_map import Block, BlockMark, draw_nor_map, find_blocks
 from unbrick.center.page.progress import SessionView, UpdateStage, list_data, mark_blocks
+from unbrick.center.page.rollouts import RolloutPage, RolloutView, view_rollout
 from unbrick.layout import reference_layout
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
+from unbrick.server.records.rollouts import MemberState, Rollout
 from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, TextMessage, Update, UpdateState
 from unbrick.wire.messages import TerminalState
@@ -200,22 +202,47 @@ class Views:
             [image for image in images if image.hardware_id == terminal.hardware_id],
         )
 
+    def rollouts(self) -> list[RolloutView]:
+        """The newest rollouts, the newest one first."""
+        return [
+            self._rollout(item) for item in self._records.rollouts.all()[: -MOST_LINES - 1 : -1]
+        ]
+
+    def rollout(self, rollout_id: int) -> RolloutPage | None:
+        """All about a rollout, if there is one with that number."""
+        rollouts = self._records.rollouts
+        rollout = rollouts.get(rollout_id)
+        if rollout is None:
+            return None
+        failed = (MemberState.FAILED, MemberState.FORGIVEN)
+        failures = rollouts.members(rollout.id, states=failed, first=MOST_LINES)
+        return RolloutPage(self._rollout(rollout), failures, rollouts.history(rollout.id)[::-1])
+
+    def _rollout(self, rollout: Rollout) -> RolloutView:
+        return view_rollout(rollout, self._records.rollouts.group_counts(rollout))
+
     def fingerprint(self, topic: str) -> object:
         """A value that differs when what a topic's pages show has changed.
 
-        Topics: ``terminals``, ``terminal:<serial>``, ``call:<id>``. What is said in a call is not
+        Topics: ``terminals``, ``terminal:<serial>``, ``call:<id>``, ``rollouts``,
+        ``rollout:<id>``. What is said in a call is not
         in it: whoever carries out the call tells.
         """
+        kind, _, serial = topic.partition(":")
+        number = int(serial) if serial.isdecimal() and len(serial) < 10 else 0
+        if kind == "rollouts":
+            return tuple((view.rollout, view.total) for view in self.rollouts())
+        if kind == "rollout":
+            rollout = self._records.rollouts.get(number)
+            return rollout and (rollout, tuple(self._records.rollouts.group_counts(rollout)))
         records = self._records
         under_way: list[tuple[Update | CommandedSession, int]] = [
             (item, self._desk.sent(item.id)) for item in records.unfinished_updates()
         ]
         under_way += [(item, 0) for item in records.unfinished_sessions()]
-        kind, _, serial = topic.partition(":")
         if kind == "terminals":
             return hash((tuple(records.terminals()), tuple(under_way), len(records.images())))
         if kind == "call":
-            number = int(serial) if serial.isdecimal() and len(serial) < 10 else 0
             call = records.call(number)
             return hash(tuple(item for item in under_way if call and item[0].serial == call.serial))
         if kind != "terminal":

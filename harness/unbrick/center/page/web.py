@@ -42,6 +42,7 @@ from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import CALLER
 
 MAX_FORM, MAX_FIELDS = 8 * 1024, 16
+ROLLOUT_DEEDS = ("approve", "pause", "resume", "abandon")
 KEY_ANSWER_TIMEOUT_S = 3.0
 """Seconds that the answer to a key waits for the server."""
 
@@ -105,6 +106,13 @@ class Pages:
             ),
             Route("/terminals/{serial}/updates", post(self.start, update), methods=["POST"]),
             Route("/updates/{update_id:int}/cancel", post(self.cancel, update), methods=["POST"]),
+            Route("/rollouts", see(self.rollouts)),
+            Route("/rollouts/{rollout_id:int}", see(self.rollout)),
+            Route(
+                "/rollouts/{rollout_id:int}/{deed}",
+                post(self.rule_on_rollout, update),
+                methods=["POST"],
+            ),
             Route("/calls", see(self.calls)),
             Route("/calls/{call_id:int}", see(self.one_call)),
             Route("/calls/{call_id:int}/key", post(self.key, Permission.CALL), methods=["POST"]),
@@ -185,6 +193,26 @@ class Pages:
             view=view,
             offer=write_invitation(self._center.menu, serial, now.old, now.new) if needed else "",
             way=self._center.desk.way_for(view.row.terminal),
+        )
+
+    async def rollouts(self, request: Request, operator: Operator) -> Response:
+        """The newest rollouts."""
+        return self._render(
+            *(request, "rollouts.html", operator),
+            topic="rollouts",
+            views=self._center.views.rollouts(),
+        )
+
+    async def rollout(self, request: Request, operator: Operator) -> Response:
+        """One rollout."""
+        rollout_id = min(request.path_params["rollout_id"], 2**63 - 1)
+        page = self._center.views.rollout(rollout_id)
+        if page is None:
+            raise PageError(
+                404, f"there is no rollout {rollout_id}", hint="see the list of rollouts"
+            )
+        return self._render(
+            request, "rollout.html", operator, topic=f"rollout:{rollout_id}", page=page
         )
 
     async def calls(self, request: Request, operator: Operator) -> Response:
@@ -291,6 +319,16 @@ class Pages:
         await self._center.desk.cancel(update_id)
         self._center.note(operator, Deed.CANCELLED, update.serial, f"update {update_id}")
         return RedirectResponse(f"/terminals/{_in_path(update.serial)}", 303)
+
+    async def rule_on_rollout(self, request: Request, operator: Operator) -> Response:
+        """Approve, pause, resume or abandon a rollout."""
+        rollout_id = min(request.path_params["rollout_id"], 2**63 - 1)
+        deed: str = request.path_params["deed"]
+        if deed not in ROLLOUT_DEEDS:
+            raise PageError(404, "nobody can do that with a rollout", hint="load the page anew")
+        await self._center.desk.do_with_rollout(rollout_id, deed, operator.name)
+        self._center.note(operator, Deed.ROLLED_OUT, "", f"{deed} rollout {rollout_id}")
+        return RedirectResponse(f"/rollouts/{rollout_id}", 303)
 
     async def live(self, request: Request) -> Response:
         """The event stream about a topic."""

@@ -353,7 +353,8 @@ class RolloutRunner:
             error=rollout.error,
         )
         if isinstance(decision, BeginGroup):
-            begun, text = replace(rollout, group=decision.group), f"group {decision.group}"
+            begun = replace(rollout, group=decision.group)
+            text = f"group {decision.group} of {len(rollout.percents)}"
             self._become(begun, RolloutState.RUNNING, now, AuditAction.ROLLOUT_BEGUN, text)
             return True
         if isinstance(decision, StopAll):

@@ -40,7 +40,7 @@ class AuditAction(Enum):
     BACKUP_DELETED = "backup deleted"
     ROLLOUT_CREATED = "rollout created"
     ROLLOUT_APPROVED = "rollout approved"
-    ROLLOUT_BEGUN = "rollout group begun"
+    ROLLOUT_BEGUN = "rollout begun"
     ROLLOUT_PAUSED = "rollout paused"
     ROLLOUT_RESUMED = "rollout resumed"
     ROLLOUT_STOPPED = "rollout stopped"

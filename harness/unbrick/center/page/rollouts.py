@@ -1,0 +1,116 @@
+"""What the pages of rollouts show: a bar for each group, and what may be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unbrick.server.records.people import AuditEntry
+from unbrick.server.records.rollouts import GroupCount, Rollout, RolloutMember, RolloutState
+
+_PARTS = {
+    "succeeded": "good",
+    "failed": "bad",
+    "forgiven": "due",
+    "ordered": "busy",
+    "waiting": "later",
+    "skipped": "left",
+}
+"""The parts of a bar, from left to right, and their classes in the style sheet."""
+
+_KINDS = {
+    RolloutState.FOR_APPROVAL: "due",
+    RolloutState.SCHEDULED: "due",
+    RolloutState.RUNNING: "busy",
+    RolloutState.PAUSED: "due",
+    RolloutState.STOPPED: "bad",
+    RolloutState.FINISHED: "good",
+    RolloutState.ABANDONED: "",
+}
+
+_DEEDS = {
+    RolloutState.FOR_APPROVAL: ("approve",),
+    RolloutState.SCHEDULED: ("pause",),
+    RolloutState.RUNNING: ("pause",),
+    RolloutState.PAUSED: ("resume",),
+    RolloutState.STOPPED: ("resume",),
+}
+"""What can be done in each state, besides giving it up."""
+
+
+@dataclass(frozen=True)
+class BarPart:
+    """A part of a bar; ``left`` and ``width`` are percent of it."""
+
+    kind: str
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A group: 0 stands for all of them."""
+
+    number: int
+    percent: int
+    count: GroupCount
+    begun: bool
+
+    @property
+    def bar(self) -> list[BarPart]:
+        """The parts of its bar that are not empty."""
+        parts, left = [], 0.0
+        for state, kind in _PARTS.items():
+            width = 100 * getattr(self.count, state) / max(1, self.count.total)
+            if width:
+                parts.append(BarPart(kind, round(left, 2), round(width, 2)))
+            left += width
+        return parts
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        found = [f"{getattr(self.count, state):,} {state}" for state in _PARTS]
+        return ", ".join(text for text in found if not text.startswith("0 ")) or "no terminals"
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """A rollout as pages show it."""
+
+    rollout: Rollout
+    groups: list[GroupView]
+
+    @property
+    def kind(self) -> str:
+        """The class of its state in the style sheet."""
+        return _KINDS[self.rollout.state]
+
+    @property
+    def total(self) -> GroupView:
+        """All groups together."""
+        counts = [vars(group.count) for group in self.groups]
+        summed = {name: sum(count[name] for count in counts) for name in _PARTS}
+        return GroupView(0, 100, GroupCount(**summed), self.rollout.group > 0)
+
+    @property
+    def deeds(self) -> tuple[str, ...]:
+        """What can be done with it, besides giving it up."""
+        return _DEEDS.get(self.rollout.state, ())
+
+
+def view_rollout(rollout: Rollout, counts: list[GroupCount]) -> RolloutView:
+    """A rollout with how it is with its groups."""
+    groups = [
+        GroupView(number, percent, count, number <= rollout.group)
+        for number, (percent, count) in enumerate(zip(rollout.percents, counts, strict=True), 1)
+    ]
+    return RolloutView(rollout, groups)
+
+
+@dataclass(frozen=True)
+class RolloutPage:
+    """All that the page of one rollout shows."""
+
+    view: RolloutView
+    failures: list[RolloutMember]
+    history: list[AuditEntry]
