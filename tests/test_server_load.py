@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,45 +10,26 @@ from contextlib import closing, contextmanager
 import pytest
 from processes import Running
 
-from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, make_small_image, order
 from fleet_terminal import identity
-from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
-from unbrick.image.sign import sign
-from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.people import AuditAction
 from unbrick.wire.messages import TerminalState
 
-LAYOUT = reference_layout()
 COUNT = 200
 SERIALS = [f"T-{number:04}" for number in range(COUNT)]
 VERSION = "1.1.0"
 
 
-def make(version: str) -> bytes:
-    """A signed image that is no program."""
-    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
-    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
-    return sign(
-        head + random.Random(version).randbytes(3000),
-        name="terminal",
-        version=version,
-        build_time="2024-05-01T12:00:00Z",
-        hardware_id=LAYOUT.hardware_id,
-        security_counter=1,
-        key=firmware_folder() / "keys" / "development.pem",
-    )
-
-
 @pytest.fixture(scope="module")
 def image() -> bytes:
-    return make(VERSION)
+    return make_small_image(VERSION)
 
 
 @pytest.fixture(scope="module")
 def old_image() -> bytes:
-    return make("1.0.0")
+    return make_small_image("1.0.0")
 
 
 @contextmanager

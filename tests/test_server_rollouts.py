@@ -87,7 +87,7 @@ class World:
     def states(self, number: int = 1) -> Counter[str]:
         return Counter(m.state.value for m in self.records.rollouts.members(number))
 
-    def end(self, serial: str, *, well: bool = True) -> None:
+    def end(self, serial: str, *, well: bool = True, text: str = "it broke") -> None:
         """The update of a terminal ends."""
         (update,) = [u for u in self.records.updates(serial) if not u.state.ended]
         if well:
@@ -95,7 +95,7 @@ class World:
             self.register(serial, NEW)
         else:
             with self.records.transaction():
-                self.core._log.change(update, UpdateState.FAILED, "it broke", self.now)
+                self.core._log.change(update, UpdateState.FAILED, text, self.now)
 
     def open(self) -> list[str]:
         return [update.serial for update in self.records.unfinished_updates()]

@@ -8,7 +8,6 @@ import asyncio
 import itertools
 import json
 import os
-import random
 import re
 import resource
 import runpy
@@ -25,18 +24,14 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, order
+from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, make_small_image, order
 from fleet_terminal import UNPUBLISHED
 from performance_page import ROOT, machine, write_section
 from unbrick.errors import ToolBrokenError
-from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
-from unbrick.image.sign import sign
-from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import complete_url
 
-LAYOUT = reference_layout()
 VERSION = "1.1.0"
 IMAGE = 4096  # bytes
 HOST = "127.0.0.1"
@@ -168,8 +163,8 @@ class Load:
     @property
     def images(self) -> list[bytes]:
         """What is published, the wanted one last."""
-        wanted = small_image(VERSION)
-        return [small_image("1.0.0"), wanted] if self.commanded else [wanted]
+        wanted = make_small_image(VERSION, IMAGE)
+        return [make_small_image("1.0.0", IMAGE), wanted] if self.commanded else [wanted]
 
 
 def run(what: Load, port: int, pid: int) -> Run:
@@ -216,21 +211,6 @@ def fleet(what: Load, port: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     said = {**vars(result), "cpu": used.ru_utime + used.ru_stime}
     json.dump(said, sys.stdout)
-
-
-def small_image(release: str) -> bytes:
-    """A signed image that is no program."""
-    start = LAYOUT.partition("application").offset + LAYOUT.image_header_size
-    head = LAYOUT.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
-    return sign(
-        head + random.Random(release).randbytes(IMAGE - len(head)),
-        name="terminal",
-        version=release,
-        build_time="2024-05-01T12:00:00Z",
-        hardware_id=LAYOUT.hardware_id,
-        security_counter=1,
-        key=firmware_folder() / "keys" / "development.pem",
-    )
 
 
 def run_bare(what: Load, folder: Path) -> Run:

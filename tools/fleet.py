@@ -7,12 +7,15 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fleet_terminal import REGISTRATION_INTERVAL_S, UNPUBLISHED, FleetTerminal, identity
 from unbrick.errors import ToolBrokenError
+from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
+from unbrick.image.sign import sign
+from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.contract import Records
 from unbrick.wire.coap import post
@@ -28,6 +31,22 @@ NOWHERE = "127.0.0.1:9"
 COMMANDED_COURSE = ["pending", "announced", "rewriting", "succeeded"]
 COURSE = ["pending", "announced", "transferring", "received", "checked", "rewriting", "succeeded"]
 """What the records say of an update of such a terminal, if nothing was lost."""
+
+
+def make_small_image(version: str, size: int = 3000) -> bytes:
+    """A signed image of so many bytes that is no program."""
+    layout = reference_layout()
+    start = layout.partition("application").offset + layout.image_header_size
+    head = layout.board.sram.end.to_bytes(4, "little") + (start + 0x41).to_bytes(4, "little")
+    return sign(
+        head + random.Random(version).randbytes(size - len(head)),
+        name="terminal",
+        version=version,
+        build_time="2024-05-01T12:00:00Z",
+        hardware_id=layout.hardware_id,
+        security_counter=1,
+        key=firmware_folder() / "keys" / "development.pem",
+    )
 
 
 def order(records: Records, images: Sequence[bytes], serials: Iterable[str]) -> None:
@@ -102,6 +121,7 @@ class Fleet:
         seed: of their message ids and the times at which they send again.
         patience: seconds after which a terminal registers again that has heard nothing.
         digest: of the software that they have.
+        gives_up: a cancelled update is one that they wait for the next after.
     """
 
     def __init__(
@@ -113,15 +133,24 @@ class Fleet:
         seed: int = 1,
         patience: float = REGISTRATION_INTERVAL_S,
         digest: bytes = UNPUBLISHED,
+        gives_up: bool = False,
     ) -> None:
         rng = random.Random(seed)
         self._members = [
-            _Member(FleetTerminal(name, rng, patience, digest), server) for name in serials
+            _Member(FleetTerminal(name, rng, patience, digest, gives_up=gives_up), server)
+            for name in serials
         ]
         self._waiting = self._members[::-1]
         self._running: dict[_Member, None] = {}
         self._at_once = at_once
         self._broken: list[ToolBrokenError] = []
+        self.dismissed = False
+        """Set when nobody needs them any more, done or not."""
+
+    def let_fail(self, serials: Container[str]) -> None:
+        """With these terminals the new software does not pass its trial."""
+        for member in self._members:
+            member.terminal.fails = member.terminal.serial in serials
 
     @property
     def done(self) -> int:
@@ -131,7 +160,7 @@ class Fleet:
     async def run(
         self, limit: float = 600.0, settled: Callable[[], bool] = lambda: True
     ) -> FleetResult:
-        """Returns when all are done, or after so many seconds.
+        """Returns when all are done, when they are dismissed, or after so many seconds.
 
         Args:
             limit: that many.
@@ -145,7 +174,7 @@ class Fleet:
         for member in self._members:
             loop.add_reader(member.socket, self._read, member)
         self._fill()
-        while not self._broken and time.monotonic() < start + limit:
+        while not (self._broken or self.dismissed) and time.monotonic() < start + limit:
             await asyncio.sleep(_TURN_S)
             self._poll(time.monotonic())
             if not self._running and settled():

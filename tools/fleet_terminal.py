@@ -78,8 +78,11 @@ class FleetTerminal:
         rng: for message ids and the times at which it sends again.
         patience: seconds after which it registers again when it has heard nothing.
         digest: of the software that it has.
+        gives_up: it takes no file for a cancelled update, and waits for another one.
 
     Attributes:
+        serial: its.
+        fails: whether the new software does not pass its trial there.
         coap: its end of the link.
         seconds: how long the server took for each of its requests.
         done: whether it runs the new software, has told so, and has the user's data back.
@@ -92,8 +95,12 @@ class FleetTerminal:
         rng: random.Random,
         patience: float = REGISTRATION_INTERVAL_S,
         digest: bytes = UNPUBLISHED,
+        *,
+        gives_up: bool = False,
     ) -> None:
+        self.serial, self.fails = serial, False
         self.coap = CoapEndpoint(self._handle, rng)
+        self._gives_up = gives_up
         self.seconds: list[float] = []
         self.done = False
         self.ended = 0.0
@@ -149,12 +156,13 @@ class FleetTerminal:
     # or until patience ends.
 
     def _live(self) -> _Script:
-        while self._announced is None and self._obeying.upgrade is None:
-            yield from self._register()
-        if self._announced is not None:
+        while self._phase is Phase.IDLE:  # More than once, if the server takes a file away.
+            while self._announced is None and self._obeying.upgrade is None:
+                yield from self._register()
+            if self._announced is None:
+                yield from self._obey()
+                return
             yield from self._fetch(self._announced)
-        else:
-            yield from self._obey()
 
     def _register(self) -> _Script:
         self._told = False
@@ -169,6 +177,10 @@ class FleetTerminal:
             request = aiocoap.Message(code=aiocoap.GET, uri_path=("file", str(announced.update_id)))
             request.opt.block2 = (self._received // BLOCK, False, 6)
             response = yield request
+            if response is not None and response.code == aiocoap.NOT_FOUND and self._gives_up:
+                yield self._report(Phase.FINISHED, Result.TRANSFER_GAVE_UP)
+                self._announced, self._phase, self._received = None, Phase.IDLE, 0
+                return
             if response is None or response.code != aiocoap.CONTENT:
                 raise ToolBrokenError(f"{self._identity.serial} does not get its file")
             digest.update(response.payload)
@@ -177,6 +189,14 @@ class FleetTerminal:
             raise ToolBrokenError(f"{self._identity.serial} got another file")
         for phase in (Phase.RECEIVED, Phase.CHECKED, Phase.REWRITING):
             yield self._report(phase)
+        if self.fails:  # The old software is back, and says why.
+            self._identity = replace(
+                self._identity,
+                last_update_id=announced.update_id,
+                last_result=Result.TRIAL_FAILED,
+            )
+            yield post("register", self._identity.encode())
+            return
         self._runs(announced.version, announced.image_digest, announced.update_id)
         yield post("register", self._identity.encode())
         yield self._report(Phase.FINISHED)
@@ -208,11 +228,11 @@ class FleetTerminal:
             self._identity, version=version, digest=digest, last_update_id=update_id
         )
 
-    def _report(self, phase: Phase) -> aiocoap.Message:
+    def _report(self, phase: Phase, result: Result = Result.SUCCESS) -> aiocoap.Message:
         self._phase = phase
         who = self._identity
         update_id = self._announced.update_id if self._announced else 0
-        report = Report(who.serial, update_id, phase, Result.SUCCESS, who.version, who.digest, "")
+        report = Report(who.serial, update_id, phase, result, who.version, who.digest, "")
         return post("report", report.encode())
 
     # What it answers
