@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from patience import until
 from processes import Running
@@ -25,13 +25,29 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))  # Robot does not have
 from fleet import Fleet, make_small_image
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.access import add_token
-from unbrick.server.edge.client import ServerClient
+from unbrick.server.edge.client import ServerClient, SilentError
 from unbrick.server.records.access import AccessRole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 HOST = "127.0.0.1"
 VERSION = "1.1.0"
 MOST_AT_ONCE_A_SECOND = 60
 """Registrations of idle terminals: more would only slow the others down."""
+
+
+def look(ask: Callable[[], T]) -> T:
+    """What a server answers, also one that has just closed a connection under load."""
+
+    def answer() -> list[T]:
+        with contextlib.suppress(SilentError):
+            return [ask()]
+        return []
+
+    return until(answer, "an answer of the server")[0]
 
 
 class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of the file
@@ -182,18 +198,17 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
 
     def history_should_be(self, *deeds: str) -> None:
         """What was done with it, and by whom."""
-        found = self._people["bob"].rollout(self._rollout)["history"]
-        said = [f"{deed['who']} {deed['what']}" for deed in found]
+        said = [f"{deed['who']} {deed['what']}" for deed in self._show()["history"]]
         assert said == list(deeds), said
 
     def _show(self) -> dict[str, Any]:
-        return self._people["bob"].rollout(self._rollout)
+        return look(lambda: self._people["bob"].rollout(self._rollout))
 
     def _members(self) -> list[dict[str, Any]]:
-        return self._people["bob"].rollout_members(self._rollout)
+        return look(lambda: self._people["bob"].rollout_members(self._rollout))
 
     def _updates(self) -> list[dict[str, Any]]:
-        return self._people["bob"].updates()
+        return look(self._people["bob"].updates)
 
     def _under_way(self) -> list[dict[str, Any]]:
         return [update for update in self._updates() if not update["ended"]]

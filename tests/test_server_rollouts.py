@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -342,47 +343,48 @@ def test_only_terminals_that_the_filter_takes_and_that_need_it_are_members() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["between", "in"])
+@pytest.mark.parametrize("death", ["after a look", "in an order", "after an order"])
 def test_a_server_that_is_killed_goes_on_and_does_nothing_twice(
-    open_records: Open, how: str, monkeypatch: pytest.MonkeyPatch
+    open_records: Open, death: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies after every single thing that it does, or in the midst of it."""
+    """It dies after every look, or at every second order: within it, or before it is noted."""
     with open_records() as records:
-        world = World(30, records)
+        world = World(10, records)
         number = world.begin(percents=(10, 100))
-        deaths = 0
+        turns = itertools.cycle([True, False])
 
-        def die_in_it(add: Callable[..., Any]) -> Callable[..., Any]:
-            left = iter([False, True] * 500)
-
-            def added(*args: Any) -> Any:
-                made = add(*args)
-                if next(left):
+        def die(do: Callable[..., Any]) -> Callable[..., Any]:
+            def done(*args: Any) -> Any:
+                if next(turns):
                     raise KeyboardInterrupt
-                return made
+                return do(*args)
 
-            return added
+            return done
 
-        if how == "in":
-            monkeypatch.setattr(records, "add_update", die_in_it(records.add_update))
-            monkeypatch.setattr("unbrick.server.core.rollouts.ORDERS_AT_ONCE", 1)
-        for _ in range(1000):
-            world.now += 1
+        if death == "in an order":
+            monkeypatch.setattr(records, "add_update", die(records.add_update))
+        if death == "after an order":
+            save = records.rollouts.save_member
+            monkeypatch.setattr(records.rollouts, "save_member", die(save))
+        monkeypatch.setattr("unbrick.server.core.rollouts.ORDERS_AT_ONCE", 1)
+        deaths = 0
+        for _ in range(200):
+            world.now += BUSY_INTERVAL_S
             try:
                 more = world.runner.look(world.now)
             except KeyboardInterrupt:
                 more = True
                 deaths += 1
             if not more:
-                if world.rollout(number).settled:
+                if world.rollout(number).settled or not world.open():
                     break
                 world.end(world.open()[0])
             world.start()
-        assert world.states() == {"succeeded": 30}
-        assert len({u.serial for u in records.updates()}) == len(records.updates()) == 30
+        assert world.states() == {"succeeded": 10}
+        assert len({u.serial for u in records.updates()}) == len(records.updates()) == 10
         actions = [entry.action for entry in records.rollouts.history(number)]
         assert actions.count(AuditAction.ROLLOUT_BEGUN) == 2
-        assert (deaths > 0) is (how == "in")
+        assert (deaths > 0) is (death != "after a look")
 
 
 # The HTTP API
