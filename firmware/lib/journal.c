@@ -127,6 +127,9 @@ int journal_affirm(struct journal *journal) {
     if (journal->state.phase != JOURNAL_IDLE) {
         return recordlog_affirm(&journal->log);
     }
-    return recordlog_is_sure(&journal->log) ? RECORDLOG_OK
-                                            : journal_write(journal, &journal->state);
+    if (recordlog_is_sure(&journal->log) ||
+        journal_write(journal, &journal->state) == RECORDLOG_OK) {
+        return RECORDLOG_OK;
+    }
+    return recordlog_affirm(&journal->log); /* it takes no more: what is there has to do */
 }

@@ -64,5 +64,6 @@ int journal_write(struct journal *journal, const struct journal_state *state);
 int journal_make_room(struct journal *journal);
 
 /* Make sure that the state that was read will be read again. IDLE that was sealed is sure: nothing
- * is written. IDLE that was not is written again, any other state is affirmed. */
+ * is written. IDLE that was not is written again, or affirmed when the journal takes no more. Any
+ * other state is affirmed. */
 int journal_affirm(struct journal *journal);

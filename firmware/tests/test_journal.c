@@ -193,8 +193,25 @@ static void test_sure_when_idle(void) {
     }
 }
 
+/* A full journal that takes nothing any more does for what is there. */
+static void test_affirm_in_a_worn_journal(void) {
+    static struct bench bench;
+    sim_nor_init(&bench.nor, BLOCK, 1);
+    CHECK_EQUAL(mount(&bench), RECORDLOG_OK);
+    struct journal_state state = state_of(1);
+    state.phase = JOURNAL_IDLE;
+    do {
+        CHECK_EQUAL(journal_write(&bench.journal, &state), RECORDLOG_OK);
+    } while (recordlog_free(&bench.journal.log) > 0 || recordlog_is_sure(&bench.journal.log));
+    bench.nor.stuck = true;
+    CHECK_EQUAL(mount(&bench), RECORDLOG_OK);
+    CHECK_EQUAL(journal_affirm(&bench.journal), RECORDLOG_OK);
+    CHECK(same(&bench.journal.state, &state));
+}
+
 int main(void) {
     test_sure_when_idle();
+    test_affirm_in_a_worn_journal();
     test_power_cuts();
     test_write_fails();
     test_room();
