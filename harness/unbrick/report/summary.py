@@ -24,8 +24,12 @@ _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def _tell_differences(report: CampaignReport) -> Iterator[Text]:
-    """What came of starting the states that only count as known."""
+    """What the canonical form vouches for, and what came of starting what only counts as known."""
     different = sum(scenario.different for scenario in report.scenarios)
+    if any(scenario.closed and not scenario.by_reading for scenario in report.scenarios):
+        tested = "this has tested" if different else "exhaustive tests"
+        line = f"Closed as far as the canonical form is right, which {tested}"
+        yield Text(line, style="dim")
     if not different:
         return
     vouched = sum(scenario.vouched for scenario in report.scenarios)
