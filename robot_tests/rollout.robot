@@ -56,7 +56,6 @@ A Server That Is Killed Goes On, And Asks Nobody Twice
 What Is Paused Waits, And Goes On
     Make Rollout    ada    error=5
     Do With Rollout    bob    approve
-    Wait For Successes    percent=30
     Do With Rollout    ada    pause
     Wait Until Nothing Is Under Way
     Kill Server

@@ -16,7 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 from elftools.elf.elffile import ELFFile
-from person import Person
+from person import Person, close
 from postgres_server import NoPostgresError, postgres_server
 from record_stores import STORES, Open, opener
 from scripted_server import World
@@ -207,4 +207,4 @@ def sit_down(firmware: Path, tmp_path: Path) -> Iterator[Callable[..., Person]]:
 
     yield sit
     for person in people:
-        person.window.close(force=True)
+        close(person.window)

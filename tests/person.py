@@ -13,6 +13,14 @@ from patience import PATIENCE_S
 ESCAPE = "\x01"
 
 
+def close(window: pexpect.spawn) -> None:
+    """End what runs in a window, on a slow machine, too."""
+    try:
+        window.close(force=True)
+    except pexpect.ExceptionPexpect:  # It was killed, and lives a tenth of a second later.
+        window.wait()
+
+
 class Person:
     """Somebody who has typed ``unbrick console`` in a window."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from person import close
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
@@ -64,7 +65,7 @@ class Shell:
         self._shell.send("\x15")  # Ctrl-U: away with it
 
     def end(self) -> None:
-        self._shell.close(force=True)
+        close(self._shell)
 
 
 @pytest.fixture(params=SET_UP)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pexpect
 import pytest
 from patience import PATIENCE_S, until
-from person import ESCAPE, Person
+from person import ESCAPE, Person, close
 from processes import Running, unbrick
 
 from unbrick.image.factory import make_factory_image
@@ -406,7 +406,7 @@ def test_a_pseudo_terminal_for_other_programs(
         window.send("\x01\x18")  # C-a C-x leaves picocom
         window.expect(pexpect.EOF)
     finally:
-        window.close(force=True)
+        close(window)
     bench.types("quit\n")
     assert bench.is_gone() == 0
 

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from person import Debugger, Person
+from person import Debugger, Person, close
 
 from unbrick.engine.base import Engine
 from unbrick.engine.renode.engine import RenodeEngine
@@ -76,7 +76,7 @@ def test_claim_c7_gdb_breaks_in_the_agent_of_a_live_terminal(
     person.tells_the_bench("on")
     person.sees("\r\n> ")
     assert "Bob" in person.says("pb list")
-    again.window.close(force=True)
+    close(again.window)
     person.tells_the_bench("quit")
     assert person.is_gone() == 0
 
@@ -98,4 +98,4 @@ def test_a_console_ends_while_a_debugger_keeps_the_terminal(
     assert int(debugger.sees("pc +(0x[0-9a-f]+)")[1], 16) < LAYOUT.partition("boot").size
     person.window.kill(signal.SIGTERM)
     assert person.is_gone() == 0
-    debugger.window.close(force=True)
+    close(debugger.window)

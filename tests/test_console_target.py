@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import serial
-from person import Person
+from person import Person, close
 from processes import unbrick
 from small_firmware import build_small
 from test_ab_updater import CHIPS, build
@@ -37,7 +37,7 @@ def sit_at(tmp_path: Path) -> Iterator[Callable[..., Person]]:
 
     yield sit
     for person in people:
-        person.window.close(force=True)
+        close(person.window)
 
 
 def test_a_person_plays_with_a_chip(

@@ -154,7 +154,8 @@ PROGRAMS = {
         "apt",
         ".venv/bin/pre-commit",
     ),
-    *(".", "cmp", "cp", "export", "grep", "ls", "printf", "rm", "sed"),
+    *(".", "cat", "cmp", "cp", "export", "grep", "head", "ls", "printf", "rm", "sed"),
+    "./apply",  # which a page has compiled
 }
 
 

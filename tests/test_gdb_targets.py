@@ -12,7 +12,7 @@ import pytest
 import serial
 from debuggee import as_words, play_gdb
 from patience import PATIENCE_S
-from person import Debugger, Person
+from person import Debugger, Person, close
 from processes import Running
 from small_firmware import build_small
 from test_ab_updater import CHIPS, build
@@ -206,7 +206,7 @@ def test_a_program_is_debugged_while_others_talk_to_it(gdb: str, example: Path) 
             again.orders("info registers pc")
             again.sees("pc +0x")
             assert chip.end() == 0, "also while a debugger keeps it stopped"
-        again.window.close(force=True)
+        close(again.window)
 
 
 def test_a_debugger_that_kills_ends_the_run(gdb: str, example: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_debugger_that_kills_ends_the_run(gdb: str, example: Path) -> None:
         debugger.orders("kill")
         assert chip.wait() == 0
         assert "the debugger has killed the terminal\n" in chip.output
-        debugger.window.close(force=True)
+        close(debugger.window)
 
 
 def test_a_person_debugs_a_chip_from_its_console(gdb: str, example: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_person_debugs_a_chip_from_its_console(gdb: str, example: Path, tmp_pa
     assert pc < load_target(example).programs[1].pieces[0].address, "in the boot program"
     debugger.orders("detach")
     person.sees("APP v1")
-    debugger.window.close(force=True)
+    close(debugger.window)
     person.tells_the_bench("quit")
     assert person.is_gone() == 0
 

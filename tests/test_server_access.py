@@ -44,6 +44,9 @@ ROUTES = {
         ("GET", "/api/updates"),
         ("GET", "/api/updates/1"),
         ("GET", "/api/sessions/1"),
+        ("GET", "/api/rollouts"),
+        ("GET", "/api/rollouts/1"),
+        ("GET", "/api/rollouts/1/members"),
     ],
     AccessRole.OPERATOR: [
         ("POST", "/api/images"),
@@ -51,6 +54,11 @@ ROUTES = {
         ("DELETE", "/api/updates/1"),
         ("DELETE", "/api/updates/1/backup"),
         ("POST", "/api/messages"),
+        ("POST", "/api/rollouts"),
+        *(
+            ("POST", f"/api/rollouts/1/{deed}")
+            for deed in ("approve", "pause", "resume", "abandon")
+        ),
     ],
     AccessRole.CENTER: [
         ("POST", "/api/center"),
