@@ -11,6 +11,7 @@ import importlib
 import inspect
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,19 @@ class Unbrick(click.Group):
             with formatter.section(heading):
                 if heading == BRIEFLY:
                     formatter.write_text(", ".join(names))
+                    for want in sorted(set(self._find_wants(ctx, names))):
+                        formatter.write_text(f"Some of these: {want}")
                     continue
                 rows = [(name.ljust(width), self._tell(ctx, name, formatter)) for name in names]
                 formatter.write_dl(rows)
         formatter.write(f"{OPTIONS}\n")
+
+    def _find_wants(self, ctx: click.Context, names: Iterable[str]) -> Iterator[str]:
+        """What commands say that cannot be called, for want of an extra."""
+        for name in names:
+            command = self.get_command(ctx, name)
+            if isinstance(command, Unavailable):
+                yield command.get_short_help_str(limit=sys.maxsize)
 
     def _tell(self, ctx: click.Context, name: str, formatter: click.HelpFormatter) -> str:
         command = self.get_command(ctx, name)
