@@ -69,6 +69,18 @@ def test_the_address_of_a_file_counts_and_the_option_above_it(folder: Path) -> N
         assert read_header(file.read_bytes()).base_address == base
 
 
+@pytest.mark.parametrize(("options", "version"), [((), 2), (("--delta-version", 1), 1)])
+def test_a_decoder_that_reads_version_1_alone_gets_it(
+    folder: Path, options: tuple[object, ...], version: int
+) -> None:
+    old, file, back = folder / "old.bin", folder / "a.delta", folder / "back.bin"
+    done = run("image", "delta", old, folder / "new.bin", "-o", file, *options)
+    assert done.exit_code == 0, done.output
+    assert read_header(file.read_bytes()).version == version
+    assert run("image", "patch", old, file, "-o", back).exit_code == 0
+    assert back.read_bytes() == NEW
+
+
 def test_bad_input_is_one_line_that_says_what_to_do(folder: Path) -> None:
     old, new, file = folder / "old.bin", folder / "new.bin", folder / "a.delta"
     elsewhere, empty = folder / "elsewhere.hex", folder / "empty.bin"
@@ -93,3 +105,6 @@ def test_bad_input_is_one_line_that_says_what_to_do(folder: Path) -> None:
     assert not out.exists()
     done = run("image", "delta", old, new, "-o", out, "--base", "3")
     assert "Give a multiple of 4" in done.stderr
+    done = run("image", "delta", old, new, "-o", out, "--delta-version", "3")
+    assert done.exit_code == 2
+    assert "3 is not in the range 1<=x<=2" in done.stderr

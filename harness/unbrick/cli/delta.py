@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from unbrick.cli.options import write_file
+from unbrick.delta.format import VERSION, VERSIONS
 from unbrick.errors import DeltaError, SetupError
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -39,7 +40,16 @@ class _Address(click.ParamType):  # type: ignore[type-arg]
 @click.argument("new", type=_FILE)
 @click.option("-o", "--output", type=_FILE, required=True, help="File to write.")
 @click.option("--base", type=_Address(), help="Where binary images lie when they run. [found]")
-def make_delta_file(old: Path, new: Path, output: Path, base: int | None) -> None:
+@click.option(
+    "--delta-version",
+    type=click.IntRange(VERSIONS[0], VERSIONS[-1]),
+    default=VERSION,
+    show_default=True,
+    help="Newest version of the format that the decoder reads.",
+)
+def make_delta_file(
+    old: Path, new: Path, output: Path, base: int | None, delta_version: int
+) -> None:
     """Make the differential file that turns the image OLD into NEW.
 
     Both can be ELF, Intel HEX, S-record, UF2 or binary files, of anybody's firmware.
@@ -56,7 +66,7 @@ def make_delta_file(old: Path, new: Path, output: Path, base: int | None) -> Non
     said = place if place is not None else other
     if base is None and said is not None and said % 4 == 0:
         base = said
-    made = make_delta(installed, wanted, base_address=base)
+    made = make_delta(installed, wanted, base_address=base, version=delta_version)
     write_file(output, made.file)
     share = 100 * len(made.file) / len(wanted)
     percent = f"{share:.1f}" if share < _SMALL else f"{share:.0f}"
