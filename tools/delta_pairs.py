@@ -6,6 +6,7 @@ against pinned hashes, and never enter the repository.
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
 from unbrick.errors import SetupError
 from unbrick.firmware.signed import make_releases
@@ -31,9 +33,9 @@ COMPILE = ["-c", "-Os", "-w", "-fno-pic", "-fno-sanitize=all", "-fno-stack-prote
 COMPILE += ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fno-exceptions"]
 LINKER_SCRIPT = f"""
 SECTIONS {{
-  .text {CODE_BASE:#x} : {{ *(.text*) *(.rodata*) . = ALIGN(8); }}
+  .text {CODE_BASE:#x} : {{ *(.text*) constants = .; *(.rodata*) . = ALIGN(8); }}
   .data {RAM_BASE:#x} : AT(ADDR(.text) + SIZEOF(.text)) {{ *(.data*) . = ALIGN(8); }}
-  .bss (NOLOAD) : {{ *(.bss*) *(COMMON) }}
+  .bss (NOLOAD) : {{ *(.bss*) *(COMMON) ram_end = .; }}
   /DISCARD/ : {{ *(.ARM.*) *(.comment) *(.note*) }}
 }}
 """
@@ -156,6 +158,19 @@ OWN = (("1.1.0", "1.2.0"), ("1.1.0", "1.3.0"), ("1.0.0", "1.1.0"), ("1.0.0", "1.
 
 
 @dataclass(frozen=True)
+class Sections:
+    """Where an image that was linked here has what; some tools want to be told.
+
+    Attributes:
+        constants: offset in the image from which constants and initial data lie.
+        ram_end: address behind the variables, which begin at :data:`RAM_BASE`.
+    """
+
+    constants: int
+    ram_end: int
+
+
+@dataclass(frozen=True)
 class Pair:
     """Two images to update between.
 
@@ -165,7 +180,8 @@ class Pair:
         change: "small" when a release or an option changed, "large" for versions of a project.
         old: the installed image.
         new: the wanted one.
-        base: where they lie.
+        base: where they lie; found from their contents when not given.
+        sections: of both, where they are known.
     """
 
     name: str
@@ -173,7 +189,8 @@ class Pair:
     change: str
     old: bytes
     new: bytes
-    base: int
+    base: int | None
+    sections: tuple[Sections, Sections] | None = None
 
 
 def pairs(folder: Path) -> Iterator[Pair]:
@@ -188,31 +205,44 @@ def pairs(folder: Path) -> Iterator[Pair]:
     for old, new, isa, macros in PUBLIC:
         change = "small" if macros else "large"
         name = f"{old} → {' '.join(macros) if macros else new.split()[1]}"
-        images = (_image(folder, old, isa), _image(folder, new, isa, macros))
-        yield Pair(name, isa, change, *images, CODE_BASE)
+        before, after = _image(folder, old, isa), _image(folder, new, isa, macros)
+        sections = (before[1], after[1])
+        yield Pair(name, isa, change, before[0], after[0], CODE_BASE, sections)
 
 
-def _image(folder: Path, name: str, isa: str, macros: tuple[str, ...] = ()) -> bytes:
+def _image(
+    folder: Path, name: str, isa: str, macros: tuple[str, ...] = ()
+) -> tuple[bytes, Sections]:
     """The flat image of a project; built once."""
     tag = "-".join([name.replace(" ", "-"), isa, *(m.strip("-") for m in macros)])
-    path = folder / f"{tag}.bin"
-    if not path.is_file():
+    path, notes = folder / f"{tag}.bin", folder / f"{tag}.json"
+    if not notes.is_file():
         source = SOURCES[name]
-        root = _sources(folder, source)
+        root = unpack_sources(folder, source)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             elf = _compile(root, source, [*ISAS[isa], *macros], Path(scratch))
             path.write_bytes(_flat(elf))
-    return path.read_bytes()
+            notes.write_text(json.dumps(_sections(elf)))
+    return path.read_bytes(), Sections(**json.loads(notes.read_text()))
 
 
-def _sources(folder: Path, source: Source) -> Path:
-    """The unpacked source distribution."""
+def check_archive(archive: Path, sha256: str) -> None:
+    """Raises SetupError when an archive has another digest."""
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+        raise SetupError(f"{archive} is not what it should be", hint="delete it and try again")
+
+
+def unpack_sources(folder: Path, source: Source) -> Path:
+    """The source distribution, fetched into ``folder`` and unpacked there.
+
+    Raises:
+        SetupError: it cannot be fetched, or is another one.
+    """
     archive = folder / source.file
     if not archive.is_file():
         _fetch(source, archive)
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != source.sha256:
-        raise SetupError(f"{archive} is not what it should be", hint="delete it and try again")
-    root = folder / source.package.replace("==", "-")
+    check_archive(archive, source.sha256)
+    root = folder / source.file.removesuffix(".zip").removesuffix(".tar.gz")
     if not root.is_dir():
         if archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as packed:
@@ -286,3 +316,15 @@ def _flat(elf: Path) -> bytes:
     for at, data in parts:
         image[at - CODE_BASE : at - CODE_BASE + len(data)] = data
     return bytes(image)
+
+
+def _sections(elf: Path) -> dict[str, int]:
+    """What :class:`Sections` holds."""
+    with elf.open("rb") as stream:
+        symbols = {
+            symbol.name: int(symbol["st_value"])
+            for section in ELFFile(stream).iter_sections()
+            if isinstance(section, SymbolTableSection)
+            for symbol in section.iter_symbols()
+        }
+    return {"constants": symbols["constants"] - CODE_BASE, "ram_end": symbols["ram_end"]}
