@@ -27,6 +27,7 @@ from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.screen import open_status
+from unbrick.server.core.admission import Limits, Unknown
 from unbrick.server.edge.access import add_token
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.shapes import format_time
@@ -54,6 +55,21 @@ def server() -> None:
 @exposure_options
 @click.option("--log", is_flag=True, help="Say all that happens, a JSON object a line.")
 @click.option("--self-approval", is_flag=True, help="Who makes a rollout may approve it, too.")
+@click.option(
+    "--unknown",
+    type=click.Choice([choice.value for choice in Unknown]),
+    default=Unknown.TAKE.value,
+    show_default=True,
+    help="What becomes of a terminal that registers for the first time; wait: until `unbrick "
+    "server approve`.",
+)
+@click.option(
+    "--new-per-second",
+    type=click.FloatRange(0, min_open=True),
+    default=Limits.new_per_second,
+    show_default=True,
+    help="How many of these may ask in the long run; half as many of one network.",
+)
 @database_option("SQLite file, or an SQLAlchemy URL.")
 def server_start(
     host: str,
@@ -68,6 +84,8 @@ def server_start(
     behind_proxy: bool,
     log: bool,
     self_approval: bool,
+    unknown: str,
+    new_per_second: float,
 ) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
@@ -79,7 +97,48 @@ def server_start(
 
     exposure = Exposure(http_host or host, http_port, host_names, certificate, key, behind_proxy)
     with owned_database(database, "--database"):
-        asyncio.run(serve(ServerSettings(host, coap_port, exposure, database, log, self_approval)))
+        limits = Limits(Unknown(unknown), new_per_second)
+        settings = ServerSettings(
+            *(host, coap_port, exposure, database, log, self_approval, limits)
+        )
+        asyncio.run(serve(settings))
+
+
+@server.command("waiting")
+@server_url_option
+@json_option
+def server_waiting(server_url: str, *, as_json: bool) -> None:
+    """List the terminals that wait for approval, those that asked last at the end."""
+    with ServerClient(server_url) as client:
+        rows = client.waiting()
+    if as_json:
+        print_json(rows)
+        return
+    columns = {
+        "serial": "serial",
+        "hardware_id": "hardware",
+        "name": "software",
+        "version": "version",
+        "endpoint": "from",
+        "last": "asked last",
+        "times": "times",
+    }
+    dispensable = ("hardware_id", "name", "times")
+    print_table(rows, columns, "no terminal waits for approval", dispensable=dispensable)
+
+
+@server.command("approve")
+@click.argument("serial")
+@server_url_option
+@json_option
+def server_approve(serial: str, server_url: str, *, as_json: bool) -> None:
+    """Let the terminal SERIAL register, whether it has asked or not."""
+    with ServerClient(server_url) as client:
+        client.approve(serial)
+    if as_json:
+        print_json({"serial": serial})
+    else:
+        click.echo(f"{serial} may register")
 
 
 @server.group()

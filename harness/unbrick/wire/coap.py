@@ -228,6 +228,11 @@ class CoapEndpoint:
         """The time at which ``poll`` has something to do, or None."""
         return None if self._exchange is None else self._exchange.due
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of the peer has to be remembered."""
+        return self._exchange is None and not (self._remembered or self._waiting or self._outcomes)
+
     def take_datagrams(self) -> list[bytes]:
         """The datagrams for the peer, in order."""
         datagrams, self._datagrams = self._datagrams, []

@@ -19,6 +19,7 @@ import aiocoap
 
 from unbrick.errors import LinkError
 from unbrick.image.format import ImageInfo, list_warnings
+from unbrick.server.core.admission import Admission, Refusal, WaitingTerminal
 from unbrick.server.core.analysis import Analyst, AtOnce
 from unbrick.server.core.commanded import Commander
 from unbrick.server.core.errands import Errand, Errands
@@ -31,6 +32,7 @@ from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.errors import ConflictError, UnknownError
 from unbrick.server.records.calls import TerminalCall
 from unbrick.server.records.contract import Records
+from unbrick.server.records.people import Actor
 from unbrick.server.records.updates import (
     Image,
     MessageState,
@@ -63,6 +65,7 @@ class ServerCore:
         analyst: what keeps the history of terminals and has prepared what turns one image into
             another; an update waits until it is there (``prepared``). Without one only full images
             are sent.
+        admission: decides which registrations are taken; without it all are.
     """
 
     def __init__(
@@ -72,8 +75,10 @@ class ServerCore:
         analyst: Analyst | None = None,
         *,
         admit: Callable[[bytes, ImageInfo], None] | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.records = records
+        self.admission = admission
         self._admit = admit
         self._analyst = analyst or AtOnce(records)
         self._inspect = inspect
@@ -141,6 +146,10 @@ class ServerCore:
 
     def _register(self, endpoint: str, payload: bytes, now: float) -> aiocoap.Message:
         registration = Registration.decode(payload)
+        if self.admission is not None:
+            refusal = self.admission.judge(registration, endpoint, now, self._is_let_in)
+            if refusal is not None:
+                return aiocoap.Message(code=refusal_code(refusal), max_age=refusal.wait)
         with self.records.transaction():
             before = self.records.terminal(registration.serial)
             terminal = Terminal(
@@ -164,8 +173,14 @@ class ServerCore:
             self._analyst.registered(terminal, before, now)
             if terminal.state is TerminalState.RESTORATION:
                 self._restore(terminal, now)
+        if self.admission is not None:
+            self.admission.let_in(terminal.serial)
         self._reconsider(terminal, moved=before is not None and before.endpoint != endpoint)
         return aiocoap.Message(code=aiocoap.CHANGED)
+
+    def _is_let_in(self, serial: str) -> bool:
+        """Whether a terminal has registered, or was approved: here or by another process."""
+        return self.records.terminal(serial) is not None or self.records.is_approved(serial)
 
     def _reconsider(self, terminal: Terminal, *, moved: bool) -> None:
         """Make due what this terminal is to be told or asked, now that it can be reached."""
@@ -329,6 +344,27 @@ class ServerCore:
             self._log.note(message.serial, f"text message {message_id} {state.value}", now)
 
     # Orders of people
+
+    def waiting(self) -> list[WaitingTerminal]:
+        """The terminals that wait for approval; only the newest are remembered."""
+        return [] if self.admission is None else self.admission.waiting()
+
+    def approve_terminal(self, serial: str, who: str, now: float) -> None:
+        """Let a terminal register, whether it has asked or not. The audit says who did.
+
+        Raises:
+            ConflictError: it has registered already, or no terminal can have that serial.
+        """
+        check_serial(serial)
+        if self.records.terminal(serial) is not None:
+            raise ConflictError(
+                f"terminal {serial} has registered, so there is nothing to approve",
+                hint=f"see `unbrick terminal {serial}`",
+            )
+        if not self.records.is_approved(serial):
+            self.records.approve(serial, Actor(who, now))
+        if self.admission is not None:
+            self.admission.let_in(serial)
 
     def publish(self, data: bytes, now: float) -> Image:
         """Take a signed image into the store; one that is there already is left as it is.
@@ -582,6 +618,11 @@ class ServerCore:
         """Bytes of its file that were sent for an update; see ``Files.sent``."""
         update = self.records.update(update_id)
         return 0 if update is None else self._files.sent(update)
+
+
+def refusal_code(refusal: Refusal) -> aiocoap.Code:
+    """4.29 for who asks too often (RFC 8516), 5.03 for who has to wait."""
+    return aiocoap.TOO_MANY_REQUESTS if refusal.reason.theirs else aiocoap.SERVICE_UNAVAILABLE
 
 
 def _confirmed(registration: Registration, before: Terminal | None) -> bytes:

@@ -80,6 +80,14 @@ class ServerClient:
         """One terminal with its history."""
         return dict(self._ask("GET", f"/api/terminals/{quote(serial, safe='')}"))
 
+    def waiting(self) -> list[dict[str, Any]]:
+        """The terminals that wait for approval."""
+        return list(self._ask("GET", "/api/waiting"))
+
+    def approve(self, serial: str) -> None:
+        """Let a terminal register."""
+        self._ask("POST", "/api/approvals", json={"serial": serial})
+
     def preparations(self) -> list[dict[str, Any]]:
         """What is prepared for pairs of images."""
         return list(self._ask("GET", "/api/preparations"))

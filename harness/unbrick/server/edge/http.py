@@ -144,6 +144,12 @@ class TextOrder(msgspec.Struct, forbid_unknown_fields=True):
     text: str
 
 
+class ApprovalOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Let a terminal register."""
+
+    serial: str
+
+
 class SayingOrder(msgspec.Struct, forbid_unknown_fields=True):
     """Say something in a call, and wait for a key or end the call."""
 
@@ -247,7 +253,7 @@ class _Api:
         self._pump = pump
         self._clock = clock
         self._gate = gate
-        self._metrics = Metrics(core.records)
+        self._metrics = Metrics(core.records, core.admission)
         self._log = log
 
     def operations(self) -> list[Operation]:
@@ -262,6 +268,11 @@ class _Api:
         return [
             Operation("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
             Operation("GET", history, self.terminal, viewer, shapes.TerminalHistory),
+            Operation("GET", "/api/waiting", self.waiting, viewer, list[shapes.WaitingShape]),
+            Operation(
+                *("POST", "/api/approvals", self.approve, operator, shapes.ApprovedShape, 201),
+                ApprovalOrder,
+            ),
             Operation(
                 *("GET", "/api/preparations", self.preparations, viewer),
                 list[shapes.PreparationShape],
@@ -405,6 +416,17 @@ class _Api:
                 "events": [shapes.describe_event(item) for item in records.events(serial=serial)],
             }
         )
+
+    async def waiting(self, _request: Request) -> JSONResponse:
+        """The terminals that wait for approval; the newest ones are remembered."""
+        return JSONResponse([shapes.describe_waiting(item) for item in self._core.waiting()])
+
+    async def approve(self, request: Request) -> JSONResponse:
+        """Let a terminal register, whether it has asked or not."""
+        order = await _read(request, ApprovalOrder)
+        holder: Holder = request.state.holder
+        self._core.approve_terminal(order.serial, holder.name, self._clock())
+        return JSONResponse({"serial": order.serial}, 201)
 
     async def preparations(self, _request: Request) -> JSONResponse:
         """What is prepared for pairs of images."""

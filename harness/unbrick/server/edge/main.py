@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 import uvicorn
 
 from unbrick.image import format as image_format
 from unbrick.layout import reference_layout
+from unbrick.server.core.admission import Admission, Limits
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.rollouts import RolloutRunner
@@ -36,6 +38,9 @@ LOOK_INTERVAL_S = 2.0
 """Seconds between two looks at what is due by the clock alone."""
 
 
+SALT_SIZE = 16
+"""Bytes that decide which networks share a bucket (``admission.Buckets``)."""
+
 ROLLOUT_INTERVAL_S = 0.5
 """Seconds between two looks at rollouts with nothing to be ordered."""
 
@@ -53,6 +58,7 @@ class ServerSettings:
         database: an SQLAlchemy URL, or the path of an SQLite file.
         log: whether all that happens is said, a JSON object a line.
         self_approval: whether who makes a rollout may approve it.
+        limits: which registrations it takes.
     """
 
     host: str
@@ -61,6 +67,7 @@ class ServerSettings:
     database: str
     log: bool = False
     self_approval: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 def admit(data: bytes, info: image_format.ImageInfo) -> None:
@@ -92,7 +99,12 @@ async def serve(
     exposure.check()
     records = SqlRecords(settings.database)
     analyst = Analyst(records)
-    core = ServerCore(records, image_format.inspect, analyst=analyst, admit=admit)
+    known = {terminal.serial for terminal in records.terminals()} | records.approved()
+    core = ServerCore(
+        *(records, image_format.inspect, analyst),
+        admit=admit,
+        admission=Admission(settings.limits, known, salt=os.urandom(SALT_SIZE)),
+    )
     coap = CoapServer(core)
 
     def announce(prepared: Preparation) -> None:

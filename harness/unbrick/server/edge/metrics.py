@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from unbrick.server.core.admission import Admission
     from unbrick.server.records.contract import Records
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -42,16 +43,38 @@ class _Counts(Collector):
             yield family
 
 
+class _Refusals(Collector):
+    """Which registrations were refused, and who waits for approval."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Count them."""
+        refused = CounterMetricFamily(
+            *("unbrick_registrations_refused", "Registrations that were refused, by what."),
+            labels=["by"],
+        )
+        for reason, count in self._admission.refused.items():
+            refused.add_metric([reason.value], count)
+        yield refused
+        about = "Terminals that wait for approval, of the newest that are remembered."
+        yield GaugeMetricFamily("unbrick_terminals_waiting", about, len(self._admission.waiting()))
+
+
 class Metrics:
     """What is measured.
 
     Args:
         records: what is counted.
+        admission: what has been refused; None: nothing is.
     """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, admission: Admission | None = None) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Counts(records))
+        if admission is not None:
+            self._registry.register(_Refusals(admission))
         ProcessCollector(registry=self._registry)
         labels = ("method", "path", "status")
         self._requests = Counter(

@@ -13,6 +13,7 @@ from unbrick.server.records.sessions import StepKind, StepState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unbrick.server.core.admission import WaitingTerminal
     from unbrick.server.records.analysis import Analysis, Installation
     from unbrick.server.records.contract import Records
     from unbrick.server.records.people import AuditEntry
@@ -55,6 +56,25 @@ class TerminalShape(TypedDict):
     endpoint: str
     first_seen: str
     last_seen: str
+
+
+class WaitingShape(TypedDict):
+    """A terminal that waits for approval, as it said."""
+
+    serial: str
+    hardware_id: str
+    name: str
+    version: str
+    endpoint: str
+    first: str
+    last: str
+    times: int
+
+
+class ApprovedShape(TypedDict):
+    """A terminal that may register."""
+
+    serial: str
 
 
 class ListedTerminal(TerminalShape):
@@ -332,6 +352,20 @@ def describe_listed(item: Terminal, decision: Analysis | None) -> ListedTerminal
     return {
         **describe_terminal(item),
         "upgrade": None if decision is None else describe_analysis(decision),
+    }
+
+
+def describe_waiting(item: WaitingTerminal) -> WaitingShape:
+    """A terminal that waits for approval."""
+    return {
+        "serial": item.serial,
+        "hardware_id": item.hardware_id,
+        "name": item.name,
+        "version": item.version,
+        "endpoint": item.endpoint,
+        "first": format_time(item.first),
+        "last": format_time(item.last),
+        "times": item.times,
     }
 
 

@@ -21,11 +21,15 @@ from typing import Any
 import aiocoap
 
 from unbrick.errors import PortError
-from unbrick.server.core.core import ServerCore
+from unbrick.server.core.core import ServerCore, refusal_code
 from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.glance import glance_serial, refuse_at_a_glance
 
 MAX_TOGETHER = 64
 """Datagrams, and requests of ours, of one transaction at most."""
+
+MAX_GLANCES = 1024
+"""Datagrams that are looked at in one go, to find those of a transaction among refused ones."""
 
 MAX_PEERS = 16_384
 """Endpoints whose requests are remembered, so that a duplicate gets the same answer."""
@@ -120,8 +124,15 @@ class CoapServer:
         received: list[tuple[bytes, Any]] = []
         assert self._socket is not None  # noqa: S101 - it is what is read
         with contextlib.suppress(OSError):
-            while len(received) < MAX_TOGETHER:
-                received.append(self._socket.recvfrom(_MAX_DATAGRAM_SIZE))
+            for _ in range(MAX_GLANCES):
+                data, address = self._socket.recvfrom(_MAX_DATAGRAM_SIZE)
+                if self._refuse(data, address):
+                    continue
+                received.append((data, address))
+                if len(received) == MAX_TOGETHER:
+                    break
+        if not received:
+            return
         try:
             self._turn(received)
         except Exception:
@@ -130,6 +141,21 @@ class CoapServer:
             # One may be to blame, and the others are not to suffer.
             for one in received:
                 self._alone(one)
+
+    def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bool:
+        """Answer a registration that would be refused, at next to no cost; gives whether it is."""
+        admission = self.core.admission
+        serial = None if admission is None else glance_serial(data)
+        if admission is None or serial is None:
+            return False
+        refusal = admission.foresee(serial, _endpoint(address), self._clock())
+        if refusal is None:
+            return False
+        answer = refuse_at_a_glance(data, refusal_code(refusal), refusal.wait)
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.sendto(answer, address)
+        return True
 
     def _alone(self, received: tuple[bytes, Any]) -> None:
         try:
@@ -166,6 +192,8 @@ class CoapServer:
         for name, peer in touched.items():
             self._send(peer)
             self._arm(name, peer)
+            if peer.coap.idle:  # Strangers do not push out those of whom something is kept.
+                self._peers.pop(name, None)
         if len(requests) == MAX_TOGETHER:
             loop.call_soon(self.pump)
 

@@ -349,6 +349,20 @@ class Records:
         where = given(serial=serial, subject=subject)
         return self._audit.select(last=newest, below=before, **where)
 
+    def is_approved(self, serial: str) -> bool:
+        """Whether somebody has let a terminal register."""
+        action = AuditAction.TERMINAL_APPROVED
+        return bool(self._audit.select(last=1, serial=serial, action=action))
+
+    def approved(self) -> set[str]:
+        """The serials of all terminals that somebody has let register."""
+        return {entry.serial for entry in self._audit.select(action=AuditAction.TERMINAL_APPROVED)}
+
+    def approve(self, serial: str, actor: Actor) -> None:
+        """Keep that somebody lets a terminal register."""
+        with self._store.together():
+            self._note(AuditAction.TERMINAL_APPROVED, serial, 0, actor)
+
     def _note(self, action: AuditAction, serial: str, subject: int, actor: Actor) -> None:
         entry = AuditEntry(0, actor.now, actor.name, action, serial, subject, actor.why)
         self._audit.append(entry)

@@ -1,4 +1,4 @@
-"""Who uses which terminal, who touched personal data, and who did what with a rollout."""
+"""Who uses which terminal, and who touched personal data, ruled on a rollout or let one in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ownership(Record):
 
 
 class AuditAction(Enum):
-    """What was done to personal data, or with a rollout."""
+    """What was done to personal data, with a rollout, or to let a terminal in."""
 
     SUBSCRIBER_ADDED = "subscriber added"
     SUBSCRIBER_CHANGED = "subscriber changed"
@@ -46,13 +46,14 @@ class AuditAction(Enum):
     ROLLOUT_STOPPED = "rollout stopped"
     ROLLOUT_FINISHED = "rollout finished"
     ROLLOUT_ABANDONED = "rollout abandoned"
+    TERMINAL_APPROVED = "terminal approved"
 
 
 @dataclass(frozen=True)
 class AuditEntry(Record):
-    """Somebody touched personal data, or did something with a rollout.
+    """Somebody touched personal data, did something with a rollout, or let a terminal in.
 
-    ``subject`` is an id of either; personal data itself is never in here.
+    ``subject`` is an id of the first two, else 0; personal data itself is never in here.
     """
 
     id: int
@@ -66,7 +67,7 @@ class AuditEntry(Record):
 
 @dataclass(frozen=True)
 class Actor:
-    """Who touches personal data, when, and why if that has to be said."""
+    """Who does what the audit keeps, when, and why if that has to be said."""
 
     name: str
     now: float

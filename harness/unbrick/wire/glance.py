@@ -1,0 +1,58 @@
+"""A registration at a glance: whose it is, and a refusal of it, without the cost of a codec.
+
+A server under a flood looks at each datagram like this first. What cannot be read at a glance is
+read in full, so nothing is lost but time.
+"""
+
+from __future__ import annotations
+
+_CONFIRMABLE, _ACKNOWLEDGEMENT = 0x40, 0x60
+"""Version and type in a message's first byte (RFC 7252 §3)."""
+
+_POST = 0x02
+_PATH = b"\xb8register"
+_FORMAT = b"\x11\x3c"
+"""The option Content-Format, behind Uri-Path: CBOR."""
+
+_MAPS = range(0xA1, 0xB8)
+"""Heads of CBOR maps with 1 to 23 pairs (RFC 8949 §3)."""
+
+_SHORT_TEXTS = range(0x60, 0x78)
+_TEXT_WITH_LENGTH = 0x78
+_MAX_AGE = b"\xd1\x01"
+"""The option Max-Age with one byte, as the first option (RFC 7252 §3.1)."""
+
+
+def glance_serial(datagram: bytes) -> str | None:
+    """The serial of a confirmable registration; None: it is none that can be read at a glance."""
+    if len(datagram) < 4 or datagram[0] & 0xF0 != _CONFIRMABLE or datagram[1] != _POST:
+        return None
+    at = 4 + (datagram[0] & 0x0F)
+    if not datagram.startswith(_PATH, at):
+        return None
+    at += len(_PATH)
+    if datagram.startswith(_FORMAT, at):
+        at += len(_FORMAT)
+    head = datagram[at : at + 5]
+    if len(head) < 5 or head[0] != 0xFF or head[1] not in _MAPS or head[2] != 1:
+        return None
+    length, at = head[3] - _SHORT_TEXTS.start, at + 4
+    if head[3] == _TEXT_WITH_LENGTH:
+        length, at = head[4], at + 1
+    elif head[3] not in _SHORT_TEXTS:
+        return None
+    serial = datagram[at : at + length]
+    return serial.decode() if len(serial) == length and serial.isascii() else None
+
+
+def refuse_at_a_glance(datagram: bytes, code: int, max_age: int) -> bytes:
+    """The answer to a confirmable request: a code, and after how many seconds to ask again.
+
+    Args:
+        datagram: of which ``glance_serial`` has given a serial.
+        code: of CoAP.
+        max_age: 0 to 255 seconds.
+    """
+    length = datagram[0] & 0x0F
+    head = bytes((_ACKNOWLEDGEMENT | length, code))
+    return head + datagram[2 : 4 + length] + _MAX_AGE + bytes((max_age,))
