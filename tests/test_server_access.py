@@ -44,6 +44,7 @@ ROUTES = {
         ("GET", "/api/updates"),
         ("GET", "/api/updates/1"),
         ("GET", "/api/sessions/1"),
+        ("GET", "/api/waiting"),
         ("GET", "/api/rollouts"),
         ("GET", "/api/rollouts/1"),
         ("GET", "/api/rollouts/1/members"),
@@ -54,6 +55,7 @@ ROUTES = {
         ("DELETE", "/api/updates/1"),
         ("DELETE", "/api/updates/1/backup"),
         ("POST", "/api/messages"),
+        ("POST", "/api/approvals"),
         ("POST", "/api/rollouts"),
         *(
             ("POST", f"/api/rollouts/1/{deed}")

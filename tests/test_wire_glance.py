@@ -67,6 +67,7 @@ def test_nothing_makes_a_glance_raise(sent: bytes) -> None:
         datagram(post("report", registration().encode())),
         datagram(aiocoap.Message(code=aiocoap.GET, uri_path=("register",))),
         datagram(aiocoap.Message(code=aiocoap.POST, uri_path=("register",), payload=b"\xa0")),
+        datagram(post("register", b"\xa1\x02\x61a")),
     ],
 )
 def test_what_is_something_else_is_left_to_the_codec(sent: bytes) -> None:

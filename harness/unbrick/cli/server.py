@@ -104,7 +104,7 @@ def server_start(
         asyncio.run(serve(settings))
 
 
-@server.command("waiting")
+@server.command("waiting", short_help="List the terminals that wait for approval.")
 @server_url_option
 @json_option
 def server_waiting(server_url: str, *, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def server_waiting(server_url: str, *, as_json: bool) -> None:
     print_table(rows, columns, "no terminal waits for approval", dispensable=dispensable)
 
 
-@server.command("approve")
+@server.command("approve", short_help="Let a terminal register.")
 @click.argument("serial")
 @server_url_option
 @json_option
