@@ -246,6 +246,7 @@ def test_a_rollout_is_ruled_by_keyboard_and_watched_live(
     go_on(world)
     page.get_by_text("10 succeeded, 1 failed, 9 waiting").wait_for()
     page.get_by_role("button", name="Resume").press("Enter")
+    page.get_by_role("button", name="Pause").wait_for()
     go_on(world, succeeded=9)
     page.get_by_text("20 ordered").wait_for()
     go_on(world, failed=5)
