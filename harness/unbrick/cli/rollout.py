@@ -14,6 +14,12 @@ from unbrick.server.edge.client import ServerClient
 _BAR_CHARS = 20
 
 
+def _read_percent(text: str) -> int | None:
+    """A percentage with or without its sign; None: it is none."""
+    found = re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", text)
+    return int(found[1]) if found is not None and int(found[1]) <= 100 else None
+
+
 class _Percents(click.ParamType):  # type: ignore[type-arg]
     """Percentages that people write as ``5%,25%,100%``."""
 
@@ -23,10 +29,12 @@ class _Percents(click.ParamType):  # type: ignore[type-arg]
         """The numbers."""
         if isinstance(value, tuple):
             return value
-        parts = [re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", part) for part in str(value).split(",")]
-        numbers = [int(part[1]) if part else 101 for part in parts]
-        if max(numbers) > 100:
-            self.fail(f"{value!r} is no list of percentages such as 5%,25%,100%", param, ctx)
+        numbers = []
+        for part in str(value).split(","):
+            number = _read_percent(part)
+            if number is None:
+                self.fail(f"{value!r} is no list of percentages such as 5%,25%,100%", param, ctx)
+            numbers.append(number)
         return tuple(numbers)
 
 
@@ -37,10 +45,10 @@ class _Percent(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """The number."""
-        found = re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", str(value))
-        if found is None or int(found[1]) > 100:
+        number = _read_percent(str(value))
+        if number is None:
             self.fail(f"{value!r} is no percentage such as 90%", param, ctx)
-        return int(found[1])
+        return number
 
 
 class _Moment(click.ParamType):  # type: ignore[type-arg]
