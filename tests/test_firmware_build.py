@@ -281,12 +281,12 @@ def test_third_party_sources_that_are_not_the_pinned_ones_are_not_used(
 
     monkeypatch.setenv("UNBRICK_CACHE", str(forged.parent))
     monkeypatch.setattr(SourcePackage, "_download", fetch)
-    folder = build._libsodium()
+    folder = build.fetch_libsodium()
     assert fetched == [forged]
     source = folder / build._SODIUM_SOURCES[0]
     genuine = source.read_bytes()
     source.write_bytes(b"#error changed on disk\n")
-    assert build._libsodium() == folder
+    assert build.fetch_libsodium() == folder
     assert source.read_bytes() == genuine
 
 

@@ -267,7 +267,7 @@ def test_claim_b6_hostile_bytes_do_not_open(
     toolchain: Toolchain, build: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Sealing with libsodium as on the terminal, under sanitizers."""
-    sodium = firmware_build._libsodium()
+    sodium = firmware_build.fetch_libsodium()
     flags = [*toolchain.command, "-std=c11", "-g", "-O1", *toolchain.sanitizers]
     # CONFIGURED is what libsodium's build system would say; its warnings are not ours to heed.
     flags += ["-w", "-DCONFIGURED=1", f"-I{sodium}/include/sodium", f"-I{sodium}/include"]

@@ -4,8 +4,8 @@
 and `update.bin`, the differential file between them as it is staged. `--bug NAME` builds it with a
 bug of the folder `bugs`, `--log-pages N` with another size of the log.
 
-The decoder is that of the folder `firmware/lib`; start-up, UART and flash are those of the example
-`ab-updater`.
+The decoder is that of the folder `firmware/lib`, SHA-256 is libsodium's. Start-up, UART and flash
+are those of the example `ab-updater`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import zlib
 from pathlib import Path
 
 from unbrick.delta import encode
+from unbrick.firmware.build import fetch_libsodium
 
 HERE = Path(__file__).resolve().parent
 OTHER = HERE.parent / "ab-updater"
 SHARED = ("chip.h", "cortexm.c", "nrf52840.c")
 FIRMWARE = HERE.parents[1] / "firmware"
-LIBRARY = ("lib/crc.c", "board/libc/memory.c", "board/libc/aeabi.c")
+LIBRARY = ("lib/crc.c", "board/libc/memory.c", "board/libc/aeabi.c", "board/sodium.c")
+HASH = "crypto_hash/sha256/cp/hash_sha256_cp.c"
+"""Of libsodium."""
 STAGED_MAGIC = 0x53415455  # layout.h
 APP = 0x8000
 PAGE_SIZE = 4096
@@ -36,10 +39,10 @@ AB = runpy.run_path(str(OTHER / "build.py"))
 CHIP = AB["Chip"]("nrf52840", "cortex_m4", 0, APP, APP, 0x2004_0000)
 
 
-def link(source: Path, out: Path, place: int, files: list[str], log_pages: int) -> Path:
+def link(source: Path, out: Path, place: int, files: list[str], options: list[str]) -> Path:
     """Compile and link one program."""
-    options = [f"-I{FIRMWARE}", f"-I{FIRMWARE / 'board' / 'libc'}", f"-I{source}", "-fno-builtin"]
-    options += [f"-ffile-prefix-map={FIRMWARE}=firmware", f"-DLOG_PAGES={log_pages}u"]
+    options = [*options, f"-I{FIRMWARE}", f"-I{FIRMWARE / 'board' / 'libc'}", f"-I{source}"]
+    options += ["-fno-builtin", f"-ffile-prefix-map={FIRMWARE}=firmware"]
     lines = f"ram_start = {RAM_START:#x};\n"
     if place == APP:
         lines += f"page_size = {PAGE_SIZE};\n"
@@ -67,11 +70,15 @@ def build(out: Path, source: Path = HERE, log_pages: int = 3) -> None:
         copy_sources(sources, source)
         decoder = sorted((FIRMWARE / "lib").glob("delta*.c"))
         library = [str(file) for file in (*decoder, *(FIRMWARE / one for one in LIBRARY))]
-        files = ["boot.c", "update.c", "sha256.c", *library]
-        link(sources, scratch / "0", 0, files, log_pages).replace(folder / "boot.elf")
+        sodium = fetch_libsodium()
+        files = ["boot.c", "update.c", "sha256.c", *library, str(sodium / HASH)]
+        options = [f"-isystem{sodium / 'include' / part}" for part in ("sodium", "")]
+        options += [f"-ffile-prefix-map={sodium}=libsodium", "-DCONFIGURED=1"]
+        options += [f"-DLOG_PAGES={log_pages}u"]
+        link(sources, scratch / "0", 0, files, options).replace(folder / "boot.elf")
         images = []
         for version in (1, 2):
-            elf = link(sources, scratch / str(version), APP, ["app.c"], log_pages)
+            elf = link(sources, scratch / str(version), APP, ["app.c"], [])
             images.append(bytes(AB["read_program"](elf)))
             (folder / f"app-v{version}.bin").write_bytes(images[-1])
             elf.replace(folder / f"app-v{version}.elf")

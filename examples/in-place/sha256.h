@@ -1,4 +1,4 @@
-/* SHA-256 (FIPS 180-4), small rather than fast. */
+/* SHA-256 as the decoder wants it. */
 #pragma once
 
 #include <stdint.h>

@@ -380,7 +380,7 @@ class _Build:
         (generated / "board_map.h").write_text(c_header(self.layout))
         (generated / "board_map.ld").write_text(linker_symbols(self.layout))
         (generated / "trusted_key.h").write_text(_key_header(self.public_key, self.key_der))
-        sodium, links = _libsodium(), _links(self.layout)
+        sodium, links = fetch_libsodium(), _links(self.layout)
         compiler = _Compiler(self.source, out, sodium, self.zig, self.objects, self._surroundings())
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as workers:
             third_party = list(workers.map(compiler.third_party, _SODIUM_SOURCES))
@@ -630,8 +630,12 @@ def _read_stamp(out: Path) -> str:
 # ---- Third-party sources ----
 
 
-def _libsodium() -> Path:
-    """The folder with libsodium's sources, each file as in the checked source distribution."""
+def fetch_libsodium() -> Path:
+    """The folder with libsodium's sources, each file as in the checked source distribution.
+
+    Raises:
+        SetupError: the package cannot be fetched.
+    """
     archive = _PYNACL.fetch("libsodium's sources")
     folder = archive.parent / f"libsodium-{_PYNACL.sha256[:16]}"
     with locked(archive.with_name("libsodium.lock")), tarfile.open(archive) as tar:
