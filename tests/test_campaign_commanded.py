@@ -300,7 +300,7 @@ def judge(store: ServerMemory, cells: Cells) -> Judge:
         ops=[],
     )
     story = SimpleNamespace(store=store, scenario=SCENARIO, link_is_bad=False)
-    looks = Looks(cast("Any", engine))
+    looks = Looks(cast("Any", engine), wanted=True)
     return Judge(cast("Any", story), cast("Any", engine), cells, KEY, looks)
 
 

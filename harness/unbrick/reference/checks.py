@@ -60,7 +60,7 @@ def check_end(story: Story, looks: Looks) -> None:
     }
     if running.digest not in signed:
         raise Violation("forged", f"{running.version} runs, which nobody has signed")
-    looks.look_now(application.offset, len(story.releases.signed[signed[running.digest]]))
+    looks.note_now(application.offset, len(story.releases.signed[signed[running.digest]]))
     if story.scenario.foreign and signed[running.digest] == story.scenario.imposter:
         raise Violation("forged", f"{running.version} runs, which is for other hardware")
     if signed[running.digest] in story.scenario.unfit:

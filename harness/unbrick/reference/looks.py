@@ -22,47 +22,54 @@ _BLANK = b"\xff" * SLOT_SIZE
 
 
 class Looks:
-    """Notes them.
+    """Notes them, or nothing where nobody wants to know.
 
     Args:
         engine: that of the session, which notes what it reads itself.
+        wanted: whether somebody does. It takes a twentieth of a short session's time.
 
     Attributes:
         units: that were looked at as they were at some earlier moment, as a set of bits.
     """
 
-    def __init__(self, engine: TracedEngine) -> None:
-        self._engine = engine
+    def __init__(self, engine: TracedEngine, *, wanted: bool) -> None:
+        self._engine, self._wanted = engine, wanted
         self.units = 0
 
-    def look_now(self, offset: int, length: int) -> bytes:
-        """A part of the NOR as it is now. What was erased in this session has no say."""
-        return self._engine.read_memory(self._engine.board.nor.base + offset, length)
+    def note_now(self, offset: int, length: int) -> None:
+        """A part of the NOR was looked at as it is. What was erased in this session has no say."""
+        if self._wanted:
+            self._engine.read_memory(self._engine.board.nor.base + offset, length)
 
     def note_earlier(self, offset: int, length: int) -> None:
         """A part of the NOR was looked at as it was earlier, perhaps before an erase."""
-        self.units |= find_units(offset, length)
+        if self._wanted:
+            self.units |= find_units(offset, length)
 
     def note_record(self, cells: Cells, *, now: bool) -> None:
         """The newest record of the journal was looked for, in one way of reading weak cells."""
-        note = self.look_now if now else self.note_earlier
-        for offset, length in _list_record_looks(cells):
+        note = self.note_now if now else self.note_earlier
+        for offset, length in _list_record_looks(cells) if self._wanted else ():
             note(offset, length)
 
     def note_words(self, cells: Cells, name: str, number: str) -> None:
         """An entry of the user's data was looked for; it counts where it was found."""
+        if not self._wanted:
+            return
         userdata = find_places().userdata
         stored = cells.read(userdata.offset, userdata.size)
         for word in (name.encode(), number.encode()):
             at = stored.find(word)
             if at >= 0:
-                self.look_now(userdata.offset + at, len(word))
+                self.note_now(userdata.offset + at, len(word))
 
     def note_otherness(self, cells: Cells, image: bytes) -> None:
         """An earlier application was held against an image: all of it if it is that, else a byte.
 
         That it is another one shows at the first byte that differs.
         """
+        if not self._wanted:
+            return
         application = find_places().application
         there = cells.read(application.offset, len(image))
         if there == image:

@@ -121,7 +121,7 @@ def run_session(
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
     engine.note_reads(sources)
-    looks = Looks(engine)
+    looks = Looks(engine, wanted=bool(sources))
     _wear(engine, scenario.worn)
     link = None if fate.link is None else make_bad_link(*fate.link)
     story = Story(engine, releases, scenario, state.peers, link=link)
