@@ -29,6 +29,7 @@ class Suffixes(ctypes.Structure):
         ("length", ctypes.c_int32),
         ("order", ctypes.POINTER(ctypes.c_int32)),
         ("groups", ctypes.POINTER(ctypes.c_int32)),
+        ("heads", ctypes.POINTER(ctypes.c_uint32)),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unbrick.delta.align import Place, align, rank
-from unbrick.delta.compiled import choose_copies, decode, make
+from unbrick.delta.compiled import decode, make_small
 from unbrick.delta.format import (
     DATA,
     MAX_LENGTH,
@@ -61,7 +61,7 @@ def make_delta(
         SetupError: the library is missing.
     """
     plan = make_plan(old, new, base_address=base_address, version=version)
-    return make(old, new, choose_copies(old, new, plan))
+    return make_small(old, new, plan)
 
 
 def make_plan(

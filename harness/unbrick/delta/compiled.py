@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes as c
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -95,18 +96,19 @@ def make(old: bytes, new: bytes, plan: DeltaPlan) -> MadeDelta:
     Raises:
         SetupError: the library is missing.
     """
+    return _write(_tell(old, new, plan), plan.header)
+
+
+def make_small(old: bytes, new: bytes, plan: DeltaPlan) -> MadeDelta:
+    """The file of a plan with copies: ``make`` after ``choose_copies``, which stay in C here.
+
+    Raises:
+        SetupError: the library is missing.
+    """
     told = _tell(old, new, plan)
-    counts = _Counts()
-    room = len(new) + ROOM
-    while True:
-        out = c.create_string_buffer(room)
-        count = _load().codec_encode(c.byref(told), _sha256, out, room, c.byref(counts))
-        if count < 0:
-            raise MemoryError(f"the encoder gave up: {count}")
-        if count <= room:
-            file = plan.header.pack() + out.raw[:count]
-            return MadeDelta(file, plan.header, len(new), counts.copied, counts.fresh)
-        room = count
+    with _find_copies(told, plan.header) as (copies, count):
+        told.copies, told.copy_count = copies, count
+        return _write(told, plan.header)
 
 
 def choose_copies(old: bytes, new: bytes, plan: DeltaPlan) -> DeltaPlan:
@@ -115,17 +117,36 @@ def choose_copies(old: bytes, new: bytes, plan: DeltaPlan) -> DeltaPlan:
     Raises:
         SetupError: the library is missing.
     """
-    if plan.header.version == 1:
-        return plan
+    with _find_copies(_tell(old, new, plan), plan.header) as (found, count):
+        copies = tuple(Copy(s.new, s.length, s.start, bool(s.old)) for s in found[:count])
+    return replace(plan, copies=copies)
+
+
+@contextmanager
+def _find_copies(told: _Plan, header: DeltaHeader) -> Iterator[tuple[Any, int]]:
+    """Copies, and how many; none for version 1."""
     found = c.POINTER(_Copy)()
-    count = _load().parse_copies(c.byref(_tell(old, new, plan)), c.byref(found))
+    count = _load().parse_copies(c.byref(told), c.byref(found)) if header.version > 1 else 0
     try:
         if count < 0:
             raise MemoryError(f"the encoder gave up: {count}")
-        copies = tuple(Copy(s.new, s.length, s.start, bool(s.old)) for s in found[:count])
+        yield found, count
     finally:
         _load().parse_free(found)
-    return replace(plan, copies=copies)
+
+
+def _write(told: _Plan, header: DeltaHeader) -> MadeDelta:
+    counts = _Counts()
+    room = told.new_length + ROOM
+    while True:
+        out = c.create_string_buffer(room)
+        count = _load().codec_encode(c.byref(told), _sha256, out, room, c.byref(counts))
+        if count < 0:
+            raise MemoryError(f"the encoder gave up: {count}")
+        if count <= room:
+            file = header.pack() + out.raw[:count]
+            return MadeDelta(file, header, told.new_length, counts.copied, counts.fresh)
+        room = count
 
 
 def _tell(old: bytes, new: bytes, plan: DeltaPlan) -> _Plan:

@@ -8,7 +8,7 @@
 #include "lib/delta_code.h"
 #include "suffixes.h"
 
-enum { ROUNDS = 1, LOOK_BACK = 8, BETTER = 8 };
+enum { ROUNDS = 1, LOOK_BACK = 8, BETTER = 8, STRING_BITS = 23 };
 
 /* What things cost in the file, in bits, about. */
 #define SEGMENT_BITS 60.0
@@ -76,10 +76,43 @@ static int64_t part(const uint8_t *new, const uint8_t *one, const uint8_t *next,
     return length;
 }
 
-/* The alignment as bsdiff makes it: matches that are longer by more than 8 bytes than what agrees
- * anyway, each extended in both directions. */
-static bool find_matches(const struct suffixes *old, const uint8_t *new, int64_t size,
-                         struct align_segments *segments) {
+/* Which strings of BETTER bytes the old image may have: a bit for each hash. */
+struct strings {
+    uint64_t bits[1 << (STRING_BITS - 6)];
+};
+
+static uint32_t hash_string(const uint8_t *data) {
+    uint64_t string;
+    _Static_assert(sizeof string == BETTER, "a string fills a word");
+    memcpy(&string, data, sizeof string);
+    return (uint32_t)(string * 0x9E3779B97F4A7C15u >> (64 - STRING_BITS));
+}
+
+static struct strings *note_strings(const struct suffixes *old) {
+    struct strings *const strings = calloc(1, sizeof *strings);
+    for (int32_t at = 0; strings != NULL && at + BETTER <= old->length; at++) {
+        const uint32_t hash = hash_string(old->data + at);
+        strings->bits[hash / 64] |= (uint64_t)1 << hash % 64;
+    }
+    return strings;
+}
+
+static bool may_have(const struct strings *strings, const uint8_t *data, int64_t left) {
+    if (left < BETTER) {
+        return true;
+    }
+    const uint32_t hash = hash_string(data);
+    return strings->bits[hash / 64] >> hash % 64 & 1;
+}
+
+static bool agrees(const struct suffixes *old, const uint8_t *new, int64_t at, int64_t shift) {
+    return at + shift < old->length && old->data[at + shift] == new[at];
+}
+
+/* The alignment as bsdiff makes it: matches that are longer by more than BETTER bytes than what
+ * agrees anyway, each extended in both directions. */
+static bool find_matches(const struct suffixes *old, const struct strings *strings,
+                         const uint8_t *new, int64_t size, struct align_segments *segments) {
     int64_t start = 0;  /* of the match before, with what it was extended by */
     int64_t source = 0; /* of that in the old image */
     int64_t place = 0;
@@ -90,17 +123,21 @@ static bool find_matches(const struct suffixes *old, const uint8_t *new, int64_t
         int64_t agreeing = 0;
         scan += match;
         for (int64_t counted = scan; scan < size; scan++) {
+            const bool same = agrees(old, new, scan, shift);
+            if (!same && !may_have(strings, new + scan, size - scan)) {
+                counted += counted == scan;
+                continue; /* too short a match, whatever it is */
+            }
             int32_t found = 0;
             match = suffixes_find(old, new + scan, (int32_t)(size - scan), &found);
             place = found;
             for (; counted < scan + match; counted++) {
-                agreeing +=
-                    counted + shift < old->length && old->data[counted + shift] == new[counted];
+                agreeing += agrees(old, new, counted, shift);
             }
             if ((match == agreeing && match != 0) || match > agreeing + BETTER) {
                 break;
             }
-            agreeing -= scan + shift < old->length && old->data[scan + shift] == new[scan];
+            agreeing -= same;
         }
         if (match == agreeing && scan < size) {
             continue;
@@ -517,7 +554,10 @@ static bool match_source(const struct align_images *images, struct work *work) {
     if (!suffixes_sort(&suffixes, work->source, (int32_t)images->old_length)) {
         return false;
     }
-    const bool good = find_matches(&suffixes, images->new, images->new_length, &work->matches);
+    struct strings *const strings = note_strings(&suffixes);
+    const bool good = strings != NULL && find_matches(&suffixes, strings, images->new,
+                                                      images->new_length, &work->matches);
+    free(strings);
     suffixes_free(&suffixes);
     return good;
 }

@@ -211,6 +211,8 @@ static uint32_t offer_copies(struct parse *parse, uint32_t base, uint32_t place,
     int32_t at = index->heads[hash(wanted)];
     for (int tries = 0; at >= 0 && tries < TRIES; tries++) {
         const uint32_t from = (uint32_t)at;
+        at = index->nexts[from / parse->unit];
+        __builtin_prefetch(index->data + (at < 0 ? 0 : at)); /* far away: most time is waiting */
         const uint32_t room = old ? index->length - from : end - place;
         uint32_t limit = end - place < room ? end - place : room;
         limit = limit < LONGEST ? limit : LONGEST;
@@ -222,18 +224,13 @@ static uint32_t offer_copies(struct parse *parse, uint32_t base, uint32_t place,
             longest = units;
             offer_copy(parse, base, place, old, from, units * parse->unit, price);
         }
-        for (uint32_t k = units < SHORT ? units : SHORT; k > 0; k--) {
-            if (k > most) {
-                cheapest[k] = INFINITY;
-            }
-            if (price < cheapest[k]) {
-                cheapest[k] = price;
-                best[k] = from;
-            }
-        }
+        /* What is longer is shorter, too: no length is cheaper than one below it. */
         const uint32_t reached = units < SHORT ? units : SHORT;
+        for (uint32_t k = reached; k > 0 && (k > most || price < cheapest[k]); k--) {
+            cheapest[k] = price;
+            best[k] = from;
+        }
         most = reached > most ? reached : most;
-        at = index->nexts[from / parse->unit];
     }
     for (uint32_t k = 1; k <= most; k++) {
         offer_copy(parse, base, place, old, best[k], k * parse->unit, cheapest[k]);

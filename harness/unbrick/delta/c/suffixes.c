@@ -11,6 +11,7 @@
 
 #define NONE (-1)
 #define PAIRS 65536
+#define HEAD 4
 
 /* A string of bytes, or of the names of marks. `wide` is known at compile time in each call. */
 struct text {
@@ -173,15 +174,33 @@ static bool sort_names(const int32_t *names, int32_t length, int32_t kinds, int3
     return sort_text(names, true, length, kinds, order);
 }
 
+/* The first bytes, to be compared as a number. */
+static uint32_t head(const uint8_t *data, int32_t length) {
+    uint32_t word = 0;
+    if (length >= HEAD) {
+        memcpy(&word, data, HEAD);
+        return __builtin_bswap32(word);
+    }
+    for (int32_t i = 0; i < length; i++) {
+        word |= (uint32_t)data[i] << (24 - 8 * i);
+    }
+    return word;
+}
+
 bool suffixes_sort(struct suffixes *suffixes, const uint8_t *data, int32_t length) {
     suffixes->data = data;
     suffixes->length = length;
     suffixes->order = malloc((size_t)length * sizeof *suffixes->order);
     suffixes->groups = malloc((PAIRS + 1) * sizeof *suffixes->groups);
-    if (suffixes->order == NULL || suffixes->groups == NULL ||
+    suffixes->heads = malloc((size_t)length * sizeof *suffixes->heads);
+    if (suffixes->order == NULL || suffixes->groups == NULL || suffixes->heads == NULL ||
         !sort_text(data, false, length, 256, suffixes->order)) {
         suffixes_free(suffixes);
         return false;
+    }
+    for (int32_t i = 0; i < length; i++) {
+        const int32_t at = suffixes->order[i];
+        suffixes->heads[i] = head(data + at, length - at);
     }
     int32_t *const groups = suffixes->groups;
     memset(groups, 0, (PAIRS + 1) * sizeof *groups);
@@ -201,8 +220,10 @@ bool suffixes_sort(struct suffixes *suffixes, const uint8_t *data, int32_t lengt
 void suffixes_free(struct suffixes *suffixes) {
     free(suffixes->order);
     free(suffixes->groups);
+    free(suffixes->heads);
     suffixes->order = NULL;
     suffixes->groups = NULL;
+    suffixes->heads = NULL;
 }
 
 /* How many bytes of the suffix and of `wanted` are the same, from `from` on. */
@@ -238,10 +259,19 @@ int32_t suffixes_find(const struct suffixes *suffixes, const uint8_t *wanted, in
             high--;
         }
     }
+    const uint32_t first = head(wanted, length);
     int32_t low_match = 0;
     int32_t high_match = 0;
     while (high - low >= 2) {
         const int32_t middle = low + (high - low) / 2;
+        if (suffixes->heads[middle] < first) {
+            low = middle;
+            continue;
+        }
+        if (suffixes->heads[middle] > first) {
+            high = middle;
+            continue;
+        }
         const int32_t at = suffixes->order[middle];
         const int32_t known = low_match < high_match ? low_match : high_match;
         const int32_t same = match(suffixes, at, wanted, length, known);

@@ -9,6 +9,7 @@ struct suffixes {
     int32_t length;
     int32_t *order;  /* places where suffixes begin, in order; the empty one is left out */
     int32_t *groups; /* where in `order` those begin that start with two certain bytes or more */
+    uint32_t *heads; /* their first four bytes, the first one highest, zeros behind the end */
 };
 
 /* `data` is not copied. False: no memory. */
