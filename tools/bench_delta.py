@@ -2,7 +2,7 @@
 of releases of our own, of public projects, and of published firmware. Written by ``make bench``.
 
 What is measured of a pair is kept in ``build/delta-pairs``. With ``--resume`` it is taken from
-there when the images, our file and the decoder are the same.
+there when the images, our file and the decoder are the same; times are taken anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import lzma
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Literal, get_args
 
@@ -236,9 +236,13 @@ def full_size(pair: Pair) -> int:
     return len(lzma.compress(pair.new, format=lzma.FORMAT_ALONE, preset=9 | lzma.PRESET_EXTREME))
 
 
-def measure(pair: Pair, decoder: TerminalDecoder) -> Row:
+def encode_ratio(pair: Pair) -> float:
+    """Processor time for our file, to that for the one of bsdiff4."""
     ours = processor_seconds(lambda: encode(pair.old, pair.new, base_address=pair.base))
-    theirs = processor_seconds(lambda: bsdiff4.diff(pair.old, pair.new))
+    return ours / processor_seconds(lambda: bsdiff4.diff(pair.old, pair.new))
+
+
+def measure(pair: Pair, decoder: TerminalDecoder) -> Row:
     file = encode(pair.old, pair.new, base_address=pair.base)
     run = decoder.run(pair.old, file, pair.new)
     if run.error or run.image != pair.new:
@@ -253,7 +257,7 @@ def measure(pair: Pair, decoder: TerminalDecoder) -> Row:
         header=read_header(file).size,
         others={name: size(pair) for name, size in OTHERS.items()},
         full=full_size(pair),
-        encode_ratio=ours / theirs,
+        encode_ratio=encode_ratio(pair),
         instructions=run.instructions,
         memory=run.memory,
         stack=run.stack,
@@ -266,7 +270,7 @@ def measure_once(pair: Pair, decoder: TerminalDecoder, *, resume: bool) -> Row:
     digest = hashlib.sha256(b"".join((pair.old, pair.new, file, decoder.code)))
     kept = FOLDER / f"row-{digest.hexdigest()[:16]}.json"
     if resume and kept.is_file():
-        return Row(**json.loads(kept.read_text()))
+        return replace(Row(**json.loads(kept.read_text())), encode_ratio=encode_ratio(pair))
     row = measure(pair, decoder)
     kept.write_text(json.dumps(asdict(row)))
     return row
@@ -280,7 +284,12 @@ def summary(rows: list[Row]) -> str:
     lines = [
         f"Our file is smaller than the best of the others on {len(smaller)} of {len(rows)} pairs. "
         f"On small changes it is at most half as large on {len(half)} of {len(small)}"
-        + (f": {', '.join(f'{row.name} ({row.isa})' for row in half)}." if half else ".")
+        + (f": {', '.join(f'{row.name} ({row.isa})' for row in half)}." if half else "."),
+        "",
+        (
+            f"Encoding takes {min(row.encode_ratio for row in rows):.1f} to "
+            f"{max(row.encode_ratio for row in rows):.1f} times as long as bsdiff4 does."
+        ),
     ]
     larger = [f"{row.name} ({row.isa}): {row.ratio:.2f}" for row in rows if row.ratio >= 1]
     if larger:
