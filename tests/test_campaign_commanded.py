@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from record_log import log
 from toy_target import ToyTarget
 
 from unbrick.campaign.case import CaseId, Death, PowerCut
@@ -60,16 +60,6 @@ JOURNAL = LAYOUT.partition("journal").offset
 IMAGE = hashlib.shake_128(b"an image").digest(5000)
 DIGEST = hashlib.sha256(IMAGE).digest()
 WRITES = tuple((APPLICATION + at, min(896, len(IMAGE) - at)) for at in range(0, len(IMAGE), 896))
-
-
-def log(*payloads: bytes, layout: int = 1, magic: int = 0x4C4E524A) -> bytes:
-    """A half of a record log."""
-    header = struct.pack("<4I", magic, layout, 1, 60)
-    half = (header + struct.pack("<I", zlib.crc32(header))).ljust(64, b"\xff")
-    for payload in payloads:
-        record = payload.ljust(60, b"\0")
-        half += record + struct.pack("<I", zlib.crc32(record))
-    return half
 
 
 def nor(application: bytes = b"", *, phase: int = 4, saved: tuple[str, ...] = ()) -> Cells:

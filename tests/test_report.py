@@ -148,6 +148,17 @@ def test_violations_that_differ_in_numbers_only_are_told_once() -> None:
     assert "42 violations, first staged/7" in told
 
 
+def test_a_closed_search_says_what_it_rests_on_and_whether_that_was_tested() -> None:
+    closed = "Closed as far as the canonical form is right, which"
+    tested = replace(scenario(GOOD), different=9, vouched=9)
+    assert f"{closed} exhaustive tests\n" in text_of(HEALTHY)
+    assert f"{closed} this has tested: nothing else was met\n" in text_of(campaign(tested))
+    for found in ({"missed": ("staged/1",)}, {"differed": ("staged/1",)}):
+        text = text_of(campaign(replace(tested, **found), replace(tested, name="other")))
+        assert f"{closed} this has tested\n" in text
+        assert "staged: what counts as known is not all known" in text
+
+
 def test_the_summary_fits_a_window_of_80_columns_and_cuts_no_name() -> None:
     names = [f"{name}~" for name in SCENARIOS]
     found = replace(scenario(GOOD, closed=False), states=1_234_567, transitions=12_345_678)

@@ -34,7 +34,11 @@ sound:
   says COMMANDED in every way of reading, and has torn or weak slots besides, it is left out how far
   the steps are (``is_repaired_first``): what it is like when boot has repaired it is a state of its
   own, which was met before, for it is the one in which boot had begun to write.
-- **Weak cells.** Each of these answers is taken in every way in which weak cells may read.
+- **Weak cells.** Each of these answers is taken in every way in which weak cells may read. What
+  counts is the answer where all of them read as 1, for a torn operation begins with that; and which
+  answers there are, for each of them has a session. Which of the other ways gives which answer does
+  not count. Where few cells are weak, their mixed way is like one of the others by chance, and that
+  chance lies in cells that are left out.
 
 Everything else counts as it is.
 """
@@ -441,4 +445,4 @@ def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
     here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
     if here and forms[0][-1] and len(set(forms)) == 1:
         return forms[0]
-    return forms
+    return forms[0], frozenset(forms)

@@ -28,6 +28,8 @@ def _tell_differences(report: CampaignReport) -> Iterator[Text]:
     different = sum(scenario.different for scenario in report.scenarios)
     if any(scenario.closed and not scenario.by_reading for scenario in report.scenarios):
         tested = "this has tested" if different else "exhaustive tests"
+        if different and not any(one.missed or one.differed for one in report.scenarios):
+            tested += ": nothing else was met"
         line = f"Closed as far as the canonical form is right, which {tested}"
         yield Text(line, style="dim")
     if not different:
