@@ -13,6 +13,10 @@ class ConflictError(ServerError):
     """What is asked for is against the rules, or against what is going on."""
 
 
+class RecordsError(ServerError):
+    """The records cannot be read or kept now: nothing has changed, and it may do later."""
+
+
 class BusyError(ConflictError):
     """A terminal has an update under way, so it cannot have another one now."""
 

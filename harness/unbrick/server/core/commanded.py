@@ -239,6 +239,13 @@ class Commander(Keeper):
                 self._settle(session, now)
         self._make_due(update)
 
+    def begin_anew(self, serial: str) -> None:
+        """Another server has spoken with a terminal: of what is only in memory, nothing holds."""
+        session = self.live(serial)
+        if session is not None:
+            self._forget(session)
+            self._asked.pop(session.update_id, None)
+
     def _in_resident_program(self, session: CommandedSession, now: float) -> None:
         steps = self._records.steps(session.id)
         prepare = plan.find_step(StepKind.PREPARE, steps)
@@ -477,13 +484,8 @@ class Commander(Keeper):
         self._failed(session, update, step, answer.result, answer.result.text, now)
         return True
 
-    def result(self, payload: bytes, now: float) -> aiocoap.Message:
-        """The answer to ``POST /result``: what came of a command.
-
-        Raises:
-            LinkError: it is malformed.
-        """
-        found = CommandResult.decode(payload)
+    def result(self, found: CommandResult, now: float) -> aiocoap.Message:
+        """The answer to ``POST /result``: what came of a command."""
         with self._records.transaction():
             update = self._records.update(found.update_id)
             terminal = self._records.terminal(found.serial)

@@ -7,13 +7,17 @@ Messages from terminals, messages to them, and people's orders meet here. The co
 is in ``server.staged`` (by a file) and ``server.commanded`` (by commands). A terminal that
 registers as in restoration has no software that may run; the server then begins an update by
 itself, to software that ``server.restoring`` chooses.
+
+Several servers may share the records. Then a terminal is the server's that it speaks with, and the
+others leave it alone (``leases``). What one of them keeps, the others see when they look.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import aiocoap
 
@@ -24,12 +28,14 @@ from unbrick.server.core.analysis import Analyst, AtOnce
 from unbrick.server.core.commanded import Commander
 from unbrick.server.core.errands import Errand, Errands
 from unbrick.server.core.files import Files, answer_block
+from unbrick.server.core.leases import Alone, Leases, is_ours
 from unbrick.server.core.lines import CallLines
 from unbrick.server.core.orders import Order, Standing, check_order, check_serial, find_image
 from unbrick.server.core.restoring import choose_image
 from unbrick.server.core.staged import CANCELLABLE, WAITING, Stager
 from unbrick.server.core.update_log import UpdateLog
 from unbrick.server.errors import ConflictError, UnknownError
+from unbrick.server.records.analysis import PreparationState
 from unbrick.server.records.calls import TerminalCall
 from unbrick.server.records.contract import Records
 from unbrick.server.records.people import Actor
@@ -41,17 +47,42 @@ from unbrick.server.records.updates import (
     Update,
     UpdateState,
 )
+from unbrick.wire.calls import CallRequest, HangUp, Key
 from unbrick.wire.coap import DISCOVERY, Outgoing, post
-from unbrick.wire.messages import CBOR_FORMAT, LINK_FORMAT, Registration, TerminalState, Text
+from unbrick.wire.commands import CommandResult
+from unbrick.wire.messages import (
+    CBOR_FORMAT,
+    LINK_FORMAT,
+    Registration,
+    Report,
+    TerminalState,
+    Text,
+)
 
 _ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
 _TEXT, _SAY = "text", "say"
+
+TEXTS_AT_ONCE = 50
+"""Texts for users that others have queued, and that are seen in one look."""
 
 _PLACE = {
     TerminalState.APPLICATION: "",
     TerminalState.RESTORATION: ", in restoration",
     TerminalState.COMMANDED: ", in the resident program",
 }
+
+
+@dataclass(frozen=True)
+class _Action:
+    """What is done with a request of a terminal.
+
+    Attributes:
+        decode: its payload; raises LinkError.
+        do: called with where it came from, what it says, and the time.
+    """
+
+    decode: Callable[[bytes], Any]
+    do: Callable[[str, Any, float], aiocoap.Message]
 
 
 class ServerCore:
@@ -66,6 +97,7 @@ class ServerCore:
             another; an update waits until it is there (``prepared``). Without one only full images
             are sent.
         admission: decides which registrations are taken; without it all are.
+        leases: which other servers share the records; without it none do.
     """
 
     def __init__(
@@ -76,9 +108,11 @@ class ServerCore:
         *,
         admit: Callable[[bytes, ImageInfo], None] | None = None,
         admission: Admission | None = None,
+        leases: Leases | None = None,
     ) -> None:
         self.records = records
         self.admission = admission
+        self._leases = leases or Alone()
         self._admit = admit
         self._analyst = analyst or AtOnce(records)
         self._inspect = inspect
@@ -90,21 +124,21 @@ class ServerCore:
         )
         self._errands = Errands()
         self._kept: dict[Errand, None] = {}
-        # What was under way when an earlier life of this server ended.
-        for update in (*records.unfinished_updates(), *self._commander.open_updates()):
-            self._go_on(update)
-        for message in records.queued_messages():
-            self._make_due(_TEXT, message)
-        self.lines = CallLines(records)
-        self._actions: dict[str, Callable[[str, bytes, float], aiocoap.Message]] = {
-            "call": lambda _endpoint, payload, now: self.lines.call(payload, now),
-            "hang-up": lambda _endpoint, payload, _now: self.lines.hang_up(payload),
-            "key": lambda _endpoint, payload, _now: self.lines.key(payload),
-            "register": self._register,
-            "report": lambda _endpoint, payload, now: self._stager.report(payload, now),
-            "result": lambda _endpoint, payload, now: self._commander.result(payload, now),
+        self.lines = CallLines(records, self._leases)
+        self._actions = {
+            "call": _Action(CallRequest.decode, lambda _, said, now: self.lines.call(said, now)),
+            "hang-up": _Action(HangUp.decode, lambda _, said, _now: self.lines.hang_up(said)),
+            "key": _Action(Key.decode, lambda _, said, _now: self.lines.key(said)),
+            "register": _Action(Registration.decode, self._register),
+            "report": _Action(Report.decode, lambda _, said, now: self._stager.report(said, now)),
+            "result": _Action(
+                CommandResult.decode, lambda _, said, now: self._commander.result(said, now)
+            ),
         }
-        self._say(self.lines.waiting())
+        self._seen = 0
+        self._seen_text = 0
+        self._prepared: set[tuple[bytes, bytes]] = set()
+        self.go_on()
 
     # Requests of terminals
 
@@ -128,9 +162,13 @@ class ServerCore:
         if request.opt.accept not in (None, CBOR_FORMAT):
             return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)
         try:
-            return action(endpoint, request.payload, now)
+            said = action.decode(request.payload)
         except LinkError:
             return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+        response = action.do(endpoint, said, now)
+        if response.code.is_successful():
+            self._hold(said.serial, endpoint)
+        return response
 
     def _discover(self, request: aiocoap.Message) -> aiocoap.Message:
         """The resources as links (RFC 6690); a query is no filter here, as §4.1 allows.
@@ -144,8 +182,9 @@ class ServerCore:
         links = ",".join(f"</{name}>;ct={CBOR_FORMAT}" for name in sorted(self._actions))
         return answer_block(request, links.encode(), LINK_FORMAT)
 
-    def _register(self, endpoint: str, payload: bytes, now: float) -> aiocoap.Message:
-        registration = Registration.decode(payload)
+    def _register(
+        self, endpoint: str, registration: Registration, now: float
+    ) -> aiocoap.Message:
         if self.admission is not None:
             refusal = self.admission.judge(registration, endpoint, now, self._is_let_in)
             if refusal is not None:
@@ -158,7 +197,10 @@ class ServerCore:
                 first_seen=before.first_seen if before else now,
                 last_seen=now,
                 confirmed=_confirmed(registration, before),
+                holder=self._leases.me,
             )
+            if before is not None and before.holder != terminal.holder:
+                self._commander.begin_anew(terminal.serial)
             self.records.save_terminal(terminal)
             if (
                 before is None
@@ -182,6 +224,25 @@ class ServerCore:
         """Whether a terminal has registered, or was approved: here or by another process."""
         return self.records.terminal(serial) is not None or self.records.is_approved(serial)
 
+    def _hold(self, serial: str, endpoint: str) -> None:
+        """A terminal has said something here: it is this server's from now on."""
+        terminal = self.records.terminal(serial)
+        if terminal is None or terminal.holder == self._leases.me:
+            return
+        terminal = self._take(replace(terminal, endpoint=endpoint))
+        for update in self.records.updates(serial):
+            # It has just said where it is, so it need not be asked.
+            if update.commanded or update.state in WAITING:
+                self._go_on(update)
+        self._tell(terminal)
+
+    def _take(self, terminal: Terminal) -> Terminal:
+        """Hold a terminal, and what is to be told it at its present endpoint."""
+        terminal = replace(terminal, holder=self._leases.me)
+        self.records.save_terminal(terminal)
+        self._commander.begin_anew(terminal.serial)
+        return terminal
+
     def _reconsider(self, terminal: Terminal, *, moved: bool) -> None:
         """Make due what this terminal is to be told or asked, now that it can be reached."""
         if moved:
@@ -190,6 +251,10 @@ class ServerCore:
         for update in self.records.updates(terminal.serial):
             if not update.state.ended:
                 self._go_on(update)
+        self._tell(terminal)
+
+    def _tell(self, terminal: Terminal) -> None:
+        """Make due what does not belong to an update that goes on."""
         if terminal.state is TerminalState.COMMANDED and not self._commander.commands(terminal):
             self._errands.add(Errand(_SEND_AWAY, terminal.last_update_id, terminal.serial))
         if terminal.state is not TerminalState.APPLICATION:
@@ -242,6 +307,11 @@ class ServerCore:
                 self._errands.drop(errand)
                 if terminal is None or self._errands.is_under_way(errand):
                     continue  # It will be due when the terminal registers.
+                if not is_ours(terminal.holder, self._leases):
+                    self._kept.pop(errand, None)
+                    continue  # Its server makes it due, or this one when that is gone.
+                if terminal.holder != self._leases.me:
+                    terminal = self._take(terminal)
                 message = self._message(errand, terminal, now)
                 if message is not None:
                     ticket = self._errands.start(errand)
@@ -266,6 +336,9 @@ class ServerCore:
         if errand.kind == _TEXT:
             self._told(errand.subject, response, now)
             return
+        terminal = self.records.terminal(errand.serial)
+        if terminal is not None and terminal.holder != self._leases.me:
+            return  # Lost, as when this server had ended; another one goes on.
         if errand.kind == _SAY:
             if self.lines.heard(errand.subject, response):
                 self._errands.add(errand)
@@ -281,6 +354,59 @@ class ServerCore:
             self._stager.decided(update, response, now)
         else:
             self._stager.stands(update, response, now)
+
+    @property
+    def has_errands(self) -> bool:
+        """Whether ``poll`` may have something to send."""
+        return bool(self._kept) or next(self._errands.due(), None) is not None
+
+    # What earlier lives of this server, and others, have left and do
+
+    def go_on(self) -> None:
+        """Make due all that is to be told or asked: at the beginning, and when servers change."""
+        newest, texts = self.records.events(newest=1), self.records.queued_messages()
+        self._seen = newest[-1].id if newest else 0
+        self._seen_text = texts[-1].id if texts else 0
+        self._prepared = self._find_prepared()
+        for update in (*self.records.unfinished_updates(), *self._commander.open_updates()):
+            self._go_on(update)
+        for message in texts:
+            self._make_due(_TEXT, message)
+        self.lines.wake()
+        self._say(self.lines.waiting())
+
+    def follow(self) -> None:
+        """Make due what other servers have kept since the last look."""
+        newest = self.records.events(newest=1)
+        if newest and newest[-1].id != self._seen:
+            ordered = [
+                event.update_id
+                for event in self.records.events_after(self._seen)
+                if event.state in (UpdateState.PENDING, UpdateState.CANCELLED)
+            ]
+            self._seen = newest[-1].id
+            for update_id in ordered:
+                update = self.records.update(update_id) if update_id else None
+                if update is not None and (update.commanded or update.state in WAITING):
+                    self._go_on(update)
+        texts = self.records.queued_messages(newest=TEXTS_AT_ONCE)
+        for message in texts:
+            if message.id > self._seen_text:
+                self._make_due(_TEXT, message)
+        self._seen_text = max([self._seen_text, *(message.id for message in texts)])
+        prepared = self._find_prepared()
+        for _, digest in prepared - self._prepared:
+            self.prepared(digest)
+        self._prepared = prepared
+        self._say(self.lines.waiting())
+
+    def _find_prepared(self) -> set[tuple[bytes, bytes]]:
+        """The pairs of images for which nothing is to be prepared any more."""
+        return {
+            (item.base, item.digest)
+            for item in self.records.preparations()
+            if item.state is not PreparationState.QUEUED
+        }
 
     def _go_on(self, update: Update) -> None:
         """The terminal of an update is to be told, or asked, whatever is next."""
@@ -356,13 +482,14 @@ class ServerCore:
             ConflictError: it has registered already, or no terminal can have that serial.
         """
         check_serial(serial)
-        if self.records.terminal(serial) is not None:
-            raise ConflictError(
-                f"terminal {serial} has registered, so there is nothing to approve",
-                hint=f"see `unbrick terminal {serial}`",
-            )
-        if not self.records.is_approved(serial):
-            self.records.approve(serial, Actor(who, now))
+        with self.records.transaction():
+            if self.records.terminal(serial) is not None:
+                raise ConflictError(
+                    f"terminal {serial} has registered, so there is nothing to approve",
+                    hint=f"see `unbrick terminal {serial}`",
+                )
+            if not self.records.is_approved(serial):
+                self.records.approve(serial, Actor(who, now))
         if self.admission is not None:
             self.admission.let_in(serial)
 
@@ -377,6 +504,10 @@ class ServerCore:
         info = self._inspect(data)
         if self._admit is not None:
             self._admit(data, info)
+        with self.records.transaction():
+            return self._publish(data, info, now)
+
+    def _publish(self, data: bytes, info: ImageInfo, now: float) -> Image:
         file_digest = hashlib.sha256(data).digest()
         known = self.records.image(info.digest)
         if known is not None:
@@ -405,9 +536,8 @@ class ServerCore:
             published=now,
             userdata_format=info.userdata_format,
         )
-        with self.records.transaction():
-            self.records.add_image(image, data)
-            self._analyst.published(image, now)
+        self.records.add_image(image, data)
+        self._analyst.published(image, now)
         return image
 
     def warnings(self, data: bytes) -> list[str]:
@@ -447,8 +577,9 @@ class ServerCore:
             ConflictError: the rule of ``orders`` is against it.
         """
         check_serial(serial)
-        image = find_image(self.records.images(), version, self.records.terminal(serial))
-        update = self.order(serial, image, now, commanded=commanded, downgrade=downgrade)
+        with self.records.transaction():
+            image = find_image(self.records.images(), version, self.records.terminal(serial))
+            update = self.order(serial, image, now, commanded=commanded, downgrade=downgrade)
         self.carry_out(update)
         return update
 
@@ -535,13 +666,13 @@ class ServerCore:
             UnknownError: there is no such update.
             ConflictError: it is too late.
         """
-        update = self._known(update_id)
-        if not self._can_cancel(update):
-            raise ConflictError(
-                f"update {update_id} is {update.state.value}, which cannot be cancelled",
-                hint=f"see `unbrick update show {update_id}`",
-            )
         with self.records.transaction():
+            update = self._known(update_id)
+            if not self._can_cancel(update):
+                raise ConflictError(
+                    f"update {update_id} is {update.state.value}, which cannot be cancelled",
+                    hint=f"see `unbrick update show {update_id}`",
+                )
             cancelled = self._log.change(update, UpdateState.CANCELLED, "", now)
             if update.commanded:
                 self._commander.cancelled(cancelled, now)
@@ -567,8 +698,8 @@ class ServerCore:
             UnknownError: there is no such update.
             ConflictError: nothing of it goes on.
         """
-        update = self._known(update_id)
         with self.records.transaction():
+            update = self._known(update_id)
             if not self._commander.abandoned(update, now):
                 raise ConflictError(
                     f"update {update_id} is {update.state.value}, and nothing of it goes on",

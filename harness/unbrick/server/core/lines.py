@@ -15,6 +15,7 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import ServerError
+from unbrick.server.core.leases import Leases
 from unbrick.server.records.calls import CALLER, Call, LineState, Saying, TerminalCall
 from unbrick.server.records.contract import Records
 from unbrick.wire.calls import CallRequest, HangUp, Key, SayRequest
@@ -44,10 +45,11 @@ class CallLines:
 
     Args:
         records: where calls, keys and texts are kept; only this changes the terminal's end of them.
+        leases: whether another server has the center.
     """
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, leases: Leases) -> None:
+        self._records, self._leases = records, leases
         self._there = False
         self._last_word: float | None = None
         self._looked = -LOOK_INTERVAL_S
@@ -55,13 +57,8 @@ class CallLines:
 
     # What terminals send
 
-    def call(self, payload: bytes, now: float) -> aiocoap.Message:
-        """The answer to ``POST /call``.
-
-        Raises:
-            LinkError: the payload is malformed.
-        """
-        asked = CallRequest.decode(payload)
+    def call(self, asked: CallRequest, now: float) -> aiocoap.Message:
+        """The answer to ``POST /call``."""
         calls = self._live()
         live = calls.get(asked.serial)
         if not self._is_there(now) or len(calls) >= MAX_CALLS:
@@ -81,19 +78,22 @@ class CallLines:
         return aiocoap.Message(code=aiocoap.CHANGED)
 
     def _is_there(self, now: float) -> bool:
+        return self.has_center(now) or self._leases.center_elsewhere
+
+    def has_center(self, now: float) -> bool:
+        """Whether the center speaks to this server."""
         return self._there and now - (self._last_word or 0.0) < CENTER_SILENCE_S
+
+    def wake(self) -> None:
+        """Look for calls that others may have begun."""
+        self._quiet = 0
 
     def _has_begun(self, call: TerminalCall) -> bool:
         said = self._records.sayings(call.call_id)
         return bool(call.keys) or any(saying.heard for saying in said)
 
-    def key(self, payload: bytes) -> aiocoap.Message:
-        """The answer to ``POST /key``.
-
-        Raises:
-            LinkError: the payload is malformed.
-        """
-        pressed = Key.decode(payload)
+    def key(self, pressed: Key) -> aiocoap.Message:
+        """The answer to ``POST /key``."""
         live = self._live().get(pressed.serial)
         if live is None or live.number != pressed.number or live.state is not LineState.OPEN:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
@@ -103,13 +103,8 @@ class CallLines:
             self._save(replace(live, keys=live.keys + pressed.key))
         return aiocoap.Message(code=aiocoap.CHANGED)
 
-    def hang_up(self, payload: bytes) -> aiocoap.Message:
-        """The answer to ``POST /hang-up``.
-
-        Raises:
-            LinkError: the payload is malformed.
-        """
-        gone = HangUp.decode(payload)
+    def hang_up(self, gone: HangUp) -> aiocoap.Message:
+        """The answer to ``POST /hang-up``."""
         live = self._live().get(gone.serial)
         if live and live.number == gone.number:
             self._save(replace(live, state=LineState.OVER))
@@ -212,6 +207,8 @@ class CallLines:
         self._looked = now
         live = self._live()
         self._quiet = 0 if live else self._quiet + 1
+        if self._leases.center_elsewhere:
+            self._last_word = now
         if now - self._last_word >= CENTER_SILENCE_S:
             return self.center_leaves()
         left = [call for call in live.values() if self._is_left(call, now)]
@@ -233,7 +230,7 @@ class CallLines:
 
         After two looks that found none, not asked any more until there is one.
         """
-        if self._quiet > 1:
+        if self._quiet > 1 and not self._leases.others:
             return {}
         return {call.serial: call for call in self._records.terminal_calls()}
 

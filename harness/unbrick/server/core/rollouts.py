@@ -189,14 +189,18 @@ class RolloutRunner:
             UnknownError: there is no such rollout.
             ConflictError: it does not wait for that, or who made it approves it.
         """
-        rollout = self._in_state(rollout_id, "be approved", RolloutState.FOR_APPROVAL)
-        if rollout.created_by == who and not self._self_approval:
-            raise ConflictError(
-                f"{who} has made rollout {rollout_id}, so somebody else has to approve it",
-                hint="somebody with a token of an operator, or an engineer at the center's page",
-            )
-        approved, state = replace(rollout, approved_by=who), self._begun_state(rollout, now)
-        return self._do(approved, state, now, AuditAction.ROLLOUT_APPROVED, who)
+        with self._records.transaction():
+            rollout = self._in_state(rollout_id, "be approved", RolloutState.FOR_APPROVAL)
+            if rollout.created_by == who and not self._self_approval:
+                raise ConflictError(
+                    f"{who} has made rollout {rollout_id}, so somebody else has to approve it",
+                    hint="somebody with a token of an operator, or an engineer at the center's"
+                    " page",
+                )
+            approved, state = replace(rollout, approved_by=who), self._begun_state(rollout, now)
+            approved = self._change(approved, state, now, AuditAction.ROLLOUT_APPROVED, who)
+        self._on_change(approved)
+        return approved
 
     def pause(self, rollout_id: int, who: str, now: float) -> Rollout:
         """Order nothing more for now, and take back what can be.
@@ -206,8 +210,12 @@ class RolloutRunner:
             ConflictError: it is not under way.
         """
         going = (RolloutState.SCHEDULED, RolloutState.RUNNING)
-        rollout = self._in_state(rollout_id, "be paused", *going)
-        return self._do(rollout, RolloutState.PAUSED, now, AuditAction.ROLLOUT_PAUSED, who)
+        with self._records.transaction():
+            rollout = self._in_state(rollout_id, "be paused", *going)
+            action = AuditAction.ROLLOUT_PAUSED
+            paused = self._change(rollout, RolloutState.PAUSED, now, action, who)
+        self._on_change(paused)
+        return paused
 
     def resume(self, rollout_id: int, who: str, now: float) -> Rollout:
         """Go on with one that was paused or has stopped; failures so far count no more.
@@ -217,14 +225,16 @@ class RolloutRunner:
             ConflictError: it is neither.
         """
         held = (RolloutState.PAUSED, RolloutState.STOPPED)
-        rollout = self._in_state(rollout_id, "be resumed", *held)
         with self._records.transaction():
+            rollout = self._in_state(rollout_id, "be resumed", *held)
             if rollout.state is RolloutState.STOPPED:
                 for member in self._rollouts.members(rollout_id, states=(MemberState.FAILED,)):
                     forgiven = replace(member, state=MemberState.FORGIVEN, changed=now)
                     self._rollouts.save_member(forgiven)
             state = self._begun_state(rollout, now)
-            return self._do(rollout, state, now, AuditAction.ROLLOUT_RESUMED, who)
+            resumed = self._change(rollout, state, now, AuditAction.ROLLOUT_RESUMED, who)
+        self._on_change(resumed)
+        return resumed
 
     def abandon(self, rollout_id: int, who: str, now: float) -> Rollout:
         """Give a rollout up for good, and take back what can be.
@@ -234,8 +244,12 @@ class RolloutRunner:
             ConflictError: it has ended.
         """
         going = [state for state in RolloutState if not state.ended]
-        rollout = self._in_state(rollout_id, "be abandoned", *going)
-        return self._do(rollout, RolloutState.ABANDONED, now, AuditAction.ROLLOUT_ABANDONED, who)
+        with self._records.transaction():
+            rollout = self._in_state(rollout_id, "be abandoned", *going)
+            action = AuditAction.ROLLOUT_ABANDONED
+            abandoned = self._change(rollout, RolloutState.ABANDONED, now, action, who)
+        self._on_change(abandoned)
+        return abandoned
 
     def _in_state(self, rollout_id: int, what: str, *states: RolloutState) -> Rollout:
         rollout = self._rollouts.get(rollout_id)
@@ -253,14 +267,6 @@ class RolloutRunner:
     def _begun_state(self, rollout: Rollout, now: float) -> RolloutState:
         due = rollout.not_before is None or rollout.not_before <= now
         return RolloutState.RUNNING if due else RolloutState.SCHEDULED
-
-    def _do(
-        self, rollout: Rollout, state: RolloutState, now: float, action: AuditAction, who: str
-    ) -> Rollout:
-        """Keep what a person has done; gives the rollout as it is then."""
-        changed = self._change(rollout, state, now, action, who)
-        self._on_change(changed)
-        return changed
 
     def _change(
         self,

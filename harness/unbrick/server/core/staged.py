@@ -138,13 +138,8 @@ class Stager:
             text = terminal.last_result.text
             self._log.change(update, UpdateState.FAILED, text, now, terminal.last_result)
 
-    def report(self, payload: bytes, now: float) -> aiocoap.Message:
-        """The answer to ``POST /report``.
-
-        Raises:
-            LinkError: the payload is malformed.
-        """
-        report = Report.decode(payload)
+    def report(self, report: Report, now: float) -> aiocoap.Message:
+        """The answer to ``POST /report``."""
         with self._records.transaction():
             update = self._records.update(report.update_id)
             if update is None or update.serial != report.serial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unbrick.server.database.presence import Presence
 from unbrick.server.database.tables import SqlStore
 from unbrick.server.records.contract import Records
 
@@ -19,6 +20,10 @@ class SqlRecords(Records):
     def __init__(self, url: str) -> None:
         self._database = SqlStore(url)
         super().__init__(self._database)
+
+    def join(self) -> Presence | None:
+        """Be one of the servers that share the database; None: only one can use it."""
+        return self._database.join()
 
     def close(self) -> None:
         """Let go of the database."""

@@ -23,6 +23,8 @@ from sqlalchemy import (
 from unbrick.server.database.answers import Answers, Group, Query
 from unbrick.server.database.connection import open_database, read_data_version, wipe_log, writing
 from unbrick.server.database.models import KINDS
+from unbrick.server.database.presence import Presence
+from unbrick.server.database.troubles import told
 from unbrick.server.records.tables import Record, Store
 
 R = TypeVar("R", bound=Record)
@@ -276,6 +278,10 @@ class SqlStore(Store):
         """Let go of the database."""
         self._engine.dispose()
 
+    def join(self) -> Presence | None:
+        """Be one of the servers that share the database; None: only one can use it."""
+        return Presence(self._engine) if self._engine.dialect.name == "postgresql" else None
+
     def table(self, kind: type[R]) -> SqlTable[R]:
         """See ``Store``."""
         return SqlTable(self, kind)
@@ -283,7 +289,7 @@ class SqlStore(Store):
     @contextmanager
     def _begun(self) -> Iterator[None]:
         try:
-            with writing(self._engine) as connection:
+            with told(), writing(self._engine) as connection:
                 self._check_answers(connection)
                 self._connection = connection
                 try:
@@ -314,7 +320,7 @@ class SqlStore(Store):
             self._flush(table_)
             yield self._connection
         else:
-            with self._engine.begin() as connection:
+            with told(), self._engine.begin() as connection:
                 yield connection
 
     @contextmanager

@@ -44,6 +44,7 @@ from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
     NotCommandedError,
+    RecordsError,
     UnknownError,
 )
 from unbrick.server.records.access import AccessRole
@@ -88,6 +89,7 @@ def _status_of(error: UnbrickError) -> int:
         (CallOverError, 409),
         (ImageError, 422),
         (LinkError, 400),
+        (RecordsError, 503),
     ):
         if isinstance(error, kind):
             return status

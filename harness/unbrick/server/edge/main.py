@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -19,13 +18,16 @@ from unbrick.layout import reference_layout
 from unbrick.server.core.admission import Admission, Limits
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.leases import Alone, Leases, is_first
 from unbrick.server.core.rollouts import RolloutRunner
 from unbrick.server.database import SqlRecords
+from unbrick.server.database.presence import Presence
 from unbrick.server.edge.access import leave_own_token
 from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.exposure import Exposure, HostGuard
 from unbrick.server.edge.http import make_app
 from unbrick.server.edge.serving import HttpServer, bind, format_url, wait_started
+from unbrick.server.edge.troubles import TROUBLES
 from unbrick.server.edge.udp import CoapServer
 from unbrick.server.edge.worker import Worker
 from unbrick.server.records.analysis import Preparation
@@ -44,7 +46,8 @@ SALT_SIZE = 16
 ROLLOUT_INTERVAL_S = 0.5
 """Seconds between two looks at rollouts with nothing to be ordered."""
 
-_log = logging.getLogger(__name__)
+TOUCH_INTERVAL_S = 0.5
+"""Seconds between two looks at the other servers on the same database, and at what they did."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,15 @@ async def serve(
     exposure = settings.http
     exposure.check()
     records = SqlRecords(settings.database)
+    presence = records.join()
+    leases = presence or Alone()
     analyst = Analyst(records)
     known = {terminal.serial for terminal in records.terminals()} | records.approved()
     core = ServerCore(
         *(records, image_format.inspect, analyst),
         admit=admit,
         admission=Admission(settings.limits, known, salt=os.urandom(SALT_SIZE)),
+        leases=leases,
     )
     coap = CoapServer(core)
 
@@ -111,7 +117,7 @@ async def serve(
         core.prepared(prepared.digest)
         coap.pump()
 
-    worker = Worker(analyst, announce)
+    worker = Worker(analyst, announce, may_work=lambda: is_first(leases))
     out = out or sys.stdout
     log = EventLog(records, out, time.time) if settings.log else None
     rollouts = RolloutRunner(
@@ -121,6 +127,8 @@ async def serve(
     )
     with contextlib.ExitStack() as stack:
         stack.callback(records.close)
+        if presence is not None:
+            stack.callback(presence.close)
         sock = stack.enter_context(bind(exposure.host, exposure.port, "server"))
         port = sock.getsockname()[1]
         gate = stack.enter_context(leave_own_token(records, port, time.time))
@@ -143,15 +151,16 @@ async def serve(
         ready = asyncio.create_task(_say_ready(http, coap, exposure, port, out))
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
-        look = asyncio.create_task(_look(coap, log))
-        rolling = asyncio.create_task(_roll_out(rollouts, coap))
+        tasks = [ready, work]
+        tasks.append(asyncio.create_task(_look(coap, log)))
+        tasks.append(asyncio.create_task(_roll_out(rollouts, coap, leases)))
+        if presence is not None:
+            tasks.append(asyncio.create_task(_keep_in_touch(presence, coap, analyst)))
         try:
             await http.serve(sockets=[sock])
         finally:
-            ready.cancel()
-            work.cancel()
-            look.cancel()
-            rolling.cancel()
+            for task in tasks:
+                task.cancel()
             await coap.close()
             if log is not None:
                 log.look()
@@ -163,21 +172,35 @@ async def _look(coap: CoapServer, log: EventLog | None) -> None:
     """Let the core see what time it is, also when nothing happens; and say what has happened."""
     while True:
         await asyncio.sleep(LOOK_INTERVAL_S)
-        coap.pump()
-        if log is not None:
-            log.look()
+        with TROUBLES.survived("nothing is sent"):
+            coap.pump()
+            if log is not None:
+                log.look()
 
 
-async def _roll_out(rollouts: RolloutRunner, coap: CoapServer) -> None:
+async def _roll_out(rollouts: RolloutRunner, coap: CoapServer, leases: Leases) -> None:
     """Carry rollouts out, a few orders at a time, so that terminals are answered in between."""
     while True:
         more = False
-        try:
-            more = rollouts.look(time.time())
-        except Exception:  # noqa: BLE001 - whatever it is, all is as before, and the next look may do
-            _log.exception("rollouts do not go on")
-        coap.pump()
+        if is_first(leases):
+            with TROUBLES.survived("rollouts do not go on"):
+                more = rollouts.look(time.time())
+                coap.pump()
         await asyncio.sleep(0 if more else ROLLOUT_INTERVAL_S)
+
+
+async def _keep_in_touch(presence: Presence, coap: CoapServer, analyst: Analyst) -> None:
+    """See which servers there are, and do what others have left to this one."""
+    while True:
+        with TROUBLES.survived("nothing of other servers is seen"):
+            if presence.look(has_center=coap.core.lines.has_center(time.time())):
+                coap.core.go_on()
+            elif presence.others:
+                coap.core.follow()
+            if presence.others:
+                analyst.wake()
+                coap.pump()
+        await asyncio.sleep(TOUCH_INTERVAL_S)
 
 
 def _stop(http: uvicorn.Server) -> None:

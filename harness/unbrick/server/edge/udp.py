@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import heapq
-import logging
 import random
 import socket
 import time
@@ -22,6 +21,7 @@ import aiocoap
 
 from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore, refusal_code
+from unbrick.server.edge.troubles import TROUBLES
 from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.glance import glance_serial, refuse_at_a_glance
 
@@ -38,8 +38,6 @@ RECEIVE_BUFFER_SIZE = 4 << 20
 """Bytes that may wait in the socket; the system may allow less."""
 
 _MAX_DATAGRAM_SIZE = 2048
-
-_log = logging.getLogger(__name__)
 
 
 class _Peer:
@@ -135,12 +133,11 @@ class CoapServer:
             return
         try:
             self._turn(received)
-        except Exception:
-            if len(received) == 1:
-                raise
+        except Exception:  # noqa: BLE001 - see below
             # One may be to blame, and the others are not to suffer.
             for one in received:
-                self._alone(one)
+                with TROUBLES.survived(f"a message of {one[1]} is dropped"):
+                    self._turn((one,))
 
     def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bool:
         """Answer a registration that would be refused, at next to no cost; gives whether it is."""
@@ -157,12 +154,6 @@ class CoapServer:
                 self._socket.sendto(answer, address)
         return True
 
-    def _alone(self, received: tuple[bytes, Any]) -> None:
-        try:
-            self._turn((received,))
-        except Exception:  # noqa: BLE001 - whatever it is, the next may do.
-            _log.exception("a message of %s is dropped", received[1])
-
     def _turn(self, received: Sequence[tuple[bytes, Any]]) -> None:
         """Handle what has arrived and what is due, and commit; then send."""
         if self._socket is None:
@@ -170,12 +161,15 @@ class CoapServer:
         loop = asyncio.get_running_loop()
         now = loop.time()
         touched: dict[str, _Peer] = {}
-        several = self.core.records.transaction() if len(received) > 1 else contextlib.nullcontext()
+        expired = self._expired(now)
+        # Also for a single one: what is decided must hold until it is kept, whoever else writes.
+        something = received or expired or self.core.has_errands
+        all_of_it = self.core.records.transaction() if something else contextlib.nullcontext()
         try:
-            with several:
+            with all_of_it:
                 for data, address in received:
                     self._peer(_endpoint(address), touched, address).receive(data, now)
-                for name in self._expired(now):
+                for name in expired:
                     self._peer(name, touched).poll(now)
                 for peer in touched.values():
                     for outcome in peer.coap.take_outcomes():
@@ -186,7 +180,7 @@ class CoapServer:
                     peer_.request(request.message, request.ticket, now)
         except Exception:
             # Nothing of this was kept, so nothing of it may be answered or taken for known.
-            for name in touched:
+            for name in {*touched, *expired}:
                 self._forget(name)
             raise
         for name, peer in touched.items():
@@ -249,7 +243,8 @@ class CoapServer:
 
     def _wake(self) -> None:
         self._timer = None
-        self.pump()
+        with TROUBLES.survived("what is due waits"):
+            self.pump()
         if self._timer is None and self._deadlines:
             self._set_timer(self._deadlines[0][0])
 

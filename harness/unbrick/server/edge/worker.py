@@ -15,10 +15,14 @@ from collections.abc import Callable, Sequence
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.prepared import Prepared
 from unbrick.server.edge.prepare import REFUSED, pack_input
+from unbrick.server.edge.troubles import TROUBLES
 from unbrick.server.records.analysis import Preparation
 
 PREPARATION_TIMEOUT_S = 600.0
 """Seconds that a pair of images may take; seconds are usual."""
+
+TROUBLE_S = 1.0
+"""Seconds that the worker waits when the records cannot be read or kept."""
 
 PROGRAM = (sys.executable, "-m", "unbrick.server.edge.prepare")
 
@@ -31,6 +35,7 @@ class Worker:
         on_end: called with a job when there is no more to wait for.
         program: what prepares a pair.
         clock: seconds since 1970.
+        may_work: whether it is this process that prepares, of those that share a database.
     """
 
     def __init__(
@@ -40,7 +45,9 @@ class Worker:
         *,
         program: Sequence[str] = PROGRAM,
         clock: Callable[[], float] = time.time,
+        may_work: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._may_work = may_work
         self._analyst = analyst
         self._on_end = on_end
         self._program = program
@@ -52,12 +59,17 @@ class Worker:
         """Work until cancelled."""
         while True:
             self._work.clear()
-            job = self._analyst.next_job()
-            if job is None:
+            job, trouble = None, True
+            with TROUBLES.survived("nothing is prepared"):
+                job = self._analyst.next_job() if self._may_work() else None
+                if job is not None:
+                    await self._do(job)
+                    self._on_end(job)
+                trouble = False
+            if trouble:
+                await asyncio.sleep(TROUBLE_S)
+            elif job is None:
                 await self._work.wait()
-                continue
-            await self._do(job)
-            self._on_end(job)
 
     async def _do(self, job: Preparation) -> None:
         images = self._analyst.images_of(job)

@@ -245,9 +245,9 @@ class Records:
         """The text message with this id."""
         return self._messages.get(message_id)
 
-    def queued_messages(self) -> list[TextMessage]:
-        """Every text message that has not been delivered."""
-        return self._messages.select(state=MessageState.QUEUED)
+    def queued_messages(self, newest: int | None = None) -> list[TextMessage]:
+        """Every text message that has not been delivered, or only the ``newest``."""
+        return self._messages.select(last=newest, state=MessageState.QUEUED)
 
     def add_message(self, message: TextMessage) -> TextMessage:
         """Keep a new message."""

@@ -48,6 +48,7 @@ class Terminal(Record):
 
     ``confirmed`` is the digest of the software that ran last, and so had passed its trial; empty
     when none is known. ``nonce`` is of the resident program's start, 0 when that does not run.
+    ``holder`` is the number of the server that speaks with it (``core.leases``).
     """
 
     KEY = ("serial",)
@@ -66,6 +67,7 @@ class Terminal(Record):
     last_seen: float
     confirmed: bytes = b""
     nonce: int = 0
+    holder: int = 0
 
 
 @dataclass(frozen=True)
