@@ -1,17 +1,20 @@
-"""Hundreds of terminals at once, on real sockets, against one server process: nothing is lost."""
+"""Hundreds of terminals at once, on real sockets, against server processes: nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import pytest
 from processes import Running
 
 from fleet import COMMANDED_COURSE, COURSE, Fleet, courses, make_small_image, order
-from fleet_terminal import identity
+from fleet_terminal import UNPUBLISHED, identity
 from unbrick.image.format import inspect
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.people import AuditAction
@@ -20,6 +23,7 @@ from unbrick.wire.messages import TerminalState
 COUNT = 200
 SERIALS = [f"T-{number:04}" for number in range(COUNT)]
 VERSION = "1.1.0"
+BALANCER = Path(__file__).parents[1] / "tools" / "balancer.py"
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +130,55 @@ def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
 
         assert asyncio.run(run()) == COUNT
     check(database_url, COURSE, disturbed=True)
+
+
+@contextmanager
+def three_servers(database: str, moves: float = 0.0) -> Iterator[tuple[list[Running], int]]:
+    """Three server processes behind a balancer, and the balancer's port."""
+    with ExitStack() as stack:
+        servers, ports = zip(*(stack.enter_context(server(database)) for _ in range(3)), strict=True)
+        command = [sys.executable, BALANCER, "0", str(moves), *map(str, ports)]
+        balancer = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(balancer.kill)
+        assert balancer.stdout is not None
+        yield list(servers), int(balancer.stdout.readline().rpartition(" ")[2])
+
+
+def kill_one_amid(database: str, digest: bytes, moves: float = 0.0) -> None:
+    """Update all behind three servers, of which one is killed when a quarter is done."""
+    with three_servers(database, moves) as (servers, port), closing(SqlRecords(database)) as records:
+        fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT // 3, patience=5.0, digest=digest)
+
+        async def run() -> int:
+            settled = lambda: not records.unfinished_sessions()  # noqa: E731 - a condition
+            updating = asyncio.create_task(fleet.run(settled=settled))
+            while fleet.done < COUNT // 4 and not updating.done():
+                await asyncio.sleep(0.01)
+            holders = {terminal.holder for terminal in records.terminals()}
+            assert len(holders - {0}) == 3, "all of them have some"
+            servers.pop(0).end(signal.SIGKILL)
+            return (await updating).done
+
+        assert asyncio.run(run()) == COUNT
+        assert [one.end() for one in servers] == [0, 0]
+        assert [len(one.output) for one in servers] == [1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moves", [0.0, 0.2], ids=["each keeps its terminals", "they are moved"])
+def test_of_three_servers_one_is_killed_and_nothing_is_lost_or_done_twice(
+    new_postgresql: str, image: bytes, moves: float
+) -> None:
+    prepare(new_postgresql, image)
+    kill_one_amid(new_postgresql, UNPUBLISHED, moves)
+    check(new_postgresql, COURSE, disturbed=True)
+
+
+@pytest.mark.slow
+def test_three_servers_command_a_fleet_and_the_user_data_of_each_comes_back_once(
+    new_postgresql: str, old_image: bytes, image: bytes
+) -> None:
+    prepare(new_postgresql, old_image, image)
+    kill_one_amid(new_postgresql, inspect(old_image).digest)
+    check(new_postgresql, COMMANDED_COURSE, disturbed=True)
+    check_nothing_personal(new_postgresql)
