@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,39 +82,80 @@ def postgres_server(*, durable: bool = False) -> Iterator[str]:
 
 
 @contextmanager
+def restarting_postgres() -> Iterator[tuple[str, Callable[[signal.Signals], None]]]:
+    """Runs PostgreSQL; gives its URL, and what ends it with a signal and starts it again.
+
+    Raises:
+        NoPostgresError: it is not installed.
+    """
+    initdb, postgres = _program("initdb"), _program("postgres")
+    with _folder() as folder:
+        _init(folder, initdb)
+        server = _Server(folder, postgres, durable=False)
+
+        def restart(number: signal.Signals) -> None:
+            server.stop(number)
+            server.start()
+
+        try:
+            server.start()
+            yield server.url, restart
+        finally:
+            server.stop()
+
+
+@contextmanager
 def _server(folder: Path, initdb: str, postgres: str, *, durable: bool) -> Iterator[str]:
-    somebody = _as_somebody()
-    data, log = folder / "data", folder / "log"
-    options = ["--pgdata", str(data), "--auth", "trust", "--username", "tester", "--no-sync"]
+    _init(folder, initdb)
+    server = _Server(folder, postgres, durable=durable)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
+
+
+def _init(folder: Path, initdb: str) -> None:
+    options = ["--pgdata", str(folder / "data"), "--auth", "trust", "--username", "tester"]
     done = subprocess.run(
-        [initdb, *options, "--encoding", "UTF8", "--locale", "C"],
+        [initdb, *options, "--no-sync", "--encoding", "UTF8", "--locale", "C"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        **somebody,
+        **_as_somebody(),
     )
     if done.returncode:
         raise NoPostgresError(f"initdb fails: {done.stderr.strip()}")
-    port = _free_port()
-    settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
-    settings |= {"max_connections": 40, "shared_buffers": "16MB"}
-    if not durable:
-        # What is lost when the machine dies is lost for good, which no test minds.
-        settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-        settings |= {"wal_level": "minimal", "max_wal_senders": 0, "autovacuum": "off"}
-    arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with log.open("wb") as stream:
-        server = subprocess.Popen(
-            [postgres, "-D", str(data), *arguments],
-            cwd=folder,
-            stdout=stream,
-            stderr=stream,
-            **somebody,
-        )
-    try:
-        _wait(server, data, log)
-        yield f"postgresql://tester@127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGINT)  # "Fast": whoever is connected is sent away.
-        server.wait(PATIENCE_S)
+
+
+class _Server:
+    """PostgreSQL on a folder and a port of its own; it can be started again and again."""
+
+    def __init__(self, folder: Path, postgres: str, *, durable: bool) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        port = _free_port()
+        self.url = f"postgresql://tester@127.0.0.1:{port}"
+        settings = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
+        settings |= {"max_connections": 40, "shared_buffers": "16MB"}
+        if not durable:
+            # What is lost when the machine dies is lost for good, which no test minds.
+            settings |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+            settings |= {"wal_level": "minimal", "max_wal_senders": 0, "autovacuum": "off"}
+        self._command = [postgres, "-D", str(folder / "data")]
+        self._command += [part for n, value in settings.items() for part in ("-c", f"{n}={value}")]
+
+    def start(self) -> None:
+        log = self._folder / "log"
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=stream, stderr=stream, **_as_somebody()
+            )
+        _wait(self._process, self._folder / "data", log)
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """End it; by default whoever is connected is sent away ("fast")."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE_S)

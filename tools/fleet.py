@@ -153,6 +153,11 @@ class Fleet:
             member.terminal.fails = member.terminal.serial in serials
 
     @property
+    def serials(self) -> list[str]:
+        """Of all terminals."""
+        return [member.terminal.serial for member in self._members]
+
+    @property
     def done(self) -> int:
         """Terminals that have come to the end."""
         return sum(member.terminal.done for member in self._members)

@@ -186,7 +186,8 @@ def owned_database(database: str, option: str) -> Iterator[None]:
     if file is None or not file.parent.is_dir():  # Opening it will say what is wrong.
         yield
         return
-    with owned(file, hint=f"give another {option}"):
+    shared = "one that several may use: postgresql://USER@HOST/NAME"
+    with owned(file, hint=f"give another {option}, or {shared}"):
         yield
 
 

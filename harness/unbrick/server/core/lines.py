@@ -202,7 +202,8 @@ class CallLines:
         # After a start of the server the center gets as long to say that it is there.
         if self._last_word is None:
             self._last_word = now
-        if now < self._looked + LOOK_INTERVAL_S:
+        self._last_word = min(self._last_word, now)  # The clock may have gone back.
+        if self._looked <= now < self._looked + LOOK_INTERVAL_S:
             return []
         self._looked = now
         live = self._live()
@@ -223,7 +224,7 @@ class CallLines:
             return False
         record = self._records.call(call.call_id)
         ended = record.ended if record else None
-        return ended is not None and now - ended >= CENTER_SILENCE_S
+        return ended is not None and not 0 <= now - ended < CENTER_SILENCE_S
 
     def _live(self) -> dict[str, TerminalCall]:
         """The calls that are not over, as the records have them: what was written may be undone.

@@ -390,7 +390,12 @@ class RolloutRunner:
         """Order updates for terminals that wait; gives whether there may be more of them."""
         image = self._records.image(rollout.digest)
         assert image is not None  # noqa: S101 - the table refers to it
-        self._busy = {key: until for key, until in self._busy.items() if until > now}
+        # One that is longer than that is of a clock that has gone back.
+        self._busy = {
+            key: until
+            for key, until in self._busy.items()
+            if now < until <= now + BUSY_INTERVAL_S
+        }
         begun = range(1, rollout.group + 1)
         waiting = self._rollouts.members(
             rollout.id,

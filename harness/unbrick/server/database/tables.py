@@ -271,8 +271,8 @@ class SqlStore(Store):
         self._transactions = 0
         self.answers = Answers()
         """What is remembered; only for sure in a transaction."""
-        self.traces = False
-        """Whether there may be some of what was deleted for good."""
+        self.traces = not wipe_log(self._engine)
+        """Whether there may be some of what was deleted for good: one that was killed has left it."""
 
     def close(self) -> None:
         """Let go of the database."""

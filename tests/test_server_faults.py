@@ -1,0 +1,443 @@
+"""The server and its database when things go wrong: killed anywhere, disk full, clock back."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from commanded_terminal import CommandedTerminal, in_nor, seal
+from patience import PATIENCE_S, until
+from postgres_server import NoPostgresError, restarting_postgres
+from processes import Running, unbrick
+from record_stores import Open
+from server_world import SERIAL, inspect, make_image, post, registration
+from sqlalchemy import create_engine, event
+from test_server_commanded_process import ENTRIES, ModelOnUdp, make_signed
+from test_server_process import UdpTerminal
+
+from unbrick.errors import ServerError, SetupError
+from unbrick.image import format as images
+from unbrick.server.core.core import ServerCore
+from unbrick.server.core.lines import BROKEN_OFF, CENTER_SILENCE_S
+from unbrick.server.database import SqlRecords
+from unbrick.server.database.connection import complete_url
+from unbrick.server.edge.client import ServerClient
+from unbrick.server.errors import RecordsError
+from unbrick.server.records.updates import UpdateState
+from unbrick.wire.calls import CallRequest
+from unbrick.wire.messages import Phase, Report, Result
+
+HERE = Path(__file__).parent
+VERSIONS = ("1.0.0", "2.0.0")
+NOBODY = 65534
+"""A user who owns nothing."""
+
+
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What kills the process that it is preloaded into."""
+    library = tmp_path_factory.mktemp("killer") / "killer.so"
+    options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(
+        [sys.executable, "-m", "ziglang", "cc", *options, "-o", library, HERE / "killer.c"],
+        check=True,
+    )
+    return library
+
+
+class Servers:
+    """Starts servers within milliseconds, one after the other, on one database and one port."""
+
+    def __init__(self, process: subprocess.Popen[str], database: str, port: int) -> None:
+        self._process, self._database, self._port = process, database, port
+        self._said: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        self._pid = 0
+        self.ended = True
+        """Whether none runs."""
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._said.put(line)
+
+    def start(self, number: int = 0) -> None:
+        """Start one, which is killed at so many calls; it need not have begun to answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{self._database} {self._port} {number}\n")
+        self._process.stdin.flush()
+        self.ended = False
+        self._pid = int(self._wait_for("pid").split()[1])
+
+    def look(self) -> None:
+        """Take note of what the server has said."""
+        with suppress(queue.Empty):
+            while True:
+                self._take(self._said.get_nowait())
+
+    def stop(self) -> None:
+        """End it as a person does."""
+        if not self.ended:
+            os.kill(self._pid, signal.SIGTERM)
+            self._wait_for("ended")
+
+    def close(self) -> None:
+        """No more servers."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+
+    def _wait_for(self, word: str) -> str:
+        while not (line := self._said.get(timeout=PATIENCE_S)).startswith(word):
+            self._take(line)
+        self._take(line)
+        return line
+
+    def _take(self, line: str) -> None:
+        if line.startswith("ended"):
+            assert line.split()[1] in ("0", "-9"), line
+            self.ended = True
+
+
+class Home:
+    """A terminal, its server's database, and the folder that is in."""
+
+    def __init__(self, folder: Path, servers: Servers, terminal: ModelOnUdp) -> None:
+        self.folder, self.servers, self.terminal = folder, servers, terminal
+        self.records = SqlRecords(str(folder / "server.db"))
+
+    def order(self, version: str) -> int:
+        core = ServerCore(self.records, images.inspect)
+        how = {"commanded": True, "downgrade": True}
+        return core.start_update(SERIAL, version, time.time(), **how).id
+
+    def is_over(self) -> bool:
+        return self.records.unfinished_sessions() == self.records.unfinished_updates() == []
+
+    def data_is_somewhere(self) -> bool:
+        if in_nor(self.terminal.model) >= set(ENTRIES):
+            return True
+        return bool(self.records.backups(SERIAL))
+
+    def serve_until(self, done: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while not done():
+            assert time.monotonic() < end, self.terminal.model.journal
+            for _ in range(5):
+                self.terminal.serve()
+            self.servers.look()
+
+    def holds(self, data: bytes) -> bool:
+        """Whether any file of the server has these bytes: the database, its log, free pages."""
+        part = data[100:140]
+        return any(part in file.read_bytes() for file in self.folder.iterdir() if file.is_file())
+
+
+@contextmanager
+def servers_of(killer: Path, folder: Path, port: int) -> Iterator[Servers]:
+    process = subprocess.Popen(
+        [sys.executable, HERE / "killed_server.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LD_PRELOAD": str(killer), "XDG_STATE_HOME": str(folder / "state")},
+    )
+    servers = Servers(process, str(folder / "server.db"), port)
+    try:
+        yield servers
+    finally:
+        servers.close()
+
+
+@pytest.fixture
+def home(killer: Path, tmp_path: Path, unused_udp_port: int) -> Iterator[Home]:
+    files = [make_signed(tmp_path, version, 1) for version in VERSIONS]
+    folder = tmp_path / "server"
+    folder.mkdir()
+    terminal = ModelOnUdp(CommandedTerminal(files, list(ENTRIES), inspect=images.inspect))
+    terminal.port = unused_udp_port
+    with servers_of(killer, folder, unused_udp_port) as servers:
+        home = Home(folder, servers, terminal)
+        core = ServerCore(home.records, images.inspect)
+        for file in files:
+            core.publish(file, time.time())
+        yield home
+        home.records.close()
+        terminal.close()
+
+
+@pytest.mark.slow(first=True)
+def test_claim_b6_a_server_killed_at_every_fsync_and_sendto_loses_and_leaves_nothing(
+    home: Home,
+) -> None:
+    """In a session for each of these calls of one server's life; another one goes on."""
+    home.servers.start()
+    home.serve_until(lambda: home.records.terminal(SERIAL) is not None)
+    home.servers.stop()
+    number = -1
+    killed = True
+    while killed:
+        number += 1
+        version = VERSIONS[(number + 1) % 2]
+        update = home.order(version)
+        home.servers.start(number)
+        home.serve_until(lambda: home.servers.ended or home.is_over())
+        killed = home.servers.ended
+        assert home.data_is_somewhere()
+        if killed:
+            assert number
+            home.servers.start()
+            home.serve_until(home.is_over)
+        home.servers.stop()
+        killed |= not number
+        check_session(home, update, version)
+    assert number > 50, "each message has a commit, and there are two dozen of them"
+
+
+def check_session(home: Home, update: int, version: str) -> None:
+    model = home.terminal.model
+    assert model.running() == model.images[VERSIONS.index(version)]
+    assert set(model.read() or ()) == set(ENTRIES)
+    assert home.records.backups() == []
+    states = [item.state for item in home.records.events(update_id=update) if item.state]
+    assert states.count(UpdateState.SUCCEEDED) == 1
+    assert states[-1] is UpdateState.SUCCEEDED
+    assert not home.holds(seal(ENTRIES, update)), "of the user's data something is left"
+    assert home.holds(model.images[0]), "the test can see what is there"
+
+
+# The disk is full
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
+    killer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full"
+    monkeypatch.setenv("LD_PRELOAD", str(killer))
+    monkeypatch.setenv("FULL", str(full))
+    options = ("--coap-port", 0, "--http-port", 0, "--database", tmp_path / "server.db")
+    with Running("server", "start", *options) as server:
+        found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
+        port, url = int(found[1]), found[2]
+        with ServerClient(url) as http, UdpTerminal(port) as terminal:
+            terminal.ask(post("register", registration().encode()))
+            full.touch()
+            for _ in range(3):
+                with pytest.raises(ServerError, match="disk is full") as caught:
+                    http.send_text(SERIAL, "hello")
+                assert "make room" in caught.value.hint
+            assert [item["serial"] for item in http.terminals()] == [SERIAL]
+            other = post("register", registration(serial="T-2").encode())
+            room = threading.Thread(
+                target=lambda: (server.wait_for("disk is full"), full.unlink())
+            )
+            room.start()
+            terminal.ask(other)  # It asks until it is answered.
+            room.join()
+            assert [item["serial"] for item in http.terminals()] == [SERIAL, "T-2"]
+            assert http.send_text(SERIAL, "hello")["state"] == "queued"
+        assert server.end() == 0
+        said = [line for line in server.output if "disk is full" in line]
+        assert len(said) == 1
+        assert "make room on the disk" in said[0]
+        assert not [line for line in server.output if "Traceback" in line]
+
+
+# Nothing can be written
+
+
+def test_a_database_that_cannot_be_written_says_what_to_do(database_url: str) -> None:
+    with closing(SqlRecords(database_url)) as records:
+        core = ServerCore(records, inspect)
+        register = post("register", registration().encode())
+        core.handle("127.0.0.1:9", register, 1.0)
+        forbid_writing(records, database_url)
+        hint = "let (the server's user|PostgreSQL) write"
+        for do in (
+            lambda: core.handle("127.0.0.1:9", register, 2.0),
+            lambda: core.send_text(SERIAL, "hello", 2.0),
+            lambda: core.publish(make_image(), 2.0),
+        ):
+            with pytest.raises(RecordsError, match="read-?only") as caught:
+                do()
+            assert re.match(hint, caught.value.hint)
+            assert "\n" not in str(caught.value)
+        terminal = records.terminal(SERIAL)
+        assert terminal is not None
+        assert terminal.last_seen == 1.0
+        assert records.messages() == []
+        assert records.images() == []
+
+
+def forbid_writing(records: SqlRecords, url: str) -> None:
+    """From now on nothing can be written, as in a file system that was remounted."""
+    engine = records._database._engine
+    engine.dispose()
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA query_only=ON"))
+        return
+    other = create_engine(complete_url(url), isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        name = url.rpartition("/")[2]
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only=on")
+    other.dispose()
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Files of this process's user cannot be written: root gives that up for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_file_that_cannot_be_written_is_no_database_to_start_with() -> None:
+    with tempfile.TemporaryDirectory() as name:  # The others are for one user only.
+        path = Path(name) / "server.db"
+        SqlRecords(str(path)).close()
+        path.chmod(0o444)
+        path.parent.chmod(0o555)
+        with somebody_else(), pytest.raises(SetupError, match="cannot be opened") as caught:
+            SqlRecords(str(path))
+        path.parent.chmod(0o755)
+        assert "can be written" in caught.value.hint
+        assert "\n" not in str(caught.value)
+
+
+# Two at once
+
+
+@pytest.mark.slow
+def test_a_second_server_on_a_file_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    options = ("--coap-port", 0, "--http-port", 0, "--database", tmp_path / "server.db")
+    with Running("server", "start", *options) as first:
+        first.wait_for("ready")
+        second = unbrick("server", "start", *options)
+        assert second.returncode == 2
+        assert f"is in use by process {first.pid}" in second.stderr
+        assert "postgresql://" in second.stderr
+        assert first.end() == 0
+
+
+# The clock goes back
+
+
+def test_an_update_goes_on_when_the_clock_goes_back(open_records: Open) -> None:
+    """By a day before each message."""
+    with open_records() as records:
+        core = ServerCore(records, inspect)
+        day, now = 86_400.0, 30 * 86_400.0
+        image = core.publish(make_image(), now)
+        core.start_update(SERIAL, "1.1.0", now)
+        core.handle("127.0.0.1:9", post("register", registration().encode()), now - day)
+        (announced,) = core.poll(now - 2 * day)
+        core.outcome(announced.ticket, None, now - 3 * day)
+        core.handle("127.0.0.1:9", post("register", registration().encode()), now - 4 * day)
+        (announced,) = core.poll(now - 5 * day)
+        for back, phase in enumerate((Phase.TRANSFERRING, Phase.CHECKED, Phase.REWRITING), 6):
+            said = Report(SERIAL, 1, phase, Result.SUCCESS, "1.0.0+0", bytes(32), "")
+            core.handle("127.0.0.1:9", post("report", said.encode()), now - back * day)
+        new = registration(digest=image.digest, version="1.1.0+0", last_update_id=1)
+        core.handle("127.0.0.1:9", post("register", new.encode()), now - 9 * day)
+        states = [item.state.value for item in records.events(update_id=1) if item.state]
+        expected = ["pending", "announced", "transferring", "checked", "rewriting", "succeeded"]
+        assert states == expected
+
+
+def test_a_call_ends_with_its_center_when_the_clock_goes_back(open_records: Open) -> None:
+    with open_records() as records:
+        core = ServerCore(records, inspect)
+        day, now = 86_400.0, 30 * 86_400.0
+        core.handle("127.0.0.1:9", post("register", registration().encode()), now)
+        core.poll(now)
+        core.lines.center_is_there(now)
+        core.handle("127.0.0.1:9", post("call", CallRequest(SERIAL, 1).encode()), now)
+        core.poll(now)
+        assert core.poll(now - day) == []
+        (said,) = core.poll(now - day + CENTER_SILENCE_S)
+        assert BROKEN_OFF.encode() in said.message.payload
+
+
+# PostgreSQL is started anew
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["told to", "crashes"])
+def test_a_session_goes_on_when_postgresql_was_started_anew_amid_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    files = [make_signed(tmp_path, version, 1) for version in VERSIONS]
+    try:
+        with restarting_postgres() as (url, restart):
+            run_with_restarts(f"{url}/postgres", files, lambda: restart(number))
+    except NoPostgresError as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+
+
+def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], None]) -> None:
+    """A commanded update; the database is started anew at each new step of the terminal."""
+    terminal = ModelOnUdp(CommandedTerminal(files, list(ENTRIES), inspect=images.inspect))
+    options = ("--coap-port", 0, "--http-port", 0, "--database", database)
+    seen: set[tuple[int, str]] = set()
+    with Running("server", "start", *options) as server:
+        found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
+        terminal.port, url = int(found[1]), found[2]
+
+        def anew() -> None:
+            moment = len(terminal.model.done), terminal.model.journal.phase
+            if moment not in seen:
+                seen.add(moment)
+                restart()
+
+        def state() -> str:
+            for _ in range(5):
+                terminal.serve()
+            with suppress(ServerError), ServerClient(url) as http:
+                (update,) = http.updates()
+                return str(http.update(update["id"])["session"]["state"])
+            return ""
+
+        with ServerClient(url) as http:
+            for file in files:
+                http.publish(file)
+            until(lambda: (terminal.serve(), http.terminals())[1], "a registration")
+            http.start(SERIAL, VERSIONS[1], "commanded")
+        terminal.on_event = anew
+        until(lambda: state() == "succeeded", "the end of the session")
+        assert server.end() == 0
+        assert not [line for line in server.output if "Traceback" in line]
+    terminal.close()
+    assert len(seen) >= 5
+    model = terminal.model
+    assert model.running() == files[1]
+    assert set(model.read() or ()) == set(ENTRIES)
+    with closing(SqlRecords(database)) as records:
+        assert records.backups() == []
+
+
+@pytest.fixture
+def unused_udp_port() -> int:
+    """One that nobody uses now."""
+    import socket  # noqa: PLC0415
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
