@@ -91,7 +91,7 @@ def restarting_postgres() -> Iterator[tuple[str, Callable[[signal.Signals], None
     initdb, postgres = _program("initdb"), _program("postgres")
     with _folder() as folder:
         _init(folder, initdb)
-        server = _Server(folder, postgres, durable=False)
+        server = _Server(folder, postgres, durable=True)  # Also when it crashes.
 
         def restart(number: signal.Signals) -> None:
             server.stop(number)

@@ -412,7 +412,8 @@ def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], N
                 terminal.serve()
             with suppress(ServerError), ServerClient(url) as http:
                 (update,) = http.updates()
-                return str(http.update(update["id"])["session"]["state"])
+                session = http.update(update["id"])["session"]
+            return str(session["state"]) if session else ""
             return ""
 
         with ServerClient(url) as http:

@@ -51,9 +51,19 @@ class Answers:
         for group in groups:
             self._groups.pop(group, None)
 
-    def find(self, group: Group, query: Query) -> Answer | None:
-        """What was answered, if that is remembered."""
-        return self._groups.get(group, {}).get(query)
+    def find(self, group: Group, query: Query, whole: Query) -> Answer | None:
+        """What was answered, if that is remembered, or follows from what is.
+
+        ``whole`` asks for all records of the group.
+        """
+        answers = self._groups.get(group, {})
+        answer = answers.get(query)
+        if answer is not None or whole not in answers:
+            return answer
+        fitting = [item for item in answers[whole].items() if query.fits(item[1])]
+        if query.last is not None:
+            return dict(fitting[max(0, len(fitting) - query.last) :])
+        return dict(fitting[: query.first])
 
     def remember(self, group: Group, query: Query, answer: Answer) -> None:
         """Remember an answer about a group."""

@@ -6,6 +6,7 @@ transaction has read is still so when it writes. Processes may share a database.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from unbrick.errors import SetupError
@@ -40,7 +41,12 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 _HINT = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
 
-_COUNT_UP = text("SELECT nextval('writers')")
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+# In one statement, because each is a way to PostgreSQL and back. The count is taken after the lock:
+# a subquery that has effects is carried out first.
+_LOCK_AND_COUNT = text(
+    "SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock(:key) OFFSET 0) AS locked"
+)
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
 VERSION_TABLE = "alembic_version"
@@ -134,8 +140,63 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that writes: kept when the block ends, undone when it raises."""
     with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER_LOCK})
+            connection.execute(_LOCK, {"key": WRITER_LOCK})
         yield connection
+
+
+class Writer:
+    """Writes again and again, in transactions that follow one another.
+
+    PostgreSQL has a connection for it that stays open, so that it need not be tried out each time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._transactions = 0
+
+    @contextmanager
+    def begun(self) -> Iterator[tuple[Connection, object]]:
+        """A transaction: kept when the block ends, undone when it raises.
+
+        Gives with the connection something that stays the same as long as nobody else writes.
+        """
+        self._transactions += 1
+        if self._engine.dialect.name == "sqlite":
+            with writing(self._engine) as connection:
+                yield connection, _read_data_version(connection)
+            return
+        connection, count = self._begin()
+        try:
+            # Whoever writes counts up, so that what others have added is a difference.
+            yield connection, count - self._transactions
+            connection.commit()
+        except BaseException:
+            with contextlib.suppress(SQLAlchemyError):
+                connection.rollback()
+            if connection.invalidated:
+                self.close()
+            raise
+
+    def _begin(self) -> tuple[Connection, int]:
+        """The connection, with a transaction begun; a new one if the old one is broken."""
+        tried_before = self._connection is not None
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            key = {"key": WRITER_LOCK}
+            return self._connection, int(self._connection.execute(_LOCK_AND_COUNT, key).scalar_one())
+        except DBAPIError as error:
+            self.close()
+            if not (tried_before and error.connection_invalidated):
+                raise
+        return self._begin()
+
+    def close(self) -> None:
+        """Let go of the connection; what was begun is undone."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def bring_up_to_date(
@@ -183,14 +244,8 @@ def _find_newest(migrations: Path) -> str:
     return newest[1:5]
 
 
-def read_data_version(connection: Connection, transactions: int) -> object:
-    """Something that stays the same as long as nobody else writes; asked for in a transaction.
-
-    ``transactions`` says how often it was asked for in this process.
-    """
-    if connection.dialect.name != "sqlite":
-        # Whoever writes counts up, so that what others have added is a difference.
-        return connection.execute(_COUNT_UP).scalar_one() - transactions
+def _read_data_version(connection: Connection) -> object:
+    """Of SQLite: something that stays the same as long as no other connection writes."""
     raw = connection.connection.driver_connection
     assert raw is not None  # noqa: S101 - it is connected
     # The count is this connection's, so another connection's says nothing.

@@ -230,7 +230,10 @@ KINDS: dict[type[Any], Keeping] = {
         )
     ),
     Call: Keeping(_table(Call, "calls", indexed="serial ended")),
-    TerminalCall: Keeping(_table(TerminalCall, "terminal_calls", refers=_CALL, indexed="state")),
+    TerminalCall: Keeping(
+        _table(TerminalCall, "terminal_calls", refers=_CALL, indexed="state"),
+        (("call_id",), _ALL),
+    ),
     Saying: Keeping(_table(Saying, "sayings", refers=_CALL)),
     CommandedSession: Keeping(
         _table(

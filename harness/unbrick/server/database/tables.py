@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from operator import attrgetter
@@ -12,17 +12,20 @@ from sqlalchemy import (
     Connection,
     Executable,
     Select,
+    Table,
     bindparam,
     delete,
     func,
     insert,
+    literal,
     select,
+    text,
     update,
 )
 
-from unbrick.server.database.answers import Answers, Group, Query
-from unbrick.server.database.connection import open_database, read_data_version, wipe_log, writing
-from unbrick.server.database.models import KINDS
+from unbrick.server.database.answers import Answer, Answers, Group, Query
+from unbrick.server.database.connection import Writer, open_database, wipe_log
+from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
 from unbrick.server.records.tables import Record, Store
@@ -31,6 +34,15 @@ R = TypeVar("R", bound=Record)
 
 # Names of parameters that are not those of columns.
 _KEY, _FIRST, _LAST, _BELOW = "key_", "first_", "last_", "below_"
+
+_PLACES = {rows: place for place, rows in enumerate(META.sorted_tables)}
+"""Of the tables: each comes after those that it refers to."""
+
+_DRAW = text("SELECT nextval(:name) FROM generate_series(1, :count)")
+_LAST_ID = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+
+MOST_DRAWN = 64
+"""Ids that are drawn at once; at first in a transaction it is one, then eight."""
 
 
 class SqlTable(Generic[R]):
@@ -48,7 +60,7 @@ class SqlTable(Generic[R]):
         self._rows = rows = self._keeping.table
         # To make a statement takes longer than to carry it out, so each is made once.
         self._selects: dict[object, Select[Any]] = {}
-        self._insert = insert(rows)
+        self._insert, self._insert_with_id = insert(rows), insert(rows)
         others = [item.name for item in fields(kind) if item.name not in kind.KEY]  # type: ignore[arg-type]
         self._update = (
             update(rows)
@@ -77,28 +89,37 @@ class SqlTable(Generic[R]):
         columns = [self._rows.c[name] for name in by]
         conditions = (self._rows.c[name] == value for name, value in where.items())
         statement = select(*columns, func.count()).where(*conditions).group_by(*columns)
-        with self._store.reading(self) as connection:
+        with self._store.reading(self._rows) as connection:
             rows = connection.execute(statement).all()
         return {values[0] if len(by) == 1 else tuple(values): int(n) for *values, n in rows}
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""
-        values = self._values(record)
-        if data is not None:
-            values["data"] = data
-        with self._store.writing(self) as connection:
-            key = connection.execute(self._insert, values).inserted_primary_key
-            if self._counts and key is not None:
-                record = replace(record, id=int(key[0]))  # type: ignore[type-var]
+        with self._store.together():
+            if data is not None:
+                record = self._add_now(record, data)
+            elif self._counts:
+                record = replace(record, id=self._store.draw_id(self._rows))  # type: ignore[type-var]
+                self._store.write_later(self._rows, self._insert_with_id, dict(vars(record)))
+            else:
+                self._store.write_later(self._rows, self._insert, self._values(record))
             groups = self._groups_of(record)
             self._store.answers.added(groups, self._key_of(record), record, last=self._counts)
             self._remember(record)
         return record
 
+    def _add_now(self, record: R, data: bytes) -> R:
+        values = {**self._values(record), "data": data}
+        with self._store.writing() as connection:
+            key = connection.execute(self._insert, values).inserted_primary_key
+        if not self._counts or key is None:
+            return record
+        return replace(record, id=int(key[0]))  # type: ignore[type-var]
+
     def append(self, record: R) -> None:
         """See ``Table``."""
         with self._store.together():
-            self._store.write_later(self, self._insert, self._values(record))
+            self._store.write_later(self._rows, self._insert, self._values(record))
             self._store.answers.forget(self._groups_of(record))
 
     def change(self, record: R) -> bool:
@@ -110,9 +131,9 @@ class SqlTable(Generic[R]):
         }
         with self._store.together():
             if self._store.answers.know(groups, key):
-                self._store.write_later(self, self._update, values)
+                self._store.write_later(self._rows, self._update, values)
             else:
-                with self._store.writing(self) as connection:
+                with self._store.writing() as connection:
                     if not connection.execute(self._update, values).rowcount:
                         return False
             self._store.answers.changed(groups, key, record)
@@ -122,7 +143,11 @@ class SqlTable(Generic[R]):
     def put(self, record: R) -> None:
         """See ``Table``."""
         with self._store.together():
-            if not self.change(record):
+            if self._is_new(record):
+                self.add(record)
+                for table in self._store.tables:
+                    table.know_none_of(self._rows, record)
+            elif not self.change(record):
                 self.add(record)
 
     def remove(self, **where: Any) -> bool:
@@ -130,7 +155,7 @@ class SqlTable(Generic[R]):
         statement = delete(self._rows).where(
             *(self._rows.c[name] == value for name, value in where.items())
         )
-        with self._store.writing(self) as connection:
+        with self._store.writing() as connection:
             removed = bool(connection.execute(statement).rowcount)
             if self._keeping.groups:  # It may be in any answer.
                 self._store.answers.clear()
@@ -142,7 +167,7 @@ class SqlTable(Generic[R]):
         conditions = (
             self._rows.c[name] == value for name, value in zip(self._key, key, strict=True)
         )
-        with self._store.reading(self) as connection:
+        with self._store.reading(self._rows) as connection:
             found = connection.execute(select(self._rows.c.data).where(*conditions)).scalar()
         return None if found is None else bytes(found)
 
@@ -161,36 +186,77 @@ class SqlTable(Generic[R]):
             for names in self._keeping.groups
         ]
 
-    def _group(self, query: Query) -> Group | None:
-        """The group that a question is about, if there is one that answers are remembered of."""
+    def _group(self, query: Query) -> tuple[Group, Query] | None:
+        """The group that a question is about, if there is one that answers are remembered of.
+
+        Gives with it the question for all of the group.
+        """
         where = dict(query.where)
         for names in self._keeping.groups:
             values = [where.get(name) for name in names]
             if not query.last_of_each and not any(
                 value is None or isinstance(value, frozenset) for value in values
             ):
-                return (self, *values, *names)
+                whole = Query(tuple(zip(names, values, strict=True)))
+                return (self, *values, *names), whole
         return None
 
     def _remember(self, record: R) -> None:
         """What was written need not be read."""
         if self._key in self._keeping.groups:
-            query = Query(tuple((name, getattr(record, name)) for name in self._key))
-            group = self._group(query)
-            self._store.answers.remember(group, query, {self._key_of(record): record})
+            self._know(self._query_of(record), [record])
+
+    def _query_of(self, record: R) -> Query:
+        """The question for a record, by its key."""
+        return Query(tuple((name, getattr(record, name)) for name in self._key))
+
+    def _know(self, query: Query, found: Iterable[R]) -> None:
+        """Remember an answer."""
+        at = self._group(query)
+        if at is not None:
+            answer = {self._key_of(record): record for record in found}
+            self._store.answers.remember(at[0], query, answer)
+
+    def _known(self, query: Query) -> Answer | None:
+        """What is remembered, in a transaction: nobody else writes then."""
+        at = self._group(query) if self._store.in_transaction else None
+        return None if at is None else self._store.answers.find(at[0], query, at[1])
+
+    def _is_new(self, record: R) -> bool:
+        """Whether it is known that there is none with its key."""
+        return self._known(self._query_of(record)) == {}
+
+    def know_none_of(self, rows: Table, record: Record) -> None:
+        """A record of ``rows`` is new: none here can refer to it yet."""
+        for names in self._keeping.groups:
+            if len(names) == 1 and any(
+                key.column.table is rows and key.column.name == names[0]
+                for key in self._rows.c[names[0]].foreign_keys
+            ):
+                self._know(Query(((names[0], getattr(record, names[0])),)), ())
+
+    def look_ahead(self, name: str, values: Iterable[Any]) -> None:
+        """See ``Table``. One statement, for those of which nothing is remembered."""
+        if not self._store.in_transaction:
+            return
+        new = [value for value in values if self._known(Query(((name, value),))) is None]
+        if not new:
+            return
+        found: dict[Any, list[R]] = {value: [] for value in new}
+        for record in self._read(Query(((name, frozenset(new)),))):
+            found[getattr(record, name)].append(record)
+            self._remember(record)
+        for value, records in found.items():
+            self._know(Query(((name, value),)), records)
 
     def _find(self, query: Query) -> list[R]:
-        # In a transaction nobody else writes.
-        group = self._group(query) if self._store.in_transaction else None
-        if group is not None:
-            answer = self._store.answers.find(group, query)
-            if answer is not None:
-                return list(answer.values())
+        answer = self._known(query)
+        if answer is not None:
+            return list(answer.values())
         found = self._read(query)
         longest = self._keeping.longest
-        if group is not None and (longest is None or len(found) <= longest):
-            answer = {self._key_of(record): record for record in found}
-            self._store.answers.remember(group, query, answer)
+        if self._store.in_transaction and (longest is None or len(found) <= longest):
+            self._know(query, found)
         return found
 
     # Reading
@@ -203,7 +269,7 @@ class SqlTable(Generic[R]):
         }
         limits = {_FIRST: query.first, _LAST: query.last, _BELOW: query.below}
         values.update({name: limit for name, limit in limits.items() if limit is not None})
-        with self._store.reading(self) as connection:
+        with self._store.reading(self._rows) as connection:
             rows = connection.execute(self._selecting(query), values).all()
         found = [self._kind(*row) for row in rows]
         return found if query.last is None else found[::-1]
@@ -250,6 +316,18 @@ class SqlTable(Generic[R]):
                 yield column
 
 
+class _Ids:
+    """Ids of a table that were drawn for a transaction.
+
+    Nobody else draws meanwhile, so those that are left can be given back.
+    """
+
+    def __init__(self) -> None:
+        self.left: list[int] = []
+        self.drawn = 0
+        self.last = 0
+
+
 class SqlStore(Store):
     """Tables in a database.
 
@@ -265,10 +343,13 @@ class SqlStore(Store):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._engine = open_database(url)
+        self._writer = Writer(self._engine)
         self._connection: Connection | None = None
-        self._pending: dict[object, dict[Executable, list[dict[str, Any]]]] = {}
+        self._pending: dict[Table, dict[Executable, list[dict[str, Any]]]] = {}
+        self._ids: dict[Table, _Ids] = {}
         self._seen: object = None
-        self._transactions = 0
+        self.tables: list[SqlTable[Any]] = []
+        """Those that were asked for."""
         self.answers = Answers()
         """What is remembered; only for sure in a transaction."""
         self.traces = not wipe_log(self._engine)
@@ -276,6 +357,7 @@ class SqlStore(Store):
 
     def close(self) -> None:
         """Let go of the database."""
+        self._writer.close()
         self._engine.dispose()
 
     def join(self) -> Presence | None:
@@ -284,57 +366,87 @@ class SqlStore(Store):
 
     def table(self, kind: type[R]) -> SqlTable[R]:
         """See ``Store``."""
-        return SqlTable(self, kind)
+        table = SqlTable(self, kind)
+        self.tables.append(table)
+        return table
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
         try:
-            with told(), writing(self._engine) as connection:
-                self._check_answers(connection)
+            with told(), self._writer.begun() as (connection, version):
+                if version != self._seen:
+                    self.answers.clear()  # Another process may have changed what is remembered.
+                self._seen = version
                 self._connection = connection
                 try:
                     yield
-                    for table_ in list(self._pending):
-                        self._flush(table_)
+                    self._flush(len(META.sorted_tables))
+                    self._give_back_ids()
                 finally:
                     self._connection = None
         except BaseException:
             self.answers.clear()
             self._pending.clear()
             raise
+        finally:
+            self._ids.clear()
         if self.traces:
             self.traces = not wipe_log(self._engine)
 
-    def _check_answers(self, connection: Connection) -> None:
-        """At the beginning of a transaction: forget what another process may have changed."""
-        self._transactions += 1
-        version = read_data_version(connection, self._transactions)
-        if version != self._seen:
-            self.answers.clear()
-        self._seen = version
-
     @contextmanager
-    def reading(self, table_: object) -> Iterator[Connection]:
+    def reading(self, rows: Table) -> Iterator[Connection]:
         """A connection that reads a table, in the transaction that is under way, if one is."""
         if self._connection is not None:
-            self._flush(table_)
+            if rows in self._pending:
+                self._flush(_PLACES[rows] + 1)
             yield self._connection
         else:
             with told(), self._engine.begin() as connection:
                 yield connection
 
     @contextmanager
-    def writing(self, table_: object) -> Iterator[Connection]:
-        """A connection that writes a table, in a transaction."""
-        with self.together(), self.reading(table_) as connection:
-            yield connection
+    def writing(self) -> Iterator[Connection]:
+        """A connection that writes, in a transaction."""
+        with self.together():
+            assert self._connection is not None  # noqa: S101 - in a transaction there is one
+            self._flush(len(META.sorted_tables))
+            yield self._connection
 
-    def write_later(self, table_: object, statement: Executable, values: dict[str, Any]) -> None:
+    def write_later(self, rows: Table, statement: Executable, values: dict[str, Any]) -> None:
         """Write when the transaction ends, or when the table is read: many rows at once."""
-        self._pending.setdefault(table_, {}).setdefault(statement, []).append(values)
+        self._pending.setdefault(rows, {}).setdefault(statement, []).append(values)
 
-    def _flush(self, table_: object) -> None:
-        """Write what waits to be written to a table: many rows are one statement."""
+    def draw_id(self, rows: Table) -> int:
+        """The id of the next record of a table, before it is written."""
+        assert self._connection is not None  # noqa: S101 - in a transaction there is one
+        ids = self._ids.setdefault(rows, _Ids())
+        if not ids.left:
+            ids.drawn = min(8 * ids.drawn, MOST_DRAWN) or 1
+            if self._engine.dialect.name == "sqlite":
+                last = ids.last or self._connection.execute(_LAST_ID, {"name": rows.name}).scalar()
+                ids.last = int(last or 0) + ids.drawn
+                ids.left = list(range(ids.last, ids.last - ids.drawn, -1))
+            else:
+                values = {"name": f"{rows.name}_id_seq", "count": ids.drawn}
+                ids.left = [int(row[0]) for row in self._connection.execute(_DRAW, values)][::-1]
+        return ids.left.pop()
+
+    def _give_back_ids(self) -> None:
+        """Have the next transaction go on behind the last id that was given to a record."""
+        left = {f"{rows.name}_id_seq": ids.left[-1] for rows, ids in self._ids.items() if ids.left}
+        if left and self._connection is not None and self._engine.dialect.name != "sqlite":
+            back = (func.setval(name, number, literal(value=False)) for name, number in left.items())
+            self._connection.execute(select(*back))
+
+    def _flush(self, tables: int) -> None:
+        """Write what waits to be written to the first so many tables: many rows are one statement.
+
+        Records come after those that they refer to. Of a table new ones come first.
+        """
         assert self._connection is not None  # noqa: S101 - only in a transaction does anything wait
-        for statement, values in self._pending.pop(table_, {}).items():
-            self._connection.execute(statement, values)
+        for rows in sorted(self._pending, key=_PLACES.__getitem__):
+            if _PLACES[rows] >= tables:
+                return
+            waiting = self._pending.pop(rows)
+            for statement in sorted(waiting, key=lambda statement: not statement.is_insert):
+                self._connection.execute(statement, waiting[statement])

@@ -167,6 +167,9 @@ class CoapServer:
         all_of_it = self.core.records.transaction() if something else contextlib.nullcontext()
         try:
             with all_of_it:
+                serials = {glance_serial(data) for data, _ in received} - {None}
+                if serials:
+                    self.core.records.look_ahead(sorted(map(str, serials)))
                 for data, address in received:
                     self._peer(_endpoint(address), touched, address).receive(data, now)
                 for name in expired:

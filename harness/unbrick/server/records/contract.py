@@ -119,6 +119,14 @@ class Records:
         """The terminal with this serial."""
         return self._terminals.get(serial)
 
+    def look_ahead(self, serials: Sequence[str]) -> None:
+        """These terminals are about to register: what is asked for then is read together."""
+        for table in (self._terminals, self._updates, self._sessions):
+            table.look_ahead("serial", serials)
+        known = [serial for serial in serials if self._terminals.get(serial) is not None]
+        for table in (self._messages, self._installations, self._analyses):
+            table.look_ahead("serial", known)
+
     def terminals(self) -> list[Terminal]:
         """Every terminal, by serial."""
         return sorted(self._terminals.select(), key=lambda item: item.serial)

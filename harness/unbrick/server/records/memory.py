@@ -92,6 +92,9 @@ class MemoryTable(Generic[R]):
         """See ``Table``."""
         return dict(Counter(map(attrgetter(*by), self.select(**where))))
 
+    def look_ahead(self, name: str, values: Iterable[Any]) -> None:
+        """See ``Table``: they are here."""
+
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""
         self._store.will_change(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -66,6 +66,9 @@ class Table(Protocol[R]):
             by: the names of the fields; with several of them, the values are in tuples.
             where: the fields that must have a value, and that value.
         """
+
+    def look_ahead(self, name: str, values: Iterable[Any]) -> None:
+        """Records with these values of a field will be asked for soon, all of each value."""
 
     def add(self, record: R, data: bytes | None = None) -> R:
         """Keep a new record (an id is passed over), and bytes with it; gives it with its id."""
