@@ -18,19 +18,25 @@ from unbrick.server.edge.main import ServerSettings, serve
 HOST = "127.0.0.1"
 
 
+def say(line: str) -> None:
+    """Say it at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Start one after the other."""
     for line in sys.stdin:
         database, port, number = line.split()
         pid = os.fork()
         if not pid:
-            print(f"pid {os.getpid()}", flush=True)
+            say(f"pid {os.getpid()}")
             ctypes.CDLL(None).kill_at(ctypes.c_long(int(number)))
             exposure = Exposure(HOST, 0, (), None, None, False)
             asyncio.run(serve(ServerSettings(HOST, int(port), exposure, database)))
             os._exit(0)
         _, status = os.waitpid(pid, 0)
-        print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+        say(f"ended {os.waitstatus_to_exitcode(status)}")
 
 
 if __name__ == "__main__":

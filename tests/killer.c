@@ -19,39 +19,34 @@ static long left;
 
 void kill_at(long number);
 
-void kill_at(long number)
-{
+void kill_at(long number) {
     left = number;
 }
 
-static void *look_up(const char *name)
-{
-    if (left > 0 && --left == 0)
+static void *look_up(const char *name) {
+    if (left > 0 && --left == 0) {
         (void)kill(getpid(), SIGKILL);
+    }
     return dlsym(RTLD_NEXT, name);
 }
 
-int fsync(int file)
-{
+int fsync(int file) {
     return ((int (*)(int))look_up("fsync"))(file);
 }
 
-int fdatasync(int file)
-{
+int fdatasync(int file) {
     return ((int (*)(int))look_up("fdatasync"))(file);
 }
 
 ssize_t sendto(int to, const void *data, size_t size, int flags, const struct sockaddr *address,
-               socklen_t address_size)
-{
+               socklen_t address_size) {
     ssize_t (*real)(int, const void *, size_t, int, const struct sockaddr *, socklen_t) =
         (ssize_t (*)(int, const void *, size_t, int, const struct sockaddr *, socklen_t))look_up(
             "sendto");
     return real(to, data, size, flags, address, address_size);
 }
 
-ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset)
-{
+ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset) {
     const char *full = getenv("FULL");
     if (full != NULL && access(full, F_OK) == 0) {
         errno = ENOSPC;
@@ -62,7 +57,6 @@ ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset)
     return real(file, data, size, offset);
 }
 
-ssize_t pwrite(int file, const void *data, size_t size, off_t offset)
-{
+ssize_t pwrite(int file, const void *data, size_t size, off_t offset) {
     return pwrite64(file, data, size, offset);
 }

@@ -95,6 +95,8 @@ class Servers:
 
     def close(self) -> None:
         """No more servers."""
+        if not self.ended:
+            os.kill(self._pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -134,15 +136,26 @@ class Home:
     def serve_until(self, done: Callable[[], bool]) -> None:
         end = time.monotonic() + PATIENCE_S
         while not done():
-            assert time.monotonic() < end, self.terminal.model.journal
+            assert time.monotonic() < end, "\n".join(map(str, self.story()))
             for _ in range(5):
                 self.terminal.serve()
             self.servers.look()
 
+    def story(self) -> list[object]:
+        """What has happened, for a test that fails."""
+        sessions = self.records.unfinished_sessions()
+        steps = [step for item in sessions for step in self.records.steps(item.id)]
+        return [self.terminal.model.journal, *sessions, *steps, *self.records.events()[-12:]]
+
     def holds(self, data: bytes) -> bool:
         """Whether any file of the server has these bytes: the database, its log, free pages."""
         part = data[100:140]
-        return any(part in file.read_bytes() for file in self.folder.iterdir() if file.is_file())
+        # Who closes a file gives up all locks on it, also those of SQLite in this process.
+        self.records.close()
+        files = [file for file in self.folder.iterdir() if file.is_file()]
+        found = any(part in file.read_bytes() for file in files)
+        self.records = SqlRecords(str(self.folder / "server.db"))
+        return found
 
 
 @contextmanager
@@ -241,9 +254,7 @@ def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
                 assert "make room" in caught.value.hint
             assert [item["serial"] for item in http.terminals()] == [SERIAL]
             other = post("register", registration(serial="T-2").encode())
-            room = threading.Thread(
-                target=lambda: (server.wait_for("disk is full"), full.unlink())
-            )
+            room = threading.Thread(target=lambda: (server.wait_for("disk is full"), full.unlink()))
             room.start()
             terminal.ask(other)  # It asks until it is answered.
             room.join()
@@ -271,7 +282,7 @@ def test_a_database_that_cannot_be_written_says_what_to_do(database_url: str) ->
             lambda: core.send_text(SERIAL, "hello", 2.0),
             lambda: core.publish(make_image(), 2.0),
         ):
-            with pytest.raises(RecordsError, match="read-?only") as caught:
+            with pytest.raises(RecordsError, match=r"read-?only") as caught:
                 do()
             assert re.match(hint, caught.value.hint)
             assert "\n" not in str(caught.value)

@@ -136,7 +136,9 @@ def test_a_server_that_is_killed_amid_hundreds_goes_on_with_all(
 def three_servers(database: str, moves: float = 0.0) -> Iterator[tuple[list[Running], int]]:
     """Three server processes behind a balancer, and the balancer's port."""
     with ExitStack() as stack:
-        servers, ports = zip(*(stack.enter_context(server(database)) for _ in range(3)), strict=True)
+        servers, ports = zip(
+            *(stack.enter_context(server(database)) for _ in range(3)), strict=True
+        )
         command = [sys.executable, BALANCER, "0", str(moves), *map(str, ports)]
         balancer = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         stack.callback(balancer.kill)
@@ -146,13 +148,16 @@ def three_servers(database: str, moves: float = 0.0) -> Iterator[tuple[list[Runn
 
 def kill_one_amid(database: str, digest: bytes, moves: float = 0.0) -> None:
     """Update all behind three servers, of which one is killed when a quarter is done."""
-    with three_servers(database, moves) as (servers, port), closing(SqlRecords(database)) as records:
+    with (
+        three_servers(database, moves) as (servers, port),
+        closing(SqlRecords(database)) as records,
+    ):
         fleet = Fleet(SERIALS, ("127.0.0.1", port), at_once=COUNT // 3, patience=5.0, digest=digest)
 
         async def run() -> int:
             settled = lambda: not records.unfinished_sessions()  # noqa: E731 - a condition
             updating = asyncio.create_task(fleet.run(settled=settled))
-            while fleet.done < COUNT // 4 and not updating.done():
+            while fleet.done < COUNT // 4 and not updating.done():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
             holders = {terminal.holder for terminal in records.terminals()}
             assert len(holders - {0}) == 3, "all of them have some"

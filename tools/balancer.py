@@ -1,4 +1,4 @@
-"""A UDP balancer for several servers: what a terminal sends goes to one of them as long as it lives.
+"""A UDP balancer for several servers: what a terminal sends goes to one of them while that lives.
 
 Each terminal has a socket here for the server that it is given, as with the balancers of nginx and
 Envoy. So a server reaches a terminal only at the socket that the terminal's datagrams came from. A

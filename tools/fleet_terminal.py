@@ -182,7 +182,8 @@ class FleetTerminal:
                 self._announced, self._phase, self._received = None, Phase.IDLE, 0
                 return
             if response is None or response.code != aiocoap.CONTENT:
-                raise ToolBrokenError(f"{self._identity.serial} does not get its file")
+                code = response.code if response else "nothing"
+                raise ToolBrokenError(f"{self._identity.serial} gets {code}, not its file")
             digest.update(response.payload)
             self._received += len(response.payload)
         if digest.digest() != announced.file_digest:

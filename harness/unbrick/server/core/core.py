@@ -182,9 +182,7 @@ class ServerCore:
         links = ",".join(f"</{name}>;ct={CBOR_FORMAT}" for name in sorted(self._actions))
         return answer_block(request, links.encode(), LINK_FORMAT)
 
-    def _register(
-        self, endpoint: str, registration: Registration, now: float
-    ) -> aiocoap.Message:
+    def _register(self, endpoint: str, registration: Registration, now: float) -> aiocoap.Message:
         if self.admission is not None:
             refusal = self.admission.judge(registration, endpoint, now, self._is_let_in)
             if refusal is not None:

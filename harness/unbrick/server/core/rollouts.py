@@ -392,9 +392,7 @@ class RolloutRunner:
         assert image is not None  # noqa: S101 - the table refers to it
         # One that is longer than that is of a clock that has gone back.
         self._busy = {
-            key: until
-            for key, until in self._busy.items()
-            if now < until <= now + BUSY_INTERVAL_S
+            key: until for key, until in self._busy.items() if now < until <= now + BUSY_INTERVAL_S
         }
         begun = range(1, rollout.group + 1)
         waiting = self._rollouts.members(

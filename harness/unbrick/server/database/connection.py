@@ -185,7 +185,9 @@ class Writer:
             if self._connection is None:
                 self._connection = self._engine.connect()
             key = {"key": WRITER_LOCK}
-            return self._connection, int(self._connection.execute(_LOCK_AND_COUNT, key).scalar_one())
+            return self._connection, int(
+                self._connection.execute(_LOCK_AND_COUNT, key).scalar_one()
+            )
         except DBAPIError as error:
             self.close()
             if not (tried_before and error.connection_invalidated):

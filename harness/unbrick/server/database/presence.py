@@ -8,13 +8,9 @@ without any clock. When its machine is gone, PostgreSQL asks in vain for some se
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SERVER_LOCK, CENTER_LOCK = 0x756E6273, 0x756E6263
 """The classes of the advisory locks: of a server, and of one that the customer center speaks to."""
@@ -70,7 +66,9 @@ class Presence:
         connection.detach()
         self._connection, self._has_center = connection, False
         for name, value in SILENCE.items():
-            connection.execute(text("SELECT set_config(:name, :value, false)"), _setting(name, value))
+            connection.execute(
+                text("SELECT set_config(:name, :value, false)"), _setting(name, value)
+            )
         while not self.me or not self._lock(_TAKE, SERVER_LOCK):
             self.me = int(connection.execute(_NEXT).scalar_one())
 

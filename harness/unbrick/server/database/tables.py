@@ -435,7 +435,9 @@ class SqlStore(Store):
         """Have the next transaction go on behind the last id that was given to a record."""
         left = {f"{rows.name}_id_seq": ids.left[-1] for rows, ids in self._ids.items() if ids.left}
         if left and self._connection is not None and self._engine.dialect.name != "sqlite":
-            back = (func.setval(name, number, literal(value=False)) for name, number in left.items())
+            back = (
+                func.setval(name, number, literal(value=False)) for name, number in left.items()
+            )
             self._connection.execute(select(*back))
 
     def _flush(self, tables: int) -> None:

@@ -167,11 +167,7 @@ class CoapServer:
         all_of_it = self.core.records.transaction() if something else contextlib.nullcontext()
         try:
             with all_of_it:
-                serials = {glance_serial(data) for data, _ in received} - {None}
-                if serials:
-                    self.core.records.look_ahead(sorted(map(str, serials)))
-                for data, address in received:
-                    self._peer(_endpoint(address), touched, address).receive(data, now)
+                self._receive(received, touched, now)
                 for name in expired:
                     self._peer(name, touched).poll(now)
                 for peer in touched.values():
@@ -193,6 +189,16 @@ class CoapServer:
                 self._peers.pop(name, None)
         if len(requests) == MAX_TOGETHER:
             loop.call_soon(self.pump)
+
+    def _receive(
+        self, received: Sequence[tuple[bytes, Any]], touched: dict[str, _Peer], now: float
+    ) -> None:
+        found = (glance_serial(data) for data, _ in received)
+        serials = {serial for serial in found if serial is not None}
+        if serials:
+            self.core.records.look_ahead(sorted(serials))
+        for data, address in received:
+            self._peer(_endpoint(address), touched, address).receive(data, now)
 
     def _peer(
         self, name: str, touched: dict[str, _Peer], address: tuple[Any, ...] | None = None

@@ -121,11 +121,13 @@ class Records:
 
     def look_ahead(self, serials: Sequence[str]) -> None:
         """These terminals are about to register: what is asked for then is read together."""
-        for table in (self._terminals, self._updates, self._sessions):
-            table.look_ahead("serial", serials)
+        self._terminals.look_ahead("serial", serials)
+        self._updates.look_ahead("serial", serials)
+        self._sessions.look_ahead("serial", serials)
         known = [serial for serial in serials if self._terminals.get(serial) is not None]
-        for table in (self._messages, self._installations, self._analyses):
-            table.look_ahead("serial", known)
+        self._messages.look_ahead("serial", known)
+        self._installations.look_ahead("serial", known)
+        self._analyses.look_ahead("serial", known)
 
     def terminals(self) -> list[Terminal]:
         """Every terminal, by serial."""
