@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -16,8 +17,9 @@ from toy_target import ToyTarget
 from unbrick.campaign import behaviour
 from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, Cover
 from unbrick.campaign.book import UNIT, Book, find_units
+from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
-from unbrick.campaign.search import Bounds, Search
+from unbrick.campaign.search import Bounds, Search, find_successors
 from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
@@ -160,6 +162,53 @@ def test_a_state_that_differs_where_nothing_reads_is_not_run() -> None:
     assert len(list(search.cases())) == 1
     assert (search.result.states, search.result.transitions) == (1, 12)
     assert search.result.closed
+
+
+@pytest.mark.parametrize("seed", [8, 18, pytest.param(7, marks=pytest.mark.slow)])
+def test_each_power_cut_is_counted_where_it_leads(seed: int) -> None:
+    target = make_target(seed)
+    search = BehaviourSearch(
+        target, target.start(), lambda state, fate: Here().submit(target.run, state, fate)
+    )
+    first, *others = cases = list(search.cases())
+    # A state has one case for each way of reading that differs, so one of the first way.
+    assert search.result.transitions == sum(case.judged for case in cases if not case.id.resolution)
+    assert (first.after, first.first_op) == (None, None)
+    for number, case in enumerate(others, 1):
+        assert case.after in [before.id for before in cases[:number]]
+    # Followed from the start, by hand: which session leads to which, and at which operation first.
+    led: dict[tuple[CaseId, CaseId], int] = {}
+    todo, known = deque(search.judge(target.start()) or ()), set()
+    while todo:
+        user = todo.popleft()
+        if user in known or user.outcome.violation:
+            continue
+        known.add(user)
+        for member in user.members:
+            for found, state in find_successors(member.case, member.state, user.outcome):
+                for led_to in search.judge(state) or ():
+                    edge = user.case.id, led_to.case.id
+                    led[edge] = min(led.get(edge, sys.maxsize), found.cuts[-1].op)
+                    todo.append(led_to)
+    assert {case.id: case.first_op for case in others} == {
+        case.id: led[case.after, case.id] for case in others if case.after
+    }
+
+
+@pytest.mark.parametrize("seed", [8, 18])
+def test_a_search_by_key_counts_them_too(seed: int) -> None:
+    target = make_target(seed)
+    search = Search(
+        target,
+        target.start(),
+        lambda state, fate: Here().submit(target.run, state, fate),
+        Bounds(exact=True),
+    )
+    first, *others = cases = list(search.cases())
+    assert search.result.transitions == sum(case.judged for case in cases if not case.id.resolution)
+    assert first.after is None
+    assert all(case.judged for case in others)
+    assert {case.after for case in others} <= {case.id for case in cases}
 
 
 def no_say(_cells: Cells) -> int:

@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from random import Random
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -29,6 +31,7 @@ from unbrick.report.model import (
     ToldSession,
 )
 from unbrick.report.summary import render_summary
+from unbrick.report.tree import MOST_LEVELS, draw_tree
 
 LAYOUT = reference_layout()
 GOOD = CaseReport(
@@ -111,7 +114,8 @@ HEALTHY = campaign(scenario(GOOD, RESTORED))
 BROKEN = campaign(scenario(GOOD, RESTORED, BAD, WORSE))
 
 
-BOTH = campaign(replace(scenario(GOOD, RESTORED, BAD, WORSE), told=(TOLD,), read=((4, 0x10000),)))
+AFTER = [replace(case, after=GOOD.id, judged=2, first_op=1) for case in (RESTORED, BAD, WORSE)]
+BOTH = campaign(replace(scenario(GOOD, *AFTER), told=(TOLD,), read=((4, 0x10000),)))
 
 
 def text_of(report: CampaignReport, width: int = 120) -> str:
@@ -301,6 +305,67 @@ def test_what_was_read_of_a_block_is_beside_it() -> None:
         BOTH
     )
     assert "% read" not in render_html(BROKEN)
+
+
+def branch_of(after: CaseReport, number: int, **changes: Any) -> CaseReport:
+    name = f"{after.id}/{number}"
+    return replace(
+        after, **{"id": name, "after": after.id, "first_op": number, "judged": 1, **changes}
+    )
+
+
+def grown(*cases: CaseReport) -> str:
+    return draw_tree(replace(scenario(*cases), by_reading=True))
+
+
+def test_behaviours_that_do_the_same_share_a_line_with_all_their_power_cuts() -> None:
+    alike = [branch_of(GOOD, number, judged=1000) for number in (7, 5)]
+    tree = grown(GOOD, *alike, branch_of(GOOD, 6, ops=9), branch_of(alike[0], 8, ops=9))
+    assert tree.count("class='line'") == 4
+    assert "power lost from operation 5 on" in tree
+    assert "<span>2 behaviours</span>" in tree
+    assert "2,000 cuts" in tree
+    # What comes of a power cut in it is below it, and not beside it.
+    text = re.sub("<[^>]+>", " ", tree)
+    assert text.index("operation 5 on") < text.index("operation 8 on") < text.index("operation 6")
+
+
+def test_violations_come_first_and_are_open() -> None:
+    harmless = [branch_of(GOOD, number, ops=number, judged=99) for number in range(3, 60)]
+    there = branch_of(GOOD, 1, route="restored")
+    bad = branch_of(there, 2, kind="bricked", text="<b>", judged=3)
+    tree = grown(GOOD, *harmless, there, bad)
+    assert tree.index("<b class='bad'>bricked</b>: &lt;b&gt;") < tree.index(harmless[0].id)
+    assert tree.count("1 violation below") == 2
+    assert tree.count("<details open>") == 2
+    assert "46 more lines: 46 behaviours" in tree
+    assert "<details open>" not in tree[tree.index("more lines") :]
+
+
+def test_a_long_chain_of_power_cuts_is_cut_off_and_counted() -> None:
+    chain = [GOOD]
+    for _ in range(2000):
+        chain.append(branch_of(chain[-1], 1, judged=1))
+    tree = grown(*chain)
+    assert tree.count("<ul") <= MOST_LEVELS + 1
+    assert f"{2000 - MOST_LEVELS:,} behaviours below" in tree
+
+
+def test_a_tree_of_two_thousand_behaviours_is_no_larger_than_a_page_may_be() -> None:
+    dice = Random(7)
+    cases = [GOOD]
+    for _ in range(2000):
+        cases.append(
+            branch_of(dice.choice(cases[:200]), dice.randrange(500), ops=dice.randrange(9))
+        )
+    page = render_html(campaign(replace(scenario(*cases), by_reading=True)))
+    assert "Tree of 2,001 behaviours" in page
+    assert len(page) < 1_500_000
+
+
+def test_there_is_no_tree_where_links_were_tried_or_nothing_was_cut() -> None:
+    assert draw_tree(scenario(GOOD)) == ""
+    assert draw_tree(replace(scenario(GOOD, branch_of(GOOD, 1)), links=3)) == ""
 
 
 def test_coverage_is_shown_when_it_was_measured() -> None:

@@ -364,7 +364,7 @@ class BehaviourSearch:
                 if len(behaviours) != resolution:
                     resolution, future = self._begin(state)
                 case_id = found.case.with_resolution(resolution)
-                case = self._note(case_id, state, future.result())
+                case = self._note(found.user, case_id, state, future.result())
                 yield case
                 if case.outcome.violation and self._bounds.stop_early:
                     self.result.cut_short = "it was to end with the first violation"
@@ -394,9 +394,10 @@ class BehaviourSearch:
             return RESOLUTIONS, Future()
         return len(known), self._submit(state, Fate(len(known)))
 
-    def _note(self, case_id: CaseId, state: State, outcome: Outcome) -> Case:
+    def _note(self, user: Member | None, case_id: CaseId, state: State, outcome: Outcome) -> Case:
         """Keep a session that was run, of the state that the book shows."""
         behaviour = self._sessions.add(case_id, state, outcome)
+        behaviour.case.after = user.behaviour.case.id if user else None
         self.result.cases.append(behaviour.case)
         if not self._keep_traces and len(case_id.cuts) == self._bounds.depth:
             behaviour.case.outcome = behaviour.outcome = replace(outcome, ops=[], final=None)
@@ -428,6 +429,8 @@ class BehaviourSearch:
                     self.result.first_cuts.setdefault(cut, []).append(behaviour.case)
             if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
                 behaviour.users[user] = op
+                if behaviour.case.after is user.case.id:
+                    behaviour.case.first_op = op
                 self._grow(behaviour)
 
     def _join(self, behaviour: Behaviour, case_id: CaseId, state: State, resolution: int) -> None:

@@ -99,6 +99,13 @@ class CaseId:
         """Of the server in the case's own session."""
         return self.cuts[-1].death if self.cuts else self.first_death
 
+    @property
+    def before(self) -> CaseId | None:
+        """The session that the last power cut ends, or the case without the server's death."""
+        if self.death is not None:
+            return self.with_death(None)
+        return replace(self, cuts=self.cuts[:-1]) if self.cuts else None
+
     def then(self, cut: PowerCut) -> CaseId:
         """This case and one more power cut."""
         return CaseId(self.scenario, (*self.cuts, cut), self.link, self.first_death)

@@ -151,7 +151,10 @@ class Case:
         op_count: flash operations in the session.
         erases: offset of each block that was erased, and how often.
         successors: power cuts that were followed from it.
-        judged: power cuts for whose sessions it stands, as they read what it reads; 0: one.
+        judged: power cuts that lead to the session, or to one for which it stands.
+        after: the session in which one of these comes, where it was met first, or the one that is
+            like it but for a peer's death; None: nothing comes before.
+        first_op: the first operation of ``after`` at which a power cut leads here; None: none does.
     """
 
     id: CaseId
@@ -160,12 +163,22 @@ class Case:
     erases: Mapping[int, int] = field(default_factory=dict)
     successors: int = 0
     judged: int = 0
+    after: CaseId | None = None
+    first_op: int | None = None
 
     @classmethod
     def of(cls, case_id: CaseId, outcome: Outcome) -> Case:
         """The case of a session."""
         erases = Counter(op.offset for _, op in list_erases(outcome.ops))
-        return cls(case_id, outcome, len(outcome.ops), erases)
+        first_op = case_id.cuts[-1].op if case_id.cuts and case_id.death is None else None
+        return cls(
+            case_id,
+            outcome,
+            len(outcome.ops),
+            erases,
+            after=case_id.before,
+            first_op=first_op,
+        )
 
     @property
     def depth(self) -> int:
@@ -424,7 +437,8 @@ class Search:
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
-        self._known = {self._key(start)}
+        self._known = {self._key(start): 0}  # and how many power cuts lead there
+        self._keys: list[tuple[Case, Hashable]] = []
         self._fatal: set[Hashable] = set()
         self._queue: deque[tuple[CaseId, _Left]] = deque()
         self._wait(CaseId(target.name), start)
@@ -441,6 +455,8 @@ class Search:
             while self.waiting:
                 case, state = self._next()
                 self.result.cases.append(case)
+                if case.id.death is None:
+                    self._keys.append((case, self._key(state)))
                 if case.outcome.violation and self._bounds.stop_early:
                     self.result.cut_short = "it was to end with the first violation"
                     yield case
@@ -456,6 +472,8 @@ class Search:
         finally:
             for *_, future in self._running:
                 future.cancel()
+            for case, key in self._keys:
+                case.judged = self._known[key]
 
     def _wait(self, case_id: CaseId, state: State) -> None:
         """A state is to be run as it is."""
@@ -465,7 +483,7 @@ class Search:
         """Have another state searched, too, if it does not count as one that was met."""
         if self.knows(state):
             return False
-        self._known.add(self._key(state))
+        self._known[self._key(state)] = 0
         self.result.states += 1
         self.result.met += 1
         self.result.missed.append(case_id)
@@ -525,9 +543,10 @@ class Search:
             result.transitions += 1
             case.successors += 1
             key = self._key(successor)
-            if key in self._known:
+            met = self._known.get(key)
+            self._known[key] = (met or 0) + 1
+            if met is not None:
                 continue
-            self._known.add(key)
             place = find_place(result.target, cut, ops, successor)
             readings = [same for same, _ in list_readings(found, successor)]
             left = _Left(state, ops, cut, successor.peers)

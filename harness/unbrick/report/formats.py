@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _TAIL = 2000  # characters of the console that a violation shows
 
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+
 VIOLATIONS_SHOWN = 20
 """Violations of a search that a failed test shows."""
 
@@ -24,6 +27,21 @@ VIOLATIONS_SHOWN = 20
 def tell_how_to_replay(case: CaseReport) -> str:
     """The command that runs a case again."""
     return shlex.join(("unbrick", "replay", *filter(None, (case.target,)), case.id))
+
+
+def leave_out_numbers(text: str) -> str:
+    """What violations that are alike have in common."""
+    return _NUMBERS.sub("#", text)
+
+
+def group_violations(report: CampaignReport) -> list[list[CaseReport]]:
+    """Violations that differ in numbers only, together; one bug shows in hundreds of power cuts."""
+    found: dict[tuple[str, str, str], list[CaseReport]] = {}
+    for scenario in report.scenarios:
+        for case in scenario.violations:
+            words = leave_out_numbers(case.text)
+            found.setdefault((scenario.name, case.kind, words), []).append(case)
+    return list(found.values())
 
 
 def tell_violations_briefly(report: ScenarioReport) -> str:

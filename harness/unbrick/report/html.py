@@ -7,7 +7,7 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
-from unbrick.report.formats import tell_how_to_replay
+from unbrick.report.formats import group_violations, tell_how_to_replay
 from unbrick.report.pictures import (
     CAME,
     CONTENTS,
@@ -15,14 +15,18 @@ from unbrick.report.pictures import (
     draw_told,
     list_used_blocks,
     make_key,
+    make_scrollable,
 )
+from unbrick.report.tree import draw_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from unbrick.report.model import CampaignReport, CaseReport, SourceFile
 
-SHOWN = 200  # violations in the page; the JSON has them all
+SHOWN = 200
+"""Rows of violations in the page, and names of those that are like one. The JSON has them all."""
+
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fcfcfb;--fg:#14181d;--dim:#5b6570;--line:#d9dde2;--soft:#f1f3f5;
 --application:#2a78d6;--restored:#e09a00;--violation:#d03b3b;--known:#aab4bf;--open:#e3e7eb;
@@ -54,7 +58,24 @@ border:1px solid var(--line)}
 svg{display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:1.5rem}
 figure{margin:0}.two svg{width:100%;height:auto}.two pre{font-size:.72rem;max-height:none}
-summary{cursor:pointer}
+summary{cursor:pointer}.alike{display:flex;flex-wrap:wrap;gap:0 1rem}
+.tree,.tree ul{list-style:none;margin:0;padding:0}
+.tree ul{margin-left:.35rem;padding-left:1.1rem;border-left:1px solid var(--line)}
+.tree li{position:relative;padding:.2rem 0}
+.tree ul>li::before{content:"";position:absolute;left:-1.1rem;top:1rem;width:.8rem;
+border-top:1px solid var(--line)}
+.tree summary{border-radius:.3rem}.tree summary:hover{background:var(--soft)}
+.line{display:grid;grid-template-columns:.7rem .75rem 1fr 14rem;gap:.1rem .5rem;line-height:1.35}
+summary.line::before{content:"▸";color:var(--dim)}
+details[open]>summary.line::before{content:"▾"}div.line::before{content:""}
+.line>i{height:.75rem;margin-top:.3rem;border-radius:2px}
+.line>.found{border-left:.25rem solid var(--violation);padding-left:.5rem;background:var(--soft)}
+.facts{display:flex;flex-wrap:wrap;gap:0 1rem;color:var(--dim);font-size:.875rem}
+.led{display:grid;grid-template-columns:1fr 6.5rem;gap:.5rem;align-items:center;text-align:right;
+font-size:.875rem;font-variant-numeric:tabular-nums;align-self:start}
+.led>span{background:var(--soft)}.led i{display:block;height:.6rem;min-width:2px}
+@media(max-width:44rem){.line{grid-template-columns:.7rem .75rem 1fr}.led{grid-column:3}
+.tree ul{padding-left:.5rem}.tree ul>li::before{left:-.5rem;width:.4rem}}
 """
 
 _INTRODUCTION = """Power is cut at every flash operation, before it and in its middle, and again in
@@ -80,7 +101,7 @@ def render_html(report: CampaignReport) -> str:
         _tiles(report),
         _violations(report),
         _scenarios(report),
-        *(draw_scenario(scenario, report) for scenario in report.scenarios),
+        *(draw_scenario(one, report) + draw_tree(one) for one in report.scenarios),
         _distributions(report),
         _coverage(report.coverage),
         _made_with(report),
@@ -102,33 +123,43 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequen
         )
 
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f"<div class='wide'><table><tr>{line('th', header)}</tr>{body}</table></div>"
+    return make_scrollable(f"<table><tr>{line('th', header)}</tr>{body}</table>", header[0])
 
 
 def _violations(report: CampaignReport) -> str:
     if not report.violations:
         return ""
-    rows = []
-    for case in report.violations[:SHOWN]:
-        rule = escape(report.invariants.get(case.kind, ""))
-        tail = escape(case.console[-1500:].replace("\r", ""))
-        console = f"<details><summary>console</summary><pre>{tail}</pre></details>" if tail else ""
-        rows.append(
-            (
-                f"<code>{escape(case.id)}</code>",
-                str(case.depth),
-                f"<b class='bad'>{escape(case.kind)}</b><br><span class='dim'>{rule}</span>",
-                f"{escape(case.text)}{console}",
-                f"<code>{escape(tell_how_to_replay(case))}</code>",
-            )
-        )
-    more = len(report.violations) - SHOWN
-    note = f"<p class='dim'>{more:,} more are in report.json.</p>" if more > 0 else ""
+    alike = group_violations(report)
+    rows = [_violation(cases, report) for cases in alike[:SHOWN]]
+    more = sum(map(len, alike[SHOWN:]))
+    note = f"<p class='dim'>{more:,} more are in report.json.</p>" if more else ""
     header = ("case", "faults", "invariant", "what was seen", "to replay it")
     told = [draw_told(told, report) for scenario in report.scenarios for told in scenario.told]
     if told:
         told.insert(0, f"<p class='dim'>{_TOLD}</p>{make_key(CONTENTS)}")
     return f"<h2>Violations</h2>{''.join(told)}{_table(header, rows, (1,))}{note}"
+
+
+def _violation(cases: Sequence[CaseReport], report: CampaignReport) -> tuple[str, ...]:
+    """The cells of a row: a violation, and those that are like it."""
+    case, *others = cases
+    rule = escape(report.invariants.get(case.kind, ""))
+    tail = escape(case.console[-1500:].replace("\r", ""))
+    seen = escape(case.text)
+    if tail:
+        seen += f"<details><summary>console</summary><pre>{tail}</pre></details>"
+    if others:
+        names = " ".join(f"<code>{escape(other.id)}</code>" for other in others[:SHOWN])
+        rest = f" and {len(others) - SHOWN:,} more in report.json" if len(others) > SHOWN else ""
+        words = f"and {len(others):,} more like it"
+        seen += f"<details><summary>{words}</summary><p class='alike'>{names}{rest}</p></details>"
+    return (
+        f"<code>{escape(case.id)}</code>",
+        str(case.depth),
+        f"<b class='bad'>{escape(case.kind)}</b><br><span class='dim'>{rule}</span>",
+        seen,
+        f"<code>{escape(tell_how_to_replay(case))}</code>",
+    )
 
 
 def _scenarios(report: CampaignReport) -> str:

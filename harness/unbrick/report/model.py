@@ -37,6 +37,9 @@ class CaseReport:
     """One session. Times are virtual, in seconds; ``erases`` has (block number, erases).
 
     ``target`` is the file that describes the target; empty for a scenario of the reference.
+    ``judged`` power cuts lead to the session, or to one for which it stands. ``after`` is the
+    session in which one of them comes, where it was met first; ``first_op`` the first operation of
+    that session at which one does.
     """
 
     id: str
@@ -52,6 +55,8 @@ class CaseReport:
     judged: int = 0
     console: str = ""
     target: str = ""
+    after: str = ""
+    first_op: int | None = None
 
     @property
     def came(self) -> str:
@@ -135,11 +140,10 @@ class ScenarioReport:
     ``vouched`` were started, and ``confirmed`` hold the same where one that was has read; all are 0
     where these were not asked for. ``missed`` cases begin with states that were met only so, and
     ``differed`` ones end otherwise than what they count as. With ``by_reading`` a session stands
-    for all that read the same; then ``judged`` of a case counts the power cuts for which it stands.
-    ``shapes`` says in which shapes operations were torn. ``told`` are the first violations, for
-    pictures. ``read`` has, of the session without faults, for each block of the flash how many of
-    its bytes had a say before they were erased; empty where nobody noted that.
-    ``source`` is the file that describes what was searched, and the line in it.
+    for all that read the same. ``shapes`` says in which shapes operations were torn. ``told`` are
+    the first violations, for pictures. ``read`` has, of the session without faults, for each block
+    of the flash how many of its bytes had a say before they were erased; empty where nobody noted
+    that. ``source`` is the file that describes what was searched, and the line in it.
     """
 
     name: str
@@ -367,6 +371,8 @@ def _case(case: Case, target: Target) -> CaseReport:
         judged=case.judged,
         console=outcome.console if kind else "",
         target=target.file,
+        after=str(case.after or ""),
+        first_op=case.first_op,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,14 @@ def make_key(items: Sequence[tuple[str, str]]) -> str:
     )
     return f"<div class='key dim'>{shown}</div>"
 
+
+def make_scrollable(inner: str, name: str) -> str:
+    """What may be broader than the page, for whoever scrolls it by mouse, finger or keys."""
+    return f"<div class='wide' tabindex='0' role='region' aria-label='{escape(name)}'>{inner}</div>"
+
+
+_WIDTH = 1110
+"""Of the page. The operations of a session share it, as long as they are to be seen."""
 
 _LEFT, _ROW, _TOP = 96, 17, 4
 _READ = 72
@@ -91,17 +100,15 @@ def draw_scenario(scenario: ScenarioReport, report: CampaignReport) -> str:
     if not scenario.golden or report.board is None:
         return head
     count = len(scenario.golden)
-    step = 12 if count <= 150 else 5
+    right = _READ if scenario.read else 8
+    step = min(12.0, max(2.0, (_WIDTH - _LEFT - right) / (count + 1)))
     names = ["before it", *dict.fromkeys(n for n, _ in (*PROGRAMS, *ERASES)), *NUMBERED]
     seen = {strip_number(cut.torn) for cut in scenario.cuts}
     lanes = [name for name in names if name == "before it" or name in seen]
     lane_row = 12
     blocks = list_used_blocks(report)
     top = _TOP + 14 + lane_row * len(lanes) + 26
-    width, height = (
-        _LEFT + step * (count + 1) + (_READ if scenario.read else 8),
-        top + _ROW * len(blocks) + 22,
-    )
+    width, height = math.ceil(_LEFT + step * (count + 1) + right), top + _ROW * len(blocks) + 22
     out = [
         f"<svg width='{width}' height='{height}' viewBox='0 0 {width} {height}' role='img'>",
         f"<title>NOR over the operations of {escape(scenario.name)}</title>",
@@ -115,13 +122,15 @@ def draw_scenario(scenario: ScenarioReport, report: CampaignReport) -> str:
     for cut in sorted(scenario.cuts, key=lambda cut: _SHOWN_LAST.index(cut.came)):
         row = lanes.index(strip_number(cut.torn) or "before it")
         y = _TOP + 14 + lane_row * row
-        out.append(_cut_mark(cut, _LEFT + step * cut.op, y + 1, step - 2, lane_row - 2))
+        out.append(
+            _cut_mark(cut, _LEFT + step * cut.op, y + 1, max(step - 2, 0.8 * step), lane_row - 2)
+        )
     out += _history(scenario.golden, report.board.nor.geometry, blocks, top, step)
     out += _read(scenario, report.board.nor.geometry, blocks, top, _LEFT + step * (count + 1))
     label_y = top + _ROW * len(blocks) + 15
-    every = 10 if step == 12 else 50
+    every = next(each for each in (10, 50, 100, 1000) if each * step > 40)
     for number in range(0, count + 1, every):
-        out.append(f"<text x='{_LEFT + step * number}' y='{label_y}'>{number}</text>")
+        out.append(f"<text x='{_LEFT + step * number:g}' y='{label_y}'>{number}</text>")
     out.append("</svg>")
     keys = [
         (name, text) for name, text in CAME.items() if any(c.came == name for c in scenario.cuts)
@@ -134,15 +143,15 @@ def draw_scenario(scenario: ScenarioReport, report: CampaignReport) -> str:
     )
     if scenario.read:
         caption += " On the right, how much of a block had a say before it was erased."
-    svg = "".join(out)
-    return f"{head}{make_key(keys)}<div class='wide'>{svg}</div><figcaption>{caption}</figcaption>"
+    picture = make_scrollable("".join(out), f"operations of {scenario.name}")
+    return f"{head}{make_key(keys)}{picture}<figcaption>{caption}</figcaption>"
 
 
-def _cut_mark(cut: Cut, x: int, y: int, width: int, height: int) -> str:
+def _cut_mark(cut: Cut, x: float, y: float, width: float, height: float) -> str:
     where = f"in operation {cut.op}, {cut.torn}" if cut.torn else f"before operation {cut.op}"
     title = f"power lost {where}: {CAME[cut.came]} ({cut.case or 'no case'})"
     return (
-        f"<rect x='{x}' y='{y}' width='{width}' height='{height}' rx='1' "
+        f"<rect x='{x:g}' y='{y:g}' width='{width:g}' height='{height:g}' rx='1' "
         f"style='fill:var(--{cut.came})'><title>{escape(title)}</title></rect>"
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.text import Text
 
-from unbrick.report.formats import tell_how_to_replay
+from unbrick.report.formats import group_violations, tell_how_to_replay
 from unbrick.screen import Column, FittedTable
 
 if TYPE_CHECKING:
@@ -16,11 +15,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from unbrick.report.model import CampaignReport, CaseReport, ScenarioReport
+    from unbrick.report.model import CampaignReport, ScenarioReport
 
 SHOWN = 20  # kinds of violations on the terminal; the report has all violations
-
-_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 def _tell_differences(report: CampaignReport) -> Iterator[Text]:
@@ -56,7 +53,7 @@ def render_summary(report: CampaignReport) -> RenderableType:
     for reason, names in _reasons(report).items():
         where = f" ({', '.join(names)})" if len(names) < len(report.scenarios) else ""
         parts.append(Text(f"Searched in part: {reason}{where}"))
-    alike = _group_violations(report)
+    alike = group_violations(report)
     for case, *others in alike[:SHOWN]:
         parts.append(Text(f"{case.id}: {case.kind}: {case.text}", style="red"))
         parts.append(Text(f"    {tell_how_to_replay(case)}", style="dim"))
@@ -89,16 +86,6 @@ def render_summary(report: CampaignReport) -> RenderableType:
     style = "bold red" if report.violations else "bold green"
     parts.append(Text(verdict[:1].upper() + verdict[1:] + ".", style=style))
     return Group(*parts)
-
-
-def _group_violations(report: CampaignReport) -> list[list[CaseReport]]:
-    """Violations that differ in numbers only, together; one bug shows in hundreds of power cuts."""
-    found: dict[tuple[str, str, str], list[CaseReport]] = {}
-    for scenario in report.scenarios:
-        for case in scenario.violations:
-            words = _NUMBERS.sub("#", case.text)
-            found.setdefault((scenario.name, case.kind, words), []).append(case)
-    return list(found.values())
 
 
 def _table(report: CampaignReport) -> FittedTable:
