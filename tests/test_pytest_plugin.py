@@ -218,6 +218,10 @@ import pytest
 def test_campaign(unbrick_campaign):
     pass
 
+@pytest.mark.unbrick("stm32f103.toml", stop_early=True)
+def test_first(unbrick_campaign):
+    pass
+
 @pytest.mark.unbrick("stm32f103.toml")
 def test_one_cut(unbrick_target):
     unbrick_target.start_update()
@@ -230,7 +234,9 @@ def test_one_cut(unbrick_target):
 def test_a_violation_of_a_target_fails_the_test_and_says_how_to_replay_it(tmp_path: Path) -> None:
     file = build(tmp_path, "stm32f103", "no-fallback")
     said = run_pytest(tmp_path, OF_A_BUG, None).stdout
-    assert "1 failed, 1 error" in said
+    assert "1 failed, 2 errors" in said
+    assert re.search(r": [2-9]\d* violations; ab-stm32f103/", said)
+    assert ": 1 violations; ab-stm32f103/" in said, "stop_early ends with the first one"
     case = re.search(r"unbrick replay (\S+) (ab-stm32f103/\S+)", said)
     assert case
     assert case.group(1) == str(file)
@@ -254,6 +260,10 @@ def test_of_a_missing_file(unbrick_target):
 def test_of_an_option(unbrick_campaign):
     pass
 
+@pytest.mark.unbrick("small.toml", stop_early="yes")
+def test_of_an_early_stop(unbrick_campaign):
+    pass
+
 @pytest.mark.unbrick("small.toml", depth="far")
 def test_of_a_depth(unbrick_campaign):
     pass
@@ -272,10 +282,11 @@ def test_in_its_own_line(unbrick_target):
 def test_what_is_wrong_about_a_target_is_said(tmp_path: Path) -> None:
     build_small(tmp_path, "stm32f103xb", "void start(void) { for (;;) { } }")
     said = run_pytest(tmp_path, WRONG, None).stdout
-    assert "1 failed, 5 errors" in said
+    assert "1 failed, 6 errors" in said
+    assert "stop_early is 'yes' (with True the first violation ends the campaign)" in said
     assert 'mark the test with @pytest.mark.unbrick("target.toml")' in said
     assert "missing.toml" in said
-    assert "a campaign has no option 'presets' (choose from preset, depth)" in said
+    assert "a campaign has no option 'presets' (choose from preset, depth, stop_early)" in said
     assert "depth is 'far' (it is a number of power cuts)" in said
     assert "without any power cut the update of small does not work: bricked" in said
     assert "nobody begins the update of small: it is staged" in said

@@ -70,7 +70,7 @@ CONSOLE_TAIL = 3000
 TARGET_SUFFIX = ".toml"
 """What the name of a target's file ends with."""
 
-OPTIONS = ("preset", "depth")
+OPTIONS = ("preset", "depth", "stop_early")
 """Of the markers: how far a campaign goes."""
 
 
@@ -78,14 +78,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """The markers ``unbrick`` and ``unbrick_campaign``."""
     config.addinivalue_line(
         "markers",
-        "unbrick(*targets, preset='single', depth=None): run a test that takes the fixture "
+        "unbrick(*targets, preset='single', depth=None, stop_early=False): run a test that takes the fixture "
         "`unbrick_target` or `unbrick_campaign` once for each file TARGET.toml, named from the "
         "folder of the test's file; a violation of the campaign fails it.",
     )
     config.addinivalue_line(
         "markers",
-        "unbrick_campaign(*scenarios, preset='quick', depth=None): run a test that takes the "
-        "fixture `unbrick_campaign` once for each scenario (all of them by default) or file "
+        "unbrick_campaign(*scenarios, preset='quick', depth=None, stop_early=False): run a test "
+        "that takes the fixture `unbrick_campaign` once for each scenario (all of them by default) or file "
         "TARGET.toml; a violation fails it.",
     )
 
@@ -302,7 +302,7 @@ def unbrick_campaign(request: pytest.FixtureRequest) -> ScenarioReport:
     """What a search has found; the test fails when an invariant does not hold.
 
     The marker ``unbrick`` names a target's file; the marker ``unbrick_campaign`` names scenarios.
-    Both have ``preset`` and ``depth``.
+    Both have ``preset``, ``depth`` and ``stop_early``.
     """
     asked = _find_asked(request, "@pytest.mark.unbrick_campaign(…)")
     with _in_one_line():
@@ -341,6 +341,12 @@ def _search(request: pytest.FixtureRequest, asked: _Asked) -> ScenarioReport:
         if not isinstance(depth, int) or depth < 0:
             raise SetupError(f"depth is {depth!r}", hint="it is a number of power cuts")
         bounds = replace(bounds, depth=depth)
+    stop_early = asked.options.get("stop_early", False)
+    if not isinstance(stop_early, bool):
+        raise SetupError(
+            f"stop_early is {stop_early!r}", hint="with True the first violation ends the campaign"
+        )
+    bounds = replace(bounds, stop_early=stop_early)
     target = _find_target(request, asked.what)
     return report_scenario(run_campaign(target, bounds=bounds, exhaustive=preset == "exhaustive"))
 
