@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import argon2
+import msgspec
 from server_world import SERIAL, inspect, make_image, open_client, post, registration
 
 from unbrick.center.calls.menu import read_menu
@@ -20,6 +21,7 @@ from unbrick.center.page.web import make_app
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.edge.client import SilentError
+from unbrick.server.edge.http import RolloutOrder
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, Subscriber
@@ -64,6 +66,18 @@ class DirectServer:
 
     def cancel(self, update_id: int) -> dict[str, Any]:
         return self._order(lambda: self.core.cancel_update(update_id, self.clock()))
+
+    def roll_out(self, *, by: str, **order: Any) -> dict[str, Any]:
+        asked = msgspec.convert(order, RolloutOrder)
+        draft = RolloutDraft(
+            *(asked.version, asked.hardware, asked.name, asked.serials, asked.software, asked.runs),
+            *(tuple(asked.groups), asked.success, asked.error),
+            commanded=asked.way == "commanded",
+            downgrade=asked.downgrade,
+            not_before=asked.not_before.timestamp() if asked.not_before else None,
+        )
+        self._order(lambda: self.rollouts.create(draft, by, self.clock()))
+        return {"id": self.core.records.rollouts.all()[-1].id}
 
     def do_with_rollout(self, rollout_id: int, deed: str, by: str) -> dict[str, Any]:
         do = getattr(self.rollouts, deed)

@@ -20,9 +20,10 @@ from center_world import (
     roll_out,
     words,
 )
-from server_world import inspect, make_image
+from server_world import HARDWARE, inspect, make_image
 
 from unbrick.center.operators.records import Deed
+from unbrick.center.page.rollouts import BLANK
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Actor
 from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepState
@@ -517,6 +518,53 @@ def test_an_engineer_rules_on_a_rollout_and_everybody_may_look(world: World) -> 
     assert "enno ruled on a rollout resume rollout 1" in log
 
 
+IMAGE_FIELD = f"1.1.0+0 {HARDWARE}"
+
+
+def test_an_engineer_makes_a_rollout(world: World) -> None:
+    world.register("T-2")
+    engineer = world.browser("enno")
+    assert 'href="/rollouts/new"' in engineer.get("/rollouts")
+    assert 'href="/rollouts/new"' not in world.browser("cleo").get("/rollouts")
+    assert f'<option value="{IMAGE_FIELD}">' in engineer.get("/rollouts/new")
+    fields = {**BLANK, "image": IMAGE_FIELD, "name": "May", "serials": "T-?", "groups": "50,100 %"}
+    fields["not_before"] = "2023-12-01T03:00"
+    page = words(engineer.order("/rollouts", **fields))
+    assert "May rollout 1" in page
+    assert "1, with serials T-?" in page
+    (made,) = world.records.rollouts.all()
+    assert (made.created_by, made.percents, made.success, made.error) == ("enno", (50, 100), 90, 5)
+    assert made.not_before == 1701399600
+    assert not made.commanded
+    assert not made.downgrade
+    last = world.deeds[-1]
+    assert (last.deed, last.text) == (Deed.ROLLED_OUT, "create rollout 1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"image": ""}, "No software is chosen: choose what is to be rolled out."),
+        ({"groups": "many"}, "The groups are no percentages: write them as 5%, 25%, 100%."),
+        ({"groups": "100%,5%"}, "100"),
+        ({"success": "101"}, "The limit of success is no percentage: write 0 to 100."),
+        ({"not_before": "soon"}, "That is no time: write it as 2026-12-01T03:00."),
+        ({"serials": "nobody-*"}, "No terminal that the filter takes needs 1.1.0"),
+        ({"image": "9.9.9 there"}, "There is no image 9.9.9"),
+    ],
+)
+def test_a_rollout_that_cannot_be_is_said_above_the_form(
+    world: World, changes: dict[str, str], why: str
+) -> None:
+    fields = {**BLANK, "image": IMAGE_FIELD, "name": "<May>", "downgrade": "yes"}
+    answer = world.browser("enno").post("/rollouts", **{**fields, **changes})
+    assert answer.status_code == 409
+    assert why in words(html.unescape(answer.text))
+    assert 'value="&lt;May&gt;"' in answer.text, "what was filled in is still there"
+    assert 'value="yes" checked' in answer.text
+    assert world.records.rollouts.all() == []
+
+
 # Who may do what
 
 ORDERS = {
@@ -526,6 +574,7 @@ ORDERS = {
     f"/terminals/{SERIAL}/messages": {"cleo", "enno"},
     f"/terminals/{SERIAL}/updates": {"enno"},
     "/updates/1/cancel": {"enno"},
+    "/rollouts": {"enno"},
     "/rollouts/1/approve": {"enno"},
     "/rollouts/1/abandon": {"enno"},
 }

@@ -33,6 +33,9 @@ class OrderServer(Protocol):
     def cancel(self, update_id: int) -> dict[str, Any]:
         """Cancel an update."""
 
+    def roll_out(self, **order: Any) -> dict[str, Any]:
+        """Make a rollout; ``order`` has the fields of ``http.RolloutOrder``."""
+
     def do_with_rollout(self, rollout_id: int, deed: str, by: str) -> dict[str, Any]:
         """Approve, pause, resume or abandon a rollout, for an operator."""
 
@@ -126,6 +129,15 @@ class Desk:
             ServerError: the server refuses, or does not answer.
         """
         await run_in_threadpool(self.server.cancel, update_id)
+
+    async def roll_out(self, order: dict[str, Any], operator: str) -> int:
+        """Make a rollout; gives its number. ``order`` is as the server takes it.
+
+        Raises:
+            ServerError: the server refuses, or does not answer.
+        """
+        made = await run_in_threadpool(self.server.roll_out, **order, by=operator)
+        return int(made["id"])
 
     async def do_with_rollout(self, rollout_id: int, deed: str, operator: str) -> None:
         """Approve, pause, resume or abandon a rollout.

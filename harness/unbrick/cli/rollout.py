@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
@@ -10,14 +9,9 @@ import click
 
 from unbrick.cli.options import json_option, print_json, print_table, server_url_option
 from unbrick.server.edge.client import ServerClient
+from unbrick.server.records.rollouts import read_percent
 
 _BAR_CHARS = 20
-
-
-def _read_percent(text: str) -> int | None:
-    """A percentage with or without its sign; None: it is none."""
-    found = re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", text)
-    return int(found[1]) if found is not None and int(found[1]) <= 100 else None
 
 
 class _Percents(click.ParamType):  # type: ignore[type-arg]
@@ -31,7 +25,7 @@ class _Percents(click.ParamType):  # type: ignore[type-arg]
             return value
         numbers = []
         for part in str(value).split(","):
-            number = _read_percent(part)
+            number = read_percent(part)
             if number is None:
                 self.fail(f"{value!r} is no list of percentages such as 5%,25%,100%", param, ctx)
             numbers.append(number)
@@ -45,7 +39,7 @@ class _Percent(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """The number."""
-        number = _read_percent(str(value))
+        number = read_percent(str(value))
         if number is None:
             self.fail(f"{value!r} is no percentage such as 90%", param, ctx)
         return number

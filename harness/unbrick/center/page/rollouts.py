@@ -1,11 +1,22 @@
-"""What the pages of rollouts show: a bar for each group, and what may be done."""
+"""What the pages of rollouts show: a bar for each group, and what may be done; and the form."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
 
+from unbrick.center.desk import COMMANDED, STAGED
+from unbrick.errors import UnbrickError
 from unbrick.server.records.people import AuditEntry
-from unbrick.server.records.rollouts import GroupCount, Rollout, RolloutMember, RolloutState
+from unbrick.server.records.rollouts import (
+    GroupCount,
+    Rollout,
+    RolloutMember,
+    RolloutState,
+    read_percent,
+)
 
 _PARTS = {
     "succeeded": "good",
@@ -114,3 +125,71 @@ class RolloutPage:
     view: RolloutView
     failures: list[RolloutMember]
     history: list[AuditEntry]
+
+
+class FormError(UnbrickError):
+    """Something in a form cannot be."""
+
+
+BLANK = {
+    "image": "",
+    "name": "",
+    "serials": "*",
+    "software": "",
+    "runs": "*",
+    "groups": "5%, 25%, 100%",
+    "success": "90",
+    "error": "5",
+    "way": STAGED,
+    "downgrade": "",
+    "not_before": "",
+}
+"""The form for a new rollout as it is at first; all that is in it is text."""
+
+
+def read_order(form: Mapping[str, str]) -> dict[str, Any]:
+    """What a form asks for, as the server takes it (``http.RolloutOrder``).
+
+    Args:
+        form: has the fields of ``BLANK``; ``image`` is a version and its hardware.
+
+    Raises:
+        FormError: a field is not what it should be.
+    """
+    values = {name: form.get(name, "").strip() for name in BLANK}
+    version, _, hardware = values["image"].partition(" ")
+    if not version:
+        raise FormError("no software is chosen", hint="choose what is to be rolled out")
+    order = {name: values[name] for name in ("name", "software")}
+    order |= {name: values[name] or "*" for name in ("serials", "runs")}
+    groups = [read_percent(part) for part in values["groups"].split(",")]
+    if None in groups:
+        raise FormError("the groups are no percentages", hint="write them as 5%, 25%, 100%")
+    return {
+        **order,
+        "version": version,
+        "hardware": hardware,
+        "groups": groups,
+        "success": _read_limit(values["success"], "success"),
+        "error": _read_limit(values["error"], "error"),
+        "way": COMMANDED if values["way"] == COMMANDED else STAGED,
+        "downgrade": values["downgrade"] == "yes",
+        "not_before": _read_moment(values["not_before"]),
+    }
+
+
+def _read_limit(text: str, name: str) -> int:
+    found = read_percent(text)
+    if found is None:
+        raise FormError(f"the limit of {name} is no percentage", hint="write 0 to 100")
+    return found
+
+
+def _read_moment(text: str) -> str | None:
+    """A moment in UTC, as browsers write it."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc).isoformat()
+    except ValueError as error:
+        raise FormError("that is no time", hint="write it as 2026-12-01T03:00") from error

@@ -7,7 +7,7 @@ marked as live are fetched again when the event stream says that something has c
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from unbrick.center.operators.accounts import Permission, may
 from unbrick.center.operators.records import Deed, Operator
 from unbrick.center.page import views
 from unbrick.center.page.live import stream
+from unbrick.center.page.rollouts import BLANK, read_order
 from unbrick.center.page.security import (
     COOKIE,
     SIGN_IN_LIFETIME_S,
@@ -42,6 +43,9 @@ from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import CALLER
 
 MAX_FORM, MAX_FIELDS = 8 * 1024, 16
+MAX_FIELD = 200
+"""Characters of a field that are shown again when something is wrong with it."""
+
 ROLLOUT_DEEDS = ("approve", "pause", "resume", "abandon")
 KEY_ANSWER_TIMEOUT_S = 3.0
 """Seconds that the answer to a key waits for the server."""
@@ -107,6 +111,8 @@ class Pages:
             Route("/terminals/{serial}/updates", post(self.start, update), methods=["POST"]),
             Route("/updates/{update_id:int}/cancel", post(self.cancel, update), methods=["POST"]),
             Route("/rollouts", see(self.rollouts)),
+            Route("/rollouts", post(self.roll_out, update), methods=["POST"]),
+            Route("/rollouts/new", see(self.new_rollout, update)),
             Route("/rollouts/{rollout_id:int}", see(self.rollout)),
             Route(
                 "/rollouts/{rollout_id:int}/{deed}",
@@ -215,6 +221,25 @@ class Pages:
             request, "rollout.html", operator, topic=f"rollout:{rollout_id}", page=page
         )
 
+    async def new_rollout(self, request: Request, operator: Operator) -> Response:
+        """The form for a new rollout."""
+        return self._show_draft(request, operator, BLANK)
+
+    def _show_draft(
+        self,
+        request: Request,
+        operator: Operator,
+        draft: Mapping[str, str],
+        wrong: UnbrickError | None = None,
+    ) -> Response:
+        """The form with what was filled in, and what is wrong with it."""
+        return self._render(
+            *(request, "new_rollout.html", operator, 409 if wrong else 200),
+            images=self._center.desk.records.images()[::-1],
+            draft=draft,
+            wrong=wrong,
+        )
+
     async def calls(self, request: Request, operator: Operator) -> Response:
         """The latest calls."""
         before = _number_in(request, "before")
@@ -319,6 +344,17 @@ class Pages:
         await self._center.desk.cancel(update_id)
         self._center.note(operator, Deed.CANCELLED, update.serial, f"update {update_id}")
         return RedirectResponse(f"/terminals/{_in_path(update.serial)}", 303)
+
+    async def roll_out(self, request: Request, operator: Operator) -> Response:
+        """Make a rollout; what cannot be is said above the form."""
+        form = await self._form(request)
+        draft = {name: form.get(name, "")[:MAX_FIELD] for name in BLANK}
+        try:
+            rollout_id = await self._center.desk.roll_out(read_order(draft), operator.name)
+        except UnbrickError as error:
+            return self._show_draft(request, operator, draft, error)
+        self._center.note(operator, Deed.ROLLED_OUT, "", f"create rollout {rollout_id}")
+        return RedirectResponse(f"/rollouts/{rollout_id}", 303)
 
     async def rule_on_rollout(self, request: Request, operator: Operator) -> Response:
         """Approve, pause, resume or abandon a rollout."""

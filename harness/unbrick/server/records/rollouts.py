@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -12,6 +13,12 @@ from unbrick.server.records.tables import Record, Store, Table, given
 
 UPDATES_AT_ONCE = 5_000
 """Updates that are asked for together; databases have bounds for the values of a statement."""
+
+
+def read_percent(text: str) -> int | None:
+    """A percentage with or without its sign; None: it is none."""
+    found = re.fullmatch(r"\s*(\d{1,3})\s*%?\s*", text)
+    return int(found[1]) if found is not None and int(found[1]) <= 100 else None
 
 
 class RolloutState(Enum):

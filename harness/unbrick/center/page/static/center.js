@@ -5,8 +5,15 @@
   const status = document.getElementById("connection");
   let fetching = false;
   let again = false;
+  let lost = false;
 
   const say = (text) => { if (status.textContent !== text) status.textContent = text; };
+
+  // What is shown may be old; this is said until the stream is there again.
+  function lose(text) {
+    lost = true;
+    say(text + " What is shown may be old.");
+  }
 
   // Puts the live parts of a page in place of what is shown; the focus stays where it is.
   function show(text) {
@@ -43,7 +50,7 @@
         if (answer.redirected) { location.reload(); return; }
         if (answer.ok) show(await answer.text());
       } catch {
-        say("The customer center does not answer. What is shown may be old.");
+        lose("The customer center does not answer.");
       }
     } while (again);
     fetching = false;
@@ -52,9 +59,12 @@
   if (document.body.dataset.topic) {
     const events = new EventSource("/live?topic=" + encodeURIComponent(document.body.dataset.topic));
     events.addEventListener("change", refresh);
-    events.addEventListener("open", () => say(""));
+    events.addEventListener("open", () => {
+      if (lost) say("");
+      lost = false;
+    });
     events.addEventListener("error", () => {
-      say("The connection is lost. What is shown may be old.");
+      lose("The connection is lost.");
       if (events.readyState === EventSource.CLOSED) refresh();
     });
     window.addEventListener("pagehide", () => events.close());
