@@ -78,15 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """The markers ``unbrick`` and ``unbrick_campaign``."""
     config.addinivalue_line(
         "markers",
-        "unbrick(*targets, preset='single', depth=None, stop_early=False): run a test that takes the fixture "
-        "`unbrick_target` or `unbrick_campaign` once for each file TARGET.toml, named from the "
-        "folder of the test's file; a violation of the campaign fails it.",
+        "unbrick(*targets, preset='single', depth=None, stop_early=False): run a test that takes "
+        "the fixture `unbrick_target` or `unbrick_campaign` once for each file TARGET.toml, named "
+        "from the folder of the test's file; a violation of the campaign fails it.",
     )
     config.addinivalue_line(
         "markers",
         "unbrick_campaign(*scenarios, preset='quick', depth=None, stop_early=False): run a test "
-        "that takes the fixture `unbrick_campaign` once for each scenario (all of them by default) or file "
-        "TARGET.toml; a violation fails it.",
+        "that takes the fixture `unbrick_campaign` once for each scenario (all of them by default) "
+        "or file TARGET.toml; a violation fails it.",
     )
 
 
