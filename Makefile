@@ -88,6 +88,7 @@ bench: $(BENCH_STAMP) ## measure, as ratios; needs a compiler; writes docs/perfo
 	@$(BIN)/python tools/bench_mcu.py
 	@$(BIN)/python tools/bench_load.py
 	@$(BIN)/python tools/bench_flood.py
+	@$(BIN)/python tools/bench_list.py
 	@$(BIN)/python tools/bench_delta.py
 
 run: $(SYSTEM_STAMP) ## a terminal in real time, its serial lines as ports

@@ -47,7 +47,10 @@ def test_terminals_at_a_glance(world: World) -> None:
     assert "3 terminals" in page
     assert "Ada Lovelace" in page
     assert PHONE in page
-    order = [page.index(text) for text in ("waits to be restored", "1.1.0 is ready", "up to date")]
+    _, _, listed = page.partition("Last seen")
+    order = [
+        listed.index(text) for text in ("waits to be restored", "1.1.0 is ready", "up to date")
+    ]
     assert order == sorted(order), "what needs somebody comes first"
 
 
@@ -59,6 +62,81 @@ def test_searching(world: World, search: str, found: int) -> None:
     world.register("T-0002")
     page = world.browser("cleo").http.get("/", params={"q": search}).text
     assert len(re.findall('href="/terminals/', page)) == found
+
+
+def list_serials(page: str) -> list[str]:
+    return re.findall('href="/terminals/([^"]+)"', page)
+
+
+def test_the_list_is_read_page_by_page_and_each_terminal_is_there_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unbrick.center.page.terminal_list.MOST_TERMINALS", 4)
+    current = world.records.images()[0].digest
+    for number in range(2, 9):
+        world.register(f"T-000{number}")
+    for number in range(9):
+        world.register(f"C-{number}", version="1.1.0+0", digest=current)
+    for serial in ("T-0003", "T-0007"):
+        world.core.start_update(serial, "1.1.0", world.now)
+    world.register("R-1", state=TerminalState.RESTORATION, hardware_id="other")
+    browser = world.browser("cleo")
+    for name in ("Alan", "Ada Byron"):
+        world.register(f"of {name}")
+    page, seen, pages = browser.get("/"), list[str](), 0
+    while True:
+        assert "20 terminals" in words(page)
+        some = list_serials(page)
+        assert len(some) <= 4
+        seen += some
+        pages += 1
+        following = re.search('href="([^"]+)" rel="next"', page)
+        if following is None:
+            break
+        page = browser.get(html.unescape(following.group(1)))
+    everyone = {item.serial.replace(" ", "~20") for item in world.records.terminals()}
+    assert len(seen) == 20
+    assert set(seen) == everyone
+    assert pages == 5
+    assert seen[:3] == ["R-1", "T-0003", "T-0007"], "what needs somebody comes first"
+    assert set(seen[-9:]) == {f"C-{number}" for number in range(9)}
+    assert len(list_serials(browser.get("/?after=gone.T-0001"))) == 4, "from the beginning again"
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("kind=bad", ["R-1"]),
+        ("kind=busy", ["T-0003"]),
+        ("kind=due", ["T-0001", "T-0002"]),
+        ("kind=good", ["C-1", "T-0004"]),
+        ("kind=nonsense&version=1.1.0%2B0", ["C-1", "T-0004"]),
+        ("kind=due&version=1.1.0%2B0", []),
+        ("q=ada", ["T-0001", "T-0003", "T-0004"]),
+        ("q=ada&kind=due", ["T-0001"]),
+        ("q=ada&kind=busy", ["T-0003"]),
+        ("q=ada&version=1.1.0%2B0", ["T-0004"]),
+        ("q=up+to+date", ["C-1", "T-0004"]),
+        ("q=updated", ["T-0003"]),
+        ("q=t-0", ["T-0001", "T-0002", "T-0003", "T-0004"]),
+        ("q=1.0.0", ["R-1", "T-0001", "T-0002", "T-0003"]),
+    ],
+)
+def test_the_list_is_filtered_and_counted(world: World, query: str, found: list[str]) -> None:
+    current = world.records.images()[0].digest
+    for serial in ("T-0002", "T-0003"):
+        world.register(serial)
+    for serial in ("C-1", "T-0004"):
+        world.register(serial, version="1.1.0+0", digest=current)
+    world.register("R-1", state=TerminalState.RESTORATION, hardware_id="other")
+    actor = Actor("registrar", world.now)
+    (ada,) = world.records.subscribers()
+    for serial in ("T-0003", "T-0004"):
+        world.records.assign(serial, ada.id, actor)
+    world.core.start_update("T-0003", "1.1.0", world.now)
+    page = world.browser("cleo").get(f"/?{query}")
+    assert sorted(list_serials(page)) == found
+    assert f"{len(found)} terminal" in words(page)
 
 
 def test_an_engineer_does_not_see_nor_find_who_a_terminal_belongs_to(world: World) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, answers
+from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.tables import UndoneError
 from unbrick.server.records.updates import (
     Event,
@@ -302,3 +303,48 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SetupError):
         SqlRecords(str(path))
     assert path.read_text() == "Dear Sir or Madam, " * 100
+
+
+def test_what_terminals_run_is_counted_and_they_are_read_some_at_a_time(
+    open_records: Open,
+) -> None:
+    with open_records() as records:
+        assert (records.running(), records.serials(), records.last_registration()) == ({}, set(), 0)
+        other = replace(TERMINAL, version="2.0.0+0", state=TerminalState.APPLICATION)
+        for number in range(7):
+            base = other if number == 3 else TERMINAL
+            records.save_terminal(replace(base, serial=f"T_{number}", last_seen=20.0 - number))
+        old, new = sorted(records.running(), key=lambda running: running.version)
+        assert records.running() == {old: 6, new: 1}
+        assert records.running("t_3") == {new: 1}
+        assert records.running("2.0") == {new: 1}
+        assert records.running("_") == {old: 6, new: 1}, "no sign stands for others"
+        assert records.running("%") == {}
+        some = records.terminals_running(old, first=3)
+        assert [item.serial for item in some] == ["T_0", "T_1", "T_2"]
+        more = records.terminals_running(old, after="T_2", first=9)
+        assert [item.serial for item in more] == ["T_4", "T_5", "T_6"]
+        assert [t.serial for t in records.terminals_running(old, search="_5", first=9)] == ["T_5"]
+        assert [t.serial for t in records.terminals_with(["T_5", "T_1", "nobody"])] == [
+            "T_1",
+            "T_5",
+        ]
+        assert records.serials() == {f"T_{number}" for number in range(7)}
+        assert records.last_registration() == 20.0
+
+
+def test_terminals_are_found_by_their_subscribers(open_records: Open) -> None:
+    with open_records() as records:
+        actor = Actor("registrar", 1.0)
+        for number, name in enumerate(("Åsa Öberg", "Ada", "Zoë")):
+            draft = Subscriber(0, f"+44000{number}", name, 1.0)
+            records.assign(f"T-{number}", records.add_subscriber(draft, actor).id, actor)
+        assert records.owned_by("åsa", 9) == ["T-0"]
+        assert records.owned_by("ADA", 9) == ["T-1"]
+        assert records.owned_by("440002", 9) == ["T-2"]
+        assert records.owned_by("+44000", 2) == ["T-0", "T-1"]
+        found = records.owners_of(["T-2", "T-0", "T-9"])
+        assert {serial: owner.name for serial, owner in found.items()} == {
+            "T-0": "Åsa Öberg",
+            "T-2": "Zoë",
+        }

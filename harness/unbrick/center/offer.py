@@ -9,7 +9,7 @@ from unbrick.server.judgment import judge
 from unbrick.server.records.analysis import Verdict
 from unbrick.server.records.contract import Records
 from unbrick.server.records.sessions import CommandedSession
-from unbrick.server.records.updates import Image, Terminal, Update
+from unbrick.server.records.updates import Image, Running, Terminal, Update
 
 
 def find_situation(records: Records, serial: str) -> Situation:
@@ -19,7 +19,7 @@ def find_situation(records: Records, serial: str) -> Situation:
 
 
 def judge_situation(
-    terminal: Terminal | None,
+    terminal: Terminal | Running | None,
     images: list[Image],
     updates: Iterable[Update],
     sessions: Iterable[CommandedSession],
@@ -27,7 +27,7 @@ def judge_situation(
     """How it is with a terminal.
 
     Args:
-        terminal: as it registered last.
+        terminal: as it registered last, or what it runs.
         images: everything that is published.
         updates: those of this terminal, in their order.
         sessions: those of this terminal that have not ended: its user's data is given back still.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from unbrick.server.records.analysis import Verdict
-from unbrick.server.records.updates import Image, Terminal, Update, UpdateState
+from unbrick.server.records.updates import Image, Running, Terminal, Update, UpdateState
 from unbrick.wire.messages import Result, TerminalState
 
 _BEGIN = datetime.min.replace(tzinfo=timezone.utc)
@@ -32,7 +32,7 @@ def _built(time: str) -> datetime:
     return moment if 1970 <= moment.year < 9999 else _BEGIN
 
 
-def _age(software: Terminal | Image) -> tuple[tuple[int, ...], datetime]:
+def _age(software: Terminal | Running | Image) -> tuple[tuple[int, ...], datetime]:
     return parse_version(software.version), _built(software.build_time)
 
 
@@ -51,11 +51,11 @@ def find_failed_trials(updates: Iterable[Update]) -> frozenset[bytes]:
     return frozenset(digest for digest, result in last.items() if result is Result.TRIAL_FAILED)
 
 
-def find_meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Update | None:
+def find_meant_downgrade(terminal: Terminal | Running, updates: Iterable[Update]) -> Update | None:
     """The update by which a terminal runs older software on purpose, if one has put it there.
 
     Args:
-        terminal: as it registered last.
+        terminal: as it registered last, or what it runs.
         updates: those of this terminal, in their order.
     """
     succeeded = [update for update in updates if update.state is UpdateState.SUCCEEDED]
@@ -65,11 +65,13 @@ def find_meant_downgrade(terminal: Terminal, updates: Iterable[Update]) -> Updat
     return last if parse_version(last.version) < parse_version(last.from_version) else None
 
 
-def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = ()) -> Judgment:
+def judge(
+    terminal: Terminal | Running, images: list[Image], updates: Iterable[Update] = ()
+) -> Judgment:
     """Compare what a terminal runs with the latest release for its hardware.
 
     Args:
-        terminal: as it registered last.
+        terminal: as it registered last, or what it runs.
         images: everything that is published.
         updates: those of this terminal, in their order; software that has failed its trial there
             is passed over, and so is what was published when older software was ordered.
@@ -106,7 +108,7 @@ def judge(terminal: Terminal, images: list[Image], updates: Iterable[Update] = (
     return replace(found, reason="; ".join(part for part in (found.reason, besides) if part))
 
 
-def _compare(terminal: Terminal, latest: Image) -> Judgment:
+def _compare(terminal: Terminal | Running, latest: Image) -> Judgment:
     if latest.digest == terminal.digest:
         return Judgment(Verdict.CURRENT, latest, f"it runs {latest.version}, the latest")
     if _age(terminal) > _age(latest):

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from unbrick.center.calls.machine import Need, Situation, shorten_version
+from unbrick.center.calls.machine import Situation
 from unbrick.center.desk import Desk
 from unbrick.center.offer import judge_situation
 from unbrick.center.page.nor_map import Block, BlockMark, draw_nor_map, find_blocks
 from unbrick.center.page.progress import SessionView, UpdateStage, list_data, mark_blocks
 from unbrick.center.page.rollouts import RolloutPage, RolloutView, view_rollout
+from unbrick.center.page.terminal_list import (
+    ListPage,
+    TerminalList,
+    Wanted,
+    classify_status,
+    describe_status,
+)
 from unbrick.layout import reference_layout
 from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
@@ -18,10 +25,9 @@ from unbrick.server.records.people import Subscriber
 from unbrick.server.records.rollouts import MemberState, Rollout
 from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, TextMessage, Update, UpdateState
-from unbrick.wire.messages import TerminalState
 
 MOST_ROWS = 200
-"""Terminals on one page; more are found by searching."""
+"""Calls and entries of the log on one page."""
 
 MOST_LINES = 50
 """Events, messages and calls that a terminal's page shows; the latest."""
@@ -103,33 +109,6 @@ class TerminalView:
     images: list[Image]
 
 
-def describe_status(terminal: Terminal, now: Situation) -> str:
-    """How it is with a terminal, in words."""
-    restoration = terminal.state is TerminalState.RESTORATION
-    if now.need is Need.UNDER_WAY:
-        if now.new == terminal.version and not restoration:
-            return "gets its user's data back"
-        return (
-            f"being {'restored with' if restoration else 'updated to'} {shorten_version(now.new)}"
-        )
-    if restoration:
-        return "waits to be restored"
-    if terminal.state is TerminalState.COMMANDED:
-        return "runs its resident program"
-    if now.need is Need.NEEDED:
-        return f"{shorten_version(now.new)} is ready for it"
-    return "up to date"
-
-
-def classify_status(terminal: Terminal, now: Situation) -> str:
-    """The class of a terminal's state in the style sheet."""
-    if now.need is Need.UNDER_WAY:
-        return "busy"
-    if terminal.state is not TerminalState.APPLICATION:
-        return "bad"
-    return "due" if now.need is Need.NEEDED else "good"
-
-
 class Views:
     """Makes what the pages show.
 
@@ -141,38 +120,28 @@ class Views:
         self._desk = desk
         self._records = desk.records
 
-    def rows(self, search: str, *, owners: bool) -> tuple[list[Row], int]:
-        """The terminals that ``search`` finds, at most ``MOST_ROWS`` of them, and how many it does.
+    def rows(self, wanted: Wanted, *, owners: bool) -> tuple[list[Row], ListPage]:
+        """A page of the list of terminals.
 
-        Those that something happens with come first, then those with an upgrade to offer.
+        Those that need somebody come first, then those that something happens with, then those
+        with an upgrade to offer.
 
         Args:
-            search: part of a serial, a version, a state, a name or a phone number.
+            wanted: which of them.
             owners: whether subscribers are shown, and found.
         """
-        images = self._records.images()
-        unfinished = {update.serial: update for update in self._records.unfinished_updates()}
-        sessions = {item.serial: [item] for item in self._records.unfinished_sessions()}
-        calls = {call.serial: call for call in self._records.open_calls()}
-        known = self._records.owners() if owners else {}
-        rows = []
-        for terminal in self._records.terminals():
-            update = unfinished.get(terminal.serial)
-            row = Row(
-                terminal,
-                known.get(terminal.serial),
-                judge_situation(
-                    *(terminal, images, [update] if update else []),
-                    sessions.get(terminal.serial, []),
-                ),
-                self._update(update, steps=False) if update else None,
-                calls.get(terminal.serial),
+        page = TerminalList(self._records, wanted, owners=owners).make()
+        rows = [
+            Row(
+                item.terminal,
+                item.owner,
+                item.situation,
+                self._update(item.update, steps=False) if item.update else None,
+                item.call,
             )
-            if _found(row, search.casefold()):
-                rows.append(row)
-        first = ("bad", "busy", "due", "good")
-        rows.sort(key=lambda row: (first.index(row.kind), row.terminal.serial))
-        return rows[:MOST_ROWS], len(rows)
+            for item in page.terminals
+        ]
+        return rows, page
 
     def terminal(self, serial: str, *, owners: bool) -> TerminalView | None:
         """All about a terminal, if it has registered."""
@@ -241,7 +210,8 @@ class Views:
         ]
         under_way += [(item, 0) for item in records.unfinished_sessions()]
         if kind == "terminals":
-            return hash((tuple(records.terminals()), tuple(under_way), len(records.images())))
+            seen = records.last_registration(), tuple(sorted(records.running().items()))
+            return hash((seen, tuple(under_way), len(records.images())))
         if kind == "call":
             call = records.call(number)
             return hash(tuple(item for item in under_way if call and item[0].serial == call.serial))
@@ -339,10 +309,3 @@ class Views:
             )
             lines.append((event.time, about + words))
         return lines[::-1]
-
-
-def _found(row: Row, search: str) -> bool:
-    texts = [row.terminal.serial, row.terminal.version, row.words]
-    if row.owner:
-        texts += [row.owner.name, row.owner.phone]
-    return any(search in text.casefold() for text in texts)

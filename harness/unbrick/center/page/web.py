@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
@@ -39,6 +39,7 @@ from unbrick.center.page.security import (
     SafeHeaders,
     comes_from_elsewhere,
 )
+from unbrick.center.page.terminal_list import KINDS, Wanted
 from unbrick.errors import UnbrickError
 from unbrick.server.records.calls import CALLER
 
@@ -166,17 +167,24 @@ class Pages:
 
     async def terminals(self, request: Request, operator: Operator) -> Response:
         """Every terminal at a glance."""
-        search = request.query_params.get("q", "")[:64].strip()
+        query = {
+            name: request.query_params.get(name, "")[:MAX_FIELD].strip()
+            for name in ("q", "kind", "version", "after")
+        }
+        kind = query["kind"] if query["kind"] in KINDS else ""
+        wanted = Wanted(query["q"][:64], kind, query["version"], query["after"])
         owners = may(operator, Permission.SEE_SUBSCRIBERS)
-        rows, count = self._center.views.rows(search, owners=owners)
+        rows, page = self._center.views.rows(wanted, owners=owners)
         if any(row.owner for row in rows):
             self._center.looked_at_list(_number(request), operator)
         return self._render(
             *(request, "terminals.html", operator),
             topic="terminals",
-            search=search,
+            wanted=wanted,
+            kinds=KINDS,
             rows=rows,
-            count=count,
+            page=page,
+            next=urlencode({**query, "after": page.next}) if page.next else "",
             owners=owners,
         )
 

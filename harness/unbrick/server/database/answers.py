@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
-from unbrick.server.records.tables import holds
+from unbrick.server.records.tables import Containing, holds
 
 REMEMBERED = 50_000
 """Groups whose answers are kept in memory."""
@@ -27,6 +27,8 @@ class Query(NamedTuple):
     last: int | None = None
     below: int | None = None
     last_of_each: str = ""
+    after: str | None = None
+    search: Containing | None = None
 
     def fits(self, record: Any) -> bool:
         """Whether the conditions hold for a record."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -47,6 +48,7 @@ from unbrick.server.records.updates import (
     Event,
     File,
     Image,
+    Running,
     Terminal,
     TextMessage,
     Update,
@@ -181,7 +183,16 @@ _TERMINAL = {"serial": "terminals.serial"}
 _CALL = {"call_id": "calls.id"}
 
 KINDS: dict[type[Any], Keeping] = {
-    Terminal: Keeping(_table(Terminal, "terminals", older="confirmed"), (_SERIAL,)),
+    Terminal: Keeping(
+        # The list of terminals asks what they run, and for those that run it.
+        _table(
+            Terminal,
+            "terminals",
+            Index("ix_terminals_running", *Running._fields, "serial"),
+            older="confirmed",
+        ),
+        (_SERIAL,),
+    ),
     Image: Keeping(
         # Listed in the order of publishing.
         _table(Image, "images", Column("id", BIG, primary_key=True), unique="digest"),

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Executable,
     Select,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     text,
     update,
@@ -28,12 +30,12 @@ from unbrick.server.database.connection import Writer, open_database, wipe_log
 from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
-from unbrick.server.records.tables import Record, Store
+from unbrick.server.records.tables import Containing, Record, Store
 
 R = TypeVar("R", bound=Record)
 
 # Names of parameters that are not those of columns.
-_KEY, _FIRST, _LAST, _BELOW = "key_", "first_", "last_", "below_"
+_KEY, _FIRST, _LAST, _BELOW, _AFTER = "key_", "first_", "last_", "below_", "after_"
 
 _PLACES = {rows: place for place, rows in enumerate(META.sorted_tables)}
 """Of the tables: each comes after those that it refers to."""
@@ -79,15 +81,26 @@ class SqlTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
+        after: str | None = None,
+        search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
         """See ``Table``."""
-        return self._find(Query(tuple(where.items()), first, last, below, last_of_each))
+        return self._find(
+            Query(tuple(where.items()), first, last, below, last_of_each, after, search)
+        )
 
-    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
+    def largest(self, field: str) -> Any:
+        """See ``Table``."""
+        with self._store.reading(self._rows) as connection:
+            return connection.execute(select(func.max(self._rows.c[field]))).scalar()
+
+    def tally(self, *by: str, search: Containing | None = None, **where: Any) -> dict[Any, int]:
         """See ``Table``."""
         columns = [self._rows.c[name] for name in by]
-        conditions = (self._rows.c[name] == value for name, value in where.items())
+        conditions = [self._rows.c[name] == value for name, value in where.items()]
+        if search is not None:
+            conditions.append(self._finding(search))
         statement = select(*columns, func.count()).where(*conditions).group_by(*columns)
         with self._store.reading(self._rows) as connection:
             rows = connection.execute(statement).all()
@@ -194,7 +207,7 @@ class SqlTable(Generic[R]):
         where = dict(query.where)
         for names in self._keeping.groups:
             values = [where.get(name) for name in names]
-            if not query.last_of_each and not any(
+            if not any((query.last_of_each, query.after, query.search)) and not any(
                 value is None or isinstance(value, frozenset) for value in values
             ):
                 whole = Query(tuple(zip(names, values, strict=True)))
@@ -269,6 +282,8 @@ class SqlTable(Generic[R]):
         }
         limits = {_FIRST: query.first, _LAST: query.last, _BELOW: query.below}
         values.update({name: limit for name, limit in limits.items() if limit is not None})
+        if query.after is not None:
+            values[_AFTER] = query.after
         with self._store.reading(self._rows) as connection:
             rows = connection.execute(self._selecting(query), values).all()
         found = [self._kind(*row) for row in rows]
@@ -280,7 +295,10 @@ class SqlTable(Generic[R]):
             *((name, value is None, isinstance(value, frozenset)) for name, value in query.where),
             *(limit is None for limit in query[1:4]),
             query.last_of_each,
+            query.after is None,
         )
+        if query.search is not None:  # What people type is never the same: it is not kept.
+            return self._made(query)
         if shape not in self._selects:
             self._selects[shape] = self._made(query)
         return self._selects[shape]
@@ -298,6 +316,10 @@ class SqlTable(Generic[R]):
                 statement = statement.where(column == bindparam(name))
         if query.below is not None:
             statement = statement.where(rows.c.id < bindparam(_BELOW))
+        if query.after is not None:
+            statement = statement.where(rows.c[self._key[0]] > bindparam(_AFTER))
+        if query.search is not None:
+            statement = statement.where(self._finding(query.search))
         if query.last_of_each:
             last = select(func.max(rows.c.id)).group_by(rows.c[query.last_of_each])
             statement = statement.where(rows.c.id.in_(last))
@@ -306,6 +328,18 @@ class SqlTable(Generic[R]):
         if query.first is not None:
             statement = statement.limit(bindparam(_FIRST))
         return statement.order_by(*rows.primary_key)
+
+    def _finding(self, search: Containing) -> ColumnElement[bool]:
+        """A search. SQLite knows only the capitals of ASCII, so that usual forms are looked for."""
+        text = search.text
+        forms = {text} if text.isascii() else {text, text.lower(), text.upper(), text.title()}
+        return or_(
+            *(
+                self._rows.c[name].icontains(form, autoescape=True)
+                for name in search.fields
+                for form in sorted(forms)
+            )
+        )
 
     def _columns(self) -> Iterator[Any]:
         for item in fields(self._kind):  # type: ignore[arg-type]

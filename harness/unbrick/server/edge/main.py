@@ -104,7 +104,7 @@ async def serve(
     presence = records.join()
     leases = presence or Alone()
     analyst = Analyst(records)
-    known = {terminal.serial for terminal in records.terminals()} | records.approved()
+    known = records.serials() | records.approved()
     core = ServerCore(
         *(records, image_format.inspect, analyst),
         admit=admit,

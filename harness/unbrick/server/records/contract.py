@@ -6,10 +6,11 @@ in the same transaction, so that there is no way around it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar
 
 from unbrick.server.records.access import AccessTokens
 from unbrick.server.records.analysis import (
@@ -33,13 +34,14 @@ from unbrick.server.records.sessions import (
     SessionState,
     StepState,
 )
-from unbrick.server.records.tables import Store, given
+from unbrick.server.records.tables import Containing, Store, given
 from unbrick.server.records.updates import (
     Difference,
     Event,
     File,
     Image,
     MessageState,
+    Running,
     Terminal,
     TextMessage,
     Update,
@@ -57,6 +59,23 @@ _GOING_UPDATE = frozenset(state for state in UpdateState if not state.ended)
 _GOING_SESSION = frozenset(state for state in SessionState if not state.ended)
 _GOING_STEP = frozenset(state for state in StepState if not state.over)
 _GOING_LINE = frozenset(LineState) - {LineState.OVER}
+
+
+AT_ONCE = 5_000
+"""Records that are asked for together; databases have bounds for the values of a statement."""
+
+K = TypeVar("K", str, int)
+
+
+def _in_parts(keys: Iterable[K]) -> Iterator[frozenset[K]]:
+    """Keys in their order, not too many at once."""
+    ordered = sorted(set(keys))
+    for at in range(0, len(ordered), AT_ONCE):
+        yield frozenset(ordered[at : at + AT_ONCE])
+
+
+def _searching(text: str) -> Containing | None:
+    return Containing(("serial", "version"), text) if text else None
 
 
 class Records:
@@ -132,6 +151,46 @@ class Records:
     def terminals(self) -> list[Terminal]:
         """Every terminal, by serial."""
         return sorted(self._terminals.select(), key=lambda item: item.serial)
+
+    def serials(self) -> set[str]:
+        """The serials of all terminals."""
+        return set(self._terminals.tally("serial"))
+
+    def running(self, search: str = "") -> dict[Running, int]:
+        """What terminals run, and how many of them do.
+
+        Args:
+            search: only of those that have this in their serial or version.
+        """
+        tally = self._terminals.tally(*Running._fields, search=_searching(search))
+        return {Running(*values): number for values, number in tally.items()}
+
+    def terminals_running(
+        self, what: Running, *, search: str = "", after: str | None = None, first: int
+    ) -> list[Terminal]:
+        """The first terminals that run this, by serial.
+
+        Args:
+            what: they run.
+            search: only those that have this in their serial or version.
+            after: only those with later serials.
+            first: only so many.
+        """
+        return self._terminals.select(
+            first=first, after=after or "", search=_searching(search), **what._asdict()
+        )
+
+    def terminals_with(self, serials: Iterable[str]) -> list[Terminal]:
+        """Those of the terminals with these serials that there are, by serial."""
+        return [
+            terminal
+            for some in _in_parts(serials)
+            for terminal in self._terminals.select(after="", serial=some)
+        ]
+
+    def last_registration(self) -> float:
+        """When a terminal was seen last, in seconds since 1970; 0: none ever was."""
+        return float(self._terminals.largest("last_seen") or 0)
 
     def count_terminals(self) -> dict[str, int]:
         """How many terminals there are in each state, by its name."""
@@ -325,6 +384,31 @@ class Records:
         return {
             item.serial: known[item.subscriber_id] for item in found if item.subscriber_id in known
         }
+
+    def owners_of(self, serials: Iterable[str]) -> dict[str, Subscriber]:
+        """The subscribers of these terminals, by serial."""
+        found = [
+            item
+            for some in _in_parts(serials)
+            for item in self._ownerships.select(after="", serial=some)
+        ]
+        known = {
+            subscriber.id: subscriber
+            for some in _in_parts(item.subscriber_id for item in found)
+            for subscriber in self._subscribers.select(id=some)
+        }
+        return {
+            item.serial: known[item.subscriber_id] for item in found if item.subscriber_id in known
+        }
+
+    def owned_by(self, search: str, first: int) -> list[str]:
+        """Serials of terminals of the first subscribers with this in their name or number."""
+        found = self._subscribers.select(first=first, search=Containing(("name", "phone"), search))
+        return [
+            item.serial
+            for some in _in_parts(subscriber.id for subscriber in found)
+            for item in self._ownerships.select(subscriber_id=some)
+        ]
 
     def owned(self, subscriber_id: int) -> list[str]:
         """Serials of a subscriber's terminals, in their order."""

@@ -12,7 +12,7 @@ from operator import attrgetter, eq
 from typing import Any, Generic, TypeVar
 
 from unbrick.server.records.contract import Records
-from unbrick.server.records.tables import Record, Store
+from unbrick.server.records.tables import Containing, Record, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -71,6 +71,8 @@ class MemoryTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
+        after: str | None = None,
+        search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
         """See ``Table``."""
@@ -83,14 +85,23 @@ class MemoryTable(Generic[R]):
             found = compress(found, map(is_one, map(attrgetter(name), found)))
         if below is not None:
             found = [record for record in found if self._key_of(record) < below]
+        if after is not None:
+            found = sorted(found, key=self._key_of)
+            found = [record for record in found if self._key_of(record) > after]
+        if search is not None:
+            found = filter(search.finds, found)
         if last_of_each:
             found = {getattr(record, last_of_each): record for record in found}.values()
         found = list(found)
         return found[:first] if last is None else found[max(0, len(found) - last) :]
 
-    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
+    def largest(self, field: str) -> Any:
         """See ``Table``."""
-        return dict(Counter(map(attrgetter(*by), self.select(**where))))
+        return max(map(attrgetter(field), self._records.values()), default=None)
+
+    def tally(self, *by: str, search: Containing | None = None, **where: Any) -> dict[Any, int]:
+        """See ``Table``."""
+        return dict(Counter(map(attrgetter(*by), self.select(search=search, **where))))
 
     def look_ahead(self, name: str, values: Iterable[Any]) -> None:
         """See ``Table``: they are here."""

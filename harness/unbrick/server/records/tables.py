@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from unbrick.errors import ServerError
 
@@ -21,6 +21,18 @@ class Record:
 
 
 R = TypeVar("R", bound=Record)
+
+
+class Containing(NamedTuple):
+    """A condition: the text is somewhere in one of these fields, in capitals or not."""
+
+    fields: tuple[str, ...]
+    text: str
+
+    def finds(self, record: object) -> bool:
+        """Whether it holds for a record."""
+        text = self.text.casefold()
+        return any(text in getattr(record, name).casefold() for name in self.fields)
 
 
 class UndoneError(ServerError):
@@ -44,6 +56,8 @@ class Table(Protocol[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
+        after: str | None = None,
+        search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
         """The records for which the conditions hold, in the order of adding.
@@ -56,14 +70,20 @@ class Table(Protocol[R]):
             last: only so many, the last of them; of kinds with an id.
             below: only those with lower ids.
             last_of_each: only the last one for every value of this field; of kinds with an id.
+            after: only those with later keys, in the order of keys; of kinds with a text as key.
+            search: only those that it finds.
             where: the conditions.
         """
 
-    def tally(self, *by: str, **where: Any) -> dict[Any, int]:
+    def largest(self, field: str) -> Any:
+        """The largest value of a field; None without a record."""
+
+    def tally(self, *by: str, search: Containing | None = None, **where: Any) -> dict[Any, int]:
         """How many records there are with each value of a field, or with those of several.
 
         Args:
             by: the names of the fields; with several of them, the values are in tuples.
+            search: only of those that it finds.
             where: the fields that must have a value, and that value.
         """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from unbrick.server.records.tables import Record
 from unbrick.wire.messages import Kind, Result, TerminalState
@@ -68,6 +69,18 @@ class Terminal(Record):
     confirmed: bytes = b""
     nonce: int = 0
     holder: int = 0
+
+
+class Running(NamedTuple):
+    """All of a terminal that decides what is offered to it; fields as in ``Terminal``."""
+
+    hardware_id: str
+    name: str
+    version: str
+    build_time: str
+    digest: bytes
+    state: TerminalState
+    security_counter: int
 
 
 @dataclass(frozen=True)
