@@ -15,6 +15,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from browsers import chromium, find_barriers  # noqa: F401 - fixtures
 from elftools.elf.elffile import ELFFile
 from person import Person, close
 from postgres_server import NoPostgresError, postgres_server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
+from browsers import FindBarriers
 from center_world import PASSWORD, SERIAL, World, begin_session, carry_out, go_on, roll_out
 from patience import PATIENCE_S
 from server_world import make_image, post
@@ -61,39 +61,6 @@ KEEP_STREAM = """
     constructor(address) { super(address); streams.push(this); }
   };
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    path = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-    )
-    if not path:
-        pytest.skip("no browser here (Debian: apt install chromium)")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        # Without its sandbox, which root cannot have: it sees nothing but our own page.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def find_barriers() -> Callable[[Page], list[str]]:
-    """What axe-core has against a page: rules of WCAG 2.2, and its own of good practice."""
-    api = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
-    )
-    axe = api.Axe()
-
-    def find(page: Page) -> list[str]:
-        return [
-            f"{rule['id']}: {rule['help']}: {node['html']}"
-            for rule in axe.run(page).response["violations"]
-            for node in rule["nodes"]
-        ]
-
-    return find
 
 
 def _complaint(said: ConsoleMessage) -> bool:
@@ -419,7 +386,7 @@ def _fill_rollouts(world: World) -> None:
 def test_every_page_is_readable_named_and_as_wide_as_the_window(
     sit_down: Callable[..., Page],
     site: Site,
-    find_barriers: Callable[[Page], list[str]],
+    find_barriers: FindBarriers,
     size: str,
     scheme: str,
     tmp_path: Path,

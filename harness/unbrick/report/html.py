@@ -30,10 +30,10 @@ SHOWN = 200
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fcfcfb;--fg:#14181d;--dim:#5b6570;--line:#d9dde2;--soft:#f1f3f5;
 --application:#2a78d6;--restored:#e09a00;--violation:#d03b3b;--known:#aab4bf;--open:#e3e7eb;
---erased:#ffffff;--programmed:#b9c6d4;--now:#46586b}
+--erased:#ffffff;--programmed:#b9c6d4;--now:#46586b;--bad:#b42525}
 @media(prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--dim:#9aa5b1;--line:#333a42;
 --soft:#1d2228;--application:#4b93ea;--restored:#e5ab33;--violation:#ea5f5f;--known:#66717d;
---open:#2a3037;--erased:#0d0f12;--programmed:#45525f;--now:#c3d0dd}}
+--open:#2a3037;--erased:#0d0f12;--programmed:#45525f;--now:#c3d0dd;--bad:#f07a7a}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.2rem 1rem 4rem;max-width:72rem;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,sans-serif}
@@ -52,7 +52,7 @@ th{color:var(--dim);font-weight:600;white-space:nowrap}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 code,pre{font:.85em ui-monospace,monospace}pre{white-space:pre-wrap;background:var(--soft);
 padding:.6rem;max-height:20rem;overflow:auto}.hash{overflow-wrap:anywhere}
-.bad{color:var(--violation)}.key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:.3rem 0}
+.bad{color:var(--bad)}.key{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;margin:.3rem 0}
 .key i{display:inline-block;width:.75rem;height:.75rem;margin-right:.35rem;border-radius:2px;
 border:1px solid var(--line)}
 svg{display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
@@ -95,7 +95,7 @@ def render_html(report: CampaignReport) -> str:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width,initial-scale=1'>",
         f"<title>Unbrick campaign: {escape(report.verdict)}</title><style>{_STYLE}</style></head>",
-        "<body><h1>Unbrick campaign</h1>",
+        "<body><main><h1>Unbrick campaign</h1>",
         f"<p class='dim'>Preset {escape(report.preset)}, seed {report.seed}. {_INTRODUCTION}</p>",
         f"<p class='verdict{bad}'>{escape(verdict)}.</p>",
         _tiles(report),
@@ -105,7 +105,7 @@ def render_html(report: CampaignReport) -> str:
         _distributions(report),
         _coverage(report.coverage),
         _made_with(report),
-        "</body></html>\n",
+        "</main></body></html>\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -190,8 +190,8 @@ def _distributions(report: CampaignReport) -> str:
     timed = [case for case in cases if case.downtime is not None]
     if not timed or report.board is None:
         return ""
-    downtime = _histogram(timed, lambda case: case.downtime or 0.0, "s")
-    wear = _histogram(cases, lambda case: sum(n for _, n in case.erases), "")
+    downtime = _histogram(timed, lambda case: case.downtime or 0.0, "s", "Sessions by downtime")
+    wear = _histogram(cases, lambda case: sum(n for _, n in case.erases), "", "Sessions by erases")
     blocks: Counter[int] = Counter()
     worst: Counter[int] = Counter()
     for case in cases:
@@ -215,7 +215,9 @@ def _distributions(report: CampaignReport) -> str:
     )
 
 
-def _histogram(cases: Sequence[CaseReport], value: Callable[[CaseReport], float], unit: str) -> str:
+def _histogram(
+    cases: Sequence[CaseReport], value: Callable[[CaseReport], float], unit: str, about: str
+) -> str:
     """Bars of cases by value, stacked by their ends. Heights go with log(1 + count)."""
     values = [value(case) for case in cases]
     most = max(values)
@@ -228,7 +230,7 @@ def _histogram(cases: Sequence[CaseReport], value: Callable[[CaseReport], float]
     width, height, floor = 360, 150, 126
     bar = (width - 8) / bins
     scale = (floor - 18) / math.log1p(max(sum(c.values()) for c in counts))
-    out = [f"<svg viewBox='0 0 {width} {height}' role='img'>"]
+    out = [f"<svg viewBox='0 0 {width} {height}' role='img'><title>{about}</title>"]
     for i, counted in enumerate(counts):
         total = sum(counted.values())
         if not total:

@@ -259,13 +259,13 @@ def _draw_session(
             f"height='{bottom - top + 4}' style='fill:var(--bg);opacity:.55'/>"
             f"<path d='M{x:.1f} {top - 6}V{bottom + 4}' "
             "style='stroke:var(--violation);stroke-width:2'/>"
-            f"<text x='{min(x, _TOLD_WIDTH - 190):.1f}' y='12' style='fill:var(--violation)'>"
+            f"<text x='{min(x, _TOLD_WIDTH - 190):.1f}' y='12' style='fill:var(--bad)'>"
             f"power lost {where}{f': {session.torn}' if session.torn else ''}</text>"
         )
     if session.kind:
         out.append(
             f"<text x='{min(end, _TOLD_WIDTH - 8):.1f}' y='12' text-anchor='end' "
-            f"style='fill:var(--violation)'>{escape(session.kind)}</text>"
+            f"style='fill:var(--bad)'>{escape(session.kind)}</text>"
         )
     shown = f"operations 0 to {count - 1}" if count else "no flash operation"
     out.append(f"<text x='{_LEFT}' y='{bottom + 14}'>{shown}</text></svg>")

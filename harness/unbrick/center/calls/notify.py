@@ -31,16 +31,34 @@ def write_invitation(menu: Menu, serial: str, old: str, new: str) -> str:
     )
 
 
-def list_invitations(records: Records, menu: Menu) -> list[tuple[str, str, str]]:
-    """Whom to tell: serial, version and text of each invitation that was never sent."""
+def list_invitations(
+    records: Records, menu: Menu, most: int | None = None
+) -> list[tuple[str, str, str]]:
+    """Whom to tell: serial, version and text of each invitation that was never sent.
+
+    Args:
+        records: what is known.
+        menu: has the text.
+        most: only so many.
+    """
     images = records.images()
+    # Of thousands of terminals only those are read that run something for which more is published.
+    due = [
+        running
+        for running in sorted(records.running())
+        if judge_situation(running, images, (), ()).need is Need.NEEDED
+    ]
+    if not due:
+        return []
     busy = {update.serial for update in records.unfinished_updates()}
     busy |= {session.serial for session in records.unfinished_sessions()}
     told = {(message.serial, message.text) for message in records.messages()}
     found = []
-    for terminal in records.terminals():
+    for terminal in (item for running in due for item in records.terminals_running(running)):
+        if len(found) == most:
+            break
         now = judge_situation(terminal, images, (), ())
-        if now.need is not Need.NEEDED or terminal.serial in busy:
+        if terminal.serial in busy:
             continue
         text = write_invitation(menu, terminal.serial, now.old, now.new)
         if (terminal.serial, text) in told:
@@ -73,9 +91,9 @@ class Notifier:
         Raises:
             ServerError: the server does not take a message.
         """
-        for serial, version, text in list_invitations(self._desk.records, self._menu)[
-            :MAX_INVITATIONS_AT_ONCE
-        ]:
+        for serial, version, text in list_invitations(
+            self._desk.records, self._menu, MAX_INVITATIONS_AT_ONCE
+        ):
             await self._desk.send(serial, text)
             self._sent(serial, version)
 

@@ -166,9 +166,9 @@ class Records:
         return {Running(*values): number for values, number in tally.items()}
 
     def terminals_running(
-        self, what: Running, *, search: str = "", after: str | None = None, first: int
+        self, what: Running, *, search: str = "", after: str = "", first: int | None = None
     ) -> list[Terminal]:
-        """The first terminals that run this, by serial.
+        """Terminals that run this, by serial.
 
         Args:
             what: they run.
@@ -177,7 +177,7 @@ class Records:
             first: only so many.
         """
         return self._terminals.select(
-            first=first, after=after or "", search=_searching(search), **what._asdict()
+            first=first, after=after, search=_searching(search), **what._asdict()
         )
 
     def terminals_with(self, serials: Iterable[str]) -> list[Terminal]:
