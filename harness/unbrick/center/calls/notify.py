@@ -53,7 +53,7 @@ def list_invitations(
     busy = {update.serial for update in records.unfinished_updates()}
     busy |= {session.serial for session in records.unfinished_sessions()}
     told = {(message.serial, message.text) for message in records.messages()}
-    found = []
+    found: list[tuple[str, str, str]] = []
     for terminal in (item for running in due for item in records.terminals_running(running)):
         if len(found) == most:
             break
