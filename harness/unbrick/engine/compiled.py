@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FAULTS_KEPT = 64
 """Faults that the models keep (``parts.h``, ``core.h``)."""
 
+CHUNK_SIZE = 65536
+"""Bytes of a line that are taken at once."""
+
 _NEVER = (1 << 64) - 1
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
@@ -110,7 +113,7 @@ class CompiledModels:
 
     def __init__(self, lib: Any, flash: mmap.mmap) -> None:
         self.lib, self.flash = lib, flash
-        self._chunk = c.create_string_buffer(65536)
+        self._chunk = c.create_string_buffer(CHUNK_SIZE)
 
     def _connect(self, prefix: str, handle: c.c_void_p) -> None:
         """The models are there: ``prefix`` is that of their functions, which take ``handle``."""
@@ -152,10 +155,10 @@ class CompiledModels:
         """What a line has finished sending since the last call."""
         out = b""
         while True:
-            n = self._line_take(line, self._chunk, len(self._chunk))
-            if not n:
+            n = self._line_take(line, self._chunk, CHUNK_SIZE)
+            out += self._chunk[:n]
+            if n < CHUNK_SIZE:
                 return out
-            out += self._chunk.raw[:n]
 
     @property
     def fault_count(self) -> int:

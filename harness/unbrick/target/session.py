@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from typing import Any
 
-    from unbrick.engine.base import ChipEngine, FirmwareFault
+    from unbrick.engine.base import ChipEngine
     from unbrick.target.console import Wait
     from unbrick.target.description import Afterwards, Description, FirmwareFile
 
@@ -319,7 +319,10 @@ class _Course:
 
     def _find(self, texts: Iterable[str], start: int = 0) -> str:
         """The first of some texts that was said; empty: none was."""
-        return next((text for text in texts if self._said.find(text.encode(), start) >= 0), "")
+        for text in texts:
+            if self._said.find(text.encode(), start) >= 0:
+                return text
+        return ""
 
     def _run_until(self, until: float) -> None:
         while self._engine.now < until:
@@ -337,18 +340,17 @@ class _Course:
         if data and len(self._said) < MAX_CONSOLE_SIZE:
             self._said += data
             self._console.hear(data)
-            forbidden = self._find(self._target.never.says, max(0, self._looked))
-            if forbidden:
-                raise Violation("said", f"it says {forbidden!r}")
-            longest = max(map(len, map(str.encode, self._target.never.says)), default=0)
-            self._looked = len(self._said) - longest
-        fault = self._find_fault()
-        if fault is not None:
-            raise Violation("fault", str(fault))
+            if self._target.never.says:
+                self._look_for_forbidden(self._target.never.says)
+        for fault in self._engine.faults:
+            if not self._target.never.allows(fault):
+                raise Violation("fault", str(fault))
 
-    def _find_fault(self) -> FirmwareFault | None:
-        allows = self._target.never.allows
-        return next((fault for fault in self._engine.faults if not allows(fault)), None)
+    def _look_for_forbidden(self, texts: Iterable[str]) -> None:
+        forbidden = self._find(texts, max(0, self._looked))
+        if forbidden:
+            raise Violation("said", f"it says {forbidden!r}")
+        self._looked = len(self._said) - max(map(len, map(str.encode, texts)))
 
 
 def _first_difference(there: bytes, wanted: bytes) -> int:

@@ -60,9 +60,9 @@ void notes_erase(struct notes *n, uint32_t offset, uint32_t length) {
 }
 
 bool notes_are_complete(const struct notes *n, uint32_t offset, uint32_t length) {
-    enum { BYTES = UNIT * UNITS_AT_ONCE };
-    assert(offset % BYTES == 0 && length % BYTES == 0 && length <= n->size - offset);
-    for (uint32_t word = offset / BYTES; word < (offset + length) / BYTES; word++) {
+    assert(offset % NOTES_AT_ONCE == 0 && length % NOTES_AT_ONCE == 0);
+    assert(length <= n->size - offset);
+    for (uint32_t word = offset / NOTES_AT_ONCE; word < (offset + length) / NOTES_AT_ONCE; word++) {
         if (~(n->relevant[word] | n->erased[word])) {
             return false;
         }

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { UNIT = 4, UNITS_AT_ONCE = 64 }; /* bytes; as unbrick/campaign/book.py has them */
+enum { UNIT = 4, UNITS_AT_ONCE = 64 };         /* bytes; as unbrick/campaign/book.py has them */
+enum { NOTES_AT_ONCE = UNIT * UNITS_AT_ONCE }; /* bytes */
 
 /* What reads flash, so that its contents have a say. */
 enum note_source {
@@ -29,7 +30,7 @@ void notes_free(struct notes *n);
 void notes_add_range(struct notes *n, uint32_t offset, uint32_t length);
 void notes_erase(struct notes *n, uint32_t offset, uint32_t length);
 
-/* Whether nothing is left to be noted in a part; it begins and ends with UNITS_AT_ONCE of them. */
+/* Whether nothing is left to be noted in a part; it begins and ends at NOTES_AT_ONCE. */
 bool notes_are_complete(const struct notes *n, uint32_t offset, uint32_t length);
 
 /* The set of the relevant units, as bytes; returns how many. */

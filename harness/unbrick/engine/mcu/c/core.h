@@ -130,6 +130,7 @@ struct mpu {
     uint32_t limit[MOST_MPU_REGIONS]; /* RASR, in Armv8-M RLAR */
     uint32_t mair[2];
     uint64_t mixed; /* pages in which not all may be alike, as numbers modulo 64 */
+    uint32_t mixed_first, mixed_last; /* addresses between which they are */
 };
 
 struct systick {
@@ -333,7 +334,13 @@ bool fpu_is_on(const struct mcu *m);
 enum { MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4, MAY_ALL = 7 };
 bool mpu_is_on(struct mcu *m);
 unsigned mpu_permissions(struct mcu *m, uint32_t address, bool privileged);
-bool mpu_is_mixed(struct mcu *m, uint32_t page); /* not the same in all of it */
+/* Whether an address may be in a page that is not the same in all of it. */
+static inline bool mpu_may_be_mixed(const struct mcu *m, uint32_t address) {
+    const struct mpu *p = &m->scs.mpu;
+    return p->mixed >> (address / PAGE & 63) & 1 && address >= p->mixed_first &&
+           address <= p->mixed_last;
+}
+bool mpu_is_mixed(struct mcu *m, uint32_t page);
 bool mpu_lets_execute(struct mcu *m, uint32_t address);
 bool mpu_has_exceptions(const struct mcu *m);
 uint32_t mpu_read(struct mcu *m, uint32_t offset);

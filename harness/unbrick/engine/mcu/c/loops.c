@@ -327,11 +327,12 @@ static uint8_t *find_cell(struct mcu *m, const struct loop *l) {
 void skip_rounds(struct mcu *m, uint32_t head) {
     enum { ROUNDS_LEFT = 2 };
     struct loop l;
-    if (mpu_is_on(m) || !find_loop(m, &l, head) || (m->end - m->now) / l.ns <= ROUNDS_LEFT) {
+    if (mpu_may_be_mixed(m, head) || !find_loop(m, &l, head) ||
+        (m->end - m->now) / l.ns <= ROUNDS_LEFT) {
         return;
     }
     uint8_t *cell = l.counter == NO_REGISTER ? find_cell(m, &l) : NULL;
-    if (l.counter == NO_REGISTER && !cell) {
+    if (l.counter == NO_REGISTER && (!cell || mpu_is_on(m))) {
         return;
     }
     uint32_t count = cell ? get32(cell) : read_own(m, l.counter);

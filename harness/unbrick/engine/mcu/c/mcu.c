@@ -65,7 +65,7 @@ static bool may_begin(struct mcu *m, uint32_t address) {
         return false;
     }
     m->look = false;
-    if (m->scs.mpu.mixed >> (address / PAGE & 63) & 1 && !mpu_lets_execute(m, address)) {
+    if (mpu_may_be_mixed(m, address) && !mpu_lets_execute(m, address)) {
         m->trap = (struct trap){IACCVIOL, 0};
         m->trapped = true;
         return false;
@@ -74,8 +74,7 @@ static bool may_begin(struct mcu *m, uint32_t address) {
 }
 
 /* What is special about a block; false: it is not to be begun. */
-static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size) {
-    uint8_t what = look_at_block(m, address, size);
+static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size, uint8_t what) {
     if (what & BLOCK_BROKEN && m->let_block != address) {
         m->broken = true;
         m->broken_at = address;
@@ -131,11 +130,12 @@ static NEVER_INLINE bool begin_block(struct mcu *m, uint32_t at, uint32_t size, 
     if (m->notes.sources & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
         note_block(m, at, size);
     }
-    bool look = m->look || m->scs.mpu.mixed || m->debug.looks;
+    bool look = m->look || m->debug.looks || mpu_may_be_mixed(m, at);
     if ((m->now >= m->end || look) && !may_begin(m, at)) {
         return false;
     }
-    if ((what & ~BLOCK_NOTED) != BLOCK_SEEN && !prepare_block(m, at, size)) {
+    what = what ? what : look_at_block(m, at, size);
+    if ((what & ~BLOCK_NOTED) != BLOCK_SEEN && !prepare_block(m, at, size, what)) {
         return false;
     }
     uint32_t offset = at - m->fast_base;
@@ -150,7 +150,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
     (void)uc;
-    bool look = m->look || m->scs.mpu.mixed || m->debug.looks || m->letting;
+    bool look = m->look || m->debug.looks || mpu_may_be_mixed(m, at) || m->letting;
     if ((what != (BLOCK_SEEN | BLOCK_NOTED) || m->now >= m->end || look) &&
         !begin_block(m, at, size, what)) {
         leave(m);

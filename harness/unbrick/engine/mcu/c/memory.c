@@ -362,11 +362,17 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
 }
 
 /* Where data of memory that is all alike is: a page that was executed may be so again. */
-static void share_page(struct mcu *m, uint32_t address, const struct ram *ram, struct page *page) {
-    unsigned may = may_at(m, address);
+static void share_page(uint32_t address, unsigned may, const struct ram *ram, struct page *page) {
     bool execute = !ram || ram->executed[(address - ram->base) / PAGE];
     page->permissions = may & (execute ? MAY_ALL : MAY_READ | MAY_WRITE);
     page->permissions &= ram ? MAY_ALL : ~(unsigned)MAY_WRITE;
+}
+
+/* Whether there are units in a page whose loads are still to be noted. */
+static bool is_to_be_noted(const struct mcu *m, const struct region *r, uint32_t offset) {
+    uint32_t place = r->flash->first + (offset - offset % PAGE);
+    return m->notes.sources &&
+           (place % NOTES_AT_ONCE || !notes_are_complete(&m->notes, place, PAGE));
 }
 
 static bool on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
@@ -384,18 +390,16 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     struct ram *ram = find_ram(m, at);
     struct region *r = ram ? NULL : find_flash(m, at, &offset);
     bool is_flash = r && r->mapped, is_memory = ram || is_flash;
-    bool private = within(at, PRIVATE, PRIVATE_SIZE), mixed = false;
+    bool private = within(at, PRIVATE, PRIVATE_SIZE);
+    bool mixed = is_memory && mpu_is_mixed(m, at) && mpu_is_on(m);
     unsigned may = private ? (is_privileged(m) ? MAY_ALL : 0) : may_at(m, at);
-    if (!private && mpu_is_on(m)) {
-        mixed = is_memory && mpu_is_mixed(m, at);
-    }
     if (mixed || !(may & wanted) || !(is_memory || is_bus(m, at))) {
         page->address = GUARD + at;
         page->permissions = wanted;
     } else if (ram || (is_flash && wanted == MAY_READ)) {
         page->address = r ? r->flash->base + offset : at;
-        share_page(m, at, ram, page);
-        if (r && m->notes.sources) { /* a fetch asks for the page itself */
+        share_page(at, may, ram, page);
+        if (r && is_to_be_noted(m, r, offset)) { /* a fetch asks for the page itself */
             page->address += NOTED;
             page->permissions = MAY_READ;
         }

@@ -16,13 +16,19 @@ bool is_privileged(struct mcu *m) {
     return !(read_register(m, REG_CONTROL) & 1);
 }
 
+/* Whether execution_priority(m, WITH_OTHERS) is below 0. */
+static bool is_negative_priority(struct mcu *m) {
+    uint32_t faults = 1u << EXC_NMI | 1u << EXC_HARD;
+    return m->nvic.active[0] & faults || (is_main(m) && read_register(m, REG_FAULTMASK) & 1);
+}
+
 /* Whether it has a say now: handlers of faults may go without it. */
 bool mpu_is_on(struct mcu *m) {
     uint32_t control = m->scs.mpu.control;
     if (!(control & ENABLE)) {
         return false;
     }
-    return control & HFNMIENA || execution_priority(m, WITH_OTHERS) >= 0;
+    return control & HFNMIENA || !is_negative_priority(m);
 }
 
 /* First and last address of a region; false when it is off. */
@@ -101,9 +107,14 @@ unsigned mpu_permissions(struct mcu *m, uint32_t address, bool privileged) {
     return privileged && p->control & PRIVDEFENA ? MAY_ALL : 0;
 }
 
+/* Whether parts of a region that are smaller than a page are off. */
+static bool has_small_parts(const struct mcu *m, unsigned region, uint32_t first, uint32_t last) {
+    return !is_v8(m) && m->scs.mpu.limit[region] >> 8 & 0xff && last - first < 8 * PAGE;
+}
+
 /* Whether an edge of a region, or of a part of it, is within the page. */
 bool mpu_is_mixed(struct mcu *m, uint32_t page) {
-    if (!(m->scs.mpu.mixed >> (page / PAGE & 63) & 1)) {
+    if (!mpu_may_be_mixed(m, page)) {
         return false;
     }
     for (unsigned region = 0; region < m->setup.mpu_regions; region++) {
@@ -111,35 +122,45 @@ bool mpu_is_mixed(struct mcu *m, uint32_t page) {
         if (!find_bounds(m, region, &first, &last) || first > end || last < page) {
             continue;
         }
-        bool parts = !is_v8(m) && m->scs.mpu.limit[region] >> 8 & 0xff && last - first < 8 * PAGE;
-        if (first > page || last < end || parts) {
+        if (first > page || last < end || has_small_parts(m, region, first, last)) {
             return true;
         }
     }
     return false;
 }
 
-/* Which pages an edge may be in, as a set of their numbers modulo 64. */
-static uint64_t find_mixed(const struct mcu *m) {
-    uint64_t pages = 0;
-    for (unsigned region = 0; region < m->setup.mpu_regions; region++) {
+static void add_mixed(struct mpu *p, uint32_t address) {
+    uint32_t page = address - address % PAGE, last = page + PAGE - 1;
+    p->mixed_first = p->mixed && p->mixed_first < page ? p->mixed_first : page;
+    p->mixed_last = p->mixed && p->mixed_last > last ? p->mixed_last : last;
+    p->mixed |= 1ull << (page / PAGE & 63);
+}
+
+/* Find the pages that an edge may be in. */
+static void find_mixed(struct mcu *m) {
+    struct mpu *p = &m->scs.mpu;
+    p->mixed = 0;
+    for (unsigned region = 0; p->control & ENABLE && region < m->setup.mpu_regions; region++) {
         uint32_t first, last;
         if (!find_bounds(m, region, &first, &last)) {
             continue;
         }
-        pages |= 1ull << (first / PAGE & 63) | 1ull << (last / PAGE & 63);
-        if (last - first < 8 * PAGE) { /* it may have parts that are smaller than a page */
-            for (uint32_t i = 1; i < 8; i++) {
-                pages |= 1ull << ((first / PAGE + i) & 63);
-            }
+        bool parts = has_small_parts(m, region, first, last);
+        for (uint32_t i = 0; parts && i < (last - first) / PAGE; i++) {
+            add_mixed(p, first + i * PAGE);
+        }
+        if (parts || first % PAGE) {
+            add_mixed(p, first);
+        }
+        if (parts || last % PAGE != PAGE - 1) {
+            add_mixed(p, last);
         }
     }
-    return pages;
 }
 
 /* Whether code at an address that is in a page of several kinds may be executed. */
 bool mpu_lets_execute(struct mcu *m, uint32_t address) {
-    if (!mpu_is_on(m) || !mpu_is_mixed(m, address & ~(PAGE - 1))) {
+    if (!mpu_is_mixed(m, address & ~(PAGE - 1)) || !mpu_is_on(m)) {
         return true;
     }
     return mpu_permissions(m, address, is_privileged(m)) & MAY_EXECUTE;
@@ -204,7 +225,7 @@ void mpu_write(struct mcu *m, uint32_t offset, uint32_t value) {
     } else if (offset >= RBAR && offset < RBAR + 32) {
         write_region(m, offset, value);
     }
-    p->mixed = p->control & ENABLE ? find_mixed(m) : 0;
+    find_mixed(m);
     forget_pages(m);
 }
 

@@ -13,12 +13,9 @@ void note_cells(struct mcu *m, const struct flash *f, uint32_t offset, uint32_t 
 
 void mcu_note_reads(struct mcu *m, uint32_t sources) {
     assert(!m->powered);
-    bool changed = !m->notes.sources != !sources;
     notes_begin(&m->notes, m->image_size, sources);
     forget_notes_of_blocks(m);
-    if (changed) {
-        forget_pages(m);
-    }
+    forget_pages(m); /* loads of those of which all was noted are not */
 }
 
 void mcu_note(struct mcu *m, uint32_t offset, uint32_t length) {
