@@ -319,6 +319,11 @@ class ChipEngine(TracedEngine):
     def resets(self) -> int:
         """How often the chip has reset itself since the engine was made or has forgotten."""
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether the session has ended, since it has come to where an earlier one has been."""
+        return False
+
     @abstractmethod
     def find_overruns(self, uart: str) -> int:
         """Bytes that a UART, by its name, lost since the firmware was late."""

@@ -75,6 +75,14 @@ class Trace(Sequence[FlashOp]):
     def __repr__(self) -> str:
         return repr(list(self))
 
+    def followed_by(self, other: Trace) -> Trace:
+        """These operations, and then those of another trace from there on.
+
+        Up to there both must be of the same kinds, at the same places. Both must be whole.
+        """
+        records = self._records + other._records[len(self._records) :]
+        return Trace(records, self._data + other._data[len(self._data) :], self._kinds)
+
     @property
     def is_plain(self) -> bool:
         """Whether no operation ended with an error."""

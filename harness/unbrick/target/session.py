@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from unbrick.errors import DriverGaveUpError, ToolBrokenError
 from unbrick.target.console import DriverConsole, DriverRun
 from unbrick.target.description import put
 from unbrick.target.drivers import start_driver
+from unbrick.target.rests import SessionJoined
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from unbrick.engine.base import ChipEngine
     from unbrick.target.console import Wait
     from unbrick.target.description import Afterwards, Description, FirmwareFile
+    from unbrick.target.rests import KnownRests
 
 BEGUN = "the update was begun"
 """What the peers remember once a session had power, with the driver's text behind a colon, if it
@@ -59,7 +62,13 @@ PC_SAMPLES = 4
 PC_SAMPLE_INTERVAL_S = 0.005
 
 
-def run_session(engine: ChipEngine, target: Description, state: State, fate: Fate) -> Outcome:
+def run_session(
+    engine: ChipEngine,
+    target: Description,
+    state: State,
+    fate: Fate,
+    rests: KnownRests | None = None,
+) -> Outcome:
     """Run one session and check what must hold.
 
     Args:
@@ -67,6 +76,8 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         target: what it is.
         state: where the session begins.
         fate: what happens to it besides its power cut.
+        rests: of the same engine's earlier sessions of the same target, which this one may join;
+            None: all of it is run.
 
     Raises:
         SetupError: the user's driver is wrong.
@@ -76,6 +87,8 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
     engine.power_off()
     engine.forget()
     engine.note_reads()
+    if rests is not None:
+        rests.begin(state.peers)
     engine.wire.read()
     readable = state.cells.readable(fate.resolution)
     engine.load_nor(readable.image())
@@ -85,6 +98,9 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         course.run()
     except Violation as found:
         violation = (found.kind, str(found))
+    except SessionJoined:
+        assert rests is not None
+        return _finish_joined(rests, state, time.perf_counter() - began)
     finally:
         course.close()
     ops, virtual = engine.ops, engine.now
@@ -98,7 +114,7 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         except Violation as found:
             violation = (found.kind, str(found))
         engine.power_off()
-    return Outcome(
+    outcome = Outcome(
         violation=violation,
         route="application",
         ops=ops,
@@ -110,6 +126,18 @@ def run_session(engine: ChipEngine, target: Description, state: State, fate: Fat
         final=State(state.cells.after(ops) if state.cells.weak else left, course.marks[-1].peers),
         relevant=engine.relevant,
     )
+    if rests is not None:
+        rests.keep(outcome)
+    return outcome
+
+
+def _finish_joined(rests: KnownRests, state: State, seconds: float) -> Outcome:
+    """The outcome of a session that has joined another one: from there on it is that one's."""
+    joined, engine = rests.find_joined(), rests.engine
+    ops, relevant = engine.ops.followed_by(joined.ops), engine.relevant
+    engine.power_off()
+    final = State(state.cells.after(ops), joined.marks[-1].peers)
+    return replace(joined, ops=ops, seconds=seconds, final=final, relevant=relevant)
 
 
 def name_peers(remembered: str) -> str:
@@ -336,6 +364,8 @@ class _Course:
         """
         engine = self._engine
         engine.advance(max(1e-9, until - engine.now))
+        if engine.has_joined:
+            raise SessionJoined
         data = engine.wire.read()
         if data and len(self._said) < MAX_CONSOLE_SIZE:
             self._said += data

@@ -14,6 +14,7 @@ from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
 from unbrick.flash.cells import Cells
 from unbrick.target.load import load_target
+from unbrick.target.rests import KnownRests
 from unbrick.target.session import HINTS, INVARIANTS, run_session
 
 if TYPE_CHECKING:
@@ -189,12 +190,14 @@ class FileTarget:
         self, state: State, fate: Fate = UNDISTURBED, engine: TracedEngine | None = None
     ) -> Outcome:
         """Run one session; see :func:`unbrick.target.session.run_session`."""
-        chosen = engine or _own_engine(self)
-        if not isinstance(chosen, ChipEngine):
+        if engine is None:
+            own, rests = _own_engine(self)
+            return run_session(own, self.description, state, fate, rests)
+        if not isinstance(engine, ChipEngine):
             raise NotKnownHereError(
-                f"the engine {chosen.name} runs no microcontroller", hint="use the target's own"
+                f"the engine {engine.name} runs no microcontroller", hint="use the target's own"
             )
-        return run_session(chosen, self.description, state, fate)
+        return run_session(engine, self.description, state, fate)
 
     def key(self, state: State) -> Hashable:
         """Every difference in a cell makes another state: nothing is known of the firmware."""
@@ -238,9 +241,12 @@ def _take_in(target: FileTarget, description: Description) -> FileTarget:
 
 
 @cache
-def _own_engine(target: FileTarget) -> ChipEngine:
-    """This process's own."""
-    return target.create_engine()
+def _own_engine(target: FileTarget) -> tuple[ChipEngine, KnownRests | None]:
+    """This process's own, and its sessions that others may join."""
+    from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415 - as create_engine() does
+
+    engine = target.create_engine()
+    return engine, KnownRests(engine) if isinstance(engine, McuEngine) else None
 
 
 @cache

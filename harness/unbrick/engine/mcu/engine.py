@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from unbrick.board.svd import read_register_names
 from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
 from unbrick.engine.compiled import CompiledEngine
-from unbrick.engine.mcu.models import SEMIHOSTING, McuModels, McuStop
+from unbrick.engine.mcu.models import SEMIHOSTING, JoinPart, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError, SetupError
 
@@ -42,6 +42,8 @@ _FAULTS = {
     16: ("watchdog", "the watchdog at {address:#010x} reset the chip"),
 }
 """Kind and text of each ``enum fault_kind``."""
+
+_NO_SESSION = (1 << 64) - 1
 
 PERIPHERALS = 0x4000_0000
 """Where registers begin (Armv7-M ARM, B3.1); what is below, such as FICR, does not change."""
@@ -239,6 +241,39 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         start, left = place
         self._models.note(start, min(length, left))
         return self._models.read_flash(start, min(length, left))
+
+    def join_sessions(self, parts: JoinPart = JoinPart.ALL) -> None:
+        """From now on a session ends where it comes to what a kept one has been; without power.
+
+        Args:
+            parts: what must be the same. Without all of them what was joined may go on otherwise.
+        """
+        self._models.lib.mcu_join_sessions(self._models.mcu, int(parts))
+
+    def set_kind(self, kind: int) -> None:
+        """The session that is to begin joins only those of the same kind; without power.
+
+        Of one kind are those in which the host does the same when the chip does the same.
+        """
+        self._models.lib.mcu_set_kind(self._models.mcu, kind)
+
+    def keep_session(self, number: int) -> bool:
+        """Keep the session that has ended, for others to join; False: there is nowhere to join it."""
+        return bool(self._models.lib.mcu_keep_session(self._models.mcu, number))
+
+    def drop_session(self, number: int) -> None:
+        """No session joins this one any more."""
+        self._models.lib.mcu_drop_session(self._models.mcu, number)
+
+    @property
+    def has_joined(self) -> bool:
+        return self._last is McuStop.JOINED
+
+    @property
+    def joined(self) -> int | None:
+        """The session that this one has joined: from here on both are the same."""
+        found = int(self._models.lib.mcu_joined(self._models.mcu))
+        return None if found == _NO_SESSION else found
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:

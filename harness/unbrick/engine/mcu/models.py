@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import mmap
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,18 @@ class McuStop(IntEnum):
     WATCH = 7
     STEP = 8
     FAULT = 9
+    JOINED = 10
+
+
+class JoinPart(IntFlag):
+    """What of a machine is compared with what another one was (``enum join_part``)."""
+
+    CORE = 1
+    RAMS = 2
+    DEVICES = 4
+    PAST = 8
+    FLASH = 16
+    ALL = 31
 
 
 SEMIHOSTING = "semihosting"
@@ -91,7 +103,7 @@ class CPlain(c.Structure):
 
 _UNICORN_FUNCTIONS = (
     *("emu_start", "emu_stop", "reg_read", "reg_write"),
-    *("context_save", "context_restore", "mem_map_ptr", "mmio_map", "hook_add", "hook_del", "ctl"),
+    *("context_save", "context_restore", "context_size", "mem_map_ptr", "mmio_map", "hook_add", "hook_del", "ctl"),
 )
 
 
@@ -173,6 +185,11 @@ def load_models() -> Any:
         "mcu_note_reads": (None, [mcu, u32]),
         "mcu_note": (None, [mcu, u32, u32]),
         "mcu_relevant": (size, [mcu, c.c_char_p, size]),
+        "mcu_join_sessions": (None, [mcu, u32]),
+        "mcu_set_kind": (None, [mcu, u64]),
+        "mcu_keep_session": (c.c_bool, [mcu, u64]),
+        "mcu_drop_session": (None, [mcu, u64]),
+        "mcu_joined": (u64, [mcu]),
         "mcu_lines": (size, [mcu]),
         "mcu_line_push": (None, [mcu, line, c.c_char_p, size]),
         "mcu_line_take": (size, [mcu, line, c.c_char_p, size]),

@@ -7,6 +7,7 @@
 #define MOST_EXCEPTIONS 496u
 #define WORDS (MOST_EXCEPTIONS / 32u + 1u)
 #define MOST_DEVICES 128u
+#define MOST_MEMORIES 512u
 #define MOST_FLASHES 8u
 #define MOST_RAMS 8u
 #define MOST_PLAIN_AREAS 16u
@@ -157,6 +158,18 @@ struct scs {
     uint32_t cycles;      /* while it is off */
 };
 
+struct memory {
+    const void *at;
+    size_t size;
+};
+
+struct sent { /* a byte on a line; one from the host has bit 8 set */
+    uint64_t done;
+    const struct line *line;
+    uint64_t byte;
+};
+enum { FROM_HOST = 1 << 8 };
+
 struct breakpoint {
     uint32_t address;
     size_t hook;
@@ -223,6 +236,8 @@ struct mcu {
 
     struct device *devices[MOST_DEVICES]; /* by base */
     size_t device_count;
+    struct memory memories[MOST_MEMORIES]; /* of devices */
+    size_t memory_count;
     struct region regions[MOST_FLASHES];
     size_t region_count;
     struct flash roms[MOST_FLASHES]; /* regions that no device controls */
@@ -250,6 +265,12 @@ struct mcu {
     bool watches;       /* every access is looked at */
     bool has_broken;    /* there were cells whose check cell is wrong */
     struct notes notes; /* which first contents of the flash had a say */
+    struct joins *joins; /* NULL: sessions do not join others */
+    bool pausing;        /* an erase has begun: the next block may be one to join at */
+    struct sent *sent;   /* in this session, while sessions join others */
+    size_t sent_count, sent_capacity;
+    uint32_t *recalled; /* by devices, in this session */
+    size_t recalled_count, recalled_capacity;
     struct undo *undo;
     size_t undo_count, undo_capacity;
     struct debug debug;
@@ -298,6 +319,16 @@ void pass_broken(struct mcu *m); /* the instruction is executed, then its flash 
 /* loops.c */
 bool is_counting_loop(struct mcu *m, uint32_t head); /* in flash; the block that begins there */
 void skip_rounds(struct mcu *m, uint32_t head);      /* as many as can be; that block begins */
+
+/* joins.c */
+void joins_begin(struct mcu *m);               /* a session */
+bool joins_look(struct mcu *m, uint32_t pc);   /* false: it joins another one before this block */
+void joins_end(struct mcu *m);                 /* the power goes */
+uint64_t *joins_relevant(const struct mcu *m); /* of the whole session; to be freed */
+void joins_free(struct mcu *m);
+
+/* reads.c */
+void note_checks(const struct mcu *m, uint64_t *relevant); /* adds what goes with them */
 
 /* exceptions.c */
 enum masks { WITH_PRIMASK = 1, WITH_OTHERS = 2, WITH_ALL = 3, WITHOUT = 0 };
@@ -352,6 +383,7 @@ void plain_reset_all(struct mcu *m);
 void plain_forget(struct mcu *m);
 
 /* line.c */
+void line_keep(struct mcu *m, const struct line *l, unsigned byte, uint64_t done); /* for joins.c */
 bool line_shown(struct mcu *m, struct line *l); /* the host wants to look now */
 void line_reset(struct mcu *m, struct line *l);
 void line_free(struct line *l);

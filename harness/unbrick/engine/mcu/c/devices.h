@@ -24,7 +24,11 @@ struct flash_job {
 };
 
 /* models.c */
-void *device_memory(size_t size);   /* zeroed; never NULL */
+/* Zeroed; never NULL. All that a device remembers is in such memory: joins.c compares it. */
+void *device_memory(struct mcu *m, size_t size);
+/* A number that a device has found out from the flash, and remembers in other memory. */
+void recall(struct mcu *m, uint32_t number);
+void device_disown(struct mcu *m, const void *memory); /* it is not a device's any more */
 void device_free(struct device *d); /* of device_memory(), with nothing besides */
 void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *place,
                       struct device *controller);

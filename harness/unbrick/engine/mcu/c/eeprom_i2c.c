@@ -111,7 +111,7 @@ static void lose_power(struct mcu *m, struct bus_chip *c) {
 }
 
 void eeprom_i2c_add(struct mcu *m, const struct device_place *place) {
-    struct eeprom *e = device_memory(sizeof *e);
+    struct eeprom *e = device_memory(m, sizeof *e);
     e->chip = (struct bus_chip){.reset = reset,
                                 .next = next,
                                 .settle = settle,

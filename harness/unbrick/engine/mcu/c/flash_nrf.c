@@ -35,6 +35,13 @@ struct writes {
     uint32_t before, now; /* that the cells tell, and since then */
 };
 
+/* They follow from the operations since the power came, and from what is recalled. So they are no
+ * memory that sessions are compared by. */
+struct counts {
+    uint32_t power;
+    struct writes *words, *blocks;
+};
+
 struct nvmc {
     struct device device;
     struct flash main, uicr;
@@ -42,8 +49,8 @@ struct nvmc {
     struct guard *guard; /* NULL: nothing protects */
     uint32_t program_us, erase_us, mass_erase_us, page_size, word_writes, block_writes;
     bool partial, ready_next;
-    uint32_t config, partial_ms, power;
-    struct writes *words, *blocks;
+    uint32_t config, partial_ms;
+    struct counts *counts;
     uint64_t part_ends; /* when a partial erase that is not the last one does */
     uint32_t *page_us;  /* of each page: how long it has been erased partially */
 };
@@ -60,10 +67,11 @@ static uint32_t count_words(const uint8_t *cells, uint32_t length) {
  * has a say only where they could tell so much. */
 static uint32_t count_write(struct mcu *m, struct nvmc *n, struct writes *w, uint32_t offset,
                             uint32_t length, uint32_t most) {
-    if (w->power != n->power) {
-        w->power = n->power;
+    if (w->power != n->counts->power) {
+        w->power = n->counts->power;
         w->before = count_words(n->main.cells + offset, length);
         w->now = 0;
+        recall(m, w->before);
     }
     w->now++;
     if (w->now + length / 4 > most) {
@@ -73,8 +81,9 @@ static uint32_t count_write(struct mcu *m, struct nvmc *n, struct writes *w, uin
 }
 
 static void forget_writes(struct nvmc *n, uint32_t offset, uint32_t length) {
-    memset(n->words + offset / 4, 0, length / 4 * sizeof *n->words);
-    memset(n->blocks + offset / BLOCK, 0, length / BLOCK * sizeof *n->blocks);
+    struct counts *c = n->counts;
+    memset(c->words + offset / 4, 0, length / 4 * sizeof *c->words);
+    memset(c->blocks + offset / BLOCK, 0, length / BLOCK * sizeof *c->blocks);
     memset(n->page_us + offset / n->page_size, 0, length / n->page_size * sizeof *n->page_us);
 }
 
@@ -233,8 +242,9 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
     } else {
         if (flash == &n->main) {
             uint32_t block = offset / BLOCK;
-            uint32_t times = count_write(m, n, &n->words[offset / 4], offset, 4, n->word_writes);
-            uint32_t of_block = count_write(m, n, &n->blocks[block], block * BLOCK, BLOCK,
+            struct counts *c = n->counts;
+            uint32_t times = count_write(m, n, &c->words[offset / 4], offset, 4, n->word_writes);
+            uint32_t of_block = count_write(m, n, &c->blocks[block], block * BLOCK, BLOCK,
                                             n->block_writes ? n->block_writes : UINT32_MAX);
             if (times || of_block) {
                 fault(m, FAULT_FLASH_WORN, at, times ? times : of_block);
@@ -250,7 +260,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct nvmc *n = (struct nvmc *)d;
     job_reset(m, &n->job, kind);
     if (kind == RESET_POWER) { /* what was written before is told by the cells */
-        n->power++;
+        n->counts->power++;
         memset(n->page_us, 0, n->main.size / n->page_size * sizeof *n->page_us);
     }
     n->part_ends = 0;
@@ -269,8 +279,9 @@ static void lose_power(struct mcu *m, struct device *d) {
 
 static void release(struct device *d) {
     struct nvmc *n = (struct nvmc *)d;
-    free(n->words);
-    free(n->blocks);
+    free(n->counts->words);
+    free(n->counts->blocks);
+    free(n->counts);
     free(n->page_us);
     device_free(d);
 }
@@ -301,9 +312,21 @@ static void guard_reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     memset(g->registers, 0, sizeof g->registers);
 }
 
+static struct counts *make_counts(uint32_t size) {
+    struct counts *c = calloc(1, sizeof *c);
+    if (c) {
+        c->words = calloc(size / 4, sizeof *c->words);
+        c->blocks = calloc(size / BLOCK + 1, sizeof *c->blocks);
+    }
+    if (!c || !c->words || !c->blocks) {
+        abort();
+    }
+    return c;
+}
+
 void flash_nrf_add(struct mcu *m, const struct device_place *place) {
     assert(place->flash);
-    struct nvmc *n = device_memory(sizeof *n);
+    struct nvmc *n = device_memory(m, sizeof *n);
     uint32_t bprot = place->numbers[8], acl = place->numbers[9];
     n->device = (struct device){.base = place->base,
                                 .size = 0x800,
@@ -324,14 +347,13 @@ void flash_nrf_add(struct mcu *m, const struct device_place *place) {
     n->ready_next = place->numbers[7];
     n->main.store = n->uicr.store = store;
     uint32_t size = place->flash[0].size;
-    n->words = device_memory(size / 4 * sizeof *n->words);
-    n->blocks = device_memory((size / BLOCK + 1) * sizeof *n->blocks);
-    n->page_us = device_memory((size / n->page_size + 1) * sizeof *n->page_us);
+    n->counts = make_counts(size);
+    n->page_us = device_memory(m, (size / n->page_size + 1) * sizeof *n->page_us);
     mcu_add_device(m, &n->device);
     flash_add_region(m, &n->main, &place->flash[0], &n->device);
     flash_add_region(m, &n->uicr, &place->flash[1], &n->device);
     if (bprot || acl) {
-        n->guard = device_memory(sizeof *n->guard);
+        n->guard = device_memory(m, sizeof *n->guard);
         n->guard->is_acl = acl;
         n->guard->device = (struct device){.base = acl ? acl : bprot,
                                            .size = acl ? ACL_REGIONS * ACL_REGION : 0x20,

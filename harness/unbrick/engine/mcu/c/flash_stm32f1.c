@@ -313,7 +313,7 @@ static void lose_power(struct mcu *m, struct device *d) {
 
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place) {
     assert(place->flash && place->flash[1].size >= OPTIONS_SIZE);
-    struct f1 *f = device_memory(sizeof *f);
+    struct f1 *f = device_memory(m, sizeof *f);
     f->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

@@ -363,7 +363,7 @@ static void lose_power(struct mcu *m, struct device *d) {
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place) {
     assert(place->flash && place->flash[1].size >= OPTIONS_SIZE);
     assert(place->flash[0].block_count <= SECTORS_MAX);
-    struct f4 *f = device_memory(sizeof *f);
+    struct f4 *f = device_memory(m, sizeof *f);
     f->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

@@ -427,7 +427,7 @@ static void lose_power(struct mcu *m, struct device *d) {
 static void add(struct mcu *m, const struct device_place *place, uint32_t banks) {
     assert(place->flash);
     assert(place->flash[0].check_unit == DOUBLE_WORD && place->flash[0].size % banks == 0);
-    struct l4 *f = device_memory(sizeof *f);
+    struct l4 *f = device_memory(m, sizeof *f);
     f->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

@@ -88,7 +88,7 @@ void gpio_add_select(struct device *d, uint32_t pin, struct bus_chip *c, struct 
 }
 
 void gpio_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct gpio *g = device_memory(sizeof *g);
+    struct gpio *g = device_memory(m, sizeof *g);
     g->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

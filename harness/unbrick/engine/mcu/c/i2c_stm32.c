@@ -269,7 +269,7 @@ struct bus *i2c_bus(struct device *d) {
 }
 
 void i2c_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct i2c *i = device_memory(sizeof *i);
+    struct i2c *i = device_memory(m, sizeof *i);
     i->bus.device = (struct device){.base = place->base,
                                     .size = 0x400,
                                     .read = read,

@@ -142,8 +142,8 @@ static void csr_reset(struct mcu *m, struct device *d, enum reset_kind kind) {
 }
 
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct iwdg *w = device_memory(sizeof *w);
-    struct csr *csr = device_memory(sizeof *csr);
+    struct iwdg *w = device_memory(m, sizeof *w);
+    struct csr *csr = device_memory(m, sizeof *csr);
     w->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "grow.h"
 
 void mcu_add_line(struct mcu *m, struct line *l, struct device *uart) {
     assert(m->line_count < MOST_LINES);
@@ -25,11 +26,19 @@ uint8_t line_take(struct mcu *m, struct line *l) {
     return byte;
 }
 
+void line_keep(struct mcu *m, const struct line *l, unsigned byte, uint64_t done) {
+    if (m->joins) {
+        m->sent = grown(m->sent, &m->sent_capacity, m->sent_count + 1, sizeof *m->sent);
+        m->sent[m->sent_count++] = (struct sent){done, l, byte};
+    }
+}
+
 void line_send(struct mcu *m, struct line *l, uint8_t byte, uint64_t done) {
     if (m->stuck) {
         return;
     }
     queue_put(&l->to_host, byte, done);
+    line_keep(m, l, byte, done);
     l->idle = done;
     if (byte == '\n' && l->watched == NEVER) {
         l->watched = done;
@@ -84,6 +93,7 @@ void mcu_line_push(struct mcu *m, unsigned line, const uint8_t *data, size_t len
     for (size_t i = 0; i < length; i++) {
         l->last = later(l->last, m->now) + (l->byte_ns ? l->byte_ns : (uint64_t)BYTE_NS_115200);
         queue_put(&l->from_host, data[i], l->last);
+        line_keep(m, l, data[i] | FROM_HOST, l->last);
     }
     if (l->device) {
         mcu_look_again(m, l->device);

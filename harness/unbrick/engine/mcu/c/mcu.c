@@ -127,6 +127,12 @@ static NEVER_INLINE bool begin_block(struct mcu *m, uint32_t at, uint32_t size, 
     if (m->letting) {
         return at == m->pc;
     }
+    if (m->pausing) {
+        if (!joins_look(m, at)) {
+            return false;
+        }
+        what &= (uint8_t)~BLOCK_NOTED; /* from here on it is to be noted again */
+    }
     if (m->notes.sources & NOTE_FETCHES && !(what & BLOCK_NOTED)) {
         note_block(m, at, size);
     }
@@ -150,7 +156,8 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
     (void)uc;
-    bool look = m->look || m->debug.looks || mpu_may_be_mixed(m, at) || m->letting;
+    bool look =
+        m->look || m->debug.looks || mpu_may_be_mixed(m, at) || m->letting || m->pausing;
     if ((what != (BLOCK_SEEN | BLOCK_NOTED) || m->now >= m->end || look) &&
         !begin_block(m, at, size, what)) {
         leave(m);
@@ -546,6 +553,9 @@ void mcu_free(struct mcu *m) {
     free(m->ops);
     free(m->op_data);
     free(m->undo);
+    free(m->sent);
+    free(m->recalled);
+    joins_free(m);
     notes_free(&m->notes);
     free(m);
 }
@@ -575,6 +585,7 @@ void mcu_power_off(struct mcu *m) {
     for (size_t i = 0; i < m->line_count; i++) {
         line_reset(m, m->lines[i]);
     }
+    joins_end(m);
     m->powered = false;
     m->stuck = 0;
 }
@@ -604,6 +615,8 @@ void mcu_forget(struct mcu *m) {
     assert(!m->powered);
     m->now = m->bytes = m->exceptions = m->resets = 0;
     m->op_count = m->op_data_size = m->fault_count = 0;
+    m->sent_count = m->recalled_count = 0;
+    m->pausing = false;
     plain_forget(m);
     for (size_t i = 0; i < m->line_count; i++) {
         line_forget(m->lines[i]);

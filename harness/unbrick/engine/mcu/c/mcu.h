@@ -68,6 +68,7 @@ enum stop_reason {
     STOP_WATCH,    /* before an instruction that accesses what is watched */
     STOP_STEP,     /* the step has been made */
     STOP_FAULT,    /* the firmware did what it must not; a handler of it has begun */
+    STOP_JOINED,   /* from here on the session is another one; nothing runs any more */
 };
 
 /* What the core is, and how time passes. */
@@ -131,6 +132,7 @@ struct unicorn {
     int (*reg_write)(void *uc, int reg, const void *value);
     int (*context_save)(void *uc, void *context);
     int (*context_restore)(void *uc, void *context);
+    size_t (*context_size)(void *uc);
     int (*mem_map_ptr)(void *uc, uint64_t address, size_t size, uint32_t permissions, void *memory);
     int (*mmio_map)(void *uc, uint64_t address, size_t size, void *read, void *read_user,
                     void *write, void *write_user);
@@ -177,6 +179,28 @@ void mcu_note(struct mcu *m, uint32_t offset, uint32_t length);
 /* The units of 4 bytes of the flash image whose first contents had a say, as a set of bits; returns
  * its bytes. */
 size_t mcu_relevant(const struct mcu *m, uint8_t *out, size_t capacity);
+
+/* Sessions that come to where a kept one has been: they end there, with STOP_JOINED. */
+
+/* What of a machine is compared with what another one was. */
+enum join_part {
+    JOIN_CORE = 1 << 0,
+    JOIN_RAMS = 1 << 1,
+    JOIN_DEVICES = 1 << 2,
+    JOIN_PAST = 1 << 3, /* what was done and said */
+    JOIN_FLASH = 1 << 4 /* as far as it has a say */
+};
+
+/* From now on sessions join others that agree in these parts. Without power; once. */
+void mcu_join_sessions(struct mcu *m, uint32_t parts);
+/* The session that is to begin joins those of the same kind. */
+void mcu_set_kind(struct mcu *m, uint64_t kind);
+/* Keeps the session that has ended, for others to join; false: there is nowhere to join it. */
+bool mcu_keep_session(struct mcu *m, uint64_t number);
+/* No session joins this one any more. */
+void mcu_drop_session(struct mcu *m, uint64_t number);
+/* The session that this one has joined; UINT64_MAX: none. */
+uint64_t mcu_joined(const struct mcu *m);
 
 /* Lines, in the order in which UARTs were made. */
 size_t mcu_lines(const struct mcu *m);

@@ -3,6 +3,7 @@
 
 #include "core.h"
 #include "devices.h"
+#include "grow.h"
 
 static const struct {
     const char *name;
@@ -30,12 +31,29 @@ static const struct {
     {"pwr_stm32", pwr_stm32_add},
 };
 
-void *device_memory(size_t size) {
+void *device_memory(struct mcu *m, size_t size) {
     void *memory = calloc(1, size);
-    if (!memory) {
+    if (!memory || m->memory_count == MOST_MEMORIES) {
         abort();
     }
+    m->memories[m->memory_count++] = (struct memory){memory, size};
     return memory;
+}
+
+void recall(struct mcu *m, uint32_t number) {
+    if (m->joins) {
+        m->recalled = grown(m->recalled, &m->recalled_capacity, m->recalled_count + 1,
+                            sizeof *m->recalled);
+        m->recalled[m->recalled_count++] = number;
+    }
+}
+
+void device_disown(struct mcu *m, const void *memory) {
+    for (size_t i = 0; i < m->memory_count; i++) {
+        if (m->memories[i].at == memory) {
+            m->memories[i] = m->memories[--m->memory_count];
+        }
+    }
 }
 
 void device_free(struct device *d) {

@@ -286,7 +286,7 @@ static void lose_power(struct mcu *m, struct bus_chip *c) {
 
 void nor_spi_add(struct mcu *m, const struct device_place *place) {
     assert(place->flash && place->flash[1].size == STATUS_SIZE);
-    struct nor *n = device_memory(sizeof *n);
+    struct nor *n = device_memory(m, sizeof *n);
     n->chip = (struct bus_chip){.reset = reset,
                                 .next = next,
                                 .settle = settle,

@@ -9,6 +9,7 @@
  *   trace.c       operations, faults
  *   check.c       check cells: what reads of broken cells do
  *   reads.c       which first contents of the flash had a say
+ *   joins.c       sessions that come to where another one has been
  *   plain.c       registers that nobody models
  *   semihosting.c what BKPT 0xAB asks for
  *   debug.c       what a debugger wants: steps, breakpoints, what is watched

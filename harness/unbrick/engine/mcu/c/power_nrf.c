@@ -275,8 +275,8 @@ static uint64_t watchdog_next(struct mcu *m, struct device *d) {
 }
 
 void power_nrf_add(struct mcu *m, const struct device_place *place) {
-    struct power *p = device_memory(sizeof *p);
-    p->watchdog = device_memory(sizeof *p->watchdog);
+    struct power *p = device_memory(m, sizeof *p);
+    p->watchdog = device_memory(m, sizeof *p->watchdog);
     p->device = (struct device){.base = place->base,
                                 .size = 0x600,
                                 .read = read,

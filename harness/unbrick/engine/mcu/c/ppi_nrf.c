@@ -67,7 +67,7 @@ void ppi_event(struct mcu *m, struct device *d, uint32_t event) {
 }
 
 void ppi_nrf_add(struct mcu *m, const struct device_place *place) {
-    struct ppi *p = device_memory(sizeof *p);
+    struct ppi *p = device_memory(m, sizeof *p);
     p->device = (struct device){.base = place->base,
                                 .size = 0x1000,
                                 .read = read,

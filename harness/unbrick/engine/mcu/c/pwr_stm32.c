@@ -79,7 +79,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 }
 
 void pwr_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct pwr *p = device_memory(sizeof *p);
+    struct pwr *p = device_memory(m, sizeof *p);
     p->device = (struct device){.base = place->base,
                                 .size = 8,
                                 .read = read,

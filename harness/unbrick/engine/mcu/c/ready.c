@@ -108,9 +108,9 @@ void mcu_add_registers(struct mcu *m, const struct register_place *registers, si
         }
         plain_set_reset(m, registers[i].address, registers[i].reset);
     }
-    struct rules *r = device_memory(sizeof *r);
-    r->cells = device_memory((count + 2 * rule_count + 1) * sizeof *r->cells);
-    r->followers = device_memory((rule_count + 1) * sizeof *r->followers);
+    struct rules *r = device_memory(m, sizeof *r);
+    r->cells = device_memory(m, (count + 2 * rule_count + 1) * sizeof *r->cells);
+    r->followers = device_memory(m, (rule_count + 1) * sizeof *r->followers);
     for (size_t i = 0; i < count; i++) {
         if (registers[i].address >= PRIVATE) {
             take_cell(r, registers[i].address);
@@ -123,6 +123,9 @@ void mcu_add_registers(struct mcu *m, const struct register_place *registers, si
                               rule->enable_mask, rule->ready_mask};
     }
     if (!r->cell_count) {
+        device_disown(m, r->cells);
+        device_disown(m, r->followers);
+        device_disown(m, r);
         free_rules(r);
         return;
     }

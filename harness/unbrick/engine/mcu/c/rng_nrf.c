@@ -89,7 +89,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 }
 
 void rng_nrf_add(struct mcu *m, const struct device_place *place) {
-    struct rng *r = device_memory(sizeof *r);
+    struct rng *r = device_memory(m, sizeof *r);
     r->device = (struct device){.base = place->base,
                                 .size = 0x1000,
                                 .read = read,

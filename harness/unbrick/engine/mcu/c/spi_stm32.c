@@ -134,7 +134,7 @@ struct bus *spi_bus(struct device *d) {
 }
 
 void spi_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct spi *s = device_memory(sizeof *s);
+    struct spi *s = device_memory(m, sizeof *s);
     s->bus.device = (struct device){.base = place->base,
                                     .size = 0x400,
                                     .read = read,

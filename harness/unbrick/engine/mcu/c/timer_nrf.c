@@ -242,7 +242,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 
 static void add(struct mcu *m, const struct device_place *place, bool is_rtc) {
     assert(place->numbers[0] <= COMPARES);
-    struct timer *t = device_memory(sizeof *t);
+    struct timer *t = device_memory(m, sizeof *t);
     t->device = (struct device){.base = place->base,
                                 .size = 0x1000,
                                 .read = read,

@@ -354,7 +354,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 
 void uart_nrf_add(struct mcu *m, const struct device_place *place) {
     assert(place->interrupt != NO_INTERRUPT && place->numbers[0] <= 16);
-    struct uart *u = device_memory(sizeof *u);
+    struct uart *u = device_memory(m, sizeof *u);
     u->device = (struct device){.base = place->base,
                                 .size = 0x1000,
                                 .read = read,

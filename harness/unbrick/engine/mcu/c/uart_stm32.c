@@ -203,7 +203,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 
 static void add(struct mcu *m, const struct device_place *place, bool newer) {
     assert(place->baud && place->interrupt != NO_INTERRUPT);
-    struct usart *u = device_memory(sizeof *u);
+    struct usart *u = device_memory(m, sizeof *u);
     u->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,
