@@ -20,6 +20,7 @@ from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, find_successors
 from unbrick.campaign.target import Fate, Outcome, State, Target
+from unbrick.engine.base import TracedEngine
 from unbrick.flash.cells import RESOLUTIONS, Cells
 from unbrick.target.target import FileTarget
 
@@ -73,8 +74,21 @@ def try_states(
 ) -> Tried:
     """Run random states to which power cuts lead, each in a random way of reading weak cells.
 
-    ``but`` is as for :func:`find_difference`.
+    They have an engine of their own, so that none joins another one's session. ``but`` is as for
+    :func:`find_difference`.
     """
+    with search.result.target.create_engine() as engine:
+        return _try_states(search, engine, dice, count, most_cuts, but)
+
+
+def _try_states(
+    search: BehaviourSearch,
+    engine: TracedEngine,
+    dice: Random,
+    count: int,
+    most_cuts: int,
+    but: str,
+) -> Tried:
     target, tried = search.result.target, Tried()
     run = {case.id for case in search.result.cases}
     while tried.states < count:
@@ -85,7 +99,7 @@ def try_states(
                 return replace(tried, difference=f"nobody judged {case}")
             resolution = dice.randrange(RESOLUTIONS) if state.cells.weak else 0
             said = behaviours[min(resolution, len(behaviours) - 1)].outcome
-            outcome = target.run(state, Fate(resolution))
+            outcome = target.run(state, Fate(resolution), engine)
             tried.states += 1
             tried.unrun += case not in run
             name = find_difference(said, outcome, but=but)

@@ -70,7 +70,8 @@ def rerun_scrambled(example: Example) -> str:
     said = example.target.run(example.state)
     assert said.relevant is not None
     other = scramble(example.state, said.relevant, Random(1))
-    return find_difference(said, example.target.run(other))
+    with example.target.create_engine() as engine:
+        return find_difference(said, example.target.run(other, engine=engine))
 
 
 def test_what_was_not_noted_has_no_say(example: Example) -> None:
