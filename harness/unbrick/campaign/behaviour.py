@@ -37,7 +37,7 @@ from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import tear
-from unbrick.flash.trace import list_erases, list_spans
+from unbrick.flash.trace import Trace, list_erases, list_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 MANY = 64
 """Operations from which on it is faster to compare whole blocks."""
+
+_NOTHING: Future[Outcome] = Future()
+"""Of what need not be run."""
 
 
 @dataclass(eq=False)
@@ -159,7 +162,7 @@ class Cover:
         self._spans = list_spans(outcome.ops)
         self._known: list[tuple[Behaviour, int] | None] = [None] * (len(self._spans) + 1)
         # With one mark all cuts leave the peers the same. Spans leave out check cells.
-        self._usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
+        self.is_usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
 
     def find(self, cut: PowerCut) -> Behaviour | None:
         """The behaviour of the state that a cut leaves, if that is known and still holds."""
@@ -171,7 +174,7 @@ class Cover:
     def note(self, cut: PowerCut, behaviour: Behaviour) -> None:
         """The state that a cut leaves is of a behaviour, and followed if it must be."""
         needs = behaviour.needs
-        if not self._usable or behaviour.weak or (cut.torn and self._has_say(cut.op, needs)):
+        if not self.is_usable or behaviour.weak or (cut.torn and self._has_say(cut.op, needs)):
             return
         known, entry = self._known, (behaviour, needs)
         units = needs.to_bytes(needs.bit_length() // 8 + 1, "little")
@@ -198,25 +201,92 @@ class Cover:
 
 
 class Shown:
-    """The states that cuts in a session leave, shown in a book in the order of the cuts."""
+    """The states that cuts in a session leave, shown in a book in the order of the cuts.
+
+    Args:
+        book: it shows them.
+        cells: where the session begins.
+        ops: its operations.
+    """
 
     def __init__(self, book: Book, cells: Cells, ops: Sequence[FlashOp]) -> None:
-        self._book, self._cells, self._ops, self._done = book, cells, ops, 0
+        self._book, self._ops = book, ops
+        self._cells, self._done = cells, 0  # before operation number _done
+        self._at = 0  # the book shows what is before this operation
+        self._torn = False  # or what is left of it
+        geometry = cells.geometry
+        plain = isinstance(ops, Trace) and ops.is_plain
+        self.is_simple = plain and geometry.chips == 1 and not geometry.checks
         book.show(cells)
 
     def show(self, cut: PowerCut) -> Cells:
         """Have the book show what a cut leaves, which is returned."""
-        passed = self._ops[self._done : cut.op]
-        if passed:
-            self._cells, self._done = self._cells.after(passed), cut.op
-        left = tear(self._cells, self._ops[cut.op], cut.torn) if cut.torn else self._cells
+        self.pass_to(cut.op)
+        cells = self._find_cells()
+        if not cut.torn:
+            return cells
+        op = self._ops[cut.op]
+        left = tear(cells, op, cut.torn)
+        self._show_parts(left, (op,))
+        self._torn = True
+        return left
+
+    def pass_to(self, op: int) -> bool:
+        """Have the book show what is before an operation.
+
+        Returns:
+            Whether it is sure to agree with the same entries as before the operation that it was
+            at. False may be wrong.
+        """
+        if self._torn:
+            self._show_parts(self._find_cells(), (self._ops[self._at],))
+            self._torn = False
+        if not self.is_simple:
+            self._pass_by_cells(op)
+            return False
+        same = True
+        while self._at < op:
+            same = same and not self.has_say(self._at)
+            passed = self._ops[self._at]
+            self._at += 1
+            self._book.change(passed, self._find_cells)
+        return same
+
+    def has_say(self, op: int) -> bool:
+        """Whether the book could agree with other entries by what an operation changes."""
+        return self._book.has_say(self._ops[op].offset, self._ops[op].length)
+
+    def _pass_by_cells(self, op: int) -> None:
+        passed = self._ops[self._at : op]
+        self._at = op
+        left = self._find_cells()
         if len(passed) > MANY:
             self._book.show(left)
         else:
-            changed = (*passed, *self._ops[cut.op : cut.op + 1])
-            for part in left.geometry.list_all_parts(changed):
-                self._book.show_range(left, part.offset, part.length)
-        return left
+            self._show_parts(left, passed)
+
+    def _show_parts(self, cells: Cells, ops: Sequence[FlashOp]) -> None:
+        for part in cells.geometry.list_all_parts(ops):
+            self._book.show_range(cells, part.offset, part.length)
+
+    def _find_cells(self) -> Cells:
+        """What is before the operation that the book is at."""
+        if self._done < self._at:
+            self._cells = self._cells.after(self._ops[self._done : self._at])
+            self._done = self._at
+        return self._cells
+
+
+class Standing(NamedTuple):
+    """What is known of the state that the book shows while an operation begins.
+
+    Attributes:
+        version: of the book; with another one nothing is known.
+        behaviours: of the state; None: they are not all known.
+    """
+
+    version: int
+    behaviours: list[Behaviour] | None
 
 
 class KnownSessions:
@@ -347,7 +417,7 @@ class BehaviourSearch:
             while self._queue and len(self._running) < self._ahead:
                 found = self._queue.popleft()
                 known = self._find_covered(found)
-                begun = (RESOLUTIONS, Future()) if known else self._begin(self._show(found))
+                begun = (RESOLUTIONS, _NOTHING) if known else self._begin(self._show(found))
                 self._running.append((found, begun))
             found, (resolution, future) = self._running.popleft()
             if known := self._find_covered(found):
@@ -391,7 +461,7 @@ class BehaviourSearch:
         """Have the state that the book shows run in the first way of reading that is not known."""
         known = self._sessions.find(state)
         if is_whole(known):
-            return RESOLUTIONS, Future()
+            return RESOLUTIONS, _NOTHING
         return len(known), self._submit(state, Fate(len(known)))
 
     def _note(self, user: Member | None, case_id: CaseId, state: State, outcome: Outcome) -> Case:
@@ -403,18 +473,18 @@ class BehaviourSearch:
             behaviour.case.outcome = behaviour.outcome = replace(outcome, ops=[], final=None)
         return behaviour.case
 
-    def _follow(self, found: Reached, state: State) -> bool:
-        """See that the state that the book shows is followed; False: it must be run first."""
+    def _follow(self, found: Reached, state: State) -> list[Behaviour] | None:
+        """See that the state that the book shows is followed; None: it must be run first."""
         behaviours = self._sessions.find(state)
         if not is_whole(behaviours):
-            return False
+            return None
         for resolution, behaviour in enumerate(behaviours):
             if not behaviour.outcome.violation:
                 self._join(behaviour, found.case, state, resolution)
         self._count(found, behaviours)
         if self._cover and len(behaviours) == 1:
             self._cover.note(found.case.cuts[-1], behaviours[0])
-        return True
+        return behaviours
 
     def _count(self, found: Reached, behaviours: list[Behaviour]) -> None:
         """Note who leads to behaviours."""
@@ -472,7 +542,7 @@ class BehaviourSearch:
         unknown: list[tuple[str, str, Reached]] = []
         ops, target = behaviour.outcome.ops, self.result.target
         self._cover = Cover(behaviour)
-        shown = Shown(self._book, member.state.cells, ops)
+        shown, standing = Shown(self._book, member.state.cells, ops), None
         geometry, shapes = member.state.cells.geometry, self._bounds.shapes
         for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
             cut = case_id.cuts[-1]
@@ -488,8 +558,20 @@ class BehaviourSearch:
             if known:
                 self._count(found, [known])
                 continue
-            state = State(shown.show(cut), peers)
-            if not self._follow(found, state):
+            if standing and standing.version != self._book.version:
+                standing = None
+            if standing and not shown.pass_to(cut.op):
+                standing = None
+            if standing and not (cut.torn and shown.has_say(cut.op)):
+                behaviours, state = standing.behaviours, State(member.state.cells, peers)
+                if behaviours:
+                    self._count(found, behaviours)
+            else:
+                state = State(shown.show(cut), peers)
+                behaviours = self._follow(found, state)
+                if not cut.torn and shown.is_simple and self._cover.is_usable:
+                    standing = Standing(self._book.version, behaviours)
+            if not behaviours:
                 unknown.append((find_place(target, cut, ops, state), find_kind(cut, ops), found))
         return spread_cuts(unknown, self._bounds.seed)
 

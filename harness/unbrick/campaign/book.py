@@ -13,7 +13,10 @@ from unbrick.flash.cells import Cells
 from unbrick.library import Signatures, load_library
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unbrick.flash.geometry import FlashGeometry
+    from unbrick.flash.ops import FlashOp
 
 UNIT = 4
 """Bytes."""
@@ -29,6 +32,8 @@ def _load() -> Any:
         "book_new": (book, [u32]),
         "book_free": (None, [book]),
         "book_write": (None, [book, u32, u32, c.c_char_p, c.c_char_p]),
+        "book_has_say": (c.c_bool, [book, u32, u32]),
+        "book_change": (None, [book, u32, u32, c.c_char_p]),
         "book_add": (u32, [book, u32, c.c_char_p]),
         "book_find": (u32, [book, u32, u32]),
         "book_drop": (None, [book, u32]),
@@ -43,7 +48,7 @@ class Book:
         geometry: of the flash; it is blank at first.
 
     Attributes:
-        cells: what it holds now.
+        version: another one whenever entries have come or gone.
 
     Raises:
         MemoryError: there is no room for it.
@@ -56,15 +61,39 @@ class Book:
         self._book = self._library.book_new(-(-size // UNIT))
         if not self._book:
             raise MemoryError
-        self.cells = Cells.of(b"", geometry)
+        self._cells = Cells.of(b"", geometry)
+        self._find_cells: Callable[[], Cells] | None = None
+        self.version = 0
 
     def __del__(self) -> None:
         if getattr(self, "_book", None):
             self._library.book_free(self._book)
 
+    @property
+    def cells(self) -> Cells:
+        """What the flash holds now."""
+        if self._find_cells is not None:
+            self._cells, self._find_cells = self._find_cells(), None
+        return self._cells
+
+    def change(self, op: FlashOp, find_cells: Callable[[], Cells]) -> None:
+        """The flash takes an operation that does not fail, and has no check cells.
+
+        Args:
+            op: the operation.
+            find_cells: what the flash then holds, if somebody asks for it.
+        """
+        data = None if op.kind == "erase" else op.data
+        self._library.book_change(self._book, op.offset, op.length, data)
+        self._find_cells = find_cells
+
+    def has_say(self, offset: int, length: int) -> bool:
+        """Whether the flash could agree with other entries by what a range holds, in bytes."""
+        return bool(self._library.book_has_say(self._book, offset, length))
+
     def show(self, cells: Cells) -> None:
         """The flash now holds these cells."""
-        before, self.cells = self.cells, cells
+        before, self._cells = self.cells, cells
         for number, block in enumerate(cells.blocks):
             old = before.blocks[number]
             if block is not old and block != old:
@@ -75,7 +104,7 @@ class Book:
 
     def show_range(self, cells: Cells, offset: int, length: int) -> None:
         """The flash now holds these cells, which differ from the last ones in a range at most."""
-        self.cells = cells
+        self._cells, self._find_cells = cells, None
         for number, start, size in cells.geometry.split(offset, length):
             self._write(cells, cells.geometry.starts[number] + start, size)
 
@@ -93,6 +122,7 @@ class Book:
 
     def add(self, group: int, units: int) -> int:
         """A new entry: the flash must hold in ``units`` what it holds now. Returns its number."""
+        self.version += 1
         return int(
             self._library.book_add(self._book, group, units.to_bytes(8 * self._pages, "little"))
         )
@@ -104,6 +134,7 @@ class Book:
 
     def drop(self, entry: int) -> None:
         """The entry agrees with nothing any more."""
+        self.version += 1
         self._library.book_drop(self._book, entry)
 
 

@@ -2,11 +2,11 @@
 #include "book.h"
 
 #include <assert.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PAGE 64u /* units */
+#define UNIT 4u  /* bytes */
 #define BLANK UINT32_MAX
 
 struct page {
@@ -148,6 +148,54 @@ void book_write(struct book *b, uint32_t first, uint32_t count, const uint32_t *
     assert(count <= b->page_count * PAGE && first <= b->page_count * PAGE - count);
     for (uint32_t i = 0; i < count; i++) {
         set_unit(b, first + i, values[i], weak ? weak[i] : 0);
+    }
+}
+
+/* Whether an entry may come to agree, or to agree no more, by what `pages` pages hold, of which one
+ * is what the question is about. */
+static bool could_change(const struct entry *e, const struct question *q, uint32_t pages) {
+    if (e->dropped || e->unmet > pages) {
+        return false;
+    }
+    return pages > 1 || e->unmet == (q->differing != 0);
+}
+
+static bool has_say(const struct book *b, uint32_t first, uint32_t count) {
+    uint32_t last = first + count - 1, pages = last / PAGE - first / PAGE + 1;
+    for (uint32_t at = first / PAGE; at <= last / PAGE; at++) {
+        uint64_t units = UINT64_MAX;
+        units &= at == first / PAGE ? UINT64_MAX << first % PAGE : UINT64_MAX;
+        units &= at == last / PAGE ? UINT64_MAX >> (PAGE - 1 - last % PAGE) : UINT64_MAX;
+        for (uint32_t i = 0; i < b->about[at].count; i++) {
+            const struct question *q = b->questions[b->about[at].items[i]];
+            for (uint32_t k = 0; q->mask & units && k < q->entries.count; k++) {
+                if (could_change(&b->entries[q->entries.items[k]], q, pages)) {
+                    return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
+bool book_has_say(const struct book *b, uint32_t offset, uint32_t length) {
+    assert(length && offset + length <= b->page_count * PAGE * UNIT);
+    return has_say(b, offset / UNIT, (offset + length - 1) / UNIT - offset / UNIT + 1);
+}
+
+/* The byte of a unit that is at an offset is ANDed with data, or set where there is none. */
+static void change_byte(struct book *b, uint32_t offset, const uint8_t *data) {
+    const struct page *page = b->pages[offset / UNIT / PAGE];
+    uint32_t in = offset / UNIT % PAGE, shift = offset % UNIT * 8;
+    uint32_t value = page ? page->value[in] : BLANK, weak = page ? page->weak[in] : 0;
+    uint32_t cleared = ~((uint32_t)(data ? *data : 0) << shift) & 0xffu << shift;
+    value = data ? value & ~cleared : value | cleared;
+    set_unit(b, offset / UNIT, value, weak & ~cleared);
+}
+
+void book_change(struct book *b, uint32_t offset, uint32_t length, const uint8_t *data) {
+    for (uint32_t i = 0; i < length; i++) {
+        change_byte(b, offset + i, data ? data + i : NULL);
     }
 }
 

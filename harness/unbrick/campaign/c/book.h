@@ -7,6 +7,7 @@
  * of a unit costs as much as there are different questions about its page. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,13 @@ void book_free(struct book *b);
 /* The flash now holds these values from unit `first` on. `weak` NULL: no bit there is weak. */
 void book_write(struct book *b, uint32_t first, uint32_t count, const uint32_t *values,
                 const uint32_t *weak);
+
+/* Whether the flash could come to agree with other entries than now by what these bytes hold,
+ * whatever that is. True may be wrong, false never is. */
+bool book_has_say(const struct book *b, uint32_t offset, uint32_t length);
+
+/* These bytes of the flash are programmed with `data`, or erased where it is NULL. */
+void book_change(struct book *b, uint32_t offset, uint32_t length, const uint8_t *data);
 
 /* An entry of `group`: the flash must hold in these units what it holds there now. `units` has a
  * bit for each unit, 64 of them in a word. Returns the entry's number; they count from 0. */
