@@ -31,6 +31,7 @@ CHIPS = {
     "stm32f103": "stm32f103xb",
     "stm32f411": "stm32f411xe",
     "stm32l476": "stm32l476xg",
+    "stm32h563": "stm32h563xi",
     "nrf52840": "nrf52840",
 }
 EEPROM = """like = "stm32f411xe"
@@ -70,11 +71,19 @@ status_us = 10_000
 BOARDS = {"external_eeprom": EEPROM, "external_flash": NOR}
 """By the entry of a YAML file that asks for it."""
 
+NO_ECC = """like = "stm32h563xi"
+[flash.main]
+ecc = 0
+"""
+"""An STM32H563 that does not see wrong words, for firmware that has no handler of its NMI."""
+
 F1_USER, F1_WRP, F1_PAGES_PER_BIT, F1_PAGE = 0x1FFF_F802, 0x1FFF_F808, 4, 1024
 F4_USER, F4_WRP = 0x1FFF_C000, 0x1FFF_C008
 L4_WRP, L4_PAGE = 0x1FFF_7818, 2048
+H5_OPTSR2, H5_WRP1, H5_GROUP = 0xF000_0008, 0xF000_0020, 4 * 8192
+H5_SECURE = 0xB400_007C
 F1_HARDWARE_WATCHDOG, F4_HARDWARE_WATCHDOG = bytes((0xFE, 0x01)), bytes((0xCF,))
-"""Option bytes of the STM32: PM0075 2.5, RM0383 3.6, RM0351 3.4.1."""
+"""Option bytes of the STM32: PM0075 2.5, RM0383 3.6, RM0351 3.4.1, RM0481 7.4."""
 
 
 def find_demo() -> Path | None:
@@ -92,11 +101,13 @@ class Build:
         name: such as ``f103/bug-consume_first``; the correct one is called after its folder.
         path: of its YAML file.
         config: what that says, with what it extends.
+        ecc: whether an STM32H563 is to see words that are wrong.
     """
 
     name: str
     path: Path
     config: Mapping[str, Any]
+    ecc: bool = False
 
     @property
     def is_bug(self) -> bool:
@@ -112,10 +123,12 @@ class Build:
         """Write it as a target file of ours; gives the path."""
         name = self.name.replace("/", "-").replace("_", "-")
         chip = CHIPS[self.config["platform"]["base"]]
-        for entry, board in BOARDS.items():
-            if entry in self.config:
-                chip = f"{name}-board.toml"
-                (folder / chip).write_text(board, encoding="utf-8")
+        boards = [board for entry, board in BOARDS.items() if entry in self.config]
+        if chip == "stm32h563xi" and not self.ecc:
+            boards.append(NO_ECC)
+        for board in boards:
+            chip = f"{name}-board.toml"
+            (folder / chip).write_text(board, encoding="utf-8")
         path = folder / f"{name}.toml"
         path.write_text(_tell(self, name, chip), encoding="utf-8")
         return path
@@ -124,7 +137,7 @@ class Build:
 def list_builds(demo: Path) -> list[Build]:
     """Every build for the chips that have models."""
     builds = []
-    for folder in ("f103", "f411", "l476", "nrf52"):
+    for folder in ("f103", "f411", "h563", "l476", "nrf52"):
         for path in sorted((demo / folder).glob("*.yaml")):
             name = path.stem.removeprefix(f"{folder}-")
             whole = folder if name in {"adapter", folder} else f"{folder}/{name}"
@@ -220,9 +233,20 @@ def _option_bytes(config: Mapping[str, Any]) -> list[tuple[int, bytes]]:
     if chip == "stm32l476":
         for area, (start, size) in enumerate(spans):  # first and last page, in bank 1
             word = start // L4_PAGE | ((start + size) // L4_PAGE - 1) << 16
-            pair = word.to_bytes(4, "little") + (word ^ 0xFFFF_FFFF).to_bytes(4, "little")
-            made.append((L4_WRP + 8 * area, pair))
+            made.append((L4_WRP + 8 * area, _with_complement(word)))
+    if chip == "stm32h563":
+        groups = {
+            group
+            for start, size in spans
+            for group in range(start // H5_GROUP, (start + size) // H5_GROUP)
+        }
+        word = 0xFFFF_FFFF & ~sum(1 << group for group in groups)
+        made += [(H5_OPTSR2, _with_complement(H5_SECURE)), (H5_WRP1, _with_complement(word))]
     return made
+
+
+def _with_complement(word: int) -> bytes:
+    return word.to_bytes(4, "little") + (word ^ 0xFFFF_FFFF).to_bytes(4, "little")
 
 
 @dataclass(frozen=True)

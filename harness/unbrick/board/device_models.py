@@ -56,7 +56,7 @@ def _time_us(default: int | None = None) -> ModelNumber:
     return ModelNumber(default, least=1, most=MICROSECONDS_MAX)
 
 
-_PAGES_OF_L4 = {
+_PAGES = {
     "program_us": _time_us(),
     "erase_us": _time_us(),
     "mass_erase_us": _time_us(),
@@ -101,7 +101,7 @@ MODELS = {
         True,
         3,
         False,
-        _PAGES_OF_L4,
+        _PAGES,
         does="double words with ECC, erases of a page and of a bank, option bytes, protection",
         lacks="fast programming, PCROP, the firewall, OTP",
     ),
@@ -110,9 +110,25 @@ MODELS = {
         True,
         2,
         False,
-        _PAGES_OF_L4,
+        _PAGES,
         does="double words with ECC, erases of a page and of all, option bytes, protection",
         lacks="fast programming, PCROP, the firewall, OTP",
+    ),
+    # RM0481: quad words with ECC, sectors in two banks, option words.
+    "flash_stm32h5": DeviceModel(
+        True,  # and the next one is that of the secure state
+        2,
+        False,
+        {
+            "program_us": _time_us(),
+            "erase_us": _time_us(),
+            "bank_erase_us": _time_us(),
+            "sector_size": ModelNumber(least=1024, most=1 << 16),
+        },
+        does="quad words with ECC, erases of a sector, a bank and all, bank swap, option words, "
+        "write protection; code stays in one security state",
+        lacks="the other security state, watermarks, HDP, OBK, high-cycle data, OTP, the product "
+        "state",
     ),
     # nRF52 product specifications, NVMC.
     "flash_nrf": DeviceModel(

@@ -77,6 +77,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         mpu_regions=entries.number("mpu_regions", 0, most=16),
         fpu=entries.number("fpu", 0, most=2),
         bit_band=entries.flag("bit_band"),
+        secure_alias=entries.flag("secure_alias"),
         baud=entries.number("baud", 115_200, least=1, most=10_000_000),
         unit=entries.number("unit"),
         flash=flash,

@@ -22,6 +22,11 @@ from unbrick.flash.geometry import CheckCells
 if TYPE_CHECKING:
     from unbrick.flash.geometry import FlashGeometry
 
+SECURE_DISTANCE = 0x1000_0000
+"""How much further secure code has RAM and devices on chips with ``secure_alias``."""
+SECURE_PARTS = (0x3, 0x5)
+"""The first digit of their addresses there."""
+
 
 @dataclass(frozen=True)
 class FlashRegion:
@@ -144,6 +149,7 @@ class McuChip:
         registers: what has a value after a reset but no model.
         ready: bits that follow others.
         systick_divider: of the core's clock, for SysTick's other clock; 0: there is none.
+        secure_alias: whether RAM and devices are 256 MiB further, too, for secure code.
         programmers: what other programs call it; no session depends on that.
         unmodelled: what the chip has and nothing models, for people. Registers there hold what was
             written.
@@ -166,6 +172,7 @@ class McuChip:
     registers: tuple[Register, ...]
     ready: tuple[ReadyRule, ...]
     systick_divider: int = 0
+    secure_alias: bool = False
     programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
     unmodelled: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -194,6 +201,11 @@ class McuChip:
             image[first : first + len(part.factory)] = part.factory
         self.geometry.set_checks(image, 0, len(image))
         return bytes(image)
+
+    def plain_address(self, address: int) -> int:
+        """The address that one stands for: of what secure code has at two."""
+        secure = self.secure_alias and address >> 28 in SECURE_PARTS
+        return address - SECURE_DISTANCE if secure else address
 
     def find_flash(self, address: int) -> tuple[int, int] | None:
         """Where in the flash image an address is, and how many bytes its region has from there on.

@@ -88,7 +88,7 @@ class CSetup(c.Structure):
         (name, c.c_uint32)
         for name in (
             *("core", "interrupts", "priority_bits", "mpu_regions", "fpu", "bit_band"),
-            *("vectors", "hz", "systick_hz", "pace_ps", "access_ns", "semihosting"),
+            *("secure_alias", "vectors", "hz", "systick_hz", "pace_ps", "access_ns", "semihosting"),
         )
     )
 
@@ -255,6 +255,7 @@ class McuModels(CompiledModels):
     def __init__(self, chip: McuChip, *, pace_ps: int, semihosting: bool) -> None:
         super().__init__(load_models(), mmap.mmap(-1, chip.geometry.size))
         self._flash_address = c.addressof(c.c_char.from_buffer(self.flash))
+        self._chip = chip
         self._rams = [(region.base, mmap.mmap(-1, region.size)) for _, region in chip.rams]
         number, cpu = _CORES[chip.core]
         setup = CSetup(
@@ -264,7 +265,10 @@ class McuModels(CompiledModels):
             mpu_regions=chip.mpu_regions,
             fpu=chip.fpu,
             bit_band=chip.bit_band,
-            vectors=chip.main.base if chip.main.alias is None else chip.main.alias,
+            secure_alias=chip.secure_alias,
+            vectors=chip.main.base
+            if chip.main.alias is None
+            else min(chip.main.base, chip.main.alias),
             hz=chip.clock_hz,
             systick_hz=chip.clock_hz // chip.systick_divider if chip.systick_divider else 0,
             pace_ps=pace_ps,
@@ -358,6 +362,7 @@ class McuModels(CompiledModels):
     def read_ram(self, address: int, length: int) -> bytes | None:
         """RAM; shorter at its end; None: it is another place."""
         self.settle()
+        address = self._chip.plain_address(address)
         for base, memory in self._rams:
             if base <= address < base + len(memory):
                 return bytes(memory[address - base : address - base + length])

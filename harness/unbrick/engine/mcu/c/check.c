@@ -92,6 +92,7 @@ void check_look(struct mcu *m, struct region *r, uint32_t offset, uint32_t lengt
         broken += one && is_unit_broken(f, offset);
         r->broken[page] = broken;
         m->has_broken |= broken != 0;
+        m->end = broken && !m->watches ? 0 : m->end; /* accesses are to be looked at from now on */
     }
 }
 
@@ -115,7 +116,11 @@ bool check_is_broken_at(struct mcu *m, uint32_t address, uint32_t length) {
         return false;
     }
     const struct region *r = find_flash(m, address, &offset);
-    return r && check_is_broken_page(r, offset) && check_is_broken(r->flash, offset, length);
+    if (!r || !check_is_broken_page(r, offset)) {
+        return false;
+    }
+    uint32_t left = r->flash->size - offset;
+    return check_is_broken(r->flash, offset, length < left ? length : left);
 }
 
 void pass_broken(struct mcu *m) {

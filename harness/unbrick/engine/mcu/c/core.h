@@ -289,8 +289,9 @@ static inline bool is_main(const struct mcu *m) { /* not one of the small cores 
 
 /* memory.c */
 int memory_connect(struct mcu *m);
-struct ram *find_ram(struct mcu *m, uint32_t address);
+struct ram *find_ram(struct mcu *m, uint32_t address, uint32_t *offset);
 struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset);
+uint32_t code_address(const struct mcu *m, uint64_t place);
 
 void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t length);
 void forget_ram_code(struct mcu *m);

@@ -61,7 +61,7 @@ static void on_step(void *uc, uint64_t address, uint32_t size, void *user) {
 static void on_watch(void *uc, int type, uint64_t at, int size, int64_t value, void *user) {
     struct mcu *m = user;
     struct debug *d = &m->debug;
-    uint32_t address = (uint32_t)at, length = (uint32_t)size, target = 0;
+    uint32_t address = code_address(m, at), length = (uint32_t)size, target = 0;
     uint32_t kind = type == ACCESS_WRITE ? WATCH_WRITE : WATCH_READ;
     (void)value;
     assert(length);
@@ -257,8 +257,9 @@ void mcu_core_write(struct mcu *m, unsigned number, uint64_t value) {
 }
 
 bool mcu_poke(struct mcu *m, uint32_t address, const uint8_t *data, uint32_t length) {
+    uint32_t offset;
     mcu_settle(m);
-    return find_ram(m, address) && dma_write(m, address, data, length);
+    return find_ram(m, address, &offset) && dma_write(m, address, data, length);
 }
 
 bool mcu_look(struct mcu *m, uint32_t address, uint32_t *value) {

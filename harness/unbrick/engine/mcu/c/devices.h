@@ -36,6 +36,8 @@ void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *
 struct device *find_device_at(struct mcu *m, uint32_t base);
 /* A write of a word by another device, not by code. */
 void write_device(struct mcu *m, uint32_t address, uint32_t value);
+/* A byte of flash, also where no address leads to. False: there is none. */
+bool read_option(struct mcu *m, uint32_t address, uint8_t *byte);
 /* Whether the core waits for an interrupt or event, with SLEEPDEEP. */
 bool sleeps_deeply(struct mcu *m);
 /* All RAM holds something. */
@@ -66,6 +68,40 @@ void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind);
 /* The power goes: what is under way is torn. */
 void job_tear(struct mcu *m, struct flash_job *job);
 bool is_blank(const uint8_t *cells, uint32_t length);
+
+/* flash_words.c: what the controllers of STM32H5 and H7 share. */
+#define FLASH_WORD_MAX 32u
+/* Stores make up a flash word: its bytes may come in any order and size. */
+struct write_buffer {
+    uint32_t size;   /* bytes of a flash word */
+    uint32_t offset; /* of the one that it is for */
+    uint32_t filled; /* a bit for each byte */
+    uint8_t data[FLASH_WORD_MAX];
+};
+enum buffered { BUFFER_TOOK, BUFFER_FULL, BUFFER_ELSEWHERE, BUFFER_TWICE };
+enum buffered buffer_take(struct write_buffer *b, uint32_t offset, unsigned size, uint64_t value);
+void buffer_clear(struct write_buffer *b); /* what was not written is 0xff */
+
+/* Option words that no address leads to, in a region of their own. A word has its complement
+ * behind it. Each has a register that shows it and one that it is programmed from. */
+#define OPTION_WORDS_MAX 8u
+struct option_word {
+    uint32_t current, next; /* offsets of its registers */
+    uint32_t mismatch;      /* what it is taken for when its complement does not fit */
+};
+struct option_words {
+    struct flash flash;
+    const struct option_word *words;
+    uint32_t count, erase_us, program_us;
+    uint32_t now[OPTION_WORDS_MAX], next[OPTION_WORDS_MAX];
+};
+void options_add(struct mcu *m, struct option_words *o, const struct flash_place *place,
+                 struct device *controller);
+bool options_load(struct mcu *m, struct option_words *o); /* false: a complement does not fit */
+/* All are erased and programmed, while the core stands still. */
+void options_program(struct mcu *m, struct option_words *o, struct flash_job *job);
+/* The word behind a register, and whether that is the one to write; NULL: it is none of them. */
+uint32_t *options_find(struct option_words *o, uint32_t offset, bool *writable);
 
 /* A chip on a bus. Its bus embeds nothing of it, and calls it for what the bus's device is called
  * for. */
@@ -114,6 +150,7 @@ void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
 void flash_stm32l4_add(struct mcu *m, const struct device_place *place);
 void flash_stm32l4_one_bank_add(struct mcu *m, const struct device_place *place);
+void flash_stm32h5_add(struct mcu *m, const struct device_place *place);
 void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
 void uart_stm32v2_add(struct mcu *m, const struct device_place *place);

@@ -91,7 +91,7 @@ static void settle(struct mcu *m, struct device *d) {
 /* The option bit WDG_SW that is 0 starts it at the reset. */
 static bool is_of_hardware(struct mcu *m, const struct iwdg *w) {
     uint8_t option;
-    return w->option && dma_read(m, w->option, &option, 1) && !(option & w->option_mask);
+    return w->option && read_option(m, w->option, &option) && !(option & w->option_mask);
 }
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {

@@ -316,9 +316,9 @@ static uint64_t count_rounds(struct mcu *m, const struct loop *l, const struct t
 
 /* The word that counts; NULL: it is no RAM, or there is code around it. */
 static uint8_t *find_cell(struct mcu *m, const struct loop *l) {
-    uint32_t address = read_own(m, l->base) + l->offset;
-    const struct ram *ram = find_ram(m, address);
-    if (!ram || address % 4 || ram->executed[(address - ram->base) / PAGE]) {
+    uint32_t address = read_own(m, l->base) + l->offset, offset = 0;
+    const struct ram *ram = find_ram(m, address, &offset);
+    if (!ram || address % 4 || ram->executed[offset / PAGE]) {
         return NULL;
     }
     return memory_at(m, address, 4, true);

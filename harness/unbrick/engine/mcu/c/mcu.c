@@ -383,7 +383,6 @@ static void wait(struct mcu *m) {
 }
 
 static void reset_core(struct mcu *m) {
-    uint32_t vectors[2] = {UINT32_MAX, UINT32_MAX};
     m->u.context_restore(m->u.uc, m->u.reset_state);
     nvic_reset(m);
     scs_reset(m);
@@ -396,6 +395,11 @@ static void reset_core(struct mcu *m) {
     m->block_pc = NOWHERE;
     m->polling = (struct polling){0};
     debug_reset(m);
+}
+
+/* When the flash knows which of its banks is first. */
+static void take_vectors(struct mcu *m) {
+    uint32_t vectors[2] = {UINT32_MAX, UINT32_MAX};
     dma_read(m, m->scs.vtor, vectors, sizeof vectors);
     write_register(m, REG_SP, vectors[0] & ~3u);
     write_register(m, REG_ESR, 0);
@@ -415,6 +419,7 @@ static void reset_devices(struct mcu *m, enum reset_kind kind) {
     for (size_t i = 0; i < m->device_count; i++) {
         mcu_look_again(m, m->devices[i]);
     }
+    take_vectors(m);
 }
 
 static void reset_system(struct mcu *m) {

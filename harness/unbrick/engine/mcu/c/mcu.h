@@ -76,15 +76,16 @@ struct setup {
     uint32_t core;       /* enum core */
     uint32_t interrupts; /* lines of the NVIC, 32 to 480 */
     uint32_t priority_bits;
-    uint32_t mpu_regions; /* 0: no MPU */
-    uint32_t fpu;         /* 1: single precision, 2: double as well */
-    uint32_t bit_band;    /* 1: the chip has it */
-    uint32_t vectors;     /* address of the vector table at reset */
-    uint32_t hz;          /* of the core's clock: SysTick, DWT */
-    uint32_t systick_hz;  /* of SysTick's external clock; 0: there is none */
-    uint32_t pace_ps;     /* picoseconds a byte of instructions */
-    uint32_t access_ns;   /* of an access to a register */
-    uint32_t semihosting; /* 1: BKPT 0xAB writes to a line of its own, the first one */
+    uint32_t mpu_regions;  /* 0: no MPU */
+    uint32_t fpu;          /* 1: single precision, 2: double as well */
+    uint32_t bit_band;     /* 1: the chip has it */
+    uint32_t secure_alias; /* 1: RAM and devices are 256 MiB further, too, for secure code */
+    uint32_t vectors;      /* address of the vector table at reset */
+    uint32_t hz;           /* of the core's clock: SysTick, DWT */
+    uint32_t systick_hz;   /* of SysTick's external clock; 0: there is none */
+    uint32_t pace_ps;      /* picoseconds a byte of instructions */
+    uint32_t access_ns;    /* of an access to a register */
+    uint32_t semihosting;  /* 1: BKPT 0xAB writes to a line of its own, the first one */
 };
 
 /* A register that nobody models, as the firmware used it. */

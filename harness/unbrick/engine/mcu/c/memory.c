@@ -29,9 +29,19 @@ static bool within(uint32_t address, uint32_t base, uint32_t size) {
     return address - base < size;
 }
 
-struct ram *find_ram(struct mcu *m, uint32_t address) {
+/* The address that another one stands for: of what secure code has at two. */
+static uint32_t plain_address(const struct mcu *m, uint32_t address) {
+    enum { SECURE = 0x10000000, RAM = 0x30000000, DEVICES = 0x50000000 };
+    bool secure =
+        m->setup.secure_alias && (within(address, RAM, SECURE) || within(address, DEVICES, SECURE));
+    return secure ? address - SECURE : address;
+}
+
+struct ram *find_ram(struct mcu *m, uint32_t address, uint32_t *offset) {
+    address = plain_address(m, address);
     for (size_t i = 0; i < m->ram_count; i++) {
         if (within(address, m->rams[i].base, m->rams[i].size)) {
+            *offset = address - m->rams[i].base;
             return &m->rams[i];
         }
     }
@@ -45,23 +55,35 @@ struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset) {
             continue;
         }
         if (within(address, f->base, f->size)) {
-            *offset = address - f->base;
+            *offset = (address - f->base) ^ f->swapped;
             return &m->regions[i];
         }
         if (f->alias != NOWHERE && within(address, f->alias, f->size)) {
-            *offset = address - f->alias;
+            *offset = (address - f->alias) ^ f->swapped;
             return &m->regions[i];
         }
     }
     return NULL;
 }
 
-/* RAM or, to be read, flash; NULL where it is not all there. */
+/* The address that code has for a place of Unicorn's, where flash lies as its cells do. */
+uint32_t code_address(const struct mcu *m, uint64_t place) {
+    uint32_t address = (uint32_t)place;
+    bool is_cells = place - address == 0 || place - address == NOTED;
+    for (size_t i = 0; is_cells && i < m->region_count; i++) {
+        const struct flash *f = m->regions[i].flash;
+        if (f->swapped && within(address, f->base, f->size)) {
+            return f->base + ((address - f->base) ^ f->swapped);
+        }
+    }
+    return address;
+}
+
+/* RAM or, to be read, flash; NULL where it is not all there. No access is across two banks. */
 uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_write) {
     uint32_t offset = 0;
-    const struct ram *ram = find_ram(m, address);
+    const struct ram *ram = find_ram(m, address, &offset);
     if (ram) {
-        offset = address - ram->base;
         return length <= ram->size - offset ? ram->memory + offset : NULL;
     }
     const struct region *r = to_write ? NULL : find_flash(m, address, &offset);
@@ -157,6 +179,7 @@ static void settle(struct mcu *m, struct device *d) {
 
 static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
     uint32_t offset;
+    address = plain_address(m, address);
     struct device *d = find_device(m, address);
     if (d) {
         settle(m, d);
@@ -183,6 +206,7 @@ static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
 
 static void bus_write(struct mcu *m, uint32_t address, unsigned size, uint64_t value) {
     uint32_t offset;
+    address = plain_address(m, address);
     struct device *d = find_device(m, address);
     struct region *r = d ? NULL : find_flash(m, address, &offset);
     if (d) {
@@ -197,7 +221,7 @@ static void bus_write(struct mcu *m, uint32_t address, unsigned size, uint64_t v
         }
     } else if (within(address, PRIVATE, PRIVATE_SIZE)) {
         scs_write(m, address - PRIVATE, size, (uint32_t)value);
-    } else if (find_ram(m, address)) {
+    } else if (find_ram(m, address, &offset)) {
         dma_write(m, address, &value, size);
     } else {
         plain_write(m, address, size, (uint32_t)value);
@@ -242,10 +266,10 @@ static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
 }
 
 /* A load from flash takes no time of its own, whether it is noted or not. */
-static uint64_t read_noted(void *uc, uint64_t address, unsigned size, void *user) {
+static uint64_t read_noted(void *uc, uint64_t place, unsigned size, void *user) {
     struct mcu *m = user;
     uint32_t offset = 0;
-    const struct region *r = find_flash(m, (uint32_t)address, &offset);
+    const struct region *r = find_flash(m, code_address(m, place), &offset);
     uint64_t value = 0;
     (void)uc;
     assert(r && size <= sizeof value);
@@ -289,9 +313,9 @@ bool dma_write(struct mcu *m, uint32_t address, const void *data, uint32_t lengt
         return false;
     }
     memcpy(memory, data, length);
-    struct ram *ram = find_ram(m, address);
-    for (uint32_t page = (address - ram->base) / PAGE; page * PAGE < address - ram->base + length;
-         page++) {
+    uint32_t offset = 0;
+    struct ram *ram = find_ram(m, address, &offset);
+    for (uint32_t page = offset / PAGE; page * PAGE < offset + length; page++) {
         if (ram->executed[page]) {
             forget_range(m, ram->base + page * PAGE, ram->base + (page + 1) * PAGE);
         }
@@ -332,11 +356,11 @@ static unsigned may_at(struct mcu *m, uint32_t address) {
 
 static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     uint32_t offset = 0;
-    struct ram *ram = find_ram(m, address);
+    struct ram *ram = find_ram(m, address, &offset);
     struct region *r = ram ? NULL : find_flash(m, address, &offset);
     bool is_memory = ram || (r && r->mapped);
     page->permissions = r && m->notes.sources ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
-    page->address = r ? r->flash->base + offset : address;
+    page->address = r ? r->flash->base + offset : ram ? ram->base + offset : address;
     if (m->host) {
         return is_memory;
     }
@@ -351,7 +375,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
         return false;
     }
     if (ram) {
-        ram->executed[(address - ram->base) / PAGE] = true;
+        ram->executed[offset / PAGE] = true;
     }
     if (!mixed && !(r && m->notes.sources)) {
         page->permissions = ram ? may : may & ~(unsigned)MAY_WRITE;
@@ -362,8 +386,8 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
 }
 
 /* Where data of memory that is all alike is: a page that was executed may be so again. */
-static void share_page(uint32_t address, unsigned may, const struct ram *ram, struct page *page) {
-    bool execute = !ram || ram->executed[(address - ram->base) / PAGE];
+static void share_page(unsigned may, const struct ram *ram, struct page *page) {
+    bool execute = !ram || ram->executed[((uint32_t)page->address - ram->base) / PAGE];
     page->permissions = may & (execute ? MAY_ALL : MAY_READ | MAY_WRITE);
     page->permissions &= ram ? MAY_ALL : ~(unsigned)MAY_WRITE;
 }
@@ -387,7 +411,7 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     }
     leave_it_block(m);
     unsigned wanted = type == ACCESS_WRITE ? MAY_WRITE : MAY_READ;
-    struct ram *ram = find_ram(m, at);
+    struct ram *ram = find_ram(m, at, &offset);
     struct region *r = ram ? NULL : find_flash(m, at, &offset);
     bool is_flash = r && r->mapped, is_memory = ram || is_flash;
     bool private = within(at, PRIVATE, PRIVATE_SIZE);
@@ -397,8 +421,8 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
         page->address = GUARD + at;
         page->permissions = wanted;
     } else if (ram || (is_flash && wanted == MAY_READ)) {
-        page->address = r ? r->flash->base + offset : at;
-        share_page(at, may, ram, page);
+        page->address = (r ? r->flash->base : ram->base) + offset;
+        share_page(may, ram, page);
         if (r && is_to_be_noted(m, r, offset)) { /* a fetch asks for the page itself */
             page->address += NOTED;
             page->permissions = MAY_READ;
@@ -419,7 +443,8 @@ static uint32_t judge(struct mcu *m, uint32_t address, unsigned wanted) {
     if (mpu_is_on(m) && !(mpu_permissions(m, address, is_privileged(m)) & wanted)) {
         return DACCVIOL | MMARVALID;
     }
-    bool there = find_ram(m, address) || find_flash(m, address, &offset) || is_bus(m, address);
+    bool there =
+        find_ram(m, address, &offset) || find_flash(m, address, &offset) || is_bus(m, address);
     return there ? 0 : PRECISERR | BFARVALID;
 }
 
@@ -497,7 +522,7 @@ void take_back(struct mcu *m) {
 
 static void on_access(void *uc, int type, uint64_t at, int size, int64_t value, void *user) {
     struct mcu *m = user;
-    uint32_t address = (uint32_t)at, length = (uint32_t)size;
+    uint32_t address = code_address(m, at), length = (uint32_t)size;
     (void)value;
     assert(length && length <= sizeof m->undo->bytes);
     bool unaligned = address & (length < 4 ? length - 1 : 3) && refuses_unaligned(m);
@@ -556,7 +581,7 @@ void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t leng
     }
     for (uint32_t page = offset / PAGE; page * PAGE < offset + length; page++) {
         if (r->executed[page]) {
-            uint32_t base = r->flash->base + page * PAGE;
+            uint32_t base = r->flash->base + (page * PAGE ^ r->flash->swapped);
             forget_range(m, base, base + PAGE);
             r->executed[page] = false;
             memset(r->blocks + page * PAGE / 2, 0, PAGE / 2);
@@ -780,6 +805,19 @@ void mcu_add_flash(struct mcu *m, struct flash *f) {
         m->fast_first = f->first;
     }
     m->region_count++;
+}
+
+void flash_swap(struct mcu *m, struct flash *f, uint32_t bank) {
+    assert(!bank || bank * 2 == f->size);
+    if (f->swapped == bank) {
+        return;
+    }
+    f->swapped = bank;
+    if (f->base == m->fast_base) {
+        m->fast_size = bank ? 0 : f->size;
+    }
+    forget_all_code(m);
+    forget_pages(m);
 }
 
 static void refuse_store(struct mcu *m, struct flash *f, uint32_t offset, unsigned size,

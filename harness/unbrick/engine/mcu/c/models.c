@@ -13,6 +13,7 @@ static const struct {
     {"flash_stm32f4", flash_stm32f4_add},
     {"flash_stm32l4", flash_stm32l4_add},
     {"flash_stm32l4_one_bank", flash_stm32l4_one_bank_add},
+    {"flash_stm32h5", flash_stm32h5_add},
     {"flash_nrf", flash_nrf_add},
     {"uart_stm32", uart_stm32_add},
     {"uart_stm32v2", uart_stm32v2_add},
@@ -103,6 +104,18 @@ void write_device(struct mcu *m, uint32_t address, uint32_t value) {
         }
     }
     plain_write(m, address & ~3u, 4, value);
+}
+
+bool read_option(struct mcu *m, uint32_t address, uint8_t *byte) {
+    for (size_t i = 0; i < m->region_count; i++) {
+        const struct flash *f = m->regions[i].flash;
+        if (address - f->base < f->size) {
+            note_cells(m, f, address - f->base, 1);
+            *byte = f->cells[address - f->base];
+            return true;
+        }
+    }
+    return false;
 }
 
 bool sleeps_deeply(struct mcu *m) {

@@ -56,7 +56,8 @@ void mcu_add_device(struct mcu *m, struct device *d);
  * at least 4096 bytes, at a multiple of that, may be executed. `cells` is the host's. */
 struct flash {
     uint32_t base, size;
-    uint32_t alias; /* a second address of the same cells; NOWHERE: none */
+    uint32_t alias;   /* a second address of the same cells; NOWHERE: none */
+    uint32_t swapped; /* bytes of a bank while its two banks have each other's addresses, or 0 */
     uint8_t *cells;
     /* A store of 1, 2, 4 or 8 bytes by the firmware. Changes cells only after flash_begin(). NULL:
      * it is apart. */
@@ -75,6 +76,10 @@ struct flash {
 
 /* In the order in which they are added, regions make up the flash image that the host sees. */
 void mcu_add_flash(struct mcu *m, struct flash *f);
+
+/* Its two banks of so many bytes have each other's addresses from now on; 0: their own. Offsets in
+ * it and in the flash image stay those of the cells. The core must be at a reset. */
+void flash_swap(struct mcu *m, struct flash *f, uint32_t bank);
 
 /* An operation begins. `offset` is in the flash image (f->first + offset in the region); `data` is
  * what is to be programmed, NULL for an erase; `ns` how long it takes (the controller lets it
