@@ -92,6 +92,7 @@ def _build(code: int, core: str) -> bytes:
         command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
         command += [f"-mcpu={core}", "-std=c11", "-Os", "-ffreestanding", "-nostdlib"]
         command += ["-fno-sanitize=all", "-Wall", "-Wextra", "-Werror"]
+        command += ["-fno-jump-tables"]  # which would lead back to the flash from a copy in RAM
         command += [f"-DSCRIPT={code + SCRIPT_OFFSET:#x}u", f"-DRESULTS={RESULTS:#x}u"]
         command += [f"-Wl,-T,{script}", "-Wl,--entry=start", "-o", str(elf), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -117,7 +118,7 @@ class ChipProbe:
     def __init__(self, name: str, console: str | None = None, svd: Path | None = None) -> None:
         self.chip = load_chip(name)
         self.engine = McuEngine(self.chip, console=console, svd=svd)
-        core = "cortex_m0" if self.chip.core == "cortex-m0" else "cortex_m3"
+        core = "cortex_m0" if self.chip.core.startswith("cortex-m0") else "cortex_m3"
         program = _build(self.chip.main.base, core)
         assert len(program) <= SCRIPT_OFFSET
         self._program = program

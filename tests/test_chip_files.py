@@ -35,6 +35,8 @@ def test_a_chip_is_found_by_name_and_by_path(name: str) -> None:
         ("stm32f407xg", 1024, 128, 12 + 1),
         ("stm32l432xc", 256, 48, 128 + 128 + 1),  # with the check cells of each page
         ("stm32l476xg", 1024, 96, 512 + 512 + 2),
+        ("stm32g071xb", 128, 36, 64 + 64 + 1),
+        ("stm32g0b1xe", 512, 144, 256 + 256 + 1),
         ("stm32h563xi", 2048, 640, 256 + 256 + 1),
         ("nrf51822", 256, 16, 256 + 1),
         ("nrf52832", 512, 64, 128 + 1),

@@ -114,6 +114,24 @@ MODELS = {
         does="double words with ECC, erases of a page and of all, option bytes, protection",
         lacks="fast programming, PCROP, the firewall, OTP",
     ),
+    # RM0444: as STM32L4, but the banks can swap, and each has its ECC register.
+    "flash_stm32g0": DeviceModel(
+        True,
+        2,
+        False,
+        _PAGES,
+        does="double words with ECC, erases of a page and of a bank, bank swap, option bytes, "
+        "protection",
+        lacks="fast programming, PCROP, the securable area, OTP, one bank instead of two",
+    ),
+    "flash_stm32g0_one_bank": DeviceModel(
+        True,
+        2,
+        False,
+        _PAGES,
+        does="double words with ECC, erases of a page and of all, option bytes, protection",
+        lacks="fast programming, PCROP, the securable area, OTP",
+    ),
     # RM0481: quad words with ECC, sectors in two banks, option words.
     "flash_stm32h5": DeviceModel(
         True,  # and the next one is that of the secure state
