@@ -12,6 +12,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+NAMES = ("FLASH_ALGO", "FLASH_ALGO_FLASH")
+"""What the package calls the algorithm of a main flash."""
+
 ERASE, PROGRAM = 1, 2
 """What `Init` is told that it is for."""
 
@@ -55,7 +58,7 @@ def read_algorithm(target: str) -> FlashAlgorithm | None:
         return None
     text = (folder / f"target_{target}.py").read_text(encoding="utf-8")
     for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLASH_ALGO":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in NAMES:
             break
     else:
         raise LookupError(f"pyocd has no flash algorithm for {target}")

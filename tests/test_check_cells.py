@@ -13,7 +13,7 @@ from unbrick.flash.geometry import CheckCells, FlashGeometry
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import list_variants, tear
 
-UNITS = (8, 16)
+UNITS = (8, 16, 32)
 PAGES = FlashGeometry((1024, 1024, 128, 128, 16), 8, checks=(CheckCells(0, 2048, 2048, 8),))
 """Two pages of double words, their check cells, and a block that has none."""
 

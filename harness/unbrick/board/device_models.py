@@ -62,6 +62,12 @@ _PAGES = {
     "mass_erase_us": _time_us(),
     "page_size": ModelNumber(least=1024, most=1 << 16),
 }
+_SECTORS = {
+    "program_us": _time_us(),
+    "erase_us": _time_us(),
+    "bank_erase_us": _time_us(),
+    "sector_size": ModelNumber(least=1024, most=1 << 18),
+}
 
 MODELS = {
     # RM0008 and PM0075: half-words, pages, option bytes.
@@ -137,16 +143,21 @@ MODELS = {
         True,  # and the next one is that of the secure state
         2,
         False,
-        {
-            "program_us": _time_us(),
-            "erase_us": _time_us(),
-            "bank_erase_us": _time_us(),
-            "sector_size": ModelNumber(least=1024, most=1 << 16),
-        },
+        _SECTORS,
         does="quad words with ECC, erases of a sector, a bank and all, bank swap, option words, "
         "write protection; code stays in one security state",
         lacks="the other security state, watermarks, HDP, OBK, high-cycle data, OTP, the product "
         "state",
+    ),
+    # RM0433: words of 256 bits with ECC, two banks with registers of their own, option words.
+    "flash_stm32h7": DeviceModel(
+        True,
+        2,
+        False,
+        _SECTORS,
+        does="words of 256 bits with ECC, erases of a sector, a bank and all, bank swap, option "
+        "words, write protection; a wrong word is a bus fault",
+        lacks="other times with less parallelism, PCROP, the secure area, read protection, CRC",
     ),
     # nRF52 product specifications, NVMC.
     "flash_nrf": DeviceModel(
@@ -269,9 +280,12 @@ MODELS = {
             "option_mask": ModelNumber(0, most=0xFF),
             "remove_flags": ModelNumber(1 << 24),  # RMVF of that register
             "csr_reset": ModelNumber(0),  # its bits besides the flags
+            "pin_flag": ModelNumber(26, least=2, most=29),  # behind it those of power and software
+            "watchdog_flag": ModelNumber(29, most=31),
+            "lsi": ModelNumber(1, most=1),  # whether that register has the bits of LSI, too
         },
         does="the independent watchdog, the flags of resets, and LSI, in RCC_CSR",
-        lacks="the window of newer ones",
+        lacks="the window and the longest times of newer ones",
     ),
     # PWR: Standby, and voltage scaling.
     "pwr_stm32": DeviceModel(

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
 PAGE_SIZE = 4096
 """Bytes that memories are multiples of, as emulators see it."""
-UNITS = (1, 2, 4, 8, 16)
+UNITS = (1, 2, 4, 8, 16, 32)
 """Bytes that one program may take."""
 
-ECC_UNITS = (8, 16)
+ECC_UNITS = (8, 16, 32)
 """Bytes that a check cell may be for."""
 ECC_BLOCK = 1024
 """Bytes that erase blocks with check cells are multiples of: the page that the engine looks at."""

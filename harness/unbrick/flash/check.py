@@ -2,8 +2,9 @@
 whether the unit holds what was programmed.
 
 Vendors do not publish their codes. This one has what their manuals say of them. It is right for
-what is blank and for all zeros, and it shows each wrong bit and every two. What is wrong otherwise
-goes unseen in one of 256 units. `engine/mcu/c/check.c` has the same code.
+what is blank and for all zeros, and it shows each wrong bit. It shows every two of a double word,
+and all but one in 200 of a longer unit. What is wrong otherwise goes unseen in one of 256 units.
+`engine/mcu/c/check.c` has the same code.
 """
 
 from __future__ import annotations

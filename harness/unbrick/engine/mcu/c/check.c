@@ -123,12 +123,23 @@ bool check_is_broken_at(struct mcu *m, uint32_t address, uint32_t length) {
     return check_is_broken(r->flash, offset, length < left ? length : left);
 }
 
+/* A handler of a fault may ask that bus faults of data be ignored. */
+static bool is_refused(struct mcu *m, const struct flash *f, bool reads) {
+    enum { BFHFNMIGN = 1 << 8 };
+    bool ignored = m->scs.ccr & BFHFNMIGN && execution_priority(m, WITH_ALL) < 0;
+    return f->broken_faults && !(reads && ignored);
+}
+
 void pass_broken(struct mcu *m) {
     uint32_t offset = 0, at = m->broken_at;
     uint16_t first = 0;
     bool reads = m->trapped;
+    const struct region *r = find_flash(m, at, &offset);
+    bool refused = is_refused(m, r->flash, reads);
     m->broken = m->trapped = m->stopping = false;
-    if (reads) { /* the instruction that reads; a block that is broken is executed later */
+    if (refused) {
+        take_fault(m, EXC_BUS, reads ? PRECISERR | BFARVALID : IBUSERR, at);
+    } else if (reads) { /* the instruction that reads; a block that is broken is executed later */
         bool wide = halfword_at(m, m->pc, &first) && first >= 0xe800;
         uint32_t next = m->pc + (wide ? 4 : 2);
         forget_range(m, m->pc, next);
@@ -139,7 +150,6 @@ void pass_broken(struct mcu *m) {
     } else {
         m->let_block = at;
     }
-    const struct region *r = find_flash(m, at, &offset);
     while (!is_unit_broken(r->flash, offset)) { /* the first one */
         offset += r->flash->check_unit;
     }

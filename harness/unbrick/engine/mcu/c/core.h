@@ -338,6 +338,8 @@ unsigned find_exception(struct mcu *m, enum masks masks); /* that would be taken
 void enter_exception(struct mcu *m, unsigned exception);
 void leave_exception(struct mcu *m, uint32_t exc_return);
 void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address);
+/* The same fault, which is none of the firmware's. */
+void take_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address);
 void raise_hard_fault(struct mcu *m, uint32_t hfsr);
 
 /* nvic.c */

@@ -153,6 +153,7 @@ void flash_stm32l4_one_bank_add(struct mcu *m, const struct device_place *place)
 void flash_stm32g0_add(struct mcu *m, const struct device_place *place);
 void flash_stm32g0_one_bank_add(struct mcu *m, const struct device_place *place);
 void flash_stm32h5_add(struct mcu *m, const struct device_place *place);
+void flash_stm32h7_add(struct mcu *m, const struct device_place *place);
 void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
 void uart_stm32v2_add(struct mcu *m, const struct device_place *place);

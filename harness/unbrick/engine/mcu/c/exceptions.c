@@ -340,8 +340,12 @@ void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t addr
     static const uint32_t kinds[] = {FAULT_MEMORY, FAULT_BUS, FAULT_USAGE};
     assert(exception >= EXC_MEMORY && exception <= EXC_USAGE);
     m->block_pc = m->pc;
+    fault(m, kinds[exception - EXC_MEMORY], address, is_main(m) ? m->scs.cfsr | cfsr : cfsr);
+    take_fault(m, exception, cfsr, address);
+}
+
+void take_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address) {
     if (!is_main(m)) {
-        fault(m, kinds[exception - EXC_MEMORY], address, cfsr);
         raise_hard_fault(m, FORCED);
         return;
     }
@@ -352,7 +356,6 @@ void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t addr
     if (cfsr & BFARVALID) {
         m->scs.bfar = address;
     }
-    fault(m, kinds[exception - EXC_MEMORY], address, m->scs.cfsr);
     bool enabled = m->scs.shcsr >> (exception - EXC_MEMORY + 16) & 1;
     int priority = nvic_group(m, nvic_priority(m, exception));
     if (!enabled || priority >= execution_priority(m, WITH_ALL)) {

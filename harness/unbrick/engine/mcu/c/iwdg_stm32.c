@@ -1,6 +1,6 @@
-/* The independent watchdog of STM32F1, F4 and L4, and RCC_CSR, which says why the chip was reset.
- * Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21 and 7.3.21, RM0351 chapters 36 and
- * 6.4.29. */
+/* The independent watchdog of STM32, and RCC_CSR, which says why the chip was reset; the chip's
+ * file says where its flags are. Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21
+ * and 7.3.21, RM0351 chapters 36 and 6.4.29; for the others their headers of STMicroelectronics. */
 #include "devices.h"
 
 enum { KR = 0x00, PR = 0x04, RLR = 0x08, SR = 0x0c };
@@ -8,18 +8,18 @@ enum { KEY_OPEN = 0x5555, KEY_RELOAD = 0xaaaa, KEY_START = 0xcccc };
 enum {
     CSR_LSION = 1u << 0,
     CSR_LSIRDY = 1u << 1,
-    CSR_PINRSTF = 1u << 26,
-    CSR_PORRSTF = 1u << 27,
-    CSR_SFTRSTF = 1u << 28,
-    CSR_IWDGRSTF = 1u << 29
+    CSR_PINRSTF = 1u << 0, /* beginning with the flag of the pin */
+    CSR_PORRSTF = 1u << 1,
+    CSR_SFTRSTF = 1u << 2
 };
-#define CSR_FLAGS 0xfe000000u
+#define CSR_FLAGS 0xfffffffeu /* the first one is before that of the pin */
 #define RLR_RESET 0xfffu
 #define PRESCALER_MIN 4u
 
 struct iwdg {
     struct device device;
     uint32_t clock_hz, option, option_mask, rmvf, csr_reset, pr, rlr, csr;
+    uint32_t pin_flag, iwdg_flag, lsi; /* their numbers in CSR; its bits about LSI */
     bool open, running, bit;
     uint64_t ends; /* when it resets the chip */
 };
@@ -60,7 +60,7 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
         w->open = value == KEY_OPEN;
         if (value == KEY_START) {
             w->running = true;
-            w->csr |= CSR_LSION | CSR_LSIRDY;
+            w->csr |= w->lsi;
         }
         if (value == KEY_START || value == KEY_RELOAD) {
             reload(m, w);
@@ -94,15 +94,21 @@ static bool is_of_hardware(struct mcu *m, const struct iwdg *w) {
     return w->option && read_option(m, w->option, &option) && !(option & w->option_mask);
 }
 
+static uint32_t flags_of(const struct iwdg *w) {
+    return w->csr & CSR_FLAGS << (w->pin_flag - 2);
+}
+
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct iwdg *w = (struct iwdg *)d;
+    uint32_t power = (uint32_t)CSR_PORRSTF << w->pin_flag,
+             pin = (uint32_t)CSR_PINRSTF << w->pin_flag;
     if (kind == RESET_POWER) {
-        w->csr = CSR_PORRSTF | w->csr_reset;
+        w->csr = power | w->csr_reset;
     } else {
-        uint32_t internal = w->bit ? CSR_IWDGRSTF : CSR_SFTRSTF;
-        w->csr = (w->csr & CSR_FLAGS) | w->csr_reset | (kind == RESET_PIN ? 0 : internal);
+        uint32_t internal = w->bit ? w->iwdg_flag : (uint32_t)CSR_SFTRSTF << w->pin_flag;
+        w->csr = flags_of(w) | w->csr_reset | (kind == RESET_PIN ? 0 : internal);
     }
-    w->csr |= CSR_PINRSTF; /* an internal reset pulls the pin, too */
+    w->csr |= pin; /* an internal reset pulls the pin, too */
     w->pr = 0;
     w->rlr = RLR_RESET;
     w->open = w->bit = false;
@@ -128,10 +134,10 @@ static void csr_write(struct mcu *m, struct device *d, uint32_t offset, unsigned
     struct iwdg *w = of_csr(d);
     (void)m;
     value = with_part(w->csr, offset, size, value);
-    w->csr = value & w->rmvf ? 0 : w->csr & CSR_FLAGS;
+    w->csr = value & w->rmvf ? 0 : flags_of(w);
     w->csr |= w->csr_reset;
     if (value & CSR_LSION || w->running) {
-        w->csr |= CSR_LSION | CSR_LSIRDY;
+        w->csr |= w->lsi;
     }
 }
 
@@ -164,6 +170,9 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
     w->option_mask = place->numbers[3];
     w->rmvf = place->numbers[4];
     w->csr_reset = place->numbers[5];
+    w->pin_flag = place->numbers[6];
+    w->iwdg_flag = 1u << place->numbers[7];
+    w->lsi = place->numbers[8] ? (uint32_t)CSR_LSION | CSR_LSIRDY : 0;
     mcu_add_device(m, &w->device);
     mcu_add_device(m, &csr->device);
 }

@@ -16,6 +16,7 @@ static const struct {
     {"flash_stm32g0", flash_stm32g0_add},
     {"flash_stm32g0_one_bank", flash_stm32g0_one_bank_add},
     {"flash_stm32h5", flash_stm32h5_add},
+    {"flash_stm32h7", flash_stm32h7_add},
     {"flash_nrf", flash_nrf_add},
     {"uart_stm32", uart_stm32_add},
     {"uart_stm32v2", uart_stm32v2_add},

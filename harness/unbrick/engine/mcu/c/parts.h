@@ -72,6 +72,7 @@ struct flash {
     uint32_t check_unit;
     /* Code has read or executed a unit whose check cell is wrong. */
     void (*on_broken)(struct mcu *m, struct flash *f, uint32_t offset);
+    bool broken_faults; /* such a read is a bus fault */
 };
 
 /* In the order in which they are added, regions make up the flash image that the host sees. */
