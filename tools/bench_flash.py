@@ -1,0 +1,155 @@
+"""The part of ``make bench`` about flash controllers: operations a second of each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+from performance_page import write_table
+from unbrick.board import load_chip
+from unbrick.engine.mcu import McuEngine
+from unbrick.errors import ToolBrokenError
+
+HERE = Path(__file__).resolve().parent
+COUNT = 10_000
+REPEAT = 3
+KEYS = "0x45670123, 0xCDEF89AB"
+FIRST = "nrf52840"
+"""The chip that the others are compared to."""
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A chip, and how its flash is programmed.
+
+    Attributes:
+        chip: its name.
+        unit: bytes of an operation, all 0.
+        base: where the first unit is: in the bank with the code, which stands still meanwhile.
+        keyr, keys: the register that opens the flash, and what it takes.
+        cr, pg: the register that begins programs, and what it takes.
+        sr, busy, idle: the status, the bits to look at, and what they are when nothing is under
+            way.
+        store: the type of a store.
+    """
+
+    chip: str
+    unit: int
+    base: int
+    keyr: int
+    cr: int
+    pg: int
+    sr: int
+    busy: int
+    idle: int = 0
+    keys: str = KEYS
+    store: str = "uint32_t"
+
+
+CONTROLLERS = (
+    Controller(
+        *(FIRST, 4, 0x8_0000, 0x4001_E504, 0x4001_E504, 1, 0x4001_E400, 1), idle=1, keys="0"
+    ),
+    Controller(
+        *("stm32f103xb", 2, 0x0800_8000, 0x4002_2004, 0x4002_2010, 1, 0x4002_200C, 1),
+        store="uint16_t",
+    ),
+    Controller(
+        *("stm32f407xg", 4, 0x0804_0000, 0x4002_3C04, 0x4002_3C10, 0x201, 0x4002_3C0C, 1 << 16)
+    ),
+    Controller("stm32l476xg", 8, 0x0802_0000, 0x4002_2008, 0x4002_2014, 1, 0x4002_2010, 1 << 16),
+    Controller("stm32g0b1xe", 8, 0x0802_0000, 0x4002_2008, 0x4002_2014, 1, 0x4002_2010, 3 << 16),
+    Controller("stm32h563xi", 16, 0x0802_0000, 0x4002_2004, 0x4002_2028, 2, 0x4002_2020, 0x3),
+    Controller("stm32h743xi", 32, 0x0802_0000, 0x5200_2004, 0x5200_200C, 2, 0x5200_2010, 0x7),
+)
+
+
+def build(controller: Controller) -> tuple[int, bytes]:
+    """The program: its address, and its bytes."""
+    chip = load_chip(controller.chip)
+    base, ram = chip.main.base, chip.rams[0][1]
+    core = "cortex_m0" if chip.core.startswith("cortex-m0") else "cortex_m3"
+    macros = {
+        "COUNT": COUNT,
+        "UNIT": controller.unit,
+        "BASE": controller.base,
+        "KEYR": controller.keyr,
+        "KEYS": controller.keys,
+        "CR": controller.cr,
+        "PG": controller.pg,
+        "SR": controller.sr,
+        "BUSY": controller.busy,
+        "IDLE": controller.idle,
+        "STORE": controller.store,
+        "STACK": ram.base + ram.size,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        script, elf = Path(folder) / "bench.ld", Path(folder) / "bench.elf"
+        script.write_text(
+            f"SECTIONS {{ .text {base:#x} : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} "
+            "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n",
+            encoding="utf-8",
+        )
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+        command += [f"-mcpu={core}", "-std=c11", "-O2", "-ffreestanding", "-nostdlib"]
+        command += ["-fno-sanitize=all", "-Wl,--entry=0", f"-Wl,-T,{script}"]
+        command += [f"-D{name}={value}" for name, value in macros.items()]
+        subprocess.run([*command, "-o", str(elf), str(HERE / "bench_flash.c")], check=True)
+        with elf.open("rb") as stream:
+            segments = ELFFile(stream).iter_segments("PT_LOAD")
+            return base, next(bytes(one.data()) for one in segments if one["p_filesz"])
+
+
+def operation_seconds(controller: Controller) -> float:
+    """Processor seconds that the engine takes for an operation.
+
+    Raises:
+        ToolBrokenError: the program did other operations, or what it must not.
+    """
+    base, program = build(controller)
+    chip = load_chip(controller.chip)
+    image = bytearray(chip.factory_image)
+    start = chip.image_offset(base)
+    image[start : start + len(program)] = program
+    chip.geometry.set_checks(image, start, len(program))
+    times = []
+    with McuEngine(chip) as engine:
+        for _ in range(REPEAT):
+            engine.load_nor(bytes(image))
+            engine.forget()
+            engine.power_on()
+            began = time.process_time()
+            engine.advance(1000)
+            times.append(time.process_time() - began)
+            if engine.op_count != COUNT or engine.faults or not engine.quiet:
+                raise ToolBrokenError(f"{chip.name}: the program did not do what it is for")
+            engine.power_off()
+    return min(times) / COUNT
+
+
+def flash_rows() -> list[tuple[str, str, str]]:
+    """What there is to say: what, ratio, figures of this machine."""
+    rows, first = [], 0.0
+    for controller in CONTROLLERS:
+        each = operation_seconds(controller)
+        first = first or each
+        model = load_chip(controller.chip).devices[0].model
+        what = f"`{model}`: {controller.unit} bytes programmed on `{controller.chip}`"
+        figure = f"{1e-6 / each:.2f} million operations a second"
+        rows.append((f"{what}, to `{FIRST}`", f"{each / first:.2f}", figure))
+    return rows
+
+
+def main() -> None:
+    """Measure, print, and write the section."""
+    write_table("Flash controllers", flash_rows(), "unicorn")
+
+
+if __name__ == "__main__":
+    main()
