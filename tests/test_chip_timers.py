@@ -27,6 +27,10 @@ POWER, RTC1, TIMER0, RNG, WDT = 0x4000_0000, 0x4001_1000, 0x4000_8000, 0x4000_D0
 IWDG, F1_CSR, F4_CSR, AIRCR = 0x4000_3000, 0x4002_1024, 0x4002_3874, 0xE000_ED0C
 RESET_NOW = write(AIRCR, 0x05FA_0004)
 PPI, TIMER1 = 0x4001_F000, 0x4000_9000
+TIM2, TIM_CR1, TIM_DIER, TIM_SR, TIM_EGR = 0x4000_0000, 0x00, 0x0C, 0x10, 0x14
+TIM_CNT, TIM_PSC, TIM_ARR, TIM_CCR1 = 0x24, 0x28, 0x2C, 0x34
+MICROSECONDS = (write(TIM2 + TIM_PSC, 71), write(TIM2 + TIM_EGR, 1), write(TIM2 + TIM_SR, 0))
+"""TIM2 of an STM32F103 counts microseconds."""
 SVD = """<?xml version="1.0" encoding="utf-8"?>
 <device schemaVersion="1.1">
   <name>toy</name><version>1</version><description>a toy</description>
@@ -299,3 +303,75 @@ def test_a_register_that_is_polled_in_vain_is_named(
     assert nrf.run(wait(qspi_ready, 1, 1), *(read(0x1000_0014),) * 150)[0] == GAVE_UP
     (vain,) = nrf.engine.find_vain_registers(100)
     assert (vain.address, vain.name, vain.count) == (qspi_ready, name, 999_999)
+
+
+@pytest.fixture
+def stm32() -> ChipProbe:
+    return ChipProbe("stm32f103xb")
+
+
+def tim2(offset: int, value: int) -> Step:
+    return write(TIM2 + offset, value)
+
+
+def test_a_timer_of_stm32_counts_with_its_prescaler(stm32: ChipProbe) -> None:
+    until_half = wait(TIM2 + TIM_CNT, 1 << 9, 1 << 9)
+    stopped = (tim2(TIM_CR1, 0), read(TIM2 + TIM_CNT), read(TIM2 + TIM_CNT))
+    values = stm32.run(*MICROSECONDS, tim2(TIM_CR1, 1), until_half, *stopped, seconds=0.0005)
+    assert values == [], "microseconds"
+    first, second = stm32.go_on(0.0002)
+    assert 512 <= first < 520
+    assert second == first
+
+
+def test_a_timer_of_stm32_interrupts_when_it_begins_again(stm32: ChipProbe) -> None:
+    start = (tim2(TIM_ARR, 999), tim2(TIM_DIER, 1), enable_interrupt(28), tim2(TIM_CR1, 1))
+    stop = (tim2(TIM_CR1, 0), read(TIM2 + TIM_SR), tim2(TIM_SR, 0), read(TIM2 + TIM_SR))
+    assert stm32.run(*MICROSECONDS, *start, sleep(), *stop, seconds=0.001) == []
+    assert stm32.go_on(0.0002) == [0x1F, 0], "the compares at 0 have come, too"
+    assert stm32.interrupts(28) >= 1
+
+
+def test_a_timer_of_stm32_compares(stm32: ChipProbe) -> None:
+    start = (tim2(TIM_CCR1, 300), tim2(TIM_DIER, 2), enable_interrupt(28), tim2(TIM_CR1, 1))
+    stop = (tim2(TIM_DIER, 0), read(TIM2 + TIM_CNT), read(TIM2 + TIM_SR))
+    count, flags = stm32.run(*MICROSECONDS, *start, sleep(), *stop)
+    assert 300 <= count < 310
+    assert flags & 3 == 2
+
+
+def test_a_timer_of_stm32_that_nobody_looks_at_keeps_its_count(stm32: ChipProbe) -> None:
+    start = (*MICROSECONDS, tim2(TIM_ARR, 0x2FF), tim2(TIM_CR1, 1))
+    other = 0x4000_0400
+    pause = (write(other + TIM_PSC, 71), write(other + TIM_EGR, 1), write(other + TIM_CR1, 1))
+    pause += (wait(other + TIM_CNT, 1 << 13, 1 << 13),)
+    count, flags = stm32.run(*start, *pause, read(TIM2 + TIM_CNT), read(TIM2 + TIM_SR))
+    assert 8192 % 768 <= count < 8192 % 768 + 20
+    assert flags & 1
+
+
+def test_a_timer_of_stm32_takes_over_what_is_preloaded(stm32: ChipProbe) -> None:
+    preloaded = (tim2(TIM_CR1, 0x81), tim2(TIM_ARR, 99), wait(TIM2 + TIM_CNT, 0x80, 0x80))
+    assert stm32.run(*MICROSECONDS, *preloaded, read(TIM2 + TIM_SR)) == [0]
+    at_once = (tim2(TIM_CR1, 0x01), tim2(TIM_ARR, 99), wait(TIM2 + TIM_SR, 1, 1))
+    assert stm32.run(*MICROSECONDS, *at_once, read(TIM2 + TIM_CNT))[0] < 10
+
+
+def test_a_timer_of_stm32_counts_once(stm32: ChipProbe) -> None:
+    once = (tim2(TIM_ARR, 99), tim2(TIM_CR1, 0x09), wait(TIM2 + TIM_CR1, 1, 0))
+    assert stm32.run(*MICROSECONDS, *once, read(TIM2 + TIM_CNT)) == [0]
+
+
+def test_a_timer_of_stm32_may_be_wide() -> None:
+    wide, narrow = ChipProbe("stm32f407xg"), ChipProbe("stm32f103xb")
+    steps = (tim2(TIM_CNT, 0x12_3456), read(TIM2 + TIM_CNT), read(TIM2 + TIM_ARR))
+    assert wide.run(*steps) == [0x12_3456, 0xFFFF_FFFF]
+    assert narrow.run(*steps) == [0x3456, 0xFFFF]
+
+
+def test_can_and_usb_of_stm32_say_that_they_are_ready() -> None:
+    mcr, msr, reset_control = 0x4000_6400, 0x4000_6404, 0x5000_0010
+    probe = ChipProbe("stm32f407xg")
+    can = (write(mcr, 1), wait(msr, 3, 1), write(mcr, 0), wait(msr, 3, 0))
+    usb = (write(reset_control, 0x1), wait(reset_control, 0x8000_0001, 0x8000_0000))
+    assert GAVE_UP not in probe.run(*can, *usb, read(reset_control))

@@ -299,6 +299,18 @@ MODELS = {
         does="Standby, and that voltage scaling is ready",
         lacks="Stop, wake-up pins, the brown-out detector",
     ),
+    # RM0008, RM0090, RM0351: timers of all kinds.
+    "timer_stm32": DeviceModel(
+        True,
+        0,
+        False,
+        {
+            "clock_hz": ModelNumber(least=1),  # as the firmware of this chip has it
+            "wide": ModelNumber(0, most=1),  # whether it counts 32 bits; else 16
+        },
+        does="counts up with a prescaler; updates, compares and their interrupts",
+        lacks="counting down, captures, outputs, DMA, slave modes, own interrupts of compares",
+    ),
     # CLOCK and POWER, and the watchdog, since POWER says why the chip was reset.
     "power_nrf": DeviceModel(
         interrupt=True,

@@ -160,6 +160,7 @@ void uart_stm32v2_add(struct mcu *m, const struct device_place *place);
 void uart_nrf_add(struct mcu *m, const struct device_place *place);
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void pwr_stm32_add(struct mcu *m, const struct device_place *place);
+void timer_stm32_add(struct mcu *m, const struct device_place *place);
 void power_nrf_add(struct mcu *m, const struct device_place *place);
 void rtc_nrf_add(struct mcu *m, const struct device_place *place);
 void timer_nrf_add(struct mcu *m, const struct device_place *place);

@@ -33,6 +33,7 @@ static const struct {
     {"rng_nrf", rng_nrf_add},
     {"ppi_nrf", ppi_nrf_add},
     {"pwr_stm32", pwr_stm32_add},
+    {"timer_stm32", timer_stm32_add},
 };
 
 void *device_memory(struct mcu *m, size_t size) {
