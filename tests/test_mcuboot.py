@@ -5,12 +5,12 @@ Its firmware is no part of this repository: UNBRICK_CORPUS names the folder that
 
 from __future__ import annotations
 
-import os
 import runpy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from corpus import why_no_clone
 
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
@@ -21,7 +21,7 @@ from unbrick.target.target import FileTarget
 PREPARE = runpy.run_path(
     str(Path(__file__).parents[1] / "examples" / "mcuboot" / "prepare.py"), run_name="prepare"
 )
-CORPUS = os.environ.get("UNBRICK_CORPUS")
+NO_CLONE = why_no_clone(PREPARE["find_corpus"])
 
 SINGLE = Bounds(depth=1)
 CUTS_ALONE = Bounds(depth=1, shapes="none")
@@ -52,8 +52,8 @@ CLEAN = {
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileTarget]:
     """All builds by name."""
-    if not CORPUS:
-        pytest.skip("UNBRICK_CORPUS names no clone of github.com/neilberkman/tardigrade")
+    if NO_CLONE:
+        pytest.skip(NO_CLONE)
     found = PREPARE["prepare"](tmp_path_factory.mktemp("mcuboot"))
     return {name: FileTarget.load(path) for name, path in found.items()}
 
@@ -64,7 +64,7 @@ def test_the_corpus_is_there(targets: dict[str, FileTarget]) -> None:
 
 def test_a_corpus_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNBRICK_CORPUS", raising=False)
-    with pytest.raises(SetupError, match="UNBRICK_CORPUS names no folder"):
+    with pytest.raises(SetupError, match="UNBRICK_CORPUS names no folder with a clone"):
         PREPARE["find_corpus"]()
 
 
@@ -72,6 +72,15 @@ def test_another_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("UNBRICK_CORPUS", str(tmp_path))
     with pytest.raises(SetupError, match=r"oss_mcuboot_pr1597_stm32f4_broken\.elf is missing"):
         PREPARE["find_corpus"]()
+
+
+def test_a_clone_is_found_beside_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNBRICK_CORPUS", str(tmp_path))
+    assets = tmp_path / "tardigrade" / PREPARE["ASSETS"]
+    assets.mkdir(parents=True)
+    for name in PREPARE["list_files"]():
+        (assets / name).touch()
+    assert PREPARE["find_corpus"]() == assets
 
 
 def test_an_image_has_the_size_that_is_asked_for() -> None:
@@ -92,7 +101,7 @@ def test_a_second_header_is_left_out(tmp_path: Path) -> None:
 class TestSearches:
     """What docs/mcuboot.md says; :func:`test_the_corpus_is_there` tells when it cannot run."""
 
-    __test__ = bool(CORPUS)
+    __test__ = not NO_CLONE
 
     @pytest.mark.parametrize(("pair", "kind"), AT_ONCE.items())
     def test_a_bug_is_found_without_a_cut(

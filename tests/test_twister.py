@@ -7,6 +7,7 @@ the same options (Zephyr's `scripts/pylib/pytest-twister-harness`).
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from corpus import why_no_clone
 from test_ab_updater import build
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "twister"
-CORPUS = os.environ.get("UNBRICK_CORPUS")
+FIND = runpy.run_path(str(ROOT / "examples" / "mcuboot" / "prepare.py"))["find_corpus"]
+NO_CLONE = why_no_clone(FIND)
 PLUGIN = """
 def pytest_addoption(parser):
     parser.addoption("--twister-harness", action="store_true")
@@ -90,17 +93,15 @@ def test_twister_is_told_whether_a_power_cut_bricks_it(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CORPUS is None, reason="UNBRICK_CORPUS names no corpus of MCUboot builds")
+@pytest.mark.skipif(bool(NO_CLONE), reason=NO_CLONE)
 def test_the_target_of_the_example_is_mcuboot_on_zephyr(example: Path, tmp_path: Path) -> None:
-    assert CORPUS is not None
     made = tmp_path / "twister-out"
-    assets = Path(CORPUS) / "results" / "oss_validation" / "assets"
     for file, name in (
         ("oss_mcuboot_pr2100_fixed.elf", "mcuboot/zephyr/zephyr.elf"),
         ("zephyr_slot1_padded.bin", "app/zephyr/zephyr.signed.bin"),
     ):
         (made / name).parent.mkdir(parents=True)
-        shutil.copy(assets / file, made / name)
+        shutil.copy(FIND() / file, made / name)
     done = call(example, made)
     assert done.returncode == 0, done.stdout
     assert list(verdicts(made).values()) == [True, True]

@@ -5,7 +5,6 @@ A program of ours runs on an nRF52840. The example and a bootloader of others ar
 
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
 import subprocess
@@ -33,7 +32,7 @@ from unbrick.board import load_chip
 from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.engine.mcu import McuEngine
-from unbrick.errors import ToolBrokenError
+from unbrick.errors import SetupError, ToolBrokenError
 from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
@@ -183,9 +182,10 @@ def search_row(target: FileTarget) -> tuple[str, str, str]:
 def find_mcuboot(folder: Path) -> FileTarget | None:
     """A build of MCUboot that takes an upgrade back (docs/mcuboot.md); None: there is no corpus."""
     tools = runpy.run_path(str(HERE.parent / "examples" / "mcuboot" / "prepare.py"))
-    if not os.environ.get(tools["CORPUS"]):
+    try:
+        return FileTarget.load(tools["prepare"](folder)[MCUBOOT])
+    except SetupError:
         return None
-    return FileTarget.load(tools["prepare"](folder)[MCUBOOT])
 
 
 def cut_row(

@@ -38,8 +38,8 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     "Prove": (
         *("docs/any-firmware.md", "docs/campaign.md", "docs/chips.md", "docs/chip-models.md"),
         *("docs/real-boards.md", "docs/robot.md", "docs/ci.md", "docs/renode.md"),
-        *("docs/brickproof.md", "docs/mcuboot.md", "docs/differential.md", "docs/bugs.md"),
-        *("docs/nor-differences.md", "docs/comparison.md"),
+        *("docs/brickproof.md", "docs/mcuboot.md", "docs/openblt.md", "docs/nrf5-sdk.md"),
+        *("docs/differential.md", "docs/bugs.md", "docs/nor-differences.md", "docs/comparison.md"),
     ),
     "Operate": (
         *("docs/center.md", "docs/orders.md", "docs/rollouts.md", "docs/access.md"),

@@ -1,8 +1,8 @@
 """Writes MCUboot, before and after its fixes, as target files.
 
 `UNBRICK_CORPUS=FOLDER python examples/mcuboot/prepare.py` does it. The folder is a clone of
-github.com/neilberkman/tardigrade, which has ELF files of MCUboot on Zephyr 3.7 for the nRF52840 and
-the STM32F407. docs/mcuboot.md says what searches find in them.
+github.com/neilberkman/tardigrade, or has one. This has ELF files of MCUboot on Zephyr 3.7 for the
+nRF52840 and the STM32F407. docs/mcuboot.md says what searches find in them.
 
 Of the folder this takes the ELF files and two applications. The applications are packed anew, with
 imgtool, so that each has the size that a fix is about. The slots lie where the devicetree of the
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import shutil
 import sys
 import tempfile
@@ -25,13 +24,13 @@ from pathlib import Path
 from imgtool.image import Image
 from imgtool.version import decode_version
 
-from unbrick.errors import SetupError, UnbrickError
+from unbrick.errors import UnbrickError
+from unbrick.packages import find_clone
 
-CORPUS = "UNBRICK_CORPUS"
-"""The environment variable that names the folder."""
+REPOSITORY = "neilberkman/tardigrade"
 
 ASSETS = Path("results/oss_validation/assets")
-"""Where the folder has firmware."""
+"""Where it has firmware."""
 
 BUILD = Path(__file__).parent / "build"
 
@@ -129,20 +128,12 @@ PAIRS = (
 
 
 def find_corpus() -> Path:
-    """The folder.
+    """The folder with the firmware.
 
     Raises:
-        SetupError: it is not named, or is another one.
+        SetupError: it is not there.
     """
-    named = os.environ.get(CORPUS, "")
-    hint = f"clone github.com/neilberkman/tardigrade, and name its folder by {CORPUS}"
-    if not named:
-        raise SetupError(f"{CORPUS} names no folder with MCUboot's files", hint=hint)
-    folder = Path(named).resolve() / ASSETS
-    missing = [path for path in map(folder.joinpath, list_files()) if not path.is_file()]
-    if missing:
-        raise SetupError(f"{missing[0]} is missing", hint=hint)
-    return folder
+    return find_clone(REPOSITORY, [str(ASSETS / name) for name in list_files()]) / ASSETS
 
 
 def list_files() -> list[str]:

@@ -1,17 +1,48 @@
-"""What is not ours and not in the tree: archives of a package index, each by its hash."""
+"""What is not ours and not in the tree: archives of a package index, and clones of a developer."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unbrick.errors import SetupError
 from unbrick.folders import cache_folder
 from unbrick.lock import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CORPUS = "UNBRICK_CORPUS"
+"""The environment variable that names a clone, or a folder in which clones are."""
+
+
+def find_clone(repository: str, files: Iterable[str]) -> Path:
+    """The developer's clone of a public repository with firmware.
+
+    Args:
+        repository: of GitHub, as ``feaser/openblt``.
+        files: of it, which must be there: paths.
+
+    Raises:
+        SetupError: it is not named, or something is missing in it.
+    """
+    named = os.environ.get(CORPUS, "")
+    hint = f"clone github.com/{repository}, and name its folder, or the one around it, by {CORPUS}"
+    if not named:
+        raise SetupError(f"{CORPUS} names no folder with a clone of {repository}", hint=hint)
+    around = Path(named).resolve()
+    own = around / repository.rpartition("/")[2]
+    clone = own if own.is_dir() else around
+    missing = [path for path in map(clone.joinpath, files) if not path.is_file()]
+    if missing:
+        raise SetupError(f"{missing[0]} is missing", hint=hint)
+    return clone
 
 
 @dataclass(frozen=True)
