@@ -9,10 +9,8 @@ import runpy
 from pathlib import Path
 
 import pytest
-from corpus import why_no_clone
+from corpus import judge, why_no_clone
 
-from unbrick.campaign.case import CaseId
-from unbrick.campaign.replay import replay
 from unbrick.errors import SetupError
 from unbrick.target.target import FileTarget
 
@@ -37,13 +35,6 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileTarget]:
         pytest.skip(NO_CLONE)
     found = PREPARE["prepare"](tmp_path_factory.mktemp("openblt"))
     return {name: FileTarget.load(path, tried=False) for name, path in found.items()}
-
-
-def judge(target: FileTarget, case: str) -> str:
-    """The kind of what comes of a case; empty: it recovers."""
-    with target.create_engine() as engine:
-        *_, last = replay(target, engine, CaseId.parse(case))
-        return last.outcome.violation[0] if last.outcome.violation else ""
 
 
 def test_the_corpus_is_there(targets: dict[str, FileTarget]) -> None:
