@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
@@ -113,11 +114,18 @@ class ChipProbe:
         name: of the chip.
         console: the UART that ``engine.wire`` is.
         svd: file with names of registers.
+        engine: another engine of that chip; by default one in this process.
     """
 
-    def __init__(self, name: str, console: str | None = None, svd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        console: str | None = None,
+        svd: Path | None = None,
+        engine: Any = None,
+    ) -> None:
         self.chip = load_chip(name)
-        self.engine = McuEngine(self.chip, console=console, svd=svd)
+        self.engine = engine or McuEngine(self.chip, console=console, svd=svd)
         core = "cortex_m0" if self.chip.core.startswith("cortex-m0") else "cortex_m3"
         program = _build(self.chip.main.base, core)
         assert len(program) <= SCRIPT_OFFSET
@@ -154,7 +162,7 @@ class ChipProbe:
     def go_on(self, seconds: float = 100.0) -> list[int]:
         """Let the steps be done, and give what they have read."""
         end = self.engine.now + seconds
-        while self.engine.now < end and not self.engine.quiet:
+        while self.engine.now < end and not getattr(self.engine, "quiet", False):
             self.engine.advance(end - self.engine.now)
         return self.results
 

@@ -30,7 +30,7 @@ from summary import (
 )
 
 from unbrick.engine.create import create_engine as create_terminal
-from unbrick.engine.qemu.engine import find_qemu
+from unbrick.engine.qemu.process import find_qemu
 from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases

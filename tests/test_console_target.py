@@ -171,7 +171,7 @@ def test_faults_are_told_with_their_source_line_and_the_console_goes_on(
     assert person.is_gone() == 0
 
 
-@pytest.mark.parametrize("option", ["--modem=pty", "--engine=qemu", "--serial=X"])
+@pytest.mark.parametrize("option", ["--modem=pty", "--serial=X"])
 def test_what_only_the_reference_terminal_has_is_refused(option: str, tmp_path: Path) -> None:
     target = build_small(tmp_path, "stm32f103xb", BROKEN)
     done = unbrick("console", target, option, input="")

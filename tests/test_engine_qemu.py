@@ -26,7 +26,8 @@ from probed import (
     runs,
 )
 
-from unbrick.engine.qemu.engine import QemuEngine, QemuNor, find_qemu
+from unbrick.engine.qemu.engine import QemuEngine, QemuNor
+from unbrick.engine.qemu.process import find_qemu
 from unbrick.errors import EngineError, MissingToolError
 from unbrick.layout import reference_layout
 

@@ -162,7 +162,7 @@ def test_a_fault_that_the_target_allows_ends_nothing(tmp_path: Path) -> None:
         assert chip.end() == 0
 
 
-@pytest.mark.parametrize("option", ["--modem=pty", "--engine=qemu", "--serial=X", "--installed=2"])
+@pytest.mark.parametrize("option", ["--modem=pty", "--serial=X", "--installed=2"])
 def test_what_only_the_reference_terminal_has_is_refused(option: str, idle: Path) -> None:
     done = unbrick("run", idle, option)
     assert done.returncode == 2

@@ -38,6 +38,7 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     "Prove": (
         *("docs/any-firmware.md", "docs/campaign.md", "docs/chips.md", "docs/chip-models.md"),
         *("docs/real-boards.md", "docs/robot.md", "docs/ci.md", "docs/renode.md"),
+        "docs/second-opinion.md",
         *("docs/brickproof.md", "docs/mcuboot.md", "docs/openblt.md", "docs/nrf5-sdk.md"),
         "docs/stm32-iap-uart.md",
         *("docs/differential.md", "docs/bugs.md", "docs/nor-differences.md", "docs/comparison.md"),

@@ -1,4 +1,4 @@
-"""Builds the example for both chips with the `ziglang` package, into the folder `build`.
+"""Builds the example for its chips with the `ziglang` package, into the folder `build`.
 
 For each chip: `boot.elf`, and the images of version 1 for slot A and version 2 for slot B, which
 are ELF files (for debuggers) and `.bin` (what is installed and sent). `--bug NAME` builds it with a
@@ -39,6 +39,7 @@ class Chip:
 
 
 CHIPS = (
+    Chip("nrf51822", "cortex_m0", 0, 0x2000, 0x4000, 0x2000_4000),
     Chip("nrf52840", "cortex_m4", 0, 0x2000, 0x5000, 0x2004_0000),
     Chip("stm32f103", "cortex_m3", 0x0800_0000, 0x0800_2000, 0x0800_4000, 0x2000_5000),
 )
@@ -195,4 +196,4 @@ def run_command_line(
 
 
 if __name__ == "__main__":
-    run_command_line("Build the A/B updater for both chips.", HERE, build, copy_sources)
+    run_command_line("Build the A/B updater for its chips.", HERE, build, copy_sources)

@@ -8,6 +8,11 @@
 #define SLOT_A 0x00002000u
 #define SLOT_B 0x00005000u
 #define SLOT_SIZE 0x3000u /* bytes; the last page is the slot's marks */
+#elif defined(NRF51822)
+#define FLASH_PAGE_SIZE 0x400u /* bytes */
+#define SLOT_A 0x00002000u
+#define SLOT_B 0x00004000u
+#define SLOT_SIZE 0x2000u /* bytes; the last page is the slot's marks */
 #elif defined(STM32F103)
 #define FLASH_PAGE_SIZE 0x400u /* bytes */
 #define SLOT_A 0x08002000u

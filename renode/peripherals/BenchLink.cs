@@ -16,6 +16,7 @@ using System.Text;
 using System.Threading;
 
 using Antmicro.Renode.Core;
+using Antmicro.Renode.Exceptions;
 using Antmicro.Renode.Logging;
 using Antmicro.Renode.Peripherals.CPU;
 using Antmicro.Renode.Peripherals.Timers;
@@ -26,25 +27,28 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 {
     public static class BenchLinkExtensions
     {
-        // The bench listens on this port of the loopback interface and knows the token.
-        public static void ConnectBench(this IMachine machine, int port, string token)
+        // The bench listens on this port of the loopback interface and knows the token. The UARTs are
+        // named, or have addresses, with commas between them.
+        public static void ConnectBench(this IMachine machine, int port, string token, string uarts, bool isChip)
         {
-            var link = new BenchLink(machine);
+            var link = new BenchLink(machine, uarts.Split(','), isChip);
             new Thread(() => link.Serve(port, token)) { IsBackground = true, Name = "Unbrick bench" }.Start();
         }
     }
 
     public class BenchLink
     {
-        public BenchLink(IMachine machine)
+        public BenchLink(IMachine machine, string[] uarts, bool isChip)
         {
             this.machine = machine;
+            this.isChip = isChip;
             var bus = machine.SystemBus;
-            nor = machine.GetPeripheralsOfType<NorFlash>().Single();
+            flash = machine.GetPeripheralsOfType<IFlash>().Single();
             cpu = bus.GetCPUs().OfType<TranslationCPU>().Single();
             cpu.AddHookAtInterruptBegin(Exception);
-            lines = new[] { "uart0", "uart1" }.Select(name => new BenchLine(this, machine, "sysbus." + name)).ToArray();
-            Logger.AddBackend(new BenchLog(this), "unbrick", true);
+            lines = uarts.Select((name, number) => MakeLine(name, number)).ToArray();
+            machine.MachineReset += _ => resets++;
+            Logger.AddBackend(new BenchLog(this, isChip), "unbrick", true);
         }
 
         public void Serve(int port, string token)
@@ -103,7 +107,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         {
             var request = (char)reader.ReadByte();
             var length = reader.ReadInt32();
-            if(length < 0 || length > NorFlash.Modelled)
+            if(length < 0 || length > LongestRequest)
             {
                 throw new IOException("a request is too long");
             }
@@ -132,8 +136,14 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         {
             switch(request)
             {
-            case 'P': // power on
+            case 'P': // power on; what the RAM holds then, by address, if the bench says so
                 machine.Reset();
+                while(reader.BaseStream.Position < body.Length)
+                {
+                    var address = reader.ReadUInt64();
+                    machine.SystemBus.WriteBytes(reader.ReadBytes(reader.ReadInt32()), address);
+                }
+                resets = 0;
                 foreach(var line in lines)
                 {
                     line.Clear();
@@ -143,21 +153,21 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 break;
             case 'O': // power off
                 powered = false;
-                nor.PowerOff();
+                flash.PowerOff();
                 break;
             case 'R':
                 Run(reader.ReadUInt64(), reader);
                 State(writer);
                 break;
             case 'N':
-                nor.Settle();
-                writer.Write(nor.Cells);
+                flash.Settle();
+                writer.Write(flash.Cells);
                 break;
             case 'L':
-                nor.SetCells(body);
+                flash.SetCells(body);
                 break;
             case 'Z':
-                nor.Forget();
+                flash.Forget();
                 lock(faults)
                 {
                     faults.Clear();
@@ -166,7 +176,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 writer.Write(Nanoseconds);
                 break;
             case 'C':
-                nor.CutBefore = reader.ReadUInt64();
+                flash.CutBefore = reader.ReadUInt64();
                 break;
             case 'T':
                 Trace(reader.ReadInt32(), writer);
@@ -174,18 +184,20 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             case 'F':
                 lock(faults)
                 {
-                    var all = faults.Concat(nor.FaultList.Select(f => Line(f.Kind, f.Pc, f.Time, f.Text)));
+                    var all = faults.Concat(flash.FaultList.Select(f => Line(f.Kind, f.Pc, f.Time, f.Text)));
                     writer.Write(Encoding.UTF8.GetBytes(string.Join("\n", all)));
                 }
                 break;
-            case 'W':
-                Wear(reader);
+            case 'M': // memory that is no flash
+                var from = reader.ReadUInt64();
+                writer.Write(machine.SystemBus.ReadBytes(from, reader.ReadInt32()));
                 break;
-            case 'B':
-                Batch(reader, writer);
+            case 'S': // the reset pin
+                machine.Reset();
                 break;
             default:
-                throw new InvalidOperationException("no such request");
+                flash.Carry(request, reader, writer);
+                break;
             }
         }
 
@@ -198,7 +210,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
             var end = Nanoseconds + period;
             quiet = 2;
-            while(powered && Nanoseconds < end && !nor.CutReached)
+            while(powered && Nanoseconds < end && !flash.CutReached)
             {
                 var slice = Math.Min(lines.Any(line => line.Waits) ? Slice : LongSlice, end - Nanoseconds);
                 quiet++;
@@ -208,16 +220,18 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     break;
                 }
             }
-            nor.Settle();
+            flash.Settle();
         }
 
         private void State(BinaryWriter writer)
         {
             writer.Write(Nanoseconds);
-            writer.Write(nor.Generation);
-            writer.Write(nor.OperationCount);
-            writer.Write(faultCount + nor.FaultCount);
-            writer.Write(nor.CutReached);
+            writer.Write(flash.Generation);
+            writer.Write(flash.OperationCount);
+            writer.Write(faultCount + flash.FaultCount);
+            writer.Write(flash.CutReached);
+            writer.Write(cpu.PC.RawValue);
+            writer.Write(resets);
             foreach(var line in lines)
             {
                 var data = line.Take();
@@ -228,7 +242,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private void Trace(int from, BinaryWriter writer)
         {
-            foreach(var entry in nor.Operations.Skip(from))
+            foreach(var entry in flash.Operations.Skip(from))
             {
                 writer.Write((byte)entry.Kind);
                 writer.Write((byte)entry.Lanes);
@@ -242,56 +256,26 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
-        // These places are worn, and no others.
-        private void Wear(BinaryReader reader)
+        private BenchLine MakeLine(string name, int number)
         {
-            nor.Mend();
-            while(reader.BaseStream.Position < reader.BaseStream.Length)
+            var uart = name.StartsWith("0x")
+                ? machine.SystemBus.WhatPeripheralIsAt(Convert.ToUInt64(name, 16))
+                : (IPeripheral)machine["sysbus." + name];
+            if(!(uart is IUART))
             {
-                nor.Wear(new NorWorn
-                {
-                    Offset = reader.ReadUInt32(),
-                    Length = reader.ReadUInt32(),
-                    Good = reader.ReadUInt32(),
-                    Bad = reader.ReadUInt32(),
-                    Times = reader.ReadUInt32(),
-                    Lanes = reader.ReadByte(),
-                    Erase = reader.ReadBoolean(),
-                    Silent = reader.ReadBoolean(),
-                    Spoils = reader.ReadBoolean()
-                });
+                throw new RecoverableException(string.Format("there is no UART at {0}", name));
             }
+            return new BenchLine(this, machine, (IUART)uart, number, isChip ? 1 : TerminalBytes);
         }
 
-        // The chips alone, without a CPU: reads (0), writes (1), nanoseconds (2), power cycles (3).
-        private void Batch(BinaryReader reader, BinaryWriter writer)
-        {
-            while(reader.BaseStream.Position < reader.BaseStream.Length)
-            {
-                var what = reader.ReadByte();
-                var offset = reader.ReadUInt32();
-                var value = reader.ReadUInt64();
-                switch(what)
-                {
-                case 0:
-                    writer.Write(nor.ReadDoubleWord(offset));
-                    break;
-                case 1:
-                    nor.WriteDoubleWord(offset, (uint)value);
-                    break;
-                case 2:
-                    nor.Elapsed += value;
-                    break;
-                default:
-                    nor.Reset();
-                    break;
-                }
-            }
-        }
-
-        // Interrupts are never taken on this board: whatever the CPU takes is an error.
+        // Interrupts are never taken on the terminal's board: whatever the CPU takes is an error. Chips
+        // take them; of those here only undefined code and accesses that fail are faults.
         private void Exception(ulong number)
         {
+            if(isChip && number != Undefined && number != PrefetchAbort && number != DataAbort)
+            {
+                return;
+            }
             Fault("exception", string.Format("the CPU took exception {0}", number));
         }
 
@@ -305,14 +289,21 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private int quiet; // slices without output
         private int faultCount;
+        private int resets; // since the power came
         private bool powered;
         private readonly IMachine machine;
-        private readonly NorFlash nor;
+        private readonly IFlash flash;
+        private readonly bool isChip;
         private readonly TranslationCPU cpu;
         private readonly BenchLine[] lines;
         private readonly List<string> faults = new List<string>();
 
+        private const int LongestRequest = 1 << 24; // bytes
         private const int FaultsKept = 64;
+        private const int TerminalBytes = 8; // half of what its UARTs' FIFO holds, at once
+        private const ulong Undefined = 1; // exceptions, as Renode's Arm core counts them
+        private const ulong PrefetchAbort = 3;
+        private const ulong DataAbort = 4;
         private const ulong Slice = 2000000; // ns: a terminal that is given something may answer soon
         private const ulong LongSlice = 5000000;
         private static readonly ulong Tick = TimeInterval.FromMicroseconds(1).Ticks / 1000;
@@ -321,13 +312,15 @@ namespace Antmicro.Renode.Peripherals.Unbrick
     // A UART as the bench has it: bytes arrive at the line's rate, 115200 8N1.
     internal class BenchLine
     {
-        public BenchLine(BenchLink link, IMachine machine, string name)
+        public BenchLine(BenchLink link, IMachine machine, IUART uart, int number, int bytes)
         {
             this.link = link;
-            uart = (IUART)machine[name];
-            end = (byte)(name.EndsWith("0") ? '\n' : 0xC0); // of a line, of a frame
+            this.uart = uart;
+            this.bytes = bytes;
+            end = (byte)(bytes == 1 || number == 0 ? '\n' : 0xC0); // of a line, of a frame
             uart.CharReceived += Sent;
-            clock = new LimitTimer(machine.ClockSource, 1000000, uart, "line", limit: BytesTime, eventEnabled: true);
+            clock = new LimitTimer(machine.ClockSource, 10000000, uart, "line" + number,
+                limit: (ulong)bytes * ByteTime, eventEnabled: true);
             clock.LimitReached += Feed;
         }
 
@@ -369,10 +362,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
-        // Half of what the UART's FIFO holds, at once.
         private void Feed()
         {
-            for(var i = 0; i < Bytes && input.Count > 0; i++)
+            for(var i = 0; i < bytes && input.Count > 0; i++)
             {
                 uart.WriteChar(input.Dequeue());
             }
@@ -396,23 +388,32 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly Queue<byte> input = new Queue<byte>();
         private readonly List<byte> output = new List<byte>();
 
-        private const int Bytes = 8;
-        private const ulong BytesTime = 694; // us
+        private readonly int bytes; // that are given at once
+
+        private const ulong ByteTime = 868; // of 0.1 us, at 115200 8N1
     }
 
     // What Renode itself finds wrong with the firmware it only says in its log.
     internal class BenchLog : LoggerBackend
     {
-        public BenchLog(BenchLink link)
+        public BenchLog(BenchLink link, bool isChip)
         {
             this.link = link;
+            this.isChip = isChip;
         }
 
         public override void Log(LogEntry entry)
         {
             if(entry.Message.Contains("non existing peripheral"))
             {
-                link.Fault("bounds", entry.FullMessage);
+                if(!isChip) // chips have devices that Renode does not know
+                {
+                    link.Fault("bounds", entry.FullMessage);
+                }
+            }
+            else if(entry.Message.Contains("PC does not lay in memory"))
+            {
+                link.Fault("hard-fault", "there are no vectors to start from");
             }
             else if(entry.Message.Contains("CPU abort"))
             {
@@ -421,5 +422,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         }
 
         private readonly BenchLink link;
+        private readonly bool isChip;
     }
 }

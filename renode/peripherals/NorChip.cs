@@ -7,15 +7,6 @@ using System.Linq;
 
 namespace Antmicro.Renode.Peripherals.Unbrick
 {
-    public enum NorOperation
-    {
-        None,
-        Word,
-        Buffer,
-        Erase,
-        BlankCheck
-    }
-
     // What a chip needs of the pair: its cells, by chip and word address, and somebody to tell.
     public interface INorPair
     {
@@ -31,7 +22,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
     // What a chip's write state machine is doing, or has suspended.
     public class NorJob
     {
-        public NorOperation Kind;
+        public FlashOperation Kind;
         public uint Word; // chip word address of the first word
         public uint Count;
         public ulong Start;
@@ -65,12 +56,12 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         public bool Hides
         {
-            get { return output != Output.Array || Job.Kind != NorOperation.None; }
+            get { return output != Output.Array || Job.Kind != FlashOperation.None; }
         }
 
         public void PowerOff(ulong now)
         {
-            if(Job.Kind != NorOperation.None)
+            if(Job.Kind != FlashOperation.None)
             {
                 Tear(Job, now);
             }
@@ -86,7 +77,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         public void Settle(ulong now)
         {
-            if(Job.Kind != NorOperation.None && now >= Job.End)
+            if(Job.Kind != FlashOperation.None && now >= Job.End)
             {
                 CarryOut(Job);
             }
@@ -95,7 +86,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public ushort Read(uint word, ulong now)
         {
             Settle(now);
-            if(Job.Kind != NorOperation.None)
+            if(Job.Kind != FlashOperation.None)
             {
                 return status;
             }
@@ -115,7 +106,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         // Would this write make the chip begin to change its cells?
         public bool Begins(uint word, ushort value)
         {
-            if(Job.Kind != NorOperation.None)
+            if(Job.Kind != FlashOperation.None)
             {
                 return false;
             }
@@ -142,7 +133,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             var command = value & 0xFF;
             Settle(now);
             this.now = now;
-            if(Job.Kind != NorOperation.None)
+            if(Job.Kind != FlashOperation.None)
             {
                 if(command == 0xB0)
                 {
@@ -172,7 +163,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 else if(MayChange(word, EraseError))
                 {
                     WholeBlock(word);
-                    Begin(NorOperation.Erase, EraseTime, serial);
+                    Begin(FlashOperation.Erase, EraseTime, serial);
                 }
                 break;
             case Step.Blank:
@@ -183,7 +174,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 else
                 {
                     WholeBlock(word);
-                    Begin(NorOperation.BlankCheck, BlankTime, serial);
+                    Begin(FlashOperation.BlankCheck, BlankTime, serial);
                 }
                 break;
             case Step.Protection:
@@ -197,7 +188,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     Job.Data[0] = value;
                     Job.Given[0] = true;
                     CheckBits();
-                    Begin(NorOperation.Word, WordTime, serial);
+                    Begin(FlashOperation.Word, WordTime, serial);
                 }
                 break;
             case Step.Count:
@@ -223,7 +214,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 else if(MayChange(Job.Word, ProgramError))
                 {
                     CheckBits();
-                    Begin(NorOperation.Buffer, BufferTime(Job.Count), serial);
+                    Begin(FlashOperation.Buffer, BufferTime(Job.Count), serial);
                 }
                 break;
             }
@@ -268,7 +259,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             case 0x10:
             case 0x40:
             case 0xE8: // while a program is suspended no other can begin
-                if(suspended != null && suspended.Kind != NorOperation.Erase)
+                if(suspended != null && suspended.Kind != FlashOperation.Erase)
                 {
                     Refuse("command", word, SequenceError);
                 }
@@ -377,7 +368,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             Job.Count = BlockWords;
         }
 
-        private void Begin(NorOperation kind, ulong time, uint serial)
+        private void Begin(FlashOperation kind, ulong time, uint serial)
         {
             Job.Kind = kind;
             Job.Start = now;
@@ -389,14 +380,14 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private void Suspend()
         {
-            if(Job.Kind == NorOperation.BlankCheck || suspended != null)
+            if(Job.Kind == FlashOperation.BlankCheck || suspended != null)
             {
                 return;
             }
             suspended = Job;
             suspended.Left = Job.End - now + SuspendTime;
             Job = new NorJob();
-            status |= (byte)(Ready | (suspended.Kind == NorOperation.Erase ? EraseSuspended : ProgramSuspended));
+            status |= (byte)(Ready | (suspended.Kind == FlashOperation.Erase ? EraseSuspended : ProgramSuspended));
             output = Output.Status;
         }
 
@@ -416,7 +407,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private bool InSuspendedBlock(uint word)
         {
-            return suspended != null && suspended.Kind == NorOperation.Erase
+            return suspended != null && suspended.Kind == FlashOperation.Erase
                 && BlockOf(suspended.Word) == BlockOf(word);
         }
 
@@ -472,11 +463,11 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             var done = job.Fails ? job.Count / 2 : job.Count;
             for(var i = 0u; i < done; i++)
             {
-                if(job.Kind == NorOperation.Erase)
+                if(job.Kind == FlashOperation.Erase)
                 {
                     pair.SetCell(number, job.Word + i, 0xFFFF);
                 }
-                else if(job.Kind == NorOperation.BlankCheck)
+                else if(job.Kind == FlashOperation.BlankCheck)
                 {
                     if(pair.Cell(number, job.Word + i) != 0xFFFF)
                     {
@@ -494,9 +485,9 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
             if(job.Fails && !job.Silent)
             {
-                status |= job.Kind == NorOperation.Erase ? EraseError : ProgramError;
+                status |= job.Kind == FlashOperation.Erase ? EraseError : ProgramError;
             }
-            job.Kind = NorOperation.None;
+            job.Kind = FlashOperation.None;
             status |= Ready;
             pair.CellsChanged();
         }
@@ -508,7 +499,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             for(var i = Job.Count / 2; i < Job.Count; i++)
             {
                 var old = pair.Cell(number, Job.Word + i);
-                if(Job.Kind == NorOperation.Erase ? old != 0xFFFF : Job.Given[i] && (old & ~Job.Data[i]) != 0)
+                if(Job.Kind == FlashOperation.Erase ? old != 0xFFFF : Job.Given[i] && (old & ~Job.Data[i]) != 0)
                 {
                     return true;
                 }
@@ -528,7 +519,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 return;
             }
             var seed = job.Serial * 2 + (uint)number;
-            if(job.Kind == NorOperation.Erase)
+            if(job.Kind == FlashOperation.Erase)
             {
                 var share = (uint)(spent * 256 / total);
                 for(var i = 0u; i < job.Count; i++)
@@ -544,7 +535,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     pair.SetCell(number, job.Word + i, (ushort)(pair.Cell(number, job.Word + i) | ones));
                 }
             }
-            else if(job.Kind != NorOperation.BlankCheck)
+            else if(job.Kind != FlashOperation.BlankCheck)
             {
                 var done = (uint)(spent * job.Count / total);
                 for(var i = 0u; i <= done && i < job.Count; i++)
@@ -556,7 +547,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                     }
                 }
             }
-            job.Kind = NorOperation.None;
+            job.Kind = FlashOperation.None;
             pair.CellsChanged();
         }
 

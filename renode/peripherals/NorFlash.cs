@@ -19,20 +19,6 @@ using Antmicro.Renode.Utilities;
 
 namespace Antmicro.Renode.Peripherals.Unbrick
 {
-    // One operation of the pair. Offset and length in bytes, times in nanoseconds of virtual time;
-    // lanes: bit 0 the low chip, bit 1 the high one.
-    public class NorTraceEntry
-    {
-        public NorOperation Kind;
-        public int Lanes;
-        public uint Offset;
-        public uint Length;
-        public ulong Start;
-        public ulong End;
-        public byte[] Data; // what was to be programmed, 0xFF where nothing was given
-        public int Failed; // lanes that end it with an error; from bit 4 on those that spoil cells
-    }
-
     // Cells on which operations end with an error, and half done; harness/unbrick/flash/ops.py has
     // the same. Of operations that begin in these bytes so many go well, then so many fail.
     public class NorWorn
@@ -48,16 +34,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         public uint Times = 1; // all of them last so many times as long
     }
 
-    public class NorFault
-    {
-        public string Kind;
-        public ulong Pc;
-        public ulong Time;
-        public string Text;
-    }
-
     // Not to be saved: a snapshot cannot hold peripherals that are compiled when they are loaded.
-    public class NorFlash : IBytePeripheral, IWordPeripheral, IDoubleWordPeripheral, IKnownSize, INorPair
+    public class NorFlash : IBytePeripheral, IWordPeripheral, IDoubleWordPeripheral, IKnownSize, IFlash, INorPair
     {
         public const uint Modelled = NorChip.Modelled;
 
@@ -201,33 +179,35 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             }
         }
 
+        // The bench's requests that only this flash knows.
+        public void Carry(char request, BinaryReader reader, BinaryWriter writer)
+        {
+            switch(request)
+            {
+            case 'W':
+                WearPlaces(reader);
+                break;
+            case 'B':
+                Batch(reader, writer);
+                break;
+            default:
+                throw new InvalidOperationException("no such request");
+            }
+        }
+
         // Every operation so far, as a table for the monitor.
         public string[,] Trace()
         {
-            var table = new string[trace.Count + 1, 5];
-            var titles = new[] { "#", "operation", "offset", "length", "at (ms)" };
-            for(var column = 0; column < 5; column++)
-            {
-                table[0, column] = titles[column];
-            }
-            for(var i = 0; i < trace.Count; i++)
-            {
-                table[i + 1, 0] = i.ToString();
-                table[i + 1, 1] = trace[i].Kind.ToString();
-                table[i + 1, 2] = string.Format("0x{0:x6}", trace[i].Offset);
-                table[i + 1, 3] = trace[i].Length.ToString();
-                table[i + 1, 4] = string.Format("{0:0.000}", trace[i].Start / 1e6);
-            }
-            return table;
+            return FlashTables.ListOperations(this);
         }
 
-        public IList<NorTraceEntry> Operations
+        public IList<FlashTraceEntry> Operations
         {
             get { return trace; }
         }
 
         // The first 64 faults.
-        public IList<NorFault> FaultList
+        public IList<FlashFault> FaultList
         {
             get { return faults; }
         }
@@ -235,20 +215,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         // The errors of the firmware, as a table for the monitor.
         public string[,] Faults()
         {
-            var table = new string[faults.Count + 1, 4];
-            var titles = new[] { "kind", "pc", "function", "what" };
-            for(var column = 0; column < 4; column++)
-            {
-                table[0, column] = titles[column];
-            }
-            for(var i = 0; i < faults.Count; i++)
-            {
-                table[i + 1, 0] = faults[i].Kind;
-                table[i + 1, 1] = string.Format("0x{0:x}", faults[i].Pc);
-                table[i + 1, 2] = machine.SystemBus.FindSymbolAt(faults[i].Pc) ?? "";
-                table[i + 1, 3] = faults[i].Text;
-            }
-            return table;
+            return FlashTables.ListFaults(this, machine.SystemBus);
         }
 
         [ConnectionRegion("array")]
@@ -333,7 +300,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             {
                 var text = string.Format(format, arguments);
                 this.Log(LogLevel.Warning, "{0}: {1}", kind, text);
-                faults.Add(new NorFault { Kind = kind, Pc = Pc(), Time = Now(), Text = text });
+                faults.Add(new FlashFault { Kind = kind, Pc = Pc(), Time = Now(), Text = text });
             }
         }
 
@@ -353,6 +320,53 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             var at = word * 4 + (uint)chip * 2;
             Cells[at] = (byte)value;
             Cells[at + 1] = (byte)(value >> 8);
+        }
+
+        // These places are worn, and no others.
+        private void WearPlaces(BinaryReader reader)
+        {
+            Mend();
+            while(reader.BaseStream.Position < reader.BaseStream.Length)
+            {
+                Wear(new NorWorn
+                {
+                    Offset = reader.ReadUInt32(),
+                    Length = reader.ReadUInt32(),
+                    Good = reader.ReadUInt32(),
+                    Bad = reader.ReadUInt32(),
+                    Times = reader.ReadUInt32(),
+                    Lanes = reader.ReadByte(),
+                    Erase = reader.ReadBoolean(),
+                    Silent = reader.ReadBoolean(),
+                    Spoils = reader.ReadBoolean()
+                });
+            }
+        }
+
+        // The chips alone, without a CPU: reads (0), writes (1), nanoseconds (2), power cycles (3).
+        private void Batch(BinaryReader reader, BinaryWriter writer)
+        {
+            while(reader.BaseStream.Position < reader.BaseStream.Length)
+            {
+                var what = reader.ReadByte();
+                var offset = reader.ReadUInt32();
+                var value = reader.ReadUInt64();
+                switch(what)
+                {
+                case 0:
+                    writer.Write(ReadDoubleWord(offset));
+                    break;
+                case 1:
+                    WriteDoubleWord(offset, (uint)value);
+                    break;
+                case 2:
+                    Elapsed += value;
+                    break;
+                default:
+                    Reset();
+                    break;
+                }
+            }
         }
 
         private static RecoverableException TooLarge(long size)
@@ -468,7 +482,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private int LetFail(int lanes)
         {
             var job = chips[(lanes & 1) != 0 ? 0 : 1].Job;
-            var isErase = job.Kind == NorOperation.Erase;
+            var isErase = job.Kind == FlashOperation.Erase;
             var failing = 0;
             var silent = false;
             var spoils = false;
@@ -519,7 +533,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         {
             var failed = LetFail(lanes);
             var job = chips[(lanes & 1) != 0 ? 0 : 1].Job;
-            var entry = new NorTraceEntry
+            var entry = new FlashTraceEntry
             {
                 Kind = job.Kind,
                 Lanes = lanes,
@@ -530,7 +544,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 Data = new byte[0],
                 Failed = failed
             };
-            if(job.Kind != NorOperation.Erase)
+            if(job.Kind != FlashOperation.Erase)
             {
                 entry.Data = Enumerable.Repeat((byte)0xFF, (int)entry.Length).ToArray();
                 for(var chip = 0; chip < 2; chip++)
@@ -619,8 +633,8 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private ulong seen;
         private readonly IMachine machine;
         private readonly NorChip[] chips;
-        private readonly List<NorTraceEntry> trace = new List<NorTraceEntry>();
-        private readonly List<NorFault> faults = new List<NorFault>();
+        private readonly List<FlashTraceEntry> trace = new List<FlashTraceEntry>();
+        private readonly List<FlashFault> faults = new List<FlashFault>();
         private readonly List<NorWorn> worn = new List<NorWorn>();
 
         private const int FaultsKept = 64;

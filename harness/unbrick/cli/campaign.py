@@ -20,7 +20,14 @@ from unbrick.campaign.search import INTERRUPTED, SearchResult
 from unbrick.campaign.store import OutcomeStore, digest_tool
 from unbrick.cli.chip import refuse_svd
 from unbrick.cli.completion import complete_searched
-from unbrick.cli.options import firmware_option, gdb_option, svd_option
+from unbrick.cli.options import (
+    chip_engine_option,
+    firmware_option,
+    gdb_option,
+    platform_option,
+    svd_option,
+)
+from unbrick.engine import OWN_ENGINE
 from unbrick.engine.base import NoteSource
 from unbrick.engine.gdb.connection import gdb_command, wait_for_debugger
 from unbrick.engine.gdb.server import DebuggedEngine, DebuggerGoneError
@@ -54,6 +61,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from unbrick.campaign.target import ReplayedSession, Target
+    from unbrick.engine.base import TracedEngine
     from unbrick.report.model import ScenarioReport
 
 
@@ -440,6 +448,22 @@ def _find_case(
     return target, target.find_case(*names[1:])
 
 
+def _open_engine(target: Target, engine: str, platform: Path | None) -> TracedEngine:
+    """What runs a replay.
+
+    Raises:
+        SetupError: it does not know the target, or what it needs is missing.
+    """
+    if isinstance(target, FileTarget):
+        return target.create_engine(engine=engine, platform=platform)
+    if engine != OWN_ENGINE:
+        raise SetupError(
+            f"the engine {engine} replays no SCENARIO",
+            hint="leave out --engine, or name a TARGET.toml",
+        )
+    return target.create_engine()
+
+
 @click.command("replay", short_help="Run one case of a campaign again.")
 @click.argument(
     "names",
@@ -466,6 +490,8 @@ def _find_case(
     "under it; it stops just before the operation at which power is lost last."
 )
 @svd_option
+@chip_engine_option
+@platform_option
 @firmware_option
 def replay_command(
     names: tuple[str, ...],
@@ -475,6 +501,8 @@ def replay_command(
     minimise: bool,
     gdb_port: int | None,
     svd: Path | None,
+    engine: str,
+    platform: Path | None,
     firmware: Path,
 ) -> None:
     """Run one case of a campaign again and show all that happens, in one order, in virtual time.
@@ -485,7 +513,7 @@ def replay_command(
     status = open_status()
     target, case = _find_case(names, firmware, status, svd)
     with (
-        closing(target.create_engine()) as engine,
+        closing(_open_engine(target, engine, platform)) as opened,
         status.status("replaying"),
         _verdict_or_broken(),
     ):
@@ -497,7 +525,7 @@ def replay_command(
                 else f"reduced: unbrick replay {smaller}"
             )
             case = smaller or case
-        sessions = replay(target, engine, case)
+        sessions = replay(target, opened, case)
     if gdb_port is not None:
         _debug(target, case, gdb_port, status)
     screen = open_screen()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unbrick.cli.options import svd_option
+from unbrick.cli.options import chip_engine_option, platform_option, svd_option
+from unbrick.engine import OWN_ENGINE
 from unbrick.engine.base import FirmwareFault, VainRegister
 from unbrick.screen import GAP, open_screen, open_status
 from unbrick.target.load import load_target
@@ -42,6 +43,7 @@ def list_facts(trial: Trial) -> list[tuple[str, str]]:
     entry, where = trial.start
     facts = [
         ("target", f"{trial.target.name}: {chip.name}, {chip.core}, console {found.console}"),
+        *([("engine", trial.engine)] if trial.engine != OWN_ENGINE else []),
         ("boots", f"at {entry:#010x}" + (f", {where}" if where else "")),
         ("console", _tell_words(trial)),
     ]
@@ -50,7 +52,7 @@ def list_facts(trial: Trial) -> list[tuple[str, str]]:
         ("flash", _tell_flash(trial)),
         ("time", _tell_duration(trial)),
         ("faults", "\n".join(map(str, trial.faults)) or "none"),
-        ("waits", "\n".join(map(str, trial.waits)) or "for no register in vain"),
+        ("waits", _tell_waits(trial)),
         ("recovered", _tell_recovered(trial)),
     ]
     return facts + (_tell_cost(trial.cost) if trial.cost and not outcome.violation else [])
@@ -84,6 +86,12 @@ def _tell_flash(trial: Trial) -> str:
         f"{part.size:,} bytes in all"
         for part in trial.flashed
     )
+
+
+def _tell_waits(trial: Trial) -> str:
+    if trial.engine != OWN_ENGINE:
+        return f"the engine {trial.engine} does not know"
+    return "\n".join(map(str, trial.waits)) or "for no register in vain"
 
 
 def _tell_duration(trial: Trial) -> str:
@@ -148,6 +156,7 @@ def to_json(trial: Trial) -> str:
     cost = trial.cost
     told: dict[str, Any] = {
         "target": trial.target.name,
+        "engine": trial.engine,
         "chip": found.chip.name,
         "console": found.console,
         "ready": not trial.troubles,
@@ -190,8 +199,12 @@ def _as_dict(found: FirmwareFault | VainRegister) -> dict[str, Any]:
 @click.command(short_help="Play an update once, and say whether a campaign can begin.")
 @click.argument("target", type=click.Path(path_type=Path), metavar="TARGET.toml")
 @svd_option
+@chip_engine_option
+@platform_option
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON, for a script.")
-def check(target: Path, svd: Path | None, *, as_json: bool) -> None:
+def check(
+    target: Path, svd: Path | None, engine: str, platform: Path | None, *, as_json: bool
+) -> None:
     """Play the update of a target once, without a fault, and say what there is to see.
 
     Does the firmware boot? What does it say, what does it do to the flash, what does it wait for in
@@ -207,7 +220,8 @@ def check(target: Path, svd: Path | None, *, as_json: bool) -> None:
 
     load_target(target)
     with open_status().status("playing the update once"):
-        trial = try_target(FileTarget.load(target, tried=False, svd=svd))
+        loaded = FileTarget.load(target, tried=False, svd=svd)
+        trial = try_target(loaded, engine, platform)
     if as_json:
         click.echo(to_json(trial))
     else:

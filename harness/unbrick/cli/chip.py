@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from unbrick.cli.completion import complete_file
 from unbrick.cli.nor import stored_nor, switched_off
 from unbrick.console.state import read_nor
+from unbrick.engine import OWN_ENGINE
 from unbrick.engine.paced import PacedEngine
 from unbrick.errors import SetupError
 from unbrick.tables import name_nearest
@@ -29,7 +30,10 @@ target_argument = click.argument(
     "target", required=False, metavar="[TARGET.toml]", shell_complete=complete_file
 )
 
-_OF_CHIPS = ("target", "nor_file", "svd", "wire", "pty", "gdb_port", "uarts")
+_OF_CHIPS = (
+    *("target", "nor_file", "svd", "wire", "pty", "gdb_port", "uarts"),
+    *("engine", "platform"),
+)
 """Parameters that mean something for a chip; the others are the reference terminal's."""
 
 
@@ -136,17 +140,21 @@ def find_uarts(target: Description, options: Iterable[str]) -> list[ShownUart]:
     ]
 
 
-def refuse_chip_options(svd: Path | None, uarts: tuple[str, ...]) -> None:
+def refuse_chip_options(
+    svd: Path | None, uarts: tuple[str, ...], platform: Path | None = None
+) -> None:
     """See that nobody wants what only the chip of a target's file has.
 
     Raises:
         SetupError: somebody does.
     """
     refuse_svd(svd)
-    if uarts:
-        raise SetupError(
-            "--uart is for the chip of a target's file", hint="leave it out, or name a TARGET.toml"
-        )
+    for option, said in (("--uart", uarts), ("--platform", platform)):
+        if said:
+            raise SetupError(
+                f"{option} is for the chip of a target's file",
+                hint="leave it out, or name a TARGET.toml",
+            )
 
 
 def refuse_svd(svd: Path | None) -> None:
@@ -185,13 +193,20 @@ def load_chip_target(name: str, svd: Path | None) -> FileTarget:
 
 @contextmanager
 def running_chip(
-    target: FileTarget, nor_file: Path | None, *, debugger: bool = False
+    target: FileTarget,
+    nor_file: Path | None,
+    engine: str = OWN_ENGINE,
+    platform: Path | None = None,
+    *,
+    debugger: bool = False,
 ) -> Iterator[RunningChip]:
     """The chip of a target in real time, switched off; its flash is kept in ``nor_file``.
 
     Args:
         target: the chip, and what its flash holds first.
         nor_file: read at the start and written at the end; None: nothing is kept.
+        engine: what runs the chip, and
+        platform: both as of :meth:`FileTarget.create_engine`.
         debugger: a debugger is to be let in.
 
     Raises:
@@ -202,8 +217,8 @@ def running_chip(
     size = found.chip.geometry.size
     with ExitStack() as stack:
         cells = stack.enter_context(stored_nor(nor_file, size, lambda path: read_nor(path, size)))
-        inner = target.create_engine(debugged=debugger)
-        engine = stack.enter_context(PacedEngine(inner))
-        engine.load_nor(found.start_image if cells is None else cells)
-        stack.enter_context(switched_off(engine, nor_file))
-        yield RunningChip(engine, inner)
+        inner = target.create_engine(debugged=debugger, engine=engine, platform=platform)
+        paced = stack.enter_context(PacedEngine(inner))
+        paced.load_nor(found.start_image if cells is None else cells)
+        stack.enter_context(switched_off(paced, nor_file))
+        yield RunningChip(paced, inner)

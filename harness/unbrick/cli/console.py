@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from unbrick.cli.chip import (
     uart_option,
 )
 from unbrick.cli.nor import nor_option
-from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
+from unbrick.cli.options import firmware_option, live_gdb_option, platform_option, svd_option
 from unbrick.cli.run import (
     build_releases,
     engine_option,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from unbrick.cli.chip import RunningChip
     from unbrick.console.commands import Commands
     from unbrick.console.session import SessionPeer
     from unbrick.engine.base import Engine
@@ -103,6 +104,7 @@ class _Seat:
 @serial_option
 @installed_option
 @live_gdb_option
+@platform_option
 @click.option(
     "--pty",
     is_flag=True,
@@ -124,6 +126,7 @@ def console(
     serial: str,
     installed: str,
     gdb_port: int | None,
+    platform: Path | None,
     *,
     pty: bool,
     modem: str | None,
@@ -139,9 +142,11 @@ def console(
     With a TARGET.toml it is the console of that target's chip (docs/any-firmware.md).
     """
     if target is not None:
-        _sit_at_chip(load_chip_target(target, svd), nor_file, gdb_port, uarts, pty=pty)
+        loaded = load_chip_target(target, svd)
+        opened = running_chip(loaded, nor_file, engine, platform, debugger=gdb_port is not None)
+        _sit_at_chip(loaded, opened, gdb_port, uarts, pty=pty)
         return
-    refuse_chip_options(svd, uarts)
+    refuse_chip_options(svd, uarts, platform)
     releases = build_releases(firmware, open_status())
     # Server and link, which nobody needs who tests firmware of his own.
     from unbrick.console.air import Air  # noqa: PLC0415
@@ -171,7 +176,7 @@ def console(
 
 def _sit_at_chip(
     target: FileTarget,
-    nor_file: Path | None,
+    opened: AbstractContextManager[RunningChip],
     gdb_port: int | None,
     uarts: tuple[str, ...],
     *,
@@ -182,7 +187,7 @@ def _sit_at_chip(
     shown = find_uarts(found, uarts)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
-        chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
+        chip = stack.enter_context(opened)
         rate = chip.engine.board.line_rate
         after = TypeAfter.NOTHING if pty or sys.stdin.isatty() else TypeAfter.FIRST_WORDS
         typist = Typist(chip.engine.wire, rate=rate, after=after)

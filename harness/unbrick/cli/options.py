@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unbrick.engine import CHIP_ENGINES, OWN_ENGINE
 from unbrick.errors import SetupError, UnbrickError
 from unbrick.folders import build_folder
 from unbrick.layout import reference_layout
@@ -61,6 +62,22 @@ svd_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Of a TARGET.toml: the SVD file of the chip's vendor, so that registers have names. It "
     "comes before the one that the target names.",
+)
+
+
+chip_engine_option = click.option(
+    "--engine",
+    type=click.Choice(CHIP_ENGINES),
+    default=OWN_ENGINE,
+    show_default=True,
+    help="Of a TARGET.toml: what runs the chip. Another one than the default gives a second "
+    "opinion (docs/second-opinion.md).",
+)
+platform_option = click.option(
+    "--platform",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.repl",
+    help="Of a TARGET.toml with --engine renode: your own platform, without the flash.",
 )
 
 

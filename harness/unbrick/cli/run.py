@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from unbrick.cli.chip import (
     uart_option,
 )
 from unbrick.cli.nor import nor_option, stored_nor, switched_off
-from unbrick.cli.options import firmware_option, live_gdb_option, svd_option
+from unbrick.cli.options import firmware_option, live_gdb_option, platform_option, svd_option
 from unbrick.console.missed import LatestWords, MissedLines
 from unbrick.console.state import read_terminal_nor
 from unbrick.console.typist import Typist
@@ -330,6 +330,7 @@ def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: 
 @serial_option
 @installed_option
 @live_gdb_option
+@platform_option
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
 @uart_option
@@ -342,6 +343,7 @@ def run(
     serial: str,
     installed: str,
     gdb_port: int | None,
+    platform: Path | None,
     wire: str,
     modem: str,
     uarts: tuple[str, ...],
@@ -357,9 +359,11 @@ def run(
     """
     status = open_status()
     if target is not None:
-        _run_chip(load_chip_target(target, svd), nor_file, gdb_port, wire, uarts, status)
+        loaded = load_chip_target(target, svd)
+        opened = running_chip(loaded, nor_file, engine, platform, debugger=gdb_port is not None)
+        _run_chip(loaded, opened, gdb_port, wire, uarts, status)
         return
-    refuse_chip_options(svd, uarts)
+    refuse_chip_options(svd, uarts, platform)
     releases = build_releases(firmware, status)
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
@@ -386,7 +390,7 @@ def run(
 
 def _run_chip(
     target: FileTarget,
-    nor_file: Path | None,
+    opened: AbstractContextManager[RunningChip],
     gdb_port: int | None,
     wire: str,
     uarts: tuple[str, ...],
@@ -401,7 +405,7 @@ def _run_chip(
     shown = [ShownUart(WIRE, found.console, wire), *find_uarts(found, uarts)]
     with ExitStack() as stack:
         told = stack.enter_context(told_to_end())
-        chip = stack.enter_context(running_chip(target, nor_file, debugger=gdb_port is not None))
+        chip = stack.enter_context(opened)
         engine = chip.engine
         bench = Bench(engine, found.never.allows)
         ports, places = open_uarts(stack, chip, shown)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unbrick.board.svd import check_svd
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.target import UNDISTURBED, Fate, State
+from unbrick.engine import OWN_ENGINE
 from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
 from unbrick.flash.cells import Cells
@@ -169,13 +170,35 @@ class FileTarget:
             _check_works(self, state)
         return state
 
-    def create_engine(self, *, debugged: bool = False) -> ChipEngine:
-        """An engine for the chip, with the symbols of all programs."""
+    def create_engine(
+        self, *, debugged: bool = False, engine: str = OWN_ENGINE, platform: Path | None = None
+    ) -> ChipEngine:
+        """An engine for the chip, with the symbols of all programs.
+
+        Args:
+            debugged: a debugger is to be let in.
+            engine: one of :data:`unbrick.engine.CHIP_ENGINES`; campaigns search with the first.
+            platform: a ``.repl`` of the user's for Renode.
+
+        Raises:
+            NotKnownHereError: that engine does not know the chip, or this debugger.
+            SetupError: what it needs is missing.
+        """
+        found = self.description
+        if engine != OWN_ENGINE:
+            from unbrick.engine.second import create_second_engine  # noqa: PLC0415
+
+            if debugged:
+                raise NotKnownHereError(
+                    f"the engine {engine} has no debugger for chips", hint="leave out --gdb"
+                )
+            return create_second_engine(
+                engine, found.chip, found.elf_files, console=found.console, platform=platform
+            )
         # Here, since it takes long, and who only checks a file needs no engine.
         from unbrick.engine.mcu.debugged import DebuggedChip  # noqa: PLC0415
         from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415
 
-        found = self.description
         svd = self.svd or found.svd
         if debugged:
             return DebuggedChip(

@@ -14,6 +14,7 @@ from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import replay
 from unbrick.campaign.search import find_cuts
 from unbrick.campaign.target import UNDISTURBED, State
+from unbrick.engine import OWN_ENGINE
 from unbrick.engine.symbols import Symbols
 from unbrick.flash.cells import Cells
 from unbrick.flash.partition import name_partition
@@ -22,6 +23,7 @@ from unbrick.target.session import HINTS, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from unbrick.campaign.target import Outcome, ReplayedSession
     from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
@@ -135,7 +137,8 @@ class Trial:
         resets: how often the chip has reset itself.
         place: where the core was at the end.
         idle: whether the device counts as recovered without the update as well.
-        cost: of a campaign; None: there is nothing to cut.
+        cost: of a campaign; None: there is nothing to cut, or another engine has played it.
+        engine: what has; only the own one knows registers that are polled in vain.
     """
 
     target: FileTarget
@@ -151,6 +154,7 @@ class Trial:
     place: str
     idle: bool
     cost: Cost | None
+    engine: str
 
     @property
     def troubles(self) -> tuple[Trouble, ...]:
@@ -163,15 +167,22 @@ class Trial:
         return tuple(_find_notes(self))
 
 
-def try_target(target: FileTarget) -> Trial:
+def try_target(
+    target: FileTarget, engine_name: str = OWN_ENGINE, platform: Path | None = None
+) -> Trial:
     """Play the update once without a fault.
+
+    Args:
+        target: what is tried.
+        engine_name: what runs its chip, and
+        platform: both as of :meth:`FileTarget.create_engine`.
 
     Raises:
         SetupError: the user's driver, or the file with names of registers, is wrong.
         ToolBrokenError: the flash is not what the trace says.
     """
     found = target.description
-    with target.create_engine() as engine:
+    with target.create_engine(engine=engine_name, platform=platform) as engine:
         (session,) = replay(target, engine, CaseId(target.name))
         faults, waits = _first_faults(engine), tuple(engine.find_vain_registers())
         elsewhere = {
@@ -183,7 +194,8 @@ def try_target(target: FileTarget) -> Trial:
         resets, place = engine.resets, _describe(found, engine.pc)
         works = session.outcome.violation is None and bool(session.outcome.ops)
         idle = works and _recovers_without_update(engine, found)
-        cost = _measure(target, engine, session.outcome) if session.outcome.ops else None
+        searches = engine_name == OWN_ENGINE and session.outcome.ops
+        cost = _measure(target, engine, session.outcome) if searches else None
     return Trial(
         target=target,
         outcome=session.outcome,
@@ -198,6 +210,7 @@ def try_target(target: FileTarget) -> Trial:
         place=place,
         idle=idle,
         cost=cost,
+        engine=engine_name,
     )
 
 

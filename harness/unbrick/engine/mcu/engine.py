@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from unbrick.board.svd import read_register_names
 from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
 from unbrick.engine.compiled import CompiledEngine
+from unbrick.engine.lines import NoLine
 from unbrick.engine.mcu.models import SEMIHOSTING, JoinPart, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError, SetupError
@@ -75,17 +76,6 @@ class _McuLine:
         return self._models.take(self._number)
 
 
-class _NoLine:
-    """The end of a line that the chip does not have."""
-
-    def write(self, data: bytes) -> None:
-        """Nobody hears it."""
-
-    def read(self) -> bytes:
-        """Nobody says anything."""
-        return b""
-
-
 class McuEngine(CompiledEngine[McuModels], ChipEngine):
     """A microcontroller in this process, in virtual time.
 
@@ -131,7 +121,7 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         }
         self.wire = self.lines[console]
         others = [name for name in chip.uarts if name != console]
-        self.radio = self.lines[others[0]] if others else _NoLine()
+        self.radio = self.lines[others[0]] if others else NoLine()
         self._order = (console, *others)
         self._garbage = [
             random.Random(region.base).randbytes(region.size) for _, region in chip.rams

@@ -1,8 +1,8 @@
-"""The Renode engine: Renode runs the terminal, in virtual time, with our model of its NOR.
+"""The Renode engines: Renode runs the terminal or a chip, in virtual time, with our flash models.
 
-The platform is in ``renode/``. Time passes only in :meth:`RenodeEngine.advance`, so the same NOR
-and the same bytes at the same times give the same run. Renode's UARTs send at once and lose
-nothing; the NOR takes its time and is as strict as the in-process one.
+The terminal and the flashes are in ``renode/``. Time passes only in :meth:`RenodeRun.advance`, so
+the same flash and the same bytes at the same times give the same run. Renode's UARTs send at once
+and lose nothing; the flash takes its time and is as strict as the in-process one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ import struct
 from typing import TYPE_CHECKING
 
 from unbrick.engine.base import Engine, FirmwareFault, emulated_board
-from unbrick.engine.renode.link import RenodeLink, ask_renode_version, find_renode
+from unbrick.engine.renode.link import (
+    THE_TERMINAL,
+    RenodeLink,
+    ask_renode_version,
+    find_renode,
+)
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
@@ -21,12 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board import Board
+    from unbrick.engine.renode.link import RenodeMachine
     from unbrick.flash.ops import FlashOp, Worn
 
 MAX_WAITING_BYTES = 1 << 20  # wait for the terminal; more are lost
 NEVER = (1 << 64) - 1
 MAX_REQUEST_NS = 1_000_000_000  # that a request may last
-_STATE = struct.Struct("<QQII?")
+_STATE = struct.Struct("<QQII?QI")
 
 
 class _Line:
@@ -49,38 +55,39 @@ class _Line:
         return data
 
 
-class RenodeEngine(Engine):
-    """A terminal in a Renode process, in virtual time. The process lives as long as the engine.
+class RenodeRun(Engine):
+    """What a Renode process runs, in virtual time. The process lives as long as the engine.
 
     Args:
+        board: what it is.
+        machine: how Renode makes it.
         elf_files: firmware ELF files with symbols, so that faults name function and line.
-        board: what it is; by default the board that there is.
 
     Raises:
-        SetupError: it is another board.
         MissingToolError: Renode is not installed.
         EngineError: it does not start.
     """
 
     name = "renode"
+    _garbage = b""  # in RAM when the power comes, as a request has it
 
-    def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
-        self.board = emulated_board(board, self.name)
+    def __init__(self, board: Board, machine: RenodeMachine, elf_files: Iterable[Path]) -> None:
+        self.board = board
         find_renode()
         self._symbols = Symbols(elf_files)
-        self._link = RenodeLink()
+        self._link = RenodeLink(machine)
         self._powered = False
         self._began = self._nanoseconds = 0  # of Renode's time
         self._dark = (
             0.0  # seconds without power, or after a cut, in which Renode's time stands still
         )
-        self._generation = -1  # of the NOR's cells
+        self._generation = -1  # of the flash's cells
         self._cells = b""
         self._operations = self._fault_count = 0
         self._cut_reached = False
         self._faults: list[FirmwareFault] = []
-        self._lines = (_Line(), _Line())
-        self.wire, self.radio = self._lines
+        self._pc = self._resets = 0
+        self._lines = tuple(_Line() for _ in machine.uarts)
 
     @property
     def version(self) -> str:
@@ -128,17 +135,10 @@ class RenodeEngine(Engine):
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""
         return self._powered and self._cut_reached
 
-    def wear(self, worn: Iterable[Worn]) -> None:
-        """Have flash operations end with an error from now on; what was said before is forgotten.
-
-        Any number of places may be worn.
-        """
-        self._link.wear(worn)
-
     def power_on(self) -> None:
         if self._powered:
             return
-        self._link.ask("P")
+        self._link.ask("P", self._garbage)
         self._set_power(on=True)
 
     def power_off(self) -> None:
@@ -184,9 +184,8 @@ class RenodeEngine(Engine):
         return self._take(self._link.ask("R", body))
 
     def _take(self, answer: bytes) -> bool:
-        self._nanoseconds, generation, self._operations, faults, self._cut_reached = (
-            _STATE.unpack_from(answer)
-        )
+        self._nanoseconds, generation, self._operations, faults, *core = _STATE.unpack_from(answer)
+        self._cut_reached, self._pc, self._resets = core
         at = _STATE.size
         for line in self._lines:
             (length,) = struct.unpack_from("<I", answer, at)
@@ -224,3 +223,28 @@ class RenodeEngine(Engine):
     def close(self) -> None:
         self._link.close()
         self._powered = False
+
+
+class RenodeEngine(RenodeRun):
+    """A terminal in a Renode process.
+
+    Args:
+        elf_files: firmware ELF files with symbols, so that faults name function and line.
+        board: what it is; by default the board that there is.
+
+    Raises:
+        SetupError: it is another board.
+        MissingToolError: Renode is not installed.
+        EngineError: it does not start.
+    """
+
+    def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
+        super().__init__(emulated_board(board, self.name), THE_TERMINAL, elf_files)
+        self.wire, self.radio = self._lines
+
+    def wear(self, worn: Iterable[Worn]) -> None:
+        """Have flash operations end with an error from now on; what was said before is forgotten.
+
+        Any number of places may be worn.
+        """
+        self._link.wear(worn)

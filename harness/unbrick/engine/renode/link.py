@@ -17,6 +17,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from unbrick.folders import renode_folder
 from unbrick.patience import ANSWER_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from unbrick.flash.ops import Worn
 
@@ -37,22 +38,32 @@ PROGRAM_VARIABLE = "RENODE"
 ANSWER_LIMIT = 1 << 28  # bytes
 LOG_KEPT = 16384  # bytes of what Renode prints
 
-# As fast as it goes; each step of time costs about a tenth of a millisecond, so they are large.
+TERMINAL = "include $CWD/renode/platform.resc\n"
+"""The script that makes the terminal."""
+
+TERMINAL_UARTS = ("uart0", "uart1")
+
+# As fast as it goes.
 _SCRIPT = """\
-include $CWD/renode/platform.resc
-include $CWD/renode/peripherals/BenchLink.cs
+{machine}include $CWD/renode/peripherals/BenchLink.cs
 emulation SetGlobalAdvanceImmediately true
-emulation SetGlobalQuantum "0.005"
-logLevel 2
-machine ConnectBench {port} "{token}"
+emulation SetGlobalQuantum "{quantum_s}"
+logLevel {log_level}
+machine ConnectBench {port} "{token}" "{uarts}" {is_chip}
 """
+
+_WARNINGS, _ERRORS = 2, 3
+"""Levels of Renode's log."""
 
 _OPERATION = struct.Struct("<BBIIQQBI")
 _KINDS = {1: "word", 2: "buffer", 3: "erase"}
 _WORN = struct.Struct("<5IB3?")
 _ALWAYS = (1 << 32) - 1
 
-_FAILED = re.compile(r"error CS\d+|There was an error|Errors? during|Could not|FATAL UNHANDLED")
+_FAILED = re.compile(
+    r"error CS\d+|There was an error|Errors? during|Could not|FATAL UNHANDLED"
+    r"|Error E\d+|Cannot find library"
+)
 
 
 def find_renode() -> str:
@@ -84,17 +95,43 @@ def ask_renode_version() -> str:
     return match.group(1)
 
 
+@dataclass(frozen=True)
+class RenodeMachine:
+    """What a Renode process runs.
+
+    Attributes:
+        script: the commands that make it; ``$CWD`` is a folder with ``renode`` and the files.
+        uarts: their names there, or their addresses as ``0x…``.
+        is_chip: whether it is a microcontroller, and not the terminal.
+        files: their contents, by name.
+        quantum_s: a step of time. Each costs about a tenth of a millisecond; a CPU that is halted
+            goes on at the end of one.
+    """
+
+    script: str = TERMINAL
+    uarts: Sequence[str] = TERMINAL_UARTS
+    is_chip: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
+    quantum_s: str = "0.005"
+
+
+THE_TERMINAL = RenodeMachine()
+
+
 class RenodeLink:
-    """A Renode process with the terminal in it, powered off.
+    """A Renode process with a machine in it, powered off.
 
     Its history, configuration and temporary files are in a folder of its own, which goes with it.
+
+    Args:
+        machine: what it runs.
 
     Raises:
         MissingToolError: Renode is not installed.
         EngineError: it does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, machine: RenodeMachine = THE_TERMINAL) -> None:
         program, platform = find_renode(), renode_folder()
         self._folder = tempfile.TemporaryDirectory(
             prefix="unbrick-renode-", ignore_cleanup_errors=True
@@ -107,7 +144,9 @@ class RenodeLink:
             port = server.getsockname()[1]
             (folder / "renode").symlink_to(platform)  # Renode takes no path with a space
             script, config = folder / "start.resc", folder / "config"
-            script.write_text(_SCRIPT.format(port=port, token=token))
+            for name, text in machine.files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            script.write_text(_make_script(machine, port, token))
             config.write_text(f"[general]\nhistory-path = {folder / 'history'}\n")
             self._output, output = os.pipe()  # of Renode; it waits for us when that is full
             os.set_blocking(self._output, False)
@@ -274,6 +313,18 @@ class RenodeLink:
         child = getattr(self, "_child", None)
         if child is not None and child.returncode is None:
             self.close()
+
+
+def _make_script(machine: RenodeMachine, port: int, token: str) -> str:
+    return _SCRIPT.format(
+        machine=machine.script,
+        quantum_s=machine.quantum_s,
+        log_level=_ERRORS if machine.is_chip else _WARNINGS,
+        port=port,
+        token=token,
+        uarts=",".join(machine.uarts),
+        is_chip=str(machine.is_chip).lower(),
+    )
 
 
 def _receive(peer: socket.socket, length: int) -> bytes:
