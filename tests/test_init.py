@@ -19,6 +19,7 @@ from test_target_files import elf, uf2
 
 from unbrick.board import load_chip
 from unbrick.cli.main import cli
+from unbrick.draft.boot import split_lines
 from unbrick.draft.inputs import read_input, split_place
 from unbrick.draft.zephyr import read_build
 from unbrick.errors import SetupError
@@ -301,7 +302,63 @@ def test_a_console_goes_by_its_label(tmp_path: Path) -> None:
     assert found.console(["uarte0"]) == ""
 
 
+MANAGED = """
+app:
+  address: 0x10200
+  end_address: 0x30000
+  region: flash_primary
+  size: 0x1fe00
+mcuboot:
+  address: 0x0
+  placement:
+    before:
+    - mcuboot_primary
+  region: flash_primary
+  size: 0x10000
+mcuboot_primary:
+  address: 0x10000
+  orig_span: &id001
+  - app
+  region: flash_primary
+  size: 0x20000
+mcuboot_secondary:
+  address: 0x30000
+  region: flash_primary
+  size: 0x20000
+outside:
+  address: 0x200000
+  region: flash_primary
+  size: 0x1000
+sram_primary:
+  address: 0x20000000
+  region: sram_primary
+  size: 0x40000
+"""
+
+
+@with_demo
+def test_the_partition_manager_comes_before_the_devicetree(built: Path) -> None:
+    app = built / "build" / "app" / "zephyr"
+    (app / "zephyr.signed.bin").rename(app / "app_update.bin")
+    moved = DEVICETREE.replace("0x10000", "0x14000")  # as it was before the manager had its say
+    (app / "zephyr.dts").write_text(moved, encoding="utf-8")
+    (built / "build" / "partitions.yml").write_text(MANAGED, encoding="utf-8")
+    init("build", "--update", "nrf52_app_v2.img", "--yes")
+    found = load_target(built / "target.toml")
+    assert [(part.name, part.offset, part.size) for part in found.partitions] == [
+        *(("mcuboot", 0, 0x10000), ("mcuboot_primary", 0x10000, 0x20000)),
+        ("mcuboot_secondary", 0x30000, 0x20000),
+    ]
+    assert found.programs[1].name == "app_update.bin"
+    assert found.programs[1].pieces[0].address == 0x10000
+
+
 # What a file tells by itself
+
+
+def test_colours_and_the_times_of_a_log_are_no_words() -> None:
+    said = b"\x1b[8D\x1b[J[00:00:00.008,728] \x1b[0m<inf> fs: ready\x1b[0m\r\nboots\r\n"
+    assert split_lines(said) == ("<inf> fs: ready", "boots")
 
 
 def test_an_address_stands_behind_a_name() -> None:

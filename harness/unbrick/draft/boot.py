@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,9 +98,13 @@ def boot(chip: McuChip, image: bytes, symbols: Sequence[Path] = ()) -> Boot:
         )
 
 
+_DECORATION = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\[\d\d:\d\d:\d\d\.\d{3},\d{3}\]")
+"""What says nothing: colours (ECMA-48, SGR), and the times of Zephyr's log, which never agree."""
+
+
 def split_lines(data: bytes) -> tuple[str, ...]:
     """What people read of what was said, each line once; the last one may go on."""
-    text = data[:HEARD_MOST].decode("ascii", errors="replace")
+    text = _DECORATION.sub("\n", data[:HEARD_MOST].decode("ascii", errors="replace"))
     lines = "".join(one if one >= " " else "\n" for one in text).split("\n")
     *whole, last = (line.strip() for line in lines)
     if not any(line.startswith(last) for line in whole):  # it is no line that comes again

@@ -135,8 +135,12 @@ def make_draft(inputs: Sequence[Input], wishes: Wishes, asking: Asking) -> Draft
     files = _tie_symbols(inputs, wishes.update)
     draft = _choose_chip(files, wishes, asking)
     if wishes.build is not None:
-        base = draft.chip.main.base
-        parts = tuple((name, base + at, size) for name, at, size in wishes.build.partitions)
+        main = draft.chip.main
+        parts = tuple(
+            (name, main.base + at, size)
+            for name, at, size in wishes.build.partitions
+            if at + size <= main.size
+        )
         draft = replace(draft, partitions=parts)
     files = _place_all(draft, files, wishes, asking)
     draft = _split_update(draft, files, wishes, asking)

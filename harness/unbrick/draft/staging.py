@@ -26,8 +26,8 @@ CONFIRMED = b"\x01".ljust(8, b"\xff")
 """MCUboot's `image_ok`, before the magic: the image stays. Where it writes more than 8 bytes at
 once, the flag lies elsewhere, and this has no say."""
 
-SLOTS = {"image-1", "slot1"}
-"""What Zephyr calls the partition where an update lies."""
+SLOTS = {"image-1", "slot1", "mcuboot_secondary"}
+"""What Zephyr and the nRF Connect SDK call the partition where an update lies."""
 
 
 @dataclass(frozen=True)

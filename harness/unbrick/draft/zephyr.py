@@ -1,7 +1,8 @@
 """What a Zephyr build folder tells: its images, the chip, the console, and the partitions.
 
 Source: Zephyr's documentation, *Build and configuration systems*: `zephyr.dts` is the whole
-devicetree, `build_info.yml` names the board, and sysbuild has a folder for each image.
+devicetree, `build_info.yml` names the board, and sysbuild has a folder for each image. The nRF
+Connect SDK's documentation, *Partition Manager*: `partitions.yml` says where its partitions are.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ TEXT_MOST = 4 << 20
 BOOTLOADER = "mcuboot"
 """What sysbuild calls the image of MCUboot."""
 
-SLOT_NAMES = ("image-0", "slot0")
+SLOT_NAMES = ("image-0", "slot0", "mcuboot_primary")
+
+SIGNED_NAMES = ("zephyr.signed.bin", "app_update.bin")
+"""What the signed image is called, by sysbuild and by older builds of the nRF Connect SDK."""
 
 _CONSOLE = re.compile(r"zephyr,console\s*=\s*&(\w+)")
 _PARTITION = re.compile(r"partition@[0-9a-f]+\s*\{([^{}]*)\}", re.IGNORECASE)
 _LABEL = re.compile(r"\blabel\s*=\s*\"([^\"]+)\"")
 _REG = re.compile(r"\breg\s*=\s*<\s*(0x[0-9a-f]+|\d+)\s+(0x[0-9a-f]+|\d+)\s*>", re.IGNORECASE)
+_MANAGED = re.compile(r"^(\w+):\n((?:[ ].*\n|- .*\n)+)", re.MULTILINE)
+_MANAGED_NUMBER = re.compile(r"^  (address|size): (\w+)$", re.MULTILINE)
 _COMPATIBLE = re.compile(r"\bcompatible\s*=\s*([^;]+);")
 _BOARD = re.compile(r"^\s*(?:name|qualifiers|BOARD):\s*(\S+)", re.MULTILINE)
 
@@ -77,16 +83,17 @@ def read_build(folder: Path) -> Build:
             hint="name a folder with zephyr/zephyr.elf or the files to flash themselves",
         )
     devicetree = "".join(_read(image / "zephyr.dts") for image in images)
-    partitions = _list_partitions(_read(images[-1] / "zephyr.dts"))
+    partitions = _list_managed(_read(folder / "partitions.yml"))
+    partitions = partitions or _list_partitions(_read(images[-1] / "zephyr.dts"))
     slot = next((at for name, at, _ in partitions if name in SLOT_NAMES), None)
     files: list[tuple[Path, int | None]] = []
     symbols: list[Path] = []
     alone = len(images) == 1
     for image in images:
-        signed = image / "zephyr.signed.bin"
         elf = image / "zephyr.elf"
-        if signed.is_file() and not (alone and slot is None):
-            files.append((signed, slot))
+        signed = [image / name for name in SIGNED_NAMES if (image / name).is_file()]
+        if signed and not (alone and slot is None):
+            files.append((signed[0], slot))
             symbols += [elf] if elf.is_file() else []
         else:
             files.append((elf if elf.is_file() else image / "zephyr.hex", None))
@@ -121,6 +128,21 @@ def _read(path: Path) -> str:
 
 def _read_info(folder: Path) -> str:
     return _read(folder / "build_info.yml") + _read(folder / "domains.yaml")
+
+
+def _list_managed(text: str) -> tuple[tuple[str, int, int], ...]:
+    """The partitions of the nRF Connect SDK's Partition Manager, in place of the devicetree's.
+
+    Parts of the main flash without other parts in them count, and the slots as a whole.
+    """
+    found = []
+    for name, body in _MANAGED.findall(text):
+        numbers = dict(_MANAGED_NUMBER.findall(body))
+        whole = name.startswith("mcuboot_") and not name.endswith(("_app", "_pad"))
+        inside = {"app", "mcuboot_pad", "mcuboot_primary_app"}
+        if "region: flash_primary" in body and (whole or name not in inside):
+            found.append((name, int(numbers["address"], 0), int(numbers["size"], 0)))
+    return tuple(sorted(found, key=lambda part: part[1]))
 
 
 def _list_partitions(devicetree: str) -> tuple[tuple[str, int, int], ...]:
