@@ -89,7 +89,9 @@ class Way:
 WAYS = (
     Way(JoinPart(0), "(void)SEED", "say('x')"),
     Way(JoinPart(0), "(void)(&SEED)[SEED]", "(void)(&SEED)[4]"),
-    Way(JoinPart(0), "(void)(&SEED)[SEED]; (void)REGISTER(0x0800e000)", "say(REGISTER(0x0800e000))"),
+    Way(
+        JoinPart(0), "(void)(&SEED)[SEED]; (void)REGISTER(0x0800e000)", "say(REGISTER(0x0800e000))"
+    ),
     Way(JoinPart.CORE, f"kept = SEED; {KEEP}", f"{KEEP}; say('0' + kept)"),
     Way(JoinPart.RAMS, "NOTE = SEED", "say('0' + NOTE)"),
     Way(JoinPart.DEVICES, "HELD = SEED", "say('0' + HELD)"),

@@ -103,7 +103,16 @@ class CPlain(c.Structure):
 
 _UNICORN_FUNCTIONS = (
     *("emu_start", "emu_stop", "reg_read", "reg_write"),
-    *("context_save", "context_restore", "context_size", "mem_map_ptr", "mmio_map", "hook_add", "hook_del", "ctl"),
+    *(
+        "context_save",
+        "context_restore",
+        "context_size",
+        "mem_map_ptr",
+        "mmio_map",
+        "hook_add",
+        "hook_del",
+        "ctl",
+    ),
 )
 
 

@@ -369,7 +369,7 @@ static void lose_power(struct mcu *m, struct device *d) {
 void flash_stm32h7_add(struct mcu *m, const struct device_place *place) {
     assert(place->flash && place->flash[0].size % BANKS == 0);
     assert(!place->flash[0].check_unit || place->flash[0].check_unit == FLASH_WORD);
-    struct h7 *f = device_memory(sizeof *f);
+    struct h7 *f = device_memory(m, sizeof *f);
     f->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,

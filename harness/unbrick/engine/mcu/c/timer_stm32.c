@@ -165,7 +165,7 @@ static uint64_t next(struct mcu *m, struct device *d) {
 }
 
 void timer_stm32_add(struct mcu *m, const struct device_place *place) {
-    struct timer *t = device_memory(sizeof *t);
+    struct timer *t = device_memory(m, sizeof *t);
     t->device = (struct device){.base = place->base,
                                 .size = 0x400,
                                 .read = read,
