@@ -256,7 +256,7 @@ def test_a_rollout_is_made_by_keyboard(sit_down: Callable[..., Page], site: Site
     page.get_by_role("link", name="New rollout").press("Enter")
     page.get_by_label("Name").fill("May")
     page.get_by_label("Serials").fill("T-*")
-    page.get_by_label("Groups").fill("50%, 100%")
+    page.get_by_role("textbox", name="Groups").fill("50%, 100%")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="May").wait_for()
     page.get_by_text("for approval").first.wait_for()

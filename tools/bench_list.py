@@ -47,7 +47,7 @@ PASSWORD = "for this measurement only"  # noqa: S105 - of nobody
 HARDWARE, SOFTWARE, BUILT = "unbrick-a9-r1", "terminal", "2026-01-01T00:00:00Z"
 
 PAGES = {
-    "the first 200": "/",
+    "the first ones": "/",
     "those that need somebody": "/?kind=bad",
     "those with one version": "/?version=1.4.0%2B0",
     "a part of a serial, found ten times": "/?q=1234",

@@ -21,7 +21,7 @@ from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Running, Terminal, Update
 from unbrick.wire.messages import TerminalState
 
-MOST_TERMINALS = 200
+MOST_TERMINALS = 50
 """Terminals on one page."""
 
 MOST_OWNERS = 500
