@@ -21,6 +21,7 @@
 #define BUS (1ull << 32)   /* where Unicorn has all registers: an address is 4 GiB further */
 #define GUARD (2ull << 32) /* where it has memory of which each access is looked at */
 #define NOTED (3ull << 32) /* where it has flash of which each load is noted */
+#define MOST_LOADS 1024u   /* of a page with code; from then on all of it has a say */
 #define NEVER_INLINE __attribute__((noinline))
 
 /* Unicorn's numbers, arm.h of 2.1.4. */
@@ -122,6 +123,8 @@ struct region { /* of flash */
     bool mapped;     /* it may be executed */
     uint8_t *blocks; /* for each halfword: what there is about a block that begins there */
     bool *executed;  /* pages of which there is translated code */
+    bool *coded;     /* pages of which code was noted, since the last pause of noting */
+    uint16_t *loads; /* for each of those, how many loads were noted since, at most MOST_LOADS */
     uint8_t *broken; /* for each page, how many units have a wrong check cell; NULL: it has none */
 };
 
@@ -262,11 +265,12 @@ struct mcu {
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
     size_t hook[5];
-    bool watches;       /* every access is looked at */
-    bool has_broken;    /* there were cells whose check cell is wrong */
-    struct notes notes; /* which first contents of the flash had a say */
+    bool watches;        /* every access is looked at */
+    bool has_broken;     /* there were cells whose check cell is wrong */
+    struct notes notes;  /* which first contents of the flash had a say */
     struct joins *joins; /* NULL: sessions do not join others */
-    bool pausing;        /* an erase has begun: the next block may be one to join at */
+    uint64_t erases;     /* since noting began */
+    bool pausing;        /* an erase has begun: noting may pause before the next block */
     struct sent *sent;   /* in this session, while sessions join others */
     size_t sent_count, sent_capacity;
     uint32_t *recalled; /* by devices, in this session */
@@ -297,6 +301,7 @@ void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t leng
 void forget_ram_code(struct mcu *m);
 void forget_all_code(struct mcu *m);
 void forget_notes_of_blocks(struct mcu *m);
+void forget_loads(struct mcu *m);
 void forget_pages(struct mcu *m);
 void watch_accesses(struct mcu *m);
 void take_back(struct mcu *m);

@@ -12,7 +12,8 @@
 #include "core.h"
 #include "grow.h"
 
-#define MOST_PAUSES 3u      /* moments of a session: after the erases number 1, 2 and 4 */
+#define MOST_PAUSES 3u /* moments of a session: after the erases number 1, 2 and 4 */
+#define LAST_PAUSE 4u
 #define MOST_OPS (1u << 18) /* before a moment, for these are compared */
 #define NO_SESSION UINT64_MAX
 
@@ -47,7 +48,7 @@ struct joins {
     struct moment pauses[MOST_PAUSES];
     struct stretch stretches[MOST_PAUSES];
     size_t pause_count;
-    uint64_t erases, joined;
+    uint64_t joined;
     uint64_t *rest; /* what the session that was joined has read since; NULL: none was */
 };
 
@@ -89,10 +90,10 @@ static const uint8_t *image(const struct mcu *m) {
 /* The state */
 
 static void put_core(struct mcu *m, struct bytes *b) {
-    const bool flags[] = {m->thumb,          m->powered,  m->waiting, m->waiting_for_event,
-                          m->spinning,       m->masked,   m->look,    m->event_register,
-                          m->resetting,      m->pressed,  m->trapped, m->aborting,
-                          m->fpu_blocked,    m->broken,   m->letting};
+    const bool flags[] = {m->thumb,       m->powered, m->waiting, m->waiting_for_event,
+                          m->spinning,    m->masked,  m->look,    m->event_register,
+                          m->resetting,   m->pressed, m->trapped, m->aborting,
+                          m->fpu_blocked, m->broken,  m->letting};
     const uint64_t times[] = {m->now, m->until, m->end, m->event, m->exceptions, m->resets};
     const uint32_t places[] = {m->block_pc,  m->block_size, m->spin_pc,  m->spins,
                                m->broken_at, m->let_block,  m->until_pc, (uint32_t)m->stuck};
@@ -209,16 +210,21 @@ static void pause_here(struct mcu *m, struct moment now) {
     s->cells = copied(image(m), m->image_size);
     j->pauses[j->pause_count++] = now;
     notes_begin(&m->notes, m->image_size, m->notes.sources);
-    forget_notes_of_blocks(m);
     forget_pages(m);
 }
 
+/* Here noting begins anew also in sessions that join none. What is noted too much is the same so,
+ * whether a session has joined another one or not. */
 bool joins_look(struct mcu *m, uint32_t pc) {
     struct joins *j = m->joins;
     m->pausing = false;
-    j->erases++;
-    if (j->over || j->erases & (j->erases - 1) || j->pause_count == MOST_PAUSES || m->op_count > MOST_OPS ||
-        !m->notes.sources || m->debug.attached || m->stuck || m->undo_count) {
+    m->erases++;
+    if (m->erases & (m->erases - 1) || m->erases > LAST_PAUSE) {
+        return true;
+    }
+    forget_loads(m);
+    forget_notes_of_blocks(m);
+    if (!j || j->over || m->op_count > MOST_OPS || m->debug.attached || m->stuck || m->undo_count) {
         return true;
     }
     struct moment now = take_moment(m, pc);
@@ -264,7 +270,6 @@ static void forget_session(struct mcu *m) {
     free(j->rest);
     j->rest = NULL;
     j->pause_count = 0;
-    j->erases = 0;
     j->over = false;
     j->joined = NO_SESSION;
 }

@@ -109,14 +109,15 @@ static bool prepare_block(struct mcu *m, uint32_t address, uint32_t size, uint8_
 /* A block that begins has been read. Where Unicorn ends one before the last halfword of a page, it
  * has seen that this begins an instruction of two. */
 static void note_block(struct mcu *m, uint32_t address, uint32_t size) {
-    uint32_t offset = address - m->fast_base, first = m->fast_first;
-    if (offset >= m->fast_size) {
-        const struct region *r = find_flash(m, address, &offset);
-        if (!r) {
-            return;
-        }
-        first = r->flash->first;
+    uint32_t offset = 0;
+    const struct region *r = find_flash(m, address, &offset);
+    if (!r) {
+        return;
     }
+    if (r->mapped) {
+        r->coded[offset / PAGE] = true;
+    }
+    uint32_t first = r->flash->first;
     size += (offset + size) % PAGE == PAGE - 2 || !size ? 2 : 0;
     uint32_t left = m->image_size - first - offset;
     notes_add_units(&m->notes, first + offset, size < left ? size : left);
@@ -156,8 +157,7 @@ static void on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     uint32_t at = (uint32_t)address, offset = at - m->fast_base;
     uint8_t what = offset < m->fast_size ? m->fast_blocks[offset >> 1] : 0;
     (void)uc;
-    bool look =
-        m->look || m->debug.looks || mpu_may_be_mixed(m, at) || m->letting || m->pausing;
+    bool look = m->look || m->debug.looks || mpu_may_be_mixed(m, at) || m->letting || m->pausing;
     if ((what != (BLOCK_SEEN | BLOCK_NOTED) || m->now >= m->end || look) &&
         !begin_block(m, at, size, what)) {
         leave(m);
@@ -548,6 +548,8 @@ void mcu_free(struct mcu *m) {
     for (size_t i = 0; i < m->region_count; i++) {
         free(m->regions[i].blocks);
         free(m->regions[i].executed);
+        free(m->regions[i].coded);
+        free(m->regions[i].loads);
         free(m->regions[i].broken);
     }
     for (size_t i = 0; i < m->ram_count; i++) {

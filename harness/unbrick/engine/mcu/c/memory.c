@@ -265,6 +265,15 @@ static uint64_t read_bus(void *uc, uint64_t offset, unsigned size, void *user) {
     return value;
 }
 
+/* Code reads the constants beside it over and over. After so many loads all of its page has a say,
+ * which does no harm, and makes the page fast. */
+static void note_beside_code(struct mcu *m, const struct region *r, uint32_t page) {
+    if (r->coded[page] && (r->loads[page] == MOST_LOADS || ++r->loads[page] == MOST_LOADS) &&
+        m->notes.sources & NOTE_LOADS) {
+        notes_add_range(&m->notes, r->flash->first + page * PAGE, PAGE);
+    }
+}
+
 /* A load from flash takes no time of its own, whether it is noted or not. */
 static uint64_t read_noted(void *uc, uint64_t place, unsigned size, void *user) {
     struct mcu *m = user;
@@ -274,6 +283,7 @@ static uint64_t read_noted(void *uc, uint64_t place, unsigned size, void *user) 
     (void)uc;
     assert(r && size <= sizeof value);
     notes_add(&m->notes, NOTE_LOADS, r->flash->first + offset, size);
+    note_beside_code(m, r, offset / PAGE);
     memcpy(&value, r->flash->cells + offset, size);
     return value;
 }
@@ -589,6 +599,17 @@ void forget_code(struct mcu *m, struct region *r, uint32_t offset, uint32_t leng
     }
 }
 
+/* What was noted of a session's loads beside code. */
+void forget_loads(struct mcu *m) {
+    for (size_t i = 0; i < m->region_count; i++) {
+        const struct region *r = &m->regions[i];
+        if (r->mapped) {
+            memset(r->coded, 0, r->flash->size / PAGE * sizeof *r->coded);
+            memset(r->loads, 0, r->flash->size / PAGE * sizeof *r->loads);
+        }
+    }
+}
+
 /* Each block is to be noted again. */
 void forget_notes_of_blocks(struct mcu *m) {
     for (size_t i = 0; i < m->region_count; i++) {
@@ -793,7 +814,9 @@ void mcu_add_flash(struct mcu *m, struct flash *f) {
     if (r->mapped) {
         r->blocks = calloc(f->size / 2, 1);
         r->executed = calloc(f->size / PAGE, sizeof(bool));
-        if (!r->blocks || !r->executed ||
+        r->coded = calloc(f->size / PAGE, sizeof(bool));
+        r->loads = calloc(f->size / PAGE, sizeof *r->loads);
+        if (!r->blocks || !r->executed || !r->coded || !r->loads ||
             map(m, f->base, f->size, f->cells, MAY_READ | MAY_EXECUTE)) {
             abort();
         }

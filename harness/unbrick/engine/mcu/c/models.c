@@ -47,8 +47,8 @@ void *device_memory(struct mcu *m, size_t size) {
 
 void recall(struct mcu *m, uint32_t number) {
     if (m->joins) {
-        m->recalled = grown(m->recalled, &m->recalled_capacity, m->recalled_count + 1,
-                            sizeof *m->recalled);
+        m->recalled =
+            grown(m->recalled, &m->recalled_capacity, m->recalled_count + 1, sizeof *m->recalled);
         m->recalled[m->recalled_count++] = number;
     }
 }

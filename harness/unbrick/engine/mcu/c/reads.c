@@ -16,6 +16,9 @@ void mcu_note_reads(struct mcu *m, uint32_t sources) {
     assert(!m->powered);
     notes_begin(&m->notes, m->image_size, sources);
     joins_begin(m);
+    forget_loads(m);
+    m->erases = 0;
+    m->pausing = false;
     forget_notes_of_blocks(m);
     forget_pages(m); /* loads of those of which all was noted are not */
 }

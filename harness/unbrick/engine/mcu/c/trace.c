@@ -31,7 +31,7 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
         stop(m, STOP_CUT);
         return false;
     }
-    m->pausing = kind == OP_ERASE && m->joins;
+    m->pausing = kind == OP_ERASE && m->notes.sources;
     m->ops = grown(m->ops, &m->op_capacity, m->op_count + 1, sizeof *m->ops);
     m->ops[m->op_count++] = (struct op){.kind = kind,
                                         .lanes = 1,
