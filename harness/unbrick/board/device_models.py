@@ -109,7 +109,7 @@ MODELS = {
         False,
         _PAGES,
         does="double words with ECC, erases of a page and of a bank, option bytes, protection",
-        lacks="fast programming, PCROP, the firewall, OTP",
+        lacks="fast programming, PCROP, the firewall, OTP, the start from bank 2 (BFB2)",
     ),
     # RM0394: one bank.
     "flash_stm32l4_one_bank": DeviceModel(
@@ -118,7 +118,7 @@ MODELS = {
         False,
         _PAGES,
         does="double words with ECC, erases of a page and of all, option bytes, protection",
-        lacks="fast programming, PCROP, the firewall, OTP",
+        lacks="fast programming, PCROP, the firewall, OTP, PEMPTY",
     ),
     # RM0444: as STM32L4, but the banks can swap, and each has its ECC register.
     "flash_stm32g0": DeviceModel(
