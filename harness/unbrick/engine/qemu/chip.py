@@ -37,6 +37,10 @@ KICK_INTERVAL_S = 0.02
 """Seconds after which a QEMU that is silent is asked something. Its main loop may sleep on although
 a watchpoint has stopped the core (seen with 7.2)."""
 
+STARVED_AT_MOST = 20
+STARVED_AT_MOST_S = 5.0
+"""So many times the time, or seconds, it is waited for a QEMU that others keep from running."""
+
 _CONFIG, _ERASES = 0x504, 0x508  # registers of the NVMC
 _ERASEPAGE, _ERASEALL, _ERASEPCR0, _ERASEUICR = 0x508, 0x50C, 0x510, 0x514
 _ERASES_SIZE = 0x10
@@ -213,6 +217,7 @@ class QemuChip(SecondOpinion):
             time.sleep(seconds)
             return
         deadline = time.monotonic() + seconds
+        had = process.processor_time()
         wire = process.ends["wire"]
         with selectors.DefaultSelector() as selector:
             selector.register(process.log.reader, selectors.EVENT_READ)
@@ -222,15 +227,30 @@ class QemuChip(SecondOpinion):
                 write = selectors.EVENT_WRITE if self._console.waits else 0
                 selector.modify(wire, selectors.EVENT_READ | write)
                 left = deadline - time.monotonic()
-                if not selector.select(min(KICK_INTERVAL_S, max(0.0, left))):
+                if not selector.select(KICK_INTERVAL_S if left < 0 else min(KICK_INTERVAL_S, left)):
                     process.kick()
                 if not process.log.read():
                     self._lose(process)
                     return
                 self._handle_stops()
                 self._count_resets()
-                if self._console.pump() or left <= 0 or self._cut_reached:
+                if self._console.pump() or self._cut_reached:
                     return
+                if left <= 0 and not self._is_starved(process, had, seconds, -left):
+                    return
+
+    @staticmethod
+    def _is_starved(process: QemuProcess, had: float, seconds: float, late: float) -> bool:
+        """Whether QEMU waits for a processor that others have: then its silence says nothing.
+
+        Args:
+            process: QEMU.
+            had: seconds of a processor that it had had before.
+            seconds: that it was to have since then, unless it sleeps.
+            late: how long that has been over.
+        """
+        late_enough = late > max(STARVED_AT_MOST_S, STARVED_AT_MOST * seconds)
+        return not late_enough and process.wants_time() and process.processor_time() < had + seconds
 
     def _lose(self, process: QemuProcess) -> None:
         """QEMU has ended by itself: since the core locked up, or for a reason of its own."""

@@ -10,6 +10,7 @@ import selectors
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.engine.child import die_with_parent, find_program, living
@@ -18,7 +19,6 @@ from unbrick.patience import ANSWER_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 PROGRAM = "qemu-system-arm"
 PROGRAM_VARIABLE = "QEMU_SYSTEM_ARM"
@@ -196,6 +196,21 @@ class QemuProcess:
         """
         with contextlib.suppress(EngineError):
             self.qmp("query-status")
+
+    def wants_time(self) -> bool:
+        """Whether one of its threads wants a processor, and is not asleep."""
+        for stat in Path(f"/proc/{self._child.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # that thread has ended
+                if stat.read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+        return False
+
+    def processor_time(self) -> float:
+        """Seconds of a processor that it has had."""
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+            return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
 
     def count_resets(self) -> int:
         """How often the guest has reset the machine since the last call."""
