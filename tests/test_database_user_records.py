@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -16,7 +17,7 @@ from server_world import SERIAL, registration
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
-from unbrick.server.database import SqlRecords
+from unbrick.server.database import SqlRecords, tables
 from unbrick.server.records.analysis import (
     Analysis,
     Installation,
@@ -234,6 +235,27 @@ def test_of_a_deleted_backup_no_byte_is_left_in_the_files(tmp_path: Path, *, ins
         records.delete_backup(backup.id, CLERK)
     assert not holds_it()
     records.close()
+
+
+def test_what_was_deleted_by_a_process_that_was_killed_then_goes_with_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit and the emptying of the log, say."""
+    folder = tmp_path / "as it was left"
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "wipe_log", lambda _engine: False)
+        records = SqlRecords(str(tmp_path / "records.db"))
+        backup = records.add_backup(backup_of(add_session(records)), SECRET, CLERK)
+        records.delete_backup(backup.id, CLERK)
+        shutil.copytree(tmp_path, folder)
+        records.close()
+
+    def holds_it() -> bool:
+        return any(SECRET[:25] in file.read_bytes() for file in folder.iterdir())
+
+    assert holds_it(), "the test can see it"
+    SqlRecords(str(folder / "records.db")).close()
+    assert not holds_it()
 
 
 VALUES = "(id, time, actor, action, serial, subject, text) VALUES (1, 0, '', '', '', 0, '')"

@@ -45,6 +45,7 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
     ),
     "Operate": (
         *("docs/center.md", "docs/orders.md", "docs/rollouts.md", "docs/access.md"),
+        "docs/deployment.md",
         *("docs/restoration.md", "docs/configuration.md", "docs/database.md"),
     ),
     "Reference": (

@@ -1,4 +1,4 @@
-"""Which server speaks with which terminal, when several share a database (docs/servers.md).
+"""Which server speaks with which terminal, when several share a database (docs/deployment.md).
 
 A terminal's record names the server that holds it. Whoever changes that does so in a transaction,
 and transactions that write follow one another. So no two servers hold one terminal, whatever they

@@ -387,7 +387,7 @@ class SqlStore(Store):
         self.answers = Answers()
         """What is remembered; only for sure in a transaction."""
         self.traces = not wipe_log(self._engine)
-        """Whether there may be some of what was deleted for good: a killed one has left it."""
+        """Whether there may be some of what was deleted for good, maybe left by who was killed."""
 
     def close(self) -> None:
         """Let go of the database."""
