@@ -414,7 +414,7 @@ class SqlStore(Store):
                 self._connection = connection
                 try:
                     yield
-                    self._flush(len(META.sorted_tables))
+                    self._flush(len(_PLACES))
                     self._give_back_ids()
                 finally:
                     self._connection = None
@@ -443,7 +443,7 @@ class SqlStore(Store):
         """A connection that writes, in a transaction."""
         with self.together():
             assert self._connection is not None  # noqa: S101 - in a transaction there is one
-            self._flush(len(META.sorted_tables))
+            self._flush(len(_PLACES))
             yield self._connection
 
     def write_later(self, rows: Table, statement: Executable, values: dict[str, Any]) -> None:
