@@ -36,7 +36,10 @@ def test_every_part_of_a_chip_is_on_the_page() -> None:
     rows = dict(chip_page.describe(chip))
     assert rows["`spi_stm32`"] == "spi1, spi2, spi3, spi4, spi5"
     assert rows["flash"].startswith("main at 0x8000000: 4 of 16 KiB, 1 of 64 KiB, 3 of 128 KiB<br>")
-    assert rows["registers with bits that follow others"] == "otg_fs: grstctl; rcc: bdcr, cfgr, cr; rtc: isr"
+    assert (
+        rows["registers with bits that follow others"]
+        == "otg_fs: grstctl; rcc: bdcr, cfgr, cr; rtc: isr"
+    )
     assert dict(chip_page.describe(replace(chip, devices=chip.devices[1:]))) != rows
 
 
