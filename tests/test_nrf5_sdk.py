@@ -12,7 +12,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from corpus import why_no_clone
+from corpus import judge, why_no_clone
 from test_target_drivers import DATA, drive
 
 from unbrick.errors import DriverGaveUpError, SetupError
@@ -105,3 +105,19 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileTarget]:
 def test_the_corpus_is_there(targets: dict[str, FileTarget]) -> None:
     names = [update.name for update in PREPARE["UPDATES"]]
     assert set(targets) == {f"{name}{again}" for name in names for again in ("", "-again")}
+
+
+@pytest.mark.slow
+class TestCuts:
+    """What docs/nrf5-sdk.md says; with the corpus alone."""
+
+    __test__ = not NO_CLONE
+
+    @pytest.mark.parametrize(
+        ("case", "kind"),
+        [("", ""), ("/1-scattered", ""), ("/2-scattered", "fault"), ("/3-scattered", "fault")],
+    )
+    def test_a_torn_address_for_the_mbr_is_the_end(
+        self, targets: dict[str, FileTarget], case: str, kind: str
+    ) -> None:
+        assert judge(targets["application"], f"nrf5-application{case}") == kind
