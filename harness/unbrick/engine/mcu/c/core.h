@@ -266,6 +266,7 @@ struct mcu {
     uint64_t cut_before;
     size_t hook[5];
     bool watches;        /* every access is looked at */
+    bool swaps;          /* a flash has or had banks with each other's addresses */
     bool has_broken;     /* there were cells whose check cell is wrong */
     struct notes notes;  /* which first contents of the flash had a say */
     struct joins *joins; /* NULL: sessions do not join others */

@@ -70,7 +70,7 @@ struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset) {
 uint32_t code_address(const struct mcu *m, uint64_t place) {
     uint32_t address = (uint32_t)place;
     bool is_cells = place - address == 0 || place - address == NOTED;
-    for (size_t i = 0; is_cells && i < m->region_count; i++) {
+    for (size_t i = 0; m->swaps && is_cells && i < m->region_count; i++) {
         const struct flash *f = m->regions[i].flash;
         if (f->swapped && within(address, f->base, f->size)) {
             return f->base + ((address - f->base) ^ f->swapped);
@@ -836,6 +836,7 @@ void flash_swap(struct mcu *m, struct flash *f, uint32_t bank) {
         return;
     }
     f->swapped = bank;
+    m->swaps |= bank != 0;
     if (f->base == m->fast_base) {
         m->fast_size = bank ? 0 : f->size;
     }
