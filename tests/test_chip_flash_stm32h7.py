@@ -87,6 +87,7 @@ def test_sectors_and_banks_are_erased(
     assert h7.faults == []
 
 
+@pytest.mark.slow
 def test_all_is_erased_when_both_banks_are_open(h7: ChipProbe) -> None:
     everything = (*UNLOCK_OPTIONS, *unlock(0), *unlock(1), write(OPTCR, MER))
     h7.run(*everything, wait(SR, BSY, 0), wait(at(SR, 1), BSY, 0), from_ram=True)
