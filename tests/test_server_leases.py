@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import aiocoap
 import pytest
@@ -17,14 +17,14 @@ from server_world import SERIAL, inspect, make_image, registration
 from sqlalchemy import create_engine, text
 
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.leases import is_first, is_ours
+from unbrick.server.core.leases import is_first
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import complete_url
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.calls import CallRequest
 from unbrick.wire.coap import Outgoing, post
-from unbrick.wire.messages import Announcement, Decision, Phase, Report, Result, TerminalState
+from unbrick.wire.messages import Announcement, Decision, Phase, Report, Result
 
 HERE, THERE = "10.0.0.1:1000", "10.0.0.2:2000"
 
@@ -84,14 +84,10 @@ ACCEPTED = aiocoap.Message(
 )
 
 
-def test_the_rule() -> None:
+def test_the_first_is_who_has_been_there_longest() -> None:
     one, two, three = (Seen(me, frozenset({1, 2, 3} - {me})) for me in (1, 2, 3))
     assert [is_first(seen) for seen in (one, two, three)] == [True, False, False]
-    for holder, whose in {0: 1, 1: 1, 2: 2, 3: 3, 9: 1}.items():
-        ours = [seen.me for seen in (one, two, three) if is_ours(holder, seen)]
-        assert ours == [whose]
-    assert is_ours(1, Seen(2, frozenset({3})))
-    assert not is_ours(1, Seen(3, frozenset({2})))
+    assert is_first(Seen(2, frozenset({3})))
 
 
 def test_who_hears_a_terminal_speaks_with_it_whoever_took_the_order(pair: Pair) -> None:
@@ -135,28 +131,21 @@ def test_what_is_cancelled_at_one_server_is_not_sent_by_the_other(pair: Pair) ->
     assert update.state is UpdateState.CANCELLED
 
 
-def test_a_dead_servers_terminals_are_taken_over(pair: Pair) -> None:
+def test_a_dead_servers_terminal_is_told_all_where_it_speaks_next(pair: Pair) -> None:
     pair.register(1, THERE, 1.0)
     pair.cores[0].start_update(SERIAL, "1.1.0", 2.0)
     pair.cores[0].send_text(SERIAL, "hello", 2.0)
     pair.dies(1)
-    assert sorted(paths(pair.sent(0, 3.0))) == ["announce", "message"]
+    # Where the dead one has heard it, somebody else may be now.
+    assert pair.sent(0, 3.0) == []
+    pair.register(0, HERE, 4.0)
+    sent = pair.sent(0, 5.0)
+    assert sorted(paths(sent)) == ["announce", "message"]
+    assert {request.endpoint for request in sent} == {HERE}
     assert pair.holder() == 1
     # It was not dead, but slow.
     pair.cores[1].follow()
-    assert pair.sent(1, 4.0) == []
-
-
-def test_of_the_servers_that_are_left_only_the_first_takes_over(pair: Pair) -> None:
-    pair.register(0, HERE, 1.0)
-    pair.cores[0].start_update(SERIAL, "1.1.0", 2.0)
-    pair.leases[1].others = frozenset({3})
-    third = ServerCore(pair.records, inspect, leases=Seen(3, frozenset({2})))
-    assert third.poll(3.0) == []
-    pair.cores[1].go_on()
-    assert paths(pair.sent(1, 3.0)) == ["announce"]
-    third.go_on()
-    assert third.poll(4.0) == []
+    assert pair.sent(1, 6.0) == []
 
 
 def test_a_terminal_that_reports_to_another_server_is_that_ones(pair: Pair) -> None:
@@ -213,16 +202,12 @@ def test_a_call_is_taken_where_the_center_is_elsewhere(pair: Pair) -> None:
     assert paths(pair.sent(1, 40.0)) == ["say"]
 
 
-def test_a_server_that_is_alone_writes_no_holder() -> None:
+def test_a_server_that_is_alone_goes_on_by_itself() -> None:
     records = MemoryRecords()
     core = ServerCore(records, inspect)
     core.handle(HERE, post("register", registration().encode()), 1.0)
-    terminal = records.terminal(SERIAL)
-    assert terminal is not None
-    assert terminal.holder == 0
-    records.save_terminal(replace(terminal, holder=5, state=TerminalState.APPLICATION))
     core.send_text(SERIAL, "hello", 2.0)
-    assert paths(core.poll(3.0)) == ["message"]
+    assert paths(ServerCore(records, inspect).poll(3.0)) == ["message"]
 
 
 # Who is there

@@ -1,7 +1,6 @@
 """Ten thousand terminals behind three servers on one PostgreSQL, of which one is killed.
 
-Says what came of it, in lines for docs/deployment.md. Arguments: how many terminals, and how many at
-once.
+Says what came of it. Arguments: how many terminals, and how many at once.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from unbrick.server.core.analysis import Analyst, AtOnce
 from unbrick.server.core.commanded import Commander
 from unbrick.server.core.errands import Errand, Errands
 from unbrick.server.core.files import Files, answer_block
-from unbrick.server.core.leases import Alone, Leases, is_ours
+from unbrick.server.core.leases import Alone, Leases
 from unbrick.server.core.lines import CallLines
 from unbrick.server.core.orders import Order, Standing, check_order, check_serial, find_image
 from unbrick.server.core.restoring import choose_image
@@ -227,19 +227,14 @@ class ServerCore:
         terminal = self.records.terminal(serial)
         if terminal is None or terminal.holder == self._leases.me:
             return
-        terminal = self._take(replace(terminal, endpoint=endpoint))
+        terminal = replace(terminal, endpoint=endpoint, holder=self._leases.me)
+        self.records.save_terminal(terminal)
+        self._commander.begin_anew(serial)
         for update in self.records.updates(serial):
             # It has just said where it is, so it need not be asked.
             if update.commanded or update.state in WAITING:
                 self._go_on(update)
         self._tell(terminal)
-
-    def _take(self, terminal: Terminal) -> Terminal:
-        """Hold a terminal, and what is to be told it at its present endpoint."""
-        terminal = replace(terminal, holder=self._leases.me)
-        self.records.save_terminal(terminal)
-        self._commander.begin_anew(terminal.serial)
-        return terminal
 
     def _reconsider(self, terminal: Terminal, *, moved: bool) -> None:
         """Make due what this terminal is to be told or asked, now that it can be reached."""
@@ -305,11 +300,9 @@ class ServerCore:
                 self._errands.drop(errand)
                 if terminal is None or self._errands.is_under_way(errand):
                     continue  # It will be due when the terminal registers.
-                if not is_ours(terminal.holder, self._leases):
-                    self._kept.pop(errand, None)
-                    continue  # Its server makes it due, or this one when that is gone.
                 if terminal.holder != self._leases.me:
-                    terminal = self._take(terminal)
+                    self._kept.pop(errand, None)
+                    continue  # Its server makes it due, or this one when it speaks with it.
                 message = self._message(errand, terminal, now)
                 if message is not None:
                     ticket = self._errands.start(errand)

@@ -1,9 +1,11 @@
 """Which server speaks with which terminal, when several share a database (docs/deployment.md).
 
-A terminal's record names the server that holds it. Whoever changes that does so in a transaction,
-and transactions that write follow one another. So no two servers hold one terminal, whatever they
-take each other for. Which servers there are is known from elsewhere, and only decides who takes
-over. Without input or output.
+A terminal's record names the server that holds it: the one that the terminal has spoken with last.
+Whoever changes that does so in a transaction, and transactions that write follow one another. So no
+two servers hold one terminal, whatever they take each other for.
+
+A server sends nothing to a terminal that has not spoken with it. The endpoint at which another
+server has heard it may be another terminal's by now. Without input or output.
 """
 
 from __future__ import annotations
@@ -39,13 +41,3 @@ class Alone:
 def is_first(leases: Leases) -> bool:
     """Whether this server has been there longest: it does what one of them has to do."""
     return all(leases.me < other for other in leases.others)
-
-
-def is_ours(holder: int, leases: Leases) -> bool:
-    """Whether a terminal with this holder is this server's to speak with.
-
-    Terminals of servers that are not there any more are the first one's.
-    """
-    if holder == leases.me:
-        return True
-    return holder not in leases.others and is_first(leases)
