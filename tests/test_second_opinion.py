@@ -64,7 +64,10 @@ def renode_m(renode: str) -> str:
     return renode
 
 
-PAIRS = [("nrf52840", "renode"), ("stm32f103", "renode"), ("nrf51822", "qemu")]
+PAIRS = [
+    *(("nrf51822", "renode"), ("nrf52840", "renode"), ("stm32f103", "renode")),
+    ("nrf51822", "qemu"),
+]
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
