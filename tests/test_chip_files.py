@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from brickproof_demo import BOARDS
+from cfi_boards import AMD_X16, INTEL_PAIR
 
 import unbrick
 from unbrick.board import list_chips, load_chip
@@ -151,7 +152,7 @@ def test_a_region_that_no_controller_has_is_told(tmp_path: Path) -> None:
 
 def test_every_model_is_of_use_to_some_chip(tmp_path: Path) -> None:
     chips = [load_chip(name) for name in list_chips()]
-    for number, board in enumerate(BOARDS.values()):
+    for number, board in enumerate((*BOARDS.values(), AMD_X16, INTEL_PAIR)):
         (tmp_path / f"board{number}.toml").write_text(board, encoding="utf-8")
         chips.append(load_chip(f"board{number}.toml", tmp_path))
     used = {device.model for chip in chips for device in chip.devices}

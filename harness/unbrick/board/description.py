@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from unbrick.errors import SetupError
-from unbrick.flash.geometry import CheckCells, FlashGeometry
+from unbrick.flash.geometry import CheckCells, FlashGeometry, WordPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,6 +83,7 @@ class Nor:
         window: where it takes commands; may be ``base``.
         modelled: how much of it the engines keep. Firmware that touches more is at fault.
         checks: what of it is check cells.
+        parts: what of it programs words of its own.
     """
 
     chip: FlashChip
@@ -91,6 +92,7 @@ class Nor:
     window: int
     modelled: int
     checks: tuple[CheckCells, ...] = ()
+    parts: tuple[WordPart, ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -122,7 +124,7 @@ class Nor:
         """How what is modelled is divided."""
         unit = self.chip.width // 8
         blocks = tuple(self._modelled_blocks())
-        return FlashGeometry(blocks, unit, self.side_by_side, self.checks)
+        return FlashGeometry(blocks, unit, self.side_by_side, self.checks, self.parts)
 
     def _modelled_blocks(self) -> Iterator[int]:
         left = self.modelled

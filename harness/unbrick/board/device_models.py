@@ -11,6 +11,10 @@ MICROSECONDS_MAX = 100_000_000
 """The longest operation of a flash: 100 s."""
 
 
+PROGRAM_MOST = 2048
+"""Bytes that one program takes at most (``OPERATION_MAX``)."""
+
+
 @dataclass(frozen=True)
 class ModelNumber:
     """A number that a model wants to know.
@@ -36,6 +40,7 @@ class DeviceModel:
         numbers: by name, in the order of the constructor.
         bus: the model of the device that it hangs on, which the file must name; empty: it has
             registers of its own.
+        in_memory: whether it takes commands where its flash is read, so that it has no other base.
         others: names of numbers that are the base of another device, which the file names, and the
             model that device must have.
         does: what is modelled, for people.
@@ -48,6 +53,7 @@ class DeviceModel:
     numbers: dict[str, ModelNumber]
     bus: str = ""
     others: dict[str, str] = field(default_factory=dict)
+    in_memory: bool = False
     does: str = ""
     lacks: str = ""
 
@@ -67,6 +73,21 @@ _SECTORS = {
     "erase_us": _time_us(),
     "bank_erase_us": _time_us(),
     "sector_size": ModelNumber(least=1024, most=1 << 18),
+}
+
+_PARALLEL_NOR = {
+    "width": ModelNumber(16, least=8, most=16),  # bits of a chip's bus
+    "chips": ModelNumber(1, least=1, most=2),  # side by side
+    "byte_mode": ModelNumber(0, most=1),  # a chip of 16 bits that is used with 8
+    "size": ModelNumber(0, most=1 << 30),  # bytes of all chips; 0: as the region
+    "maker": ModelNumber(most=0xFFFF),
+    "device": ModelNumber(most=0xFFFF),
+    "extended": ModelNumber(0),  # words 0x0E and 0x0F of the identity
+    "buffer": ModelNumber(0, most=PROGRAM_MOST),  # bytes of a chip's write buffer; 0: none
+    "program_us": _time_us(),
+    "buffer_us": _time_us(1),  # of a full one
+    "erase_us": _time_us(),  # of a block
+    "suspend_us": _time_us(20),
 }
 
 MODELS = {
@@ -267,6 +288,26 @@ MODELS = {
         others={"select_port": "gpio_stm32"},
         does="reads, page programs, erases, identity, status register, protection, power-down",
         lacks="SFDP, suspend, several data lines, protection by a pin",
+    ),
+    # Am29LV160D, S29GL-N: the AMD command set.
+    "nor_cfi_amd": DeviceModel(
+        interrupt=False,
+        flash_regions=1,
+        is_uart=False,
+        numbers={**_PARALLEL_NOR, "window_us": _time_us(50)},  # in which an erase takes sectors
+        in_memory=True,
+        does="CFI, identity, words, buffers, unlock bypass, erases with suspend, DQ1 to DQ7",
+        lacks="protection of sectors, secured silicon, a reset that stops an operation",
+    ),
+    # P30-65nm: the Intel command set.
+    "nor_cfi_intel": DeviceModel(
+        interrupt=False,
+        flash_regions=1,
+        is_uart=False,
+        numbers={**_PARALLEL_NOR, "locks": ModelNumber(1, most=1)},  # locked when power comes
+        in_memory=True,
+        does="CFI, identity, words, buffers, erases, suspend of both, locks, status register",
+        lacks="locks that last, protection registers, blank check, a reset that stops an operation",
     ),
     # The independent watchdog, and RCC_CSR, which says why the chip was reset.
     "iwdg_stm32": DeviceModel(

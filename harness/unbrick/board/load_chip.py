@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbrick.board.description import Region
-from unbrick.board.device_models import MODELS
+from unbrick.board.device_models import MODELS, PROGRAM_MOST
 from unbrick.board.load import (
     ADDRESS_SPACE_SIZE,
     SUFFIX,
@@ -20,6 +20,7 @@ from unbrick.board.mcu import FlashRegion, McuChip, McuDevice, Programmers, Read
 from unbrick.tables import read_toml
 
 if TYPE_CHECKING:
+    from unbrick.board.device_models import DeviceModel
     from unbrick.tables import Entries
 
 CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
@@ -36,6 +37,11 @@ EEPROM_MOST = 1 << 16
 """Bytes of an EEPROM that two bytes of address reach."""
 NOR_BLOCK = 1 << 16
 """Bytes of the largest block that a NOR flash on SPI erases at once."""
+
+CFI_BLOCK = 256
+"""Bytes in which the query of a NOR flash counts blocks of a chip."""
+CFI_REGIONS = 4
+"""Sizes of blocks that the models of NOR flashes tell."""
 
 _LIKES_MAX = 8
 _FACTORY_MAX = 4096
@@ -66,7 +72,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
     rams = tuple((name, _ram(table)) for name, table in entries.table("ram").tables())
     devices: list[McuDevice] = []
     for name, table in entries.table("devices").tables():
-        devices.append(_device(name, table, devices))
+        devices.append(_device(name, table, devices, flash))
     blocks = [_registers(name, table) for name, table in entries.table("registers").tables()]
     chip = McuChip(
         name=path.stem,
@@ -174,13 +180,15 @@ def _ram(entries: Entries) -> Region:
     return region
 
 
-def _device(name: str, entries: Entries, earlier: list[McuDevice]) -> McuDevice:
+def _device(
+    name: str, entries: Entries, earlier: list[McuDevice], flash: tuple[FlashRegion, ...]
+) -> McuDevice:
     known = _one_of(entries, "model", entries.text("model"), tuple(MODELS))
     model = MODELS[known]
     device = McuDevice(
         name=name,
         model=known,
-        base=_other(entries, "bus", model.bus, earlier) if model.bus else _aligned(entries, "base"),
+        base=_base(entries, model, earlier, flash),
         interrupt=entries.number("interrupt", most=_INTERRUPTS_MAX - 1)
         if model.interrupt
         else None,
@@ -193,6 +201,20 @@ def _device(name: str, entries: Entries, earlier: list[McuDevice]) -> McuDevice:
     )
     entries.all_used()
     return device
+
+
+def _base(
+    entries: Entries, model: DeviceModel, earlier: list[McuDevice], flash: tuple[FlashRegion, ...]
+) -> int:
+    """Where a device is: at its bus, at its flash, or where the file says."""
+    if model.bus:
+        return _other(entries, "bus", model.bus, earlier)
+    if not model.in_memory:
+        return _aligned(entries, "base")
+    used = sum(MODELS[device.model].flash_regions for device in earlier)
+    if used >= len(flash):
+        raise entries.wrong("is wrong: it has no flash", "describe its region after the others")
+    return flash[used].base
 
 
 def _other(entries: Entries, key: str, model: str, earlier: list[McuDevice]) -> int:
@@ -295,6 +317,31 @@ def _check_memories(chip: McuChip, entries: Entries) -> None:
             raise entries.wrong(
                 f"is wrong: {device.name} has {size} bytes", f"take a multiple of {NOR_BLOCK}"
             )
+        elif model.in_memory:
+            _check_parallel_nor(device, chip.flash[used - 1], entries)
+
+
+def _check_parallel_nor(device: McuDevice, region: FlashRegion, entries: Entries) -> None:
+    """See that what the query says of a NOR flash can be said, and fits its region."""
+    n = dict(zip(MODELS[device.model].numbers, device.numbers, strict=True))
+    chips, size = n["chips"], n["size"] or region.size
+    last, kinds = region.blocks[-1][1], len(region.blocks)
+    wrong: tuple[str, str] | None = None
+    if n["width"] % 8 or (n["byte_mode"] and n["width"] == 16):
+        wrong = f"`width` is {n['width']}", "take 8 or 16, and 8 with `byte_mode`"
+    elif size // chips & (size // chips - 1) or size < region.size or (size - region.size) % last:
+        wrong = f"`size` is {size}", "give each chip a power of two, and whole blocks"
+    elif any(one % (CFI_BLOCK * chips) for one in region.block_sizes) or kinds > CFI_REGIONS:
+        wrong = (
+            f"{device.name} has blocks that the query cannot tell",
+            f"take at most {CFI_REGIONS} sizes, of multiples of {CFI_BLOCK} bytes in a chip",
+        )
+    elif n["buffer"] & (n["buffer"] - 1) or n["buffer"] * chips > PROGRAM_MOST:
+        wrong = f"`buffer` is {n['buffer']}", f"take a power of two, all at most {PROGRAM_MOST}"
+    elif region.base % PAGE_SIZE or region.size % PAGE_SIZE:
+        wrong = f"{region.name} is no whole pages", f"take multiples of {PAGE_SIZE}"
+    if wrong:
+        raise entries.wrong(f"is wrong: {wrong[0]}", wrong[1])
 
 
 def _check_places(chip: McuChip, entries: Entries) -> None:
@@ -314,7 +361,8 @@ def _check_places(chip: McuChip, entries: Entries) -> None:
                 f"is wrong: [{name}] at {base:#x} ends at {base + size:#x}, after {start:#x}",
                 "correct its place or its size, so that no two memories overlap",
             )
-    used = [(device.name, device.base) for device in chip.devices]
+    placed = (device for device in chip.devices if not MODELS[device.model].in_memory)
+    used = [(device.name, device.base) for device in placed]
     used += [(register.name, register.address) for register in chip.registers]
     for what, address in used:
         for name, base, size in memories:

@@ -16,10 +16,13 @@ from unbrick.board.description import (
     Region,
     find_device,
 )
+from unbrick.board.device_models import MODELS
 from unbrick.errors import SetupError
-from unbrick.flash.geometry import CheckCells
+from unbrick.flash.geometry import CheckCells, WordPart
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unbrick.flash.geometry import FlashGeometry
 
 SECURE_DISTANCE = 0x1000_0000
@@ -238,6 +241,17 @@ class McuChip:
         """
         return find_device(f"the chip {self.name}", self.devices, name)
 
+    def _list_words(self) -> Iterator[WordPart]:
+        """The flash that programs words of its own: parallel NOR."""
+        placed = iter(self.placed_flash)
+        for device in self.devices:
+            model = MODELS[device.model]
+            for _ in range(model.flash_regions):
+                region, first = next(placed)
+                if model.in_memory:
+                    numbers = dict(zip(model.numbers, device.numbers, strict=True))
+                    yield WordPart(first, region.size, numbers["width"] // 8, numbers["chips"])
+
     @cached_property
     def board(self) -> Board:
         """The chip as a board of its own, for what asks an engine for its board."""
@@ -249,10 +263,11 @@ class McuChip:
             if part.ecc
         )
         base, size = self.main.base, sum(count * size for count, size in blocks)
+        words = tuple(self._list_words())
         return Board(
             name=self.name,
             core=self.core,
-            nor=Nor(flash, 1, base=base, window=base, modelled=size, checks=checks),
+            nor=Nor(flash, 1, base=base, window=base, modelled=size, checks=checks, parts=words),
             sram=self.rams[0][1],
             devices=tuple(Device(part.name, part.base, part.interrupt) for part in self.devices),
             uarts=self.uarts,

@@ -37,6 +37,22 @@ class CheckCells:
 
 
 @dataclass(frozen=True)
+class WordPart:
+    """A part of a flash that programs other words than the rest: a chip of its own, or several.
+
+    Attributes:
+        start, size: bytes.
+        unit: bytes that one chip of it programs at once.
+        chips: how many are side by side.
+    """
+
+    start: int
+    size: int
+    unit: int
+    chips: int = 1
+
+
+@dataclass(frozen=True)
 class FlashGeometry:
     """The erase blocks of a flash, one after the other.
 
@@ -46,12 +62,21 @@ class FlashGeometry:
         chips: how many are side by side, and program their units at the same time.
         checks: the blocks, or parts of them, that are check cells of others. Operations name the
             others alone, and change both.
+        parts: those that have a unit and chips side by side of their own.
     """
 
     block_sizes: tuple[int, ...]
     unit: int
     chips: int = 1
     checks: tuple[CheckCells, ...] = ()
+    parts: tuple[WordPart, ...] = ()
+
+    def find_word(self, offset: int) -> tuple[int, int]:
+        """Bytes that a chip programs at once at an offset, and how many are side by side there."""
+        for part in self.parts:
+            if part.start <= offset < part.start + part.size:
+                return part.unit, part.chips
+        return self.unit, self.chips
 
     @cached_property
     def size(self) -> int:

@@ -16,6 +16,7 @@ have moved, whichever they are (``bits-3``).
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from functools import lru_cache
@@ -54,7 +55,7 @@ def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
     """
 
     def tear(cells: Cells, op: FlashOp) -> Cells:
-        word = cells.geometry.unit * cells.geometry.chips
+        word = math.prod(cells.geometry.find_word(op.offset))
         count = op.length // word
         whole = (min(words, count - 1) if words >= 0 else count // 2) * word
         torn = unite(op.data[whole : whole + word], _noise(f"word {op.offset}", word))
@@ -66,8 +67,8 @@ def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
 
 def _uneven_chips(cells: Cells, op: FlashOp) -> Cells:
     """The first chip is done, those beside it have not begun."""
-    unit, others = cells.geometry.unit, cells.geometry.chips - 1
-    mask = (b"\0" * unit + b"\xff" * unit * others) * (op.length // (unit * (1 + others)))
+    unit, chips = cells.geometry.find_word(op.offset)
+    mask = (b"\0" * unit + b"\xff" * unit * (chips - 1)) * (op.length // (unit * chips))
     return _program(cells, op, unite(op.data, mask))
 
 
@@ -183,8 +184,9 @@ def list_variants(op: FlashOp, geometry: FlashGeometry, shapes: str = "usual") -
     """
     if shapes == "none":
         return ()
-    left_out = set() if op.length > geometry.unit else _OF_SEVERAL_UNITS
-    left_out = left_out if geometry.chips > 1 else left_out | _OF_SEVERAL_CHIPS
+    unit, chips = geometry.find_word(op.offset)
+    left_out = set() if op.length > unit else _OF_SEVERAL_UNITS
+    left_out = left_out if chips > 1 else left_out | _OF_SEVERAL_CHIPS
     known = ERASES if op.kind == "erase" else PROGRAMS
     names = tuple(name for name, _ in known if op.kind == "erase" or name not in left_out)
     if shapes == "few":

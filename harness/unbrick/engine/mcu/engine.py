@@ -41,6 +41,7 @@ _FAULTS = {
     14: ("flash-command", "the flash refused {detail:#x} for offset {address:#x}"),
     15: ("uart-lost", "the UART at {address:#010x} could not take byte {detail:#04x}"),
     16: ("watchdog", "the watchdog at {address:#010x} reset the chip"),
+    17: ("flash-fetch", "code runs at flash offset {address:#x}, where the flash shows its status"),
 }
 """Kind and text of each ``enum fault_kind``."""
 

@@ -93,8 +93,8 @@ struct trap {
 };
 
 struct polling {
-    uint32_t address, value, pc; /* of the last read of a register */
-    uint32_t reads;              /* such reads before it */
+    uint32_t address, value, before, pc; /* of the last read of a register, and its other value */
+    uint32_t reads;                      /* such reads before it */
 };
 
 /* What was where a block that is refused has written. */

@@ -9,7 +9,7 @@
 #include "parts.h"
 
 #define NS_PER_US 1000u
-#define OPERATION_MAX 256u /* bytes that one program takes at most */
+#define OPERATION_MAX 2048u /* bytes that one program takes at most */
 
 /* An operation of a flash controller that is under way. */
 struct flash_job {
@@ -146,6 +146,8 @@ void i2c_stm32_add(struct mcu *m, const struct device_place *place);
 void spi_stm32_add(struct mcu *m, const struct device_place *place);
 void eeprom_i2c_add(struct mcu *m, const struct device_place *place);
 void nor_spi_add(struct mcu *m, const struct device_place *place);
+void nor_cfi_amd_add(struct mcu *m, const struct device_place *place);
+void nor_cfi_intel_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f4_add(struct mcu *m, const struct device_place *place);
 void flash_stm32l4_add(struct mcu *m, const struct device_place *place);

@@ -32,7 +32,7 @@ static void change(struct mcu *m, struct flash_job *job) {
 
 static bool stands_still(struct mcu *m, const struct flash_job *job) {
     uint32_t at = 0;
-    if (job->flash->apart) {
+    if (job->flash->apart || job->flash->outside) {
         return false;
     }
     const struct flash *f = flash_of_code(m, &at);

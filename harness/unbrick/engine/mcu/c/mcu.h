@@ -34,6 +34,8 @@ enum fault_kind {
     FAULT_UART_LOST, /* a byte sent while the transmitter was full or off; address: of the register;
                         detail: byte */
     FAULT_WATCHDOG,  /* a watchdog reset the chip; address: of its registers */
+    FAULT_FLASH_FETCH, /* code runs from flash that shows its status; address: as of the controllers
+                        */
 };
 
 struct fault {

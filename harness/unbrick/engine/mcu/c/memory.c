@@ -240,13 +240,19 @@ static void bit_write(struct mcu *m, uint32_t address, uint32_t target, uint32_t
 }
 
 /* Firmware that polls: after some reads of the same register by the same block that gave the same
- * value, each takes longer, but never past what is due. */
+ * value, or one of two in turn, each takes longer, but never past what is due. */
 static void pace_polling(struct mcu *m, uint32_t address, uint32_t value) {
     enum { READS_AT_ONCE = 16, POLL_NS = 4000 };
     struct polling *p = &m->polling;
-    if (p->address != address || p->value != value || p->pc != m->block_pc) {
-        *p = (struct polling){address, value, m->block_pc, 0};
-    } else if (++p->reads > READS_AT_ONCE && m->end > m->now) {
+    bool is_known = p->value == value || p->before == value;
+    uint32_t before = p->value == value ? p->before : p->value;
+    if (p->address != address || !is_known || p->pc != m->block_pc) {
+        *p = (struct polling){address, value, before, m->block_pc, 0};
+        return;
+    }
+    p->before = before;
+    p->value = value;
+    if (++p->reads > READS_AT_ONCE && m->end > m->now) {
         m->now += sooner(POLL_NS, m->end - m->now);
     }
 }
@@ -368,11 +374,11 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     uint32_t offset = 0;
     struct ram *ram = find_ram(m, address, &offset);
     struct region *r = ram ? NULL : find_flash(m, address, &offset);
-    bool is_memory = ram || (r && r->mapped);
+    bool is_memory = ram || (r && r->mapped && !r->flash->hidden);
     page->permissions = r && m->notes.sources ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
     page->address = r ? r->flash->base + offset : ram ? ram->base + offset : address;
     if (m->host) {
-        return is_memory;
+        return ram || (r && r->mapped);
     }
     bool mpu = mpu_is_on(m), mixed = mpu && mpu_is_mixed(m, address);
     uint32_t pc = mixed ? read_register(m, REG_PC) : address;
@@ -423,7 +429,7 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     unsigned wanted = type == ACCESS_WRITE ? MAY_WRITE : MAY_READ;
     struct ram *ram = find_ram(m, at, &offset);
     struct region *r = ram ? NULL : find_flash(m, at, &offset);
-    bool is_flash = r && r->mapped, is_memory = ram || is_flash;
+    bool is_flash = r && r->mapped && !r->flash->hidden, is_memory = ram || is_flash;
     bool private = within(at, PRIVATE, PRIVATE_SIZE);
     bool mixed = is_memory && mpu_is_mixed(m, at) && mpu_is_on(m);
     unsigned may = private ? (is_privileged(m) ? MAY_ALL : 0) : may_at(m, at);
@@ -637,6 +643,17 @@ void forget_ram_code(struct mcu *m) {
     }
     if (any) {
         forget_pages(m);
+    }
+}
+
+void flash_hide(struct mcu *m, struct flash *f, bool hidden) {
+    uint32_t offset;
+    f->hidden = hidden;
+    forget_pages(m);
+    const struct region *r = hidden ? find_flash(m, m->block_pc, &offset) : NULL;
+    if (r && r->flash == f) {
+        fault(m, FAULT_FLASH_FETCH, f->first + offset, 0);
+        stop(m, STOP_LOCKUP);
     }
 }
 

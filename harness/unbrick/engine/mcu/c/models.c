@@ -26,6 +26,8 @@ static const struct {
     {"spi_stm32", spi_stm32_add},
     {"eeprom_i2c", eeprom_i2c_add},
     {"nor_spi", nor_spi_add},
+    {"nor_cfi_amd", nor_cfi_amd_add},
+    {"nor_cfi_intel", nor_cfi_intel_add},
     {"iwdg_stm32", iwdg_stm32_add},
     {"power_nrf", power_nrf_add},
     {"rtc_nrf", rtc_nrf_add},

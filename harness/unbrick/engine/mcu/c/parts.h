@@ -64,6 +64,8 @@ struct flash {
     void (*store)(struct mcu *m, struct flash *f, uint32_t offset, unsigned size, uint64_t value);
     struct device *controller; /* settled before each store */
     uint32_t first; /* set by mcu_add_flash(): offset of its first byte in the flash image */
+    bool outside;   /* in a chip of its own: code in other flash goes on while it is busy */
+    bool hidden;    /* it does not show its cells: reads are the controller's; see flash_hide() */
     bool apart;     /* in a chip of its own, which no address leads to; the host's has `base` */
 
     /* Its check cells (ECC), which follow in the flash image: a byte for each `check_unit` bytes;
@@ -92,6 +94,9 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
 void note_cells(struct mcu *m, const struct flash *f, uint32_t offset, uint32_t length);
 /* An erase has ended; `offset` in the flash image. */
 void note_erase(struct mcu *m, uint32_t offset, uint32_t length);
+/* From now on loads are read by the device at the same address, or find the cells again. Code that
+ * runs there has lost what it runs from. */
+void flash_hide(struct mcu *m, struct flash *f, bool hidden);
 /* Cells were changed; `offset` in the flash image. */
 void flash_changed(struct mcu *m, uint32_t offset, uint32_t length);
 
