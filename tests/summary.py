@@ -36,6 +36,7 @@ BUILT_ONCE = {
     "test_packaging",
     "test_restore_firmware_ymodem",
     "test_run_target",
+    "test_u_boot",
 }
 """Files whose tests share what takes seconds to build: one worker does it, and has them all."""
 

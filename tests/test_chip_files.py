@@ -155,5 +155,9 @@ def test_every_model_is_of_use_to_some_chip(tmp_path: Path) -> None:
     for number, board in enumerate((*BOARDS.values(), AMD_X16, INTEL_PAIR)):
         (tmp_path / f"board{number}.toml").write_text(board, encoding="utf-8")
         chips.append(load_chip(f"board{number}.toml", tmp_path))
+    virt = CHIPS.parents[3] / "examples" / "u-boot" / "virt.toml"
+    (tmp_path / "virt.toml").write_bytes(virt.read_bytes())
+    (tmp_path / "virt.dtb").write_bytes(b"")
+    chips.append(load_chip("virt.toml", tmp_path))
     used = {device.model for chip in chips for device in chip.devices}
     assert used == set(MODELS)

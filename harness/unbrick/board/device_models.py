@@ -227,6 +227,15 @@ MODELS = {
         does="UART with its FIFO, and UARTE with EasyDMA, shorts and flush",
         lacks="parity, flow control",
     ),
+    # DDI 0183.
+    "uart_pl011": DeviceModel(
+        True,
+        0,
+        True,
+        {},
+        does="FIFOs, flags, interrupts without a level; the rate is the chip's `baud`",
+        lacks="DMA, parity, flow control, breaks",
+    ),
     # RM0383: a port, of which pins may select chips.
     "gpio_stm32": DeviceModel(
         False,

@@ -16,14 +16,25 @@ from unbrick.board.load import (
     find_file,
     read_pairs,
 )
-from unbrick.board.mcu import FlashRegion, McuChip, McuDevice, Programmers, ReadyRule, Register
+from unbrick.board.mcu import (
+    APPLICATION_CORES,
+    FlashRegion,
+    McuChip,
+    McuDevice,
+    Programmers,
+    ReadyRule,
+    Register,
+)
 from unbrick.tables import read_toml
 
 if TYPE_CHECKING:
     from unbrick.board.device_models import DeviceModel
     from unbrick.tables import Entries
 
-CORES = ("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+CORES = (
+    *("cortex-m0", "cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"),
+    *APPLICATION_CORES,
+)
 PAGE_SIZE = 4096
 """Bytes that memories are multiples of, as emulators see it."""
 UNITS = (1, 2, 4, 8, 16, 32)
@@ -68,18 +79,26 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
     """
     path = find_file("chips", str(name_or_path), folder)
     entries = _read(path)
+    core = _one_of(entries, "core", entries.text("core"), CORES)
+    is_application = core in APPLICATION_CORES
     flash = tuple(_flash(name, table) for name, table in entries.table("flash").tables())
-    rams = tuple((name, _ram(table)) for name, table in entries.table("ram").tables())
+    loaded: dict[str, bytes] = {}
+    rams = tuple(
+        (name, _ram(name, table, path.parent, loaded))
+        for name, table in entries.table("ram").tables()
+    )
     devices: list[McuDevice] = []
     for name, table in entries.table("devices").tables():
         devices.append(_device(name, table, devices, flash))
     blocks = [_registers(name, table) for name, table in entries.table("registers").tables()]
     chip = McuChip(
         name=path.stem,
-        core=_one_of(entries, "core", entries.text("core"), CORES),
+        core=core,
         clock_hz=entries.number("clock_hz", least=1_000, most=1_000_000_000),
-        interrupts=entries.number("interrupts", least=1, most=_INTERRUPTS_MAX),
-        priority_bits=entries.number("priority_bits", least=2, most=8),
+        interrupts=_INTERRUPTS_MAX
+        if is_application
+        else entries.number("interrupts", least=1, most=_INTERRUPTS_MAX),
+        priority_bits=8 if is_application else entries.number("priority_bits", least=2, most=8),
         mpu_regions=entries.number("mpu_regions", 0, most=16),
         fpu=entries.number("fpu", 0, most=2),
         bit_band=entries.flag("bit_band"),
@@ -93,6 +112,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         registers=tuple(register for registers, _ in blocks for register in registers),
         ready=tuple(rule for _, rules in blocks for rule in rules),
         systick_divider=entries.number("systick_divider", 0, most=64),
+        loaded=loaded,
         programmers=_programmers(entries.table("programmers")),
         unmodelled=entries.texts("unmodelled"),
     )
@@ -168,7 +188,9 @@ def _flash(name: str, entries: Entries) -> FlashRegion:
     return region
 
 
-def _ram(entries: Entries) -> Region:
+def _ram(name: str, entries: Entries, folder: Path, loaded: dict[str, bytes]) -> Region:
+    """A RAM; what its entry `loaded` names goes into ``loaded``."""
+    file = folder / entries.text("loaded", "")
     region = Region(entries.number("base"), entries.number("size", least=PAGE_SIZE))
     entries.all_used()
     for key, value in (("base", region.base), ("size", region.size)):
@@ -177,7 +199,24 @@ def _ram(entries: Entries) -> Region:
                 f"is wrong: `{key}` is {value:#x}, no multiple of {PAGE_SIZE:#x}",
                 f"choose {value // PAGE_SIZE * PAGE_SIZE:#x}",
             )
+    if file != folder:
+        loaded[name] = _read_loaded(entries, file, region.size)
     return region
+
+
+def _read_loaded(entries: Entries, file: Path, most: int) -> bytes:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise entries.wrong(
+            f"is wrong: `loaded`: {file.name} cannot be read ({error.strerror})",
+            "name a file beside the chip file",
+        ) from error
+    if len(data) > most:
+        raise entries.wrong(
+            f"is wrong: {file.name} has {len(data)} bytes, the RAM {most}", "name a smaller file"
+        )
+    return data
 
 
 def _device(

@@ -21,7 +21,7 @@ from unbrick.errors import SetupError
 from unbrick.flash.geometry import CheckCells, WordPart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from unbrick.flash.geometry import FlashGeometry
 
@@ -29,6 +29,10 @@ SECURE_DISTANCE = 0x1000_0000
 """How much further secure code has RAM and devices on chips with ``secure_alias``."""
 SECURE_PARTS = (0x3, 0x5)
 """The first digit of their addresses there."""
+
+
+APPLICATION_CORES = ("cortex-a15",)
+"""Those of Armv7-A: without NVIC, SysTick and MPU."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,10 @@ class McuChip:
         uarts: names of devices; the first is the console unless somebody says otherwise.
         registers: what has a value after a reset but no model.
         ready: bits that follow others.
-        systick_divider: of the core's clock, for SysTick's other clock; 0: there is none.
+        systick_divider: of the core's clock, for SysTick's other clock or the generic timer; 0:
+            there is none.
         secure_alias: whether RAM and devices are 256 MiB further, too, for secure code.
+        loaded: what something else than the core has put into a RAM before it starts, by its name.
         programmers: what other programs call it; no session depends on that.
         unmodelled: what the chip has and nothing models, for people. Registers there hold what was
             written.
@@ -176,6 +182,7 @@ class McuChip:
     ready: tuple[ReadyRule, ...]
     systick_divider: int = 0
     secure_alias: bool = False
+    loaded: Mapping[str, bytes] = field(default_factory=dict, repr=False, hash=False)
     programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
     unmodelled: tuple[str, ...] = field(default=(), repr=False, compare=False)
 

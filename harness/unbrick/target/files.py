@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbrick.board.mcu import APPLICATION_CORES
 from unbrick.errors import SetupError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _ARCHITECTURES = {
     "cortex-m4": {_V6M, _V6SM, _V7, _V7EM},
     "cortex-m7": {_V6M, _V6SM, _V7, _V7EM},
     "cortex-m33": {_V6M, _V6SM, _V7, _V7EM, _V8M_BASE, _V8M_MAIN},
+    "cortex-a15": {_V7},
 }
 _ARCHITECTURE_NAMES = {
     _V6M: "Armv6-M",
@@ -221,7 +223,7 @@ def _check_core(path: Path, elf: Any, core: str) -> None:
         for attribute in sub.iter_attributes()
     }
     profile, architecture = found.get("TAG_CPU_ARCH_PROFILE"), found.get("TAG_CPU_ARCH")
-    if profile is not None and chr(profile) in "AR":
+    if profile is not None and (chr(profile) in "AR") != (core in APPLICATION_CORES):
         raise _other_core(path, f"a Cortex-{chr(profile)}", core)
     if architecture is not None and architecture not in _ARCHITECTURES[core]:
         name = _ARCHITECTURE_NAMES.get(architecture, f"architecture {architecture}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from unbrick.board.mcu import APPLICATION_CORES
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.replay import replay
 from unbrick.campaign.search import find_cuts
@@ -215,8 +216,11 @@ def try_target(
 
 
 def _find_start(found: Description) -> tuple[int, str]:
-    offset = found.chip.image_offset(found.chip.main.base)
-    (entry,) = struct.unpack_from("<I", found.start_image, offset + 4)
+    base = found.chip.main.base
+    offset, is_application = found.chip.image_offset(base), found.chip.core in APPLICATION_CORES
+    (entry,) = struct.unpack_from("<I", found.start_image, offset + (0 if is_application else 4))
+    if is_application and entry != BLANK_VECTOR:  # it has no vector, but an instruction
+        entry = base
     return entry, Symbols(found.elf_files).describe(entry & ~1)
 
 

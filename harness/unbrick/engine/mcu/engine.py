@@ -125,7 +125,13 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self.radio = self.lines[others[0]] if others else NoLine()
         self._order = (console, *others)
         self._garbage = [
-            random.Random(region.base).randbytes(region.size) for _, region in chip.rams
+            (
+                chip.loaded.get(name, b"")
+                + random.Random(region.base).randbytes(region.size)[
+                    len(chip.loaded.get(name, b"")) :
+                ]
+            )
+            for name, region in chip.rams
         ]
         self._models.load(b"")
 

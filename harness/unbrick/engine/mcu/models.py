@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unicorn import arm_const
 from unicorn.unicorn_const import (
     UC_ARCH_ARM,
+    UC_MODE_ARM,
     UC_MODE_MCLASS,
     UC_MODE_THUMB,
     UC_TLB_VIRTUAL,
@@ -18,6 +19,7 @@ from unicorn.unicorn_const import (
 from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.board.device_models import MODELS
+from unbrick.board.mcu import APPLICATION_CORES
 from unbrick.engine.compiled import CFault, CompiledModels, CWatch
 from unbrick.errors import EngineError, SetupError
 from unbrick.library import Signatures, load_library
@@ -74,6 +76,7 @@ _CORES = {
     "cortex-m4": (4, arm_const.UC_CPU_ARM_CORTEX_M4),
     "cortex-m7": (5, arm_const.UC_CPU_ARM_CORTEX_M7),
     "cortex-m33": (6, arm_const.UC_CPU_ARM_CORTEX_M33),
+    "cortex-a15": (7, arm_const.UC_CPU_ARM_CORTEX_A9),  # without a timer; see c/application.c
 }
 """``enum core``, and the CPU that Unicorn executes as."""
 
@@ -284,7 +287,7 @@ class McuModels(CompiledModels):
             access_ns=ACCESS_NS,
             semihosting=semihosting,
         )
-        self._unicorn = self._start_unicorn(cpu)
+        self._unicorn = self._start_unicorn(cpu, application=chip.core in APPLICATION_CORES)
         self.mcu = c.c_void_p(self.lib.mcu_new(c.byref(self._unicorn), c.byref(setup)))
         if not self.mcu:
             raise EngineError("no memory for the models of the microcontroller")
@@ -296,9 +299,10 @@ class McuModels(CompiledModels):
             self.close()
             raise
 
-    def _start_unicorn(self, cpu: int) -> CMcuUnicorn:
+    def _start_unicorn(self, cpu: int, *, application: bool) -> CMcuUnicorn:
         """Unicorn as it is at a reset, and the functions of it that the models call."""
-        uc: Any = binding.Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
+        mode = UC_MODE_ARM if application else UC_MODE_THUMB | UC_MODE_MCLASS
+        uc: Any = binding.Uc(UC_ARCH_ARM, mode)
         uc.ctl_set_tcg_buffer_size(TRANSLATED)  # before all else
         uc.ctl_set_cpu_model(cpu)
         uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)

@@ -211,6 +211,7 @@ struct mcu {
 
     uint32_t pc, block_pc, spin_pc;
     unsigned spins;
+    unsigned looks;  /* at the time, since a register was stored to */
     unsigned rounds; /* blocks of loops that count, since some were skipped */
     bool thumb;      /* what the T bit is to be at pc */
     bool powered, stopping, waiting, waiting_for_event, spinning, event_register;
@@ -288,6 +289,10 @@ int emulate(struct mcu *m, uint32_t until);
 uint32_t read_register(struct mcu *m, int reg);
 void write_register(struct mcu *m, int reg, uint32_t value);
 
+static inline bool is_application(const struct mcu *m) {
+    return m->setup.core == CORE_A15;
+}
+
 static inline bool is_main(const struct mcu *m) { /* not one of the small cores */
     return m->setup.core >= CORE_M3;
 }
@@ -322,6 +327,12 @@ void check_mend(struct mcu *m, struct region *r, uint32_t offset, uint32_t lengt
 bool check_is_broken_at(struct mcu *m, uint32_t address, uint32_t length); /* for code */
 bool check_is_broken_page(const struct region *r, uint32_t offset);
 void pass_broken(struct mcu *m); /* the instruction is executed, then its flash is told */
+
+/* application.c */
+bool application_is_thumb(struct mcu *m);
+void application_leave_it_block(struct mcu *m);
+void application_take_invalid(struct mcu *m); /* the instruction at the PC is done, or a fault */
+bool application_take_interrupt(struct mcu *m);
 
 /* loops.c */
 bool is_counting_loop(struct mcu *m, uint32_t head); /* in flash; the block that begins there */

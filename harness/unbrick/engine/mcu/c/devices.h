@@ -159,6 +159,7 @@ void flash_stm32h7_add(struct mcu *m, const struct device_place *place);
 void flash_nrf_add(struct mcu *m, const struct device_place *place);
 void uart_stm32_add(struct mcu *m, const struct device_place *place);
 void uart_stm32v2_add(struct mcu *m, const struct device_place *place);
+void uart_pl011_add(struct mcu *m, const struct device_place *place);
 void uart_nrf_add(struct mcu *m, const struct device_place *place);
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void pwr_stm32_add(struct mcu *m, const struct device_place *place);

@@ -345,6 +345,10 @@ void raise_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t addr
 }
 
 void take_fault(struct mcu *m, unsigned exception, uint32_t cfsr, uint32_t address) {
+    if (is_application(m)) { /* whose exceptions are not modelled */
+        stop(m, STOP_LOCKUP);
+        return;
+    }
     if (!is_main(m)) {
         raise_hard_fault(m, FORCED);
         return;

@@ -197,7 +197,10 @@ static void call_supervisor(struct mcu *m) {
 static void take_interrupt(struct mcu *m) {
     enum { SVC = 2, DATA_ABORT = 4, BKPT = 7, EXCEPTION_EXIT = 8, NO_COPROCESSOR = 17 };
     enum { STACK_OVERFLOW = 19, NOT_ALIGNED = 22 };
-    switch (m->interrupt) {
+    if (is_application(m) && application_take_interrupt(m)) {
+        return;
+    }
+    switch (is_application(m) ? -1 : m->interrupt) {
     case SVC:
         call_supervisor(m);
         break;
@@ -268,7 +271,11 @@ int emulate(struct mcu *m, uint32_t until) {
     uint64_t now = m->now, bytes = m->bytes - paid;
     m->bytes -= paid;
     m->now -= (uint64_t)paid * m->pace >> 10;
-    int error = m->u.emu_start(m->u.uc, m->pc | 1, until, 0, 0);
+    bool thumb = !is_application(m) || application_is_thumb(m);
+    if (is_application(m)) {
+        until = UINT32_MAX; /* 0 is where it begins */
+    }
+    int error = m->u.emu_start(m->u.uc, m->pc | thumb, until, 0, 0);
     if (m->bytes == bytes) { /* nothing has begun */
         m->bytes += paid;
     } else if (!m->debug.reason) {
@@ -283,7 +290,8 @@ static void execute(struct mcu *m) {
     uint32_t until = m->until_pc;
     m->stopping = m->trapped = m->aborting = m->fpu_blocked = m->look = m->broken = false;
     m->interrupt = -1;
-    if (!m->pc) { /* the table of vectors, or nothing: Unicorn would not begin */
+    if (!m->pc &&
+        !is_application(m)) { /* the table of vectors, or nothing: Unicorn would not begin */
         raise_fault(m, EXC_USAGE, UNDEFINSTR, 0);
         return;
     }
@@ -305,6 +313,8 @@ static void execute(struct mcu *m) {
         raise_trap(m);
     } else if (m->interrupt >= 0) {
         take_interrupt(m);
+    } else if (error == INSTRUCTION_INVALID && is_application(m)) {
+        application_take_invalid(m);
     } else if (error == INSTRUCTION_INVALID) {
         take_invalid(m);
     } else if (error) {
@@ -395,11 +405,16 @@ static void reset_core(struct mcu *m) {
     m->block_pc = NOWHERE;
     m->polling = (struct polling){0};
     debug_reset(m);
+    m->looks = 0;
 }
 
 /* When the flash knows which of its banks is first. */
 static void take_vectors(struct mcu *m) {
     uint32_t vectors[2] = {UINT32_MAX, UINT32_MAX};
+    if (is_application(m)) {
+        m->pc = m->setup.vectors;
+        return;
+    }
     dma_read(m, m->scs.vtor, vectors, sizeof vectors);
     write_register(m, REG_SP, vectors[0] & ~3u);
     write_register(m, REG_ESR, 0);
@@ -477,7 +492,7 @@ int mcu_run(struct mcu *m, uint64_t until) {
             enter_exception(m, exception);
             continue;
         }
-        if (!m->thumb) {
+        if (!m->thumb && !is_application(m)) {
             m->thumb = true;
             raise_fault(m, EXC_USAGE, INVSTATE, m->pc);
             continue;

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum core { CORE_M0 = 1, CORE_M0PLUS, CORE_M3, CORE_M4, CORE_M7, CORE_M33 };
+enum core { CORE_M0 = 1, CORE_M0PLUS, CORE_M3, CORE_M4, CORE_M7, CORE_M33, CORE_A15 };
 
 enum fault_kind {
     /* of the core */
@@ -84,7 +84,7 @@ struct setup {
     uint32_t secure_alias; /* 1: RAM and devices are 256 MiB further, too, for secure code */
     uint32_t vectors;      /* address of the vector table at reset */
     uint32_t hz;           /* of the core's clock: SysTick, DWT */
-    uint32_t systick_hz;   /* of SysTick's external clock; 0: there is none */
+    uint32_t systick_hz;   /* of SysTick's external clock, or the generic timer; 0: there is none */
     uint32_t pace_ps;      /* picoseconds a byte of instructions */
     uint32_t access_ns;    /* of an access to a register */
     uint32_t semihosting;  /* 1: BKPT 0xAB writes to a line of its own, the first one */

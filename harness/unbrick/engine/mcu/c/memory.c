@@ -104,6 +104,10 @@ bool is_bit_band(const struct mcu *m, uint32_t address, uint32_t *target) {
     return false;
 }
 
+static bool is_private(const struct mcu *m, uint32_t address) {
+    return !is_application(m) && within(address, PRIVATE, PRIVATE_SIZE);
+}
+
 static struct device *find_device(const struct mcu *m, uint32_t address) {
     size_t low = 0, high = m->device_count;
     while (low < high) {
@@ -131,7 +135,8 @@ static bool has_device_within(const struct mcu *m, uint32_t page) {
 /* Whether there are registers in a page, or flash that is too small to be a page of its own. */
 static bool is_bus(struct mcu *m, uint32_t page) {
     uint32_t target;
-    if (within(page, PRIVATE, PRIVATE_SIZE) || within(page, PERIPHERALS, PERIPHERALS_SIZE) ||
+    if (is_private(m, page) ||
+        (!is_application(m) && within(page, PERIPHERALS, PERIPHERALS_SIZE)) ||
         is_bit_band(m, page, &target) || has_device_within(m, page)) {
         return true;
     }
@@ -187,7 +192,7 @@ static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
         ask_when(m, d);
         return value;
     }
-    if (within(address, PRIVATE, PRIVATE_SIZE)) {
+    if (is_private(m, address)) {
         return scs_read(m, address - PRIVATE, size);
     }
     const uint8_t *memory = memory_at(m, address, size, false);
@@ -219,7 +224,7 @@ static void bus_write(struct mcu *m, uint32_t address, unsigned size, uint64_t v
         if (r->flash->controller) {
             ask_when(m, r->flash->controller);
         }
-    } else if (within(address, PRIVATE, PRIVATE_SIZE)) {
+    } else if (is_private(m, address)) {
         scs_write(m, address - PRIVATE, size, (uint32_t)value);
     } else if (find_ram(m, address, &offset)) {
         dma_write(m, address, &value, size);
@@ -302,7 +307,7 @@ static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, 
         return;
     }
     m->now += m->setup.access_ns;
-    m->polling.reads = 0;
+    m->polling.reads = m->looks = 0;
     if (m->stuck) {
         return;
     }
@@ -355,13 +360,21 @@ bool halfword_at(struct mcu *m, uint32_t address, uint16_t *value) {
  * this the next block begins inside an IT block. */
 void leave_it_block(struct mcu *m) {
     enum { IT_BITS = 0x0600fc00 };
+    if (is_application(m)) {
+        application_leave_it_block(m);
+        return;
+    }
     uint32_t xpsr = read_register(m, REG_XPSR);
     if (xpsr & IT_BITS) {
         write_register(m, REG_XPSR_ALL, xpsr & ~(uint32_t)IT_BITS);
     }
 }
 
-static bool is_never_executed(uint32_t address) { /* by the default memory map, B3.1 */
+static bool is_never_executed(const struct mcu *m, uint32_t address) {
+    if (is_application(m)) {
+        return false;
+    }
+    /* By the default memory map, B3.1. */
     return within(address, PERIPHERALS, PERIPHERALS_SIZE) || address >= 0xa0000000u;
 }
 
@@ -377,6 +390,9 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     bool is_memory = ram || (r && r->mapped && !r->flash->hidden);
     page->permissions = r && m->notes.sources ? MAY_EXECUTE : MAY_READ | MAY_EXECUTE;
     page->address = r ? r->flash->base + offset : ram ? ram->base + offset : address;
+    if (is_application(m) && address / PAGE == UINT32_MAX / PAGE) {
+        return true; /* as execution ends, Unicorn looks where it would have been to stop */
+    }
     if (m->host) {
         return ram || (r && r->mapped);
     }
@@ -384,8 +400,8 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
     uint32_t pc = mixed ? read_register(m, REG_PC) : address;
     unsigned may = may_at(m, within(pc, address, PAGE) ? pc : address);
     bool denied = !(may & MAY_EXECUTE);
-    if (denied || !is_memory || (!mpu && is_never_executed(address))) {
-        bool violation = denied || is_never_executed(address);
+    if (denied || !is_memory || (!mpu && is_never_executed(m, address))) {
+        bool violation = denied || is_never_executed(m, address);
         m->trap = (struct trap){violation ? IACCVIOL : IBUSERR, 0};
         m->trapped = true;
         return false;
@@ -430,7 +446,7 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     struct ram *ram = find_ram(m, at, &offset);
     struct region *r = ram ? NULL : find_flash(m, at, &offset);
     bool is_flash = r && r->mapped && !r->flash->hidden, is_memory = ram || is_flash;
-    bool private = within(at, PRIVATE, PRIVATE_SIZE);
+    bool private = is_private(m, at);
     bool mixed = is_memory && mpu_is_mixed(m, at) && mpu_is_on(m);
     unsigned may = private ? (is_privileged(m) ? MAY_ALL : 0) : may_at(m, at);
     if (mixed || !(may & wanted) || !(is_memory || is_bus(m, at))) {
@@ -453,7 +469,7 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
 /* Which fault an access to this address is; 0: none. */
 static uint32_t judge(struct mcu *m, uint32_t address, unsigned wanted) {
     uint32_t offset;
-    if (within(address, PRIVATE, PRIVATE_SIZE)) {
+    if (is_private(m, address)) {
         return is_privileged(m) ? 0 : PRECISERR | BFARVALID;
     }
     if (mpu_is_on(m) && !(mpu_permissions(m, address, is_privileged(m)) & wanted)) {
@@ -736,7 +752,8 @@ static bool is_spin(struct mcu *m, uint32_t address, uint32_t size) {
     bool there = halfword_at(m, address, &first);
     if (size == 4) {
         halfword_at(m, address + 2, &second);
-        return there && first == 0xf7ff && second == 0xbffe;
+        return there && ((first == 0xf7ff && second == 0xbffe) ||
+                         (is_application(m) && first == 0xfffe && second == 0xeaff));
     }
     return there && size == 2 && first == 0xe7fe;
 }
@@ -749,7 +766,7 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
         return r->blocks[offset / 2];
     }
     uint8_t what = is_spin(m, address, size) ? BLOCK_SEEN | BLOCK_SPIN : BLOCK_SEEN;
-    for (uint32_t at = 0; at < size;) {
+    for (uint32_t at = 0; at < size && !is_application(m);) {
         uint16_t first, second = 0;
         if (!halfword_at(m, address + at, &first)) {
             return what;
@@ -761,7 +778,7 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
         at += is_wide(first) ? 4 : 2;
     }
     if (r && r->mapped) {
-        what |= is_counting_loop(m, address) ? BLOCK_LOOP : 0;
+        what |= !is_application(m) && is_counting_loop(m, address) ? BLOCK_LOOP : 0;
         if (check_is_broken_page(r, offset) && size <= r->flash->size - offset &&
             check_is_broken(r->flash, offset, size)) {
             what |= BLOCK_BROKEN;

@@ -20,6 +20,7 @@ static const struct {
     {"flash_nrf", flash_nrf_add},
     {"uart_stm32", uart_stm32_add},
     {"uart_stm32v2", uart_stm32v2_add},
+    {"uart_pl011", uart_pl011_add},
     {"uart_nrf", uart_nrf_add},
     {"gpio_stm32", gpio_stm32_add},
     {"i2c_stm32", i2c_stm32_add},

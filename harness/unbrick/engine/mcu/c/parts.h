@@ -4,6 +4,7 @@
  *   mcu.c         the whole: power, reset, the run loop, virtual time
  *   memory.c      Unicorn's pages, the bus, bit-banding, code to forget
  *   exceptions.c  entry, return, faults and their escalation
+ *   application.c what an application core has besides
  *   nvic.c        interrupts, their priorities
  *   scs.c         SysTick, SCB, DWT, MPU, CPACR
  *   trace.c       operations, faults
