@@ -42,6 +42,7 @@ static void erase(void) {
     NOR[0] = 0x00200020;
     NOR[0] = 0x00d000d0;
     while ((NOR[0] & 0x00800080) != 0x00800080) {
+        count();
     }
     NOR[0] = 0x00ff00ff;
 }

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BLOCK = 0x2_0000
 READY = 0x80
+DEMCR, DWT_CONTROL, CYCLES = 0xE000_EDFC, 0xE000_1000, 0xE000_1004
+CYCLES_ON = (write(DEMCR, 1 << 24), write(DWT_CONTROL, 1), write(CYCLES, 0))
 
 
 class Bus:
@@ -356,14 +358,16 @@ def test_intel_suspends_an_erase_for_a_program_and_that_for_a_read(intel: Bus) -
     intel.probe.image[CELLS : CELLS + 2] = b"\0\0"
     other = BLOCK // 2
     out = intel.run(
+        *CYCLES_ON,
         *(*opened(intel, 0), *opened(intel, other), intel.give(0, 0x20), intel.give(0, 0xD0)),
         *(intel.give(0, 0xB0), intel.ask(0), intel.give(0, 0xFF), intel.ask(other)),
         *(intel.give(other, 0x40), intel.give(other, 0x1234), ready(intel)),
         *(intel.give(0, 0x40), intel.give(0, 0), intel.ask(0), intel.give(0, 0x50)),
         *(intel.give(0, 0x20), intel.give(0, 0x70), intel.ask(0)),
         *(intel.give(0, 0xD0), intel.ask(0), ready(intel)),
-        *(intel.give(0, 0xFF), intel.ask(0), intel.ask(other)),
+        *(intel.give(0, 0xFF), intel.ask(0), intel.ask(other), read(CYCLES)),
     )
+    assert out.pop() / 168e6 == pytest.approx(0.5, abs=2e-3), "it goes on where it was"
     assert out == [READY | 0x40, 0xFFFF, READY | 0x50, READY | 0x70, 0x30, 0xFFFF, 0x1234]
     assert intel.faults == ["flash-command", "flash-command"]
     erased, programmed = intel.probe.engine.ops

@@ -6,12 +6,13 @@ import ctypes as c
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
+from unbrick.board.mcu import APPLICATION_CORES
 from unbrick.engine.compiled import Watchpoint, check_watchpoint, pack_watches
 from unbrick.engine.gdb.registers import MemoryRange, m_profile
 from unbrick.engine.gdb.server import STALE, DebuggedEngine, Halt, MonitorCommand
 from unbrick.engine.mcu.engine import McuEngine
 from unbrick.engine.mcu.models import SMALL_CORES, McuStop
-from unbrick.errors import EngineError
+from unbrick.errors import EngineError, SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,9 @@ class DebuggedChip(McuEngine, DebuggedEngine):
     Args:
         chip: as of :class:`McuEngine`, and so are ``elf_files``, ``console`` and ``svd``.
         allows: says which faults of the firmware stop nothing; by default all stop it.
+
+    Raises:
+        SetupError: the core is one that it cannot tell a debugger of.
     """
 
     def __init__(
@@ -49,6 +53,11 @@ class DebuggedChip(McuEngine, DebuggedEngine):
         svd: Path | None = None,
         allows: Callable[[FirmwareFault], bool] = lambda _: False,
     ) -> None:
+        if chip.core in APPLICATION_CORES:
+            raise SetupError(
+                f"no debugger knows the core of {chip.name}, {chip.core}",
+                hint="run it without one; `unbrick replay` tells all that happens",
+            )
         super().__init__(chip, elf_files, console=console, svd=svd)
         self._allows = allows
         self._breakpoints: set[int] = set()
