@@ -17,6 +17,7 @@ from unbrick.engine.mcu.debugged import DebuggedChip
 from unbrick.engine.mcu.models import McuStop
 from unbrick.errors import SetupError
 from unbrick.target.files import OtherCoreError, read_firmware
+from unbrick.target.rests import MOST_RAM
 
 SOURCE = Path(__file__).with_name("application_program.c")
 BOARD = Path(__file__).parents[1] / "examples" / "u-boot" / "virt.toml"
@@ -152,3 +153,7 @@ def test_what_is_loaded_must_be_there_and_fit(tmp_path: Path) -> None:
 def test_a_debugger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no debugger knows the core of virt, cortex-a15"):
         DebuggedChip(load_chip(write_board(tmp_path)))
+
+
+def test_ram_of_a_boot_loader_is_too_much_to_be_kept_for_joining(tmp_path: Path) -> None:
+    assert load_chip(write_board(tmp_path)).ram_size > MOST_RAM > load_chip("nrf52840").ram_size

@@ -191,6 +191,11 @@ class McuChip:
         """The main flash."""
         return self.flash[0]
 
+    @property
+    def ram_size(self) -> int:
+        """Bytes of all RAM."""
+        return sum(region.size for _, region in self.rams)
+
     @cached_property
     def geometry(self) -> FlashGeometry:
         """The erase blocks of the flash image: all regions, one after the other."""

@@ -23,6 +23,10 @@ MOST_OPS = 4 << 20
 """Flash operations of all of them together, of 56 bytes each."""
 
 
+MOST_RAM = 2 << 20
+"""Bytes of RAM up to which sessions join: each that is kept has up to three copies of it."""
+
+
 class SessionJoined(Exception):  # noqa: N818 - it is none
     """The session has joined another one."""
 
@@ -31,7 +35,7 @@ class KnownRests:
     """The sessions of one engine that later ones may join, all of one target.
 
     Args:
-        engine: runs them; no session has begun.
+        engine: runs them; no session has begun. Its chip has at most ``MOST_RAM``.
         parts: of the machine, that must be the same.
     """
 

@@ -15,7 +15,7 @@ from unbrick.engine.base import ChipEngine
 from unbrick.errors import NotKnownHereError, SetupError, UpdateNeverWorksError
 from unbrick.flash.cells import Cells
 from unbrick.target.load import load_target
-from unbrick.target.rests import KnownRests
+from unbrick.target.rests import MOST_RAM, KnownRests
 from unbrick.target.session import HINTS, INVARIANTS, run_session
 
 if TYPE_CHECKING:
@@ -269,7 +269,9 @@ def _own_engine(target: FileTarget) -> tuple[ChipEngine, KnownRests | None]:
     from unbrick.engine.mcu.engine import McuEngine  # noqa: PLC0415 - as create_engine() does
 
     engine = target.create_engine()
-    return engine, KnownRests(engine) if isinstance(engine, McuEngine) else None
+    if isinstance(engine, McuEngine) and engine.chip.ram_size <= MOST_RAM:
+        return engine, KnownRests(engine)
+    return engine, None
 
 
 @cache

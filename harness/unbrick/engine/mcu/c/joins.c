@@ -95,8 +95,9 @@ static void put_core(struct mcu *m, struct bytes *b) {
                           m->resetting,   m->pressed, m->trapped, m->aborting,
                           m->fpu_blocked, m->broken,  m->letting};
     const uint64_t times[] = {m->now, m->until, m->end, m->event, m->exceptions, m->resets};
-    const uint32_t places[] = {m->block_pc,  m->block_size, m->spin_pc,  m->spins,
-                               m->broken_at, m->let_block,  m->until_pc, (uint32_t)m->stuck};
+    const uint32_t places[] = {m->block_pc, m->block_size,      m->spin_pc,
+                               m->spins,    m->broken_at,       m->let_block,
+                               m->until_pc, (uint32_t)m->stuck, m->looks};
     size_t size = m->u.context_size(m->u.uc);
     m->u.context_save(m->u.uc, m->u.scratch);
     put(b, m->u.scratch, size);
