@@ -108,7 +108,7 @@ def test_it_probes_erases_copies_and_saves(name: str, prepare: ModuleType, tmp_p
 
 
 def test_it_does_not_notice_that_a_block_is_locked(prepare: ModuleType, tmp_path: Path) -> None:
-    """This build unlocks nothing, and of the status register it looks at "ready" alone."""
+    """This build unlocks nothing, and tells no error of the status register."""
     model, blocks, numbers = CHIPS["intel-x16"]
     locked = numbers.replace("locks = 0", "locks = 1")
     prompt = prepare.Prompt(put_other_flash(prepare.write_board(tmp_path), model, blocks, locked))
