@@ -119,7 +119,7 @@ def run_alone(target: FileTarget, state: State, fate: Fate = UNDISTURBED) -> Out
 
 
 def list_seeds(target: FileTarget, parts: JoinPart) -> list[tuple[bool, str]]:
-    """For each word: whether its session joins one, and how it then differs from that word alone."""
+    """For each word: whether its session joins one, and how it differs from that word alone."""
     engine = target.create_engine()
     assert isinstance(engine, McuEngine)
     found = []

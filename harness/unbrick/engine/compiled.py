@@ -156,7 +156,7 @@ class CompiledModels:
         out = b""
         while True:
             n = self._line_take(line, self._chunk, CHUNK_SIZE)
-            out += self._chunk[:n]
+            out += c.string_at(self._chunk, n)
             if n < CHUNK_SIZE:
                 return out
 

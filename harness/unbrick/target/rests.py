@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from unbrick.engine.mcu.models import JoinPart
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from unbrick.campaign.target import Outcome
     from unbrick.engine.mcu import McuEngine
+    from unbrick.engine.mcu.models import JoinPart
+    from unbrick.flash.trace import Trace
 
 MOST_SESSIONS = 64
 """Sessions of which the engine keeps where others may join them. Each has about 2 MB."""
@@ -36,15 +36,15 @@ class KnownRests:
 
     Args:
         engine: runs them; no session has begun. Its chip has at most ``MOST_RAM``.
-        parts: of the machine, that must be the same.
+        parts: of the machine, that must be the same; None: all.
     """
 
-    def __init__(self, engine: McuEngine, parts: JoinPart = JoinPart.ALL) -> None:
+    def __init__(self, engine: McuEngine, parts: JoinPart | None = None) -> None:
         self.engine = engine
         self._rests: OrderedDict[int, Outcome] = OrderedDict()
         self._count, self._ops = 0, 0
         self._kinds: dict[str | None, int] = {}
-        engine.join_sessions(parts)
+        engine.join_sessions(*(() if parts is None else (parts,)))
 
     def begin(self, peers: str | None) -> None:
         """A session is to begin in which the peers remember this, so that they do the same."""
@@ -52,9 +52,11 @@ class KnownRests:
 
     def find_joined(self) -> Outcome:
         """What came of the session that the one under way has joined."""
-        number = self.engine.joined
-        assert number is not None
-        return self._rests[number]
+        return self._rests[self.engine.joined]
+
+    def follow(self, joined: Outcome) -> Trace:
+        """The operations so far, and then those of the session that was joined."""
+        return self.engine.ops.followed_by(cast("Trace", joined.ops))
 
     def keep(self, outcome: Outcome) -> None:
         """Keep the session that has ended, if it can be joined; the oldest ones make room."""

@@ -99,7 +99,8 @@ def run_session(
     except Violation as found:
         violation = (found.kind, str(found))
     except SessionJoined:
-        assert rests is not None
+        if rests is None:
+            raise
         return _finish_joined(rests, state, time.perf_counter() - began)
     finally:
         course.close()
@@ -134,7 +135,7 @@ def run_session(
 def _finish_joined(rests: KnownRests, state: State, seconds: float) -> Outcome:
     """The outcome of a session that has joined another one: from there on it is that one's."""
     joined, engine = rests.find_joined(), rests.engine
-    ops, relevant = engine.ops.followed_by(joined.ops), engine.relevant
+    ops, relevant = rests.follow(joined), engine.relevant
     engine.power_off()
     final = State(state.cells.after(ops), joined.marks[-1].peers)
     return replace(joined, ops=ops, seconds=seconds, final=final, relevant=relevant)

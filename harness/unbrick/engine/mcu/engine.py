@@ -45,8 +45,6 @@ _FAULTS = {
 }
 """Kind and text of each ``enum fault_kind``."""
 
-_NO_SESSION = (1 << 64) - 1
-
 PERIPHERALS = 0x4000_0000
 """Where registers begin (Armv7-M ARM, B3.1); what is below, such as FICR, does not change."""
 
@@ -255,7 +253,7 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self._models.lib.mcu_set_kind(self._models.mcu, kind)
 
     def keep_session(self, number: int) -> bool:
-        """Keep the session that has ended, for others to join; False: there is nowhere to join it."""
+        """Keep the session that has ended, for others to join; False: they can nowhere."""
         return bool(self._models.lib.mcu_keep_session(self._models.mcu, number))
 
     def drop_session(self, number: int) -> None:
@@ -267,10 +265,9 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         return self._last is McuStop.JOINED
 
     @property
-    def joined(self) -> int | None:
-        """The session that this one has joined: from here on both are the same."""
-        found = int(self._models.lib.mcu_joined(self._models.mcu))
-        return None if found == _NO_SESSION else found
+    def joined(self) -> int:
+        """The number of the session that this one has joined; another one if it has not."""
+        return int(self._models.lib.mcu_joined(self._models.mcu))
 
     def load_nor(self, image: bytes) -> None:
         if self._powered:
