@@ -277,7 +277,7 @@ class Shown:
         return self._cells
 
 
-class Standing(NamedTuple):
+class KnownSoFar(NamedTuple):
     """What is known of the state that the book shows while an operation begins.
 
     Attributes:
@@ -570,7 +570,7 @@ class BehaviourSearch:
                 state = State(shown.show(cut), peers)
                 behaviours = self._follow(found, state)
                 if not cut.torn and shown.is_simple and self._cover.is_usable:
-                    standing = Standing(self._book.version, behaviours)
+                    standing = KnownSoFar(self._book.version, behaviours)
             if not behaviours:
                 unknown.append((find_place(target, cut, ops, state), find_kind(cut, ops), found))
         return spread_cuts(unknown, self._bounds.seed)
