@@ -22,7 +22,7 @@ from postgres_server import NoPostgresError, restarting_postgres
 from processes import Running, unbrick
 from record_stores import Open
 from server_world import SERIAL, inspect, make_image, post, registration
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, text
 from test_server_commanded_process import ENTRIES, ModelOnUdp, make_signed
 from test_server_process import UdpTerminal
 
@@ -293,6 +293,12 @@ def test_a_database_that_cannot_be_written_says_what_to_do(database_url: str) ->
         assert records.images() == []
 
 
+_END_OTHERS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = :name AND pid <> pg_backend_pid()"
+)
+
+
 def forbid_writing(records: SqlRecords, url: str) -> None:
     """From now on nothing can be written, as in a file system that was remounted."""
     engine = records._database._engine
@@ -304,6 +310,7 @@ def forbid_writing(records: SqlRecords, url: str) -> None:
     with other.connect() as connection:
         name = url.rpartition("/")[2]
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only=on")
+        connection.execute(_END_OTHERS, {"name": name})  # what is connected goes on as before
     other.dispose()
 
 
