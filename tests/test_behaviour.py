@@ -231,7 +231,7 @@ def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = r
 
 def cover_all(self: Cover, behaviour: Behaviour, init: Any = Cover.__init__) -> None:
     init(self, behaviour)
-    self._usable = True
+    self.is_usable = True
 
 
 def show_main_cells(
@@ -239,7 +239,7 @@ def show_main_cells(
 ) -> None:
     if offset < CHECKED.checks[0].first:
         show(self, cells, offset, length)
-    self.cells = cells
+    self._cells = cells
 
 
 # Each with the seed of a firmware that shows it.

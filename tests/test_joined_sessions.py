@@ -32,7 +32,7 @@ SEED = 0xF000
 FIRMWARE = """
 #define SEED REGISTER(0x0800f000)
 #define NOTE REGISTER(RAM + 0x800)
-#define HELD REGISTER(0x40006404) /* of CAN, which has no model: it holds what was written */
+#define HELD REGISTER(0x40007408) /* of the DAC, which has no model: it holds what was written */
 #define FORGET __asm__ volatile("movs r0, #0; movs r1, #0; movs r2, #0; movs r3, #0" \\
                                 ::: "r0", "r1", "r2", "r3", "cc", "memory")
 static void say(unsigned byte) {
