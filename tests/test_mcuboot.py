@@ -39,6 +39,7 @@ BY_CUTS = {
 """Pairs whose bug needs one, and how it is searched for."""
 
 CLEAN = {
+    "pr1597-fixed": CUTS_ALONE,
     "pr2100-fixed": SINGLE,
     "pr2109-fixed": SINGLE,
     "pr2199-fixed": ANY,

@@ -94,6 +94,7 @@ class Pair:
             tried, and must be taken back; ``stuck``: so it is, and the second slot is empty.
         new_size: bytes of the new image; 0: as it comes.
         refused: whether the old image may stay, as the new one may be refused.
+        fixed: name of the file of the fixed build, where it is not called after the pair.
     """
 
     name: str
@@ -103,10 +104,12 @@ class Pair:
     way: str = "upgrade"
     new_size: int = 0
     refused: bool = False
+    fixed: str = ""
 
 
 PAIRS = (
-    Pair("pr1597", "an upgrade by moving sectors", "pr1597_stm32f4", STM32),
+    # The corpus's fixed build of this pair mixes two versions of MCUboot; this one has the fix.
+    Pair("pr1597", "an upgrade by moving sectors", "pr1597_stm32f4", STM32, fixed="stm32f4"),
     Pair("pr2100", "a revert by moving sectors", "pr2100", MOVE, "revert"),
     Pair("pr2109", "an upgrade to a larger image", "pr2109_scratch", SCRATCH, new_size=0x8CA0),
     Pair("pr2199", "a revert to an empty slot", "pr2199_move", MOVE, "stuck"),
@@ -144,6 +147,8 @@ def list_files() -> list[str]:
 
 def name_elf(pair: Pair, build: str) -> str:
     """The name of a build's file."""
+    if build == "fixed" and pair.fixed:
+        return f"oss_mcuboot_{pair.fixed}.elf"
     return f"oss_mcuboot_{pair.elf}_{build}.elf"
 
 
