@@ -76,13 +76,12 @@ def sent_is_done_after_a_restart(genuine: Any, self: Any, *args: Any, **kwargs: 
 
 
 @_replaced(Commander, "result")
-def old_result_believed(genuine: Any, self: Any, payload: bytes, now: float) -> Any:
+def old_result_believed(genuine: Any, self: Any, found: CommandResult, now: float) -> Any:
     """The result of another start of the terminal counts, too."""
-    found = CommandResult.decode(payload)
     terminal = self._records.terminal(found.serial)
     if terminal is not None:
-        payload = replace(found, nonce=terminal.nonce).encode()
-    return genuine(self, payload, now)
+        found = replace(found, nonce=terminal.nonce)
+    return genuine(self, found, now)
 
 
 @_replaced(Commander, "_carried_out")

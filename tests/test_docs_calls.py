@@ -153,6 +153,9 @@ PROGRAMS = {
         "git",
         "apt",
         ".venv/bin/pre-commit",
+        "podman",
+        "python3",
+        "sudo",
     ),
     *(".", "cat", "cmp", "cp", "export", "grep", "head", "ls", "printf", "rm", "sed"),
     "./apply",  # which a page has compiled

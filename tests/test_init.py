@@ -188,7 +188,7 @@ def test_data_that_nothing_leads_to_is_asked_for(mine: Path) -> None:
         (["bootloader.elf", "--console", "usart3"], "the device says nothing"),
         (["bootloader.elf", "--chip", "stm32"], "stm32"),
         (["bootloader.elf", "--chip", "nrf52840"], "bootloader.elf does not fit into a nrf52840"),
-        (["h563_bootloader.elf"], "no chip of Unbrick has flash at 0xc000000"),
+        (["h563_bootloader.elf"], "nothing lies at 0x8000000, where a stm32h563xi starts"),
         (["bootloader.elf", "nrf52_bootloader.elf"], "no chip of Unbrick has code at "),
         (["bootloader.elf", "--console", "uart9"], "stm32f103xb has no UART 'uart9'"),
         (["bootloader.elf", "--driver", "xmodem"], "--driver and --update are needed"),
