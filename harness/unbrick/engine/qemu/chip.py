@@ -154,9 +154,8 @@ class QemuChip(SecondOpinion):
     def power_on(self) -> None:
         if self._process is not None:
             return
-        arguments = ["-display", "none", "-serial", "chardev:wire", "-gdb", "chardev:gdb"]
         process = QemuProcess(
-            [*arguments, "-d", "guest_errors"],
+            ["-serial", "chardev:wire", "-gdb", "chardev:gdb", "-d", "guest_errors"],
             ["wire", "gdb"],
             machine=("-M", MACHINES[self.chip.name]),
         )

@@ -102,6 +102,13 @@ bool options_load(struct mcu *m, struct option_words *o); /* false: a complement
 void options_program(struct mcu *m, struct option_words *o, struct flash_job *job);
 /* The word behind a register, and whether that is the one to write; NULL: it is none of them. */
 uint32_t *options_find(struct option_words *o, uint32_t offset, bool *writable);
+/* A store to the word to write: refused while the option words are locked, unless nothing changes.
+ */
+void options_write(struct mcu *m, uint32_t *word, uint32_t value, bool locked);
+/* The job's data becomes a word of flash with ECC. One that is not blank is programmed all the
+ * same: what it then holds is no word any more. */
+void program_ecc_word(struct mcu *m, struct flash *flash, struct flash_job *job, uint32_t offset,
+                      uint32_t size, uint32_t us);
 
 /* A chip on a bus. Its bus embeds nothing of it, and calls it for what the bus's device is called
  * for. */

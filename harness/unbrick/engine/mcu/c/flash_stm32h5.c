@@ -130,22 +130,15 @@ static void start(struct mcu *m, struct h5 *f) {
     }
 }
 
-/* A word that is not blank is programmed all the same: what it then holds is no word any more. */
 static void program(struct mcu *m, struct h5 *f) {
-    uint32_t offset = f->buffer.offset, at = f->main.first + offset;
+    uint32_t offset = f->buffer.offset;
     memcpy(f->job.data, f->buffer.data, QUAD_WORD);
     buffer_clear(&f->buffer);
     if (is_protected(f, offset, QUAD_WORD)) {
-        refuse(m, f, WRPERR, FAULT_FLASH_PROTECTED, at, f->cr);
+        refuse(m, f, WRPERR, FAULT_FLASH_PROTECTED, f->main.first + offset, f->cr);
         return;
     }
-    note_cells(m, &f->main, offset, QUAD_WORD);
-    if (!is_blank(f->main.cells + offset, QUAD_WORD) ||
-        (f->main.check && check_is_broken(&f->main, offset, QUAD_WORD))) {
-        fault(m, FAULT_FLASH_DIRTY, at, get32(f->job.data));
-    }
-    job_begin(m, &f->job, OP_PROGRAM, &f->main, offset, QUAD_WORD,
-              (uint64_t)f->program_us * NS_PER_US);
+    program_ecc_word(m, &f->main, &f->job, offset, QUAD_WORD, f->program_us);
 }
 
 static void write_cr(struct mcu *m, struct h5 *f, uint32_t value) {
@@ -227,20 +220,13 @@ static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned 
     }
 }
 
-static void write_option(struct mcu *m, struct h5 *f, uint32_t *word, uint32_t value) {
-    if (!(f->optcr & OPTCR_LOCK)) {
-        *word = value;
-    } else if (value != *word) {
-        fault(m, FAULT_FLASH_LOCKED, NOWHERE, value);
-    }
-}
-
 static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned size, uint32_t value) {
     struct h5 *f = (struct h5 *)d;
     bool writable;
     uint32_t *option = options_find(&f->options, offset & ~3u, &writable);
     if (option && writable) {
-        write_option(m, f, option, with_part(*option, offset, size, value));
+        value = with_part(*option, offset, size, value);
+        options_write(m, option, value, f->optcr & OPTCR_LOCK);
     }
     if (option) {
         return;

@@ -134,22 +134,15 @@ static void start(struct mcu *m, struct h7 *f, struct bank *b) {
     }
 }
 
-/* A word that is not blank is programmed all the same: what it then holds is no word any more. */
 static void program(struct mcu *m, struct h7 *f, struct bank *b) {
-    uint32_t offset = b->buffer.offset, at = f->main.first + offset;
+    uint32_t offset = b->buffer.offset;
     memcpy(b->job.data, b->buffer.data, FLASH_WORD);
     buffer_clear(&b->buffer);
     if (is_protected(f, b, offset, FLASH_WORD)) {
-        refuse(m, b, WRPERR, FAULT_FLASH_PROTECTED, at, b->cr);
+        refuse(m, b, WRPERR, FAULT_FLASH_PROTECTED, f->main.first + offset, b->cr);
         return;
     }
-    note_cells(m, &f->main, offset, FLASH_WORD);
-    if (!is_blank(f->main.cells + offset, FLASH_WORD) ||
-        (f->main.check && check_is_broken(&f->main, offset, FLASH_WORD))) {
-        fault(m, FAULT_FLASH_DIRTY, at, get32(b->job.data));
-    }
-    job_begin(m, &b->job, OP_PROGRAM, &f->main, offset, FLASH_WORD,
-              (uint64_t)f->program_us * NS_PER_US);
+    program_ecc_word(m, &f->main, &b->job, offset, FLASH_WORD, f->program_us);
 }
 
 static void write_cr(struct mcu *m, struct h7 *f, struct bank *b, uint32_t value) {
@@ -249,13 +242,11 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
     struct h7 *f = (struct h7 *)d;
     bool writable;
     uint32_t reg = offset & ~3u, *option = find_option(f, reg, &writable);
-    if (option) {
+    if (option && writable) {
         value = with_part(*option, offset, size, value);
-        if (writable && !(f->optcr & OPTCR_LOCK)) {
-            *option = value;
-        } else if (writable && value != *option) {
-            fault(m, FAULT_FLASH_LOCKED, NOWHERE, value);
-        }
+        options_write(m, option, value, f->optcr & OPTCR_LOCK);
+    }
+    if (option) {
         return;
     }
     struct bank *b = find_bank(f, &reg);

@@ -1,5 +1,6 @@
-/* What the flash controllers of STM32H5 and H7 share: the write buffer, and option words. What a
- * torn option word leads to is not public: here each has a value of its own for that. */
+/* What the flash controllers of STM32H5 and H7 share: the write buffer, the programming of words
+ * with ECC, and option words. What a torn option word leads to is not public: here each has a value
+ * of its own for that. */
 #include "devices.h"
 
 enum { OPTION_CELLS = 8 }; /* bytes of a word and its complement */
@@ -74,4 +75,22 @@ uint32_t *options_find(struct option_words *o, uint32_t offset, bool *writable) 
         }
     }
     return NULL;
+}
+
+void options_write(struct mcu *m, uint32_t *word, uint32_t value, bool locked) {
+    if (!locked) {
+        *word = value;
+    } else if (value != *word) {
+        fault(m, FAULT_FLASH_LOCKED, NOWHERE, value);
+    }
+}
+
+void program_ecc_word(struct mcu *m, struct flash *flash, struct flash_job *job, uint32_t offset,
+                      uint32_t size, uint32_t us) {
+    note_cells(m, flash, offset, size);
+    if (!is_blank(flash->cells + offset, size) ||
+        (flash->check && check_is_broken(flash, offset, size))) {
+        fault(m, FAULT_FLASH_DIRTY, flash->first + offset, get32(job->data));
+    }
+    job_begin(m, job, OP_PROGRAM, flash, offset, size, (uint64_t)us * NS_PER_US);
 }
