@@ -16,6 +16,7 @@ from unbrick.campaign.run import run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.errors import SetupError, UpdateNeverWorksError
 from unbrick.image.mcuboot import MAGIC
+from unbrick.packages import run_by_hand
 from unbrick.target.target import FileTarget
 
 PREPARE = runpy.run_path(
@@ -73,6 +74,17 @@ def test_another_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("UNBRICK_CORPUS", str(tmp_path))
     with pytest.raises(SetupError, match=r"oss_mcuboot_pr1597_stm32f4_broken\.elf is missing"):
         PREPARE["find_corpus"]()
+
+
+def test_a_script_that_cannot_prepare_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("UNBRICK_CORPUS", raising=False)
+    with pytest.raises(SystemExit, match=r"names no folder .*\nclone github\.com/"):
+        run_by_hand(PREPARE["prepare"], "all is there")
+    assert capsys.readouterr().out == ""
+    run_by_hand(lambda: None, "all is there")
+    assert capsys.readouterr().out == "all is there\n"
 
 
 def test_a_clone_is_found_beside_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

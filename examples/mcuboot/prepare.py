@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import io
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -24,8 +23,7 @@ from pathlib import Path
 from imgtool.image import Image
 from imgtool.version import decode_version
 
-from unbrick.errors import UnbrickError
-from unbrick.packages import find_clone
+from unbrick.packages import find_clone, run_by_hand
 
 REPOSITORY = "neilberkman/tardigrade"
 
@@ -249,8 +247,4 @@ def prepare(folder: Path = BUILD) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    try:
-        prepare()
-    except UnbrickError as error:
-        sys.exit(f"{error}\n{error.hint}")
-    sys.stdout.write(f"the target files are in {BUILD}\n")
+    run_by_hand(prepare, f"the target files are in {BUILD}")

@@ -10,7 +10,6 @@ the power cuts must not take away.
 from __future__ import annotations
 
 import ast
-import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from unbrick.board import load_chip
 from unbrick.board.mcu import McuChip
 from unbrick.engine.mcu import McuEngine
 from unbrick.errors import EngineError
-from unbrick.packages import SourcePackage
+from unbrick.packages import SourcePackage, run_by_hand
 
 UFLASH = SourcePackage(
     "uflash", "2.0.0", "f583d2264fcf37e3e358f1f3a4370ce43b24eb3fdf845a477202555235b52582"
@@ -146,6 +145,4 @@ def prepare(build: Path, board: Board) -> None:
 
 
 if __name__ == "__main__":
-    for one in (V1, V2):
-        prepare(BUILD, one)
-    sys.stdout.write(f"the flash is in {BUILD}\n")
+    run_by_hand(lambda: [prepare(BUILD, one) for one in (V1, V2)], f"the flash is in {BUILD}")

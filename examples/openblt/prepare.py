@@ -10,12 +10,10 @@ back a second later.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from unbrick.errors import UnbrickError
-from unbrick.packages import find_clone
+from unbrick.packages import find_clone, run_by_hand
 from unbrick.target.files import read_flat
 
 REPOSITORY = "feaser/openblt"
@@ -151,8 +149,4 @@ def prepare(folder: Path = BUILD) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    try:
-        prepare()
-    except UnbrickError as error:
-        sys.exit(f"{error}\n{error.hint}")
-    sys.stdout.write(f"the target files are in {BUILD}\n")
+    run_by_hand(prepare, f"the target files are in {BUILD}")

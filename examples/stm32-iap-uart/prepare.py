@@ -7,11 +7,9 @@ an STM32F103xE. docs/stm32-iap-uart.md says what searches find in them.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from unbrick.errors import UnbrickError
-from unbrick.packages import find_clone
+from unbrick.packages import find_clone, run_by_hand
 
 BOOT = "MDK-ARM/OUTPUT/STM32-IAP_HD/STM32-IAP_HD.hex"
 PROGRAM = "OUTPUT/Demo.bin"
@@ -95,8 +93,4 @@ def prepare(folder: Path = BUILD) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    try:
-        prepare()
-    except UnbrickError as error:
-        sys.exit(f"{error}\n{error.hint}")
-    sys.stdout.write(f"the target files are in {BUILD}\n")
+    run_by_hand(prepare, f"the target files are in {BUILD}")

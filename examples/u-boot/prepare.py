@@ -10,7 +10,6 @@ while it is saved again.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from device_tree import write_tree
@@ -18,6 +17,7 @@ from device_tree import write_tree
 from unbrick.board import load_chip
 from unbrick.engine.mcu import McuEngine
 from unbrick.errors import EngineError, SetupError
+from unbrick.packages import run_by_hand
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
@@ -140,5 +140,4 @@ def prepare(build: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare(BUILD)
-    sys.stdout.write(f"the board and its flash are in {BUILD}\n")
+    run_by_hand(lambda: prepare(BUILD), f"the board and its flash are in {BUILD}")

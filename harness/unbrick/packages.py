@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unbrick.errors import SetupError
+from unbrick.errors import SetupError, UnbrickError
 from unbrick.folders import cache_folder
 from unbrick.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 CORPUS = "UNBRICK_CORPUS"
 """The environment variable that names a clone, or a folder in which clones are."""
@@ -43,6 +43,23 @@ def find_clone(repository: str, files: Iterable[str]) -> Path:
     if missing:
         raise SetupError(f"{missing[0]} is missing", hint=hint)
     return clone
+
+
+def run_by_hand(prepare: Callable[[], object], told: str) -> None:
+    """What an example's script does for a person: prepare all, and say so or what is wrong.
+
+    Args:
+        prepare: writes the files of the example.
+        told: what is said then.
+
+    Raises:
+        SystemExit: it could not; what to do is said.
+    """
+    try:
+        prepare()
+    except UnbrickError as error:
+        sys.exit(f"{error}\n{error.hint}")
+    sys.stdout.write(f"{told}\n")
 
 
 @dataclass(frozen=True)
