@@ -98,6 +98,21 @@ def test_segments_are_in_order_and_lie_in_both_images(
     assert at <= len(new)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_piece_among_new_bytes_is_found_wherever_it_lies(seed: int) -> None:
+    """What need not be searched for must not hide what is there."""
+    chance = random.Random(seed)
+    old = chance.randbytes(4000)
+    length, start = chance.randrange(24, 80), chance.randrange(3900)
+    piece = old[start : start + length]
+    for before, behind in ((500, 500), (0, 300), (300, 0), (301, 5)):
+        new = chance.randbytes(before) + piece + chance.randbytes(behind)
+        (segment,) = align(old, new, Place(DATA, BASE))
+        assert segment.old - segment.new == start - before
+        assert segment.new <= before
+        assert segment.end >= before + len(piece)
+
+
 def test_what_stays_is_one_segment() -> None:
     old = thumb(random.Random(1), 50)
     for isa in (DATA, THUMB):
