@@ -1,6 +1,6 @@
 // The flash of a microcontroller for Renode: its regions, whose cells firmware reads and executes, and
-// what all controllers have in common (FlashNrf.cs, FlashStm32F1.cs). Stores go to the controller.
-// While an operation is under way, code in the flash waits: the CPU is halted until its end.
+// what all controllers have in common (Flash*.cs beside it). Stores go to the controller. While an
+// operation is under way, code in the flash waits: the CPU is halted until its end.
 //
 // The same in C is harness/unbrick/engine/mcu/c; tests/test_second_opinion.py compares the two.
 
@@ -322,6 +322,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 Halt();
                 return false;
             }
+            Await();
             var start = Math.Max(Now(), end);
             end = start + microseconds * 1000ul;
             job = new FlashTraceEntry
@@ -337,13 +338,22 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             trace.Add(job);
             if(RunsFromFlash)
             {
-                Finish(); // nobody can look before the end
+                Await(); // nobody can look before the end
+            }
+            return true;
+        }
+
+        // The bus waits for the end of what is under way, if anything, and the CPU with it.
+        protected void Await()
+        {
+            if(job != null)
+            {
+                Finish();
                 Halt();
                 release.Limit = (end - Now()) / 1000 + 1;
                 release.ResetValue();
                 release.Enabled = true;
             }
-            return true;
         }
 
         protected bool Busy

@@ -11,11 +11,13 @@ namespace Antmicro.Renode.Peripherals.Unbrick
     {
         // Times are in microseconds; wordWrites is how often a word may be written between two erases.
         public FlashNrf(IMachine machine, uint programTime, uint eraseTime, uint massEraseTime, uint pageSize,
-            uint wordWrites, bool partialErase = false) : base(machine, programTime, eraseTime, massEraseTime)
+            uint wordWrites, bool partialErase = false, bool readyNext = false)
+            : base(machine, programTime, eraseTime, massEraseTime)
         {
             this.pageSize = pageSize;
             this.wordWrites = wordWrites;
             this.partialErase = partialErase;
+            this.readyNext = readyNext;
             ResetRegisters();
         }
 
@@ -32,7 +34,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             case Ready:
                 return Busy ? 0u : 1u;
             case ReadyNext: // another program is taken while one is under way
-                return Busy && IsErase ? 0u : 1u;
+                return readyNext && !(Busy && IsErase) ? 1u : 0u;
             case Config:
                 return config;
             case ErasePagePartialConfig:
@@ -113,7 +115,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             {
                 Fault("flash-stray", "a store of 0x{0:x} at flash offset 0x{1:x} programs nothing", value, region.First + offset);
             }
-            else if(IsUnderWay && IsErase)
+            else if(IsUnderWay && (IsErase || !readyNext))
             {
                 Fault("flash-busy", "0x{0:x} at flash offset 0x{1:x} during another operation", value, region.First + offset);
             }
@@ -203,6 +205,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly uint pageSize;
         private readonly uint wordWrites;
         private readonly bool partialErase;
+        private readonly bool readyNext;
         private readonly Dictionary<uint, uint> pageTimes = new Dictionary<uint, uint>(); // us, of pages that are erased in parts
         private readonly Dictionary<uint, uint> writes = new Dictionary<uint, uint>();
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from unbrick.board.mcu import McuChip
 
-_PERIPHERALS = ("Flash", "ChipFlash", "FlashNrf", "FlashStm32F1", "ReadyRegisters")
+_PERIPHERALS = ("Flash", "ChipFlash", "FlashNrf", "FlashStm32F1", "FlashStm32F4", "ReadyRegisters")
 """Files of ours that a chip needs, in the order in which they need each other."""
 
 _SCRIPT = """\

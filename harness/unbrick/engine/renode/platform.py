@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 _NVIC = "nvic"
 
 _FLASHES = {
-    "flash_nrf": ("FlashNrf", ("page_size", "word_writes", "partial_erase")),
-    "flash_stm32f1": ("FlashStm32F1", ("page_size", "protected_pages")),
+    "flash_nrf": "FlashNrf",
+    "flash_stm32f1": "FlashStm32F1",
+    "flash_stm32f4": "FlashStm32F4",
 }
-"""The controllers that ``renode/peripherals`` has, and what each wants to know besides times."""
+"""The controllers that ``renode/peripherals`` has, by our models."""
 
-_TIMES = ("program_us", "erase_us", "mass_erase_us")
+_NOT_THERE = {"block_writes", "bprot", "acl"}
+"""Numbers of our models for what those controllers do not model."""
+
+_FLASH_SWITCHES = {"partial_erase", "read_protection_error", "ready_next"}
+"""Numbers of a controller that say whether something is there."""
+
+_NAME_SECTORS = {"flash_stm32f4"}
+"""Those that erase sectors of several sizes."""
 
 _DEVICES = {
     "uart_nrf": ("UART.NRF52840_UART", "", ("easyDMA: {easy_dma}",)),
@@ -83,13 +91,14 @@ def describe_flash(chip: McuChip) -> str:
             hint="leave out --engine; docs/second-opinion.md lists the chips that it knows",
         )
     (device,) = found
-    kind, settings = _FLASHES[device.model]
-    numbers = _name_numbers(device)
-    names = ("programTime", "eraseTime", "massEraseTime", *map(_camel_case, settings))
+    kind = _FLASHES[device.model]
     lines = [f"{device.name}: Unbrick.{kind} @ sysbus {device.base:#x}"]
-    for name, key in zip(names, (*_TIMES, *settings), strict=True):
-        value = str(bool(numbers[key])).lower() if key == "partial_erase" else numbers[key]
-        lines.append(f"    {name}: {value}")
+    numbers = {k: n for k, n in _name_numbers(device).items() if k not in _NOT_THERE}
+    for key, number in numbers.items():
+        value = str(bool(number)).lower() if key in _FLASH_SWITCHES else number
+        lines.append(f"    {_camel_case(key)}: {value}")
+    if device.model in _NAME_SECTORS:
+        lines.append(f'    sectors: "{" ".join(f"{size:x}" for size in chip.main.block_sizes)}"')
     if device.interrupt is not None:
         lines.append(f"    -> {_NVIC}@{device.interrupt}")
     for region in chip.flash:
@@ -115,7 +124,8 @@ def _name_numbers(device: McuDevice) -> dict[str, int]:
 
 
 def _camel_case(name: str) -> str:
-    first, *rest = name.split("_")
+    """The name of a property; that of a time does not say its unit, which is the microsecond."""
+    first, *rest = name.removesuffix("_us").split("_") + ["time"] * name.endswith("_us")
     return first + "".join(map(str.capitalize, rest))
 
 
