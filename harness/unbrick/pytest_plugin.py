@@ -131,7 +131,8 @@ def _parametrize(metafunc: pytest.Metafunc, marker: pytest.Mark, *fixtures: str)
     if names:
         folder = metafunc.definition.path.parent
         asked = [(_ask(name, folder, marker),) * len(fixtures) for name in names]
-        metafunc.parametrize(fixtures, asked, indirect=True, ids=names)
+        ids = [Path(name).name if Path(name).is_absolute() else name for name in names]
+        metafunc.parametrize(fixtures, asked, indirect=True, ids=ids)
 
 
 def _ask(name: str, folder: Path, marker: pytest.Mark) -> _Asked:
