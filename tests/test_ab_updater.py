@@ -19,7 +19,7 @@ from unbrick.target import console as console_module
 from unbrick.target.target import FileTarget
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ab-updater"
-CHIPS = ("nrf52840", "stm32f103")
+CHIPS = ("nrf52840", "rp2040", "stm32f103")
 BUGS = sorted(path.stem for path in (EXAMPLE / "bugs").glob("*.patch"))
 
 UNSEEN = {("erase-spared", "nrf52840")}
@@ -42,7 +42,7 @@ def build(folder: Path, chip: str, bug: str = "") -> Path:
     """Build the example for one chip, with a bug in it or none; gives its target file."""
     module = load_build()
     for file in EXAMPLE.iterdir():
-        if file.suffix in {".c", ".h", ".ld", ".toml"}:
+        if file.suffix in {".c", ".h", ".ld", ".S", ".toml"}:
             shutil.copy(file, folder)
     if bug:
         module.put_bug(bug, folder)

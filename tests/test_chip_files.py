@@ -30,6 +30,7 @@ def test_a_chip_is_found_by_name_and_by_path(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "flash", "ram", "blocks"),
     [
+        ("rp2040", 2048, 264, 512 + 1),
         ("stm32f103x8", 64, 20, 64 + 1),
         ("stm32f103xb", 128, 20, 128 + 1),
         ("stm32f411xe", 512, 128, 8 + 1),

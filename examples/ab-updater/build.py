@@ -38,9 +38,13 @@ class Chip:
     stack_top: int
 
 
+STAGE_2_SIZE = 256
+"""Bytes of an RP2040's second stage, with its checksum."""
+
 CHIPS = (
     Chip("nrf51822", "cortex_m0", 0, 0x2000, 0x4000, 0x2000_4000),
     Chip("nrf52840", "cortex_m4", 0, 0x2000, 0x5000, 0x2004_0000),
+    Chip("rp2040", "cortex_m0plus", 0x1000_0100, 0x1000_2000, 0x1000_5000, 0x2004_2000),
     Chip("stm32f103", "cortex_m3", 0x0800_0000, 0x0800_2000, 0x0800_4000, 0x2000_5000),
 )
 
@@ -93,6 +97,37 @@ def read_program(elf: Path) -> bytearray:
     return image
 
 
+def make_stage_2(source: Path, scratch: Path) -> bytes:
+    """The second stage, which the boot ROM of an RP2040 starts.
+
+    Args:
+        source: the folder of its assembly.
+        scratch: a folder for what comes between.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    elf, script = scratch / "stage2.elf", scratch / "stage2.ld"
+    lines = "PHDRS { ram PT_LOAD; } SECTIONS { .text 0x20041F00 : { *(.vectors) } :ram }\n"
+    script.write_text(lines, encoding="utf-8")
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
+    command += ["-mcpu=cortex_m0plus", "-ffreestanding", "-nostdlib", "-fno-sanitize=all"]
+    command += ["-Wl,--gc-sections,--entry=vectors", "-T", str(script)]
+    command += [str(source / "rp2040_stage2.S"), "-o", str(elf)]
+    subprocess.run(command, check=True)
+    code = bytes(read_program(elf)).ljust(STAGE_2_SIZE - 4, b"\0")
+    return code + struct.pack("<I", find_stage_2_checksum(code))
+
+
+def find_stage_2_checksum(code: bytes) -> int:
+    """The CRC-32 that the ROM compares: bits from the left, and not inverted at the end."""
+    checksum = 0xFFFF_FFFF
+    for byte in code:
+        checksum ^= byte << 24
+        for _ in range(8):
+            top = checksum >> 31
+            checksum = checksum << 1 & 0xFFFF_FFFF ^ (0x04C1_1DB7 if top else 0)
+    return checksum
+
+
 def make_image(program: bytearray, version: int) -> bytes:
     """The program with its header, filled up to whole blocks."""
     image = program + b"\xff" * (-len(program) % BLOCK_SIZE)
@@ -114,6 +149,8 @@ def build(out: Path, source: Path = HERE, chips: tuple[Chip, ...] = CHIPS) -> No
         scratch = folder / "scratch"
         boot = link(chip, source, scratch / "0", chip.boot, ("image.c", "boot.c"))
         boot.replace(folder / "boot.elf")
+        if chip.name == "rp2040":
+            (folder / "stage2.bin").write_bytes(make_stage_2(source, scratch))
         for version, slot in ((1, chip.slot_a), (2, chip.slot_b)):
             elf = link(chip, source, scratch / str(version), slot, ("image.c", "app.c"))
             image = make_image(read_program(elf), version)
@@ -148,7 +185,7 @@ def put_bug(bug: str, source: Path, bugs: Path = HERE / "bugs") -> None:
 def copy_sources(out: Path) -> None:
     """Copy the C files, and what they are linked with."""
     for file in HERE.iterdir():
-        if file.suffix in {".c", ".h", ".ld"}:
+        if file.suffix in {".c", ".h", ".ld", ".S"}:
             shutil.copy(file, out)
 
 

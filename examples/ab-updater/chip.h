@@ -18,6 +18,11 @@
 #define SLOT_A 0x08002000u
 #define SLOT_B 0x08004000u
 #define SLOT_SIZE 0x2000u /* bytes; the last page is the slot's marks */
+#elif defined(RP2040)
+#define FLASH_PAGE_SIZE 0x1000u /* bytes */
+#define SLOT_A 0x10002000u
+#define SLOT_B 0x10005000u
+#define SLOT_SIZE 0x3000u /* bytes; the last page is the slot's marks */
 #else
 #error "name the chip"
 #endif

@@ -295,8 +295,74 @@ MODELS = {
         },
         bus="spi_stm32",
         others={"select_port": "gpio_stm32"},
-        does="reads, page programs, erases, identity, status register, protection, power-down",
-        lacks="SFDP, suspend, several data lines, protection by a pin",
+        does="reads, page programs, erases, identity, SFDP, status registers, protection, "
+        "power-down",
+        lacks="suspend, several data lines, protection by a pin",
+    ),
+    # W25Q16JV: a NOR flash that code runs from.
+    "nor_qspi": DeviceModel(
+        interrupt=False,
+        flash_regions=2,
+        is_uart=False,
+        numbers={
+            "quad": ModelNumber(0, most=1),  # whether QE is always set
+            "id": ModelNumber(most=0xFF_FFFF),  # JEDEC: maker, type, capacity
+            "program_us": _time_us(),
+            "sector_us": _time_us(),  # 4 KiB
+            "half_block_us": _time_us(),  # 32 KiB
+            "block_us": _time_us(),  # 64 KiB
+            "chip_us": _time_us(),
+            "status_us": _time_us(),
+        },
+        bus="ssi_rp2040",
+        does="reads by one, two and four lines and without a command, page programs, erases, "
+        "identity, SFDP, both status registers, protection, power-down",
+        lacks="suspend, protection of single blocks, security registers",
+    ),
+    # The RP2040 data sheet.
+    "ssi_rp2040": DeviceModel(
+        interrupt=False,
+        flash_regions=0,
+        is_uart=False,
+        numbers={
+            "clock_hz": ModelNumber(least=1),
+            "window": ModelNumber(),  # where the flash is read
+            "cache": ModelNumber(),  # XIP_CTRL
+            "pins": ModelNumber(),  # IO_QSPI
+        },
+        does="frames through the FIFO, reads with command and address, reads in place, the pin "
+        "that selects the flash, flushes of the cache",
+        lacks="what the cache holds, its counters and its stream, DMA, reads without sending",
+    ),
+    "resets_rp2040": DeviceModel(
+        False, 0, False, {}, does="blocks are ready as soon as they are released"
+    ),
+    "clocks_rp2040": DeviceModel(
+        False,
+        0,
+        False,
+        {},
+        does="what each clock is made of shows at once",
+        lacks="frequencies: time is that of `clock_hz`",
+    ),
+    "watchdog_rp2040": DeviceModel(
+        False,
+        0,
+        False,
+        {"chip_reset": ModelNumber()},  # VREG_AND_CHIP_RESET
+        does="the watchdog, resets on demand and their reason, scratch registers",
+        lacks="parts of the chip that keep what they hold over its reset",
+    ),
+    "timer_rp2040": DeviceModel(
+        True, 0, False, {}, does="the microseconds, four alarms and their interrupts", lacks="pause"
+    ),
+    "sio_rp2040": DeviceModel(
+        False,
+        0,
+        False,
+        {},
+        does="the number of the core, outputs, spinlocks, the divider",
+        lacks="the other core, which stays asleep; the interpolators",
     ),
     # Am29LV160D, S29GL-N: the AMD command set.
     "nor_cfi_amd": DeviceModel(

@@ -18,6 +18,7 @@ from unbrick.board.load import (
 )
 from unbrick.board.mcu import (
     APPLICATION_CORES,
+    BootRom,
     FlashRegion,
     McuChip,
     McuDevice,
@@ -54,6 +55,7 @@ CFI_BLOCK = 256
 CFI_REGIONS = 4
 """Sizes of blocks that the models of NOR flashes tell."""
 
+_HERE = Path(__file__).resolve().parent
 _LIKES_MAX = 8
 _FACTORY_MAX = 4096
 _INTERRUPTS_MAX = 480
@@ -61,8 +63,7 @@ _INTERRUPTS_MAX = 480
 
 def list_chips() -> tuple[str, ...]:
     """The names of the microcontrollers that come with Unbrick."""
-    here = Path(__file__).resolve().parent
-    return tuple(path.stem for path in sorted((here / "chips").glob(f"*{SUFFIX}")))
+    return tuple(path.stem for path in sorted((_HERE / "chips").glob(f"*{SUFFIX}")))
 
 
 @cache
@@ -112,6 +113,8 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         registers=tuple(register for registers, _ in blocks for register in registers),
         ready=tuple(rule for _, rules in blocks for rule in rules),
         systick_divider=entries.number("systick_divider", 0, most=64),
+        shared_bus=entries.flag("shared_bus"),
+        boot_rom=_boot_rom(entries.table("boot_rom")) if entries.has("boot_rom") else None,
         loaded=loaded,
         programmers=_programmers(entries.table("programmers")),
         unmodelled=entries.texts("unmodelled"),
@@ -186,6 +189,24 @@ def _flash(name: str, entries: Entries) -> FlashRegion:
             "leave out what is 0xFF at the end",
         )
     return region
+
+
+def _boot_rom(entries: Entries) -> BootRom:
+    names = tuple(path.parent.name for path in (_HERE / "roms").glob("*/rom.ld"))
+    rom = BootRom(
+        _one_of(entries, "program", entries.text("program"), names),
+        entries.number("base"),
+        entries.number("size", least=PAGE_SIZE),
+        entries.number("stage", 0, most=PAGE_SIZE),
+    )
+    entries.all_used()
+    for key, value in (("base", rom.base), ("size", rom.size)):
+        if value % PAGE_SIZE:
+            raise entries.wrong(
+                f"is wrong: `{key}` is {value:#x}, no multiple of {PAGE_SIZE:#x}",
+                f"choose {value // PAGE_SIZE * PAGE_SIZE:#x}",
+            )
+    return rom
 
 
 def _ram(name: str, entries: Entries, folder: Path, loaded: dict[str, bytes]) -> Region:
@@ -352,7 +373,7 @@ def _check_memories(chip: McuChip, entries: Entries) -> None:
                     f"is wrong: {device.name} has {size} bytes, pages of {page}, groups of {group}",
                     f"take at most {EEPROM_MOST} bytes in whole pages, and pages of whole groups",
                 )
-        elif device.model == "nor_spi" and size % NOR_BLOCK:
+        elif device.model in {"nor_spi", "nor_qspi"} and size % NOR_BLOCK:
             raise entries.wrong(
                 f"is wrong: {device.name} has {size} bytes", f"take a multiple of {NOR_BLOCK}"
             )
@@ -386,6 +407,8 @@ def _check_parallel_nor(device: McuDevice, region: FlashRegion, entries: Entries
 def _check_places(chip: McuChip, entries: Entries) -> None:
     """See that nothing lies over something else."""
     memories = [(f"ram.{name}", ram.base, ram.size) for name, ram in chip.rams]
+    if chip.boot_rom is not None:
+        memories.append(("boot_rom", chip.boot_rom.base, chip.boot_rom.size))
     for part in chip.flash:
         memories += [
             (f"flash.{part.name}", base, part.size)

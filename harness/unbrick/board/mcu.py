@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unbrick.board.description import (
@@ -29,6 +30,8 @@ SECURE_DISTANCE = 0x1000_0000
 """How much further secure code has RAM and devices on chips with ``secure_alias``."""
 SECURE_PARTS = (0x3, 0x5)
 """The first digit of their addresses there."""
+FLASH_WINDOWS = (0x10, 0x11, 0x12, 0x13)
+"""The first byte of the flash's addresses with ``shared_bus``: one for each use of a cache."""
 
 
 APPLICATION_CORES = ("cortex-a15",)
@@ -114,6 +117,38 @@ class Register:
 
 
 @dataclass(frozen=True)
+class BootRom:
+    """A ROM that the chip starts in; it is no flash, and never changes.
+
+    Attributes:
+        name: of its program, one of those in ``roms/``.
+        base: where it lies.
+        size: of its space, in bytes; what the program leaves is 0.
+        stage: bytes of the main flash that are the ROM's: its second stage. Firmware lies behind.
+    """
+
+    name: str
+    base: int
+    size: int
+    stage: int = 0
+
+    def read(self) -> bytes:
+        """What it holds.
+
+        Raises:
+            SetupError: it has not been compiled.
+        """
+        path = Path(__file__).parent / "roms" / f"{self.name}.bin"
+        try:
+            program = path.read_bytes()
+        except OSError as error:
+            raise SetupError(
+                f"the boot ROM {self.name} is not there", hint="compile it: make setup"
+            ) from error
+        return program.ljust(self.size, b"\0")
+
+
+@dataclass(frozen=True)
 class Programmers:
     """What programs that put firmware onto a board call the chip; empty: it is not known.
 
@@ -158,6 +193,8 @@ class McuChip:
         systick_divider: of the core's clock, for SysTick's other clock or the generic timer; 0:
             there is none.
         secure_alias: whether RAM and devices are 256 MiB further, too, for secure code.
+        shared_bus: whether registers and flash have four addresses each, as on an RP2040.
+        boot_rom: what it starts in; None: it starts in its main flash.
         loaded: what something else than the core has put into a RAM before it starts, by its name.
         programmers: what other programs call it; no session depends on that.
         unmodelled: what the chip has and nothing models, for people. Registers there hold what was
@@ -182,6 +219,8 @@ class McuChip:
     ready: tuple[ReadyRule, ...]
     systick_divider: int = 0
     secure_alias: bool = False
+    shared_bus: bool = False
+    boot_rom: BootRom | None = None
     loaded: Mapping[str, bytes] = field(default_factory=dict, repr=False, hash=False)
     programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
     unmodelled: tuple[str, ...] = field(default=(), repr=False, compare=False)
@@ -190,6 +229,18 @@ class McuChip:
     def main(self) -> FlashRegion:
         """The main flash."""
         return self.flash[0]
+
+    @property
+    def vectors(self) -> int:
+        """Where the table of vectors is that the core begins with."""
+        if self.boot_rom is not None:
+            return self.boot_rom.base
+        return self.main.base if self.main.alias is None else min(self.main.base, self.main.alias)
+
+    @property
+    def firmware_base(self) -> int:
+        """Where firmware begins with its table of vectors, unless it is for another place."""
+        return self.main.base + (self.boot_rom.stage if self.boot_rom else 0)
 
     @property
     def ram_size(self) -> int:
@@ -218,7 +269,9 @@ class McuChip:
         return bytes(image)
 
     def plain_address(self, address: int) -> int:
-        """The address that one stands for: of what secure code has at two."""
+        """The address that one stands for: of what secure code has at two, and flash at four."""
+        if self.shared_bus and address >> 24 in FLASH_WINDOWS:
+            return FLASH_WINDOWS[0] << 24 | address & 0xFF_FFFF
         secure = self.secure_alias and address >> 28 in SECURE_PARTS
         return address - SECURE_DISTANCE if secure else address
 
@@ -227,6 +280,7 @@ class McuChip:
 
         Aliases count, too. None: no flash is there.
         """
+        address = self.plain_address(address)
         for part, first in self.placed_flash:
             for base in (part.base, part.alias):
                 if base is not None and base <= address < base + part.size:

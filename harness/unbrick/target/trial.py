@@ -216,7 +216,7 @@ def try_target(
 
 
 def _find_start(found: Description) -> tuple[int, str]:
-    base = found.chip.main.base
+    base = found.chip.firmware_base
     offset, is_application = found.chip.image_offset(base), found.chip.core in APPLICATION_CORES
     (entry,) = struct.unpack_from("<I", found.start_image, offset + (0 if is_application else 4))
     if is_application and entry != BLANK_VECTOR:  # it has no vector, but an instruction
@@ -300,7 +300,7 @@ def _find_troubles(trial: Trial) -> list[Trouble]:
     found = trial.target.description
     entry, _ = trial.start
     if entry == BLANK_VECTOR:
-        base = found.chip.main.base
+        base = found.chip.firmware_base
         return [
             Trouble(
                 f"nothing is flashed at {base:#x}, where the chip starts",

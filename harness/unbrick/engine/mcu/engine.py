@@ -42,6 +42,7 @@ _FAULTS = {
     15: ("uart-lost", "the UART at {address:#010x} could not take byte {detail:#04x}"),
     16: ("watchdog", "the watchdog at {address:#010x} reset the chip"),
     17: ("flash-fetch", "code runs at flash offset {address:#x}, where the flash shows its status"),
+    18: ("flash-hidden", "flash offset {address:#x} was read while the flash takes commands"),
 }
 """Kind and text of each ``enum fault_kind``."""
 

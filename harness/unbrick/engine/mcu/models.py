@@ -91,7 +91,16 @@ class CSetup(c.Structure):
         (name, c.c_uint32)
         for name in (
             *("core", "interrupts", "priority_bits", "mpu_regions", "fpu", "bit_band"),
-            *("secure_alias", "vectors", "hz", "systick_hz", "pace_ps", "access_ns", "semihosting"),
+            *(
+                "secure_alias",
+                "shared_bus",
+                "vectors",
+                "hz",
+                "systick_hz",
+                "pace_ps",
+                "access_ns",
+                "semihosting",
+            ),
         )
     )
 
@@ -175,6 +184,7 @@ def load_models() -> Any:
         "mcu_new": (mcu, [c.POINTER(CMcuUnicorn), c.POINTER(CSetup)]),
         "mcu_free": (None, [mcu]),
         "mcu_add_ram": (c.c_int, [mcu, u32, u32, c.c_void_p]),
+        "mcu_add_boot_rom": (c.c_int, [mcu, u32, u32, c.c_void_p]),
         "mcu_add_rom": (None, [mcu, c.POINTER(CFlashPlace)]),
         "mcu_add_model": (c.c_bool, [mcu, c.c_char_p, c.POINTER(CDevicePlace)]),
         "mcu_add_registers": (
@@ -269,6 +279,7 @@ class McuModels(CompiledModels):
         self._flash_address = c.addressof(c.c_char.from_buffer(self.flash))
         self._chip = chip
         self._rams = [(region.base, mmap.mmap(-1, region.size)) for _, region in chip.rams]
+        self._roms: list[tuple[int, mmap.mmap]] = []
         number, cpu = _CORES[chip.core]
         setup = CSetup(
             core=number,
@@ -278,9 +289,8 @@ class McuModels(CompiledModels):
             fpu=chip.fpu,
             bit_band=chip.bit_band,
             secure_alias=chip.secure_alias,
-            vectors=chip.main.base
-            if chip.main.alias is None
-            else min(chip.main.base, chip.main.alias),
+            shared_bus=chip.shared_bus,
+            vectors=chip.vectors,
             hz=chip.clock_hz,
             systick_hz=chip.clock_hz // chip.systick_divider if chip.systick_divider else 0,
             pace_ps=pace_ps,
@@ -321,6 +331,14 @@ class McuModels(CompiledModels):
             error = self.lib.mcu_add_ram(self.mcu, base, len(memory), address)
             if error:
                 raise EngineError(f"Unicorn refused the memory at {base:#x} ({error})")
+        rom = self._chip.boot_rom
+        if rom is not None:
+            memory = mmap.mmap(-1, rom.size)
+            memory[:] = rom.read()
+            address = c.addressof(c.c_char.from_buffer(memory))
+            if self.lib.mcu_add_boot_rom(self.mcu, rom.base, rom.size, address):
+                raise EngineError(f"Unicorn refused the boot ROM at {rom.base:#x}")
+            self._roms.append((rom.base, memory))
 
     def _add_devices(self, chip: McuChip, lines: list[str]) -> dict[str, int]:
         """Add flash and devices; flash that no device controls can only be read."""
@@ -373,10 +391,10 @@ class McuModels(CompiledModels):
             memory[:] = bytes_
 
     def read_ram(self, address: int, length: int) -> bytes | None:
-        """RAM; shorter at its end; None: it is another place."""
+        """RAM or ROM; shorter at its end; None: it is another place."""
         self.settle()
         address = self._chip.plain_address(address)
-        for base, memory in self._rams:
+        for base, memory in (*self._rams, *self._roms):
             if base <= address < base + len(memory):
                 return bytes(memory[address - base : address - base + length])
         return None

@@ -110,7 +110,9 @@ struct plain_area {
 struct ram {
     uint32_t base, size;
     uint8_t *memory;
-    bool *executed; /* pages, since power-on */
+    bool *executed;  /* pages, since power-on */
+    bool constant;   /* a ROM */
+    uint8_t *blocks; /* of a ROM: for each halfword what there is about a block that begins there */
 };
 
 /* What there is about a basic block; kept for those in flash. One that was noted need not be noted

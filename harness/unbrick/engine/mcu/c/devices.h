@@ -126,6 +126,10 @@ struct bus_chip {
     /* On SPI: selected or not; a byte each way. */
     void (*select)(struct mcu *m, struct bus_chip *c, bool selected);
     uint8_t (*exchange)(struct mcu *m, struct bus_chip *c, uint8_t byte);
+    /* On an SSI that reads in place: the flash that lies there, and whether its cells are read by
+     * this command, or by an address alone: -1. */
+    struct flash *flash;
+    bool (*gives)(struct mcu *m, struct bus_chip *c, int command);
 };
 
 /* bus.c */
@@ -144,6 +148,7 @@ void bus_free(struct device *d);
 
 struct bus *i2c_bus(struct device *d);
 struct bus *spi_bus(struct device *d);
+struct bus *ssi_bus(struct device *d);
 /* gpio_stm32.c: the chip is selected while a pin is low. */
 void gpio_add_select(struct device *d, uint32_t pin, struct bus_chip *c, struct device *bus);
 
@@ -153,6 +158,13 @@ void i2c_stm32_add(struct mcu *m, const struct device_place *place);
 void spi_stm32_add(struct mcu *m, const struct device_place *place);
 void eeprom_i2c_add(struct mcu *m, const struct device_place *place);
 void nor_spi_add(struct mcu *m, const struct device_place *place);
+void nor_qspi_add(struct mcu *m, const struct device_place *place);
+void ssi_rp2040_add(struct mcu *m, const struct device_place *place);
+void resets_rp2040_add(struct mcu *m, const struct device_place *place);
+void clocks_rp2040_add(struct mcu *m, const struct device_place *place);
+void watchdog_rp2040_add(struct mcu *m, const struct device_place *place);
+void timer_rp2040_add(struct mcu *m, const struct device_place *place);
+void sio_rp2040_add(struct mcu *m, const struct device_place *place);
 void nor_cfi_amd_add(struct mcu *m, const struct device_place *place);
 void nor_cfi_intel_add(struct mcu *m, const struct device_place *place);
 void flash_stm32f1_add(struct mcu *m, const struct device_place *place);

@@ -125,7 +125,7 @@ static void put_devices(const struct mcu *m, struct bytes *b) {
 
 static void put_rams(const struct mcu *m, struct bytes *b) {
     for (size_t i = 0; i < m->ram_count; i++) {
-        put(b, m->rams[i].memory, m->rams[i].size);
+        put(b, m->rams[i].memory, m->rams[i].constant ? 0 : m->rams[i].size);
     }
 }
 

@@ -2,7 +2,7 @@
  * is known without running them: the counter moves on, and time passes.
  *
  * A loop is taken for one if it has a single way round, of a few instructions of 16 bits in one
- * page of flash, which
+ * page of flash or ROM, which
  *
  *   - count in a register, or in one word of memory, by the same step each round;
  *   - change other registers only to what a round gives them anew;

@@ -569,6 +569,7 @@ void mcu_free(struct mcu *m) {
     }
     for (size_t i = 0; i < m->ram_count; i++) {
         free(m->rams[i].executed);
+        free(m->rams[i].blocks);
     }
     free(m->plain);
     free(m->plain_reset);

@@ -36,6 +36,7 @@ enum fault_kind {
     FAULT_WATCHDOG,  /* a watchdog reset the chip; address: of its registers */
     FAULT_FLASH_FETCH, /* code runs from flash that shows its status; address: as of the controllers
                         */
+    FAULT_FLASH_HIDDEN, /* a load from flash that cannot be read now; address: likewise */
 };
 
 struct fault {
@@ -82,6 +83,7 @@ struct setup {
     uint32_t fpu;          /* 1: single precision, 2: double as well */
     uint32_t bit_band;     /* 1: the chip has it */
     uint32_t secure_alias; /* 1: RAM and devices are 256 MiB further, too, for secure code */
+    uint32_t shared_bus;   /* 1: that of an RP2040; see plain_address() */
     uint32_t vectors;      /* address of the vector table at reset */
     uint32_t hz;           /* of the core's clock: SysTick, DWT */
     uint32_t systick_hz;   /* of SysTick's external clock, or the generic timer; 0: there is none */
@@ -154,6 +156,8 @@ void mcu_free(struct mcu *m); /* devices too; the memories are the host's */
 
 /* RAM: `memory` has `size` bytes; both, and the address, are multiples of 4096. */
 int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory);
+/* A boot ROM, likewise: no part of the flash image. */
+int mcu_add_boot_rom(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory);
 /* Addresses where registers that nobody models are no bus fault; where they are
  * none anyway: 0x40000000 to 0x5fffffff. */
 int mcu_add_plain(struct mcu *m, uint32_t address, uint32_t size);

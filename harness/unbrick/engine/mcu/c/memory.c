@@ -29,9 +29,28 @@ static bool within(uint32_t address, uint32_t base, uint32_t size) {
     return address - base < size;
 }
 
-/* The address that another one stands for: of what secure code has at two. */
+#define FLASH_WINDOWS 0x10000000u
+#define XIP_REGISTERS 0x14000000u
+#define BIT_OPERATIONS 0x3000u
+
+/* Whether registers have three more addresses here, which flip, set and clear bits: RP2040 data
+ * sheet, section 2.1.2. */
+static bool has_bit_operations(const struct mcu *m, uint32_t address) {
+    return m->setup.shared_bus && (within(address, PERIPHERALS, PERIPHERALS_SIZE) ||
+                                   within(address, XIP_REGISTERS, BIT_OPERATIONS + 0x1000));
+}
+
+/* The address that another one stands for: of what secure code has at two, and of what an RP2040
+ * has at four, its flash and most registers. */
 static uint32_t plain_address(const struct mcu *m, uint32_t address) {
     enum { SECURE = 0x10000000, RAM = 0x30000000, DEVICES = 0x50000000 };
+    enum { WINDOW = 0x1000000, WINDOWS = 4 };
+    if (m->setup.shared_bus && within(address, FLASH_WINDOWS, WINDOWS * WINDOW)) {
+        return FLASH_WINDOWS + address % WINDOW;
+    }
+    if (has_bit_operations(m, address)) {
+        return address & ~BIT_OPERATIONS;
+    }
     bool secure =
         m->setup.secure_alias && (within(address, RAM, SECURE) || within(address, DEVICES, SECURE));
     return secure ? address - SECURE : address;
@@ -49,6 +68,7 @@ struct ram *find_ram(struct mcu *m, uint32_t address, uint32_t *offset) {
 }
 
 struct region *find_flash(struct mcu *m, uint32_t address, uint32_t *offset) {
+    address = plain_address(m, address);
     for (size_t i = 0; i < m->region_count; i++) {
         const struct flash *f = m->regions[i].flash;
         if (f->apart) {
@@ -84,7 +104,8 @@ uint8_t *memory_at(struct mcu *m, uint32_t address, uint32_t length, bool to_wri
     uint32_t offset = 0;
     const struct ram *ram = find_ram(m, address, &offset);
     if (ram) {
-        return length <= ram->size - offset ? ram->memory + offset : NULL;
+        bool there = length <= ram->size - offset && !(to_write && ram->constant);
+        return there ? ram->memory + offset : NULL;
     }
     const struct region *r = to_write ? NULL : find_flash(m, address, &offset);
     return r && length <= r->flash->size - offset ? r->flash->cells + offset : NULL;
@@ -135,6 +156,7 @@ static bool has_device_within(const struct mcu *m, uint32_t page) {
 /* Whether there are registers in a page, or flash that is too small to be a page of its own. */
 static bool is_bus(struct mcu *m, uint32_t page) {
     uint32_t target;
+    page = plain_address(m, page);
     if (is_private(m, page) ||
         (!is_application(m) && within(page, PERIPHERALS, PERIPHERALS_SIZE)) ||
         is_bit_band(m, page, &target) || has_device_within(m, page)) {
@@ -209,8 +231,20 @@ static uint32_t bus_read(struct mcu *m, uint32_t address, unsigned size) {
     return plain_read(m, address, size);
 }
 
+/* What a store that only flips, sets or clears bits leaves. */
+static uint32_t with_bits(struct mcu *m, uint32_t address, unsigned size, uint32_t value) {
+    enum { FLIP = 1, SET, CLEAR };
+    unsigned operation = (address & BIT_OPERATIONS) >> 12;
+    uint32_t old = operation ? bus_read(m, address, size) : value;
+    return operation == FLIP    ? old ^ value
+           : operation == SET   ? old | value
+           : operation == CLEAR ? old & ~value
+                                : value;
+}
+
 static void bus_write(struct mcu *m, uint32_t address, unsigned size, uint64_t value) {
     uint32_t offset;
+    value = has_bit_operations(m, address) ? with_bits(m, address, size, (uint32_t)value) : value;
     address = plain_address(m, address);
     struct device *d = find_device(m, address);
     struct region *r = d ? NULL : find_flash(m, address, &offset);
@@ -319,8 +353,10 @@ static void write_bus(void *uc, uint64_t offset, unsigned size, uint64_t value, 
 }
 
 bool dma_read(struct mcu *m, uint32_t address, void *data, uint32_t length) {
+    uint32_t offset = 0;
     const uint8_t *memory = memory_at(m, address, length, false);
-    if (!memory) {
+    const struct region *r = memory ? find_flash(m, address, &offset) : NULL;
+    if (!memory || (r && r->flash->hidden)) {
         return false;
     }
     note_at(m, NOTE_TRANSFERS, address, length);
@@ -410,7 +446,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
         ram->executed[offset / PAGE] = true;
     }
     if (!mixed && !(r && m->notes.sources)) {
-        page->permissions = ram ? may : may & ~(unsigned)MAY_WRITE;
+        page->permissions = ram && !ram->constant ? may : may & ~(unsigned)MAY_WRITE;
     } else {
         page->permissions = MAY_EXECUTE;
     }
@@ -421,7 +457,7 @@ static bool fetch_page(struct mcu *m, uint32_t address, struct page *page) {
 static void share_page(unsigned may, const struct ram *ram, struct page *page) {
     bool execute = !ram || ram->executed[((uint32_t)page->address - ram->base) / PAGE];
     page->permissions = may & (execute ? MAY_ALL : MAY_READ | MAY_WRITE);
-    page->permissions &= ram ? MAY_ALL : ~(unsigned)MAY_WRITE;
+    page->permissions &= ram && !ram->constant ? MAY_ALL : ~(unsigned)MAY_WRITE;
 }
 
 /* Whether there are units in a page whose loads are still to be noted. */
@@ -448,8 +484,9 @@ static bool on_page(void *uc, uint64_t address, int type, struct page *page, voi
     bool is_flash = r && r->mapped && !r->flash->hidden, is_memory = ram || is_flash;
     bool private = is_private(m, at);
     bool mixed = is_memory && mpu_is_mixed(m, at) && mpu_is_on(m);
+    bool refused = ram && ram->constant && wanted == MAY_WRITE;
     unsigned may = private ? (is_privileged(m) ? MAY_ALL : 0) : may_at(m, at);
-    if (mixed || !(may & wanted) || !(is_memory || is_bus(m, at))) {
+    if (mixed || refused || !(may & wanted) || !(is_memory || is_bus(m, at))) {
         page->address = GUARD + at;
         page->permissions = wanted;
     } else if (ram || (is_flash && wanted == MAY_READ)) {
@@ -475,8 +512,9 @@ static uint32_t judge(struct mcu *m, uint32_t address, unsigned wanted) {
     if (mpu_is_on(m) && !(mpu_permissions(m, address, is_privileged(m)) & wanted)) {
         return DACCVIOL | MMARVALID;
     }
-    bool there =
-        find_ram(m, address, &offset) || find_flash(m, address, &offset) || is_bus(m, address);
+    const struct ram *ram = find_ram(m, address, &offset);
+    bool there = ram ? !(ram->constant && wanted == MAY_WRITE)
+                     : find_flash(m, address, &offset) || is_bus(m, address);
     return there ? 0 : PRECISERR | BFARVALID;
 }
 
@@ -649,7 +687,7 @@ void forget_ram_code(struct mcu *m) {
     bool any = false;
     for (size_t i = 0; i < m->ram_count; i++) {
         struct ram *ram = &m->rams[i];
-        for (uint32_t page = 0; page < ram->size / PAGE; page++) {
+        for (uint32_t page = 0; !ram->constant && page < ram->size / PAGE; page++) {
             if (ram->executed[page]) {
                 forget_range(m, ram->base + page * PAGE, ram->base + (page + 1) * PAGE);
                 ram->executed[page] = false;
@@ -765,6 +803,11 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
     if (r && r->mapped && r->blocks[offset / 2]) {
         return r->blocks[offset / 2];
     }
+    const struct ram *rom = r ? NULL : find_ram(m, address, &offset);
+    rom = rom && rom->constant ? rom : NULL;
+    if (rom && rom->blocks[offset / 2]) {
+        return rom->blocks[offset / 2];
+    }
     uint8_t what = is_spin(m, address, size) ? BLOCK_SEEN | BLOCK_SPIN : BLOCK_SEEN;
     for (uint32_t at = 0; at < size && !is_application(m);) {
         uint16_t first, second = 0;
@@ -776,6 +819,10 @@ uint8_t look_at_block(struct mcu *m, uint32_t address, uint32_t size) {
         }
         what |= look_at_instruction(first, second);
         at += is_wide(first) ? 4 : 2;
+    }
+    if (rom) {
+        what |= is_counting_loop(m, address) ? BLOCK_LOOP : 0;
+        rom->blocks[offset / 2] = what;
     }
     if (r && r->mapped) {
         what |= !is_application(m) && is_counting_loop(m, address) ? BLOCK_LOOP : 0;
@@ -826,12 +873,26 @@ static int map(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory, 
 int mcu_add_ram(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory) {
     assert(m->ram_count < MOST_RAMS && is_whole(address, size) && memory);
     struct ram *ram = &m->rams[m->ram_count];
-    *ram = (struct ram){address, size, memory, calloc(size / PAGE, sizeof(bool))};
+    *ram = (struct ram){.base = address,
+                        .size = size,
+                        .memory = memory,
+                        .executed = calloc(size / PAGE, sizeof(bool))};
     if (!ram->executed) {
         return 1;
     }
     m->ram_count++;
     return map(m, address, size, memory, MAY_ALL);
+}
+
+int mcu_add_boot_rom(struct mcu *m, uint32_t address, uint32_t size, uint8_t *memory) {
+    int error = mcu_add_ram(m, address, size, memory);
+    if (!error) {
+        struct ram *rom = &m->rams[m->ram_count - 1];
+        rom->constant = true;
+        rom->blocks = calloc(size / 2, 1);
+        error = !rom->blocks;
+    }
+    return error;
 }
 
 void mcu_add_flash(struct mcu *m, struct flash *f) {

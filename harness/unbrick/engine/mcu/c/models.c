@@ -27,6 +27,13 @@ static const struct {
     {"spi_stm32", spi_stm32_add},
     {"eeprom_i2c", eeprom_i2c_add},
     {"nor_spi", nor_spi_add},
+    {"nor_qspi", nor_qspi_add},
+    {"ssi_rp2040", ssi_rp2040_add},
+    {"resets_rp2040", resets_rp2040_add},
+    {"clocks_rp2040", clocks_rp2040_add},
+    {"watchdog_rp2040", watchdog_rp2040_add},
+    {"timer_rp2040", timer_rp2040_add},
+    {"sio_rp2040", sio_rp2040_add},
     {"nor_cfi_amd", nor_cfi_amd_add},
     {"nor_cfi_intel", nor_cfi_intel_add},
     {"iwdg_stm32", iwdg_stm32_add},
@@ -133,7 +140,7 @@ bool sleeps_deeply(struct mcu *m) {
 void lose_ram(struct mcu *m) {
     uint32_t state = 1;
     for (size_t i = 0; i < m->ram_count; i++) {
-        for (uint32_t at = 0; at < m->rams[i].size; at += 4) {
+        for (uint32_t at = 0; !m->rams[i].constant && at < m->rams[i].size; at += 4) {
             state = state * 1664525u + 1013904223u; /* Numerical Recipes, ranqd1 */
             put32(m->rams[i].memory + at, state);
         }

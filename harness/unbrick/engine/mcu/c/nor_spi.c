@@ -1,7 +1,7 @@
 /* A NOR flash on SPI with the commands that most have: pages, sectors of 4 KiB, blocks of 32 and 64
- * KiB, status register with protection. Source: the data sheet of W25Q80DV. What the chip ignores
- * is told as a fault of the firmware. The status register lies in a region of its own, inverted,
- * so that it is 0 where it is blank. */
+ * KiB, status register with protection. Sources: the data sheets of W25Q80DV and W25Q16JV. What the
+ * chip ignores is told as a fault of the firmware. The status register lies in a region of its own,
+ * inverted, so that it is 0 where it is blank. */
 #include "devices.h"
 
 enum {
@@ -18,14 +18,24 @@ enum {
     ERASE_CHIP_2 = 0x60,
     ENABLE_RESET = 0x66,
     RESET = 0x99,
+    WRITE_STATUS_2 = 0x31,
+    READ_DUAL = 0x3b,
+    READ_UNIQUE_ID = 0x4b,
+    READ_SFDP = 0x5a,
+    READ_QUAD = 0x6b,
     READ_ID = 0x9f,
     RELEASE = 0xab, /* from power-down */
     POWER_DOWN = 0xb9,
+    READ_DUAL_IO = 0xbb,
     ERASE_CHIP = 0xc7,
-    ERASE_64K = 0xd8
+    ERASE_64K = 0xd8,
+    READ_QUAD_IO = 0xeb,
+    END_MODE = 0xff /* the mode in which reads have no command; otherwise it does nothing */
 };
 enum { SR_BUSY = 1u << 0, SR_WEL = 1u << 1, SR_TB = 1u << 5, SR_SEC = 1u << 6 };
-enum { SR_BP_SHIFT = 2, SR_KEPT = 0xfc, STATUS_SIZE = 4 };
+enum { SR_BP_SHIFT = 2, SR_KEPT = 0xfc, SR2_QE = 1u << 1, SR2_KEPT = 0x7b, STATUS_SIZE = 4 };
+enum { MODE_MASK = 0x30, MODE_CONTINUOUS = 0x20 }; /* behind the address of a read */
+enum { UNIQUE_ID_SIZE = 8, SFDP_TABLE = 0x80, SFDP_WORDS = 9 };
 enum { PAGE = 256, SECTOR = 4096, COMMAND_AND_ADDRESS = 4 };
 
 struct nor {
@@ -33,15 +43,23 @@ struct nor {
     struct flash flash, status;
     struct flash_job job;
     uint32_t id, program_us, sector_us, half_block_us, block_us, chip_us, status_us;
-    uint8_t command, data[PAGE], new_status;
+    uint8_t command, data[PAGE], new_status, new_status_2;
     uint32_t taken, address; /* bytes since it was selected */
     uint32_t first, end;     /* in the page, of what was given */
     bool selected, enabled, down, writes_status, may_reset;
+    bool wide;       /* it has several data lines */
+    bool quad;       /* and always four */
+    bool continuous; /* a read begins with its address */
 };
 
 static uint32_t kept_status(struct mcu *m, const struct nor *n) {
     note_cells(m, &n->status, 0, 1);
     return (uint8_t)~n->status.cells[0] & SR_KEPT;
+}
+
+static uint32_t kept_status_2(struct mcu *m, const struct nor *n) {
+    note_cells(m, &n->status, 1, 1);
+    return ((uint8_t)~n->status.cells[1] & SR2_KEPT) | (n->quad ? (uint32_t)SR2_QE : 0);
 }
 
 /* SEC, TB and BP protect a part at an end: of sectors, or of blocks of 64 KiB. */
@@ -74,6 +92,7 @@ static void settle(struct mcu *m, struct bus_chip *c) {
         n->writes_status = false;
         memset(n->job.data, 0xff, STATUS_SIZE);
         n->job.data[0] = (uint8_t)~n->new_status;
+        n->job.data[1] = (uint8_t)~n->new_status_2;
         begin(m, n, OP_PROGRAM, &n->status, 0, STATUS_SIZE, n->status_us / 2);
     }
 }
@@ -144,6 +163,7 @@ static uint32_t bytes_of_operation(uint8_t command) {
     case ERASE_CHIP_2:
         return 1;
     case WRITE_STATUS:
+    case WRITE_STATUS_2:
         return 2;
     default:
         return 0;
@@ -162,7 +182,8 @@ static void deselect(struct mcu *m, struct nor *n) {
     } else if (wanted && !n->enabled) {
         refuse(m, n, FAULT_FLASH_LOCKED);
     } else if (wanted && (n->taken < wanted ||
-                          (wanted < 5 && n->taken != wanted && n->command != WRITE_STATUS))) {
+                          (wanted < 5 && n->taken != wanted && n->command != WRITE_STATUS &&
+                           n->command != WRITE_STATUS_2))) {
         refuse(m, n, FAULT_FLASH_COMMAND);
     } else if (wanted) {
         carry_out(m, n);
@@ -182,23 +203,34 @@ static void select(struct mcu *m, struct bus_chip *c, bool selected) {
     }
 }
 
-static bool is_known(uint8_t command) {
-    return bytes_of_operation(command) || command == READ || command == FAST_READ ||
-           command == READ_ID || command == READ_STATUS || command == READ_STATUS_2 ||
-           command == WRITE_ENABLE || command == WRITE_DISABLE || command == RELEASE ||
-           command == POWER_DOWN || command == ENABLE_RESET || command == RESET;
+static bool is_read(const struct nor *n, uint8_t command) {
+    bool wide = command == READ_DUAL || command == READ_DUAL_IO || command == READ_QUAD ||
+                command == READ_QUAD_IO;
+    return command == READ || command == FAST_READ || (n->wide && wide);
+}
+
+static bool is_known(const struct nor *n, uint8_t command) {
+    return is_read(n, command) || command == READ_UNIQUE_ID || command == READ_SFDP ||
+           command == END_MODE || bytes_of_operation(command) || command == READ_ID ||
+           command == READ_STATUS || command == READ_STATUS_2 || command == WRITE_ENABLE ||
+           command == WRITE_DISABLE || command == RELEASE || command == POWER_DOWN ||
+           command == ENABLE_RESET || command == RESET;
 }
 
 static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
     n->command = command;
-    if (command == READ_STATUS || command == READ_STATUS_2) {
+    if (command == END_MODE) {
+        n->continuous = false;
+    } else if (n->continuous) { /* it is taken for an address */
+        refuse(m, n, FAULT_FLASH_COMMAND);
+        n->command = END_MODE;
+    } else if (command == READ_STATUS || command == READ_STATUS_2) {
         return;
-    }
-    if (n->job.busy) { /* the chip ignores all but the status register */
+    } else if (n->job.busy) { /* the chip ignores all but the status register */
         refuse(m, n, FAULT_FLASH_BUSY);
     } else if (command == RELEASE) {
         n->down = false;
-    } else if (n->down || !is_known(command)) {
+    } else if (n->down || !is_known(n, command)) {
         refuse(m, n, FAULT_FLASH_COMMAND);
     } else if (command == RESET && n->may_reset) {
         n->enabled = false;
@@ -213,6 +245,58 @@ static uint8_t give_data(struct mcu *m, struct nor *n) {
     return byte;
 }
 
+/* The parameters that all such chips tell: JESD216. Behind a header lies a table of what it can. */
+static uint8_t sfdp_byte(const struct nor *n, uint32_t at) {
+    const uint32_t header[] = {0x50444653, 0xff000100, SFDP_WORDS << 24 | 0x010000,
+                               0xff000000 | SFDP_TABLE};
+    const uint32_t table[SFDP_WORDS] = {
+        0xff8020e5 | (n->wide ? 0x710000u : 0), /* 4 KiB by 20h, 3 bytes of address */
+        n->flash.size * 8 - 1,
+        n->wide ? 0x6b08eb44 : 0,
+        n->wide ? 0xbb803b08 : 0,
+        0xffffffee,
+        0xff00ffff,
+        0xff00ffff,
+        ERASE_32K << 24 | 15 << 16 | ERASE_SECTOR << 8 | 12,
+        ERASE_64K << 8 | 16,
+    };
+    if (at < sizeof header) {
+        return (uint8_t)(header[at / 4] >> 8 * (at % 4));
+    }
+    at -= SFDP_TABLE;
+    return at < sizeof table ? (uint8_t)(table[at / 4] >> 8 * (at % 4)) : 0xff;
+}
+
+/* Bytes between the address and the data: of a mode, and of clocks that count as bytes. */
+static uint32_t dummies(uint8_t command) {
+    switch (command) {
+    case FAST_READ:
+    case READ_DUAL_IO:
+        return 1;
+    case READ_DUAL:
+        return 2;
+    case READ_QUAD:
+        return 4;
+    case READ_QUAD_IO:
+        return 3;
+    default:
+        return 0;
+    }
+}
+
+/* Both registers are written together; one alone leaves the other. */
+static void take_status(struct mcu *m, struct nor *n, uint32_t number, uint8_t byte) {
+    if (n->command == WRITE_STATUS && number == 0) {
+        n->new_status = byte & SR_KEPT;
+        n->new_status_2 = (uint8_t)kept_status_2(m, n);
+    } else if (n->command == WRITE_STATUS_2 && number == 0) {
+        n->new_status = (uint8_t)kept_status(m, n);
+        n->new_status_2 = byte & SR2_KEPT;
+    } else if (n->command == WRITE_STATUS && number == 1) {
+        n->new_status_2 = byte & SR2_KEPT;
+    }
+}
+
 /* What it gives to a byte that comes behind the command. */
 static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
     uint32_t number = n->taken - 1; /* of bytes behind the command before this one */
@@ -221,7 +305,7 @@ static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
                          (n->enabled || n->job.busy ? (uint32_t)SR_WEL : 0));
     }
     if (n->command == READ_STATUS_2) {
-        return 0;
+        return (uint8_t)kept_status_2(m, n);
     }
     if (n->job.busy || n->down) {
         return 0xff;
@@ -229,14 +313,21 @@ static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
     if (n->command == READ_ID) {
         return number < 3 ? (uint8_t)(n->id >> (16 - 8 * number)) : 0xff;
     }
-    if (n->command == WRITE_STATUS && number == 0) {
-        n->new_status = byte & SR_KEPT;
+    take_status(m, n, number, byte);
+    if (n->command == READ_UNIQUE_ID && number >= COMMAND_AND_ADDRESS) {
+        return (uint8_t)(n->id >> 8 * (number % UNIQUE_ID_SIZE % 3));
+    }
+    if (n->command == READ_SFDP && number >= COMMAND_AND_ADDRESS) {
+        return sfdp_byte(n, n->address + number - COMMAND_AND_ADDRESS);
     }
     if (number < COMMAND_AND_ADDRESS - 1) {
         n->address = (n->address << 8 | byte) % n->flash.size;
         return 0xff;
     }
-    if (n->command == READ || (n->command == FAST_READ && number >= COMMAND_AND_ADDRESS)) {
+    if (n->command == READ_QUAD_IO && number == COMMAND_AND_ADDRESS - 1) {
+        n->continuous = (byte & MODE_MASK) == MODE_CONTINUOUS;
+    }
+    if (is_read(n, n->command) && number >= COMMAND_AND_ADDRESS - 1 + dummies(n->command)) {
         return give_data(m, n);
     }
     if (n->command == PAGE_PROGRAM) { /* it begins again at the end of the page */
@@ -270,6 +361,7 @@ static void reset(struct mcu *m, struct bus_chip *c, enum reset_kind kind) {
     (void)m;
     if (kind == RESET_POWER) {
         n->job.busy = n->enabled = n->down = n->selected = n->writes_status = false;
+        n->continuous = false;
         n->taken = 0;
     }
 }
@@ -284,7 +376,19 @@ static void lose_power(struct mcu *m, struct bus_chip *c) {
     job_tear(m, &n->job);
 }
 
-void nor_spi_add(struct mcu *m, const struct device_place *place) {
+static bool gives(struct mcu *m, struct bus_chip *c, int command) {
+    const struct nor *n = (const struct nor *)c;
+    bool quad = command == READ_QUAD || command == READ_QUAD_IO;
+    if (n->job.busy || n->down || n->selected) {
+        return false;
+    }
+    return command < 0 ? n->continuous
+                       : !n->continuous && is_read(n, (uint8_t)command) &&
+                             (!quad || kept_status_2(m, n) & SR2_QE);
+}
+
+/* `numbers`: those of every such chip. */
+static struct nor *make(struct mcu *m, const struct device_place *place, const uint32_t *numbers) {
     assert(place->flash && place->flash[1].size == STATUS_SIZE);
     struct nor *n = device_memory(m, sizeof *n);
     n->chip = (struct bus_chip){.reset = reset,
@@ -292,19 +396,49 @@ void nor_spi_add(struct mcu *m, const struct device_place *place) {
                                 .settle = settle,
                                 .lose_power = lose_power,
                                 .select = select,
-                                .exchange = exchange};
-    n->id = place->numbers[2];
-    n->program_us = place->numbers[3];
-    n->sector_us = place->numbers[4];
-    n->half_block_us = place->numbers[5];
-    n->block_us = place->numbers[6];
-    n->chip_us = place->numbers[7];
-    n->status_us = place->numbers[8];
-    n->flash.apart = n->status.apart = true;
+                                .exchange = exchange,
+                                .flash = &n->flash,
+                                .gives = gives};
+    n->id = numbers[0];
+    n->program_us = numbers[1];
+    n->sector_us = numbers[2];
+    n->half_block_us = numbers[3];
+    n->block_us = numbers[4];
+    n->chip_us = numbers[5];
+    n->status_us = numbers[6];
+    n->status.apart = true;
+    return n;
+}
+
+static void add_regions(struct mcu *m, struct nor *n, const struct device_place *place,
+                        struct device *controller) {
+    flash_add_region(m, &n->flash, &place->flash[0], controller);
+    flash_add_region(m, &n->status, &place->flash[1], NULL);
+}
+
+void nor_spi_add(struct mcu *m, const struct device_place *place) {
+    struct nor *n = make(m, place, place->numbers + 2);
     struct device *bus = find_device_at(m, place->base);
     struct device *port = find_device_at(m, place->numbers[0]);
+    n->flash.apart = true;
     bus_add(spi_bus(bus), &n->chip);
     gpio_add_select(port, place->numbers[1], &n->chip, bus);
-    flash_add_region(m, &n->flash, &place->flash[0], NULL);
-    flash_add_region(m, &n->status, &place->flash[1], NULL);
+    add_regions(m, n, place, NULL);
+}
+
+/* A store to where it is read is the bus's, and never comes here. */
+static void store(struct mcu *m, struct flash *f, uint32_t offset, unsigned size, uint64_t value) {
+    (void)size;
+    fault(m, FAULT_FLASH_STRAY, f->first + offset, (uint32_t)value);
+}
+
+/* Read in place, by several data lines. */
+void nor_qspi_add(struct mcu *m, const struct device_place *place) {
+    struct nor *n = make(m, place, place->numbers + 1);
+    struct device *bus = find_device_at(m, place->base);
+    n->quad = place->numbers[0];
+    n->wide = n->flash.outside = true;
+    n->flash.store = store;
+    bus_add(ssi_bus(bus), &n->chip);
+    add_regions(m, n, place, bus);
 }

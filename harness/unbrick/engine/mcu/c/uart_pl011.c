@@ -30,6 +30,8 @@ struct pl011 {
     uint8_t fifo[FIFO];
     unsigned head, count;
     bool overrun;
+    bool filled,
+        drained;   /* the transmitter has more than half; it came down to that: DDI 0183, 2.8 */
     uint64_t sent; /* when all bytes will have been sent */
 };
 
@@ -44,9 +46,8 @@ static unsigned waiting(struct mcu *m, const struct pl011 *u) {
 }
 
 /* With the FIFO, reception asks at half of it, or after a pause, which here is none. */
-static uint32_t raised(struct mcu *m, const struct pl011 *u) {
-    return (u->count ? (uint32_t)INT_RX | INT_RT : 0) |
-           (waiting(m, u) <= depth(u) / 2 ? (uint32_t)INT_TX : 0) |
+static uint32_t raised(const struct pl011 *u) {
+    return (u->count ? (uint32_t)INT_RX | INT_RT : 0) | (u->drained ? (uint32_t)INT_TX : 0) |
            (u->overrun ? (uint32_t)INT_OE : 0);
 }
 
@@ -65,7 +66,11 @@ static void settle(struct mcu *m, struct device *d) {
             u->fifo[(u->head + u->count++) % FIFO] = byte;
         }
     }
-    nvic_set_line(m, u->interrupt, raised(m, u) & u->registers[IMSC / 4]);
+    if (u->filled && waiting(m, u) <= depth(u) / 2) {
+        u->filled = false;
+        u->drained = true;
+    }
+    nvic_set_line(m, u->interrupt, raised(u) & u->registers[IMSC / 4]);
 }
 
 static void send(struct mcu *m, struct pl011 *u, uint8_t byte) {
@@ -76,6 +81,8 @@ static void send(struct mcu *m, struct pl011 *u, uint8_t byte) {
     }
     u->sent = later(u->sent, mcu_now(m)) + u->line.byte_ns;
     line_send(m, &u->line, byte, u->sent);
+    u->filled = waiting(m, u) > depth(u) / 2;
+    u->drained = u->drained && !u->filled;
 }
 
 static uint32_t take(struct pl011 *u) {
@@ -108,7 +115,7 @@ static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned 
     } else if (at == RSR) {
         value = u->overrun ? 1 << 3 : 0;
     } else if (at == RIS || at == MIS) {
-        value = raised(m, u) & (at == MIS ? u->registers[IMSC / 4] : UINT32_MAX);
+        value = raised(u) & (at == MIS ? u->registers[IMSC / 4] : UINT32_MAX);
     } else if (at >= IDENTITY) {
         value = identity[(at - IDENTITY) / 4];
     } else {
@@ -122,8 +129,11 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
     uint32_t at = offset & ~3u;
     if (at == DR) {
         send(m, u, (uint8_t)value);
-    } else if (at == RSR || (at == ICR && value & INT_OE)) {
+    } else if (at == RSR) {
         u->overrun = false;
+    } else if (at == ICR) {
+        u->overrun = u->overrun && !(value & INT_OE);
+        u->drained = u->drained && !(value & INT_TX);
     } else if (at >= IBRD && at <= DMACR && at != RIS && at != MIS && at != ICR) {
         u->registers[at / 4] = with_part(u->registers[at / 4], offset, size, value);
     }
@@ -137,16 +147,17 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     u->registers[CR / 4] = CR_RESET;
     u->registers[IFLS / 4] = 0x12;
     u->head = u->count = 0;
-    u->overrun = false;
+    u->overrun = u->filled = u->drained = false;
     u->sent = 0;
     nvic_set_line(m, u->interrupt, false);
 }
 
 static uint64_t next(struct mcu *m, struct device *d) {
     struct pl011 *u = (struct pl011 *)d;
+    (void)m;
     uint32_t mask = u->registers[IMSC / 4];
     uint64_t when = mask & (INT_RX | INT_RT) ? line_next(&u->line) : NEVER;
-    if (mask & INT_TX && waiting(m, u) > depth(u) / 2) {
+    if (mask & INT_TX && u->filled) {
         when = sooner(when, u->sent - depth(u) / 2 * u->line.byte_ns);
     }
     return when;
