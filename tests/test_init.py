@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from unbrick.board import load_chip
 from unbrick.cli.main import cli
 from unbrick.draft.boot import split_lines
 from unbrick.draft.inputs import read_input, split_place
+from unbrick.draft.places import find_base, has_start
 from unbrick.draft.zephyr import read_build
 from unbrick.errors import SetupError
+from unbrick.target.files import Piece
 from unbrick.target.load import load_target
 
 DEMO = find_demo()
@@ -36,6 +39,7 @@ CHIPS = {
     "f411": ("f411_", "stm32f411xe", 0x0802_0000, 0x0804_0000),
     "l476": ("l476_", "stm32l476xg", 0x0802_0000, 0x0804_0000),  # reads check cells, too
     "nrf52": ("nrf52_", "nrf52840", 0x1_0000, 0x3_0000),
+    "h563": ("h563_", "stm32h563xi", 0x0C01_0000, 0x0C02_0000),  # runs as secure code
 }
 
 
@@ -69,7 +73,9 @@ def test_files_alone_make_a_target_that_works(name: str, mine: Path) -> None:
     init(*files, "--yes", "--chip", chip)
     found = load_target(mine / "target.toml")
     assert found.chip.name == chip
-    assert [one.pieces[0].address for one in found.programs[1:]] == [place, staged]
+    *programs, last = (one.pieces[0].address for one in found.programs[1:])
+    options = [found.chip.secure_option[0]] if found.chip.secure_option else []
+    assert [*programs, last] == [place, *options, staged]
     assert found.recovered.says == ("APP v2",)
     assert found.images["new"].pieces[0].address == place
     done = CliRunner().invoke(cli, ["check", "target.toml"])
@@ -92,6 +98,20 @@ def test_from_init_to_a_bug_nobody_says_anything_but_the_files(bug: str, mine: P
 def test_the_build_without_a_bug_is_not_accused(mine: Path) -> None:
     init("bootloader.elf", "app_v1.img", "app_v2.img", "--yes")
     assert campaign().exit_code == 0
+
+
+def test_code_that_has_the_flash_at_its_second_address_is_taken(tmp_path: Path) -> None:
+    at_second = IntelHex()
+    words = (0x2000_5000, *(0x101 + 0x10 * number for number in range(15)))
+    at_second.frombytes(struct.pack("<16I", *words).ljust(0x200, b"\xff"))
+    at_second.tofile(str(tmp_path / "low.hex"), format="hex")
+    one = read_input(tmp_path / "low.hex")
+    for name, base in (("stm32f103xb", 0), ("nrf52840", 0), ("stm32h563xi", 0x0800_0000)):
+        assert find_base(load_chip(name), [one]) == base
+    moved = replace(one, pieces=(Piece(0x0800_4000, one.data),))
+    assert find_base(load_chip("stm32f103xb"), [one, moved]) == 0x0800_0000
+    assert has_start(load_chip("stm32f103xb"), [one])
+    assert not has_start(load_chip("stm32f103xb"), [moved])
 
 
 @with_demo
@@ -188,7 +208,10 @@ def test_data_that_nothing_leads_to_is_asked_for(mine: Path) -> None:
         (["bootloader.elf", "--console", "usart3"], "the device says nothing"),
         (["bootloader.elf", "--chip", "stm32"], "stm32"),
         (["bootloader.elf", "--chip", "nrf52840"], "bootloader.elf does not fit into a nrf52840"),
-        (["h563_bootloader.elf"], "nothing lies at 0x8000000, where a stm32h563xi starts"),
+        (
+            ["h563_app_v1.img@0x0C010000"],
+            "nothing lies at 0xc000000, where a stm32h563xi starts",
+        ),
         (["bootloader.elf", "nrf52_bootloader.elf"], "no chip of Unbrick has code at "),
         (["bootloader.elf", "--console", "uart9"], "stm32f103xb has no UART 'uart9'"),
         (["bootloader.elf", "--driver", "xmodem"], "--driver and --update are needed"),

@@ -104,6 +104,7 @@ def load_chip(name_or_path: str | Path, folder: Path = Path()) -> McuChip:
         fpu=entries.number("fpu", 0, most=2),
         bit_band=entries.flag("bit_band"),
         secure_alias=entries.flag("secure_alias"),
+        secure_option=_option(entries.table("secure_option")),
         baud=entries.number("baud", 115_200, least=1, most=10_000_000),
         unit=entries.number("unit"),
         flash=flash,
@@ -145,6 +146,26 @@ def _programmers(entries: Entries) -> Programmers:
     return found
 
 
+def _option(entries: Entries) -> tuple[int, bytes] | None:
+    if not entries.has("at"):
+        return None
+    found = entries.number("at"), _bytes(entries, "bytes")
+    entries.all_used()
+    return found
+
+
+def _bytes(entries: Entries, key: str) -> bytes:
+    found = entries.take(key, list, "a list of bytes", [])
+    if len(found) > _FACTORY_MAX or not all(
+        type(byte) is int and 0 <= byte <= 0xFF for byte in found
+    ):
+        raise entries.wrong(
+            f"is wrong: `{key}` has something that is no byte",
+            f"give at most {_FACTORY_MAX} numbers from 0 to 255",
+        )
+    return bytes(found)
+
+
 def _one_of(entries: Entries, key: str, value: str, known: tuple[str, ...]) -> str:
     if value in known:
         return value
@@ -155,20 +176,13 @@ def _one_of(entries: Entries, key: str, value: str, known: tuple[str, ...]) -> s
 
 
 def _flash(name: str, entries: Entries) -> FlashRegion:
-    factory = entries.take("factory", list, "a list of bytes", [])
-    if len(factory) > _FACTORY_MAX or not all(
-        type(byte) is int and 0 <= byte <= 0xFF for byte in factory
-    ):
-        raise entries.wrong(
-            "is wrong: `factory` has something that is no byte",
-            f"give at most {_FACTORY_MAX} numbers from 0 to 255",
-        )
+    factory = _bytes(entries, "factory")
     region = FlashRegion(
         name=name,
         base=entries.number("base"),
         blocks=tuple(read_pairs(entries, "blocks", "count", "size")),
         alias=entries.number("alias") if entries.has("alias") else None,
-        factory=bytes(factory),
+        factory=factory,
         ecc=entries.number("ecc", 0, most=max(UNITS)),
     )
     entries.all_used()

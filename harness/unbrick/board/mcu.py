@@ -195,6 +195,8 @@ class McuChip:
         secure_alias: whether RAM and devices are 256 MiB further, too, for secure code.
         shared_bus: whether registers and flash have four addresses each, as on an RP2040.
         boot_rom: what it starts in; None: it starts in its main flash.
+        secure_option: address and bytes of the option that has the chip start secure code; None:
+            there is none.
         loaded: what something else than the core has put into a RAM before it starts, by its name.
         programmers: what other programs call it; no session depends on that.
         unmodelled: what the chip has and nothing models, for people. Registers there hold what was
@@ -221,6 +223,7 @@ class McuChip:
     secure_alias: bool = False
     shared_bus: bool = False
     boot_rom: BootRom | None = None
+    secure_option: tuple[int, bytes] | None = None
     loaded: Mapping[str, bytes] = field(default_factory=dict, repr=False, hash=False)
     programmers: Programmers = field(default=Programmers(), repr=False, compare=False)
     unmodelled: tuple[str, ...] = field(default=(), repr=False, compare=False)

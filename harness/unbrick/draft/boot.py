@@ -57,11 +57,12 @@ class Boot:
     waits: tuple[VainRegister, ...]
 
 
-def boot(chip: McuChip, image: bytes, symbols: Sequence[Path] = ()) -> Boot:
+def boot(chip: McuChip, base: int, image: bytes, symbols: Sequence[Path] = ()) -> Boot:
     """Start a chip with what its flash holds, and listen until nothing new comes.
 
     Args:
         chip: what runs.
+        base: where its main flash is, for the firmware.
         image: the flash image.
         symbols: ELF files, so that faults are told with their source.
     """
@@ -83,7 +84,7 @@ def boot(chip: McuChip, image: bytes, symbols: Sequence[Path] = ()) -> Boot:
             locked_up = any(fault.kind == "lockup" for fault in engine.faults)
             if locked_up or time.monotonic() - began > PATIENCE_S:
                 break
-        pc, reads = engine.pc, _list_reads(chip, engine.relevant)
+        pc, reads = engine.pc, _list_reads(chip, base, engine.relevant)
         faults, waits = tuple(engine.faults), tuple(engine.find_vain_registers())
         engine.power_off()
         return Boot(
@@ -112,14 +113,15 @@ def split_lines(data: bytes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line for line in whole if len(line) > 1 and "\ufffd" not in line))
 
 
-def _list_reads(chip: McuChip, relevant: int) -> tuple[tuple[int, int], ...]:
+def _list_reads(chip: McuChip, base: int, relevant: int) -> tuple[tuple[int, int], ...]:
     """Places of the flash that were read, those that are near each other as one."""
     found: list[tuple[int, int]] = []
     for part, first in chip.placed_flash:
+        start = base if part is chip.main else part.base
         for unit in range(first // WORD_SIZE, (first + part.size) // WORD_SIZE):
             if not relevant >> unit & 1:
                 continue
-            address = part.base + unit * WORD_SIZE - first
+            address = start + unit * WORD_SIZE - first
             if found and found[-1][1] <= address <= found[-1][1] + GAP_SIZE:
                 found[-1] = found[-1][0], address + WORD_SIZE
             else:

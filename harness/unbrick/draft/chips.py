@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from unbrick.board.mcu import McuChip
-    from unbrick.draft.inputs import Input
+    from unbrick.draft.inputs import Input, Vectors
 
 _DEVICE_SIZE = 0x400
 """Bytes of registers that a device has at least."""
@@ -91,7 +91,8 @@ def fits_into(chip: McuChip, one: Input) -> bool:
     vectors = one.vectors
     if vectors is None:
         return True
-    stacks = any(ram.base < vectors.stack <= ram.base + ram.size for _, ram in chip.rams)
+    stack = _find_stack(chip, vectors)
+    stacks = any(ram.base < stack <= ram.base + ram.size for _, ram in chip.rams)
     return stacks and chip.find_flash(vectors.handlers[0]) is not None
 
 
@@ -99,9 +100,10 @@ def _fit(chip: McuChip, inputs: Sequence[Input], words: str) -> Fit | None:
     if not all(fits_into(chip, one) and _has_core(chip, one) for one in inputs):
         return None
     constants = frozenset().union(*(one.constants for one in inputs))
-    used = [device for device in chip.devices if _is_used(device.base, constants)]
+    plain = {chip.plain_address(number) for number in constants}
+    used = [device for device in chip.devices if _is_used(device.base, plain)]
     named = max((_count_letters(chip.name, text) for text in _list_words(inputs, words)), default=0)
-    stacks = {one.vectors.stack for one in inputs if one.vectors}
+    stacks = {_find_stack(chip, one.vectors) for one in inputs if one.vectors}
     return Fit(
         chip,
         named,
@@ -110,6 +112,11 @@ def _fit(chip: McuChip, inputs: Sequence[Input], words: str) -> Fit | None:
         len(used),
         any(ram.base + ram.size in stacks for _, ram in chip.rams),
     )
+
+
+def _find_stack(chip: McuChip, vectors: Vectors) -> int:
+    """Where the stack begins; it may be the end of a RAM."""
+    return chip.plain_address(vectors.stack - 4) + 4
 
 
 def _has_core(chip: McuChip, one: Input) -> bool:

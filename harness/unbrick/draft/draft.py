@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from unbrick.board import load_chip
 from unbrick.draft.chips import fits_into, is_sure, rank_chips
 from unbrick.draft.inputs import find_likeness
-from unbrick.draft.places import list_blank_reads, list_places
+from unbrick.draft.places import find_base, has_start, list_blank_reads, list_places
 from unbrick.draft.staging import find_reverted, find_running, find_staging, start
 from unbrick.errors import SetupError
 from unbrick.target.drivers import DRIVERS
-from unbrick.target.files import is_elf
+from unbrick.target.files import Piece, is_elf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unbrick.draft.boot import Boot
     from unbrick.draft.inputs import Input
     from unbrick.draft.zephyr import Build
-    from unbrick.target.files import Piece
 
 NOTHING = "none"
 """What a person answers when there is no such file."""
@@ -84,8 +83,10 @@ class Draft:
     Attributes:
         chip: the chip.
         chip_name: how the file names it.
+        base: where the files have its main flash.
         others: chips on which the files run as well.
         firmware: what is flashed before the update.
+        options: option bytes that the files need.
         console: name of a UART; empty: none spoke.
         update: what is staged or sent; None: nothing is.
         staged: whether it is staged, and nobody sends it.
@@ -103,8 +104,10 @@ class Draft:
 
     chip: McuChip
     chip_name: str
+    base: int
     others: tuple[str, ...] = ()
     firmware: tuple[Input, ...] = ()
+    options: tuple[Piece, ...] = ()
     console: str = ""
     update: Input | None = None
     staged: bool = False
@@ -133,20 +136,19 @@ def make_draft(inputs: Sequence[Input], wishes: Wishes, asking: Asking) -> Draft
         SetupError: no chip has room for them, or nobody knows what must be known.
     """
     files = _tie_symbols(inputs, wishes.update)
-    draft = _choose_chip(files, wishes, asking)
+    draft = _choose_base(_choose_chip(files, wishes, asking), files, asking)
     if wishes.build is not None:
-        main = draft.chip.main
         parts = tuple(
-            (name, main.base + at, size)
+            (name, draft.base + at, size)
             for name, at, size in wishes.build.partitions
-            if at + size <= main.size
+            if at + size <= draft.chip.main.size
         )
         draft = replace(draft, partitions=parts)
     files = _place_all(draft, files, wishes, asking)
     draft = _split_update(draft, files, wishes, asking)
-    if not _has_start(draft.chip, draft.firmware):
+    if not has_start(draft.chip, draft.firmware):
         raise SetupError(
-            f"nothing lies at {draft.chip.main.base:#x}, where a {draft.chip.name} starts",
+            f"nothing lies at {draft.base:#x}, where a {draft.chip.name} starts",
             hint="name the bootloader, too",
         )
     before = _start(draft, asking)
@@ -187,14 +189,27 @@ def _choose_chip(files: Sequence[Input], wishes: Wishes, asking: Asking) -> Draf
                     f"{one.path} does not fit into a {chip.name}",
                     hint="name another --chip, or leave it out",
                 )
-        return Draft(chip, wishes.chip)
+        return Draft(chip, wishes.chip, chip.main.base)
     fits = rank_chips(files, words)
     names = [fit.chip.name for fit in fits if fit.family == fits[0].family]
     name = names[0]
     if not is_sure(fits):
         name = asking.choose("Which chip is it?", names, "--chip")
     asking.note("chip", f"{name}, {load_chip(name).core}")
-    return Draft(load_chip(name), name, tuple(other for other in names if other != name))
+    chip = load_chip(name)
+    return Draft(chip, name, chip.main.base, tuple(other for other in names if other != name))
+
+
+def _choose_base(draft: Draft, files: Sequence[Input], asking: Asking) -> Draft:
+    """At which address the files have the flash; only secure code has it at its second one."""
+    chip, base = draft.chip, find_base(draft.chip, files)
+    if base == chip.main.base:
+        return draft
+    if chip.secure_option is None:
+        asking.note("flash", f"at {base:#x}, where {chip.name} has it, too")
+        return replace(draft, base=base)
+    asking.note("flash", f"at {base:#x}, for secure code: so its option is set")
+    return replace(draft, base=base, options=(Piece(*chip.secure_option),))
 
 
 def _place_all(draft: Draft, files: Sequence[Input], wishes: Wishes, asking: Asking) -> list[Input]:
@@ -207,8 +222,8 @@ def _place_all(draft: Draft, files: Sequence[Input], wishes: Wishes, asking: Ask
     for one in files:
         if one.placed or one.path == sent:
             continue
-        reads = start(draft.chip, placed).reads if _has_start(draft.chip, placed) else ()
-        places = list_places(draft.chip, one)
+        reads = start(draft, placed).reads if has_start(draft.chip, placed) else ()
+        places = list_places(draft.chip, draft.base, one)
         read = [at for at in places if any(at <= start < at + 0x40 for start, _ in reads)]
         if read or places:
             at = (read or places)[0]
@@ -227,11 +242,6 @@ def is_addressed(driver: str) -> bool:
     return driver not in DRIVERS or DRIVERS[driver].addressed
 
 
-def _has_start(chip: McuChip, files: Sequence[Input]) -> bool:
-    base = chip.main.base
-    return any(piece.address <= base < piece.end for one in files for piece in one.pieces)
-
-
 def _ask_place(
     draft: Draft,
     one: Input,
@@ -239,8 +249,8 @@ def _ask_place(
     reads: Sequence[tuple[int, int]],
     asking: Asking,
 ) -> int:
-    looked = list_blank_reads(draft.chip, placed, reads)
-    place = (looked or [draft.chip.main.base])[0]
+    looked = list_blank_reads(draft.chip, draft.base, placed, reads)
+    place = (looked or [draft.base])[0]
     where = f"; the firmware looks at {', '.join(map(hex, looked))}" if looked else ""
     return asking.find(
         f"Where does {one.path.name} lie?{where}",
@@ -281,8 +291,7 @@ def _guess_update(draft: Draft, files: Sequence[Input], asking: Asking) -> Input
             update = older
         asking.note("update", f"{update.path.name}, which takes the place of another file")
         return update
-    base = draft.chip.main.base
-    programs = [one for one in files if one.vectors and one.pieces[0].address != base]
+    programs = [one for one in files if one.vectors and one.pieces[0].address != draft.base]
     if len(programs) < 2:
         return None
     names = [programs[-1].path.name, *(one.path.name for one in programs[:-1]), NOTHING]
@@ -292,7 +301,7 @@ def _guess_update(draft: Draft, files: Sequence[Input], asking: Asking) -> Input
 
 def _start(draft: Draft, asking: Asking) -> Boot:
     """Start what is flashed before the update."""
-    found = start(draft.chip, draft.firmware)
+    found = start(draft, draft.firmware)
     if not found.lines:
         asking.note("boots", f"says nothing; at the end the core is at {found.pc:#x}")
     for uart, lines in found.lines.items():

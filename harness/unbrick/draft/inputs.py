@@ -31,8 +31,8 @@ ANY_CORE = "cortex-m33"
 
 _GIVEN = re.compile(r"(.+)@(0x[0-9a-fA-F_]+|\d+)")
 
-_RAMS = range(0x1000_0000, 0x3000_0000)
-"""Where stacks of microcontrollers lie."""
+_RAMS = range(0x1000_0000, 0x4000_0000)
+"""Where stacks of microcontrollers lie, those of secure code from 0x30000000 on."""
 
 _VECTORS_STEP, _VECTORS_MOST = 0x80, 0x1000
 """A vector table lies at a multiple of 128 bytes; headers before it are not larger than 4 KiB."""

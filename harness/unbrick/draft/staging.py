@@ -14,7 +14,6 @@ from unbrick.target.files import Piece, is_elf
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unbrick.board.mcu import McuChip
     from unbrick.draft.boot import Boot
     from unbrick.draft.draft import Draft
     from unbrick.draft.inputs import Input
@@ -54,12 +53,12 @@ class Staging:
         return self.came.ops > 0, self.fresh, self.came.ops
 
 
-def start(chip: McuChip, files: Sequence[Input], further: Sequence[Piece] = ()) -> Boot:
+def start(draft: Draft, files: Sequence[Input], further: Sequence[Piece] = ()) -> Boot:
     """Start a chip with files in its flash."""
-    pieces = [*(piece for one in files for piece in one.pieces), *further]
-    image = put_pieces(chip, chip.factory_image, pieces)
+    pieces = [*(piece for one in files for piece in one.pieces), *draft.options, *further]
+    image = put_pieces(draft.chip, draft.chip.factory_image, pieces)
     symbols = [one.symbols or one.path for one in files if one.symbols or is_elf(one.path)]
-    return boot(chip, image, symbols)
+    return boot(draft.chip, draft.base, image, symbols)
 
 
 def find_staging(draft: Draft, update: Input, before: Boot) -> Staging | None:
@@ -81,11 +80,11 @@ def find_staging(draft: Draft, update: Input, before: Boot) -> Staging | None:
     best = max(tried, key=lambda one: one.score, default=None)
     if best is None or not best.came.ops:
         return None
-    return replace(best, again=boot(draft.chip, best.came.image))
+    return replace(best, again=boot(draft.chip, draft.base, best.came.image))
 
 
 def _try(draft: Draft, update: Input, trailer: Piece | None) -> Staging:
-    came = start(draft.chip, (*draft.firmware, update), (trailer,) if trailer else ())
+    came = start(draft, (*draft.firmware, update), (trailer,) if trailer else ())
     lines = came.lines.get(draft.console, ())
     return Staging(update, trailer, came, any(line not in draft.old for line in lines))
 
@@ -95,7 +94,7 @@ def _list_stages(draft: Draft, update: Input, before: Boot) -> list[int]:
     if update.fixed or not any(one.overlaps(update) for one in draft.firmware):
         return [update.pieces[0].address]
     slots = [at for name, at, _ in draft.partitions if name in SLOTS]
-    return slots or list_blank_reads(draft.chip, draft.firmware, before.reads)
+    return slots or list_blank_reads(draft.chip, draft.base, draft.firmware, before.reads)
 
 
 def _list_trailers(draft: Draft, update: Input, reads: Sequence[tuple[int, int]]) -> list[Piece]:
@@ -105,7 +104,9 @@ def _list_trailers(draft: Draft, update: Input, reads: Sequence[tuple[int, int]]
     begin = update.pieces[0].address
     ends = [at + size for _, at, size in draft.partitions if at == begin]
     if not ends:
-        found = (end for first, last in reads for end in list_ends(draft.chip, first, last))
+        found = (
+            end for first, last in reads for end in list_ends(draft.chip, draft.base, first, last)
+        )
         ends = sorted({end for end in found if end > update.pieces[-1].end})
     trailer = CONFIRMED + TRAILER_MAGIC
     return [Piece(end - len(trailer), trailer) for end in ends[:PLACES_MOST]]

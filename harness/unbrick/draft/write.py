@@ -35,6 +35,9 @@ def render_target(draft: Draft, folder: Path) -> str:
     ]
     for one in draft.firmware:
         lines += ["[[firmware]]", *_tell_file(one, folder), ""]
+    for piece in draft.options:
+        data = f"hex = {_quote(piece.data.hex())}  # the option of secure code"
+        lines += ["[[firmware]]", data, f"at = {piece.address:#010x}", ""]
     lines += [*_tell_update(draft, folder), "", *_tell_recovered(draft, folder), "", *_tell_rest()]
     for name, at, size in draft.partitions:
         lines += ["", f"[partitions.{_key(name)}]", f"at = {at:#010x}", f"size = {size:#x}"]
@@ -71,10 +74,11 @@ def _tell_file(one: Input, folder: Path) -> list[str]:
 def _tell_update(draft: Draft, folder: Path) -> list[str]:
     update = draft.update
     if update is None:
+        place = f"at = {draft.base:#010x}"
         return [
             "# What begins the update: nothing does yet. So there is likely nowhere to cut.",
             "[update]",
-            '# stage = { file = "NEW.bin", at = 0x0800_0000 }  # lies in the flash at the start',
+            f'# stage = {{ file = "NEW.bin", {place} }}  # lies in the flash at the start',
             '# driver = "xmodem"  # or it is sent: xmodem, ymodem, xcp, smp, or a Python file',
             '# file = "NEW.bin"',
         ]
