@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import struct
 import subprocess
 import sys
@@ -25,6 +26,10 @@ INTERRUPTS = RESULTS + 512 * 4
 STATIC_BASE = INTERRUPTS + (128 + 256) * 4
 """Where a called function finds what is in R9."""
 FREE_RAM = RESULTS + 0x2000
+STEPS = RESULTS + 0x8000
+"""Where the script is copied to on a chip whose flash cannot be read while it takes commands."""
+STAGE_2 = Path(__file__).parents[1] / "examples" / "ab-updater"
+"""The second stage that a boot ROM begins lies there."""
 GAVE_UP = 0x7777_7777
 """What a wait gives that was in vain."""
 
@@ -80,11 +85,21 @@ def enable_interrupt(number: int) -> Step:
 
 
 @cache
-def _build(code: int, core: str) -> bytes:
+def make_stage_2() -> bytes:
+    """What the boot ROM of an RP2040 begins."""
+    build = runpy.run_path(str(STAGE_2 / "build.py"))
+    with TemporaryDirectory() as folder:
+        made: bytes = build["make_stage_2"](STAGE_2, Path(folder))
+        return made
+
+
+@cache
+def _build(code: int, core: str, steps: int | None) -> bytes:
     """The program, for flash at an address."""
     layout = (
+        "PHDRS { all PT_LOAD; } "
         "SECTIONS { .text BASE : { KEEP(*(vectors)) *(.text*) *(.rodata*) . = ALIGN(4); "
-        "run_begin = .; KEEP(*(movable)) . = ALIGN(4); run_end = .; } "
+        "run_begin = .; KEEP(*(movable)) . = ALIGN(4); run_end = .; } :all "
         "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n"
     )
     with TemporaryDirectory() as folder:
@@ -95,6 +110,8 @@ def _build(code: int, core: str) -> bytes:
         command += ["-fno-sanitize=all", "-Wall", "-Wextra", "-Werror"]
         command += ["-fno-jump-tables"]  # which would lead back to the flash from a copy in RAM
         command += [f"-DSCRIPT={code + SCRIPT_OFFSET:#x}u", f"-DRESULTS={RESULTS:#x}u"]
+        command += [f"-DSCRIPT_SIZE={SCRIPT_SIZE - 4}u"]
+        command += [] if steps is None else [f"-DSTEPS={steps:#x}u"]
         command += [f"-Wl,-T,{script}", "-Wl,--entry=start", "-o", str(elf), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -127,10 +144,14 @@ class ChipProbe:
         self.chip = load_chip(name)
         self.engine = engine or McuEngine(self.chip, console=console, svd=svd)
         core = "cortex_m0" if self.chip.core.startswith("cortex-m0") else "cortex_m3"
-        program = _build(self.chip.main.base, core)
+        rom = self.chip.boot_rom
+        program = _build(self.chip.firmware_base, core, STEPS if rom else None)
         assert len(program) <= SCRIPT_OFFSET
         self._program = program
+        self._first = self.chip.image_offset(self.chip.firmware_base)
         self.image = bytearray(self.chip.factory_image)
+        if rom:
+            self.image[: rom.stage] = make_stage_2()
         self.broken: list[int] = []
         """Addresses in the flash whose check cells are wrong."""
 
@@ -143,9 +164,9 @@ class ChipProbe:
         )
         assert len(packed) + 4 <= SCRIPT_SIZE
         image = bytearray(self.image)
-        image[: len(self._program)] = self._program
-        script = struct.pack("<I", from_ram) + packed
-        image[SCRIPT_OFFSET : SCRIPT_OFFSET + len(script)] = script
+        image[self._first : self._first + len(self._program)] = self._program
+        script, at = struct.pack("<I", from_ram) + packed, self._first + SCRIPT_OFFSET
+        image[at : at + len(script)] = script
         geometry = self.chip.geometry
         geometry.set_checks(image, 0, len(image))
         for address in self.broken:

@@ -39,10 +39,10 @@ class FlashAlgorithm:
 
 
 def _find_targets() -> Path | None:
-    """The folder with the descriptions of chips; None: the package is not installed."""
+    """The folder with the folders of chips; None: the package is not installed."""
     spec = importlib.util.find_spec("pyocd")
     places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) / "target" / "builtin" if places else None
+    return Path(places[0]) / "target" if places else None
 
 
 def read_algorithm(target: str) -> FlashAlgorithm | None:
@@ -56,7 +56,8 @@ def read_algorithm(target: str) -> FlashAlgorithm | None:
     folder = _find_targets()
     if folder is None:
         return None
-    text = (folder / f"target_{target}.py").read_text(encoding="utf-8")
+    (path,) = folder.glob(f"*/target_{target}.py")
+    text = path.read_text(encoding="utf-8")
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in NAMES:
             break

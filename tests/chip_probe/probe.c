@@ -91,8 +91,14 @@ void start(void) {
         for (unsigned i = 0; run_begin + i < run_end; i++) {
             ((volatile uint32_t *)r->code)[i] = run_begin[i];
         }
-        ((void (*)(const struct step *, struct results *))((uintptr_t)r->code | 1))(
-            SCRIPT_AT->steps, r);
+        const struct step *steps = SCRIPT_AT->steps;
+#ifdef STEPS /* the flash may not be read meanwhile */
+        for (unsigned i = 0; i < SCRIPT_SIZE / 4; i++) {
+            ((volatile uint32_t *)STEPS)[i] = ((const uint32_t *)steps)[i];
+        }
+        steps = (const struct step *)STEPS;
+#endif
+        ((void (*)(const struct step *, struct results *))((uintptr_t)r->code | 1))(steps, r);
     } else {
         run(SCRIPT_AT->steps, r);
     }

@@ -9,7 +9,7 @@
 
 #define STAGE_2 0x20041f00u /* the last page of the RAM; the stack is below it */
 enum { STAGE_2_SIZE = 256, CHECKED_SIZE = 252 };
-enum { TRIES = 128, TRY_ROUNDS = 170000 }; /* about half a second */
+enum { TRIES = 32, TRY_ROUNDS = 950000 }; /* half a second; the chip tries 128 times in it */
 #define WATCHDOG_BOOT 0xb007c0d3u
 
 /* Named in rom.ld, and nowhere else. */
