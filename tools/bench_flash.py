@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from unbrick.errors import ToolBrokenError
 
 HERE = Path(__file__).resolve().parent
 COUNT = 10_000
+ROM_COUNT = 5_000
+"""Pages, of which the flash of an RP2040 has not many more."""
 REPEAT = 3
 KEYS = "0x45670123, 0xCDEF89AB"
 FIRST = "nrf52840"
@@ -75,7 +78,7 @@ def build(controller: Controller) -> tuple[int, bytes]:
     chip = load_chip(controller.chip)
     base, ram = chip.main.base, chip.rams[0][1]
     core = "cortex_m0" if chip.core.startswith("cortex-m0") else "cortex_m3"
-    macros = {
+    macros: dict[str, object] = {
         "COUNT": COUNT,
         "UNIT": controller.unit,
         "BASE": controller.base,
@@ -89,21 +92,40 @@ def build(controller: Controller) -> tuple[int, bytes]:
         "STORE": controller.store,
         "STACK": ram.base + ram.size,
     }
+    layout = (
+        f"SECTIONS {{ .text {base:#x} : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} "
+        "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n"
+    )
+    return base, compile_program(macros, HERE / "bench_flash.c", layout, core)
+
+
+def compile_program(macros: dict[str, object], source: Path, layout: str, core: str) -> bytes:
+    """The bytes of a program in C."""
     with tempfile.TemporaryDirectory() as folder:
         script, elf = Path(folder) / "bench.ld", Path(folder) / "bench.elf"
-        script.write_text(
-            f"SECTIONS {{ .text {base:#x} : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} "
-            "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n",
-            encoding="utf-8",
-        )
+        script.write_text(layout, encoding="utf-8")
         command = [sys.executable, "-m", "ziglang", "cc", "-target", "thumb-freestanding-eabi"]
         command += [f"-mcpu={core}", "-std=c11", "-O2", "-ffreestanding", "-nostdlib"]
         command += ["-fno-sanitize=all", "-Wl,--entry=0", f"-Wl,-T,{script}"]
         command += [f"-D{name}={value}" for name, value in macros.items()]
-        subprocess.run([*command, "-o", str(elf), str(HERE / "bench_flash.c")], check=True)
+        subprocess.run([*command, "-o", str(elf), str(source)], check=True)
         with elf.open("rb") as stream:
             segments = ELFFile(stream).iter_segments("PT_LOAD")
-            return base, next(bytes(one.data()) for one in segments if one["p_filesz"])
+            return next(bytes(one.data()) for one in segments if one["p_filesz"])
+
+
+def build_for_rom() -> bytes:
+    """The program that a boot ROM begins, as its second stage."""
+    macros: dict[str, object] = {"COUNT": ROM_COUNT, "BASE": 0x1000, "DATA": 0x2000_0000}
+    layout = (
+        "PHDRS { ram PT_LOAD; } SECTIONS { .text 0x20041F00 : "
+        "{ KEEP(*(.vectors)) *(.text*) *(.rodata*) } :ram "
+        "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n"
+    )
+    code = compile_program(macros, HERE / "bench_flash_rom.c", layout, "cortex_m0plus")
+    example = runpy.run_path(str(HERE.parent / "examples" / "ab-updater" / "build.py"))
+    stage: bytes = example["add_checksum"](code)
+    return stage
 
 
 def operation_seconds(controller: Controller) -> float:
@@ -113,7 +135,22 @@ def operation_seconds(controller: Controller) -> float:
         ToolBrokenError: the program did other operations, or what it must not.
     """
     base, program = build(controller)
-    chip = load_chip(controller.chip)
+    return measure(controller.chip, base, program, COUNT)
+
+
+def measure(name: str, base: int, program: bytes, count: int) -> float:
+    """Processor seconds that the engine takes for each operation of a program.
+
+    Args:
+        name: of the chip.
+        base: where the program lies.
+        program: its bytes.
+        count: how many operations it does.
+
+    Raises:
+        ToolBrokenError: the program did other operations, or what it must not.
+    """
+    chip = load_chip(name)
     image = bytearray(chip.factory_image)
     start = chip.image_offset(base)
     image[start : start + len(program)] = program
@@ -127,10 +164,10 @@ def operation_seconds(controller: Controller) -> float:
             began = time.process_time()
             engine.advance(1000)
             times.append(time.process_time() - began)
-            if engine.op_count != COUNT or engine.faults or not engine.quiet:
+            if engine.op_count != count or engine.faults or not engine.quiet:
                 raise ToolBrokenError(f"{chip.name}: the program did not do what it is for")
             engine.power_off()
-    return min(times) / COUNT
+    return min(times) / count
 
 
 def flash_rows() -> list[tuple[str, str, str]]:
@@ -143,6 +180,10 @@ def flash_rows() -> list[tuple[str, str, str]]:
         what = f"`{model}`: {controller.unit} bytes programmed on `{controller.chip}`"
         figure = f"{1e-6 / each:.2f} million operations a second"
         rows.append((f"{what}, to `{FIRST}`", f"{each / first:.2f}", figure))
+    each = measure("rp2040", 0x1000_0000, build_for_rom(), ROM_COUNT)
+    what = "`nor_qspi`: 256 bytes programmed on `rp2040` by its boot ROM"
+    figure = f"{1e-3 / each:.2f} thousand operations a second"
+    rows.append((f"{what}, to `{FIRST}`", f"{each / first:.0f}", figure))
     return rows
 
 

@@ -113,19 +113,24 @@ def make_stage_2(source: Path, scratch: Path) -> bytes:
     command += ["-Wl,--gc-sections,--entry=vectors", "-T", str(script)]
     command += [str(source / "rp2040_stage2.S"), "-o", str(elf)]
     subprocess.run(command, check=True)
-    code = bytes(read_program(elf)).ljust(STAGE_2_SIZE - 4, b"\0")
-    return code + struct.pack("<I", find_stage_2_checksum(code))
+    return add_checksum(bytes(read_program(elf)))
 
 
-def find_stage_2_checksum(code: bytes) -> int:
-    """The CRC-32 that the ROM compares: bits from the left, and not inverted at the end."""
+def add_checksum(code: bytes) -> bytes:
+    """A second stage with the CRC-32 that the ROM compares.
+
+    Its bits go from the left, and are not inverted at the end.
+    """
+    if len(code) > STAGE_2_SIZE - 4:
+        raise SystemExit(f"the second stage has {len(code)} bytes")
+    code = code.ljust(STAGE_2_SIZE - 4, b"\0")
     checksum = 0xFFFF_FFFF
     for byte in code:
         checksum ^= byte << 24
         for _ in range(8):
             top = checksum >> 31
             checksum = checksum << 1 & 0xFFFF_FFFF ^ (0x04C1_1DB7 if top else 0)
-    return checksum
+    return code + struct.pack("<I", checksum)
 
 
 def make_image(program: bytearray, version: int) -> bytes:
