@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from record_stores import Open
 from server_world import SERIAL, inspect, make_image, registration
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, answers
+from unbrick.server.database.connection import complete_url
 from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.tables import UndoneError
 from unbrick.server.records.updates import (
@@ -348,3 +352,70 @@ def test_terminals_are_found_by_their_subscribers(open_records: Open) -> None:
             "T-0": "Åsa Öberg",
             "T-2": "Zoë",
         }
+
+
+def test_of_two_changes_in_a_transaction_the_last_is_kept(open_records: Open) -> None:
+    with open_records() as records:
+        with records.transaction():
+            records.save_terminal(TERMINAL)
+        with records.transaction():
+            records.save_terminal(replace(TERMINAL, endpoint="127.0.0.1:4001"))
+            records.save_terminal(replace(TERMINAL, endpoint="127.0.0.1:4002"))
+        assert records.terminals() == [replace(TERMINAL, endpoint="127.0.0.1:4002")]
+
+
+def test_ids_count_up_whoever_gives_them(open_records: Open) -> None:
+    with open_records() as records:
+        records.save_terminal(TERMINAL)
+        ids = [records.add_message(MESSAGE).id]
+        with contextlib.suppress(LookupError), records.transaction():
+            records.add_message(MESSAGE)
+            raise LookupError
+        with records.transaction():
+            ids += [records.add_message(MESSAGE).id for _ in range(3)]
+            assert [message.id for message in records.messages()] == ids
+            ids.append(records.add_message(MESSAGE).id)
+        assert [message.id for message in records.messages()] == ids == sorted(set(ids))
+
+
+def test_a_transaction_without_a_change_holds_nobody_up(new_postgresql: str) -> None:
+    held = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+        " WHERE locktype = 'advisory' AND datname = current_database()"
+    )
+    engine = create_engine(complete_url(new_postgresql))
+    with closing(SqlRecords(new_postgresql)) as records, engine.connect() as connection:
+        with records.transaction():
+            assert connection.execute(held).scalar() == 1
+        assert connection.execute(held).scalar() == 0
+        with contextlib.suppress(LookupError), records.transaction():
+            raise LookupError
+        assert connection.execute(held).scalar() == 0
+    engine.dispose()
+
+
+def test_many_changes_are_few_statements_in_postgresql(new_postgresql: str) -> None:
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        said.append(statement.split(maxsplit=1)[0])
+
+    names = [f"T-{number}" for number in range(60)]
+    with closing(SqlRecords(new_postgresql)) as records:
+        with records.transaction():
+            for name in names:
+                records.save_terminal(replace(TERMINAL, serial=name))
+                records.add_message(replace(MESSAGE, serial=name))
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            with records.transaction():
+                for name in names:
+                    records.save_terminal(replace(TERMINAL, serial=name, endpoint="[::1]:4"))
+                    records.add_message(replace(MESSAGE, serial=name))
+                    records.add_event(replace(EVENT, serial=name))
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert said == ["SELECT", *["INSERT"] * 3, "COMMIT"]
+        assert {terminal.endpoint for terminal in records.terminals()} == {"[::1]:4"}
+        assert len(records.messages()) == 120
+        assert [item.serial for item in records.events()] == names

@@ -7,6 +7,7 @@ transaction has read is still so when it writes. Processes may share a database.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,11 +43,10 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 _HINT = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
-# In one statement, because each is a way to PostgreSQL and back. The count is taken after the lock:
-# a subquery that has effects is carried out first.
-_LOCK_AND_COUNT = text(
-    "SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock(:key) OFFSET 0) AS locked"
-)
+# In one message. The count is taken after the lock: a subquery that has effects comes first.
+_BEGIN = """BEGIN;
+SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock(KEY) OFFSET 0) AS locked
+""".replace("KEY", str(WRITER_LOCK))
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
 VERSION_TABLE = "alembic_version"
@@ -107,6 +107,8 @@ def find_sqlite_file(text_: str) -> Path | None:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
+        # It warns of errors that it passes over because of the one that is raised.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         return create_engine(url, pool_pre_ping=True)
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
     if url.database in (None, "", ":memory:"):
@@ -148,6 +150,7 @@ class Writer:
     """Writes again and again, in transactions that follow one another.
 
     PostgreSQL has a connection for it that stays open, so that it need not be tried out each time.
+    What is sent there together is answered together: each way to PostgreSQL and back takes time.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -178,21 +181,58 @@ class Writer:
                 self.close()
             raise
 
+    @contextmanager
+    def ending(self, connection: Connection) -> Iterator[None]:
+        """What is executed inside, for no answer, is sent together with the commit."""
+        if self._engine.dialect.name == "sqlite":
+            yield
+            return
+        try:
+            with self._explained(connection) as raw, raw.pipeline():
+                yield
+                connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            connection.invalidate()  # It may be amid all that, and of no use any more.
+            raise
+
     def _begin(self) -> tuple[Connection, int]:
         """The connection, with a transaction begun; a new one if the old one is broken."""
         tried_before = self._connection is not None
         try:
             if self._connection is None:
-                self._connection = self._engine.connect()
-            key = {"key": WRITER_LOCK}
-            return self._connection, int(
-                self._connection.execute(_LOCK_AND_COUNT, key).scalar_one()
-            )
+                # So that the driver adds no command of its own.
+                connection = self._engine.connect()
+                self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._connection.begin()
+            with self._explained(self._connection) as raw:
+                answer = raw.execute(_BEGIN)
+            while answer.nextset():
+                pass
+            return self._connection, int(answer.fetchone()[0])
         except DBAPIError as error:
             self.close()
             if not (tried_before and error.connection_invalidated):
                 raise
         return self._begin()
+
+    @contextmanager
+    def _explained(self, connection: Connection) -> Iterator[Any]:
+        """The driver's own connection; its errors are raised as SQLAlchemy's."""
+        raw: Any = connection.connection.driver_connection
+        dialect: Any = self._engine.dialect
+        try:
+            yield raw
+        except dialect.dbapi.Error as error:
+            lost = dialect.is_disconnect(error, raw, None)
+            if lost:
+                connection.invalidate(error)
+            first = error.__context__  # What follows from it says less.
+            raise DBAPIError.instance(
+                *(None, None, first if isinstance(first, dialect.dbapi.Error) else error),
+                dialect.dbapi.Error,
+                connection_invalidated=lost,
+                dialect=dialect,
+            ) from error
 
     def close(self) -> None:
         """Let go of the connection; what was begun is undone."""

@@ -11,18 +11,15 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Executable,
     Select,
     Table,
     bindparam,
     delete,
     func,
     insert,
-    literal,
     or_,
     select,
     text,
-    update,
 )
 
 from unbrick.server.database.answers import Answer, Answers, Group, Query
@@ -30,21 +27,22 @@ from unbrick.server.database.connection import Writer, open_database, wipe_log
 from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
+from unbrick.server.database.writes import Row, Write
 from unbrick.server.records.tables import Containing, Record, Store
 
 R = TypeVar("R", bound=Record)
 
 # Names of parameters that are not those of columns.
-_KEY, _FIRST, _LAST, _BELOW, _AFTER = "key_", "first_", "last_", "below_", "after_"
+_FIRST, _LAST, _BELOW, _AFTER = "first_", "last_", "below_", "after_"
 
 _PLACES = {rows: place for place, rows in enumerate(META.sorted_tables)}
 """Of the tables: each comes after those that it refers to."""
 
-_DRAW = text("SELECT nextval(:name) FROM generate_series(1, :count)")
-_LAST_ID = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
-
-MOST_DRAWN = 64
-"""Ids that are drawn at once; at first in a transaction it is one, then eight."""
+_LAST_ID = {
+    "sqlite": "SELECT seq FROM sqlite_sequence WHERE name = '{0}'",
+    "postgresql": "SELECT last_value - (NOT is_called)::int FROM {0}_id_seq",
+}
+"""By the kind of database: the last id that was given out; nothing or 0: none was."""
 
 
 class SqlTable(Generic[R]):
@@ -62,12 +60,12 @@ class SqlTable(Generic[R]):
         self._rows = rows = self._keeping.table
         # To make a statement takes longer than to carry it out, so each is made once.
         self._selects: dict[object, Select[Any]] = {}
-        self._insert, self._insert_with_id = insert(rows), insert(rows)
-        others = [item.name for item in fields(kind) if item.name not in kind.KEY]  # type: ignore[arg-type]
-        self._update = (
-            update(rows)
-            .where(*(rows.c[name] == bindparam(_KEY + name) for name in kind.KEY))
-            .values({name: bindparam(name) for name in others})
+        self._grouping: dict[tuple[str, ...], list[tuple[tuple[str, ...], list[int]]]] = {}
+        names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
+        self._new = Write(rows, names)
+        self._change = Write(rows, names, kind.KEY)
+        self._next = (
+            Write(rows, [name for name in names if name != "id"]) if self._counts else self._new
         )
 
     def get(self, *key: Any) -> R | None:
@@ -111,11 +109,10 @@ class SqlTable(Generic[R]):
         with self._store.together():
             if data is not None:
                 record = self._add_now(record, data)
-            elif self._counts:
-                record = replace(record, id=self._store.draw_id(self._rows))  # type: ignore[type-var]
-                self._store.write_later(self._rows, self._insert_with_id, dict(vars(record)))
             else:
-                self._store.write_later(self._rows, self._insert, self._values(record))
+                if self._counts:
+                    record = replace(record, id=self._store.draw_id(self._rows))  # type: ignore[type-var]
+                self._store.write_later(self._rows, self._new, dict(vars(record)))
             groups = self._groups_of(record)
             self._store.answers.added(groups, self._key_of(record), record, last=self._counts)
             self._remember(record)
@@ -124,7 +121,8 @@ class SqlTable(Generic[R]):
     def _add_now(self, record: R, data: bytes) -> R:
         values = {**self._values(record), "data": data}
         with self._store.writing() as connection:
-            key = connection.execute(self._insert, values).inserted_primary_key
+            key = connection.execute(insert(self._rows), values).inserted_primary_key
+            self._store.forget_id(self._rows)
         if not self._counts or key is None:
             return record
         return replace(record, id=int(key[0]))  # type: ignore[type-var]
@@ -132,22 +130,19 @@ class SqlTable(Generic[R]):
     def append(self, record: R) -> None:
         """See ``Table``."""
         with self._store.together():
-            self._store.write_later(self._rows, self._insert, self._values(record))
+            self._store.write_later(self._rows, self._next, self._values(record))
+            self._store.forget_id(self._rows)
             self._store.answers.forget(self._groups_of(record))
 
     def change(self, record: R) -> bool:
         """See ``Table``. A record that is known to be there is written with others, later."""
-        groups, key = self._groups_of(record), self._key_of(record)
-        values = {
-            (_KEY + name if name in self._key else name): value
-            for name, value in vars(record).items()
-        }
+        groups, key, values = self._groups_of(record), self._key_of(record), dict(vars(record))
         with self._store.together():
             if self._store.answers.know(groups, key):
-                self._store.write_later(self._rows, self._update, values)
+                self._store.write_later(self._rows, self._change, values)
             else:
                 with self._store.writing() as connection:
-                    if not connection.execute(self._update, values).rowcount:
+                    if not self._change.one(connection, values):
                         return False
             self._store.answers.changed(groups, key, record)
             self._remember(record)
@@ -204,14 +199,20 @@ class SqlTable(Generic[R]):
 
         Gives with it the question for all of the group.
         """
-        where = dict(query.where)
-        for names in self._keeping.groups:
-            values = [where.get(name) for name in names]
-            if not any((query.last_of_each, query.after, query.search)) and not any(
-                value is None or isinstance(value, frozenset) for value in values
-            ):
-                whole = Query(tuple(zip(names, values, strict=True)))
-                return (self, *values, *names), whole
+        if query.last_of_each or query.after or query.search:
+            return None
+        asked = tuple([name for name, _ in query.where])
+        if asked not in self._grouping:
+            self._grouping[asked] = [
+                (names, [asked.index(name) for name in names])
+                for names in self._keeping.groups
+                if set(names) <= set(asked)
+            ]
+        for names, places in self._grouping[asked]:
+            pairs = tuple([query.where[place] for place in places])
+            values = [value for _, value in pairs]
+            if None not in values and frozenset not in map(type, values):
+                return (self, *values, *names), Query(pairs)
         return None
 
     def _remember(self, record: R) -> None:
@@ -350,18 +351,6 @@ class SqlTable(Generic[R]):
                 yield column
 
 
-class _Ids:
-    """Ids of a table that were drawn for a transaction.
-
-    Nobody else draws meanwhile, so those that are left can be given back.
-    """
-
-    def __init__(self) -> None:
-        self.left: list[int] = []
-        self.drawn = 0
-        self.last = 0
-
-
 class SqlStore(Store):
     """Tables in a database.
 
@@ -379,8 +368,9 @@ class SqlStore(Store):
         self._engine = open_database(url)
         self._writer = Writer(self._engine)
         self._connection: Connection | None = None
-        self._pending: dict[Table, dict[Executable, list[dict[str, Any]]]] = {}
-        self._ids: dict[Table, _Ids] = {}
+        self._pending: dict[Table, dict[Write, list[Row]]] = {}
+        self._last_ids: dict[Table, int] = {}
+        self._drawn: dict[Table, int] = {}
         self._seen: object = None
         self.tables: list[SqlTable[Any]] = []
         """Those that were asked for."""
@@ -409,21 +399,21 @@ class SqlStore(Store):
         try:
             with told(), self._writer.begun() as (connection, version):
                 if version != self._seen:
-                    self.answers.clear()  # Another process may have changed what is remembered.
+                    self._forget()  # Another process may have changed what is remembered.
                 self._seen = version
                 self._connection = connection
                 try:
                     yield
-                    self._flush(len(_PLACES))
-                    self._give_back_ids()
+                    if self._pending or self._drawn:
+                        with self._writer.ending(connection):
+                            self._flush(len(_PLACES))
                 finally:
                     self._connection = None
         except BaseException:
-            self.answers.clear()
+            self._forget()
             self._pending.clear()
+            self._drawn.clear()
             raise
-        finally:
-            self._ids.clear()
         if self.traces:
             self.traces = not wipe_log(self._engine)
 
@@ -446,43 +436,50 @@ class SqlStore(Store):
             self._flush(len(_PLACES))
             yield self._connection
 
-    def write_later(self, rows: Table, statement: Executable, values: dict[str, Any]) -> None:
+    def write_later(self, rows: Table, write: Write, values: Row) -> None:
         """Write when the transaction ends, or when the table is read: many rows at once."""
-        self._pending.setdefault(rows, {}).setdefault(statement, []).append(values)
+        self._pending.setdefault(rows, {}).setdefault(write, []).append(values)
 
     def draw_id(self, rows: Table) -> int:
-        """The id of the next record of a table, before it is written."""
-        assert self._connection is not None  # noqa: S101 - in a transaction there is one
-        ids = self._ids.setdefault(rows, _Ids())
-        if not ids.left:
-            ids.drawn = min(8 * ids.drawn, MOST_DRAWN) or 1
-            if self._engine.dialect.name == "sqlite":
-                last = ids.last or self._connection.execute(_LAST_ID, {"name": rows.name}).scalar()
-                ids.last = int(last or 0) + ids.drawn
-                ids.left = list(range(ids.last, ids.last - ids.drawn, -1))
-            else:
-                values = {"name": f"{rows.name}_id_seq", "count": ids.drawn}
-                ids.left = [int(row[0]) for row in self._connection.execute(_DRAW, values)][::-1]
-        return ids.left.pop()
+        """The id of the next record of a table, before it is written.
 
-    def _give_back_ids(self) -> None:
-        """Have the next transaction go on behind the last id that was given to a record."""
-        left = {f"{rows.name}_id_seq": ids.left[-1] for rows, ids in self._ids.items() if ids.left}
-        if left and self._connection is not None and self._engine.dialect.name != "sqlite":
-            back = (
-                func.setval(name, number, literal(value=False)) for name, number in left.items()
-            )
-            self._connection.execute(select(*back))
+        The last one is remembered as answers are: nobody else draws in a transaction.
+        """
+        if rows not in self._last_ids:
+            question = text(_LAST_ID[self._engine.dialect.name].format(rows.name))
+            with self.reading(rows) as connection:
+                self._last_ids[rows] = int(connection.execute(question).scalar() or 0)
+        self._last_ids[rows] += 1
+        self._drawn[rows] = self._last_ids[rows]
+        return self._drawn[rows]
+
+    def forget_id(self, rows: Table) -> None:
+        """The database itself gives an id to a record of this table."""
+        self._last_ids.pop(rows, None)
+
+    def _forget(self) -> None:
+        """What is remembered may not be so any more."""
+        self.answers.clear()
+        self._last_ids.clear()
 
     def _flush(self, tables: int) -> None:
         """Write what waits to be written to the first so many tables: many rows are one statement.
 
         Records come after those that they refer to. Of a table new ones come first.
         """
-        assert self._connection is not None  # noqa: S101 - only in a transaction does anything wait
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - only in a transaction does anything wait
+        self._keep_ids(connection)
         for rows in sorted(self._pending, key=_PLACES.__getitem__):
             if _PLACES[rows] >= tables:
                 return
             waiting = self._pending.pop(rows)
-            for statement in sorted(waiting, key=lambda statement: not statement.is_insert):
-                self._connection.execute(statement, waiting[statement])
+            for write in sorted(waiting, key=lambda write: bool(write.key)):
+                write.all(connection, waiting[write])
+
+    def _keep_ids(self, connection: Connection) -> None:
+        """Tell PostgreSQL the last ids that were drawn; SQLite sees them in the rows."""
+        drawn, self._drawn = self._drawn, {}
+        if drawn and self._engine.dialect.name != "sqlite":
+            last = (func.setval(f"{rows.name}_id_seq", number) for rows, number in drawn.items())
+            connection.execute(select(*last))

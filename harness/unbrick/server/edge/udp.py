@@ -242,8 +242,9 @@ class CoapServer:
             return
         peer.armed = deadline
         heapq.heappush(self._deadlines, (deadline, name))
-        if self._timer is None or deadline < self._timer.when():
-            self._set_timer(deadline)
+        first = self._deadlines[0][0]
+        if self._timer is None or first < self._timer.when():
+            self._set_timer(first)
 
     def _set_timer(self, deadline: float) -> None:
         if self._timer is not None:
@@ -263,7 +264,11 @@ class CoapServer:
         while self._deadlines and self._deadlines[0][0] <= now and len(names) < MAX_TOGETHER:
             deadline, name = heapq.heappop(self._deadlines)
             peer = self._peers.get(name)
-            if peer is not None and peer.armed == deadline:
-                peer.armed = None
+            if peer is None or peer.armed != deadline:
+                continue
+            peer.armed, due = None, peer.coap.deadline
+            if due is not None and due <= now:
                 names.append(name)
+            else:  # It was answered in time: no transaction for that.
+                self._arm(name, peer)
         return names
