@@ -33,12 +33,12 @@ def find_base(chip: McuChip, files: Sequence[Input]) -> int:
 
 def has_start(chip: McuChip, files: Sequence[Input]) -> bool:
     """Whether something lies where the chip starts, at whichever address."""
-    starts = {chip.main.base, chip.main.alias}
+    starts = [at for at in (chip.main.base, chip.main.alias) if at is not None]
     return any(
         piece.address <= start < piece.end
         for one in files
         for piece in one.pieces
-        for start in starts - {None}
+        for start in starts
     )
 
 
