@@ -12,7 +12,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
     --constraint constraints.txt --editable
 INSTALLED_FROM = pyproject.toml setup.py constraints.txt \
     harness/unbrick/compile.py \
-    $(shell find harness -path "*/c/*.[ch]") $(wildcard firmware/lib/delta*.[ch])
+    $(shell find harness -path "*/c/*.[ch]" -o -path "*/roms/*/*") $(wildcard firmware/lib/delta*.[ch])
 # Tests wait for other processes half of their time. How they are shared out: tests/summary.py.
 WORKERS = $(shell echo $$((2 * $$(nproc))))
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS)
