@@ -309,10 +309,44 @@ def test_a_build_folder_tells_chip_console_and_partitions(built: Path) -> None:
     ]
     assert [(part.name, part.offset, part.size) for part in found.partitions] == [
         *(("mcuboot", 0, 0x10000), ("image-0", 0x10000, 0x20000), ("image-1", 0x30000, 0x20000)),
+        ("uicr", 0x10_0000, 0x400),
     ]
     done = CliRunner().invoke(cli, ["check", "target.toml"])
     assert done.exit_code == 0, done.output
     assert "image-0: " in done.output
+
+
+def load_elf(data: bytes, at: int) -> bytes:
+    """An ELF file that loads ``data``, and says no more."""
+    header = struct.pack("<HHIIIIIHHHHHH", 2, 40, 1, at, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+    segment = struct.pack("<8I", 1, 84, at, at, len(data), len(data), 5, 4)
+    return b"\x7fELF\x01\x01\x01".ljust(16, b"\0") + header + segment + data
+
+
+@with_demo
+def test_each_image_has_the_symbols_that_it_was_made_of(built: Path) -> None:
+    for folder, image in (("build/app", "nrf52_app_v1.img"), ("other", "nrf52_app_v2.img")):
+        place = built / folder / "zephyr"
+        place.mkdir(parents=True, exist_ok=True)
+        data = (built / image).read_bytes()
+        (place / "zephyr.signed.bin").write_bytes(data)
+        (place / "zephyr.elf").write_bytes(load_elf(data, 0x1_0000))
+    init("build", "--update", "other/zephyr/zephyr.signed.bin", "--yes")
+    text = (built / "target.toml").read_text(encoding="utf-8")
+    symbols = [line.split('"')[1] for line in text.splitlines() if line.startswith("symbols")]
+    own, *others = symbols
+    assert own == "build/app/zephyr/zephyr.elf"
+    assert set(others) == {"other/zephyr/zephyr.elf"}
+
+
+@with_demo
+def test_without_an_update_it_is_said_where_one_would_lie(built: Path) -> None:
+    done = init("build", "--yes")
+    assert "update          none: so there is likely nowhere to cut; --update names one" in (
+        done.output
+    )
+    text = (built / "target.toml").read_text(encoding="utf-8")
+    assert '# stage = { file = "NEW.bin", at = 0x00030000 }' in text
 
 
 def test_a_console_goes_by_its_label(tmp_path: Path) -> None:
@@ -371,6 +405,7 @@ def test_the_partition_manager_comes_before_the_devicetree(built: Path) -> None:
     assert [(part.name, part.offset, part.size) for part in found.partitions] == [
         *(("mcuboot", 0, 0x10000), ("mcuboot_primary", 0x10000, 0x20000)),
         ("mcuboot_secondary", 0x30000, 0x20000),
+        ("uicr", 0x10_0000, 0x400),
     ]
     assert found.programs[1].name == "app_update.bin"
     assert found.programs[1].pieces[0].address == 0x10000

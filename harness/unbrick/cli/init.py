@@ -89,7 +89,12 @@ def _read_all(
 ) -> tuple[list[Input], Path | None, Build | None]:
     """All files that were named, the path of the update, and a build folder."""
     from unbrick.draft.inputs import read_input, split_place  # noqa: PLC0415
-    from unbrick.draft.zephyr import is_build, read_build  # noqa: PLC0415
+    from unbrick.draft.zephyr import (  # noqa: PLC0415
+        ELF_NAME,
+        SIGNED_NAMES,
+        is_build,
+        read_build,
+    )
 
     inputs: list[Input] = []
     build = None
@@ -116,13 +121,16 @@ def _read_all(
         if known and at is not None:
             raise SetupError(f"{path} is named twice", hint="name it with --update alone")
         inputs += [] if known else [read_input(chosen, at)]
+        elf = chosen.with_name(ELF_NAME)
+        if chosen.name in SIGNED_NAMES and elf.is_file() and not known:  # of another build
+            inputs.append(read_input(elf))
     return inputs, chosen, build
 
 
 def _at_slot(made: Input, offset: int) -> Input:
-    """A signed image: the base of the flash is where its vectors lead."""
+    """A signed image: its vectors lead to the flash, which begins at a multiple of 16 MiB."""
     vectors = made.vectors
-    base = 0x0800_0000 if vectors and vectors.handlers[0] >= 0x0800_0000 else 0
+    base = vectors.handlers[0] & 0xFF00_0000 if vectors else 0
     return made.put(base + offset)
 
 

@@ -154,6 +154,7 @@ def make_draft(inputs: Sequence[Input], wishes: Wishes, asking: Asking) -> Draft
     before = _start(draft, asking)
     draft = _choose_console(draft, before, wishes, asking)
     if draft.update is None:
+        asking.note("update", "none: so there is likely nowhere to cut; --update names one")
         return _choose_words(draft, before.lines.get(draft.console, ()), wishes, asking)
     if wishes.driver:
         return replace(
@@ -169,11 +170,17 @@ def make_draft(inputs: Sequence[Input], wishes: Wishes, asking: Asking) -> Draft
 def _tie_symbols(inputs: Sequence[Input], update: Path | None) -> list[Input]:
     """The files that are flashed; an ELF file of which another one was made is its symbols."""
     elves = [one for one in inputs if one.path != update and is_elf(one.path)]
+    alike = {
+        one.path: {elf.path: find_likeness(one, elf) for elf in elves}
+        for one in inputs
+        if not is_elf(one.path)
+    }
+    most = {elf.path: max((row[elf.path] for row in alike.values()), default=0.0) for elf in elves}
     tied: list[Input] = []
     used: set[Path] = set()
-    for one in inputs:
-        alike = [(find_likeness(one, elf), elf.path) for elf in elves if not is_elf(one.path)]
-        likeness, path = max(alike, default=(0.0, one.path))
+    for one in inputs:  # an older version of the image is like the file, too, but less so
+        row = [(like, path) for path, like in alike.get(one.path, {}).items() if like == most[path]]
+        likeness, path = max(row, default=(0.0, one.path))
         tied.append(replace(one, symbols=path) if likeness else one)
         used |= {path} if likeness else set()
     return [one for one in tied if one.path not in used]

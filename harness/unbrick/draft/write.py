@@ -7,6 +7,8 @@ import os
 from math import ceil
 from typing import TYPE_CHECKING
 
+from unbrick.draft.staging import SLOTS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -74,7 +76,8 @@ def _tell_file(one: Input, folder: Path) -> list[str]:
 def _tell_update(draft: Draft, folder: Path) -> list[str]:
     update = draft.update
     if update is None:
-        place = f"at = {draft.base:#010x}"
+        slot = next((at for name, at, _ in draft.partitions if name in SLOTS), draft.base)
+        place = f"at = {slot:#010x}"
         return [
             "# What begins the update: nothing does yet. So there is likely nowhere to cut.",
             "[update]",

@@ -28,6 +28,9 @@ SLOT_NAMES = ("image-0", "slot0", "mcuboot_primary")
 SIGNED_NAMES = ("zephyr.signed.bin", "app_update.bin")
 """What the signed image is called, by sysbuild and by older builds of the nRF Connect SDK."""
 
+ELF_NAME = "zephyr.elf"
+"""What every image is linked as."""
+
 _CONSOLE = re.compile(r"zephyr,console\s*=\s*&(\w+)")
 _PARTITION = re.compile(r"partition@[0-9a-f]+\s*\{([^{}]*)\}", re.IGNORECASE)
 _LABEL = re.compile(r"\blabel\s*=\s*\"([^\"]+)\"")
@@ -90,7 +93,7 @@ def read_build(folder: Path) -> Build:
     symbols: list[Path] = []
     alone = len(images) == 1
     for image in images:
-        elf = image / "zephyr.elf"
+        elf = image / ELF_NAME
         signed = [image / name for name in SIGNED_NAMES if (image / name).is_file()]
         if signed and not (alone and slot is None):
             files.append((signed[0], slot))

@@ -84,6 +84,21 @@ def _paths(program: LineProgram) -> dict[int, str]:
     return paths
 
 
+ASSEMBLY_MOST = 256
+"""Bytes that a function of no size has at most: assembly seldom says how long one is."""
+
+
+def _fill_sizes(functions: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Functions by address; one of no size goes on to the next one, if that is near."""
+    starts = sorted({start for start, _, _ in functions})
+    found = []
+    for start, end, name in functions:
+        following = bisect_right(starts, start)
+        last = starts[following] if following < len(starts) else start + ASSEMBLY_MOST
+        found.append((start, end if end > start else min(last, start + ASSEMBLY_MOST), name))
+    return found
+
+
 class Symbols:
     """Functions and lines of one or more ELF files."""
 
@@ -99,10 +114,10 @@ class Symbols:
                     if not isinstance(section, SymbolTableSection):
                         continue
                     for symbol in section.iter_symbols():
-                        if symbol["st_info"]["type"] == "STT_FUNC" and symbol["st_size"]:
+                        if symbol["st_info"]["type"] == "STT_FUNC":
                             start = symbol["st_value"] & ~1
                             found.append((start, start + symbol["st_size"], symbol.name))
-        return sorted(found)
+        return _fill_sizes(sorted(found))
 
     @cached_property
     def _lines(self) -> list[tuple[int, str]]:

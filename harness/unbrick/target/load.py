@@ -185,8 +185,10 @@ class _Reader:
             offset = chip.image_offset(_address(entries, "at"))
             parts.append(Partition(name, offset, entries.number("size", least=1)))
             entries.all_used()
-        whole = (Partition(part.name, first, part.size) for part, first in chip.placed_flash)
-        return tuple(parts or whole)
+        for part, first in chip.placed_flash:
+            if not any(first <= one.offset < first + part.size for one in parts):
+                parts.append(Partition(part.name, first, part.size))
+        return tuple(parts)
 
     def _update(self, table: Entries) -> Trigger:
         staged = self._programs(table.one_or_more("stage"))
