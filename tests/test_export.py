@@ -128,7 +128,10 @@ def test_what_is_there_is_not_lost(mine: Path) -> None:
     ("words", "said"),
     [
         (["staged/4"], "not the file of a target: staged/4. Name a TARGET.toml and one of its"),
-        (["brick.toml", "other/4"], "brick.toml has no case other/4. Its cases begin with brick"),
+        (
+            ["brick.toml", "other/4"],
+            "brick.toml has no case other/4. Its cases begin with its name: brick/12",
+        ),
         (["brick.toml", "brick/4000"], "the session brick has no power cut 4000"),
         (["brick.toml", "BRICK?"], "not a case ID: 'BRICK?'"),
         (["brick.toml", "--out", "brick.toml/x"], "brick.toml/x cannot be written"),

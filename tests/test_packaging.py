@@ -345,7 +345,6 @@ def test_names_of_registers_need_an_extra_that_is_named(
     [
         ["hil-test"],
         ["up", "--demo"],
-        ["run"],
         ["--config", "here.toml", "server", "start", "--http-port", "1"],
         ["firmware", "build"],
     ],
@@ -359,6 +358,19 @@ def test_a_command_whose_extra_is_missing_says_which(
     assert re.fullmatch(
         r"unbrick: this needs the package \w+, which is not installed. "
         r"Run: pip install 'unbrick\[system\]'\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["console"], ["campaign"], ["replay", "12"]])
+def test_who_forgets_the_target_is_told_so_before_the_extra(
+    arguments: list[str], without_extras: dict[str, str], tmp_path: Path
+) -> None:
+    done = run(sys.executable, "-m", "unbrick.cli", *arguments, env=without_extras, cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"unbrick: without a TARGET\.toml this needs the package \w+, which is not installed. "
+        r"Name one of yours, or run: pip install 'unbrick\[system\]'\n",
         done.stderr,
     )
 

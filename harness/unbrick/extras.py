@@ -19,8 +19,15 @@ EXTRAS = {
 """What each extra brings, by the names under which it is imported."""
 
 
+THE_TERMINAL = "system"
+"""The extra that the reference terminal needs."""
+
+
 class MissingExtraError(SetupError):
     """A package is not installed that comes with an extra of Unbrick."""
+
+    of_the_terminal = False
+    """Whether it is one for the reference terminal."""
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
@@ -28,8 +35,10 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
     package = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if package in packages:
-            return MissingExtraError(
+            missing = MissingExtraError(
                 f"this needs the package {package}, which is not installed",
                 hint=f"run: pip install 'unbrick[{extra}]'",
             )
+            missing.of_the_terminal = extra == THE_TERMINAL
+            return missing
     return None

@@ -74,20 +74,24 @@ def _tell_end(session: ReplayedSession) -> str:
 
 def _tell_console(session: ReplayedSession) -> Iterator[TimelineEvent]:
     for sent in (True, False):
-        text, arrow = "", "" if sent else "typed: "
+        text, last, arrow = "", session.end, "" if sent else "typed: "
         for heard in session.heard:
             if heard.uart != 0 or heard.sent is not sent:
                 continue
-            if not _is_text(heard.data):  # a file that is restored
+            if not _is_text(heard.data):  # a file that is restored, after a line without an end
+                if text.strip("> "):
+                    yield TimelineEvent(last, "uart0", f"{arrow}{text}")
+                text = ""
                 yield TimelineEvent(heard.time, "uart0", f"{arrow}{_shorten(heard.data)}")
                 continue
             text += heard.data.decode("utf-8", errors="replace")
+            last = heard.time
             *lines, text = re.split(r"[\r\n]+", text)
             for line in lines:
                 if line.strip("> "):
                     yield TimelineEvent(heard.time, "uart0", f"{arrow}{line}")
         if text.strip("> "):
-            yield TimelineEvent(session.end, "uart0", f"{arrow}{text}")
+            yield TimelineEvent(last, "uart0", f"{arrow}{text}")
 
 
 def _tell_flash(

@@ -351,7 +351,7 @@ def find_state_after(case: CaseId, cut: PowerCut, state: State, outcome: Outcome
         if found.cuts[-1] == wanted:
             return State(find_cells(state.cells, outcome.ops, wanted), peers)
     raise SetupError(
-        f"the session {case} has no power cut {cut}",
+        f"the session {case} has no power cut {cut}: it has {len(outcome.ops)} flash operations",
         hint="the firmware or the scenario is another one than when the case was found",
     )
 

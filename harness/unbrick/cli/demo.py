@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill, indent
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +60,10 @@ def _write_report(result: SearchResult, told: tuple[ToldCase, ...], page: Path) 
     page.write_text(render_html(report), encoding="utf-8")
 
 
+WIDTH = 76
+"""Letters of a sentence in a line, on a screen of 80."""
+
+
 def _show_session(session: ToldSession, screen: Console) -> None:
     for moment, text in session.said[-LINES:]:
         bad = "VIOLATION" in text or "LOST" in text
@@ -101,8 +106,8 @@ def demo(out: Path) -> None:
         found = _search(good, stop_early=False)
     first = found.cases[0].outcome
     screen.print(
-        f"1. The update has {len(first.ops):,} flash operations. The power is cut at each, before "
-        f"it and in it: {found.transitions:,} cuts.",
+        f"1. The update has {len(first.ops):,} flash operations. The power is cut at each,\n"
+        f"   before it and in it: {found.transitions:,} cuts.",
         highlight=False,
     )
     if found.violations:
@@ -112,7 +117,7 @@ def demo(out: Path) -> None:
     patch = (out / "bug" / "bug.patch").read_text(encoding="utf-8")
     subject = patch.splitlines()[0].removeprefix("Subject: ")
     screen.print(f"2. Now with a bug ({out / 'bug' / 'bug.patch'}):", soft_wrap=True)
-    screen.print(f"   {subject}", style="italic")
+    screen.print(indent(fill(subject, WIDTH), "   "), style="italic")
     screen.print("   The update itself works as before. So no test on a desk sees it.\n")
     with status.status("cutting the power"):
         found = _search(bad, stop_early=True)

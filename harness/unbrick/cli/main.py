@@ -22,7 +22,7 @@ from unbrick import __version__
 from unbrick.cli.config import DEFAULT_FILE, make_default_map
 from unbrick.cli.options import Unavailable
 from unbrick.errors import ToolBrokenError, UnbrickError
-from unbrick.extras import missing_extra
+from unbrick.extras import MissingExtraError, missing_extra
 
 _MODULES = {
     "unbrick.cli.run": ("run", "hil-test"),
@@ -56,6 +56,9 @@ GROUPS = {
     ),
 }
 """The commands as `unbrick --help` shows them, in the order in which one needs them."""
+
+TAKE_TARGETS = {"campaign", "replay", "console", "run"}
+"""Commands that are about the reference terminal when no target's file is named."""
 
 OPTIONS = "--config FILE: the defaults of all options, TOML.  [default: unbrick.toml]"
 """The last line of `unbrick --help`."""
@@ -144,6 +147,19 @@ class Unbrick(click.Group):
             raise click.UsageError(f"There is no command {name!r}.{near}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; for want of a package say which extra brings it."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            missing = missing_extra(error)
+            if missing is None:
+                raise
+            if ctx.invoked_subcommand in TAKE_TARGETS and missing.of_the_terminal:
+                hint = f"name one of yours, or {missing.hint}"
+                raise MissingExtraError(f"without a TARGET.toml {missing}", hint=hint) from error
+            raise missing from error
+
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run, and end the process with the documented exit code."""
         extra["standalone_mode"] = False
@@ -154,11 +170,6 @@ class Unbrick(click.Group):
             if details := str(error).partition("\n")[2]:
                 click.echo(details, err=True)
             sys.exit(_say(fold_error(error), error.exit_code))
-        except ModuleNotFoundError as error:
-            missing = missing_extra(error)
-            if missing is None:
-                sys.exit(_say_broken())
-            sys.exit(_say(fold_error(missing), missing.exit_code))
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)

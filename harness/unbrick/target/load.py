@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9-]+")
 WIRE = "wire"
 """What the console is called outside."""
 
-_READ_HINT = "name the file that describes the target: docs/any-firmware.md shows one"
+_READ_HINT = "name the file that describes the target; `unbrick init` writes one"
 
 
 def load_target(path: Path) -> Description:

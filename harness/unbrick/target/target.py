@@ -150,7 +150,8 @@ class FileTarget:
         case = CaseId.parse(name or self.name)
         if case.scenario != self.name:
             raise SetupError(
-                f"{self.path} has no case {case}", hint=f"its cases begin with {self.name}"
+                f"{self.path} has no case {case}",
+                hint=f"its cases begin with its name: {self.name}/12",
             )
         return case
 
