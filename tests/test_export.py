@@ -112,7 +112,40 @@ def test_option_bytes_are_a_file_of_their_own(mine: Path) -> None:
     assert "out has flash.hex, options.hex, flash.jlink, README.txt.\n" in done.stdout
     options = IntelHex(str(mine / "out" / "options.hex"))
     assert options.tobinstr(start=0x1FFF_F802, size=2) == b"\xfe\x01"
-    assert "Set the option bytes first" in (mine / "out" / "README.txt").read_text("utf-8")
+    assert "Then set the option bytes" in (mine / "out" / "README.txt").read_text("utf-8")
+
+
+WORDS = """
+chip = "stm32h563xi"
+console = "usart3"
+firmware = [{{ file = "h563_bootloader.elf" }}, {{ hex = "{hex}", at = 0xF000_0008 }}]
+recovered = {{ says = "BL", within = "1 s" }}
+"""
+
+
+def test_option_words_that_have_no_address_are_told_with_what_sets_them(mine: Path) -> None:
+    assert DEMO is not None
+    shutil.copy(DEMO / "firmware" / "prebuilt" / "h563_bootloader.elf", mine)
+    (mine / "secure.toml").write_text(WORDS.format(hex="7c0000b4 83ffff4b"), encoding="utf-8")
+    done = call("export", "secure.toml", "-o", "out")
+    assert "out has flash.hex, flash.jlink, README.txt.\n" in done.stdout
+    addresses = IntelHex(str(mine / "out" / "flash.hex")).addresses()
+    assert max(addresses) < 0xF000_0000
+    text = (mine / "out" / "README.txt").read_text(encoding="utf-8")
+    for told in (done.stdout, text):
+        assert "stm32h5x option_write 0 0x74 0xb400007c; shutdown" in told
+        assert "    OPTSR2 = 0xb400007c\n" in told
+    (mine / "torn.toml").write_text(WORDS.format(hex="7c0000b4 83ffff4a"), encoding="utf-8")
+    told = call("export", "torn.toml", "-o", "torn").stdout
+    assert "OPTSR2 = torn: nobody can set it so" in told
+    assert "option_write" not in told
+
+
+@pytest.mark.parametrize("name", ["stm32h563xi", "stm32h743xi"])
+def test_every_option_word_has_a_name_and_a_register(name: str) -> None:
+    part = load_chip(name).flash[1]
+    assert len(part.words) * 8 == len(part.factory)
+    assert len(dict(part.words)) == len({register for _, register in part.words})
 
 
 def test_what_is_there_is_not_lost(mine: Path) -> None:

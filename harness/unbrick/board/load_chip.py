@@ -18,6 +18,7 @@ from unbrick.board.load import (
 )
 from unbrick.board.mcu import (
     APPLICATION_CORES,
+    OPTION_WORD,
     BootRom,
     FlashRegion,
     McuChip,
@@ -184,6 +185,7 @@ def _flash(name: str, entries: Entries) -> FlashRegion:
         alias=entries.number("alias") if entries.has("alias") else None,
         factory=factory,
         ecc=entries.number("ecc", 0, most=max(UNITS)),
+        words=tuple(_word(row) for row in entries.rows("words")),
     )
     entries.all_used()
     if not region.blocks:
@@ -192,6 +194,8 @@ def _flash(name: str, entries: Entries) -> FlashRegion:
         raise entries.wrong("is wrong: `blocks` are too many", "correct `count` and `size`")
     if region.ecc and region.ecc not in ECC_UNITS:
         raise entries.wrong(f"is wrong: `ecc` is {region.ecc}", f"choose one of {ECC_UNITS}")
+    if OPTION_WORD * len(region.words) > region.size:
+        raise entries.wrong("is wrong: `words` are too many", f"each takes {OPTION_WORD} bytes")
     wrong = [size for size in region.block_sizes if region.ecc and size % ECC_BLOCK]
     if wrong:
         raise entries.wrong(
@@ -214,13 +218,23 @@ def _boot_rom(entries: Entries) -> BootRom:
         entries.number("stage", 0, most=PAGE_SIZE),
     )
     entries.all_used()
-    for key, value in (("base", rom.base), ("size", rom.size)):
+    _check_pages(entries, rom.base, rom.size)
+    return rom
+
+
+def _word(entries: Entries) -> tuple[str, int]:
+    found = entries.text("name"), _aligned(entries, "register")
+    entries.all_used()
+    return found
+
+
+def _check_pages(entries: Entries, base: int, size: int) -> None:
+    for key, value in (("base", base), ("size", size)):
         if value % PAGE_SIZE:
             raise entries.wrong(
                 f"is wrong: `{key}` is {value:#x}, no multiple of {PAGE_SIZE:#x}",
                 f"choose {value // PAGE_SIZE * PAGE_SIZE:#x}",
             )
-    return rom
 
 
 def _ram(name: str, entries: Entries, folder: Path, loaded: dict[str, bytes]) -> Region:
@@ -228,12 +242,7 @@ def _ram(name: str, entries: Entries, folder: Path, loaded: dict[str, bytes]) ->
     file = folder / entries.text("loaded", "")
     region = Region(entries.number("base"), entries.number("size", least=PAGE_SIZE))
     entries.all_used()
-    for key, value in (("base", region.base), ("size", region.size)):
-        if value % PAGE_SIZE:
-            raise entries.wrong(
-                f"is wrong: `{key}` is {value:#x}, no multiple of {PAGE_SIZE:#x}",
-                f"choose {value // PAGE_SIZE * PAGE_SIZE:#x}",
-            )
+    _check_pages(entries, region.base, region.size)
     if file != folder:
         loaded[name] = _read_loaded(entries, file, region.size)
     return region

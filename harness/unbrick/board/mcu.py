@@ -38,6 +38,10 @@ APPLICATION_CORES = ("cortex-a15",)
 """Those of Armv7-A: without NVIC, SysTick and MPU."""
 
 
+OPTION_WORD = 8
+"""Bytes of an option word that has no address: itself, and its complement."""
+
+
 @dataclass(frozen=True)
 class FlashRegion:
     """Flash that keeps its contents without power: the main flash, option bytes, UICR.
@@ -49,6 +53,9 @@ class FlashRegion:
         alias: a second address of the same cells; None: it has none.
         factory: what the chip is delivered with, from ``base`` on; the rest is blank.
         ecc: bytes that one check cell is for; 0: it has none.
+        words: of option words that have no address: name, and offset of the register that programs
+            each, in the flash's controller. In the region each is eight bytes: itself and its
+            complement. Empty: the bytes have addresses.
     """
 
     name: str
@@ -57,6 +64,7 @@ class FlashRegion:
     alias: int | None = None
     factory: bytes = b""
     ecc: int = 0
+    words: tuple[tuple[str, int], ...] = ()
 
     @property
     def size(self) -> int:

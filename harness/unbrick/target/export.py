@@ -7,14 +7,18 @@ SEGGER's UM08001, *J-Link Commander*; Nordic's *nRF Command Line Tools*.
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from intelhex import IntelHex
 
+from unbrick.board.mcu import OPTION_WORD
 from unbrick.campaign.search import follow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from unbrick.board.mcu import FlashRegion, McuChip
     from unbrick.campaign.case import CaseId
     from unbrick.target.target import FileTarget
@@ -25,6 +29,7 @@ README_FILE = "README.txt"
 
 RECORD_SIZE = 16
 BLANK = 0xFF
+_ALL_BITS = 0xFFFF_FFFF
 
 OPTIONS = "options"
 """The region of option bytes, which programs for firmware do not write."""
@@ -60,9 +65,10 @@ def export_case(target: FileTarget, case: CaseId) -> Exported:
     chip = target.description.chip
     *_, (_, state, outcome) = follow(case, target.start(), target.run)
     image = state.cells.image(case.resolution)
+    words = _list_words(chip, image)
     weak = sum(int.from_bytes(mask, "little").bit_count() for _, mask in state.cells.weak)
     files, options = _make_hex(chip, image)
-    commands = _list_commands(chip)
+    commands = (*_list_commands(chip), *_tell_words(chip, words))
     if chip.programmers.jlink:
         files[JLINK_FILE] = _tell_jlink(chip)
     wrong = _count_wrong(chip, image)
@@ -80,13 +86,16 @@ def _count_wrong(chip: McuChip, image: bytes) -> int:
 
 
 def _make_hex(chip: McuChip, image: bytes) -> tuple[dict[str, str], bool]:
-    """What is not blank of all regions. Option bytes are a file of their own, if they changed."""
+    """What is not blank of all regions. Option bytes are a file of their own, if they changed.
+
+    Those that have no address are left out.
+    """
     flash, options = IntelHex(), IntelHex()
     changed = False
     for part, first in chip.placed_flash:
         data = image[first : first + part.size]
         if part.name == OPTIONS:
-            changed = data != part.factory.ljust(part.size, bytes([BLANK]))
+            changed = data != part.factory.ljust(part.size, bytes([BLANK])) and not part.words
             _put(options, chip, part, data)
         else:
             _put(flash, chip, part, data)
@@ -132,6 +141,52 @@ def _list_commands(chip: McuChip) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(commands)
 
 
+@dataclass(frozen=True)
+class _Word:
+    """An option word that is not as delivered.
+
+    Attributes:
+        name: as the manual has it.
+        register: offset of the one that programs it.
+        value: what it is; None: it is torn, and nobody can set it so.
+    """
+
+    name: str
+    register: int
+    value: int | None
+
+    def __str__(self) -> str:
+        value = "torn: nobody can set it so" if self.value is None else f"{self.value:#010x}"
+        return f"{self.name} = {value}"
+
+
+def _list_words(chip: McuChip, image: bytes) -> list[_Word]:
+    """The option words without an address that are not as the chip is delivered."""
+    found = []
+    for part, first in chip.placed_flash:
+        for number, (name, register) in enumerate(part.words):
+            at = OPTION_WORD * number
+            data = image[first + at : first + at + OPTION_WORD]
+            if data != part.factory[at : at + OPTION_WORD]:
+                value, other = struct.unpack("<2I", data)
+                found.append(_Word(name, register, value if value ^ other == _ALL_BITS else None))
+    return found
+
+
+def _tell_words(chip: McuChip, words: Sequence[_Word]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """How to set option words, which no file has: last, for what they protect is not programmed."""
+    names = chip.programmers
+    driver = names.openocd_erase.partition(" ")[0]
+    kept = [one for one in words if one.value is not None]
+    if driver and kept:
+        writes = [f"{driver} option_write 0 {one.register:#x} {one.value:#010x}" for one in kept]
+        steps = "; ".join(("init", "reset halt", *writes, "shutdown"))
+        call = f'openocd -f interface/stlink.cfg -f target/{names.openocd}.cfg -c "{steps}"'
+        yield "Then the option words, by OpenOCD", (call,)
+    if words:
+        yield "Then the option words, by any other program", tuple(map(str, words))
+
+
 def _tell_jlink(chip: McuChip) -> str:
     lines = ("si SWD", "speed 4000", f"device {chip.programmers.jlink}", "connect", "erase")
     return "\n".join((*lines, f"loadfile {FLASH_FILE}", "r", "g", "exit", ""))
@@ -149,7 +204,7 @@ def _tell_all(target: FileTarget, case: CaseId, made: Exported, *, options: bool
     if not made.commands:
         lines += [f"The chip's file names no programmers: give {FLASH_FILE} to yours.", ""]
     if options:
-        lines += [f"Set the option bytes first: {OPTIONS}.hex has their contents.", ""]
+        lines += [f"Then set the option bytes: {OPTIONS}.hex has their contents.", ""]
     if made.weak:
         lines += [
             f"{made.weak} bits were torn by the power cut, and may read as 0 or as 1 on a chip.",
