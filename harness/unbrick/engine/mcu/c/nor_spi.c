@@ -106,8 +106,19 @@ static void erase(struct mcu *m, struct nor *n, uint32_t size, uint32_t us) {
     }
 }
 
+/* Ones at both ends change nothing: firmware fills a page up with them. */
+static void leave_out_ones(struct nor *n) {
+    while (n->first + 1 < n->end && n->data[n->first] == 0xff) {
+        n->first++;
+    }
+    while (n->first + 1 < n->end && n->data[n->end - 1] == 0xff) {
+        n->end--;
+    }
+}
+
 /* Bits only become 0: no error of the chip, but then the cells do not hold what was given. */
 static void program(struct mcu *m, struct nor *n) {
+    leave_out_ones(n);
     uint32_t page = n->address - n->address % PAGE, at = page + n->first;
     if (is_protected(m, n, at, n->end - n->first)) {
         refuse(m, n, FAULT_FLASH_PROTECTED);
