@@ -12,10 +12,12 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
+from test_target_files import uf2
 
 from unbrick.campaign.run import PRESETS, run_campaign
 from unbrick.cli.main import cli
 from unbrick.target import console as console_module
+from unbrick.target.files import Piece, read_firmware
 from unbrick.target.target import FileTarget
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ab-updater"
@@ -168,3 +170,22 @@ def test_a_target_that_cannot_work_is_refused_in_one_line(
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
     assert hint in done.stderr
+
+
+def test_a_uf2_file_is_known_for_an_rp2040(tmp_path: Path) -> None:
+    folder = build(tmp_path, "rp2040").parent
+    built = folder / "build" / "rp2040"
+    pieces = [*read_firmware(built / "boot.elf", None, "cortex-m0plus")]
+    pieces += [Piece(0x1000_0000, (built / "stage2.bin").read_bytes())]
+    pieces += [Piece(0x1000_2000, (built / "app-v1.bin").read_bytes())]
+    blocks = [
+        (piece.address + at, piece.data[at : at + 256])
+        for piece in pieces
+        for at in range(0, len(piece.data), 256)
+    ]
+    (folder / "all.uf2").write_bytes(uf2(*blocks))
+    words = ["init", str(folder / "all.uf2"), "--yes", "-o", str(folder / "mine.toml")]
+    done = CliRunner().invoke(cli, words)
+    assert "rp2040, cortex-m0plus" in done.output
+    assert "'APP v1'" in done.output
+    assert 'chip = "rp2040"' in (folder / "mine.toml").read_text(encoding="utf-8")

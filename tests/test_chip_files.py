@@ -141,6 +141,40 @@ def test_a_wrong_chip_is_told_where(
     assert hint in error.value.hint
 
 
+ROMS_WRONG = [
+    ('program = "rp2040"', 'program = "rp2350"', "`program` is 'rp2350'", "mean rp2040"),
+    ("base = 0x0000_0000", "base = 0x0000_0800", "no multiple of 0x1000", "choose 0x0"),
+    ("base = 0x0000_0000", "base = 0x1FFF_F000", "after 0x20000000", "overlap"),
+    ("stage = 0x100", "stage = 0x10000", "`stage` is", "4096"),
+    ("size = 0x8000", "", "`size` is missing", "number"),
+    ('bus = "ssi"', 'bus = "sio"', "`bus` is 'sio'", "mean ssi"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "why", "hint"), ROMS_WRONG)
+def test_a_wrong_boot_rom_is_told_where(
+    old: str, new: str, why: str, hint: str, tmp_path: Path
+) -> None:
+    text = (CHIPS / "rp2040.toml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(SetupError, match=why) as error:
+        load_chip("mine.toml", tmp_path)
+    assert hint in error.value.hint
+
+
+def test_a_board_with_more_flash_says_only_that(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        'like = "rp2040"\n[flash.main]\nblocks = [{ count = 1024, size = 4096 }]\n'
+        "[devices.nor]\nid = 0xEF_4016\n",
+        encoding="utf-8",
+    )
+    chip = load_chip("mine.toml", tmp_path)
+    assert chip.main.size == 4 << 20
+    assert chip.firmware_base == chip.main.base + 0x100
+    assert chip.find_flash(0x1330_0000) == (3 << 20, 1 << 20)
+
+
 def test_a_region_that_no_controller_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'like = "stm32f103xb"\n[flash.eeprom]\nbase = 0x0808_0000\n'

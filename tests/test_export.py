@@ -183,7 +183,8 @@ def test_a_call_that_is_wrong_is_refused_in_one_line(
 def test_every_chip_is_known_to_the_programs(name: str) -> None:
     names = load_chip(name).programmers
     assert names.openocd
-    assert names.openocd_erase.endswith(("mass_erase", "mass_erase 0", "mass_erase 1"))
+    all_of_it = ("mass_erase", "mass_erase 0", "mass_erase 1", "erase_sector 0 0 last")
+    assert names.openocd_erase.endswith(all_of_it)
     assert names.pyocd_pack or names.pyocd in BUILTIN_TARGETS
     family = name[: len("stm32f103")]
     assert names.pyocd.startswith(family)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -59,6 +60,22 @@ def example(prepare: ModuleType, board: Any, tmp_path_factory: pytest.TempPathFa
             shutil.copy(path, folder)
     prepare.prepare(folder / "build", board)
     return folder / f"{board.name}.toml"
+
+
+def test_a_pico_keeps_its_files(tmp_path: Path) -> None:
+    """UNBRICK_CORPUS names the folder with the release, which no package index has."""
+    pico = runpy.run_path(str(EXAMPLE / "prepare_pico.py"), run_name="prepare_pico")
+    try:
+        pico["prepare"](tmp_path / "build")
+    except SetupError as error:
+        pytest.skip(f"{error} ({error.hint})")
+    for name in ("pico.toml", "prompt.py"):
+        shutil.copy(EXAMPLE / name, tmp_path)
+    target = FileTarget.load(tmp_path / "pico.toml")
+    assert try_target(target).troubles == ()
+    result = run_campaign(target, bounds=Bounds(depth=1, states=12))
+    assert not result.violations, result.statement
+    assert result.transitions >= 12
 
 
 GREETINGS = {
