@@ -64,3 +64,20 @@ What Is Paused Waits, And Goes On
     Wait For State    finished
     Wait For Successes    percent=100
     Nobody Should Have Been Updated Twice
+
+A Terminal Is Updated Only When Its User Has Called
+    Make Rollout    ada    error=5    groups=10,100    success=${50}    consent=${True}
+    Do With Rollout    bob    approve
+    Wait For Asked    percent=10
+    Kill Server
+    Updates Should Be    0
+    Users Call    percent=50
+    Kill Server
+    Wait For Successes    percent=5
+    Wait For Asked    percent=100
+    Only Who Has Called Should Have Been Updated
+    Users Call    percent=100
+    Wait For State    finished
+    Only Who Has Called Should Have Been Updated
+    Nobody Should Have Been Asked Twice
+    Wait For Successes    percent=100

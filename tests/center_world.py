@@ -74,6 +74,7 @@ class DirectServer:
             *(tuple(asked.groups), asked.success, asked.error),
             commanded=asked.way == "commanded",
             downgrade=asked.downgrade,
+            consent=asked.consent,
             not_before=asked.not_before.timestamp() if asked.not_before else None,
         )
         self._order(lambda: self.rollouts.create(draft, by, self.clock()))

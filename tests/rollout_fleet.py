@@ -17,16 +17,20 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patience import until
+from patience import PATIENCE_S, until
 from processes import Running
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))  # Robot does not have it there.
 
 from fleet import Fleet, make_small_image
+from unbrick.center.calls.carry import Calls
+from unbrick.center.calls.menu import read_menu
+from unbrick.center.desk import Desk
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.access import add_token
 from unbrick.server.edge.client import ServerClient, SilentError
 from unbrick.server.records.access import AccessRole
+from unbrick.server.records.calls import CALLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +64,7 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
         self._server: Running | None = None
         self._ports = (0, 0)
         self._rollout = 0
+        self._called: set[str] = set()
         self._people: dict[str, ServerClient] = {}
 
     # The stage
@@ -119,10 +124,10 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
 
     # People
 
-    def make_rollout(self, who: str, error: int, groups: str = "5,25,100") -> None:
+    def make_rollout(self, who: str, error: int, groups: str = "5,25,100", **more: Any) -> None:
         """Somebody makes a rollout of the release for all terminals."""
         percents = [int(part) for part in groups.split(",")]
-        made = self._people[who].roll_out(version=VERSION, error=error, groups=percents)
+        made = self._people[who].roll_out(version=VERSION, error=error, groups=percents, **more)
         self._rollout = made["id"]
 
     def do_with_rollout(self, who: str, deed: str) -> None:
@@ -143,7 +148,40 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
         self._failing = {group: len(failing & set(found)) for group, found in groups.items()}
         self._sizes = {group: len(found) for group, found in groups.items()}
 
+    def users_call(self, percent: int) -> None:
+        """So many percent of the users who were asked call the center and press 1."""
+        asked = [m["serial"] for m in self._members() if m["state"] == "asked"]
+        calling = asked[: -(-len(asked) * percent // 100)]
+        asyncio.run(self._call(calling))
+        self._called |= set(calling)
+
+    async def _call(self, serials: list[str]) -> None:
+        with contextlib.closing(SqlRecords(self._database)) as records:
+            desk = Desk(records, self._people["bob"])
+            calls = Calls(read_menu(), records, desk, time.time, lambda _call: None)
+            for serial in serials:
+                number = calls.begin(serial, CALLER).id
+                await calls.settled(number, PATIENCE_S)
+                calls.press(number, "1")
+                await calls.settled(number, PATIENCE_S)
+                calls.hang_up(number)
+            await calls.close()
+
     # What is seen
+
+    def wait_for_asked(self, percent: int) -> None:
+        """So many users have got the text message, and none of those has got it twice."""
+        count = -(-len(self._serials) * percent // 100)
+        until(lambda: sum(self._fleet.texts.values()) >= count, f"{count} texts")
+        assert set(self._fleet.texts.values()) <= {0, 1}, "nobody was asked twice"
+        asked = sum(group["asked"] + group["consented"] for group in self._show()["groups"])
+        assert asked == sum(self._fleet.texts.values()) == count
+
+    def only_who_has_called_should_have_been_updated(self) -> None:
+        """No other terminal has an update, and the rollout counts those as consents."""
+        assert {update["serial"] for update in self._updates()} == self._called
+        agreed = sum(group["consented"] for group in self._show()["groups"])
+        assert agreed == len(self._called)
 
     def wait_for_state(self, state: str) -> None:
         """It comes into a state."""
@@ -216,6 +254,6 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
     def _states(self) -> dict[str, int]:
         """How many terminals are in each state that there is."""
         groups = self._show()["groups"]
-        states = ("waiting", "ordered", "succeeded", "failed", "skipped", "forgiven")
+        states = ("waiting", "asked", "ordered", "succeeded", "failed", "skipped", "forgiven")
         counts = {state: sum(group[state] for group in groups) for state in states}
         return {state: count for state, count in counts.items() if count}

@@ -607,15 +607,17 @@ def test_an_engineer_makes_a_rollout(world: World) -> None:
     assert 'href="/rollouts/new"' not in world.browser("cleo").get("/rollouts")
     assert f'<option value="{IMAGE_FIELD}">' in engineer.get("/rollouts/new")
     fields = {**BLANK, "image": IMAGE_FIELD, "name": "May", "serials": "T-?", "groups": "50,100 %"}
-    fields["not_before"] = "2023-12-01T03:00"
+    fields["not_before"], fields["consent"] = "2023-12-01T03:00", "yes"
     page = words(engineer.order("/rollouts", **fields))
     assert "May rollout 1" in page
     assert "1, with serials T-?" in page
+    assert "0 users were asked, 0 have consented" in page
     (made,) = world.records.rollouts.all()
     assert (made.created_by, made.percents, made.success, made.error) == ("enno", (50, 100), 90, 5)
     assert made.not_before == 1701399600
     assert not made.commanded
     assert not made.downgrade
+    assert made.consent
     last = world.deeds[-1]
     assert (last.deed, last.text) == (Deed.ROLLED_OUT, "create rollout 1")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from server_world import make_image, open_http
-from test_server_rollouts import World
+from test_server_rollouts import World, call
 
 from unbrick.cli.main import cli
 from unbrick.server.edge.access import add_token
@@ -48,11 +48,13 @@ def test_the_examples_of_the_page_are_true(
     for block, stage in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         for succeed, fail in re.findall(r"(\d+) succeeds?(?: and (\d+) fails?)?", stage):
             _let_end(world, int(succeed), int(fail or 0))
+        for calls in re.findall(r"(\d+) users call", stage):
+            _let_call(world, int(calls))
         for words, shown in _commands(block):
             said = play(world, words)
             assert _matches(shown, said), "\n".join([" ".join(words), *said])
             typed += 1
-    assert typed == 7
+    assert typed == 10
 
 
 def _let_end(world: World, succeed: int, fail: int) -> None:
@@ -62,6 +64,13 @@ def _let_end(world: World, succeed: int, fail: int) -> None:
         world.end(serial)
     for serial in open_[succeed : succeed + fail]:
         world.end(serial, well=False, text="the new software did not start")
+    world.look()
+
+
+def _let_call(world: World, count: int) -> None:
+    world.look()
+    for message in world.records.messages()[:count]:
+        call(world, message.serial, "1.2.0")
     world.look()
 
 

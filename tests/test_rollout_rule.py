@@ -24,8 +24,8 @@ from unbrick.server.records.rollouts import GroupCount, MemberState
 from unbrick.server.records.updates import UpdateState
 
 NUMBERS = st.integers(0, 30)
-COUNTS = st.builds(GroupCount, *[NUMBERS] * 6)
-OVER = st.builds(GroupCount, st.just(0), st.just(0), *[NUMBERS] * 4)
+COUNTS = st.builds(GroupCount, *[NUMBERS] * 7)
+OVER = st.builds(GroupCount, *[st.just(0)] * 3, *[NUMBERS] * 4)
 PERCENTS = st.integers(0, 100)
 GROUPS = st.lists(st.integers(1, 99), max_size=5, unique=True).map(lambda p: (*sorted(p), 100))
 
@@ -105,6 +105,8 @@ def test_one_more_failure_never_opens_a_group(
     ("count", "expected"),
     [
         (GroupCount(ordered=100), KeepWaiting()),
+        (GroupCount(asked=100), KeepWaiting()),
+        (GroupCount(succeeded=89, asked=11), KeepWaiting()),
         (GroupCount(succeeded=89, ordered=11), KeepWaiting()),
         (GroupCount(succeeded=90, ordered=10), BeginGroup(2)),
         (GroupCount(succeeded=95, failed=5), BeginGroup(2)),

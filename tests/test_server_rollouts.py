@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -16,11 +17,13 @@ from click.testing import CliRunner
 from record_stores import STORES, Open, opener
 from server_world import inspect, make_image, open_http, post, registration
 
+from unbrick.center.calls.menu import read_menu
 from unbrick.cli.main import cli
 from unbrick.errors import ServerError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.rollouts import (
     BUSY_INTERVAL_S,
+    INVITATION,
     ORDERS_AT_ONCE,
     RolloutDraft,
     RolloutRunner,
@@ -29,6 +32,7 @@ from unbrick.server.edge.access import add_token
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.errors import ConflictError, UnknownError
 from unbrick.server.records.access import AccessRole
+from unbrick.server.records.calls import CALLER, Call
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import AuditAction
@@ -387,6 +391,139 @@ def test_a_server_that_is_killed_goes_on_and_does_nothing_twice(
         assert (deaths > 0) is (death != "after a look")
 
 
+# With the consent of terminals' users
+
+
+def call(world: World, serial: str, version: str = "1.1.0") -> None:
+    """A terminal's user calls the center, which orders the release amid the call."""
+    going = world.records.add_call(Call(0, serial, CALLER, "1", "", "", world.now, None))
+    world.core.start_update(serial, version, world.now)
+    world.records.save_call(replace(going, ended=world.now))
+
+
+def test_a_terminal_is_updated_only_when_its_user_has_called(open_records: Open) -> None:
+    with open_records() as records:
+        world = World(10, records)
+        number = world.begin(consent=True, percents=(20, 100), success=50)
+        world.look()
+        assert world.states() == {"asked": 2, "waiting": 8}
+        told = [message.serial for message in records.messages()]
+        assert len(told) == 2
+        assert records.updates() == []
+        world.start()  # Who is asked is in the records.
+        world.look()
+        assert len(records.messages()) == 2
+        call(world, told[0])
+        world.look()
+        assert world.open() == [told[0]]
+        counts = records.rollouts.group_counts(world.rollout(number))
+        assert [(c.asked, c.ordered, c.consented) for c in counts] == [(1, 1, 1), (0, 0, 0)]
+        world.end(told[0])
+        world.look()  # Half of the group has succeeded.
+        assert world.states() == {"succeeded": 1, "asked": 9}
+        for message in records.messages()[1:]:
+            call(world, message.serial)
+        world.end_all()
+        world.look()
+        assert world.rollout(number).state is RolloutState.FINISHED
+        assert world.states() == {"succeeded": 10}
+        assert len(records.messages()) == len(records.updates()) == 10
+        assert sum(c.consented for c in records.rollouts.group_counts(world.rollout(number))) == 10
+
+
+def test_who_calls_before_being_asked_is_not_asked() -> None:
+    world = World(4)
+    number = world.begin(consent=True, percents=(25, 100))
+    world.look()
+    (first,) = (message.serial for message in world.records.messages())
+    others = sorted({f"T-{at:03}" for at in range(4)} - {first})
+    call(world, others[0])
+    call(world, first)
+    world.end_all()
+    world.look()
+    asked = [message.serial for message in world.records.messages()]
+    assert sorted(asked) == sorted({first, *others[1:]})
+    assert world.states(number) == {"succeeded": 2, "asked": 2}
+
+
+def test_an_order_without_a_call_is_no_consent() -> None:
+    world = World(1)
+    number = world.begin(consent=True, percents=(100,))
+    world.look()
+    world.core.start_update("T-000", "1.1.0", world.now)
+    (count,) = world.records.rollouts.group_counts(world.rollout(number))
+    assert (count.ordered, count.consented) == (1, 0)
+
+
+def test_an_order_for_another_release_is_no_consent_to_this_one() -> None:
+    world = World(1)
+    number = world.begin(consent=True, percents=(100,))
+    world.core.publish(make_image("1.2.0+0"), world.now)
+    world.look()
+    call(world, "T-000", "1.2.0")
+    assert world.states(number) == {"asked": 1}
+
+
+def test_who_has_consented_is_not_asked_again_after_a_pause() -> None:
+    world = World(2)
+    number = world.begin(consent=True, percents=(100,))
+    world.look()
+    call(world, "T-001")
+    world.runner.pause(number, "ada", world.now)
+    world.look()
+    assert world.open() == []
+    assert world.states() == {"asked": 1, "waiting": 1}
+    world.runner.resume(number, "ada", world.now)
+    world.look()
+    assert world.open() == ["T-001"]
+    assert len(world.records.messages()) == 2
+
+
+def test_nobody_is_asked_for_what_the_rule_for_orders_is_against() -> None:
+    world = World(2)
+    number = world.begin(consent=True, percents=(100,))
+    world.register("T-000", NEW)
+    world.look()
+    assert [message.serial for message in world.records.messages()] == ["T-001"]
+    assert world.states(number) == {"asked": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize("death", ["add_message", "save_member"])
+def test_a_server_that_is_killed_asks_nobody_twice(
+    death: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(10)
+    world.begin(consent=True, percents=(100,))
+    world.runner.look(world.now)  # The group begins.
+    where = world.records if death == "add_message" else world.records.rollouts
+    do, turns = getattr(where, death), itertools.cycle([False, False, True])
+
+    def die(*args: Any) -> Any:
+        if next(turns):
+            raise KeyboardInterrupt
+        return do(*args)
+
+    monkeypatch.setattr(where, death, die)
+    monkeypatch.setattr("unbrick.server.core.rollouts.ORDERS_AT_ONCE", 1)
+    deaths = 0
+    for _ in range(100):
+        with contextlib.suppress(KeyboardInterrupt):
+            if not world.runner.look(world.now):
+                break
+            continue
+        deaths += 1
+        world.start()
+    assert deaths > 2
+    assert world.states() == {"asked": 10}
+    assert len({message.serial for message in world.records.messages()}) == 10
+    assert len(world.records.messages()) == 10
+
+
+def test_the_text_is_that_of_the_centers_menu() -> None:
+    """So the center, which tells nobody the same twice, does not ask again."""
+    assert read_menu().message == INVITATION
+
+
 # The HTTP API
 
 
@@ -512,6 +649,19 @@ def test_the_command_line_plays_a_rollout(http: Any, run: Callable[..., Any]) ->
     assert json.loads(run("list", "--json"))[0]["state"] == "stopped"
     assert "is given up" in run("abandon", "1", "--yes")
     assert "is abandoned, so it cannot be resumed" in run("resume", "1", code=1)
+
+
+def test_the_command_line_shows_who_was_asked_and_has_consented(
+    http: Any, run: Callable[..., Any]
+) -> None:
+    world = http.world
+    run("create", "1.1.0", "--consent", "--groups", "10%,100%")
+    world.runner.approve(1, "bob", world.now)
+    world.look()
+    call(world, world.records.messages()[0].serial)
+    shown = run("show", "1")
+    assert "2 users were asked, 1 have consented" in shown
+    assert "group 1  ....................  1 ordered, 1 asked" in shown
 
 
 def test_a_time_is_that_of_this_machine_unless_it_says_otherwise(

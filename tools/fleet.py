@@ -153,6 +153,11 @@ class Fleet:
             member.terminal.fails = member.terminal.serial in serials
 
     @property
+    def texts(self) -> dict[str, int]:
+        """How many text messages the user of each terminal has got, by serial."""
+        return {member.terminal.serial: member.terminal.texts for member in self._members}
+
+    @property
     def serials(self) -> list[str]:
         """Of all terminals."""
         return [member.terminal.serial for member in self._members]

@@ -83,6 +83,7 @@ class FleetTerminal:
     Attributes:
         serial: its.
         fails: whether the new software does not pass its trial there.
+        texts: how many text messages its user has got.
         coap: its end of the link.
         seconds: how long the server took for each of its requests.
         done: whether it runs the new software, has told so, and has the user's data back.
@@ -98,7 +99,7 @@ class FleetTerminal:
         *,
         gives_up: bool = False,
     ) -> None:
-        self.serial, self.fails = serial, False
+        self.serial, self.fails, self.texts = serial, False, 0
         self.coap = CoapEndpoint(self._handle, rng)
         self._gives_up = gives_up
         self.seconds: list[float] = []
@@ -244,7 +245,10 @@ class FleetTerminal:
             update_id = self._announced.update_id if self._announced else 0
             status = Status(self._phase, update_id, self._received, 0)
             return aiocoap.Message(code=aiocoap.CONTENT, payload=status.encode())
-        self._told |= path != "backup"  # After which there is nothing new to do.
+        self._told |= path not in ("backup", "message")  # After which there is nothing new to do.
+        if path == "message":  # Its user reads it.
+            self.texts += 1
+            return aiocoap.Message(code=aiocoap.CHANGED)
         try:
             if path == "announce":
                 answer: bytes | None = self._decide(Announcement.decode(request.payload))

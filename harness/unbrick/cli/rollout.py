@@ -12,6 +12,7 @@ from unbrick.server.edge.client import ServerClient
 from unbrick.server.records.rollouts import read_percent
 
 _BAR_CHARS = 20
+_STATES = ("succeeded", "failed", "ordered", "asked", "waiting", "skipped", "forgiven")
 
 
 class _Percents(click.ParamType):  # type: ignore[type-arg]
@@ -93,6 +94,7 @@ _number = click.argument("rollout_id", metavar="ID", type=click.IntRange(1))
     help="When more of a group fails, all stops.",
 )
 @click.option("--commanded", is_flag=True, help="By commands, not by files.")
+@click.option("--consent", is_flag=True, help="Ask each terminal's user first, who then calls.")
 @click.option("--downgrade", is_flag=True, help="Also where VERSION is older than what runs.")
 @click.option("--not-before", type=_Moment(), help="Begin then, such as 2026-12-01T03:00.")
 @server_url_option
@@ -183,14 +185,13 @@ def _show(item: dict[str, Any]) -> None:
     click.echo(f"goes on after {item['success']} % succeeded, stops after {item['error']} % failed")
     if item["not_before"]:
         click.echo(f"not before {item['not_before']}")
+    if item["consent"]:
+        agreed, silent = (sum(g[name] for g in item["groups"]) for name in ("consented", "asked"))
+        click.echo(f"{agreed + silent} users were asked, {agreed} have consented")
     for group in item["groups"]:
         counted = group["terminals"] - group["skipped"] - group["forgiven"]
         done = _BAR_CHARS * group["succeeded"] // counted if counted else _BAR_CHARS
-        words = [
-            f"{group[state]} {state}"
-            for state in ("succeeded", "failed", "ordered", "waiting", "skipped", "forgiven")
-            if group[state]
-        ]
+        words = [f"{group[state]} {state}" for state in _STATES if group[state]]
         bar = "#" * done + "." * (_BAR_CHARS - done)
         click.echo(f"group {group['group']}  {bar}  {', '.join(words) or 'no terminals'}")
     for member in item["failures"]:

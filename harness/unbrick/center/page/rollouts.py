@@ -23,6 +23,7 @@ _PARTS = {
     "failed": "bad",
     "forgiven": "due",
     "ordered": "busy",
+    "asked": "due",
     "waiting": "later",
     "skipped": "left",
 }
@@ -100,7 +101,8 @@ class RolloutView:
     def total(self) -> GroupView:
         """All groups together."""
         counts = [vars(group.count) for group in self.groups]
-        summed = {name: sum(count[name] for count in counts) for name in _PARTS}
+        names = (*_PARTS, "consented")
+        summed = {name: sum(count[name] for count in counts) for name in names}
         return GroupView(0, 100, GroupCount(**summed), self.rollout.group > 0)
 
     @property
@@ -142,6 +144,7 @@ BLANK = {
     "error": "5",
     "way": STAGED,
     "downgrade": "",
+    "consent": "",
     "not_before": "",
 }
 """The form for a new rollout as it is at first; all that is in it is text."""
@@ -174,6 +177,7 @@ def read_order(form: Mapping[str, str]) -> dict[str, Any]:
         "error": _read_limit(values["error"], "error"),
         "way": COMMANDED if values["way"] == COMMANDED else STAGED,
         "downgrade": values["downgrade"] == "yes",
+        "consent": values["consent"] == "yes",
         "not_before": _read_moment(values["not_before"]),
     }
 

@@ -419,6 +419,8 @@ class ServerCore:
             message = self.records.message(errand.subject)
             if message is None or message.state is not MessageState.QUEUED:
                 return None
+            if message.serial != errand.serial:
+                return None  # What it was for was undone, and its id went to another.
             return post("message", Text(message.text).encode())
         if errand.kind == _SAY:
             said = self.lines.message(errand.subject)
@@ -571,6 +573,8 @@ class ServerCore:
         with self.records.transaction():
             image = find_image(self.records.images(), version, self.records.terminal(serial))
             update = self.order(serial, image, now, commanded=commanded, downgrade=downgrade)
+            called = any(call.serial == serial for call in self.records.open_calls())
+            self.records.rollouts.take_order(update, now, called=called)
         self.carry_out(update)
         return update
 
@@ -586,8 +590,9 @@ class ServerCore:
             ConflictError: the rule of ``orders`` is against it; nothing has changed.
         """
         terminal = self.records.terminal(serial)
-        at = self._standing(serial, terminal, image)
-        text = "; ".join(check_order(Order(image, serial, commanded, downgrade), at))
+        order = Order(image, serial, commanded, downgrade)
+        at, notes = self._check(order, terminal)
+        text = "; ".join(notes)
         with self.records.transaction():
             for replaced in at.under_way:  # What a person wants is better than a guess.
                 self.cancel_update(replaced.id, now)
@@ -597,6 +602,19 @@ class ServerCore:
             if commanded and terminal is not None:
                 self._commander.begin(update, terminal, now)
         return update
+
+    def check(self, order: Order) -> None:
+        """Whether an order would be taken now.
+
+        Raises:
+            BusyError: its terminal has an update under way.
+            ConflictError: the rule of ``orders`` is against it.
+        """
+        self._check(order, self.records.terminal(order.serial))
+
+    def _check(self, order: Order, terminal: Terminal | None) -> tuple[Standing, list[str]]:
+        at = self._standing(order.serial, terminal, order.image)
+        return at, check_order(order, at)
 
     def carry_out(self, update: Update) -> None:
         """Begin with an update that was ordered."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from unbrick.server.core.core import ServerCore
-from unbrick.server.core.orders import complete_version
+from unbrick.server.core.orders import Order, complete_version
 from unbrick.server.core.rollout_rule import (
     BeginGroup,
     Filter,
@@ -43,6 +43,11 @@ BUSY_INTERVAL_S = 10.0
 MOST_AHEAD_S = 366 * 86_400.0
 """Seconds that a rollout may be scheduled ahead; what is later is taken for a slip."""
 
+INVITATION = (
+    "Version {new} of your terminal's software is ready. Call us when it suits you, and press 1."
+)
+"""What asks a terminal's user to consent; as in the center's menu, which says it only once so."""
+
 SERVER = "server"
 """Who does what nobody has ordered, in the audit."""
 
@@ -69,6 +74,7 @@ class RolloutDraft:
     error: int = 5
     commanded: bool = False
     downgrade: bool = False
+    consent: bool = False
     not_before: float | None = None
 
 
@@ -137,6 +143,7 @@ class RolloutRunner:
             created_by=who,
             approved_by="",
             changed=now,
+            consent=draft.consent,
         )
         wanted = Filter(rollout.serials, rollout.software, rollout.runs)
         serials = [
@@ -409,6 +416,12 @@ class RolloutRunner:
     def _order_one(self, rollout: Rollout, member: RolloutMember, image: Image, now: float) -> None:
         how = {"commanded": rollout.commanded, "downgrade": rollout.downgrade}
         try:
+            if rollout.consent and not member.consented:
+                self._core.check(Order(image, member.serial, **how))
+                text = INVITATION.format(new=image.version.removesuffix("+0"))
+                self._core.send_text(member.serial, text, now)
+                self._put(member, MemberState.ASKED, now)
+                return
             update = self._core.order(member.serial, image, now, **how)
         except BusyError as error:
             self._busy[member.rollout_id, member.serial] = now + BUSY_INTERVAL_S

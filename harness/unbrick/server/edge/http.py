@@ -168,7 +168,8 @@ class RolloutOrder(msgspec.Struct, forbid_unknown_fields=True):
     """Have a published version rolled out to the terminals that a filter takes.
 
     ``serials``, ``software`` and ``runs`` are patterns of serials, names and versions (docs:
-    rollouts). ``by``: the operator of a customer center who orders it.
+    rollouts). ``consent``: each terminal's user is asked first. ``by``: the operator of a customer
+    center who orders it.
     """
 
     version: str
@@ -184,6 +185,7 @@ class RolloutOrder(msgspec.Struct, forbid_unknown_fields=True):
     error: _Percent = 5
     way: Literal["staged", "commanded"] = "staged"
     downgrade: bool = False
+    consent: bool = False
     not_before: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     by: _Who = ""
 
@@ -569,6 +571,7 @@ class _Api:
             error=order.error,
             commanded=order.way == "commanded",
             downgrade=order.downgrade,
+            consent=order.consent,
             not_before=None if order.not_before is None else order.not_before.timestamp(),
         )
         made = self._rollouts.create(draft, _who(request, order.by), self._clock())

@@ -249,11 +249,13 @@ class RolloutGroupShape(TypedDict):
     percent: int
     terminals: int
     waiting: int
+    asked: int
     ordered: int
     succeeded: int
     failed: int
     skipped: int
     forgiven: int
+    consented: int
 
 
 class RolloutShape(TypedDict):
@@ -269,6 +271,7 @@ class RolloutShape(TypedDict):
     runs: str
     way: str
     downgrade: bool
+    consent: bool
     success: int
     error: int
     not_before: str | None
@@ -302,6 +305,7 @@ class MemberShape(TypedDict):
     update_id: int | None
     text: str
     changed: str
+    consented: bool
 
 
 class RolloutHistory(RolloutShape):
@@ -483,11 +487,13 @@ def describe_rollout(item: Rollout, counts: Sequence[GroupCount]) -> RolloutShap
             "percent": percent,
             "terminals": count.total,
             "waiting": count.waiting,
+            "asked": count.asked,
             "ordered": count.ordered,
             "succeeded": count.succeeded,
             "failed": count.failed,
             "skipped": count.skipped,
             "forgiven": count.forgiven,
+            "consented": count.consented,
         }
         for number, (percent, count) in enumerate(zip(item.percents, counts, strict=True), 1)
     ]
@@ -502,6 +508,7 @@ def describe_rollout(item: Rollout, counts: Sequence[GroupCount]) -> RolloutShap
         "runs": item.runs,
         "way": "commanded" if item.commanded else "staged",
         "downgrade": item.downgrade,
+        "consent": item.consent,
         "success": item.success,
         "error": item.error,
         "not_before": None if item.not_before is None else format_time(item.not_before),
@@ -533,4 +540,5 @@ def describe_member(item: RolloutMember) -> MemberShape:
         "update_id": item.update_id,
         "text": item.text,
         "changed": format_time(item.changed),
+        "consented": item.consented,
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from unbrick.server.records.people import AuditAction, AuditEntry
 from unbrick.server.records.tables import Record, Store, Table, given
+from unbrick.server.records.updates import Update
 
 UPDATES_AT_ONCE = 5_000
 """Updates that are asked for together; databases have bounds for the values of a statement."""
@@ -48,6 +49,9 @@ class MemberState(Enum):
 
     WAITING = "waiting"
     """Its update is not ordered, or was taken back."""
+
+    ASKED = "asked"
+    """Its user was told of the release, and has not called yet."""
 
     ORDERED = "ordered"
     SUCCEEDED = "succeeded"
@@ -89,6 +93,7 @@ class Rollout(Record):
         created_by: who.
         approved_by: who has approved it; empty: nobody.
         changed: when its state or group did last.
+        consent: a terminal's user is asked first, by a text message, and consents by a call.
     """
 
     id: int
@@ -113,6 +118,7 @@ class Rollout(Record):
     created_by: str
     approved_by: str
     changed: float
+    consent: bool = False
 
     @property
     def percents(self) -> tuple[int, ...]:
@@ -122,7 +128,10 @@ class Rollout(Record):
 
 @dataclass(frozen=True)
 class RolloutMember(Record):
-    """A terminal in a rollout; ``update_id`` is of the update that was ordered for it last."""
+    """A terminal in a rollout; ``update_id`` is of the update that was ordered for it last.
+
+    ``consented``: its user has called for that.
+    """
 
     KEY = ("rollout_id", "serial")
     rollout_id: int
@@ -132,18 +141,21 @@ class RolloutMember(Record):
     update_id: int | None
     text: str
     changed: float
+    consented: bool = False
 
 
 @dataclass(frozen=True)
 class GroupCount:
-    """How many terminals of a group are in which state."""
+    """How many terminals of a group are in which state; and of how many the user has consented."""
 
     waiting: int = 0
+    asked: int = 0
     ordered: int = 0
     succeeded: int = 0
     failed: int = 0
     skipped: int = 0
     forgiven: int = 0
+    consented: int = 0
 
     @property
     def total(self) -> int:
@@ -158,7 +170,7 @@ class GroupCount:
     @property
     def open(self) -> int:
         """Those of which nothing is known yet."""
-        return self.waiting + self.ordered
+        return self.waiting + self.asked + self.ordered
 
 
 _HISTORY = frozenset(
@@ -234,6 +246,30 @@ class Rollouts:
         found = self._members.select(first=first, rollout_id=rollout_id, **where)
         return found if first is not None else sorted(found, key=lambda member: member.serial)
 
+    def take_order(self, update: Update, now: float, *, called: bool) -> None:
+        """An order by somebody is that of a rollout of the same release that waits for its user.
+
+        Args:
+            update: that was ordered.
+            now: seconds since 1970.
+            called: the user of the terminal did it, in a call.
+        """
+        for rollout in self.unsettled():
+            if not rollout.consent or rollout.digest != update.digest:
+                continue
+            member = self._members.get(rollout.id, update.serial)
+            if member is not None and member.state in (MemberState.WAITING, MemberState.ASKED):
+                self.save_member(
+                    replace(
+                        member,
+                        state=MemberState.ORDERED,
+                        update_id=update.id,
+                        text="",
+                        changed=now,
+                        consented=member.consented or called,
+                    )
+                )
+
     def members_of(self, update_ids: Collection[int]) -> list[RolloutMember]:
         """The members that updates were ordered for."""
         ids, found = sorted(update_ids), []
@@ -247,6 +283,10 @@ class Rollouts:
         tally = self._members.tally("group", "state", rollout_id=rollout.id)
         for (group, state), number in tally.items():
             counts[group - 1][state.value] = number
+        if rollout.consent:
+            agreed = self._members.tally("group", rollout_id=rollout.id, consented=True)
+            for group, number in agreed.items():
+                counts[group - 1]["consented"] = number
         return [GroupCount(**count) for count in counts]
 
     def note(self, rollout: Rollout, action: AuditAction, who: str, now: float, text: str) -> None:
