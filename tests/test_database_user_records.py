@@ -49,6 +49,7 @@ from unbrick.server.records.updates import (
 )
 
 CLERK = Actor("clerk", 100.0, "asked for by phone")
+OTHER = "T-other"
 TERMINAL = Terminal(**vars(registration()), endpoint="e", first_seen=1.0, last_seen=1.0)
 OLD, NEW = (
     Image(digest, version, "hw", "terminal", "2024-05-01T12:00:00Z", 1, 9, 10, b"f" * 32, 3.5)
@@ -305,7 +306,8 @@ def test_what_a_terminal_ran_is_remembered_with_its_times(open_records: Open) ->
 
 def test_decisions_are_kept_with_their_reasons(open_records: Open) -> None:
     with open_records() as records:
-        records.save_terminal(TERMINAL)
+        for serial in (SERIAL, OTHER):
+            records.save_terminal(replace(TERMINAL, serial=serial))
         first = records.add_analysis(
             Analysis(0, SERIAL, 1.0, Verdict.UPGRADE, NEW.digest, "1.1.0 is newer")
         )
@@ -316,6 +318,9 @@ def test_decisions_are_kept_with_their_reasons(open_records: Open) -> None:
         assert records.analyses(SERIAL) == [first, second]
         assert records.analysis(SERIAL) == second
         assert (first.needed, second.needed) == (True, False)
+        other = records.add_analysis(replace(first, serial=OTHER))
+        assert records.decisions([SERIAL]) == {SERIAL: second}
+        assert records.decisions([SERIAL, OTHER, "nobody"]) == {SERIAL: second, OTHER: other}
 
 
 def test_what_is_prepared_for_a_pair_is_kept(open_records: Open) -> None:
@@ -458,7 +463,7 @@ def all_about(records: Records, update: Update) -> object:
     return [
         *(records.terminal(serial), records.update(update.id), records.updates(serial)),
         *(records.analysis(serial), records.analyses(serial), records.messages(serial)),
-        *(records.installations(serial), records.decisions(), records.unfinished_updates()),
+        *(records.installations(serial), records.decisions([serial]), records.unfinished_updates()),
     ]
 
 

@@ -202,7 +202,7 @@ def test_claim_b2_the_decision_and_its_reason_are_kept(open_records: Open) -> No
         ]
         assert kept[2].digest == inspect(NEW).digest
         assert kept[2].reason == "1.1.0+0 is newer than 1.0.0+0"
-        assert records.decisions() == {SERIAL: kept[-1]}
+        assert records.decisions([SERIAL]) == {SERIAL: kept[-1]}
 
 
 def test_what_has_failed_its_trial_there_is_passed_over() -> None:

@@ -194,6 +194,25 @@ def test_the_session_of_a_commanded_update(api: Api, client: ServerClient) -> No
     assert [item["state"] for item in client.watch(1)] == ["cancelled"]
 
 
+def test_terminals_are_listed_some_at_a_time(api: Api) -> None:
+    names = [f"T-{number}" for number in range(5)]
+    for name in reversed(names):
+        api.register(serial=name)
+
+    def listed(query: str) -> list[str]:
+        return [item["serial"] for item in api.http.get(f"/api/terminals{query}").json()]
+
+    assert listed("") == names
+    assert listed("?first=2") == names[:2]
+    assert listed("?after=T-1&first=2") == names[2:4]
+    assert listed("?after=T-4") == []
+    assert listed("?first=1000") == names
+    for wrong in ("first=0", "first=x", "first=", "first=-1", "first=1001", "after=%00"):
+        answer = api.http.get(f"/api/terminals?{wrong}")
+        assert answer.status_code in (400, 409), wrong
+        assert answer.json()["hint"]
+
+
 # The client that the command line uses
 
 
@@ -201,6 +220,18 @@ def test_the_session_of_a_commanded_update(api: Api, client: ServerClient) -> No
 def client(api: Api) -> Iterator[ServerClient]:
     with ServerClient("http://testserver", api.http._transport, OWN_TOKEN) as client:
         yield client
+
+
+def test_the_client_lists_all_terminals(
+    api: Api, client: ServerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"T {number}" for number in range(6)]
+    for name in names:
+        api.register(serial=name)
+    for at_once in (1, 2, 3, 6, 7):
+        for module in ("client", "http"):
+            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_TERMINALS", at_once)
+        assert [item["serial"] for item in client.terminals()] == names
 
 
 def test_the_client_speaks_the_api(api: Api, client: ServerClient) -> None:

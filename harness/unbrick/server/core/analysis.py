@@ -23,6 +23,9 @@ from unbrick.server.records.contract import Records
 from unbrick.server.records.updates import Image, Terminal
 from unbrick.wire.messages import TerminalState
 
+TERMINALS_AT_ONCE = 500
+"""Terminals that are read together."""
+
 MAX_TRIES = 3
 """Times that the worker may die of a pair of images before it is given up."""
 
@@ -51,9 +54,17 @@ class Analyst:
     def published(self, image: Image, now: float) -> None:
         """An image was published: is it for any of the terminals? In a transaction."""
         images = self.records.images()
-        for terminal in self.records.terminals():
-            if terminal.hardware_id == image.hardware_id:
-                self._decide(terminal, images, now)
+        for running in sorted(self.records.running()):
+            if (running.hardware_id, running.name) != (image.hardware_id, image.name):
+                continue  # Nothing that was decided there changes.
+            last = ""
+            while terminals := self.records.terminals_running(
+                running, after=last, first=TERMINALS_AT_ONCE
+            ):
+                self.records.look_ahead([terminal.serial for terminal in terminals])
+                for terminal in terminals:
+                    self._decide(terminal, images, now)
+                last = terminals[-1].serial
 
     def _keep_history(self, terminal: Terminal, now: float) -> None:
         now_runs = None

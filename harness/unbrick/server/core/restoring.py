@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from unbrick.server.judgment import parse_version
-from unbrick.server.records.updates import Image, Terminal, Update
+from unbrick.server.records.updates import Image, Running, Terminal, Update
 from unbrick.wire.messages import Result, TerminalState
 
 UNUSABLE = frozenset(
@@ -24,7 +24,7 @@ UNUSABLE = frozenset(
 """Results after which a terminal would refuse the same file every time."""
 
 
-def foresee_refusal(image: Image, terminal: Terminal) -> Result | None:
+def foresee_refusal(image: Image, terminal: Terminal | Running) -> Result | None:
     """Why a terminal would refuse an image, as far as the server can know."""
     if image.hardware_id != terminal.hardware_id:
         return Result.OTHER_HARDWARE
@@ -33,7 +33,7 @@ def foresee_refusal(image: Image, terminal: Terminal) -> Result | None:
     return None
 
 
-def is_older(image: Image, terminal: Terminal) -> bool:
+def is_older(image: Image, terminal: Terminal | Running) -> bool:
     """Whether an image is an older version of the software that a terminal runs.
 
     The order is that of imgtool: major, minor, revision, build. Other software, and a terminal in

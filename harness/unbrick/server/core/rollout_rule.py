@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from unbrick.server.core.restoring import foresee_refusal, is_older
 from unbrick.server.errors import ConflictError
 from unbrick.server.records.rollouts import GroupCount, MemberState
-from unbrick.server.records.updates import Image, Terminal, UpdateState
+from unbrick.server.records.updates import Image, Running, Terminal, UpdateState
 from unbrick.wire.messages import TerminalState
 
 MOST_GROUPS = 20
@@ -37,15 +37,18 @@ class Filter:
 
     def takes(self, terminal: Terminal) -> bool:
         """Whether a terminal is one of them."""
-        pairs = (
-            (terminal.serial, self.serials),
-            (terminal.name, self.software),
-            (terminal.version, self.runs),
-        )
-        return all(fnmatchcase(value, pattern) for value, pattern in pairs)
+        return self.takes_software(terminal) and self.takes_serial(terminal.serial)
+
+    def takes_software(self, runs: Terminal | Running) -> bool:
+        """Whether it is for what a terminal runs."""
+        return fnmatchcase(runs.name, self.software) and fnmatchcase(runs.version, self.runs)
+
+    def takes_serial(self, serial: str) -> bool:
+        """Whether it is for a terminal with this serial."""
+        return fnmatchcase(serial, self.serials)
 
 
-def needs_it(image: Image, terminal: Terminal, *, downgrade: bool) -> bool:
+def needs_it(image: Image, terminal: Terminal | Running, *, downgrade: bool) -> bool:
     """Whether a terminal could be updated to an image that it does not run."""
     if foresee_refusal(image, terminal) is not None:
         return False

@@ -146,10 +146,14 @@ class RolloutRunner:
             consent=draft.consent,
         )
         wanted = Filter(rollout.serials, rollout.software, rollout.runs)
+        # What terminals run is judged once, however many run it.
         serials = [
-            terminal.serial
-            for terminal in self._records.terminals()
-            if wanted.takes(terminal) and needs_it(image, terminal, downgrade=draft.downgrade)
+            serial
+            for running in self._records.running()
+            if wanted.takes_software(running)
+            and needs_it(image, running, downgrade=draft.downgrade)
+            for serial in self._records.serials_running(running)
+            if wanted.takes_serial(serial)
         ]
         if not serials:
             raise ConflictError(

@@ -322,7 +322,11 @@ class SqlTable(Generic[R]):
         if query.search is not None:
             statement = statement.where(self._finding(query.search))
         if query.last_of_each:
-            last = select(func.max(rows.c.id)).group_by(rows.c[query.last_of_each])
+            # What holds for all of one value holds for the last one, so all others are not read.
+            field = rows.c[query.last_of_each]
+            last = select(func.max(rows.c.id)).group_by(field)
+            if isinstance(dict(query.where).get(field.name), frozenset):
+                last = last.where(field.in_(bindparam(field.name, expanding=True)))
             statement = statement.where(rows.c.id.in_(last))
         if query.last is not None:
             return statement.order_by(rows.c.id.desc()).limit(bindparam(_LAST))

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.edge.access import find_token
+from unbrick.server.edge.shapes import MOST_TERMINALS
 from unbrick.server.errors import DowngradeError, NotCommandedError
 
 if TYPE_CHECKING:
@@ -73,8 +74,15 @@ class ServerClient:
         self.close()
 
     def terminals(self) -> list[dict[str, Any]]:
-        """Every terminal that registered."""
-        return list(self._ask("GET", "/api/terminals"))
+        """Every terminal that registered; the server gives so many at a time."""
+        found: list[dict[str, Any]] = []
+        path = "/api/terminals"
+        while page := self._ask("GET", path):
+            found += page
+            if len(page) < MOST_TERMINALS:
+                break
+            path = f"/api/terminals?after={quote(page[-1]['serial'], safe='')}"
+        return found
 
     def terminal(self, serial: str) -> dict[str, Any]:
         """One terminal with its history."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +12,7 @@ import unbrick
 from unbrick.server.edge.shapes import ErrorShape
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -40,6 +40,7 @@ class Operation:
         answer: the type of the answer; None: text that is no JSON.
         status: of an answer that is no error.
         body: the type of the JSON body; ``bytes``: an image; None: there is none.
+        query: the schemas of parameters that may be behind the path, by their names.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Operation:
     answer: Any
     status: int = 200
     body: Any = None
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def plain_path(self) -> str:
@@ -101,6 +103,10 @@ def _describe(operation: Operation, of: dict[str, Any], error: Any) -> dict[str,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": _SCHEMAS[kind]}
             for name, kind in _PARAMETER.findall(operation.path)
+        ]
+        + [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in operation.query.items()
         ],
         "responses": {
             str(operation.status): {"description": "It is done.", "content": answer},

@@ -14,6 +14,7 @@ server's, 422 no image, 503 a database that does not answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from time import perf_counter
@@ -32,6 +33,7 @@ from starlette.types import Message
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.lines import CallOverError
+from unbrick.server.core.orders import check_serial
 from unbrick.server.core.rollout_rule import MOST_GROUPS
 from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.edge import shapes
@@ -40,6 +42,7 @@ from unbrick.server.edge.address import is_of_another_site
 from unbrick.server.edge.description import Operation, describe_api
 from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.metrics import CONTENT_TYPE, Metrics
+from unbrick.server.edge.shapes import MOST_TERMINALS
 from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
@@ -51,12 +54,18 @@ from unbrick.server.records.access import AccessRole
 from unbrick.server.records.analysis import Preparation, RangeKind
 from unbrick.server.records.rollouts import MemberState, Rollout
 from unbrick.server.records.updates import Update
-from unbrick.wire.messages import Kind
+from unbrick.wire.messages import MAX_SERIAL, Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON_SIZE = 16 * 1024
 MAX_ID = 2**63 - 1
 """SQLite counts so far."""
+
+_TERMINALS: dict[str, dict[str, Any]] = {
+    "after": {"type": "string", "maxLength": MAX_SERIAL},
+    "first": {"type": "integer", "minimum": 1, "maximum": MOST_TERMINALS},
+}
+"""What a list of terminals can be asked for."""
 
 MOST_FAILURES = 100
 """Terminals that failed, of a rollout, that are shown with it."""
@@ -270,7 +279,10 @@ class _Api:
         )
         nothing = shapes.NothingShape
         return [
-            Operation("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
+            Operation(
+                *("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
+                query=_TERMINALS,
+            ),
             Operation("GET", history, self.terminal, viewer, shapes.TerminalHistory),
             Operation("GET", "/api/waiting", self.waiting, viewer, list[shapes.WaitingShape]),
             Operation(
@@ -388,15 +400,23 @@ class _Api:
                 hint=f"use one of a {operation.role.value}",
             )
 
-    async def terminals(self, _request: Request) -> JSONResponse:
-        """Every terminal that registered."""
+    async def terminals(self, request: Request) -> JSONResponse:
+        """The terminals that registered, by serial: those after ``after``, ``first`` of them."""
+        after, first = request.query_params.get("after", ""), request.query_params.get("first")
+        if after:
+            check_serial(after)
+        most = MOST_TERMINALS
+        if first is not None:
+            most = int(first) if re.fullmatch("[0-9]{1,9}", first) else 0
+        if not 1 <= most <= MOST_TERMINALS:
+            raise RequestError(
+                400, "`first` is no number of terminals", hint=f"give 1 to {MOST_TERMINALS}"
+            )
         records = self._core.records
-        decisions = records.decisions()
+        found = records.terminals_after(after, most)
+        decisions = records.decisions(terminal.serial for terminal in found)
         return JSONResponse(
-            [
-                shapes.describe_listed(item, decisions.get(item.serial))
-                for item in records.terminals()
-            ]
+            [shapes.describe_listed(item, decisions.get(item.serial)) for item in found]
         )
 
     async def terminal(self, request: Request) -> JSONResponse:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
 
+MOST_TERMINALS = 1000
+"""Terminals in one answer."""
+
+
 class ErrorShape(TypedDict):
     """What went wrong, and what to do."""
 

@@ -152,6 +152,14 @@ class Records:
         """Every terminal, by serial."""
         return sorted(self._terminals.select(), key=lambda item: item.serial)
 
+    def terminals_after(self, serial: str, first: int) -> list[Terminal]:
+        """The first so many terminals with later serials, by serial."""
+        return self._terminals.select(after=serial, first=first)
+
+    def serials_running(self, what: Running) -> list[str]:
+        """The serials of the terminals that run this."""
+        return sorted(self._terminals.tally("serial", **what._asdict()))
+
     def serials(self) -> set[str]:
         """The serials of all terminals."""
         return set(self._terminals.tally("serial"))
@@ -496,9 +504,13 @@ class Records:
         """Every decision about a terminal."""
         return self._analyses.select(serial=serial)
 
-    def decisions(self) -> dict[str, Analysis]:
-        """The last decision about every terminal, by serial."""
-        return {item.serial: item for item in self._analyses.select(last_of_each="serial")}
+    def decisions(self, serials: Iterable[str]) -> dict[str, Analysis]:
+        """The last decision about each of these terminals, by serial."""
+        return {
+            item.serial: item
+            for some in _in_parts(serials)
+            for item in self._analyses.select(last_of_each="serial", serial=some)
+        }
 
     def add_analysis(self, analysis: Analysis) -> Analysis:
         """Keep a decision."""
