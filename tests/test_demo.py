@@ -48,6 +48,12 @@ def test_the_command_that_is_shown_runs_the_case_again(said: str, folder: Path) 
     assert "boot: no image" in done.stdout
 
 
+def test_a_reduced_case_is_told_with_the_command_that_runs_it(said: str, folder: Path) -> None:
+    (path, case) = re.findall(r"^ +unbrick replay (\S+) (\S+)$", said, re.MULTILINE)[0]
+    done = unbrick("replay", path, case, "--minimise", cwd=folder)
+    assert f"reduced: unbrick replay {path} {case}\n" in done.stderr
+
+
 def test_the_picture_and_the_sources_are_there(said: str, folder: Path) -> None:
     demo = folder / "unbrick-demo"
     assert "boot: no image" in (demo / "report.html").read_text(encoding="utf-8")

@@ -1,12 +1,13 @@
 """Source lines that run without faults, or only after a power cut.
 
 The target says whose lines count. The reference terminal leaves its application out: during an
-update two releases of it run at the same addresses.
+update two releases of it run at the same addresses. Of any target, lines at addresses that two
+programs have are left out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,6 +49,36 @@ class LineTable:
         return found
 
 
+def keep_certain(programs: Sequence[Sequence[SourceLine]]) -> list[SourceLine]:
+    """The lines of several programs, but for those of addresses where two of them have code.
+
+    An old and a new image lie at the same place: nobody knows which of them ran.
+    """
+    spans = [_merge(lines) for lines in programs]
+    return [
+        line
+        for number, lines in enumerate(programs)
+        for line in lines
+        if not any(_is_in(line, other) for at, other in enumerate(spans) if at != number)
+    ]
+
+
+def _merge(lines: Iterable[SourceLine]) -> list[tuple[int, int]]:
+    """Where a program has code: starts and ends, in order."""
+    found: list[tuple[int, int]] = []
+    for line in sorted(lines):
+        if found and line.start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], line.end)
+        else:
+            found.append((line.start, line.end))
+    return found
+
+
+def _is_in(line: SourceLine, spans: Sequence[tuple[int, int]]) -> bool:
+    at = bisect_left(spans, (line.end, 0)) - 1
+    return at >= 0 and spans[at][1] > line.start
+
+
 class CoverageRun:
     """Runs sessions, as a search wants them, in one engine, and notes what is executed.
 
@@ -69,9 +100,8 @@ class CoverageRun:
             )
         self.engine, self._watch = engine, engine
         elf_files, prefix = covered
-        self._table = LineTable(
-            (line for elf in elf_files for line in read_source_lines(elf)), prefix
-        )
+        programs = [list(read_source_lines(elf)) for elf in dict.fromkeys(elf_files)]
+        self._table = LineTable(keep_certain(programs), prefix)
         self._golden: Lines = set()
         self._all: Lines = set()
         self._target: Target | None = None

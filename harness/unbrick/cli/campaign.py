@@ -40,7 +40,7 @@ from unbrick.errors import (
 )
 from unbrick.flash.torn import SHAPES
 from unbrick.lock import owned
-from unbrick.report.formats import render_junit, render_sarif
+from unbrick.report.formats import render_junit, render_sarif, tell_replay
 from unbrick.report.html import render_html
 from unbrick.report.model import (
     CampaignReport,
@@ -239,7 +239,7 @@ def _make_folder(out: Path) -> None:
 @click.option(
     "--coverage",
     is_flag=True,
-    help="Also note which source lines of boot, resident program and agent run only after a loss "
+    help="Also note which source lines run only after a loss "
     "of power; every session is run anew, in one process.",
 )
 @click.option("--stop-early", is_flag=True, help="End a scenario with its first violation.")
@@ -373,7 +373,8 @@ def _say_reduced(tried: SearchResult, status: Console) -> None:
     if tried.violations:
         worst = tried.violations[0].id
         smaller = reduce(tried.target, worst) or worst
-        status.print(f"{worst} reduced: unbrick replay {smaller}", soft_wrap=True)
+        command = tell_replay(tried.target.file, str(smaller))
+        status.print(f"{worst} reduced: {command}", soft_wrap=True)
 
 
 def _tell(report: CampaignReport, out: Path | None, status: Console, *, as_json: bool) -> None:
@@ -522,7 +523,8 @@ def replay_command(
             status.print(
                 "nothing to leave out: every invariant holds"
                 if smaller is None
-                else f"reduced: unbrick replay {smaller}"
+                else f"reduced: {tell_replay(target.file, str(smaller))}",
+                soft_wrap=True,
             )
             case = smaller or case
         sessions = replay(target, opened, case)

@@ -12,7 +12,7 @@ import click
 
 from unbrick.cli.delta import apply_delta_file, make_delta_file
 from unbrick.cli.options import FromLayout, json_option, write_file
-from unbrick.errors import ImageError
+from unbrick.errors import ImageError, SetupError
 from unbrick.image.examine import Examination, examine, identify_other_file
 from unbrick.image.factory import KEY_SIZE, list_nor_map, make_factory_image, read_identity
 from unbrick.image.format import (
@@ -29,6 +29,8 @@ from unbrick.image.format import (
 from unbrick.image.hexfile import read_image, to_hex
 from unbrick.layout import reference_layout
 from unbrick.screen import Column, FittedTable, open_screen, open_status
+from unbrick.target.flash_map import list_flash_map
+from unbrick.target.load import SUFFIX, load_target
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _HEX_NAMES = {".hex", ".ihex"}
@@ -226,10 +228,22 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
 
 
 @image.command("map")
-@click.argument("nor", type=_FILE)
+@click.argument("nor", type=_FILE, metavar="NOR|TARGET.toml")
+@click.argument("flash", type=_FILE, required=False)
 @json_option
-def image_map(nor: Path, *, as_json: bool) -> None:
-    """Show what is in each block of a NOR image."""
+def image_map(nor: Path, flash: Path | None, *, as_json: bool) -> None:
+    """Show what is in each block of a NOR image, or of a target's flash.
+
+    Of a TARGET.toml it is the flash before the update, or the one in the file FLASH, which `run`
+    and `console` have written with --nor.
+    """
+    if nor.suffix == SUFFIX:
+        _map_target(nor, flash, as_json=as_json)
+        return
+    if flash is not None:
+        raise SetupError(
+            f"{nor} is no target's file", hint="name one image, or a TARGET.toml first"
+        )
     data = read_bounded(nor, reference_layout().board.nor.size)
     blocks = list_nor_map(data)
     part = reference_layout().partition("application")
@@ -260,6 +274,31 @@ def image_map(nor: Path, *, as_json: bool) -> None:
     open_screen().print(FittedTable(columns, rows))
     for name, value in found.items():
         click.echo(f"{name}: {value}")
+
+
+def _map_target(target: Path, flash: Path | None, *, as_json: bool) -> None:
+    found = load_target(target)
+    image = found.start_image
+    if flash is not None:
+        image = read_bounded(flash, found.chip.geometry.size).ljust(len(image), b"\xff")
+    blocks = list_flash_map(found, image)
+    if as_json:
+        click.echo(json.dumps({"blocks": [asdict(block) for block in blocks]}, indent=2))
+        return
+    rows = [
+        (
+            f"{block.address:#010x}",
+            block.partition,
+            f"{block.used} of {block.size}",
+            block.digest[:_DIGEST_SHOWN],
+            ", ".join(block.files),
+        )
+        for block in blocks
+        if block.used
+    ]
+    headings = ("address", "partition", "used", "SHA-256", "file")
+    open_screen().print(FittedTable([Column(heading) for heading in headings], rows))
+    click.echo(f"{len(blocks) - len(rows):,} more blocks are blank")
 
 
 def _read_program(path: Path) -> bytes:

@@ -26,7 +26,12 @@ VIOLATIONS_SHOWN = 20
 
 def tell_how_to_replay(case: CaseReport) -> str:
     """The command that runs a case again."""
-    return shlex.join(("unbrick", "replay", *filter(None, (case.target,)), case.id))
+    return tell_replay(case.target, case.id)
+
+
+def tell_replay(file: str, case: str) -> str:
+    """The command that runs a case of a target again; without a file it is the reference's."""
+    return shlex.join(("unbrick", "replay", *filter(None, (file,)), case))
 
 
 def leave_out_numbers(text: str) -> str:

@@ -64,7 +64,7 @@ def render_summary(report: CampaignReport) -> RenderableType:
     if report.coverage:
         golden = sum(len(file.golden) for file in report.coverage)
         after = sum(len(file.recovery) for file in report.coverage)
-        line = f"{golden:,} source lines of boot, resident program and agent run without faults, "
+        line = f"{golden:,} source lines run without faults, "
         parts.append(Text(f"{line}{after:,} only after a power cut", style="dim"))
     times = report.timings
     if times.sessions and times.seconds:

@@ -5,6 +5,7 @@ The same flash image and the same bytes at the same virtual times give the same 
 
 from __future__ import annotations
 
+import ctypes as c
 import random
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -76,6 +77,15 @@ class _McuLine:
         return self._models.take(self._number)
 
 
+def _list_blocks(sizes: bytes, first: int, base: int, size: int) -> list[tuple[int, int]]:
+    """Blocks of one memory: where it begins in what was noted, its address, its size in bytes."""
+    return [
+        (base + 2 * i, 2 * halfwords)
+        for i, halfwords in enumerate(sizes[first // 2 : (first + size) // 2])
+        if halfwords
+    ]
+
+
 class McuEngine(CompiledEngine[McuModels], ChipEngine):
     """A microcontroller in this process, in virtual time.
 
@@ -104,6 +114,7 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         svd: Path | None = None,
     ) -> None:
         self.chip, self.board = chip, chip.board
+        self._code_sizes: c.Array[c.c_char] | None = None
         console = console or (chip.uarts[0] if chip.uarts else SEMIHOSTING)
         if console != SEMIHOSTING and console not in chip.uarts:
             raise SetupError(
@@ -181,6 +192,32 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         )
         where = self._symbols.describe(fault.pc)
         return FirmwareFault(kind, fault.pc, where, text, fault.time / 1e9)
+
+    def watch_code(self) -> None:
+        """From now on note which code is executed; see :meth:`executed`."""
+        sizes = c.create_string_buffer((self.board.nor.modelled + self.chip.ram_size) // 2)
+        if not self._models.lib.mcu_watch_code(self._models.mcu, sizes):
+            raise EngineError("Unicorn refused a hook")
+        self._code_sizes = sizes
+
+    def executed(self) -> list[tuple[int, int]]:
+        """(address, length in bytes) of every basic block that was executed since then.
+
+        One in a flash that is at two addresses is told at both.
+        """
+        found: list[tuple[int, int]] = []
+        sizes = self._code_sizes
+        if sizes is None:
+            return found
+        for part, first in self.chip.placed_flash:
+            for base in (part.base, part.alias):
+                if base is not None:
+                    found += _list_blocks(sizes.raw, first, base, part.size)
+        at = self.board.nor.modelled
+        for _, ram in self.chip.rams:
+            found += _list_blocks(sizes.raw, at, ram.base, ram.size)
+            at += ram.size
+        return found
 
     def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
         waited = [

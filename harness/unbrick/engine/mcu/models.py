@@ -191,6 +191,7 @@ def load_models() -> Any:
             None,
             [mcu, c.POINTER(CRegisterPlace), size, c.POINTER(CReadyPlace), size],
         ),
+        "mcu_watch_code": (c.c_bool, [mcu, c.c_void_p]),
         "mcu_load_flash": (None, [mcu, c.c_char_p, size]),
         "mcu_power_on": (None, [mcu]),
         "mcu_power_off": (None, [mcu]),

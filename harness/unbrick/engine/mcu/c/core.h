@@ -268,6 +268,8 @@ struct mcu {
     size_t op_data_size, op_data_capacity;
     uint64_t cut_before;
     size_t hook[5];
+    size_t code_hook;    /* 0: none */
+    uint8_t *code_sizes; /* of the host; NULL: nobody wants to know */
     bool watches;        /* every access is looked at */
     bool swaps;          /* a flash has or had banks with each other's addresses */
     bool has_broken;     /* there were cells whose check cell is wrong */

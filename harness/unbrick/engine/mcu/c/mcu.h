@@ -227,6 +227,10 @@ size_t mcu_plain(const struct mcu *m, struct plain *out, size_t capacity);
 void mcu_debug(struct mcu *m, bool attached);
 /* Sets or clears the breakpoint at an address. False: there are too many. */
 bool mcu_break_at(struct mcu *m, uint32_t address, bool wanted);
+/* Notes which code is executed from now on. `sizes` has a byte for each halfword of the flash image
+ * and then of every RAM; there the size of a block that begins is put, in halfwords, 255 at most.
+ * NULL: it is no longer noted. False: there is no memory. */
+bool mcu_watch_code(struct mcu *m, uint8_t *sizes);
 /* What is watched from now on: at most 16. */
 void mcu_watch(struct mcu *m, const struct watch *watches, size_t count);
 /* Which watch the last STOP_WATCH was for, and the address in it that is accessed first. */
