@@ -301,7 +301,7 @@ def test_a_violation_over_a_bad_link_is_reduced(
     monkeypatch.setattr(ReferenceTarget, "run", bad)
     done = invoke("campaign", "phonebook", "--links", "1")
     assert done.exit_code == 1, done.output
-    assert "phonebook~0 reduced: unbrick replay phonebook~0\n" in done.output
+    assert "phonebook~0 reduced: unbrick replay 'phonebook~0'\n" in done.output
 
 
 @pytest.mark.slow
