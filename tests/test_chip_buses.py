@@ -224,6 +224,56 @@ def test_a_program_clears_bits_of_a_page_and_begins_again_at_its_end(nor: ChipPr
     assert nor.faults == ["flash-dirty"]
 
 
+SECOND = transfer(0x35, 0, keep=1)
+SUSPEND, RESUME = transfer(0x75), transfer(0x7A)
+
+
+def test_an_erase_is_suspended_for_a_program_elsewhere(nor: ChipProbe) -> None:
+    at = nor.chip.image_offset(NOR_CELLS)
+    nor.image[at : at + 0x1000] = bytes(0x1000)
+    program = (*ENABLE, *transfer(0x02, *place(0x1_0000), 7), *DELAY)
+    begin = (*ENABLE, *transfer(0x20, *place(0)), *SUSPEND, *STATUS, *SECOND)
+    found = nor.run(*SPI_ON, *begin, *program, *RESUME, *STATUS, *SECOND, *DELAY * 6, *STATUS)
+    assert found == [0, 0x80, 3, 0, 0]
+    assert [op.kind for op in nor.engine.ops] == ["erase", "word"]
+    assert nor.flash(NOR_CELLS, 0x1000) == b"\xff" * 0x1000
+    assert nor.flash(NOR_CELLS + 0x1_0000, 2) == b"\x07\xff"
+    assert nor.faults == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        (SUSPEND, "flash-command"),
+        (RESUME, "flash-command"),
+        ((*ENABLE, *transfer(0xC7), *SUSPEND), "flash-command"),
+        ((*ENABLE, *transfer(0x20, 0, 0, 0), *SUSPEND, *SUSPEND), "flash-command"),
+        (
+            (*ENABLE, *transfer(0x20, 0, 0, 0), *SUSPEND, *ENABLE, *transfer(0x20, 1, 0, 0)),
+            "flash-busy",
+        ),
+        (
+            (*ENABLE, *transfer(0x20, 0, 0, 0), *SUSPEND, *ENABLE, *transfer(0x02, 0, 0, 9, 0)),
+            "flash-busy",
+        ),
+    ],
+)
+def test_what_cannot_be_suspended_or_begun_is_refused(
+    nor: ChipProbe, steps: tuple[Step, ...], kind: str
+) -> None:
+    nor.run(*SPI_ON, *steps, seconds=0.02)
+    assert nor.faults == [kind]
+
+
+def test_a_suspended_erase_is_torn_by_a_power_cut(nor: ChipProbe) -> None:
+    at = nor.chip.image_offset(NOR_CELLS)
+    nor.image[at : at + 0x1000] = bytes(0x1000)
+    nor.run(*SPI_ON, *ENABLE, *transfer(0x20, *place(0)), *DELAY, *SUSPEND, *DELAY, seconds=0.05)
+    nor.engine.power_off()
+    ones = sum(byte.bit_count() for byte in nor.flash(NOR_CELLS, 0x1000))
+    assert 0x8000 // 8 < ones < 0x8000
+
+
 @pytest.mark.parametrize(
     ("command", "first", "length"),
     [(0x20, 0x1_9000, 0x1000), (0x52, 0x1_8000, 0x8000), (0xD8, 0x1_0000, 0x1_0000)],

@@ -240,7 +240,8 @@ def test_the_rom_erases_and_programs(rp: ChipProbe) -> None:
     assert rp.flash(FLASH + at, 0x300) == b"\xff" * 0x100 + data + b"\xff" * 0x100
     assert rp.flash(FLASH + at - 4, 4) == rp.flash(FLASH + at + 0x3000, 4) == bytes(4)
     kinds = [(op.kind, op.offset - at, op.length) for op in rp.engine.ops]
-    assert kinds == [*(("erase", n * 4096, 4096) for n in range(3)), ("word", 0x100, 256)]
+    ones = 1  # at the end, which change nothing
+    assert kinds == [*(("erase", n * 4096, 4096) for n in range(3)), ("word", 0x100, 256 - ones)]
 
 
 # The bus

@@ -295,9 +295,9 @@ MODELS = {
         },
         bus="spi_stm32",
         others={"select_port": "gpio_stm32"},
-        does="reads, page programs, erases, identity, SFDP, status registers, protection, "
-        "power-down",
-        lacks="suspend, several data lines, protection by a pin",
+        does="reads, page programs, erases, suspend, identity, SFDP, status registers, "
+        "protection, power-down",
+        lacks="several data lines, protection by a pin",
     ),
     # W25Q16JV: a NOR flash that code runs from.
     "nor_qspi": DeviceModel(
@@ -316,8 +316,8 @@ MODELS = {
         },
         bus="ssi_rp2040",
         does="reads by one, two and four lines and without a command, page programs, erases, "
-        "identity, SFDP, both status registers, protection, power-down",
-        lacks="suspend, protection of single blocks, security registers",
+        "suspend, identity, SFDP, both status registers, protection, power-down",
+        lacks="protection of single blocks, security registers",
     ),
     # The RP2040 data sheet.
     "ssi_rp2040": DeviceModel(

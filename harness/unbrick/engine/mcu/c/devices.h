@@ -65,6 +65,12 @@ void job_wait(struct mcu *m, struct flash_job *job);
 uint64_t job_next(const struct flash_job *job);
 /* The chip is reset. That of the system does not stop an operation: it ends first. */
 void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind);
+/* The operation under way stands still, as another one, until it goes on. */
+void job_suspend(struct mcu *m, struct flash_job *job, struct flash_job *suspended,
+                 uint64_t latency_ns);
+void job_resume(struct mcu *m, struct flash_job *job, struct flash_job *suspended);
+/* Whether it is under way, and for this place of its region. */
+bool job_has(const struct flash_job *job, uint32_t offset);
 /* The power goes: what is under way is torn. */
 void job_tear(struct mcu *m, struct flash_job *job);
 bool is_blank(const uint8_t *cells, uint32_t length);

@@ -96,6 +96,29 @@ void job_reset(struct mcu *m, struct flash_job *job, enum reset_kind kind) {
     job->more = NULL;
 }
 
+void job_suspend(struct mcu *m, struct flash_job *job, struct flash_job *suspended,
+                 uint64_t latency_ns) {
+    assert(job->busy && !suspended->busy);
+    *suspended = *job;
+    job->busy = false;
+    suspended->start = mcu_now(m) - job->start; /* how long it has lasted */
+    suspended->end = job->end - mcu_now(m) + latency_ns;
+}
+
+/* As if it had begun so long ago as it has lasted. */
+void job_resume(struct mcu *m, struct flash_job *job, struct flash_job *suspended) {
+    assert(suspended->busy && !job->busy);
+    uint64_t lasted = suspended->start, left = suspended->end, now = mcu_now(m);
+    *job = *suspended;
+    job->start = now - (lasted < now ? lasted : now);
+    job->end = now + left;
+    suspended->busy = false;
+}
+
+bool job_has(const struct flash_job *job, uint32_t offset) {
+    return job->busy && offset >= job->offset && offset - job->offset < job->length;
+}
+
 /* A number that looks random, and is the same for the same cell (xorshift). */
 static uint32_t scatter(uint32_t seed) {
     seed = seed * 2654435761u + 1;

@@ -139,27 +139,15 @@ bool cfi_begin(struct mcu *m, struct cfi *c, uint32_t offset, uint32_t length, c
 }
 
 void cfi_suspend(struct mcu *m, struct cfi *c) {
-    assert(c->job.busy && !c->suspended.busy);
-    c->suspended = c->job;
-    c->job.busy = false;
-    uint64_t latency = (uint64_t)c->numbers[CFI_SUSPEND_US] * NS_PER_US;
-    c->suspended.start = mcu_now(m) - c->suspended.start; /* how long it has lasted */
-    c->suspended.end = c->suspended.end - mcu_now(m) + latency;
+    job_suspend(m, &c->job, &c->suspended, (uint64_t)c->numbers[CFI_SUSPEND_US] * NS_PER_US);
 }
 
-/* As if it had begun so long ago as it has lasted. */
 void cfi_resume(struct mcu *m, struct cfi *c) {
-    assert(c->suspended.busy && !c->job.busy);
-    uint64_t lasted = c->suspended.start, left = c->suspended.end, now = mcu_now(m);
-    c->job = c->suspended;
-    c->job.start = now - (lasted < now ? lasted : now);
-    c->job.end = now + left;
-    c->suspended.busy = false;
+    job_resume(m, &c->job, &c->suspended);
 }
 
 bool cfi_in_suspended(const struct cfi *c, uint32_t offset) {
-    return c->suspended.busy && offset >= c->suspended.offset &&
-           offset - c->suspended.offset < c->suspended.length;
+    return job_has(&c->suspended, offset);
 }
 
 bool cfi_open_buffer(struct cfi *c, uint32_t words, uint32_t block) {

@@ -23,6 +23,8 @@ enum {
     READ_UNIQUE_ID = 0x4b,
     READ_SFDP = 0x5a,
     READ_QUAD = 0x6b,
+    SUSPEND = 0x75,
+    RESUME = 0x7a,
     READ_ID = 0x9f,
     RELEASE = 0xab, /* from power-down */
     POWER_DOWN = 0xb9,
@@ -33,7 +35,15 @@ enum {
     END_MODE = 0xff /* the mode in which reads have no command; otherwise it does nothing */
 };
 enum { SR_BUSY = 1u << 0, SR_WEL = 1u << 1, SR_TB = 1u << 5, SR_SEC = 1u << 6 };
-enum { SR_BP_SHIFT = 2, SR_KEPT = 0xfc, SR2_QE = 1u << 1, SR2_KEPT = 0x7b, STATUS_SIZE = 4 };
+enum {
+    SR_BP_SHIFT = 2,
+    SR_KEPT = 0xfc,
+    SR2_QE = 1u << 1,
+    SR2_KEPT = 0x7b,
+    SR2_SUS = 1u << 7,
+    STATUS_SIZE = 4
+};
+enum { SUSPEND_NS = 20000 };                       /* what each costs the operation */
 enum { MODE_MASK = 0x30, MODE_CONTINUOUS = 0x20 }; /* behind the address of a read */
 enum { UNIQUE_ID_SIZE = 8, SFDP_TABLE = 0x80, SFDP_WORDS = 9 };
 enum { PAGE = 256, SECTOR = 4096, COMMAND_AND_ADDRESS = 4 };
@@ -41,7 +51,7 @@ enum { PAGE = 256, SECTOR = 4096, COMMAND_AND_ADDRESS = 4 };
 struct nor {
     struct bus_chip chip;
     struct flash flash, status;
-    struct flash_job job;
+    struct flash_job job, suspended; /* `suspended.busy`: there is one */
     uint32_t id, program_us, sector_us, half_block_us, block_us, chip_us, status_us;
     uint8_t command, data[PAGE], new_status, new_status_2;
     uint32_t taken, address; /* bytes since it was selected */
@@ -181,9 +191,37 @@ static uint32_t bytes_of_operation(uint8_t command) {
     }
 }
 
+/* Neither an erase of all nor a write of the status can be suspended. */
+static void suspend(struct mcu *m, struct nor *n) {
+    bool may = n->job.busy && n->job.flash == &n->flash && n->job.length < n->flash.size;
+    if (may && !n->suspended.busy) {
+        job_suspend(m, &n->job, &n->suspended, SUSPEND_NS);
+    } else {
+        refuse(m, n, FAULT_FLASH_COMMAND);
+    }
+}
+
+/* Beside an erase that is suspended, other places can be programmed. */
+static bool may_begin(const struct nor *n) {
+    bool programs = n->command == PAGE_PROGRAM && n->suspended.kind == OP_ERASE;
+    return !n->suspended.busy || (programs && !job_has(&n->suspended, n->address));
+}
+
 static void deselect(struct mcu *m, struct nor *n) {
     uint32_t wanted = bytes_of_operation(n->command);
+    if (n->taken == 1 && n->command == SUSPEND && !n->down) {
+        suspend(m, n);
+        return;
+    }
     if (!n->taken || n->job.busy || n->down) {
+        return;
+    }
+    if (n->taken == 1 && n->command == RESUME) {
+        if (n->suspended.busy) {
+            job_resume(m, &n->job, &n->suspended);
+        } else {
+            refuse(m, n, FAULT_FLASH_COMMAND);
+        }
         return;
     }
     if (n->command == WRITE_ENABLE || n->command == WRITE_DISABLE) {
@@ -196,6 +234,8 @@ static void deselect(struct mcu *m, struct nor *n) {
                           (wanted < 5 && n->taken != wanted && n->command != WRITE_STATUS &&
                            n->command != WRITE_STATUS_2))) {
         refuse(m, n, FAULT_FLASH_COMMAND);
+    } else if (wanted && !may_begin(n)) {
+        refuse(m, n, FAULT_FLASH_BUSY);
     } else if (wanted) {
         carry_out(m, n);
     }
@@ -222,10 +262,11 @@ static bool is_read(const struct nor *n, uint8_t command) {
 
 static bool is_known(const struct nor *n, uint8_t command) {
     return is_read(n, command) || command == READ_UNIQUE_ID || command == READ_SFDP ||
-           command == END_MODE || bytes_of_operation(command) || command == READ_ID ||
-           command == READ_STATUS || command == READ_STATUS_2 || command == WRITE_ENABLE ||
-           command == WRITE_DISABLE || command == RELEASE || command == POWER_DOWN ||
-           command == ENABLE_RESET || command == RESET;
+           command == END_MODE || command == SUSPEND || command == RESUME ||
+           bytes_of_operation(command) || command == READ_ID || command == READ_STATUS ||
+           command == READ_STATUS_2 || command == WRITE_ENABLE || command == WRITE_DISABLE ||
+           command == RELEASE || command == POWER_DOWN || command == ENABLE_RESET ||
+           command == RESET;
 }
 
 static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
@@ -237,7 +278,8 @@ static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
         n->command = END_MODE;
     } else if (command == READ_STATUS || command == READ_STATUS_2) {
         return;
-    } else if (n->job.busy) { /* the chip ignores all but the status register */
+    } else if (n->job.busy &&
+               command != SUSPEND) { /* the chip ignores all but the status register */
         refuse(m, n, FAULT_FLASH_BUSY);
     } else if (command == RELEASE) {
         n->down = false;
@@ -316,7 +358,7 @@ static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
                          (n->enabled || n->job.busy ? (uint32_t)SR_WEL : 0));
     }
     if (n->command == READ_STATUS_2) {
-        return (uint8_t)kept_status_2(m, n);
+        return (uint8_t)(kept_status_2(m, n) | (n->suspended.busy ? (uint32_t)SR2_SUS : 0));
     }
     if (n->job.busy || n->down) {
         return 0xff;
@@ -371,7 +413,8 @@ static void reset(struct mcu *m, struct bus_chip *c, enum reset_kind kind) {
     struct nor *n = (struct nor *)c;
     (void)m;
     if (kind == RESET_POWER) {
-        n->job.busy = n->enabled = n->down = n->selected = n->writes_status = false;
+        n->job.busy = n->suspended.busy = n->enabled = n->down = n->selected = n->writes_status =
+            false;
         n->continuous = false;
         n->taken = 0;
     }
@@ -385,6 +428,10 @@ static void lose_power(struct mcu *m, struct bus_chip *c) {
     struct nor *n = (struct nor *)c;
     settle(m, c);
     job_tear(m, &n->job);
+    if (n->suspended.busy) {
+        job_resume(m, &n->job, &n->suspended);
+        job_tear(m, &n->job);
+    }
 }
 
 static bool gives(struct mcu *m, struct bus_chip *c, int command) {
