@@ -8,6 +8,7 @@ import pytest
 from chip_probe import FREE_RAM, ChipProbe, Step, call, enable_interrupt, read, sleep, wait, write
 
 from unbrick.board import load_chip
+from unbrick.engine.mcu.debugged import DebuggedChip
 from unbrick.engine.mcu.models import McuStop
 
 FLASH, WINDOWS = 0x1000_0000, (0x1000_0000, 0x1100_0000, 0x1200_0000, 0x1300_0000)
@@ -502,3 +503,14 @@ def test_a_uart_asks_for_bytes_when_half_have_gone(rp: ChipProbe) -> None:
     again = (*on, *fill, wait(ris, 1 << 5, 1 << 5), write(icr, 1 << 5), read(ris))
     assert [value >> 5 & 1 for value in rp.run(*again)] == [0, 0]
     assert b"abcdefghijkl" in rp.engine.wire.read()
+
+
+def test_a_debugger_sees_the_rom_and_stops_in_it(rp: ChipProbe) -> None:
+    with DebuggedChip(rp.chip) as chip:
+        rom = next(one for one in chip.memories if one.kind == "rom")
+        assert (rom.start, rom.size) == (0, 0x8000)
+        assert chip.read_memory(0x10, 3) == b"Mu\1"
+        chip.set_breakpoint(find("EX") & ~1)
+        chip.power_on()
+        chip.advance(1)
+        assert chip.pc == find("EX") & ~1

@@ -212,6 +212,8 @@ def _find_memories(chip: McuChip) -> Iterator[MemoryRange]:
             start += length
         if region.alias is not None:
             yield MemoryRange("rom", region.alias, region.size)
+    if chip.boot_rom is not None:
+        yield MemoryRange("rom", chip.boot_rom.base, chip.boot_rom.size)
     for _, ram in chip.rams:
         yield MemoryRange("ram", ram.base, ram.size)
     yield MemoryRange("rom", CORE_REGISTERS.start, len(CORE_REGISTERS))
