@@ -43,6 +43,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 BARE = "bare aiocoap"
 BARE_PROGRAM = Path(__file__).with_name("bare_server.py")
+BALANCER = Path(__file__).with_name("balancer.py")
+
+SERVERS = 3
+"""Server processes that share a database."""
 
 INTRODUCTION = f"""\
 Many simulated terminals come to life at the same time, each with a UDP socket of its own. All are
@@ -56,7 +60,9 @@ to be updated:
 In a staged update a terminal registers, is announced an image of {IMAGE:,} bytes, and fetches it in
 blocks. It reports four times, registers with the new software, and reports once more.
 
-- The server is one process. Its answers are committed to the disk.
+- The server is one process, or there are {SERVERS} behind a balancer, which share a database: then
+  their processor time is added up, and the balancer's is not in it. Answers are committed to the
+  disk, and the HTTP API asks for a sign-in.
 - *Bare aiocoap* answers the same requests, and announces, from memory: no database, no history. Two
   thousand commanded updates at once it does not bring to an end.
 - The terminals are another process.
@@ -95,8 +101,11 @@ class Usage:
     peak: int
 
 
-def usage(pid: int) -> Usage:
-    """What a process has used so far."""
+def usage(pid: int | tuple[int, ...]) -> Usage:
+    """What a process has used so far; of several: together, and the memory of the largest."""
+    if isinstance(pid, tuple):
+        used = [usage(one) for one in pid]
+        return Usage(sum(one.cpu for one in used), max(one.peak for one in used))
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     ticks = int(stat[11]) + int(stat[12])
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -167,7 +176,7 @@ class Load:
         return [make_small_image("1.0.0", IMAGE), wanted] if self.commanded else [wanted]
 
 
-def run(what: Load, port: int, pid: int) -> Run:
+def run(what: Load, port: int, pid: int | tuple[int, ...]) -> Run:
     """Run the fleet, in a process of its own, against a server."""
     before = usage(pid)
     numbers = (what.count, what.at_once, int(what.commanded))
@@ -236,6 +245,41 @@ def run_ours(what: Load, database: str) -> Run:
         if found is None:
             raise ToolBrokenError("the server does not start")
         result = run(what, int(found[1]), running.pid)
+    check_records(what, database)
+    return result
+
+
+@contextmanager
+def several_servers(database: str) -> Iterator[tuple[list[subprocess.Popen[str]], int]]:
+    """Server processes on one database behind a balancer, and the balancer's port."""
+    options = ["--coap-port", "0", "--http-port", "0", "--database", database]
+    command = [sys.executable, "-m", "unbrick.cli", "server", "start", *options]
+    with ExitStack() as stack:
+        servers, ports = [], []
+        for _ in range(SERVERS):
+            running, line = stack.enter_context(process(*command))
+            found = re.search(r"coap://[^ ]*:(\d+)", line)
+            if found is None:
+                raise ToolBrokenError("a server does not start")
+            servers.append(running)
+            ports.append(found[1])
+        carry = [sys.executable, str(BALANCER), "0", "0", *ports]
+        _, line = stack.enter_context(process(*carry))
+        yield servers, int(line.rpartition(" ")[2])
+
+
+def run_several(what: Load, database: str) -> Run:
+    """Several server processes on a PostgreSQL database of their own, as ``run_ours``."""
+    with closing(SqlRecords(database)) as records:
+        order(records, what.images, what.serials)
+    with several_servers(database) as (servers, port):
+        result = run(what, port, tuple(one.pid for one in servers))
+    check_records(what, database)
+    return result
+
+
+def check_records(what: Load, database: str) -> None:
+    """Raise a ToolBrokenError unless the records have the whole course of every update."""
     with closing(SqlRecords(database)) as records:
         told = courses(records)
         left = len(records.backups())
@@ -245,7 +289,6 @@ def run_ours(what: Load, database: str) -> Run:
         raise ToolBrokenError(
             f"the records are wrong about {len(wrong)} terminals, {left} backups are left"
         )
-    return result
 
 
 # The table
@@ -286,6 +329,8 @@ def measure(what: Load, rounds: int) -> dict[str, Run]:
             runs["Unbrick, SQLite"] = run_ours(what, str(folder / f"{turn}.db"))
             if make_database is not None:
                 runs["Unbrick, PostgreSQL"] = run_ours(what, make_database())
+                several = f"Unbrick, {SERVERS} processes on PostgreSQL"
+                runs[several] = run_several(what, make_database())
             for server, result in runs.items():
                 print(f"{what}, {server}: {result}", flush=True)
                 if server not in best or result.seconds < best[server].seconds:

@@ -8,21 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import resource
 import signal
 import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, closing
-from pathlib import Path
 
-from bench_load import HOST, IMAGE, VERSION, Load, postgresql, process, usage
+from bench_load import HOST, IMAGE, VERSION, Load, postgresql, several_servers, usage
 from fleet import COURSE, Fleet, courses, make_small_image, order
 from unbrick.errors import ToolBrokenError
 from unbrick.server.database import SqlRecords
 
-SERVERS = 3
 PATIENCE_S = 20.0
 """Seconds after which a terminal registers again when it has heard nothing."""
 
@@ -72,19 +69,7 @@ def main() -> int:
         database = make_database()
         with closing(SqlRecords(database)) as records:
             order(records, [make_small_image(VERSION, IMAGE)], serials)
-        options = ["--coap-port", "0", "--http-port", "0", "--database", database]
-        command = [sys.executable, "-m", "unbrick.cli", "server", "start", *options]
-        servers, ports = [], []
-        for _ in range(SERVERS):
-            running, line = stack.enter_context(process(*command))
-            found = re.search(r"coap://[^ ]*:(\d+)", line)
-            if found is None:
-                raise ToolBrokenError("a server does not start")
-            servers.append(running)
-            ports.append(found[1])
-        carry = [sys.executable, str(Path(__file__).with_name("balancer.py")), "0", "0", *ports]
-        _, line = stack.enter_context(process(*carry))
-        port = int(line.rpartition(" ")[2])
+        servers, port = stack.enter_context(several_servers(database))
         fleet = Fleet(serials, (HOST, port), at_once=at_once, patience=PATIENCE_S)
         start = time.monotonic()
         killed = asyncio.run(update_all(fleet, servers[0].pid))
