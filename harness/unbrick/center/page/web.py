@@ -31,6 +31,7 @@ from unbrick.center.desk import STAGED, WAYS
 from unbrick.center.operators.accounts import Permission, may
 from unbrick.center.operators.records import Deed, Operator
 from unbrick.center.page import views
+from unbrick.center.page.hints import say_on_page
 from unbrick.center.page.live import stream
 from unbrick.center.page.rollouts import BLANK, read_order
 from unbrick.center.page.security import (
@@ -92,6 +93,7 @@ class Pages:
             moment=views.format_moment,
             machine_time=views.format_machine_time,
             short=shorten_version,
+            on_page=say_on_page,
             path=_in_path,
         )
 
@@ -486,7 +488,7 @@ class Pages:
             status, what, hint = error.status_code, str(error.detail), "see the list of terminals"
         elif isinstance(error, UnbrickError):
             status = error.status if isinstance(error, PageError) else 409
-            what, hint = str(error), error.hint
+            what, hint = str(error), say_on_page(error.hint)
         else:
             raise error
         operator = self._signed_in(request) if "session" in request.scope else None

@@ -27,7 +27,7 @@ from unbrick.server.database.connection import Writer, open_database, wipe_log
 from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
-from unbrick.server.database.writes import Row, RowWriter
+from unbrick.server.database.writes import BulkWrite, Row
 from unbrick.server.records.tables import Containing, Record, Store
 
 R = TypeVar("R", bound=Record)
@@ -62,10 +62,10 @@ class SqlTable(Generic[R]):
         self._selects: dict[object, Select[Any]] = {}
         self._grouping: dict[tuple[str, ...], list[tuple[tuple[str, ...], list[int]]]] = {}
         names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
-        self._new = RowWriter(rows, names)
-        self._change = RowWriter(rows, names, kind.KEY)
+        self._new = BulkWrite(rows, names)
+        self._change = BulkWrite(rows, names, kind.KEY)
         self._next = (
-            RowWriter(rows, [name for name in names if name != "id"]) if self._counts else self._new
+            BulkWrite(rows, [name for name in names if name != "id"]) if self._counts else self._new
         )
 
     def get(self, *key: Any) -> R | None:
@@ -372,7 +372,7 @@ class SqlStore(Store):
         self._engine = open_database(url)
         self._writer = Writer(self._engine)
         self._connection: Connection | None = None
-        self._pending: dict[Table, dict[RowWriter, list[Row]]] = {}
+        self._pending: dict[Table, dict[BulkWrite, list[Row]]] = {}
         self._last_ids: dict[Table, int] = {}
         self._drawn: dict[Table, int] = {}
         self._seen: object = None
@@ -440,7 +440,7 @@ class SqlStore(Store):
             self._flush(len(_PLACES))
             yield self._connection
 
-    def write_later(self, rows: Table, write: RowWriter, values: Row) -> None:
+    def write_later(self, rows: Table, write: BulkWrite, values: Row) -> None:
         """Write when the transaction ends, or when the table is read: many rows at once."""
         self._pending.setdefault(rows, {}).setdefault(write, []).append(values)
 

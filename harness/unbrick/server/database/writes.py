@@ -33,7 +33,7 @@ _KEY = "key_"  # A parameter must not be called as a column that is set.
 _ROWS = "rows_"
 
 
-class RowWriter:
+class BulkWrite:
     """A way to write rows of a table: new ones, or changes of those that are there.
 
     Args:
@@ -67,11 +67,11 @@ class RowWriter:
         self._together = all_of_them if not key or (whole and others) else None
 
     def one(self, connection: Connection, row: Row) -> int:
-        """RowWriter one row now; gives how many there were to write."""
+        """Write one row now; gives how many there were to write."""
         return connection.execute(self._single, self._named(row)).rowcount
 
     def all(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """RowWriter these rows; of several changes of one the last is what counts."""
+        """Write these rows; of several changes of one the last is what counts."""
         if self.key:
             rows = list({tuple(map(row.__getitem__, self.key)): row for row in rows}.values())
         if connection.dialect.name == "postgresql" and self._together is not None:
