@@ -15,7 +15,7 @@ import pytest
 from toy_target import ToyTarget
 
 from unbrick.campaign import behaviour
-from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, Cover
+from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, CountedFields, Cover
 from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
@@ -219,8 +219,9 @@ def until_the_last_erase(self: Behaviour, _op: int) -> int:
     return max((units for _, units in self._erased), default=0)
 
 
-def before_it_has_ended(self: Behaviour, units: int) -> int:
-    return next((number for number, erased in self._erased if not units & ~erased), 1 << 30)
+def before_it_has_ended(self: Behaviour, units: int, first: int = 0) -> int:
+    ended = (number for number, erased in self._add_up(first) if not units & ~erased)
+    return next(ended, 1 << 30) if units else first
 
 
 def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = run) -> Outcome:
@@ -229,8 +230,10 @@ def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = r
     return replace(outcome, relevant=outcome.relevant & ~0b10)
 
 
-def cover_all(self: Cover, behaviour: Behaviour, init: Any = Cover.__init__) -> None:
-    init(self, behaviour)
+def cover_all(
+    self: Cover, behaviour: Behaviour, fields: CountedFields, init: Any = Cover.__init__
+) -> None:
+    init(self, behaviour, fields)
     self.is_usable = True
 
 
@@ -249,6 +252,8 @@ MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "needs do not flow back": (7, (BehaviourSearch, "_grow", lambda *_: None)),
     "needs end at a later erase": (41, (Behaviour, "find_erased", until_the_last_erase)),
     "cuts are spared too early": (7, (Behaviour, "find_erasing", before_it_has_ended)),
+    "the ends of sessions agree too early": (1, (Behaviour, "find_live", lambda *_: 0)),
+    "where ends lead is not noted": (1, (Behaviour, "list_leads", lambda *_: [])),
     "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
 }
 

@@ -61,7 +61,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FileTarget]:
 
 
 def test_the_corpus_is_there(targets: dict[str, FileTarget]) -> None:
-    assert len(targets) == 2 * len(PREPARE["PAIRS"])
+    assert len(targets) == 2 * len(PREPARE["PAIRS"]) + 1  # and one with a form of its own
 
 
 def test_a_corpus_that_is_not_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

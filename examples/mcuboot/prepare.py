@@ -47,6 +47,18 @@ MAGIC_AT, IMAGE_OK_AT, COPY_DONE_AT = -16, -24, -32
 
 BUILDS = ("broken", "fixed")
 
+FORMED = "pr2100-fixed"
+"""The build for which ``canonical.py`` is written."""
+
+FORM = "canonical.py"
+
+FORM_FIELDS = (
+    *((0xC000, 0x20), (0x8_2000, 0x20)),
+    *((0x8_19D0, 0x630), (0xF_7FE0, 0x20)),
+    (0x1000_1200, 8),
+)
+"""Address and size of what it looks at: headers, marks and trailers of the slots, and the UICR."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -234,8 +246,21 @@ def _bytes(digits: str, at: int) -> str:
     return f'{{ hex = "{digits}", at = {at:#x} }}'
 
 
+def write_form(path: Path) -> Path:
+    """A target file as another one, with ``canonical.py`` for a form of its own."""
+    pair, _, _ = path.stem.partition("-")
+    formed = path.with_name(f"{pair}-form.toml")
+    shutil.copy(Path(__file__).with_name(FORM), path.parent)
+    text = path.read_text().replace(f'name = "{path.stem}"', f'name = "{formed.stem}"')
+    fields = ", ".join(f"{{ at = {at:#x}, size = {size:#x} }}" for at, size in FORM_FIELDS)
+    formed.write_text(f'{text}[canonical]\nfile = "{FORM}"\nfields = [{fields}]\n')
+    return formed
+
+
 def prepare(folder: Path = BUILD) -> dict[str, Path]:
     """Write all target files to a folder; their paths by name, such as ``pr2100-broken``.
+
+    ``pr2100-form`` is ``pr2100-fixed`` with a form of its own.
 
     Raises:
         SetupError: the corpus is not there.
@@ -243,7 +268,9 @@ def prepare(folder: Path = BUILD) -> dict[str, Path]:
     corpus = find_corpus()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [write_target(pair, build, corpus, folder) for pair in PAIRS for build in BUILDS]
-    return {path.stem: path for path in paths}
+    found = {path.stem: path for path in paths}
+    formed = write_form(found[FORMED])
+    return {**found, formed.stem: formed}
 
 
 if __name__ == "__main__":

@@ -13,10 +13,14 @@ often. The search follows one of them (a *member*). docs/adr/0028-relevance.md h
 
 from __future__ import annotations
 
+import hashlib
+from bisect import bisect_left
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import accumulate
+from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.book import UNIT, Book, find_difference, find_units, find_weak_units
@@ -32,17 +36,17 @@ from unbrick.campaign.search import (
     is_inside,
     spread_cuts,
 )
-from unbrick.campaign.target import Fate, State
+from unbrick.campaign.target import Fate, FormedTarget, State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import tear
-from unbrick.flash.trace import Trace, list_erases, list_spans
+from unbrick.flash.trace import Trace, count_common_end, list_erases, list_spans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
-    from unbrick.campaign.target import Outcome, Target
+    from unbrick.campaign.target import Form, Outcome, Target
     from unbrick.flash.cells import Cells
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
@@ -67,6 +71,10 @@ class Behaviour:
         needs: units in which a difference may count, now or after later power cuts.
         members: states that are followed, no two of which agree on the needs.
         users: behaviours that lead here, each with its first operation at which a cut does.
+        leads: behaviours to which cuts lead from here, each with the operations at which they do,
+            as a set of bits.
+        leaners: behaviours whose sessions end as this one does, and lead where it leads then: the
+            first operation of the end, here and there.
     """
 
     case: Case
@@ -77,22 +85,35 @@ class Behaviour:
     needs: int = 0
     members: list[Member] = field(default_factory=list)
     users: dict[Behaviour, int] = field(default_factory=dict)
+    leads: dict[Behaviour, int] = field(default_factory=dict)
+    leaners: dict[Behaviour, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.needs = self.relevant
 
     @cached_property
-    def _erased(self) -> list[tuple[int, int]]:
-        """For each erase: its operation, and the units that have been erased when it has ended."""
-        units, found = 0, []
+    def _erases(self) -> list[tuple[int, int]]:
+        """For each erase: its operation, and its units."""
+        found = []
         lanes = (1 << self.geometry.chips) - 1
         for number, op in list_erases(self.outcome.ops):
             if op.failed or op.lanes & lanes != lanes:
                 continue  # Something of what was there may be left.
-            for part in self.geometry.list_parts(op):
-                units |= find_units(part.offset, part.length)
+            parts = self.geometry.list_parts(op)
+            units = reduce(or_, (find_units(part.offset, part.length) for part in parts))
             found.append((number, units))
         return found
+
+    @cached_property
+    def _erased(self) -> list[tuple[int, int]]:
+        """For each erase: its operation, and the units that have been erased when it has ended."""
+        return self._add_up(0)
+
+    def _add_up(self, first: int) -> list[tuple[int, int]]:
+        """The same for those from operation ``first`` on."""
+        numbers = [number for number, _ in self._erases if number >= first]
+        units = accumulate((units for number, units in self._erases if number >= first), or_)
+        return list(zip(numbers, units, strict=True))
 
     def find_erased(self, op: int) -> int:
         """The units that were erased before operation ``op`` began."""
@@ -103,14 +124,38 @@ class Behaviour:
             units = so_far
         return units
 
-    def find_erasing(self, units: int) -> int:
-        """The first operation before which all of these have been erased; else, after the last."""
+    def find_erasing(self, units: int, first: int = 0) -> int:
+        """The first operation, from ``first`` on, before which all of these have been erased since.
+
+        There may be none: then it is the one after the last.
+        """
         if not units:
-            return 0
-        for number, erased in self._erased:
-            if not units & ~erased:
+            return first
+        for number, erased in self._add_up(first):
+            if without(units, erased) == 0:
                 return number + 1
         return len(self.outcome.ops) + 1
+
+    def note_lead(self, ops: int, behaviour: Behaviour) -> bool:
+        """Cuts at a set of operations lead to a behaviour; whether that was not known."""
+        known = self.leads.get(behaviour, 0)
+        self.leads[behaviour] = known | ops
+        return self.leads[behaviour] != known
+
+    def list_leads(self, start: int) -> list[tuple[Behaviour, int]]:
+        """Where cuts from operation ``start`` on lead, each with those that do, ``start`` as 0."""
+        leads = ((behaviour, ops >> start) for behaviour, ops in self.leads.items())
+        return [(behaviour, ops) for behaviour, ops in leads if ops]
+
+    def find_live(self, start: int, fields: CountedFields) -> int:
+        """The units that must agree before operation ``start`` for the same to follow its cuts."""
+        erased, live = self._add_up(start), 0
+        numbers = [number for number, _ in erased]
+        for behaviour, ops in self.list_leads(start):
+            count = bisect_left(numbers, start + find_first(ops))
+            gone = erased[count - 1][1] if count else 0
+            live |= without(fields.with_all(behaviour.needs), gone)
+        return live
 
 
 @dataclass(eq=False)
@@ -121,6 +166,8 @@ class Member:
         case: a case that begins with it.
         state: the state.
         entry: of the book.
+        order: how many members were there before it.
+        parent: the member whose session was cut; None: the search begins here.
         walked: whether all its successors have been looked at.
         spared: whether those were not that another member has had, too.
     """
@@ -129,6 +176,8 @@ class Member:
     case: CaseId
     state: State
     entry: int
+    order: int
+    parent: Member | None
     walked: bool = False
     spared: bool = False
 
@@ -147,36 +196,82 @@ class Reached(NamedTuple):
     user: Member | None
 
 
+class CountedFields:
+    """The fields of a target's own form.
+
+    Args:
+        form: the form; None: there is none, and so no field.
+    """
+
+    def __init__(self, form: Form | None) -> None:
+        self._form = form
+        self.ranges = tuple(form.ranges) if form else ()
+        self.units = reduce(or_, (find_units(*place) for place in self.ranges), 0)
+
+    def apply(self, cells: Cells) -> Cells:
+        """Cells that count as the same."""
+        return self._form.apply(cells) if self._form else cells
+
+    def touches(self, offset: int, length: int) -> bool:
+        """Whether a range has a part of a field."""
+        return any(start < offset + length and offset < start + size for start, size in self.ranges)
+
+    def with_all(self, units: int) -> int:
+        """Units, with all of the fields where there is one of them: any is made of all."""
+        return units | self.units if units & self.units else units
+
+
+class Known:
+    """The behaviours of a state, one for each way of reading, and what they needed then."""
+
+    def __init__(self, behaviours: list[Behaviour]) -> None:
+        self.behaviours = behaviours
+        self._then = [behaviour.needs for behaviour in behaviours]
+        self.needs = reduce(or_, self._then)
+
+    @property
+    def holds(self) -> bool:
+        """Whether they need no more by now."""
+        now = zip(self.behaviours, self._then, strict=True)
+        return all(behaviour.needs is then for behaviour, then in now)
+
+
 class Cover:
     """What is known of the states that cuts in one member's session leave, without a look at them.
 
     Neighbours differ in one operation's units. Where a behaviour needs none of these, both are of
-    that behaviour, and one member stands for both.
+    that behaviour, and one member stands for both. An operation on a field may change all fields.
 
     Args:
         behaviour: whose session is cut.
+        fields: of the target's own form.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, fields: CountedFields) -> None:
         outcome = behaviour.outcome
+        self._fields = fields
         self._spans = list_spans(outcome.ops)
-        self._known: list[tuple[Behaviour, int] | None] = [None] * (len(self._spans) + 1)
+        self._known: list[Known | None] = [None] * (len(self._spans) + 1)
         # With one mark all cuts leave the peers the same. Spans leave out check cells.
         self.is_usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
 
-    def find(self, cut: PowerCut) -> Behaviour | None:
-        """The behaviour of the state that a cut leaves, if that is known and still holds."""
-        known = self._known[cut.op]
-        if known is None or known[0].needs is not known[1]:
-            return None
-        return None if cut.torn and self._has_say(cut.op, known[1]) else known[0]
+    def find(self, cut: PowerCut) -> list[Behaviour] | None:
+        """The behaviours of the state that a cut leaves, if they are known, and that still holds.
 
-    def note(self, cut: PowerCut, behaviour: Behaviour) -> None:
-        """The state that a cut leaves is of a behaviour, and followed if it must be."""
-        needs = behaviour.needs
-        if not self.is_usable or behaviour.weak or (cut.torn and self._has_say(cut.op, needs)):
+        There is one for each way of reading, as of :meth:`KnownSessions.find`.
+        """
+        known = self._known[cut.op]
+        if known is None or not known.holds:
+            return None
+        return None if cut.torn and self._has_say(cut.op, known.needs) else known.behaviours
+
+    def note(self, cut: PowerCut, behaviours: list[Behaviour]) -> None:
+        """The state that a cut leaves is of these behaviours, and followed if it must be."""
+        entry = Known(behaviours)
+        needs = entry.needs
+        if not self.is_usable or (cut.torn and self._has_say(cut.op, needs)):
             return
-        known, entry = self._known, (behaviour, needs)
+        known = self._known
         units = needs.to_bytes(needs.bit_length() // 8 + 1, "little")
         known[cut.op] = entry
         at = cut.op
@@ -189,11 +284,14 @@ class Cover:
             known[at] = entry
 
     def _has_say(self, op: int, needs: int) -> bool:
-        return bool(find_units(*self._spans[op]) & needs)
+        span = self._spans[op]
+        return bool(find_units(*span) & needs) or self._fields.touches(*span)
 
     def _meets(self, op: int, units: bytes) -> bool:
         """Whether an operation may touch one of these units."""
         offset, length = self._spans[op]
+        if self._fields.touches(offset, length):
+            return True
         first, last = offset // UNIT, (offset + length - 1) // UNIT
         if first == last:
             return first // 8 < len(units) and bool(units[first // 8] >> first % 8 & 1)
@@ -207,10 +305,13 @@ class Shown:
         book: it shows them.
         cells: where the session begins.
         ops: its operations.
+        fields: of the target's own form: the book shows what the cells count as.
     """
 
-    def __init__(self, book: Book, cells: Cells, ops: Sequence[FlashOp]) -> None:
-        self._book, self._ops = book, ops
+    def __init__(
+        self, book: Book, cells: Cells, ops: Sequence[FlashOp], fields: CountedFields
+    ) -> None:
+        self._book, self._ops, self._fields = book, ops, fields
         self._cells, self._done = cells, 0  # before operation number _done
         self._at = 0  # the book shows what is before this operation
         self._torn = False  # or what is left of it
@@ -224,9 +325,9 @@ class Shown:
         self.pass_to(cut.op)
         cells = self._find_cells()
         if not cut.torn:
-            return cells
+            return self._fields.apply(cells)
         op = self._ops[cut.op]
-        left = tear(cells, op, cut.torn)
+        left = self._fields.apply(tear(cells, op, cut.torn))
         self._show_parts(left, (op,))
         self._torn = True
         return left
@@ -239,7 +340,7 @@ class Shown:
             at. False may be wrong.
         """
         if self._torn:
-            self._show_parts(self._find_cells(), (self._ops[self._at],))
+            self._show_parts(self._find_counted(), (self._ops[self._at],))
             self._torn = False
         if not self.is_simple:
             self._pass_by_cells(op)
@@ -249,17 +350,20 @@ class Shown:
             same = same and not self.has_say(self._at)
             passed = self._ops[self._at]
             self._at += 1
-            self._book.change(passed, self._find_cells)
+            self._book.change(passed, self._find_counted)
+            if self._fields.touches(passed.offset, passed.length):
+                self._show_fields(self._find_counted())
         return same
 
     def has_say(self, op: int) -> bool:
         """Whether the book could agree with other entries by what an operation changes."""
-        return self._book.has_say(self._ops[op].offset, self._ops[op].length)
+        place = self._ops[op].offset, self._ops[op].length
+        return self._fields.touches(*place) or self._book.has_say(*place)
 
     def _pass_by_cells(self, op: int) -> None:
         passed = self._ops[self._at : op]
         self._at = op
-        left = self._find_cells()
+        left = self._find_counted()
         if len(passed) > MANY:
             self._book.show(left)
         else:
@@ -268,6 +372,11 @@ class Shown:
     def _show_parts(self, cells: Cells, ops: Sequence[FlashOp]) -> None:
         for part in cells.geometry.list_all_parts(ops):
             self._book.show_range(cells, part.offset, part.length)
+        self._show_fields(cells)
+
+    def _show_fields(self, cells: Cells) -> None:
+        for place in self._fields.ranges:
+            self._book.show_range(cells, *place)
 
     def _find_cells(self) -> Cells:
         """What is before the operation that the book is at."""
@@ -275,6 +384,10 @@ class Shown:
             self._cells = self._cells.after(self._ops[self._done : self._at])
             self._done = self._at
         return self._cells
+
+    def _find_counted(self) -> Cells:
+        """The same, as it counts."""
+        return self._fields.apply(self._find_cells())
 
 
 class KnownSoFar(NamedTuple):
@@ -369,14 +482,20 @@ class BehaviourSearch:
         keep_traces: bool = False,
     ) -> None:
         self._keep_traces = keep_traces
-        self.result = SearchResult(target, shapes=bounds.shapes, by_reading=True)
+        form = target.form if isinstance(target, FormedTarget) else None
+        self._fields = CountedFields(form)
+        self.result = SearchResult(
+            target, shapes=bounds.shapes, by_reading=True, formed=form is not None
+        )
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._sessions = KnownSessions(target, start.cells.geometry)
         self._book = self._sessions.book
         self._dirty: dict[Member, None] = {}
-        self._start = start
+        self._start = replace(start, cells=self._fields.apply(start.cells))
         self._cover: Cover | None = None
+        self._first: Member | None = None
+        self._ended: dict[bytes, Member] = {}  # the first with that ending
         self._queue: deque[Reached] = deque()
         self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
 
@@ -406,7 +525,7 @@ class BehaviourSearch:
 
         One is enough where none of these has a say. None: no power cuts lead to the state.
         """
-        self._book.show(state.cells)
+        self._book.show(self._fields.apply(state.cells))
         found = self._sessions.find(state)
         return found if is_whole(found) else None
 
@@ -422,7 +541,7 @@ class BehaviourSearch:
             found, (resolution, future) = self._running.popleft()
             if known := self._find_covered(found):
                 future.cancel()
-                self._count(found, [known])
+                self._count(found, known)
                 continue
             state = self._show(found)
             # Meanwhile another one of them may have shown what it does.
@@ -449,12 +568,13 @@ class BehaviourSearch:
             state = self._start
         else:
             ops, cut = user.behaviour.outcome.ops, found.case.cuts[-1]
-            state = State(find_cells(user.state.cells, ops, cut), found.peers)
+            left = find_cells(user.state.cells, ops, cut)
+            state = State(self._fields.apply(left), found.peers)
         self._book.show(state.cells)
         return state
 
-    def _find_covered(self, found: Reached) -> Behaviour | None:
-        """The behaviour of a state that neither must be looked at nor followed."""
+    def _find_covered(self, found: Reached) -> list[Behaviour] | None:
+        """The behaviours of a state that neither must be looked at nor followed."""
         return self._cover.find(found.case.cuts[-1]) if self._cover and found.case.cuts else None
 
     def _begin(self, state: State) -> tuple[int, Future[Outcome]]:
@@ -480,10 +600,10 @@ class BehaviourSearch:
             return None
         for resolution, behaviour in enumerate(behaviours):
             if not behaviour.outcome.violation:
-                self._join(behaviour, found.case, state, resolution)
+                self._join(behaviour, found, state, resolution)
         self._count(found, behaviours)
-        if self._cover and len(behaviours) == 1:
-            self._cover.note(found.case.cuts[-1], behaviours[0])
+        if self._cover:
+            self._cover.note(found.case.cuts[-1], behaviours)
         return behaviours
 
     def _count(self, found: Reached, behaviours: list[Behaviour]) -> None:
@@ -497,18 +617,42 @@ class BehaviourSearch:
                 if not found.user.case.cuts:
                     cut = found.case.with_resolution(0)
                     self.result.first_cuts.setdefault(cut, []).append(behaviour.case)
-            if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
-                behaviour.users[user] = op
-                if behaviour.case.after is user.case.id:
-                    behaviour.case.first_op = op
-                self._grow(behaviour)
+            if not user.leads.get(behaviour, 0) >> op & 1:
+                self._lead(user, 1 << op, behaviour)
 
-    def _join(self, behaviour: Behaviour, case_id: CaseId, state: State, resolution: int) -> None:
+    def _lead(self, user: Behaviour, ops: int, behaviour: Behaviour) -> None:
+        """Cuts at operations of a behaviour lead to another one; so do they where it is the end."""
+        todo = [(user, ops)] if user.note_lead(ops, behaviour) else []
+        while todo:
+            user, ops = todo.pop()
+            self._use(user, find_first(ops), behaviour)
+            for leaner, (here, there) in user.leaners.items():
+                same = ops >> here << there
+                if same and leaner.note_lead(same, behaviour):
+                    todo.append((leaner, same))
+                    self._ask_again(leaner)
+
+    def _use(self, user: Behaviour, op: int, behaviour: Behaviour) -> None:
+        """Note the first operation at which a behaviour leads to another one."""
+        if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
+            behaviour.users[user] = op
+            if behaviour.case.after is user.case.id:
+                behaviour.case.first_op = op
+            self._grow(behaviour, {user: op})
+
+    def _ask_again(self, behaviour: Behaviour) -> None:
+        """Look again at what was spared."""
+        for member in behaviour.members:
+            if member.spared:
+                self._dirty.setdefault(member)
+
+    def _join(self, behaviour: Behaviour, found: Reached, state: State, resolution: int) -> None:
         """Have the state that the book shows followed, unless a member stands for it.
 
         Where the depth is bounded, a member stands for states that are no less deep, so that none
         is followed less far than it should be.
         """
+        case_id = found.case
         if len(case_id.cuts) == self._bounds.depth:
             return
         for level in range(self._find_level(case_id) + 1):
@@ -516,7 +660,9 @@ class BehaviourSearch:
             if self._book.find(group) is not None:
                 return
         case_id = case_id.with_resolution(resolution)
-        member = Member(behaviour, case_id, state, self._add_member(behaviour, case_id, state))
+        entry = self._add_member(behaviour, case_id, state)
+        member = Member(behaviour, case_id, state, entry, self.result.states, found.user)
+        self._first = self._first or member
         self.result.states += 1
         self.result.met += 1
         behaviour.members.append(member)
@@ -541,8 +687,8 @@ class BehaviourSearch:
         end = self._find_end(member)
         unknown: list[tuple[str, str, Reached]] = []
         ops, target = behaviour.outcome.ops, self.result.target
-        self._cover = Cover(behaviour)
-        shown, standing = Shown(self._book, member.state.cells, ops), None
+        self._cover = Cover(behaviour, self._fields)
+        shown, standing = Shown(self._book, member.state.cells, ops, self._fields), None
         geometry, shapes = member.state.cells.geometry, self._bounds.shapes
         for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
             cut = case_id.cuts[-1]
@@ -556,7 +702,7 @@ class BehaviourSearch:
             found = Reached(case_id, peers, member)
             known = self._cover.find(cut)
             if known:
-                self._count(found, [known])
+                self._count(found, known)
                 continue
             if standing and standing.version != self._book.version:
                 standing = None
@@ -578,30 +724,89 @@ class BehaviourSearch:
     def _find_end(self, member: Member) -> int:
         """The operation from which on another member has had the same successors, as far as needed.
 
-        That is so once all has been erased in which the two differ, of what the behaviour needs.
+        Within a behaviour that is so once all has been erased in which the two differ, of what the
+        behaviour needs. Who came first is never spared for who came later.
         """
         behaviour = member.behaviour
         end = len(behaviour.outcome.ops) + 1
         for other in behaviour.members:
             shallow = self._find_level(other.case) <= self._find_level(member.case)
-            if other is not member and other.walked and not other.spared and shallow:
+            if other.order < member.order and other.walked and not other.spared and shallow:
                 units = find_difference(member.state.cells, other.state.cells) & behaviour.needs
                 end = min(end, behaviour.find_erasing(units))
+        ended = self._ended.setdefault(self._find_ending(member), member)
+        for before in dict.fromkeys((member.parent, self._first, ended)):
+            if before and before.order < member.order and before.walked:
+                end = min(end, self._lean(member, before, end))
         member.spared = end <= len(behaviour.outcome.ops)
         return end
 
-    def _grow(self, behaviour: Behaviour) -> None:
-        """What a behaviour needs, those that lead to it need, unless it was erased by then."""
+    def _find_ending(self, member: Member) -> bytes:
+        """A digest of what a member's session leaves: a hint at who may have had the same cuts."""
+        digest = hashlib.blake2b(digest_size=16)
+        left = self._fields.apply(member.state.cells.after(member.behaviour.outcome.ops))
+        for block in left.blocks:
+            digest.update(len(block).to_bytes(4, "little") + block)
+        digest.update(repr(left.weak).encode())
+        return digest.digest()
+
+    def _lean(self, member: Member, other: Member, end: int) -> int:
+        """The operation from which on a member has the successors that another one's session has.
+
+        Both sessions end with the same operations. Before one of these both flashes hold the same,
+        wherever that may count.
+        """
+        behaviour, whole = member.behaviour, other.behaviour
+        if behaviour is whole or not self._have_same_peers(member, other):
+            return end
+        ops, other_ops = behaviour.outcome.ops, whole.outcome.ops
+        common = count_common_end(ops, other_ops)
+        first, other_first = len(ops) - common, len(other_ops) - common
+        if first >= end:
+            return end
+        cells = member.state.cells.after(ops[:first])
+        other_cells = other.state.cells.after(other_ops[:other_first])
+        if not any(self._fields.touches(*span) for span in list_spans(ops[first:])):
+            # From here on the fields stay as they are, so also what they count as.
+            cells, other_cells = self._fields.apply(cells), self._fields.apply(other_cells)
+        differing = find_difference(cells, other_cells)
+        units = differing & whole.find_live(other_first, self._fields)
+        found = behaviour.find_erasing(units, first)
+        if found >= min(end, len(ops)):
+            return end
+        shift = first - other_first
+        here, there = whole.leaners.get(behaviour, (found - shift, found))
+        whole.leaners[behaviour] = min(here, found - shift), min(there, found)
+        for leads, same in whole.list_leads(found - shift):
+            self._lead(behaviour, same << found, leads)
+        return found
+
+    def _have_same_peers(self, one: Member, other: Member) -> bool:
+        """Whether the peers of two sessions remember the same, all the time."""
+        marks, other_marks = one.behaviour.outcome.marks, other.behaviour.outcome.marks
+        key = self.result.target.peers_key
+        return len(marks) == len(other_marks) == 1 and key(
+            replace(one.state, peers=marks[0].peers)
+        ) == key(replace(other.state, peers=other_marks[0].peers))
+
+    def _grow(self, behaviour: Behaviour, users: Mapping[Behaviour, int]) -> None:
+        """What a behaviour needs, those that lead to it need, unless it was erased by then.
+
+        Args:
+            behaviour: which.
+            users: those that lead to it, of which that is not yet known.
+        """
         grown: dict[Behaviour, None] = {}
-        todo = deque([behaviour])
+        todo = deque([(behaviour, users)])
         while todo:
-            needing = todo.popleft()
-            for user, op in needing.users.items():
-                more = needing.needs & ~user.find_erased(op) & ~user.needs
+            needing, users = todo.popleft()
+            needs = self._fields.with_all(needing.needs)
+            for user, op in users.items():
+                more = without(needs, user.find_erased(op) | user.needs)
                 if more:
                     user.needs |= more
                     grown[user] = None
-                    todo.append(user)
+                    todo.append((user, user.users))
         for other in grown:
             self._renew(other)
 
@@ -624,3 +829,13 @@ class BehaviourSearch:
 def is_whole(found: list[Behaviour]) -> bool:
     """Whether there is one for each way of reading; one is enough where weak cells have no say."""
     return len(found) == (RESOLUTIONS if found and found[0].weak else 1)
+
+
+def find_first(numbers: int) -> int:
+    """The lowest one of a set."""
+    return (numbers & -numbers).bit_length() - 1
+
+
+def without(units: int, others: int) -> int:
+    """Those of a set that are not in another one; faster than with the complement."""
+    return (units | others) ^ others

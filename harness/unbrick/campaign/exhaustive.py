@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unbrick.campaign.behaviour import KnownSessions, Shown, is_whole
+from unbrick.campaign.behaviour import CountedFields, KnownSessions, Shown, is_whole
 from unbrick.campaign.book import Book
 from unbrick.campaign.search import Case, find_cells, find_cuts, find_successors, list_readings
 from unbrick.campaign.target import Fate, State
@@ -126,7 +126,7 @@ class _RawStates:
             case, state = self._searched.popleft()
             if case.outcome.violation:
                 continue
-            shown = Shown(self._book, state.cells, case.outcome.ops)
+            shown = Shown(self._book, state.cells, case.outcome.ops, CountedFields(None))
             for found, peers in self._find_cuts(case, state):
                 successor = State(shown.show(found.cuts[-1]), peers)
                 if found in self._started or not self._is_new(successor):

@@ -208,8 +208,9 @@ class SearchResult:
         shapes: in which shapes operations were torn.
         by_reading: whether a session stands for all that read the same
             (``unbrick.campaign.behaviour``), and not the target's key.
-        first_cuts: then, by each case that cuts the session without faults: the cases that stand
-            for it, one for each way of reading weak cells.
+        formed: whether states that the target's own form counts as one were taken for one.
+        first_cuts: where a session stands for others, by each case that cuts the session without
+            faults: the cases that stand for it, one for each way of reading weak cells.
     """
 
     target: Target
@@ -226,6 +227,7 @@ class SearchResult:
     differed: list[CaseId] = field(default_factory=list)
     shapes: str = "usual"
     by_reading: bool = False
+    formed: bool = False
     first_cuts: dict[CaseId, list[Case]] = field(default_factory=dict)
 
     @property
@@ -256,6 +258,8 @@ class SearchResult:
         counted = f"{self.states}{share} states, {self.transitions} transitions"
         if self.by_reading:
             counted += f", judged by what {len(self.cases)} sessions read"
+        if self.formed:
+            counted += ", as the target's own form counts states"
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
         if self.different:

@@ -7,7 +7,7 @@ neither the firmware nor the peers: these are the target's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -263,3 +263,30 @@ class Target(Protocol):
 
     def tell(self, session: ReplayedSession) -> Iterable[TimelineEvent]:
         """What the peers did in a session, and what passed on the link, in words."""
+
+
+class Form(Protocol):
+    """What of some fields of the flash the firmware can tell apart, by the user's word.
+
+    The fields are whole units, each within a block (``unbrick.campaign.book.UNIT``).
+    """
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """Offset and length of each field."""
+
+    def apply(self, cells: Cells) -> Cells:
+        """Cells that count as the same, equal for all that do. Only the fields are asked and given.
+
+        Raises:
+            SetupError: the user's word makes no sense.
+        """
+
+
+@runtime_checkable
+class FormedTarget(Protocol):
+    """A target that may have a form of its own."""
+
+    @property
+    def form(self) -> Form | None:
+        """It; None: each cell counts."""

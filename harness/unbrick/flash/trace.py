@@ -30,7 +30,11 @@ _ERASE = "erase"
 @cache
 def _load() -> Any:
     arguments = [c.c_void_p, c.c_void_p, c.c_size_t, c.c_void_p]
-    signatures: Signatures = {"trace_program": (None, arguments)}
+    end = [c.c_void_p, c.c_size_t, c.c_char_p] * 2 + [c.c_uint32]
+    signatures: Signatures = {
+        "trace_program": (None, arguments),
+        "trace_common_end": (c.c_size_t, end),
+    }
     return load_library("flash", signatures)
 
 
@@ -109,6 +113,24 @@ class Trace(Sequence[FlashOp]):
         end, spans = offset + length, enumerate(self.spans)
         return [at for at, (start, size) in spans if start < end and start + size > offset]
 
+    def count_common_end(self, other: Trace) -> int | None:
+        """How many operations at the end do the same as those of another; None: look for oneself.
+
+        Times do not count.
+        """
+        if self._kinds != other._kinds:
+            return None
+        erases = [kind for kind, name in self._kinds.items() if name == _ERASE]
+        if len(erases) != 1:
+            return None
+        one, two = self._place(), other._place()
+        return int(_load().trace_common_end(*one, *two, erases[0]))
+
+    def _place(self) -> tuple[int, int, bytes]:
+        """Where the first operation is in memory, how many there are, and their data."""
+        records = c.cast(c.c_char_p(self._records), c.c_void_p).value or 0
+        return records + self._numbers.start * OP.size, len(self), self._data
+
     def apply(self, image: bytearray) -> None:
         """Change a flash as these operations do, none of which may have failed."""
         cells = (c.c_char * len(image)).from_buffer(image)
@@ -121,8 +143,7 @@ class Trace(Sequence[FlashOp]):
         self._program(cells, done, len(self))
 
     def _program(self, cells: Any, first: int, end: int) -> None:
-        records = c.cast(c.c_char_p(self._records), c.c_void_p).value or 0
-        start = records + (self._numbers.start + first) * OP.size
+        start = self._place()[0] + first * OP.size
         _load().trace_program(cells, start, end - first, self._data)
 
     def _column(self, field: int) -> list[int]:
@@ -148,3 +169,18 @@ def list_erases(ops: Sequence[FlashOp]) -> list[tuple[int, FlashOp]]:
 def list_spans(ops: Sequence[FlashOp]) -> list[tuple[int, int]]:
     """Offset and length of each operation."""
     return ops.spans if isinstance(ops, Trace) else [(op.offset, op.length) for op in ops]
+
+
+def count_common_end(one: Sequence[FlashOp], other: Sequence[FlashOp]) -> int:
+    """How many operations at the end of two sessions do the same to a flash, at whatever times."""
+    if isinstance(one, Trace) and isinstance(other, Trace):
+        count = one.count_common_end(other)
+        if count is not None:
+            return count
+    count = 0
+    for last, other_last in zip(reversed(one), reversed(other), strict=False):
+        same = other_last._replace(index=last.index, start=last.start, end=last.end)
+        if last != same:
+            break
+        count += 1
+    return count

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unbrick.engine.base import FirmwareFault
     from unbrick.flash.partition import Partition
     from unbrick.target.files import Piece
+    from unbrick.target.form import FileForm
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ class Description:
         recovered: when the device counts as recovered.
         never: what must not be.
         afterwards: a further check; None: there is none.
+        form: what of some fields of the flash counts; None: all does.
         svd: the vendor's file with names of registers; None: there is none.
         digest: SHA-256 of the target file and of all that it names but ``svd`` and ``uarts``,
             which change no verdict.
@@ -177,6 +179,7 @@ class Description:
     recovered: Recovered
     never: Never
     afterwards: Afterwards | None
+    form: FileForm | None = None
     svd: Path | None = None
     uarts: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from unbrick.board import load_chip
 from unbrick.board.svd import check_svd
 from unbrick.errors import SetupError
+from unbrick.flash.cells import Cells
 from unbrick.flash.partition import Partition
 from unbrick.tables import name_nearest, read_toml
 from unbrick.target.description import (
@@ -24,9 +25,11 @@ from unbrick.target.description import (
 )
 from unbrick.target.drivers import DRIVERS, read_driver
 from unbrick.target.files import Piece, is_elf, read_bytes, read_firmware
+from unbrick.target.form import WORD, FileForm
 
 if TYPE_CHECKING:
     from unbrick.board.mcu import McuChip
+    from unbrick.flash.geometry import FlashGeometry
     from unbrick.tables import Entries
 
 SUFFIX = ".toml"
@@ -91,6 +94,7 @@ class _Reader:
             recovered=recovered,
             never=self._never(entries.table("never")),
             afterwards=self._afterwards(entries),
+            form=self._form(entries),
             svd=self._svd(entries),
             uarts=self._uarts(entries.table("uarts"), console),
         )
@@ -282,6 +286,40 @@ class _Reader:
         table.all_used()
         return afterwards
 
+    def _form(self, entries: Entries) -> FileForm | None:
+        if not entries.has("canonical"):
+            return None
+        table = entries.table("canonical")
+        path = self._folder / table.text("file")
+        ranges = []
+        for field in table.one_or_more("fields"):
+            offset = self._chip.image_offset(_address(field, "at"))
+            ranges.append((offset, field.number("size", least=1)))
+            field.all_used()
+        table.all_used()
+        if not ranges:
+            raise table.wrong("is wrong: `fields` is missing", "name what canonical() looks at")
+        if self._chip.geometry.checks:
+            raise table.wrong("does not fit: the chip's flash has an ECC", "leave out [canonical]")
+        _check_fields(ranges, self._chip.geometry, table)
+        form = FileForm(path, self._chip, tuple(ranges))
+        form.apply(Cells.of(b"", self._chip.geometry))  # it can be read and called
+        return form
+
+
+def _check_fields(ranges: list[tuple[int, int]], geometry: FlashGeometry, table: Entries) -> None:
+    """See that each field is whole words of one block, and that no two have a word in common."""
+    blocks = list(zip(geometry.starts, geometry.block_sizes, strict=True))
+    end = 0
+    for offset, length in sorted(ranges):
+        inside = any(start <= offset and offset + length <= start + size for start, size in blocks)
+        if offset % WORD or length % WORD or not inside or offset < end:
+            raise table.wrong(
+                "is wrong: a field is not whole words of one erase block, or is there twice",
+                "correct `at` and `size` in `fields`",
+            )
+        end = offset + length
+
 
 def _parse_bytes(digits: str, at: int | None, table: Entries) -> tuple[Piece, ...]:
     try:
@@ -313,8 +351,10 @@ def _with_digest(description: Description) -> Description:
     digest = hashlib.sha256()
     digest.update(repr(replace(description, path=Path(), svd=None, uarts={})).encode())
     driver = description.update.driver
-    if isinstance(driver, Path):
-        digest.update(driver.read_bytes())
+    form = description.form and description.form.path
+    for path in (driver, form):
+        if isinstance(path, Path):
+            digest.update(path.read_bytes())
     return replace(description, digest=digest.hexdigest())
 
 

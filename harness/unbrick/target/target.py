@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from unbrick.board import Board
-    from unbrick.campaign.target import Outcome, ReplayedSession, TimelineEvent
+    from unbrick.campaign.target import Form, Outcome, ReplayedSession, TimelineEvent
     from unbrick.engine.base import TracedEngine
     from unbrick.flash.partition import Partition
     from unbrick.target.description import Description
@@ -230,6 +230,11 @@ class FileTarget:
     def peers_key(self, state: State) -> Hashable:
         """Whether the update was begun, and what its driver remembers."""
         return str(state.peers)
+
+    @property
+    def form(self) -> Form | None:
+        """That of the file."""
+        return self.description.form
 
     def name_stage(self, state: State) -> str:
         """Whether the update was begun, and what its driver remembers."""

@@ -16,4 +16,10 @@ struct op {
 /* Programs cells as `count` operations do, none of which is an erase; `data` has their bytes. */
 void trace_program(uint8_t *cells, const struct op *ops, size_t count, const uint8_t *data);
 
+/* How many operations at the end of two traces do the same to a flash, at whatever times; `erase`
+ * is the kind of those without data. */
+size_t trace_common_end(const struct op *one, size_t one_count, const uint8_t *one_data,
+                        const struct op *other, size_t other_count, const uint8_t *other_data,
+                        uint32_t erase);
+
 #pragma GCC visibility pop

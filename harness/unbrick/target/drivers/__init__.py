@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unbrick.errors import SetupError
 from unbrick.target.drivers import smp, xcp, xmodem, ymodem
-from unbrick.target.files import read_bytes
+from unbrick.target.user_file import read_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,28 +70,11 @@ FUNCTION = "update"
 """What a user's file must define."""
 
 
-@cache
 def read_driver(path: Path) -> Drive:
     """The driver that a Python file has: its function ``update(console, payload, options)``.
 
     Raises:
         SetupError: the file cannot be read or run, or has no such function.
     """
-    source = read_bytes(path)
-    module = types.ModuleType(path.stem)
-    module.__file__ = str(path)
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - it is the user's
-    except Exception as error:
-        raise SetupError(
-            f"the driver {path} cannot be loaded: {type(error).__name__}: {error}",
-            hint="correct it; it is run as Python",
-        ) from error
-    drive = getattr(module, FUNCTION, None)
-    if not callable(drive):
-        raise SetupError(
-            f"the driver {path} has no function {FUNCTION}",
-            hint=f"define {FUNCTION}(console, payload, options), a generator",
-        )
-    found: Drive = drive
-    return found
+    shape = f"{FUNCTION}(console, payload, options), a generator"
+    return read_function(path, FUNCTION, "the driver", shape)
