@@ -86,6 +86,7 @@ robot: $(STAMP) ## the Robot suites, into build/robot; ROBOT="-t NAME" for furth
 bench: $(BENCH_STAMP) ## measure, as ratios; needs a compiler; writes docs/performance.md
 	@$(BIN)/python tools/bench.py
 	@$(BIN)/python tools/bench_mcu.py
+	@$(BIN)/python tools/bench_search.py
 	@$(BIN)/python tools/bench_flash.py
 	@$(BIN)/python tools/bench_load.py
 	@$(BIN)/python tools/bench_flood.py

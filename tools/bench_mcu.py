@@ -179,11 +179,11 @@ def search_row(target: FileTarget) -> tuple[str, str, str]:
     )
 
 
-def find_mcuboot(folder: Path) -> FileTarget | None:
+def find_mcuboot(folder: Path, name: str = MCUBOOT) -> FileTarget | None:
     """A build of MCUboot that takes an upgrade back (docs/mcuboot.md); None: there is no corpus."""
     tools = runpy.run_path(str(HERE.parent / "examples" / "mcuboot" / "prepare.py"))
     try:
-        return FileTarget.load(tools["prepare"](folder)[MCUBOOT])
+        return FileTarget.load(tools["prepare"](folder)[name])
     except SetupError:
         return None
 
