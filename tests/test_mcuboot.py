@@ -8,12 +8,17 @@ from __future__ import annotations
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from corpus import why_no_clone
+from judged_states import search_target
 
+from unbrick.campaign.behaviour import BehaviourSearch
+from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import run_campaign
-from unbrick.campaign.search import Bounds
+from unbrick.campaign.search import Bounds, find_cells, find_cuts
+from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError, UpdateNeverWorksError
 from unbrick.image.mcuboot import MAGIC
 from unbrick.packages import run_by_hand
@@ -27,6 +32,7 @@ NO_CLONE = why_no_clone(PREPARE["find_corpus"])
 SINGLE = Bounds(depth=1)
 CUTS_ALONE = Bounds(depth=1, shapes="none")
 ANY = Bounds()
+SURE = Bounds(shapes="sure")
 
 AT_ONCE = {"pr2199": "afterwards", "pr2206": "bricked"}
 """Pairs whose bug needs no power cut, and the kind of what comes of it."""
@@ -110,6 +116,29 @@ def test_a_second_header_is_left_out(tmp_path: Path) -> None:
     assert PREPARE["read_application"](path) == b"application!"
 
 
+def find_refuted(search: BehaviourSearch, dice: Random, count: int, most_cuts: int = 8) -> str:
+    """Run random states as they are, not as they count: the first whose verdict is another one.
+
+    Empty: there is none.
+    """
+    target, seen = search.result.target, 0
+    with target.create_engine() as engine:
+        while seen < count:
+            case, state = CaseId(target.name), target.start()
+            for _ in range(most_cuts + 1):
+                said = search.judge(state)
+                outcome = target.run(state, Fate(), engine)
+                seen += 1
+                if said is None or bool(said[0].outcome.violation) != bool(outcome.violation):
+                    return str(case)
+                if outcome.violation:
+                    break
+                cuts = find_cuts(case, outcome, state.cells.geometry, shapes=SURE.shapes)
+                case, peers = dice.choice(list(cuts))
+                state = State(find_cells(state.cells, outcome.ops, case.cuts[-1]), peers)
+    return ""
+
+
 @pytest.mark.slow
 class TestSearches:
     """What docs/mcuboot.md says; :func:`test_the_corpus_is_there` tells when it cannot run."""
@@ -138,3 +167,11 @@ class TestSearches:
         result = run_campaign(targets[name], bounds=bounds)
         assert result.violations == []
         assert result.closed == (bounds == ANY)
+
+    def test_any_number_of_cuts_is_searched_to_the_end_by_a_form(
+        self, targets: dict[str, FileTarget]
+    ) -> None:
+        search = search_target(targets["pr2100-form"], SURE)
+        assert search.result.closed
+        assert "pr2100-form/8/1" in map(str, (case.id for case in search.result.violations))
+        assert not find_refuted(search, Random(1), 200)
