@@ -31,6 +31,7 @@ CONTROLS = {
         (1, 1, 2, 3, 4, 6, 7, 7, 8, 10),
     ),
     "flash_nrf": ((), (), (0x504, 0x508, 0x50C, 0x514), (0, 0, 1)),
+    "ssi_rp2040": ((), (), (0, 4, 8, 8, 0x10, 0x60, 0x60, 0x60, 0xF4), (0, 0, 1, 2, 5, 8, 9, 21)),
 }
 """By the model of a controller: offsets of the registers that take keys, of those that take keys of
 options, and of those that begin something; and the bits for that."""
