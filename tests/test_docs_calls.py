@@ -169,8 +169,8 @@ def test_every_line_of_a_shell_calls_a_program_that_is_known() -> None:
     assert called == PROGRAMS
 
 
-# Of other programs: mypy, zstd, Robot and Renode.
-OTHER_OPTIONS = {"--strict", "--patch-from", "--variable", "--console"}
+# Of other programs: mypy, zstd, Robot, Renode and Twister.
+OTHER_OPTIONS = {"--strict", "--patch-from", "--variable", "--console", "--west-flash"}
 ENVIRONMENT = re.compile(r"\bUNBRICK_[A-Z_]*[A-Z]\b")
 
 

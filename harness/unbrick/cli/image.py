@@ -232,7 +232,7 @@ def image_factory(output: Path, boot: Path, application: Path | None, serial: st
 @click.argument("flash", type=_FILE, required=False)
 @json_option
 def image_map(nor: Path, flash: Path | None, *, as_json: bool) -> None:
-    """Show what is in each block of a NOR image, or of a target's flash.
+    """Show what is in each block of a flash: of an image, or a target.
 
     Of a TARGET.toml it is the flash before the update, or the one in the file FLASH, which `run`
     and `console` have written with --nor.
