@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from brickproof_demo import BOARDS
 from cfi_boards import AMD_X16, INTEL_PAIR
+from test_board import check_refused, write_changed
 
 import unbrick
 from unbrick.board import list_chips, load_chip
@@ -133,12 +134,8 @@ WRONG = [
 def test_a_wrong_chip_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
-    text = (CHIPS / "stm32f103xb.toml").read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1))
-    with pytest.raises(SetupError, match=why) as error:
-        load_chip("mine.toml", tmp_path)
-    assert hint in error.value.hint
+    wrong = write_changed(CHIPS / "stm32f103xb.toml", old, new, tmp_path)
+    check_refused(lambda file: load_chip(file.name, tmp_path), wrong, why, hint)
 
 
 ROMS_WRONG = [
@@ -155,12 +152,8 @@ ROMS_WRONG = [
 def test_a_wrong_boot_rom_is_told_where(
     old: str, new: str, why: str, hint: str, tmp_path: Path
 ) -> None:
-    text = (CHIPS / "rp2040.toml").read_text(encoding="utf-8")
-    assert old in text
-    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(SetupError, match=why) as error:
-        load_chip("mine.toml", tmp_path)
-    assert hint in error.value.hint
+    wrong = write_changed(CHIPS / "rp2040.toml", old, new, tmp_path)
+    check_refused(lambda file: load_chip(file.name, tmp_path), wrong, why, hint)
 
 
 def test_a_board_with_more_flash_says_only_that(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ _SECTORS = {
     "sector_size": ModelNumber(least=1024, most=1 << 18),
 }
 
+_SPI_NOR = {
+    "id": ModelNumber(most=0xFF_FFFF),  # JEDEC: maker, type, capacity
+    "program_us": _time_us(),
+    "sector_us": _time_us(),  # 4 KiB
+    "half_block_us": _time_us(),  # 32 KiB
+    "block_us": _time_us(),  # 64 KiB
+    "chip_us": _time_us(),
+    "status_us": _time_us(),
+}
+
 _PARALLEL_NOR = {
     "width": ModelNumber(16, least=8, most=16),  # bits of a chip's bus
     "chips": ModelNumber(1, least=1, most=2),  # side by side
@@ -285,13 +295,7 @@ MODELS = {
         numbers={
             "select_port": ModelNumber(),
             "select_pin": ModelNumber(most=15),
-            "id": ModelNumber(most=0xFF_FFFF),  # JEDEC: maker, type, capacity
-            "program_us": _time_us(),
-            "sector_us": _time_us(),  # 4 KiB
-            "half_block_us": _time_us(),  # 32 KiB
-            "block_us": _time_us(),  # 64 KiB
-            "chip_us": _time_us(),
-            "status_us": _time_us(),
+            **_SPI_NOR,
         },
         bus="spi_stm32",
         others={"select_port": "gpio_stm32"},
@@ -306,13 +310,7 @@ MODELS = {
         is_uart=False,
         numbers={
             "quad": ModelNumber(0, most=1),  # whether QE is always set
-            "id": ModelNumber(most=0xFF_FFFF),  # JEDEC: maker, type, capacity
-            "program_us": _time_us(),
-            "sector_us": _time_us(),  # 4 KiB
-            "half_block_us": _time_us(),  # 32 KiB
-            "block_us": _time_us(),  # 64 KiB
-            "chip_us": _time_us(),
-            "status_us": _time_us(),
+            **_SPI_NOR,
         },
         bus="ssi_rp2040",
         does="reads by one, two and four lines and without a command, page programs, erases, "
