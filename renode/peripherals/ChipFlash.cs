@@ -372,6 +372,25 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             get { return trace.Count > 0 && trace[trace.Count - 1].Kind == FlashOperation.Erase; }
         }
 
+        // Whether the two keys of an STM32 have opened the lock. A wrong one shuts it until the next reset.
+        protected bool TakeKey(ref int taken, uint value, uint first, uint second)
+        {
+            if(taken == 0 && value == first)
+            {
+                taken = 1;
+            }
+            else if(taken == 1 && value == second)
+            {
+                taken = Open;
+            }
+            else if(taken != Open)
+            {
+                taken = Jammed;
+                Fault("flash-locked", "0x{0:x} is not the key that is due", value);
+            }
+            return taken == Open;
+        }
+
         protected void Fault(string kind, string format, params object[] arguments)
         {
             FaultCount++;
@@ -493,5 +512,7 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private readonly List<FlashFault> faults = new List<FlashFault>();
 
         private const int FaultsKept = 64;
+        private const int Open = 2; // both keys have come
+        private const int Jammed = 3;
     }
 }

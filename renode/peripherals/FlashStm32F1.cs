@@ -54,7 +54,10 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 access = value & 0x1F;
                 break;
             case Key:
-                TakeKey(value);
+                if(TakeKey(ref keys, value, 0x45670123, 0xCDEF89AB))
+                {
+                    control &= ~ControlLock;
+                }
                 break;
             case Status:
                 status &= ~(value & (StatusErrors | StatusDone));
@@ -119,24 +122,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
                 Begin(region, offset, 2, Bytes(value, 2), ProgramTime);
             }
             Show();
-        }
-
-        private void TakeKey(uint value)
-        {
-            if(keys == 0 && value == FirstKey)
-            {
-                keys = 1;
-            }
-            else if(keys == 1 && value == SecondKey)
-            {
-                keys = 2;
-                control &= ~ControlLock;
-            }
-            else
-            {
-                keys = keys == 2 ? 2 : Jammed; // until the next reset
-                Fault("flash-locked", "0x{0:x} is not the key that is due", value);
-            }
         }
 
         private void TakeControl(uint value)
@@ -233,9 +218,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
 
         private const uint Main = 0x08000000;
         private const uint Options = 0x1FFFF800;
-        private const uint FirstKey = 0x45670123;
-        private const uint SecondKey = 0xCDEF89AB;
-        private const int Jammed = 3;
 
         private const uint StatusBusy = 1u << 0;
         private const uint StatusDirty = 1u << 2;

@@ -139,25 +139,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
             Show();
         }
 
-        // Whether the lock is open now. A wrong key shuts it until the next reset.
-        private bool TakeKey(ref int taken, uint value, uint first, uint second)
-        {
-            if(taken == 0 && value == first)
-            {
-                taken = 1;
-            }
-            else if(taken == 1 && value == second)
-            {
-                taken = Open;
-            }
-            else if(taken != Open)
-            {
-                taken = Jammed;
-                Fault("flash-locked", "0x{0:x} is not the key that is due", value);
-            }
-            return taken == Open;
-        }
-
         // Two words make a program of 64 bits.
         private void TakeHalf(FlashRegion region, uint offset, byte[] data)
         {
@@ -396,8 +377,6 @@ namespace Antmicro.Renode.Peripherals.Unbrick
         private const uint Main = 0x08000000;
         private const uint Options = 0x1FFFC000;
         private const int OptionsSize = 16;
-        private const int Open = 2;
-        private const int Jammed = 3;
         private const byte Unprotected = 0xAA;
         private const byte ProtectedForEver = 0xCC;
 
