@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import struct
 import zlib
@@ -15,6 +16,9 @@ from unbrick.image.examine import TEXT_LIMIT, is_text
 from unbrick.layout import reference_layout
 
 BLANK = 0xFF
+
+_LINK_LABEL = b"unbrick link"
+"""What the link key of a terminal is derived with."""
 
 _MAGIC = b"UNBRKID1"
 _HEADER = struct.Struct("<8sII")
@@ -107,6 +111,14 @@ def make_factory_image(
 def derive_bench_key(serial: str) -> bytes:
     """The key of a terminal on a bench. It protects nothing: anybody can compute it."""
     return hashlib.sha256(f"unbrick bench key of {serial}".encode()).digest()
+
+
+def derive_link_key(key: bytes) -> bytes:
+    """What a terminal and the server share (OSCORE's Master Secret), of the terminal's own key.
+
+    The server cannot get that key from it, so it cannot open what the terminal has sealed.
+    """
+    return hmac.digest(key, _LINK_LABEL, hashlib.sha256)
 
 
 def read_identity(nor: bytes) -> Identity:

@@ -29,6 +29,9 @@ SEPARATE_TIMEOUT_S = 100.0
 MAX_REMEMBERED = 64
 """Requests whose answers are kept for duplicates."""
 
+MAX_REMEMBERED_SIZE = 16_384
+"""Bytes of these answers: those of a protected transfer are blocks of its file."""
+
 MAX_TOKEN = 8
 
 DISCOVERY = (".well-known", "core")
@@ -57,6 +60,7 @@ class _Rule:
 
 _REQUEST_RULES = {
     OptionNumber.URI_HOST: _Rule(1, 255),
+    OptionNumber.OSCORE: _Rule(0, 255),
     OptionNumber.URI_PORT: _Rule(0, 2),
     OptionNumber.URI_PATH: _Rule(0, 255, repeatable=True),
     OptionNumber.ACCEPT: _Rule(0, 2),
@@ -67,19 +71,32 @@ _REQUEST_RULES = {
 """Critical options that are recognised (RFC 7252 §5.10, RFC 7959 §2.1)."""
 
 _DISCOVERY_RULES = {**_REQUEST_RULES, OptionNumber.URI_QUERY: _Rule(0, 255, repeatable=True)}
-_RESPONSE_RULES = {OptionNumber.BLOCK2: _Rule(0, 3)}
+_RESPONSE_RULES = {OptionNumber.BLOCK2: _Rule(0, 3), OptionNumber.OSCORE: _Rule(0, 255)}
 
-_Option = tuple[int, int]
-"""Its number and the length of its value, in bytes."""
+Options = list[tuple[int, int]]
+"""The number of each option of a message, and the length of its value in bytes."""
+
+Reader = Callable[[aiocoap.Message], "aiocoap.Message | None"]
+"""What a response says; None: it is not to be believed, and counts as lost."""
+
+
+def read_plainly(message: aiocoap.Message) -> aiocoap.Message:
+    """Believe a response as it is."""
+    return message
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request that somebody above wants sent to ``endpoint``; ``ticket`` names its outcome."""
+    """A request that somebody above wants sent to ``endpoint``; ``ticket`` names its outcome.
+
+    ``meant`` is the request before it was protected, and ``read`` reads what is answered.
+    """
 
     endpoint: str
     message: aiocoap.Message
     ticket: int
+    read: Reader = read_plainly
+    meant: aiocoap.Message | None = None
 
 
 @dataclass(frozen=True)
@@ -96,11 +113,15 @@ def decode(datagram: bytes) -> aiocoap.Message:
     Raises:
         LinkError: it is not one (RFC 7252 §3).
     """
-    return _decode(datagram)[0]
+    return decode_with_options(datagram)[0]
 
 
-def _decode(datagram: bytes) -> tuple[aiocoap.Message, list[_Option]]:
-    """A message, and its options as they are encoded."""
+def decode_with_options(datagram: bytes) -> tuple[aiocoap.Message, Options]:
+    """Read one CoAP message, and its options as they are encoded.
+
+    Raises:
+        LinkError: it is not one (RFC 7252 §3).
+    """
     if len(datagram) >= 1 and datagram[0] & 0x0F > MAX_TOKEN:
         raise LinkError("CoAP token is too long")
     try:
@@ -118,9 +139,9 @@ def _decode(datagram: bytes) -> tuple[aiocoap.Message, list[_Option]]:
     return message, options
 
 
-def _options(data: bytes) -> list[_Option]:
+def _options(data: bytes) -> Options:
     """The options of a message that aiocoap can read; ``data`` is what follows its token."""
-    options: list[_Option] = []
+    options: Options = []
     number = at = 0
     while at < len(data):
         if data[at] == _PAYLOAD_MARKER:
@@ -148,7 +169,7 @@ def _extended(value: int, data: bytes, at: int) -> tuple[int, int]:
     return value, at
 
 
-def _unrecognised(options: list[_Option], rules: Mapping[int, _Rule]) -> int | None:
+def _unrecognised(options: Options, rules: Mapping[int, _Rule]) -> int | None:
     """The first critical option that is not recognised (RFC 7252 §5.4.1), or None.
 
     It is unknown, too short or too long (§5.4.3), or there once too often (§5.4.5).
@@ -167,6 +188,23 @@ def _unrecognised(options: list[_Option], rules: Mapping[int, _Rule]) -> int | N
     return None
 
 
+def refuse_options(request: aiocoap.Message, options: Options) -> aiocoap.Message | None:
+    """The answer to a request whose options are not recognised, or ask for a proxy."""
+    discovery = request.opt.uri_path == DISCOVERY
+    number = _unrecognised(options, _DISCOVERY_RULES if discovery else _REQUEST_RULES)
+    if number is not None:
+        text = f"option {number} is not recognised"
+        return aiocoap.Message(code=aiocoap.BAD_OPTION, payload=text.encode())
+    if request.opt.proxy_uri is not None or request.opt.proxy_scheme is not None:
+        return aiocoap.Message(code=aiocoap.PROXYING_NOT_SUPPORTED)  # §5.10.2
+    return None
+
+
+def is_response_recognised(options: Options) -> bool:
+    """Whether the critical options of a response are all recognised."""
+    return _unrecognised(options, _RESPONSE_RULES) is None
+
+
 def _fill(message: aiocoap.Message, mtype: aiocoap.Type, mid: int, token: bytes) -> aiocoap.Message:
     message.mtype, message.mid, message.token = mtype, mid, token
     return message
@@ -180,6 +218,7 @@ class _Exchange:
     mid: int
     token: bytes
     datagram: bytes
+    read: Reader
     timeout: float
     due: float
     tries: int = 0
@@ -217,9 +256,10 @@ class CoapEndpoint:
         self._rng = rng
         self._mid = rng.randrange(0x10000)
         self._token = rng.randrange(0x10000)
-        self._waiting: deque[tuple[int, aiocoap.Message]] = deque()
+        self._waiting: deque[tuple[int, aiocoap.Message, Reader]] = deque()
         self._exchange: _Exchange | None = None
         self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
+        self._remembered_size = 0
         self._datagrams: list[bytes] = []
         self._outcomes: list[RequestOutcome] = []
 
@@ -243,14 +283,19 @@ class CoapEndpoint:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
-    def request(self, message: aiocoap.Message, ticket: int, now: float) -> None:
-        """Send ``message`` as a confirmable request; its outcome bears ``ticket``."""
-        self._waiting.append((ticket, message))
+    def request(
+        self, message: aiocoap.Message, ticket: int, now: float, read: Reader = read_plainly
+    ) -> None:
+        """Send ``message`` as a confirmable request; its outcome bears ``ticket``.
+
+        A response that ``read`` does not believe counts as lost: anybody may have made it.
+        """
+        self._waiting.append((ticket, message, read))
         self._start_next(now)
 
     def abandon(self) -> None:
         """Give up every request of ours. They end without a response."""
-        tickets = [ticket for ticket, _ in self._waiting]
+        tickets = [ticket for ticket, *_ in self._waiting]
         if self._exchange is not None:
             tickets.insert(0, self._exchange.ticket)
         self._waiting.clear()
@@ -274,7 +319,7 @@ class CoapEndpoint:
     def receive(self, datagram: bytes, now: float) -> None:
         """Take one datagram of the peer. Nothing in it makes this raise."""
         try:
-            message, options = _decode(datagram)
+            message, options = decode_with_options(datagram)
         except LinkError:
             self.rejected += 1
             self._reject(datagram)
@@ -305,56 +350,58 @@ class CoapEndpoint:
             self._send_empty(aiocoap.RST, int.from_bytes(datagram[2:4], "big"))
 
     def _receive_request(
-        self, request: aiocoap.Message, options: list[_Option], datagram: bytes, now: float
+        self, request: aiocoap.Message, options: Options, datagram: bytes, now: float
     ) -> None:
-        discovery = request.opt.uri_path == DISCOVERY
-        bad = _unrecognised(options, _DISCOVERY_RULES if discovery else _REQUEST_RULES)
-        if bad is not None and request.mtype is aiocoap.NON:
+        refusal = refuse_options(request, options)
+        bad = refusal is not None and refusal.code == aiocoap.BAD_OPTION
+        if bad and request.mtype is aiocoap.NON:
             self.rejected += 1  # In silence (§5.4.1).
             return
         while self._remembered and next(iter(self._remembered.values())).until <= now:
-            self._remembered.popitem(last=False)
+            self._forget_oldest()
         known = self._remembered.get(request.mid)
         if known is not None and known.request == datagram:
             self.duplicates += 1
             self._datagrams.append(known.answer)
             return
-        response = self._answer(request, bad, now)
+        response = self._handler(request, now) if refusal is None else refusal
         if request.mtype is aiocoap.CON:
             _fill(response, aiocoap.ACK, request.mid, request.token)
         else:
             _fill(response, aiocoap.NON, self._next_mid(), request.token)
         answer = response.encode()
         self._datagrams.append(answer)
-        self._remembered.pop(request.mid, None)
+        self._forget(request.mid)
         if request.code == aiocoap.GET or not response.code.is_successful():
             return  # It may be asked twice (§4.5), and junk fills no memory.
         self._remembered[request.mid] = _Remembered(datagram, answer, now + EXCHANGE_LIFETIME_S)
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._remembered_size += len(answer)
+        while len(self._remembered) > MAX_REMEMBERED or self._remembered_size > MAX_REMEMBERED_SIZE:
+            self._forget_oldest()
 
-    def _answer(
-        self, request: aiocoap.Message, unrecognised: int | None, now: float
-    ) -> aiocoap.Message:
-        if unrecognised is not None:
-            text = f"option {unrecognised} is not recognised"
-            return aiocoap.Message(code=aiocoap.BAD_OPTION, payload=text.encode())
-        if request.opt.proxy_uri is not None or request.opt.proxy_scheme is not None:
-            return aiocoap.Message(code=aiocoap.PROXYING_NOT_SUPPORTED)  # §5.10.2
-        return self._handler(request, now)
+    def _forget_oldest(self) -> None:
+        self._forget(next(iter(self._remembered)))
 
-    def _take_response(self, message: aiocoap.Message, options: list[_Option], now: float) -> None:
+    def _forget(self, mid: int) -> None:
+        forgotten = self._remembered.pop(mid, None)
+        if forgotten is not None:
+            self._remembered_size -= len(forgotten.answer)
+
+    def _take_response(self, message: aiocoap.Message, options: Options, now: float) -> None:
         exchange = self._exchange
         expected = (
             exchange is not None
             and message.token == exchange.token
             and (message.mtype is not aiocoap.ACK or message.mid == exchange.mid)
         )
-        good = expected and _unrecognised(options, _RESPONSE_RULES) is None
+        good = expected and is_response_recognised(options)
         if message.mtype is aiocoap.CON:
             self._send_empty(aiocoap.ACK if good else aiocoap.RST, message.mid)
-        if expected:
-            self._end(message if good else None, now)
+        if exchange is None or not expected:
+            return
+        response = exchange.read(message) if good else None
+        if response is not None or not good:
+            self._end(response, now)
 
     def _acknowledged(self, mid: int, now: float) -> None:
         exchange = self._exchange
@@ -371,10 +418,12 @@ class CoapEndpoint:
     def _start_next(self, now: float) -> None:
         if self._exchange is not None or not self._waiting:
             return
-        ticket, message = self._waiting.popleft()
+        ticket, message, read = self._waiting.popleft()
         self._token = (self._token + 1) & 0xFFFF
         token, mid = self._token.to_bytes(2, "big"), self._next_mid()
         datagram = _fill(message, aiocoap.CON, mid, token).encode()
         timeout = ACK_TIMEOUT_S * self._rng.uniform(1.0, ACK_RANDOM_FACTOR)
-        self._exchange = _Exchange(ticket, mid, token, datagram, timeout, now + timeout)
+        self._exchange = _Exchange(
+            *(ticket, mid, token, datagram, read), timeout=timeout, due=now + timeout
+        )
         self._datagrams.append(datagram)
