@@ -14,9 +14,11 @@ import aiocoap
 
 from unbrick.errors import ImageError, LinkError
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import LinkGuard
 from unbrick.server.edge.access import Gate
 from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.http import make_app
+from unbrick.server.edge.udp import CoapServer
 from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint, post
 from unbrick.wire.messages import (
@@ -115,11 +117,17 @@ def open_http(
     pump: Callable[[], None] = lambda: None,
     token: str = OWN_TOKEN,
     log: EventLog | None = None,
+    guard: LinkGuard | None = None,
 ) -> Any:
     """A client of the HTTP API over a core. It shows the token of the server's own user."""
-    app = make_app(core, pump, now, Gate(core.records.tokens, now, OWN_TOKEN), log)
+    app = make_app(core, pump, now, Gate(core.records.tokens, now, OWN_TOKEN), log, guard=guard)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return open_client(app, headers=headers)
+
+
+def serve_plainly(core: ServerCore) -> CoapServer:
+    """A server for terminals that protect nothing."""
+    return CoapServer(core, LinkGuard(core, insecure=True))
 
 
 def get_block(update_id: int | str, number: int, exponent: int = 6) -> Any:

@@ -21,7 +21,7 @@ from unbrick.center.operators.records import Role
 
 def start_server(folder: Path) -> tuple[Running, str]:
     options = ("--coap-port", 0, "--http-port", 0, "--database", folder / "server.db")
-    server = Running("server", "start", *options)
+    server = Running("server", "start", "--insecure", *options)
     return server, server.wait_for(r"server: ready, \S+ (http://\S+)").group(1)
 
 

@@ -59,7 +59,7 @@ def program() -> str:
 @pytest.fixture
 def server(program: str, tmp_path: Path) -> Iterator[tuple[Client, ServerClient]]:
     """A server that has just started: its CoAP and its HTTP."""
-    start = ("server", "start", "--coap-port", 0, "--http-port", 0)
+    start = ("server", "start", "--insecure", "--coap-port", 0, "--http-port", 0)
     with Running(*start, "--database", tmp_path / "server.db") as running:
         ready = running.wait_for(r"server: ready, (coap://\S+) (http://\S+)")
         with ServerClient(ready[2]) as http:

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 from patience import PATIENCE_S
-from server_world import SERIAL, RadioTerminal, inspect, make_image
+from server_world import SERIAL, RadioTerminal, inspect, make_image, serve_plainly
 
 from unbrick.errors import PortError, SetupError
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
 from unbrick.server.core.core import ServerCore
-from unbrick.server.edge.udp import CoapServer
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.slipmux import MAX_FRAME_SIZE, Decoder, encode, encode_diagnostic
@@ -296,7 +295,7 @@ def test_a_whole_update_through_bridge_and_server() -> None:
     """Terminal, bridge and server on real sockets, with faults in between."""
 
     async def test() -> None:
-        server = CoapServer(ServerCore(MemoryRecords(), inspect))
+        server = serve_plainly(ServerCore(MemoryRecords(), inspect))
         await server.start("127.0.0.1", 0)
         server.core.publish(make_image(size=20_000), 0.0)
         server.core.start_update(SERIAL, "1.1.0", 0.0)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from patience import PATIENCE_S
 from prometheus_client.parser import text_string_to_metric_families
 from record_stores import STORES, Open, opener
-from server_world import SERIAL, inspect, open_http, post, registration
+from server_world import SERIAL, inspect, open_http, post, registration, serve_plainly
 
 from unbrick.cli import server as commands
 from unbrick.cli.server import server
@@ -158,7 +158,7 @@ def test_the_commands_show_who_waits_and_let_them_in(monkeypatch: pytest.MonkeyP
 
 def with_server(core: ServerCore, test: Callable[[CoapServer], Awaitable[None]]) -> None:
     async def run() -> None:
-        edge = CoapServer(core)
+        edge = serve_plainly(core)
         await edge.start("127.0.0.1", 0)
         try:
             await asyncio.wait_for(test(edge), PATIENCE_S)

@@ -12,7 +12,7 @@ from typing import Any
 import aiocoap
 import pytest
 from patience import PATIENCE_S
-from server_world import SERIAL, get_block, inspect, make_image, post, registration
+from server_world import SERIAL, get_block, inspect, make_image, post, registration, serve_plainly
 
 from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore
@@ -28,7 +28,7 @@ IMAGE = make_image(size=20_000)
 
 def with_server(test: Callable[[CoapServer], Awaitable[None]]) -> None:
     async def run() -> None:
-        server = CoapServer(ServerCore(MemoryRecords(), inspect))
+        server = serve_plainly(ServerCore(MemoryRecords(), inspect))
         await server.start("127.0.0.1", 0)
         try:
             await asyncio.wait_for(test(server), PATIENCE_S)
@@ -217,7 +217,7 @@ def test_hostile_datagrams_do_not_stop_the_server() -> None:
 async def _quiet(test: Callable[[CoapServer], Awaitable[None]]) -> None:
     """Like ``with_server``, without the loop's complaints about what the codec raised."""
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-    server = CoapServer(ServerCore(MemoryRecords(), inspect))
+    server = serve_plainly(ServerCore(MemoryRecords(), inspect))
     await server.start("127.0.0.1", 0)
     try:
         await asyncio.wait_for(test(server), PATIENCE_S)
@@ -294,7 +294,7 @@ def test_a_request_that_is_not_answered_is_sent_again() -> None:
 
 def test_a_port_that_is_taken_is_refused() -> None:
     async def test(server: CoapServer) -> None:
-        second = CoapServer(ServerCore(MemoryRecords(), inspect))
+        second = serve_plainly(ServerCore(MemoryRecords(), inspect))
         with pytest.raises(PortError, match=f"UDP port {server.port}"):
             await second.start("127.0.0.1", server.port)
 

@@ -117,7 +117,7 @@ def test_nothing_personal_is_said() -> None:
 @pytest.mark.slow
 def test_a_server_says_all_that_happens(tmp_path: Path) -> None:
     options = ("--coap-port", 0, "--http-port", 0, "--database", tmp_path / "server.db")
-    with Running("server", "start", "--log", *options) as running:
+    with Running("server", "start", "--insecure", "--log", *options) as running:
         url = running.wait_for(r"server: ready, \S+ (http://\S+)").group(1)
         with ServerClient(url) as client:
             client.center_is_there()

@@ -244,7 +244,7 @@ def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
     monkeypatch.setenv("LD_PRELOAD", str(killer))
     monkeypatch.setenv("FULL", str(full))
     options = ("--coap-port", 0, "--http-port", 0, "--database", tmp_path / "server.db")
-    with Running("server", "start", *options) as server:
+    with Running("server", "start", "--insecure", *options) as server:
         found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
         port, url = int(found[1]), found[2]
         with ServerClient(url) as http, UdpTerminal(port) as terminal:
@@ -417,7 +417,7 @@ def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], N
     terminal = ModelOnUdp(CommandedTerminal(files, list(ENTRIES), inspect=images.inspect))
     options = ("--coap-port", 0, "--http-port", 0, "--database", database)
     seen: set[tuple[int, str]] = set()
-    with Running("server", "start", *options) as server:
+    with Running("server", "start", "--insecure", *options) as server:
         found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
         terminal.port, url = int(found[1]), found[2]
 

@@ -74,7 +74,8 @@ class ServerProcess:
 
     def __init__(self, database: Path | str) -> None:
         self._process = start(
-            "server", "start", "--coap-port", "0", "--http-port", "0", "--database", str(database)
+            *("server", "start", "--insecure", "--coap-port", "0", "--http-port", "0"),
+            *("--database", str(database)),
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

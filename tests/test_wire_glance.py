@@ -12,8 +12,9 @@ from server_world import post, registration
 
 from unbrick.errors import LinkError
 from unbrick.wire.coap import decode
-from unbrick.wire.glance import glance_serial, refuse_at_a_glance
+from unbrick.wire.glance import glance_protected, glance_serial, refuse_at_a_glance
 from unbrick.wire.messages import Registration
+from unbrick.wire.oscore import SEQUENCE_LIMIT, Context, Side, read_header
 
 SERIALS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=31)
 TOKENS = st.binary(max_size=8)
@@ -29,6 +30,30 @@ def datagram(message: Any, mid: int = 1, token: bytes = b"ab", mtype: Any = aioc
 def test_what_terminals_send_is_read_at_a_glance(serial: str, token: bytes, mid: int) -> None:
     request = post("register", registration(serial=serial).encode())
     assert glance_serial(datagram(request, mid, token)) == serial
+
+
+@given(SERIALS, TOKENS, MIDS, st.integers(0, SEQUENCE_LIMIT - 1))
+def test_what_terminals_protect_is_read_at_a_glance(
+    serial: str, token: bytes, mid: int, number: int
+) -> None:
+    context = Context(bytes(32), serial, Side.TERMINAL)
+    sealed, _ = context.seal_request(post("register", registration(serial=serial).encode()), number)
+    assert glance_protected(datagram(sealed, mid, token)) == (serial, number)
+    assert glance_serial(datagram(sealed, mid, token)) is None
+
+
+@given(st.binary(max_size=12).map(lambda data: b"\x9b\x1a" + data) | st.binary(max_size=20))
+def test_any_protected_message_is_read_as_in_full_or_not_at_all(data: bytes) -> None:
+    found = glance_protected(b"\x40\x02\0\1" + data)
+    if found is None:
+        return
+    try:
+        header = read_header(decode(b"\x40\x02\0\1" + data))
+    except LinkError:
+        return  # Read in full, it is refused.
+    assert header is not None
+    assert found == ((header.kid_context or b"").decode(), header.sequence)
+    assert header.kid == b""
 
 
 @given(TOKENS, MIDS, st.sampled_from([aiocoap.TOO_MANY_REQUESTS, aiocoap.SERVICE_UNAVAILABLE]))

@@ -23,6 +23,7 @@ from unbrick.cli.options import (
     server_url_option,
 )
 from unbrick.errors import SetupError, UpdateError
+from unbrick.image.enrolment import parse_link_key, read_enrolments
 from unbrick.image.hexfile import read_image
 from unbrick.link.bridge import Bridge, parse_host_port
 from unbrick.link.faults import Direction, FaultPlan, Faults
@@ -60,8 +61,8 @@ def server() -> None:
     type=click.Choice([choice.value for choice in Unknown]),
     default=Unknown.TAKE.value,
     show_default=True,
-    help="What becomes of a terminal that registers for the first time; wait: until `unbrick "
-    "server approve`.",
+    help="With --insecure, what becomes of a terminal that registers for the first time; wait: "
+    "until `unbrick server approve`.",
 )
 @click.option(
     "--new-per-second",
@@ -69,6 +70,11 @@ def server() -> None:
     default=Limits.new_per_second,
     show_default=True,
     help="How many of these may ask in the long run; half as many of one network.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Also hear terminals whose messages are not protected, for tools and old terminals.",
 )
 @database_option("SQLite file, or an SQLAlchemy URL.")
 def server_start(
@@ -86,6 +92,7 @@ def server_start(
     self_approval: bool,
     unknown: str,
     new_per_second: float,
+    insecure: bool,
 ) -> None:
     """Start the server; it runs until SIGTERM or Ctrl-C.
 
@@ -99,7 +106,7 @@ def server_start(
     with owned_database(database, "--database"):
         limits = Limits(Unknown(unknown), new_per_second)
         settings = ServerSettings(
-            *(host, coap_port, exposure, database, log, self_approval, limits)
+            *(host, coap_port, exposure, database, log, self_approval, limits, insecure)
         )
         asyncio.run(serve(settings))
 
@@ -129,16 +136,43 @@ def server_waiting(server_url: str, *, as_json: bool) -> None:
 
 @server.command("approve", short_help="Let a terminal register.")
 @click.argument("serial")
+@click.option(
+    "--key",
+    "link_key",
+    metavar="HEX",
+    help="Key of its link, from its enrolment file; needed unless the server is --insecure.",
+)
 @server_url_option
 @json_option
-def server_approve(serial: str, server_url: str, *, as_json: bool) -> None:
+def server_approve(serial: str, link_key: str | None, server_url: str, *, as_json: bool) -> None:
     """Let the terminal SERIAL register, whether it has asked or not."""
+    key = None if link_key is None else parse_link_key(link_key)
     with ServerClient(server_url) as client:
-        client.approve(serial)
+        client.approve(serial, key)
     if as_json:
         print_json({"serial": serial})
     else:
         click.echo(f"{serial} may register")
+
+
+@server.command("enrol", short_help="Let terminals register by their enrolment file.")
+@click.argument("file", type=_FILE)
+@server_url_option
+@json_option
+def server_enrol(file: Path, server_url: str, *, as_json: bool) -> None:
+    """Tell the server the link keys of the terminals in FILE, so that they may register.
+
+    `unbrick image factory` writes such files.
+    """
+    enrolments = read_enrolments(file)
+    with ServerClient(server_url) as client:
+        for enrolment in enrolments:
+            client.approve(enrolment.serial, enrolment.link_key)
+    if as_json:
+        print_json([enrolment.serial for enrolment in enrolments])
+    else:
+        number = len(enrolments)
+        click.echo(f"{number} terminal{'s' if number != 1 else ''} may register")
 
 
 @server.group()

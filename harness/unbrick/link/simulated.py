@@ -21,6 +21,7 @@ import aiocoap
 from unbrick.engine.base import Line
 from unbrick.errors import LinkError
 from unbrick.link.faults import Direction, Faults
+from unbrick.server.core.guard import LinkGuard
 from unbrick.wire import slipmux
 from unbrick.wire.coap import CoapEndpoint, Outgoing
 from unbrick.wire.messages import Registration, Report
@@ -67,6 +68,8 @@ class Exchange:
 class SimulatedLink:
     """The link and the server's CoAP endpoint, for one terminal.
 
+    A server that protects its messages is a ``LinkGuard``, or has one.
+
     Call ``step`` whenever the terminal has sent something, and when the deadline has come. Call it
     after the server was told something, too (a new update, a new message).
 
@@ -89,6 +92,7 @@ class SimulatedLink:
         latency: float = LATENCY_S,
         faults: Faults | None = None,
         seed: int = 0,
+        guard: LinkGuard | None = None,
     ) -> None:
         self.faults = faults or Faults()
         self.latency = latency
@@ -101,6 +105,7 @@ class SimulatedLink:
         self.bytes_down = 0
         self._line = line
         self._server: Server | None = server
+        self._guard = self._follow(server, guard)
         self._endpoint = endpoint
         self._rng = random.Random(f"{seed}/server")
         self._coap = CoapEndpoint(self._handle, self._rng)
@@ -133,9 +138,23 @@ class SimulatedLink:
         self._coap = CoapEndpoint(self._handle, self._rng)
         self._asked.clear()
 
-    def server_returns(self, server: Server) -> None:
-        """A server is there again. ``core`` is made from the records of the dead one."""
+    def server_returns(self, server: Server, guard: LinkGuard | None = None) -> None:
+        """A server is there again. It is made from the records of the dead one.
+
+        Args:
+            server: that is there.
+            guard: what protects its messages; by default ``server``, if it is one.
+        """
         self._server = server
+        self._guard = self._follow(server, guard)
+
+    def _follow(self, server: Server, guard: LinkGuard | None) -> LinkGuard | None:
+        """Have protected messages written down as they were meant."""
+        if guard is None and isinstance(server, LinkGuard):
+            guard = server
+        if guard is not None:
+            guard.opened = self._write_down
+        return guard
 
     def cut_off(self, until: float) -> None:
         """Let nothing through, either way, before the time ``until``."""
@@ -196,8 +215,8 @@ class SimulatedLink:
         self._coap.poll(now)
         self._pass_on_outcomes(self._server, now)
         for outgoing in self._server.poll(now, self._endpoint):
-            self._asked[outgoing.ticket] = _in_words(outgoing.message)
-            self._coap.request(outgoing.message, outgoing.ticket, now)
+            self._asked[outgoing.ticket] = _in_words(outgoing.meant or outgoing.message)
+            self._coap.request(outgoing.message, outgoing.ticket, now, outgoing.read)
         for datagram in self._coap.take_datagrams():
             self._send(Direction.DOWN, datagram, now)
 
@@ -212,7 +231,10 @@ class SimulatedLink:
         if self._server is None:
             raise AssertionError("a dead server was asked")
         response = self._server.handle(self._endpoint, request, now)
-        self._write_down(request, response, now)
+        if self._guard is None or request.opt.oscore is None:
+            self._write_down(request, response, now)
+        elif self._endpoint in self._guard.take_restarted():
+            self._coap.abandon()
         return response
 
     def _write_down(self, request: aiocoap.Message, response: aiocoap.Message, now: float) -> None:

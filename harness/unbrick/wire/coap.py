@@ -89,12 +89,16 @@ def read_plainly(message: aiocoap.Message) -> aiocoap.Message:
 class Outgoing:
     """A request that somebody above wants sent to ``endpoint``; ``ticket`` names its outcome.
 
-    ``meant`` is the request before it was protected, and ``read`` reads what is answered.
+    Attributes:
+        serial: of the terminal that it is for.
+        read: reads what is answered.
+        meant: the request before it was protected; None: it is not.
     """
 
     endpoint: str
     message: aiocoap.Message
     ticket: int
+    serial: str = ""
     read: Reader = read_plainly
     meant: aiocoap.Message | None = None
 

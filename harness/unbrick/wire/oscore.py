@@ -24,9 +24,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from unbrick.errors import LinkError
 from unbrick.wire.coap import Options, decode_with_options
 
-LINK_KEY_SIZE = 32
-"""Bytes of the secret that a terminal and the server share."""
-
 CHACHA20_POLY1305 = 24
 """The number of the algorithm in COSE (RFC 9053 §4.3)."""
 
@@ -175,7 +172,9 @@ def make_nonce(common_iv: bytes, kid: bytes, partial_iv: bytes) -> bytes:
         + kid.rjust(len(common_iv) - 1 - _MAX_PARTIAL_IV, b"\0")
         + partial_iv.rjust(_MAX_PARTIAL_IV, b"\0")
     )
-    return bytes(a ^ b for a, b in zip(plain, common_iv, strict=True))
+    return (int.from_bytes(plain, "big") ^ int.from_bytes(common_iv, "big")).to_bytes(
+        len(common_iv), "big"
+    )
 
 
 def make_aad(binding: Binding, *, algorithm: int) -> bytes:
@@ -208,7 +207,7 @@ class Context:
     It numbers nothing and remembers nothing: who uses it must never give a number twice.
 
     Args:
-        link_key: ``LINK_KEY_SIZE`` bytes that both sides have.
+        link_key: what both sides have, 32 bytes (``unbrick.image.factory.derive_link_key``).
         serial: of the terminal.
         side: which one.
     """

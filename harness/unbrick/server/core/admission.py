@@ -196,9 +196,14 @@ class Admission:
         self._of_network = Buckets(of_network, of_network * BURST_S, PLACES, salt)
         self._of_terminal = Buckets(KNOWN_PER_S, KNOWN_BURST, PLACES, salt)
 
-    def foresee(self, serial: str, endpoint: str, now: float) -> Refusal | None:
-        """What the buckets say, without taking anything from them; a refusal is counted."""
-        if serial in self._known:
+    def foresee(
+        self, serial: str, endpoint: str, now: float, *, made_up: bool = False
+    ) -> Refusal | None:
+        """What the buckets say, without taking anything from them; a refusal is counted.
+
+        ``made_up``: anybody can have given that serial, so it makes nobody known.
+        """
+        if serial in self._known and not made_up:
             return self._refuse(Reason.TERMINAL, self._of_terminal.look(serial, now))
         of_network = self._of_network.look(find_network(endpoint), now)
         if of_network:
@@ -227,9 +232,22 @@ class Admission:
         self._of_network.take(find_network(endpoint), now)
         self._of_all.take("", now)
         if self.limits.unknown is Unknown.WAIT and not is_let_in(serial):
-            self._let_wait(registration, endpoint, now)
+            self._let_wait(serial, registration, endpoint, now)
             return self._refuse(Reason.APPROVAL, APPROVAL_WAIT_S)
         return None
+
+    def hear(
+        self, serial: str, endpoint: str, now: float, said: Registration | None = None
+    ) -> None:
+        """A terminal is not taken for want of a key; it waits, unless too many ask.
+
+        ``said`` is its registration, if it could be read. Nobody has shown that it is true.
+        """
+        if self.foresee(serial, endpoint, now, made_up=True) is not None:
+            return
+        self._of_network.take(find_network(endpoint), now)
+        self._of_all.take("", now)
+        self._let_wait(serial, said, endpoint, now)
 
     def let_in(self, serial: str) -> None:
         """A terminal has registered, or was approved: it is known from now on."""
@@ -240,13 +258,15 @@ class Admission:
         """The terminals that wait for approval, those that asked last at the end."""
         return list(self._waiting.values())
 
-    def _let_wait(self, registration: Registration, endpoint: str, now: float) -> None:
-        before = self._waiting.pop(registration.serial, None)
+    def _let_wait(
+        self, serial: str, registration: Registration | None, endpoint: str, now: float
+    ) -> None:
+        before = self._waiting.pop(serial, None)
         said = WaitingTerminal(
-            serial=registration.serial,
-            hardware_id=registration.hardware_id,
-            name=registration.name,
-            version=registration.version,
+            serial=serial,
+            hardware_id=registration.hardware_id if registration else "",
+            name=registration.name if registration else "",
+            version=registration.version if registration else "",
             endpoint=endpoint,
             first=now,
             last=now,
@@ -254,7 +274,7 @@ class Admission:
         )
         if before is not None:
             said = replace(said, first=before.first, times=before.times + 1)
-        self._waiting[registration.serial] = said
+        self._waiting[serial] = said
         while len(self._waiting) > MOST_WAITING:
             self._waiting.popitem(last=False)
 

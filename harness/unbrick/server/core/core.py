@@ -142,16 +142,24 @@ class ServerCore:
 
     # Requests of terminals
 
-    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+    def handle(
+        self, endpoint: str, request: aiocoap.Message, now: float, serial: str | None = None
+    ) -> aiocoap.Message:
         """The answer to a terminal's request; never raises for what is in it.
 
         Critical options that nobody here knows have been refused before (``CoapEndpoint``).
+
+        Args:
+            endpoint: from where it came.
+            request: what it says.
+            now: seconds.
+            serial: of the terminal that has made it for certain; None: anybody may have.
         """
         path = request.opt.uri_path
         if path == DISCOVERY:
             return self._discover(request)
         if len(path) == 2 and path[0] == "file":
-            return self._stager.file(request, path[1], now)
+            return self._stager.file(request, path[1], now, serial)
         action = self._actions.get(path[0]) if len(path) == 1 else None
         if action is None:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
@@ -165,6 +173,8 @@ class ServerCore:
             said = action.decode(request.payload)
         except LinkError:
             return aiocoap.Message(code=aiocoap.BAD_REQUEST)
+        if serial not in (None, said.serial):
+            return aiocoap.Message(code=aiocoap.FORBIDDEN)
         response = action.do(endpoint, said, now)
         if response.code.is_successful():
             self._hold(said.serial, endpoint)
@@ -306,7 +316,7 @@ class ServerCore:
                 message = self._message(errand, terminal, now)
                 if message is not None:
                     ticket = self._errands.start(errand)
-                    requests.append(Outgoing(terminal.endpoint, message, ticket))
+                    requests.append(Outgoing(terminal.endpoint, message, ticket, terminal.serial))
         except BaseException:
             # These are not sent, since nobody gets to know them.
             for request in requests:
@@ -468,13 +478,26 @@ class ServerCore:
         """The terminals that wait for approval; only the newest are remembered."""
         return [] if self.admission is None else self.admission.waiting()
 
-    def approve_terminal(self, serial: str, who: str, now: float) -> None:
+    def approve_terminal(
+        self, serial: str, who: str, now: float, link_key: bytes | None = None
+    ) -> None:
         """Let a terminal register, whether it has asked or not. The audit says who did.
+
+        Args:
+            serial: of the terminal.
+            who: lets it in.
+            now: seconds.
+            link_key: what protects its messages; None: they are not protected.
 
         Raises:
             ConflictError: it has registered already, or no terminal can have that serial.
         """
         check_serial(serial)
+        if link_key is not None:
+            self.records.links.enrol(serial, link_key, Actor(who, now))
+            if self.admission is not None:
+                self.admission.let_in(serial)
+            return
         with self.records.transaction():
             if self.records.terminal(serial) is not None:
                 raise ConflictError(

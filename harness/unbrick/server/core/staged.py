@@ -173,15 +173,17 @@ class Stager:
         elif _ORDER.index(state) > _ORDER.index(update.state):
             self._log.change(update, state, text, now)
 
-    def file(self, request: aiocoap.Message, name: str, now: float) -> aiocoap.Message:
-        """The answer to ``GET /file/<name>``."""
+    def file(
+        self, request: aiocoap.Message, name: str, now: float, serial: str | None = None
+    ) -> aiocoap.Message:
+        """The answer to ``GET /file/<name>``; ``serial``: only this terminal can have asked."""
         if request.code != aiocoap.GET:
             return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
         update_id = int(name) if name.isascii() and name.isdigit() and len(name) <= 10 else 0
         update = self._records.update(update_id)
         if update is None or update.state.ended or update.commanded:
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
-        if update.state is UpdateState.PENDING:
+        if update.state is UpdateState.PENDING or serial not in (None, update.serial):
             return aiocoap.Message(code=aiocoap.NOT_FOUND)
         if request.opt.accept not in (None, FILE_FORMAT):
             return aiocoap.Message(code=aiocoap.NOT_ACCEPTABLE)

@@ -39,6 +39,7 @@ from unbrick.server.records.analysis import (
 )
 from unbrick.server.records.calls import Call, Saying, TerminalCall
 from unbrick.server.records.contract import SOFTWARE
+from unbrick.server.records.links import LinkKey
 from unbrick.server.records.people import AuditEntry, Ownership, Subscriber
 from unbrick.server.records.rollouts import Rollout, RolloutMember
 from unbrick.server.records.sessions import Backup, CommandedSession, PlannedStep
@@ -271,6 +272,7 @@ KINDS: dict[type[Any], Keeping] = {
         ),
         personal=True,
     ),
+    LinkKey: Keeping(_table(LinkKey, "link_keys"), (_SERIAL,)),
     AccessToken: Keeping(_table(AccessToken, "tokens", unique="digest")),
     Rollout: Keeping(_table(Rollout, "rollouts", refers=_IMAGE, indexed="settled")),
     RolloutMember: Keeping(

@@ -92,9 +92,10 @@ class ServerClient:
         """The terminals that wait for approval."""
         return list(self._ask("GET", "/api/waiting"))
 
-    def approve(self, serial: str) -> None:
-        """Let a terminal register."""
-        self._ask("POST", "/api/approvals", json={"serial": serial})
+    def approve(self, serial: str, link_key: bytes | None = None) -> None:
+        """Let a terminal register, with the key of its link."""
+        key = {} if link_key is None else {"key": link_key.hex()}
+        self._ask("POST", "/api/approvals", json={"serial": serial, **key})
 
     def preparations(self) -> list[dict[str, Any]]:
         """What is prepared for pairs of images."""

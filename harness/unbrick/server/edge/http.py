@@ -32,6 +32,7 @@ from starlette.types import Message
 
 from unbrick.errors import ImageError, LinkError, UnbrickError
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import LinkGuard
 from unbrick.server.core.lines import CallOverError
 from unbrick.server.core.orders import check_serial
 from unbrick.server.core.rollout_rule import MOST_GROUPS
@@ -155,10 +156,15 @@ class TextOrder(msgspec.Struct, forbid_unknown_fields=True):
     text: str
 
 
+LinkKeyText = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
+"""The key of a terminal's link, in hexadecimal."""
+
+
 class ApprovalOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """Let a terminal register."""
+    """Let a terminal register; the key of its link is in hexadecimal."""
 
     serial: str
+    key: LinkKeyText | None = None
 
 
 class SayingOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -260,13 +266,15 @@ class _Api:
         gate: Gate,
         log: EventLog | None,
         rollouts: RolloutRunner,
+        guard: LinkGuard | None,
     ) -> None:
         self._core = core
         self._rollouts = rollouts
         self._pump = pump
         self._clock = clock
         self._gate = gate
-        self._metrics = Metrics(core.records, core.admission)
+        self._guard = guard
+        self._metrics = Metrics(core.records, core.admission, guard)
         self._log = log
 
     def operations(self) -> list[Operation]:
@@ -449,7 +457,13 @@ class _Api:
         """Let a terminal register, whether it has asked or not."""
         order = await _read(request, ApprovalOrder)
         holder: Holder = request.state.holder
-        self._core.approve_terminal(order.serial, holder.name, self._clock())
+        key = None if order.key is None else bytes.fromhex(order.key)
+        if key is None and self._guard is not None and not self._guard.insecure:
+            raise ConflictError(
+                f"terminal {order.serial} cannot be let in without the key of its link",
+                hint="give --key, or its enrolment file to `unbrick server enrol`",
+            )
+        self._core.approve_terminal(order.serial, holder.name, self._clock(), key)
         return JSONResponse({"serial": order.serial}, 201)
 
     async def preparations(self, _request: Request) -> JSONResponse:
@@ -703,6 +717,7 @@ def make_app(
     gate: Gate,
     log: EventLog | None = None,
     rollouts: RolloutRunner | None = None,
+    guard: LinkGuard | None = None,
 ) -> Starlette:
     """The API as an ASGI application.
 
@@ -713,9 +728,10 @@ def make_app(
         gate: says who may do what.
         log: is told of orders.
         rollouts: makes rollouts; None: nobody but the API asks for one that does.
+        guard: says whether terminals need keys, and who was not heard; None: they need none.
     """
     rollouts = rollouts or RolloutRunner(core)
     return Starlette(
-        routes=_Api(core, pump, clock, gate, log, rollouts).routes(),
+        routes=_Api(core, pump, clock, gate, log, rollouts, guard).routes(),
         exception_handlers={UnbrickError: _say_error, HTTPException: _say_error},
     )

@@ -18,6 +18,7 @@ from unbrick.layout import reference_layout
 from unbrick.server.core.admission import Admission, Limits
 from unbrick.server.core.analysis import Analyst
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import LinkGuard
 from unbrick.server.core.leases import Alone, Leases, is_first
 from unbrick.server.core.rollouts import RolloutRunner
 from unbrick.server.database import SqlRecords
@@ -46,6 +47,9 @@ SALT_SIZE = 16
 ROLLOUT_INTERVAL_S = 0.5
 """Seconds between two looks at rollouts with nothing to be ordered."""
 
+INSECURE = "server: --insecure, anybody can speak as any terminal that has no key here\n"
+"""What is said at every start with it."""
+
 TOUCH_INTERVAL_S = 0.5
 """Seconds between two looks at the other servers on the same database, and at what they did."""
 
@@ -62,6 +66,7 @@ class ServerSettings:
         log: whether all that happens is said, a JSON object a line.
         self_approval: whether who makes a rollout may approve it.
         limits: which registrations it takes.
+        insecure: whether it also hears terminals that protect nothing, for tools and tests.
     """
 
     host: str
@@ -71,6 +76,7 @@ class ServerSettings:
     log: bool = False
     self_approval: bool = False
     limits: Limits = field(default_factory=Limits)
+    insecure: bool = False
 
 
 def admit(data: bytes, info: image_format.ImageInfo) -> None:
@@ -104,14 +110,15 @@ async def serve(
     presence = records.join()
     leases = presence or Alone()
     analyst = Analyst(records)
-    known = records.serials() | records.approved()
+    known = records.serials() | records.approved() | records.links.serials()
     core = ServerCore(
         *(records, image_format.inspect, analyst),
         admit=admit,
         admission=Admission(settings.limits, known, salt=os.urandom(SALT_SIZE)),
         leases=leases,
     )
-    coap = CoapServer(core)
+    guard = LinkGuard(core, insecure=settings.insecure, secret=os.urandom(SALT_SIZE), leases=leases)
+    coap = CoapServer(core, guard)
 
     def announce(prepared: Preparation) -> None:
         core.prepared(prepared.digest)
@@ -135,7 +142,7 @@ async def serve(
         await coap.start(settings.host, settings.coap_port)
         config = uvicorn.Config(
             HostGuard(
-                make_app(coap.core, coap.pump, time.time, gate, log, rollouts), exposure.names
+                make_app(core, coap.pump, time.time, gate, log, rollouts, guard), exposure.names
             ),
             log_level="warning",
             lifespan="off",
@@ -148,14 +155,14 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, http)
             stack.callback(loop.remove_signal_handler, number)
-        ready = asyncio.create_task(_say_ready(http, coap, exposure, port, out))
+        ready = asyncio.create_task(_say_ready(http, coap, guard, exposure, port, out))
         work = asyncio.create_task(worker.run())
         work.add_done_callback(lambda _: _stop(http))  # Without it updates would wait for ever.
         tasks = [ready, work]
         tasks.append(asyncio.create_task(_look(coap, log)))
         tasks.append(asyncio.create_task(_roll_out(rollouts, coap, leases)))
         if presence is not None:
-            tasks.append(asyncio.create_task(_keep_in_touch(presence, coap, analyst)))
+            tasks.append(asyncio.create_task(_keep_in_touch(presence, core, coap, analyst)))
         try:
             await http.serve(sockets=[sock])
         finally:
@@ -189,14 +196,16 @@ async def _roll_out(rollouts: RolloutRunner, coap: CoapServer, leases: Leases) -
         await asyncio.sleep(0 if more else ROLLOUT_INTERVAL_S)
 
 
-async def _keep_in_touch(presence: Presence, coap: CoapServer, analyst: Analyst) -> None:
+async def _keep_in_touch(
+    presence: Presence, core: ServerCore, coap: CoapServer, analyst: Analyst
+) -> None:
     """See which servers there are, and do what others have left to this one."""
     while True:
         with TROUBLES.survived("nothing of other servers is seen"):
-            if presence.look(has_center=coap.core.lines.has_center(time.time())):
-                coap.core.go_on()
+            if presence.look(has_center=core.lines.has_center(time.time())):
+                core.go_on()
             elif presence.others:
-                coap.core.follow()
+                core.follow()
             if presence.others:
                 analyst.wake()
                 coap.pump()
@@ -208,9 +217,16 @@ def _stop(http: uvicorn.Server) -> None:
 
 
 async def _say_ready(
-    http: uvicorn.Server, coap: CoapServer, exposure: Exposure, port: int, out: TextIO
+    http: uvicorn.Server,
+    coap: CoapServer,
+    guard: LinkGuard,
+    exposure: Exposure,
+    port: int,
+    out: TextIO,
 ) -> None:
     await wait_started(http)
     url = format_url(exposure.scheme, exposure.host, port)
     out.write(f"server: ready, {format_url('coap', coap.host, coap.port)} {url}\n")
+    if guard.insecure:
+        out.write(INSECURE)
     out.flush()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unbrick.server.core.admission import Admission
+    from unbrick.server.core.guard import LinkGuard
     from unbrick.server.records.contract import Records
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -62,19 +63,44 @@ class _Refusals(Collector):
         yield GaugeMetricFamily("unbrick_terminals_waiting", about, len(self._admission.waiting()))
 
 
+class _NotHeard(Collector):
+    """Which messages of terminals were not heard."""
+
+    def __init__(self, guard: LinkGuard) -> None:
+        self._guard = guard
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Count them."""
+        family = CounterMetricFamily(
+            *("unbrick_link_refused", "Messages on the link that were not heard, by the reason."),
+            labels=["reason"],
+        )
+        for reason, count in self._guard.refused.items():
+            family.add_metric([reason.value], count)
+        yield family
+
+
 class Metrics:
     """What is measured.
 
     Args:
         records: what is counted.
         admission: what has been refused; None: nothing is.
+        guard: what has not been heard; None: all is.
     """
 
-    def __init__(self, records: Records, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        records: Records,
+        admission: Admission | None = None,
+        guard: LinkGuard | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Counts(records))
         if admission is not None:
             self._registry.register(_Refusals(admission))
+        if guard is not None:
+            self._registry.register(_NotHeard(guard))
         ProcessCollector(registry=self._registry)
         labels = ("method", "path", "status")
         self._requests = Counter(

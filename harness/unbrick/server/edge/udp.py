@@ -21,9 +21,11 @@ import aiocoap
 
 from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore, refusal_code
+from unbrick.server.core.guard import LinkGuard
 from unbrick.server.edge.troubles import TROUBLES
 from unbrick.wire.coap import CoapEndpoint
-from unbrick.wire.glance import glance_serial, refuse_at_a_glance
+from unbrick.wire.glance import glance_protected, glance_serial, refuse_at_a_glance
+from unbrick.wire.oscore import MESSAGE_BITS
 
 MAX_TOGETHER = 64
 """Datagrams, and requests of ours, of one transaction at most."""
@@ -78,15 +80,18 @@ def _address(endpoint: str) -> tuple[str, int]:
 
 
 class CoapServer:
-    """Runs a core on a UDP port.
+    """Runs a core behind its guard on a UDP port.
 
     Call ``pump`` whenever the core was told something by somebody else.
     """
 
-    def __init__(self, core: ServerCore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, core: ServerCore, guard: LinkGuard, clock: Callable[[], float] = time.time
+    ) -> None:
         self.host = ""
         self.port = 0
         self.core = core
+        self._guard = guard
         self._clock = clock
         self._socket: socket.socket | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(64))
@@ -142,10 +147,15 @@ class CoapServer:
     def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bool:
         """Answer a registration that would be refused, at next to no cost; gives whether it is."""
         admission = self.core.admission
-        serial = None if admission is None else glance_serial(data)
-        if admission is None or serial is None:
+        if admission is None:
             return False
-        refusal = admission.foresee(serial, _endpoint(address), self._clock())
+        plain, protected = glance_serial(data), glance_protected(data)
+        serial = protected[0] if protected else plain
+        if serial is None:
+            return False
+        made_up = plain is not None and not self._guard.insecure
+        endpoint = _endpoint(address)
+        refusal = admission.foresee(serial, endpoint, self._clock(), made_up=made_up)
         if refusal is None:
             return False
         answer = refuse_at_a_glance(data, refusal_code(refusal), refusal.wait)
@@ -163,7 +173,7 @@ class CoapServer:
         touched: dict[str, _Peer] = {}
         expired = self._expired(now)
         # Also for a single one: what is decided must hold until it is kept, whoever else writes.
-        something = received or expired or self.core.has_errands
+        something = received or expired or self._guard.has_errands
         all_of_it = self.core.records.transaction() if something else contextlib.nullcontext()
         try:
             with all_of_it:
@@ -172,11 +182,11 @@ class CoapServer:
                     self._peer(name, touched).poll(now)
                 for peer in touched.values():
                     for outcome in peer.coap.take_outcomes():
-                        self.core.outcome(outcome.ticket, outcome.response, self._clock())
-                requests = self.core.poll(self._clock(), most=MAX_TOGETHER)
+                        self._guard.outcome(outcome.ticket, outcome.response, self._clock())
+                requests = self._guard.poll(self._clock(), most=MAX_TOGETHER)
                 for request in requests:
                     peer_ = self._peer(request.endpoint, touched)
-                    peer_.request(request.message, request.ticket, now)
+                    peer_.request(request.message, request.ticket, now, request.read)
         except Exception:
             # Nothing of this was kept, so nothing of it may be answered or taken for known.
             for name in {*touched, *expired}:
@@ -193,8 +203,13 @@ class CoapServer:
     def _receive(
         self, received: Sequence[tuple[bytes, Any]], touched: dict[str, _Peer], now: float
     ) -> None:
-        found = (glance_serial(data) for data, _ in received)
-        serials = {serial for serial in found if serial is not None}
+        protected = [glance_protected(data) for data, _ in received]
+        numbers = dict(found for found in protected if found is not None)
+        if numbers:
+            self.core.records.links.look_ahead(sorted(numbers))
+        plain = (glance_serial(data) for data, _ in received) if self._guard.insecure else ()
+        serials = {serial for serial in plain if serial is not None}
+        serials |= {serial for serial, number in numbers.items() if self._begins(serial, number)}
         if serials:
             self.core.records.look_ahead(sorted(serials))
         for data, address in received:
@@ -217,7 +232,17 @@ class CoapServer:
         return peer.coap
 
     def _handle(self, name: str, request: aiocoap.Message, _now: float) -> aiocoap.Message:
-        return self.core.handle(name, request, self._clock())
+        response = self._guard.handle(name, request, self._clock())
+        for restarted in self._guard.take_restarted():
+            peer = self._peers.get(restarted)
+            if peer is not None:
+                peer.coap.abandon()
+        return response
+
+    def _begins(self, serial: str, number: int) -> bool:
+        """Whether a number seems to be the first of a terminal's start: it is about to register."""
+        link = self.core.records.links.find(serial)
+        return link is not None and number >> MESSAGE_BITS > link.start
 
     def _forget(self, name: str) -> None:
         peer = self._peers.pop(name, None)
@@ -226,7 +251,7 @@ class CoapServer:
         peer.coap.abandon()
         for outcome in peer.coap.take_outcomes():
             with contextlib.suppress(Exception):
-                self.core.outcome(outcome.ticket, None, self._clock())
+                self._guard.outcome(outcome.ticket, None, self._clock())
 
     def _send(self, peer: _Peer) -> None:
         for datagram in peer.coap.take_datagrams():

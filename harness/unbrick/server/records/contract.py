@@ -25,6 +25,7 @@ from unbrick.server.records.analysis import (
     Software,
 )
 from unbrick.server.records.calls import Call, LineState, Saying, TerminalCall
+from unbrick.server.records.links import LinkKeys
 from unbrick.server.records.people import Actor, AuditAction, AuditEntry, Ownership, Subscriber
 from unbrick.server.records.rollouts import Rollouts
 from unbrick.server.records.sessions import (
@@ -116,6 +117,11 @@ class Records:
     def tokens(self) -> AccessTokens:
         """Those of who may use the HTTP API."""
         return AccessTokens(self._store)
+
+    @cached_property
+    def links(self) -> LinkKeys:
+        """The keys of the links to terminals."""
+        return LinkKeys(self._store, self._audit)
 
     @cached_property
     def rollouts(self) -> Rollouts:

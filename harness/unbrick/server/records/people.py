@@ -47,6 +47,7 @@ class AuditAction(Enum):
     ROLLOUT_FINISHED = "rollout finished"
     ROLLOUT_ABANDONED = "rollout abandoned"
     TERMINAL_APPROVED = "terminal approved"
+    TERMINAL_ENROLLED = "terminal enrolled"
 
 
 @dataclass(frozen=True)
