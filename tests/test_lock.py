@@ -145,7 +145,8 @@ def test_two_terminals_do_not_share_a_nor(firmware: Path, tmp_path: Path) -> Non
         assert "ready" not in done.stdout
         assert first.end() == 0
     assert b"FIRST" in nor.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["terminal.nor"]
+    files = ["terminal.nor", "terminal.nor.enrolment"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
 @pytest.mark.slow

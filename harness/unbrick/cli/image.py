@@ -13,8 +13,15 @@ import click
 from unbrick.cli.delta import apply_delta_file, make_delta_file
 from unbrick.cli.options import FromLayout, json_option, write_file
 from unbrick.errors import ImageError, SetupError
+from unbrick.image.enrolment import Enrolment, add_enrolment, find_enrolment_file
 from unbrick.image.examine import Examination, examine, identify_other_file
-from unbrick.image.factory import KEY_SIZE, list_nor_map, make_factory_image, read_identity
+from unbrick.image.factory import (
+    KEY_SIZE,
+    derive_link_key,
+    list_nor_map,
+    make_factory_image,
+    read_identity,
+)
 from unbrick.image.format import (
     check_board,
     check_entry,
@@ -217,14 +224,28 @@ def image_convert(source: Path, target: Path) -> None:
 @click.option("--boot", type=_FILE, required=True, help="Flat binary of the bootloader.")
 @click.option("--application", type=_FILE, help="Signed image; without it there is none.")
 @click.option("--serial", required=True, help="Serial number of the terminal.")
-def image_factory(output: Path, boot: Path, application: Path | None, serial: str) -> None:
-    """Make the contents of a NOR as the factory programs it, with a new key of its own."""
+@click.option(
+    "--enrolment",
+    type=_FILE,
+    help="File for `unbrick server enrol`; other terminals in it stay.  [default: the name of the "
+    "NOR's file and .enrolment]",
+)
+def image_factory(
+    output: Path, boot: Path, application: Path | None, serial: str, enrolment: Path | None
+) -> None:
+    """Make the contents of a NOR as the factory programs it, with a new key of its own.
+
+    The server has to know a key that comes from it: that is in a second file, which is secret.
+    """
     data = None if application is None else read_image(application)
     if data is not None:
         check_board(inspect(data))
     key = secrets.token_bytes(KEY_SIZE)
-    write_file(output, make_factory_image(_read_program(boot), data, serial, key=key))
-    click.echo(f"{output}: terminal {serial}, {reference_layout().board.nor.modelled} bytes")
+    nor = make_factory_image(_read_program(boot), data, serial, key=key)
+    write_file(output, nor)
+    place = enrolment or find_enrolment_file(output)
+    add_enrolment(place, Enrolment(serial, derive_link_key(key)))
+    click.echo(f"{output}: terminal {serial}, {len(nor)} bytes; {place}: its enrolment")
 
 
 @image.command("map")

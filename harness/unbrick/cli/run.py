@@ -37,9 +37,10 @@ from unbrick.engine.gdb.connection import gdb_command
 from unbrick.engine.gdb.server import DebuggerGoneError
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
-from unbrick.errors import FirmwareFaultError, SetupError, UnbrickError
+from unbrick.errors import FirmwareFaultError, NotKnownHereError, SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
-from unbrick.image.factory import KEY_SIZE, make_factory_image
+from unbrick.image.enrolment import add_enrolment, enrol_identity, find_enrolment_file
+from unbrick.image.factory import KEY_SIZE, make_factory_image, read_identity
 from unbrick.layout import reference_layout
 from unbrick.lock import owned
 from unbrick.screen import Column, FittedTable, open_screen, open_status
@@ -331,6 +332,12 @@ def _run_until_told(bench: Bench, told: Callable[[], bool], ready: str, status: 
 @installed_option
 @live_gdb_option
 @platform_option
+@click.option(
+    "--enrolment",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File for `unbrick server enrol`, so that the server knows the terminal.  [default: the "
+    "name of the --nor file and .enrolment]",
+)
 @click.option("--wire", default="pty", show_default=True, help="UART0: pty or tcp:PORT.")
 @click.option("--modem", default="tcp:0", show_default=True, help="UART1: pty or tcp:PORT.")
 @uart_option
@@ -344,6 +351,7 @@ def run(
     installed: str,
     gdb_port: int | None,
     platform: Path | None,
+    enrolment: Path | None,
     wire: str,
     modem: str,
     uarts: tuple[str, ...],
@@ -371,6 +379,7 @@ def run(
         made = stack.enter_context(
             terminal(engine, releases, nor_file, serial, installed, debugger=debugger)
         )
+        _keep_enrolment(made, enrolment or (nor_file and find_enrolment_file(nor_file)))
         bench = Bench(made)
         typist = Typist(made.wire)
         rate = made.board.line_rate
@@ -386,6 +395,16 @@ def run(
         made.power_on()
         typist.power_on(made.now)
         _run_until_told(bench, told, f"wire {wire} modem {modem}", status)
+
+
+def _keep_enrolment(engine: Engine, file: Path | None) -> None:
+    """Write down what the server has to know of a terminal, where that can be seen."""
+    if file is None:
+        return
+    with suppress(NotKnownHereError):
+        enrolment = enrol_identity(read_identity(engine.read_nor()))
+        if enrolment is not None:
+            add_enrolment(file, enrolment)
 
 
 def _run_chip(

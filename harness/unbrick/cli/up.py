@@ -21,6 +21,7 @@ from unbrick.cli.options import ACCOUNTS, STATE, find_words, make_state_folder
 from unbrick.cli.run import build_releases, run, told_to_end
 from unbrick.cli.server import server, server_start, terminals
 from unbrick.errors import ServerError, UnbrickError
+from unbrick.image.enrolment import read_enrolments
 from unbrick.lock import owned
 from unbrick.screen import open_status
 from unbrick.server.edge.client import ServerClient
@@ -172,7 +173,9 @@ class _Parts:
         serving = self._start("server", "server", "start", *database)
         nor = plan.run["nor_file"] or plan.state / "terminal.nor"
         kept = () if plan.run["engine"] == "serial" else ("--nor", str(nor))  # A board keeps it.
-        terminal = self._start("terminal", "run", *kept)
+        enrolment = plan.state / "terminal.enrolment"
+        enrolment.unlink(missing_ok=True)
+        terminal = self._start("terminal", "run", *kept, "--enrolment", str(enrolment))
         ready = serving.wait_for(r"server: ready, coap://(\S+) (\S+)\n", self.given_up)
         self.coap, self.url = ready.groups()
         page = self._start(
@@ -181,9 +184,17 @@ class _Parts:
         )
         ready = terminal.wait_for(r"ready: wire (\S+) modem (\S+)\n", self.given_up)
         self.wire, self.modem = ready.groups()
+        self._enrol(enrolment)
         words = ("bridge", "--modem", self.modem, "--server", self.coap)
         self._start("bridge", *words).wait_for("bridge: ready", self.given_up)
         self.page = page.wait_for(r"center: ready, (\S+)\n", self.given_up)[1]
+
+    def _enrol(self, file: Path) -> None:
+        """Have the server know the terminal; of a board somebody else has its enrolment file."""
+        if file.exists():
+            with ServerClient(self.url) as client:
+                for enrolment in read_enrolments(file):
+                    client.approve(enrolment.serial, enrolment.link_key)
 
     def _start(self, name: str, *words: str) -> Process:
         process = Process(self.plan.state / f"{name}.log", *self.plan.first, *words)

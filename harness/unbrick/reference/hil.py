@@ -19,7 +19,7 @@ from unbrick.bench.tap import Tap
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
-from unbrick.image.factory import derive_bench_key, make_factory_image
+from unbrick.image.factory import derive_bench_key, derive_link_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
 from unbrick.layout import reference_layout
@@ -184,6 +184,7 @@ class HilTest:
         self._api = server.wait_for(r"http://\S+?:\d+").group()
         self._server = ServerClient(self._api)
         self._stack.callback(self._server.close)
+        self._server.approve(SERIAL, derive_link_key(derive_bench_key(SERIAL)))
         self._records = SqlRecords(str(self._folder / SERVER_DATABASE))
         self._stack.callback(self._records.close)
         self._start_bridge()
