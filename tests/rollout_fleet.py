@@ -22,7 +22,8 @@ from processes import Running
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))  # Robot does not have it there.
 
-from fleet import Fleet, make_small_image
+from fleet import FACTORY, Fleet, make_small_image
+from fleet_terminal import find_link_key
 from unbrick.center.calls.carry import Calls
 from unbrick.center.calls.menu import read_menu
 from unbrick.center.desk import Desk
@@ -85,6 +86,7 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
             self._people[name] = self._close.enter_context(contextlib.closing(client))
         self._people["ada"].publish(make_small_image(VERSION))
         self._serials = [f"T-{number:05}" for number in range(count)]
+        self._enrol()
         self._fleet = Fleet(
             *(self._serials, (HOST, self._ports[0])),
             at_once=count,
@@ -97,6 +99,12 @@ class rollout_fleet:  # noqa: N801 - Robot looks for a class with the name of th
         until(
             lambda: len(self._people["ada"].terminals()) == count, "every terminal's registration"
         )
+
+    def _enrol(self) -> None:
+        """Let the server know the link keys of all terminals."""
+        with contextlib.closing(SqlRecords(self._database)) as records, records.transaction():
+            for serial in self._serials:
+                records.links.enrol(serial, find_link_key(serial), FACTORY)
 
     def start_server(self) -> None:
         """Start it, on the ports that it had before."""

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 import aiocoap
 
 from bench_load import HOST, Usage, process, usage
-from fleet import NOWHERE
-from fleet_terminal import identity
+from fleet import FACTORY, NOWHERE
+from fleet_terminal import find_link_key, identity, open_link
 from performance_page import machine, write_section
 from unbrick.errors import ToolBrokenError
 from unbrick.image.format import inspect
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords
 from unbrick.wire.coap import ACK_TIMEOUT_S, MAX_RETRANSMIT, post
+from unbrick.wire.oscore import MESSAGE_BITS, Context, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,21 +50,19 @@ SECONDS = 20.0
 TURN_S = 0.01
 """Seconds between two bursts of the flood."""
 
-UNBOUNDED = "1e9"
-
 ROWS = {
-    "no flood, `--unknown wait`": ("wait", None, 0),
-    "a flood, `--unknown wait`": ("wait", None, FORGED_PER_S),
-    "a flood, `--unknown take`": ("take", None, FORGED_PER_S),
-    "a flood, nothing bounded": ("take", UNBOUNDED, FORGED_PER_S),
+    "no flood": None,
+    "made-up terminals": "made-up",
+    "in the names of known terminals": "known",
+    "made-up terminals, not protected": "plain",
 }
-"""What is measured: options of the server, and forged registrations a second."""
+"""What is measured: the kind of the flood."""
 
 INTRODUCTION = f"""\
-{KNOWN} terminals that the server knows register in turn, one after the other. Meanwhile another
-process sends registrations of made-up terminals, each with a serial of its own, from {NETWORKS}
-networks. It aims at {FORGED_PER_S:,} a second, and takes what the machine gives. Times and memory
-are compared with the first row.
+{KNOWN} terminals that the server knows register in turn, one after the other, protected by their
+link keys. Meanwhile another process sends forged registrations from {NETWORKS} networks. It has no
+key. It aims at {FORGED_PER_S:,} a second, and takes what the machine gives. Times and memory are
+compared with the first row.
 """
 
 
@@ -72,17 +71,27 @@ def serials() -> list[str]:
     return [f"KNOWN-{number:03}" for number in range(KNOWN)]
 
 
-def encode(serial: str, mid: int) -> bytes:
-    """A registration as a datagram."""
-    request: Any = post("register", identity(serial).encode())
+def encode(request: Any, mid: int) -> bytes:
+    """A request as a datagram."""
     request.mtype, request.mid, request.token = aiocoap.CON, mid, b"flod"
     return bytes(request.encode())
+
+
+def forge(kind: str, count: int) -> list[bytes]:
+    """So many registrations of a kind, made without a key."""
+    mark = "F00000000" if kind != "known" else serials()[0]
+    plain = post("register", identity(mark).encode())
+    sealed, _ = Context(bytes(32), mark, Side.TERMINAL).seal_request(plain, 2 << MESSAGE_BITS)
+    head, tail = encode(plain if kind == "plain" else sealed, 1).split(mark.encode(), 1)
+    known = serials()
+    names = (known[n % KNOWN] if kind == "known" else f"F{n:08}" for n in range(count))
+    return [head + name.encode() + tail for name in names]
 
 
 # Processes
 
 
-def flood(port: int, rate: int) -> None:
+def flood(port: int, kind: str) -> None:
     """Send until told to end; then say how many were sent, and in how many seconds."""
     sockets = []
     for number in range(NETWORKS):
@@ -91,28 +100,27 @@ def flood(port: int, rate: int) -> None:
         sock.connect((HOST, port))
         sock.setblocking(False)
         sockets.append(sock)
-    mark = "F00000000"
-    head, tail = encode(mark, 1).split(mark.encode())
+    datagrams = forge(kind, int(FORGED_PER_S * SECONDS) + 1)
     print("ready", flush=True)
     began, sent = time.monotonic(), 0
     while time.monotonic() - began < SECONDS:
-        due = int((time.monotonic() - began) * rate)
+        due = min(int((time.monotonic() - began) * FORGED_PER_S), len(datagrams))
         for number in range(sent, due):
             with contextlib.suppress(OSError):  # Lost, as on the way.
-                sockets[number % NETWORKS].send(head + b"F%08d" % number + tail)
+                sockets[number % NETWORKS].send(datagrams[number])
         sent = max(sent, due)
         time.sleep(TURN_S)
     json.dump({"sent": sent, "seconds": time.monotonic() - began}, sys.stdout)
 
 
 @contextlib.contextmanager
-def flooded(port: int, rate: int) -> Iterator[list[float]]:
+def flooded(port: int, kind: str | None) -> Iterator[list[float]]:
     """A flood while the block runs; the list then has how many a second were sent."""
     rates: list[float] = []
-    if not rate:
+    if kind is None:
         yield rates
         return
-    command = (sys.executable, __file__, "flood", str(port), str(rate))
+    command = (sys.executable, __file__, "flood", str(port), kind)
     with process(*command) as (running, _line):
         yield rates
         said = json.loads(running.communicate()[0])
@@ -150,7 +158,9 @@ def register_known(port: int) -> Notice:
     began, turn = time.monotonic(), 0
     while time.monotonic() - began < SECONDS:
         sock, serial = sockets[turn % KNOWN], serials()[turn % KNOWN]
-        datagram = encode(serial, rng.randrange(0x10000))
+        plain = post("register", identity(serial).encode())
+        sealed, _ = open_link(serial).seal_request(plain, (1 << MESSAGE_BITS) + turn)
+        datagram = encode(sealed, rng.randrange(0x10000))
         since, timeout = time.monotonic(), ACK_TIMEOUT_S
         for number in range(MAX_RETRANSMIT + 1):
             again += number > 0
@@ -202,23 +212,22 @@ class Row:
     terminals: int
 
 
-def measure(database: str, unknown: str, new_per_second: str | None, rate: int) -> Row:
+def measure(database: str, kind: str | None) -> Row:
     """One row, with a server of its own."""
     with contextlib.closing(SqlRecords(database)) as records:
         core = ServerCore(records, inspect)
         with records.transaction():
             for serial in serials():
+                records.links.enrol(serial, find_link_key(serial), FACTORY)
                 core.handle(NOWHERE, post("register", identity(serial).encode()), time.time())
     options = ["--coap-port", "0", "--http-port", "0", "--database", database]
-    options += ["--unknown", unknown]
-    options += ["--new-per-second", new_per_second] if new_per_second else []
     command = [sys.executable, "-m", "unbrick.cli", "server", "start", *options]
     with process(*command) as (running, line):
         found = re.search(r"coap://[^ ]*:(\d+)", line)
         if found is None:
             raise ToolBrokenError("the server does not start")
         before = usage(running.pid)
-        with flooded(int(found[1]), rate) as rates:
+        with flooded(int(found[1]), kind) as rates:
             notice = register_known(int(found[1]))
         after = usage(running.pid)
     with contextlib.closing(SqlRecords(database)) as records:
@@ -230,7 +239,7 @@ def table(rows: dict[str, Row]) -> str:
     """The section of the page."""
     lines = [INTRODUCTION]
     lines.append(
-        "| server | forged a second | median to no flood | 99 % to no flood | median, ms "
+        "| flood | forged a second | median to no flood | 99 % to no flood | median, ms "
         "| 99 %, ms | sent again | unanswered | memory grew, MB | new rows |"
     )
     lines.append("|---|" + "--:|" * 9)
@@ -255,13 +264,13 @@ def table(rows: dict[str, Row]) -> str:
 def main() -> int:
     """Measure, or be the flood."""
     match sys.argv[1:]:
-        case ["flood", port, rate]:
-            flood(int(port), int(rate))
+        case ["flood", port, kind]:
+            flood(int(port), kind)
         case [] | ["--show"]:
             with tempfile.TemporaryDirectory() as name:
                 rows = {
-                    what: measure(str(Path(name) / f"{number}.db"), *how)
-                    for number, (what, how) in enumerate(ROWS.items())
+                    what: measure(str(Path(name) / f"{number}.db"), kind)
+                    for number, (what, kind) in enumerate(ROWS.items())
                 }
             text = table(rows)
             print(text)

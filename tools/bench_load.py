@@ -63,6 +63,7 @@ blocks. It reports four times, registers with the new software, and reports once
 - The server is one process, or there are {SERVERS} behind a balancer, which share a database: then
   their processor time is added up, and the balancer's is not in it. Answers are committed to the
   disk, and the HTTP API asks for a sign-in.
+- The messages of the link are protected by OSCORE, but for `--insecure` and bare aiocoap.
 - *Bare aiocoap* answers the same requests, and announces, from memory: no database, no history. Two
   thousand commanded updates at once it does not bring to an end.
 - The terminals are another process.
@@ -176,10 +177,10 @@ class Load:
         return [make_small_image("1.0.0", IMAGE), wanted] if self.commanded else [wanted]
 
 
-def run(what: Load, port: int, pid: int | tuple[int, ...]) -> Run:
+def run(what: Load, port: int, pid: int | tuple[int, ...], *, protected: bool = True) -> Run:
     """Run the fleet, in a process of its own, against a server."""
     before = usage(pid)
-    numbers = (what.count, what.at_once, int(what.commanded))
+    numbers = (what.count, what.at_once, int(what.commanded), int(protected))
     done = subprocess.run(
         [sys.executable, __file__, "fleet", str(port), *map(str, numbers)],
         stdout=subprocess.PIPE,
@@ -212,10 +213,10 @@ class Pause:
         return time.monotonic() >= self._since + self._seconds
 
 
-def fleet(what: Load, port: int) -> None:
+def fleet(what: Load, port: int, start: int | None) -> None:
     """The process with the terminals: says what came of them."""
     digest = inspect(what.images[0]).digest if what.commanded else UNPUBLISHED
-    terminals = Fleet(what.serials, (HOST, port), at_once=what.at_once, digest=digest)
+    terminals = Fleet(what.serials, (HOST, port), at_once=what.at_once, digest=digest, start=start)
     result = asyncio.run(terminals.run(settled=Pause(LINGER_S if what.commanded else 0.0)))
     used = resource.getrusage(resource.RUSAGE_SELF)
     said = {**vars(result), "cpu": used.ru_utime + used.ru_stime}
@@ -231,20 +232,21 @@ def run_bare(what: Load, folder: Path) -> Run:
     with process(sys.executable, str(BARE_PROGRAM), str(port), str(file), way) as (running, line):
         if line != "ready\n":
             raise ToolBrokenError("the bare server does not start")
-        return run(what, port, running.pid)
+        return run(what, port, running.pid, protected=False)
 
 
-def run_ours(what: Load, database: str) -> Run:
+def run_ours(what: Load, database: str, *, protected: bool = True) -> Run:
     """The server, on a database of its own, that has the updates ordered already."""
     with closing(SqlRecords(database)) as records:
-        order(records, what.images, what.serials)
+        order(records, what.images, what.serials, enrols=protected)
     options = ["--coap-port", "0", "--http-port", "0", "--database", database]
+    options += [] if protected else ["--insecure"]
     command = [sys.executable, "-m", "unbrick.cli", "server", "start", *options]
     with process(*command) as (running, line):
         found = re.search(r"coap://[^ ]*:(\d+)", line)
         if found is None:
             raise ToolBrokenError("the server does not start")
-        result = run(what, int(found[1]), running.pid)
+        result = run(what, int(found[1]), running.pid, protected=protected)
     check_records(what, database)
     return result
 
@@ -326,6 +328,8 @@ def measure(what: Load, rounds: int) -> dict[str, Run]:
         folder = Path(name)
         for turn in range(rounds):
             runs = {} if what in BEYOND_BARE else {BARE: run_bare(what, folder)}
+            plain = str(folder / f"{turn}-plain.db")
+            runs["Unbrick, SQLite, `--insecure`"] = run_ours(what, plain, protected=False)
             runs["Unbrick, SQLite"] = run_ours(what, str(folder / f"{turn}.db"))
             if make_database is not None:
                 runs["Unbrick, PostgreSQL"] = run_ours(what, make_database())
@@ -387,8 +391,9 @@ BEYOND_BARE = (Load(2000, 2000, commanded=True),)
 def main() -> int:
     """Measure, or be one of the processes."""
     match sys.argv[1:]:
-        case ["fleet", port, count, at_once, commanded]:
-            fleet(Load(int(count), int(at_once), bool(int(commanded))), int(port))
+        case ["fleet", port, count, at_once, commanded, protected]:
+            what = Load(int(count), int(at_once), bool(int(commanded)))
+            fleet(what, int(port), 1 if int(protected) else None)
         case []:
             results = {what: measure(what, rounds) for what, rounds in LOADS.items()}
             write_section("Many terminals at once", table(results))

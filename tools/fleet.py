@@ -10,7 +10,13 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from fleet_terminal import REGISTRATION_INTERVAL_S, UNPUBLISHED, FleetTerminal, identity
+from fleet_terminal import (
+    REGISTRATION_INTERVAL_S,
+    UNPUBLISHED,
+    FleetTerminal,
+    find_link_key,
+    identity,
+)
 from unbrick.errors import ToolBrokenError
 from unbrick.folders import firmware_folder
 from unbrick.image.format import inspect
@@ -18,12 +24,16 @@ from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.contract import Records
+from unbrick.server.records.people import Actor
 from unbrick.wire.coap import post
 
 _TURN_S = 0.1
 """Seconds between looks at what is to be sent again."""
 
 _MAX_DATAGRAM = 2048
+
+FACTORY = Actor("factory", 0.0)
+"""Who has enrolled the terminals."""
 
 NOWHERE = "127.0.0.1:9"
 """Where terminals were before they came to life."""
@@ -49,17 +59,21 @@ def make_small_image(version: str, size: int = 3000) -> bytes:
     )
 
 
-def order(records: Records, images: Sequence[bytes], serials: Iterable[str]) -> None:
+def order(
+    records: Records, images: Sequence[bytes], serials: Iterable[str], *, enrols: bool = True
+) -> None:
     """Have a server on these records update terminals to the last of the images.
 
     One image: they are not known yet, and their software is not published. Two: they run the
-    first, and are commanded.
+    first, and are commanded. The server knows their link keys if it ``enrols`` them.
     """
     core = ServerCore(records, inspect)
     published = [core.publish(image, time.time()) for image in images]
     commanded = len(published) > 1
     with records.transaction():
         for serial in serials:
+            if enrols:
+                records.links.enrol(serial, find_link_key(serial), FACTORY)
             if commanded:
                 said = identity(serial, published[0].digest)
                 core.handle(NOWHERE, post("register", said.encode()), time.time())
@@ -122,6 +136,7 @@ class Fleet:
         patience: seconds after which a terminal registers again that has heard nothing.
         digest: of the software that they have.
         gives_up: a cancelled update is one that they wait for the next after.
+        start: how often they have started; None: they protect nothing.
     """
 
     def __init__(
@@ -134,10 +149,13 @@ class Fleet:
         patience: float = REGISTRATION_INTERVAL_S,
         digest: bytes = UNPUBLISHED,
         gives_up: bool = False,
+        start: int | None = 1,
     ) -> None:
         rng = random.Random(seed)
         self._members = [
-            _Member(FleetTerminal(name, rng, patience, digest, gives_up=gives_up), server)
+            _Member(
+                FleetTerminal(name, rng, patience, digest, gives_up=gives_up, start=start), server
+            )
             for name in serials
         ]
         self._waiting = self._members[::-1]

@@ -14,6 +14,7 @@ from dataclasses import replace
 import aiocoap
 
 from unbrick.errors import LinkError, ToolBrokenError
+from unbrick.image.factory import derive_bench_key, derive_link_key
 from unbrick.layout import reference_layout
 from unbrick.wire.coap import CoapEndpoint, post
 from unbrick.wire.commands import (
@@ -41,6 +42,8 @@ from unbrick.wire.messages import (
     Status,
     TerminalState,
 )
+from unbrick.wire.oscore import Context, Side
+from unbrick.wire.protected import ProtectedEndpoint
 
 LAYOUT = reference_layout()
 BLOCK = 1024
@@ -70,6 +73,16 @@ def identity(serial: str, digest: bytes = UNPUBLISHED) -> Registration:
     )
 
 
+def find_link_key(serial: str) -> bytes:
+    """The link key of a terminal."""
+    return derive_link_key(derive_bench_key(serial))
+
+
+def open_link(serial: str) -> Context:
+    """A terminal's side of the link."""
+    return Context(find_link_key(serial), serial, Side.TERMINAL)
+
+
 class FleetTerminal:
     """One terminal: registers, takes the update that the server has for it, runs it. No I/O.
 
@@ -79,6 +92,7 @@ class FleetTerminal:
         patience: seconds after which it registers again when it has heard nothing.
         digest: of the software that it has.
         gives_up: it takes no file for a cancelled update, and waits for another one.
+        start: how often it has started; None: it protects nothing.
 
     Attributes:
         serial: its.
@@ -98,9 +112,14 @@ class FleetTerminal:
         digest: bytes = UNPUBLISHED,
         *,
         gives_up: bool = False,
+        start: int | None = 1,
     ) -> None:
         self.serial, self.fails, self.texts = serial, False, 0
-        self.coap = CoapEndpoint(self._handle, rng)
+        self.coap = (
+            CoapEndpoint(self._handle, rng)
+            if start is None
+            else ProtectedEndpoint(self._handle, rng, open_link(serial), start)
+        )
         self._gives_up = gives_up
         self.seconds: list[float] = []
         self.done = False
