@@ -10,6 +10,7 @@ import aiocoap
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from record_stores import STORES, Open, opener
 from server_world import HARDWARE, get_block, inspect, make_image
 
 from unbrick.server.core.core import ServerCore
@@ -506,6 +507,34 @@ def test_a_forged_refusal_does_not_end_a_request() -> None:
 
 
 # Enrolment
+
+
+@pytest.fixture(params=STORES)
+def open_records(request: pytest.FixtureRequest, tmp_path: Any) -> Open:
+    return opener(request, tmp_path)
+
+
+def test_every_store_keeps_what_must_never_be_forgotten(open_records: Open) -> None:
+    with open_records() as records:
+        wire = Wire(guard_of(enrolled(records)), start=7)
+        wire.register()
+        old = wire.up[0]
+    with open_records() as records:
+        link = records.links.find(SERIAL)
+        assert link is not None
+        assert (link.key, link.start, link.reserved) == (KEY, 7, RESERVED_AT_ONCE)
+        assert records.links.serials() == {SERIAL}
+        with records.transaction():
+            records.links.look_ahead([SERIAL, "T-0002"])
+            assert records.links.find(SERIAL) == link
+            assert records.links.find("T-0002") is None
+        wire.serve(guard_of(records))
+        replay(wire, old)
+        assert wire.guard.refused[Stranger.STALE] == 1
+        assert wire.register().code == aiocoap.CHANGED
+        wire.starts(8)
+        wire.register()
+        assert replay(wire, old).code == aiocoap.UNAUTHORIZED
 
 
 def test_enrolling_is_in_the_audit_and_the_same_key_forgets_nothing() -> None:
