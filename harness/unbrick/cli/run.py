@@ -39,7 +39,12 @@ from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.engine.serial.board_file import VARIABLE as BOARD_VARIABLE
 from unbrick.errors import FirmwareFaultError, NotKnownHereError, SetupError, UnbrickError
 from unbrick.firmware.signed import make_releases
-from unbrick.image.enrolment import add_enrolment, enrol_identity, find_enrolment_file
+from unbrick.image.enrolment import (
+    add_enrolment,
+    enrol_identity,
+    find_enrolment_file,
+    read_enrolments,
+)
 from unbrick.image.factory import KEY_SIZE, make_factory_image, read_identity
 from unbrick.layout import reference_layout
 from unbrick.lock import owned
@@ -457,8 +462,19 @@ def _write_all(descriptor: int, data: bytes) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep logs, database and console transcript in this folder.",
 )
+@click.option(
+    "--enrolment",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Enrolment file of a board that is taken as it is.",
+)
 def hil_test(
-    engine: str, firmware: Path, *, verbose: bool, as_json: bool, keep: Path | None
+    engine: str,
+    firmware: Path,
+    *,
+    verbose: bool,
+    as_json: bool,
+    keep: Path | None,
+    enrolment: Path | None,
 ) -> None:
     """Play the whole system once: boot, update over the air, power cut, restoration.
 
@@ -466,6 +482,7 @@ def hil_test(
     when all passed, 1 when the terminal failed one.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # server and bridge end with it
+    enrolments = read_enrolments(enrolment) if enrolment else []
     status = open_status()
     releases = build_releases(firmware, status)
     # Server and database, which a terminal that runs alone does not wait for.
@@ -478,7 +495,7 @@ def hil_test(
         place = stack.enter_context(folder)
         Path(place).mkdir(parents=True, exist_ok=True)
         stack.enter_context(owned(Path(place), hint="give another --keep"))
-        test = HilTest(releases, engine, Path(place), echo)
+        test = HilTest(releases, engine, Path(place), echo, enrolments)
         with status.status("starting") as spinner:
             for step in test.run():
                 spinner.update(step.name)

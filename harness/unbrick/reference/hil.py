@@ -19,6 +19,7 @@ from unbrick.bench.tap import Tap
 from unbrick.engine.create import create_engine
 from unbrick.engine.ports import PtyPort, TcpPort
 from unbrick.errors import ExpectError, NotKnownHereError, ServerError, UnbrickError
+from unbrick.image.enrolment import Enrolment
 from unbrick.image.factory import derive_bench_key, derive_link_key, make_factory_image
 from unbrick.image.format import inspect
 from unbrick.image.hexfile import to_hex
@@ -31,7 +32,7 @@ from unbrick.server.records.sessions import StepState
 from unbrick.wire.messages import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from unbrick.firmware.signed import Releases
 
@@ -67,6 +68,7 @@ class HilTest:
         engine: what runs the terminal.
         folder: where logs, database and images go.
         echo: called with everything the terminal says.
+        enrolments: of terminals that were not made here, such as a board that is taken as it is.
 
     Raises:
         SetupError: the firmware lacks a release that the test needs.
@@ -78,6 +80,7 @@ class HilTest:
         engine: str,
         folder: Path,
         echo: Callable[[bytes], None] | None = None,
+        enrolments: Sequence[Enrolment] = (),
     ) -> None:
         releases.require(RELEASES, "the HIL test")
         self._releases, self._folder = releases, folder
@@ -103,6 +106,7 @@ class HilTest:
         self._coap = ""
         self._reason = ""
         self._serial = SERIAL
+        self._enrolments = enrolments
 
     @property
     def console_text(self) -> str:
@@ -184,7 +188,9 @@ class HilTest:
         self._api = server.wait_for(r"http://\S+?:\d+").group()
         self._server = ServerClient(self._api)
         self._stack.callback(self._server.close)
-        self._server.approve(SERIAL, derive_link_key(derive_bench_key(SERIAL)))
+        made = Enrolment(SERIAL, derive_link_key(derive_bench_key(SERIAL)))
+        for enrolment in (made, *self._enrolments):
+            self._server.approve(enrolment.serial, enrolment.link_key)
         self._records = SqlRecords(str(self._folder / SERVER_DATABASE))
         self._stack.callback(self._records.close)
         self._start_bridge()
