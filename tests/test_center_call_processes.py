@@ -104,7 +104,9 @@ class Parts:
 
     def start_server(self) -> Running:
         ports = ("--coap-port", self.coap, "--http-port", self.http)
-        return self._start("server", "start", *ports, "--database", self.folder / "s.db")
+        return self._start(
+            "server", "start", "--insecure", *ports, "--database", self.folder / "s.db"
+        )
 
     def start_center(self) -> Running:
         return self._start(

@@ -64,6 +64,7 @@ def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
     ):
         coap, url = server.wait_for(r"coap://(\S+) (http://\S+)\n").groups()
         modem = terminal.wait_for(READY)[2]
+        enrol(tmp_path / "nor.bin.enrolment", url)
         with Running("bridge", "--modem", modem, "--server", coap) as bridge:
             bridge.wait_for("bridge: ready")
             here = ("--server-url", url)
@@ -80,6 +81,13 @@ def test_claim_c4_an_update_through_the_bridge_between_separate_processes(
     cells = nor.read_bytes()
     assert cells[APPLICATION.offset :].startswith(unbrick_releases.signed["1.1.0"])
     assert read_identity(cells).serial == "T-77"
+
+
+def enrol(file: Path, url: str) -> None:
+    """Let the server know a terminal."""
+    done = unbrick("server", "enrol", file, "--server-url", url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 terminal may register\n"
 
 
 def registered(url: str, version: str) -> None:
@@ -110,7 +118,8 @@ def test_a_terminal_that_is_told_to_end_keeps_its_nor(
     assert cells[APPLICATION.offset :].startswith(unbrick_releases.signed["1.0.0"])
     user = LAYOUT.partition("userdata")
     assert b"Alice" in cells[user.offset : user.end]
-    assert [path.name for path in tmp_path.iterdir()] == ["nor.bin"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["nor.bin", "nor.bin.enrolment"]
 
 
 def say(person: fdpexpect.fdspawn[str] | pexpect.spawn[str], line: str) -> str:
@@ -168,13 +177,16 @@ def test_an_image_for_which_no_sram_can_be_freed_is_refused_with_its_reason(
     image.write_bytes(unbrick_releases.signed["1.1.0"])
     database = tmp_path / "server.db"
     with (
-        Running("run", "--firmware", firmware, "--serial", "T-77") as terminal,
+        Running(
+            *("run", "--firmware", firmware, "--serial", "T-77", "--enrolment", tmp_path / "key")
+        ) as terminal,
         Running(
             *("server", "start", "--coap-port", 0, "--http-port", 0, "--database", database)
         ) as server,
     ):
         coap, url = server.wait_for(r"coap://(\S+) (http://\S+)\n").groups()
         wire, modem = terminal.wait_for(READY).groups()
+        enrol(tmp_path / "key", url)
         with (
             Running("bridge", "--modem", modem, "--server", coap) as bridge,
             at_the_wire(wire) as person,
