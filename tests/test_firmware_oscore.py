@@ -1,5 +1,4 @@
-"""The terminal's OSCORE (RFC 8613), on the host under sanitizers, against the vectors of the RFC and
-against aiocoap's."""
+"""The terminal's OSCORE (RFC 8613), on the host under sanitizers: the RFC's vectors, and aiocoap's."""
 
 from __future__ import annotations
 
@@ -28,7 +27,9 @@ TAG = 16
 """Bytes."""
 
 
-class Context(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextUtils):
+class Context(  # type: ignore[misc]  # aiocoap has no types
+    oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextUtils
+):
     """The profile of the link, as aiocoap has it."""
 
     alg_aead = oscore.algorithms["ChaCha20/Poly1305"]

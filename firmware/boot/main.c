@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/agent.h"
+#include "board/handover.h"
 #include "board/nor.h"
 #include "board/say.h"
 #include "board/system.h"
@@ -15,6 +16,7 @@
 #include "lib/image.h"
 #include "lib/journal.h"
 #include "lib/result.h"
+#include "lib/starts.h"
 
 #define BOOT_VERSION "1.0.0"
 #define RETRY_US 1000000u
@@ -59,9 +61,20 @@ static void check_installed(void) {
 /* No software but boot may change these, whatever it tries. */
 static void lock_down(void) {
     if (AGENT->lock_down(BOARD_BOOT_OFFSET, BOARD_BOOT_SIZE) != AGENT_OK ||
-        AGENT->lock_down(BOARD_IDENTITY_OFFSET, BOARD_IDENTITY_SIZE) != AGENT_OK) {
+        AGENT->lock_down(BOARD_IDENTITY_OFFSET, BOARD_IDENTITY_SIZE) != AGENT_OK ||
+        AGENT->lock_down(BOARD_STARTS_OFFSET, BOARD_STARTS_SIZE) != AGENT_OK) {
         say("boot: the chips were not locked down\n");
     }
+}
+
+/* Whatever is started next has numbers for its messages that no start before it has used. */
+static void hand_over(void) {
+    const uint32_t start = starts_count(&flash, BOARD_STARTS_OFFSET, BOARD_STARTS_SIZE);
+    if (start == 0) {
+        say("boot: this start cannot be counted: the link will not be used\n");
+    }
+    *HANDOVER = (struct handover){.magic = HANDOVER_MAGIC, .start = start};
+    lock_down();
 }
 
 static _Noreturn void start_resident(bool commanded, const char *reason, const char *detail) {
@@ -76,7 +89,7 @@ static _Noreturn void start_resident(bool commanded, const char *reason, const c
     if (commanded) {
         say("boot: resident program loaded, %u bytes\n", (unsigned)length);
     }
-    lock_down();
+    hand_over();
     uart_flush(UART_WIRE);
     resident_run();
 }
@@ -94,7 +107,7 @@ static void enter_phase(const struct journal_state *state) {
 }
 
 static _Noreturn void start_application(void) {
-    lock_down();
+    hand_over();
     uart_flush(UART_WIRE);
     system_start_program((const uint32_t *)(const void *)system_nor(BOARD_APPLICATION_OFFSET +
                                                                     BOARD_IMAGE_HEADER_SIZE));

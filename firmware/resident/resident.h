@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "board/handover.h"
 #include "board_map.h"
 
 #define RESIDENT_MAGIC 0x53455252u /* "RRES" */
@@ -29,7 +30,8 @@ struct resident_start {
                                sizeof(struct resident_start)))
 
 /* resident.ld leaves so much. */
-_Static_assert(sizeof(struct resident_start) <= 0x100, "no room for what is handed over");
+_Static_assert(sizeof(struct resident_start) + sizeof(struct handover) <= 0x100,
+               "no room for what is handed over");
 
 /* What is left of the pool while the resident program runs. */
 #define RESIDENT_POOL_SIZE (BOARD_RESIDENT_BASE - BOARD_POOL_BASE)

@@ -18,7 +18,7 @@ from unbrick.tables import read_toml
 if TYPE_CHECKING:
     from unbrick.tables import Entries
 
-PARTITIONS = ("boot", "identity", "journal", "application", "userdata")
+PARTITIONS = ("boot", "identity", "journal", "application", "userdata", "starts")
 """What the firmware has in the NOR."""
 
 
