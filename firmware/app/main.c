@@ -41,6 +41,7 @@ _Noreturn void main(void) {
     if (problem) {
         say("terminal: %s\n", problem);
     }
+    radio_protect(identity()->terminal.serial);
     storage_start();
     pool_init(BOARD_POOL_BASE, BOARD_POOL_SIZE);
     tasks_start();

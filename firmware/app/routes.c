@@ -31,6 +31,8 @@ static void say_contact(enum radio_contact contact, uint8_t code) {
     } else if (contact == RADIO_REFUSED) {
         console_say("link: the server refuses to register this terminal, code %d.%02d",
                     COAP_CODE_CLASS(code), COAP_CODE_DETAIL(code));
+    } else if (contact == RADIO_USED_UP) {
+        console_say("link: no number is left for its messages");
     } else {
         console_say("link: the server does not answer");
     }

@@ -54,6 +54,25 @@ static bool read_option(struct coap_option_iterator *iterator, struct coap_optio
     return true;
 }
 
+/* Options and payload: all from `start` to `end`. */
+static bool parse_body(struct coap_message *message, const uint8_t *start, const uint8_t *end) {
+    struct coap_option_iterator iterator = {start, end, 0};
+    struct coap_option option;
+    while (read_option(&iterator, &option)) {
+    }
+    message->options = start;
+    message->options_length = (size_t)(iterator.next - start);
+    message->payload = NULL;
+    message->payload_length = 0;
+    if (iterator.next == end) {
+        return true;
+    }
+    /* What stopped the options must be the marker, and something must follow it. */
+    message->payload = iterator.next + 1;
+    message->payload_length = (size_t)(end - message->payload);
+    return *iterator.next == PAYLOAD_MARKER && message->payload_length > 0;
+}
+
 bool coap_parse(struct coap_message *message, const uint8_t *data, size_t length) {
     if (length < HEADER_SIZE || data[0] >> 6 != VERSION) {
         return false;
@@ -69,20 +88,7 @@ bool coap_parse(struct coap_message *message, const uint8_t *data, size_t length
         return false;
     }
     memcpy(message->token, data + HEADER_SIZE, message->token_length);
-    const uint8_t *end = data + length;
-    message->options = data + HEADER_SIZE + message->token_length;
-    struct coap_option_iterator iterator = {message->options, end, 0};
-    struct coap_option option;
-    while (read_option(&iterator, &option)) {
-    }
-    message->options_length = (size_t)(iterator.next - message->options);
-    if (iterator.next == end) {
-        return true;
-    }
-    /* What stopped the options must be the marker, and something must follow it. */
-    message->payload = iterator.next + 1;
-    message->payload_length = (size_t)(end - message->payload);
-    return *iterator.next == PAYLOAD_MARKER && message->payload_length > 0;
+    return parse_body(message, data + HEADER_SIZE + message->token_length, data + length);
 }
 
 void coap_options(const struct coap_message *message, struct coap_option_iterator *iterator) {
@@ -311,13 +317,20 @@ size_t coap_build_finish(const struct coap_builder *builder) {
 /* ---- Endpoint ---- */
 
 void coap_endpoint_init(struct coap_endpoint *endpoint, const struct coap_callbacks *callbacks,
-                        uint32_t seed) {
+                        struct oscore_context *security, uint32_t seed) {
     memset(endpoint, 0, sizeof *endpoint);
     endpoint->callbacks = callbacks;
+    endpoint->security = security;
     /* Spread the seed, so that seeds that follow each other begin far from each other. */
     const uint32_t spread = crc32(0, &(uint32_t){seed}, sizeof seed);
     endpoint->next_mid = (uint16_t)spread;
     endpoint->next_token = spread;
+}
+
+static void put_token(uint8_t *at, uint32_t token) {
+    for (size_t i = 0; i < REQUEST_TOKEN_SIZE; i++) {
+        at[i] = (uint8_t)(token >> 8 * (REQUEST_TOKEN_SIZE - 1 - i));
+    }
 }
 
 static void send_empty(const struct coap_endpoint *endpoint, enum coap_type type, uint16_t mid) {
@@ -326,6 +339,112 @@ static void send_empty(const struct coap_endpoint *endpoint, enum coap_type type
     coap_build(&builder, message, sizeof message, type, COAP_EMPTY, mid, NULL, 0);
     endpoint->callbacks->transmit(endpoint->callbacks->ctx, message, coap_build_finish(&builder));
 }
+
+/* ---- Protection (RFC 8613) ---- */
+
+/* Options and payload of a message once more, with an Echo option unless that is empty: its number
+ * is above all others here. */
+static void put_body(struct coap_builder *builder, const struct coap_message *message,
+                     const uint8_t *echo, size_t echo_length) {
+    struct coap_option_iterator iterator;
+    struct coap_option option;
+    coap_options(message, &iterator);
+    while (coap_next_option(&iterator, &option)) {
+        coap_build_option(builder, option.number, option.value, option.length);
+    }
+    if (echo_length > 0) {
+        coap_build_option(builder, COAP_OPTION_ECHO, echo, echo_length);
+    }
+    coap_build_payload(builder, message->payload, message->payload_length);
+}
+
+/* The plaintext of a message, where the ciphertext will be: code, options, payload. NULL: there is
+ * no room for it and its tag. */
+static uint8_t *put_plaintext(struct coap_builder *outer, const struct coap_message *message,
+                              const uint8_t *echo, size_t echo_length, size_t *length) {
+    size_t room;
+    uint8_t *const at = coap_build_payload_room(outer, &room);
+    if (at == NULL || room < 1 + OSCORE_TAG) {
+        outer->failed = true;
+        return NULL;
+    }
+    struct coap_builder inner = {.buffer = at, .size = room - OSCORE_TAG, .length = 1};
+    at[0] = message->code;
+    put_body(&inner, message, echo, echo_length);
+    *length = coap_build_finish(&inner);
+    outer->failed = outer->failed || *length == 0;
+    return outer->failed ? NULL : at;
+}
+
+/* A request as it is sent, into endpoint->outgoing. Returns its length. */
+static size_t put_request(struct coap_endpoint *endpoint, const struct coap_exchange *exchange) {
+    struct coap_message message;
+    struct coap_builder outer;
+    if (!coap_parse(&message, exchange->message, exchange->length)) {
+        return 0;
+    }
+    coap_build(&outer, endpoint->outgoing, sizeof endpoint->outgoing, message.type,
+               endpoint->security != NULL ? COAP_POST : message.code, message.mid, message.token,
+               message.token_length);
+    if (endpoint->security == NULL) {
+        put_body(&outer, &message, exchange->echo, exchange->echo_length);
+        return coap_build_finish(&outer);
+    }
+    uint8_t option[OSCORE_MAX_OPTION];
+    size_t length;
+    coap_build_option(&outer, COAP_OPTION_OSCORE, option,
+                      oscore_request_option(endpoint->security, exchange->number, option));
+    uint8_t *const plaintext =
+        put_plaintext(&outer, &message, exchange->echo, exchange->echo_length, &length);
+    if (plaintext != NULL) {
+        oscore_seal_request(endpoint->security, exchange->number, plaintext, length);
+        coap_build_payload_used(&outer, length + OSCORE_TAG);
+    }
+    return coap_build_finish(&outer);
+}
+
+/* The reply in endpoint->answer as it is sent. `number` is that of the request. */
+static void put_reply(struct coap_endpoint *endpoint, struct coap_reply *reply, size_t answered,
+                      uint64_t number) {
+    struct coap_message message;
+    struct coap_builder outer;
+    if (endpoint->security == NULL || !coap_parse(&message, endpoint->answer, answered)) {
+        memcpy(reply->message, endpoint->answer, answered);
+        reply->length = answered;
+        return;
+    }
+    size_t length;
+    coap_build(&outer, reply->message, sizeof reply->message, message.type, COAP_CHANGED,
+               message.mid, message.token, message.token_length);
+    coap_build_option(&outer, COAP_OPTION_OSCORE, NULL, 0);
+    uint8_t *const plaintext = put_plaintext(&outer, &message, NULL, 0, &length);
+    if (plaintext != NULL) {
+        oscore_seal_reply(endpoint->security, number, plaintext, length);
+        coap_build_payload_used(&outer, length + OSCORE_TAG);
+    }
+    reply->length = coap_build_finish(&outer);
+}
+
+/* Finds what a protected message says of its protection, and the ciphertext in `data`. */
+static bool find_protection(const struct coap_message *message, uint8_t *data,
+                            struct oscore_option *protection, uint8_t **sealed) {
+    struct coap_option option;
+    if (message->payload_length == 0 || !coap_find_option(message, COAP_OPTION_OSCORE, &option) ||
+        !oscore_read_option(protection, option.value, option.length)) {
+        return false;
+    }
+    *sealed = data + (message->payload - data);
+    return true;
+}
+
+/* The message becomes the one that was in it. Outer options are forgotten. */
+static bool unwrap(struct coap_message *message, const uint8_t *plaintext) {
+    const size_t length = message->payload_length - OSCORE_TAG;
+    message->code = plaintext[0];
+    return parse_body(message, plaintext + 1, plaintext + length);
+}
+
+/* ---- Requests ---- */
 
 bool coap_request_begin(struct coap_endpoint *endpoint, struct coap_builder *builder,
                         uint8_t code) {
@@ -345,22 +464,22 @@ bool coap_request_begin(struct coap_endpoint *endpoint, struct coap_builder *bui
     found->state = COAP_BUILDING;
     found->mid = endpoint->next_mid++;
     found->token = endpoint->next_token++;
-    const uint8_t token[REQUEST_TOKEN_SIZE] = {
-        (uint8_t)(found->token >> 24),
-        (uint8_t)(found->token >> 16),
-        (uint8_t)(found->token >> 8),
-        (uint8_t)found->token,
-    };
+    uint8_t token[REQUEST_TOKEN_SIZE];
+    put_token(token, found->token);
     coap_build(builder, found->message, sizeof found->message, COAP_CON, code, found->mid, token,
                sizeof token);
     return true;
 }
 
-static void transmit(const struct coap_endpoint *endpoint, struct coap_exchange *exchange,
-                     uint64_t now) {
+static void transmit(struct coap_endpoint *endpoint, struct coap_exchange *exchange, uint64_t now) {
+    const size_t length = put_request(endpoint, exchange);
     exchange->deadline = now + ((uint64_t)COAP_ACK_TIMEOUT_US << exchange->transmissions);
     exchange->transmissions++;
-    endpoint->callbacks->transmit(endpoint->callbacks->ctx, exchange->message, exchange->length);
+    endpoint->callbacks->transmit(endpoint->callbacks->ctx, endpoint->outgoing, length);
+}
+
+static bool take_number(const struct coap_endpoint *endpoint, struct coap_exchange *exchange) {
+    return endpoint->security == NULL || oscore_take_number(endpoint->security, &exchange->number);
 }
 
 bool coap_request_send(struct coap_endpoint *endpoint, const struct coap_builder *builder,
@@ -369,14 +488,17 @@ bool coap_request_send(struct coap_endpoint *endpoint, const struct coap_builder
     for (size_t i = 0; i < COAP_EXCHANGES; i++) {
         struct coap_exchange *exchange = &endpoint->exchanges[i];
         if (exchange->state == COAP_BUILDING && exchange->message == builder->buffer) {
-            exchange->state = length > 0 ? COAP_SENT : COAP_FREE;
+            const bool good = length > 0 && take_number(endpoint, exchange);
+            exchange->state = good ? COAP_SENT : COAP_FREE;
             exchange->tag = tag;
             exchange->length = length;
             exchange->transmissions = 0;
-            if (length > 0) {
+            exchange->echoes = 0;
+            exchange->echo_length = 0;
+            if (good) {
                 transmit(endpoint, exchange, now);
             }
-            return length > 0;
+            return good;
         }
     }
     return false;
@@ -407,6 +529,27 @@ static void end_exchange(const struct coap_endpoint *endpoint, struct coap_excha
                          enum coap_outcome outcome, const struct coap_message *response) {
     exchange->state = COAP_FREE;
     endpoint->callbacks->response(endpoint->callbacks->ctx, exchange->tag, outcome, response);
+}
+
+/* Sends the request once more, as another message, with what the peer wants to see again. False: it
+ * has wanted that too often. */
+static bool send_with_echo(struct coap_endpoint *endpoint, struct coap_exchange *exchange,
+                           const struct coap_option *echo, uint64_t now) {
+    if (exchange->echoes == COAP_MAX_ECHOES || !take_number(endpoint, exchange)) {
+        return false;
+    }
+    exchange->echoes++;
+    exchange->echo_length = (uint8_t)echo->length;
+    memcpy(exchange->echo, echo->value, echo->length);
+    exchange->mid = endpoint->next_mid++;
+    exchange->token = endpoint->next_token++;
+    exchange->message[2] = (uint8_t)(exchange->mid >> 8);
+    exchange->message[3] = exchange->mid & 0xFFu;
+    put_token(exchange->message + HEADER_SIZE, exchange->token);
+    exchange->state = COAP_SENT;
+    exchange->transmissions = 0;
+    transmit(endpoint, exchange, now);
+    return true;
 }
 
 static bool token_matches(const struct coap_message *message, uint32_t token) {
@@ -465,25 +608,69 @@ static uint16_t find_unrecognised(const struct coap_message *message,
     return 0;
 }
 
-static void receive_response(struct coap_endpoint *endpoint, const struct coap_message *message) {
+/* Opens a response. Returns what is to be made of it: COAP_RESPONSE, COAP_UNPROTECTED, or
+ * COAP_TIMEOUT when it is as if it had not come. */
+static enum coap_outcome open_response(const struct coap_endpoint *endpoint,
+                                       const struct coap_exchange *exchange,
+                                       struct coap_message *message, uint8_t *data) {
+    struct oscore_option protection;
+    uint8_t *sealed;
+    struct coap_option option;
+    if (endpoint->security == NULL) {
+        return COAP_RESPONSE;
+    }
+    if (!coap_find_option(message, COAP_OPTION_OSCORE, &option)) {
+        return COAP_UNPROTECTED;
+    }
+    if (!find_protection(message, data, &protection, &sealed) ||
+        !oscore_open_reply(endpoint->security, exchange->number, &protection, sealed,
+                           message->payload_length) ||
+        !unwrap(message, sealed)) {
+        return COAP_TIMEOUT;
+    }
+    return COAP_RESPONSE;
+}
+
+static struct coap_exchange *find_exchange(struct coap_endpoint *endpoint,
+                                           const struct coap_message *response) {
     for (size_t i = 0; i < COAP_EXCHANGES; i++) {
         struct coap_exchange *exchange = &endpoint->exchanges[i];
-        if (!is_pending(exchange) || !token_matches(message, exchange->token) ||
-            (message->type == COAP_ACK && message->mid != exchange->mid)) {
-            continue;
+        if (is_pending(exchange) && token_matches(response, exchange->token) &&
+            (response->type != COAP_ACK || response->mid == exchange->mid)) {
+            return exchange;
         }
-        const bool good = find_unrecognised(message, response_rules, RESPONSE_RULES) == 0;
+    }
+    return NULL;
+}
+
+static void receive_response(struct coap_endpoint *endpoint, struct coap_message *message,
+                             uint8_t *data, uint64_t now) {
+    struct coap_exchange *const exchange = find_exchange(endpoint, message);
+    if (exchange == NULL) {
         if (message->type == COAP_CON) {
-            send_empty(endpoint, good ? COAP_ACK : COAP_RST, message->mid);
+            /* Not ours, or no longer: so that the peer stops sending it (RFC 7252 §5.3.2). */
+            send_empty(endpoint, COAP_RST, message->mid);
         }
-        end_exchange(endpoint, exchange, good ? COAP_RESPONSE : COAP_REJECTED,
-                     good ? message : NULL);
         return;
     }
-    if (message->type == COAP_CON) {
-        /* Not ours, or no longer: so that the peer stops sending it (RFC 7252 §5.3.2). */
-        send_empty(endpoint, COAP_RST, message->mid);
+    const enum coap_outcome outcome = open_response(endpoint, exchange, message, data);
+    if (outcome == COAP_TIMEOUT) {
+        return; /* not the peer's (RFC 8613 §8.4): its own may still come */
     }
+    const bool good = find_unrecognised(message, response_rules, RESPONSE_RULES) == 0;
+    if (message->type == COAP_CON) {
+        send_empty(endpoint, good ? COAP_ACK : COAP_RST, message->mid);
+    }
+    struct coap_option echo;
+    if (outcome == COAP_RESPONSE && message->code == COAP_UNAUTHORIZED &&
+        coap_find_option(message, COAP_OPTION_ECHO, &echo) && echo.length > 0 &&
+        echo.length <= COAP_MAX_ECHO) {
+        if (!send_with_echo(endpoint, exchange, &echo, now)) {
+            end_exchange(endpoint, exchange, COAP_REJECTED, NULL);
+        }
+        return;
+    }
+    end_exchange(endpoint, exchange, good ? outcome : COAP_REJECTED, good ? message : NULL);
 }
 
 /* An ACK without a response, or an RST. */
@@ -565,15 +752,52 @@ static void answer(const struct coap_endpoint *endpoint, const struct coap_messa
     }
 }
 
-static void receive_request(struct coap_endpoint *endpoint, const struct coap_message *request,
-                            uint32_t digest, uint64_t now) {
-    const struct coap_callbacks *callbacks = endpoint->callbacks;
-    const bool discovery = coap_path_is(request, COAP_DISCOVERY);
-    const uint16_t unrecognised =
-        find_unrecognised(request, request_rules, discovery ? REQUEST_RULES : REQUEST_RULES - 1);
-    if (unrecognised != 0 && request->type == COAP_NON) {
-        return; /* RFC 7252 §5.4.1 */
+/* What is not the peer's is refused, and nothing is remembered of it (RFC 8613 §8.2). */
+static void refuse(const struct coap_endpoint *endpoint, const struct coap_message *request) {
+    uint8_t message[HEADER_SIZE + COAP_MAX_TOKEN];
+    struct coap_builder builder;
+    if (request->type == COAP_CON) {
+        coap_build(&builder, message, sizeof message, COAP_ACK, COAP_UNAUTHORIZED, request->mid,
+                   request->token, request->token_length);
+        endpoint->callbacks->transmit(endpoint->callbacks->ctx, message,
+                                      coap_build_finish(&builder));
     }
+}
+
+/* Opens a request; `number` is that of its protection. */
+static bool open_request(const struct coap_endpoint *endpoint, struct coap_message *request,
+                         uint8_t *data, uint64_t *number) {
+    struct oscore_option protection;
+    uint8_t *sealed;
+    if (!find_protection(request, data, &protection, &sealed) ||
+        !oscore_open_request(endpoint->security, &protection, sealed, request->payload_length)) {
+        return false;
+    }
+    *number = protection.number;
+    return unwrap(request, sealed) && COAP_CODE_CLASS(request->code) == 0 &&
+           request->code != COAP_EMPTY;
+}
+
+/* Answers a request that came for the first time, into endpoint->answer. */
+static size_t build_answer(struct coap_endpoint *endpoint, const struct coap_message *request,
+                           bool discovery, uint16_t unrecognised) {
+    const bool confirmable = request->type == COAP_CON;
+    const enum coap_type type = confirmable ? COAP_ACK : COAP_NON;
+    const uint16_t mid = confirmable ? request->mid : endpoint->next_mid++;
+    struct coap_builder builder;
+    coap_build(&builder, endpoint->answer, sizeof endpoint->answer, type, COAP_NOT_FOUND, mid,
+               request->token, request->token_length);
+    answer(endpoint, request, unrecognised, discovery, &builder);
+    if (builder.failed) {
+        coap_build(&builder, endpoint->answer, sizeof endpoint->answer, type, COAP_INTERNAL_ERROR,
+                   mid, request->token, request->token_length);
+    }
+    return coap_build_finish(&builder);
+}
+
+static void receive_request(struct coap_endpoint *endpoint, struct coap_message *request,
+                            uint8_t *data, uint32_t digest, uint64_t now) {
+    const struct coap_callbacks *callbacks = endpoint->callbacks;
     struct coap_reply *reply = find_reply(endpoint, request->mid, digest, now);
     if (reply != NULL) {
         if (reply->length > 0 && request->type == COAP_CON) {
@@ -581,27 +805,28 @@ static void receive_request(struct coap_endpoint *endpoint, const struct coap_me
         }
         return;
     }
+    uint64_t number = 0;
+    if (endpoint->security != NULL && !open_request(endpoint, request, data, &number)) {
+        refuse(endpoint, request);
+        return;
+    }
+    const bool discovery = coap_path_is(request, COAP_DISCOVERY);
+    const uint16_t unrecognised =
+        find_unrecognised(request, request_rules, discovery ? REQUEST_RULES : REQUEST_RULES - 1);
+    if (unrecognised != 0 && request->type == COAP_NON) {
+        return; /* RFC 7252 §5.4.1 */
+    }
     reply = new_reply(endpoint, now);
     *reply = (struct coap_reply){.used = true,
                                  .mid = request->mid,
                                  .digest = digest,
                                  .expires = now + COAP_EXCHANGE_LIFETIME_US};
-    const bool confirmable = request->type == COAP_CON;
-    const enum coap_type type = confirmable ? COAP_ACK : COAP_NON;
-    const uint16_t mid = confirmable ? request->mid : endpoint->next_mid++;
-    struct coap_builder builder;
-    coap_build(&builder, reply->message, sizeof reply->message, type, COAP_NOT_FOUND, mid,
-               request->token, request->token_length);
-    answer(endpoint, request, unrecognised, discovery, &builder);
-    if (builder.failed) {
-        coap_build(&builder, reply->message, sizeof reply->message, type, COAP_INTERNAL_ERROR, mid,
-                   request->token, request->token_length);
-    }
-    reply->length = coap_build_finish(&builder);
+    const size_t answered = build_answer(endpoint, request, discovery, unrecognised);
+    put_reply(endpoint, reply, answered, number);
     callbacks->transmit(callbacks->ctx, reply->message, reply->length);
 }
 
-void coap_endpoint_receive(struct coap_endpoint *endpoint, const uint8_t *data, size_t length,
+void coap_endpoint_receive(struct coap_endpoint *endpoint, uint8_t *data, size_t length,
                            uint64_t now) {
     struct coap_message message;
     if (!coap_parse(&message, data, length)) {
@@ -616,11 +841,11 @@ void coap_endpoint_receive(struct coap_endpoint *endpoint, const uint8_t *data, 
         receive_empty(endpoint, &message, now);
     } else if (class_ == 0) {
         if (message.type == COAP_CON || message.type == COAP_NON) {
-            receive_request(endpoint, &message, crc32(0, data, length), now);
+            receive_request(endpoint, &message, data, crc32(0, data, length), now);
         }
     } else if (class_ == 2 || class_ == 4 || class_ == 5) {
         if (message.type != COAP_RST) {
-            receive_response(endpoint, &message);
+            receive_response(endpoint, &message, data, now);
         }
     } else if (message.type == COAP_CON) {
         send_empty(endpoint, COAP_RST, message.mid); /* a reserved class */

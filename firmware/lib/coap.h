@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lib/oscore.h"
+
 enum coap_type { COAP_CON = 0, COAP_NON = 1, COAP_ACK = 2, COAP_RST = 3 };
 
 #define COAP_CODE(class_, detail) ((uint8_t)(((class_) << 5) | (detail)))
@@ -21,6 +23,7 @@ enum {
     COAP_CHANGED = COAP_CODE(2, 4),
     COAP_CONTENT = COAP_CODE(2, 5),
     COAP_BAD_REQUEST = COAP_CODE(4, 0),
+    COAP_UNAUTHORIZED = COAP_CODE(4, 1),
     COAP_BAD_OPTION = COAP_CODE(4, 2),
     COAP_NOT_FOUND = COAP_CODE(4, 4),
     COAP_METHOD_NOT_ALLOWED = COAP_CODE(4, 5),
@@ -35,6 +38,7 @@ enum {
     COAP_OPTION_URI_HOST = 3,
     COAP_OPTION_ETAG = 4,
     COAP_OPTION_URI_PORT = 7,
+    COAP_OPTION_OSCORE = 9,
     COAP_OPTION_URI_PATH = 11,
     COAP_OPTION_CONTENT_FORMAT = 12,
     COAP_OPTION_URI_QUERY = 15,
@@ -42,6 +46,7 @@ enum {
     COAP_OPTION_BLOCK2 = 23,
     COAP_OPTION_PROXY_URI = 35,
     COAP_OPTION_PROXY_SCHEME = 39,
+    COAP_OPTION_ECHO = 252,
 };
 
 enum { COAP_FORMAT_LINKS = 40, COAP_FORMAT_OCTETS = 42, COAP_FORMAT_CBOR = 60 };
@@ -50,6 +55,7 @@ enum { COAP_FORMAT_LINKS = 40, COAP_FORMAT_OCTETS = 42, COAP_FORMAT_CBOR = 60 };
 #define COAP_DISCOVERY ".well-known/core"
 
 #define COAP_MAX_TOKEN 8u
+#define COAP_MAX_ECHO 40u /* bytes (RFC 9175 §2.2.1) */
 
 /* ---- Messages ---- */
 
@@ -154,22 +160,31 @@ size_t coap_build_finish(const struct coap_builder *builder);
 #define COAP_EXCHANGE_LIFETIME_US 247000000u
 #define COAP_SEPARATE_TIMEOUT_US 93000000u
 #define COAP_NEVER UINT64_MAX
+/* How often in a row a request is sent again because the peer wants to see it arrive (RFC 9175). */
+#define COAP_MAX_ECHOES 3u
+/* Bytes that protection adds at most: the option with its head, the inner code, the marker of an
+ * empty payload, the tag; and the Echo option. */
+#define COAP_PROTECTION (2u + OSCORE_MAX_OPTION + 1u + 1u + OSCORE_TAG)
+#define COAP_REPLY_PROTECTION (1u + 1u + 1u + OSCORE_TAG)
+#define COAP_ECHO_SIZE (3u + COAP_MAX_ECHO)
 
 enum coap_outcome {
-    COAP_RESPONSE, /* the peer answered, whatever the code */
-    COAP_TIMEOUT,  /* it did not, after the last retransmission */
-    COAP_REJECTED, /* RST, or a response with a critical option that is not recognised */
+    COAP_RESPONSE,    /* the peer answered, whatever the code */
+    COAP_TIMEOUT,     /* it did not, after the last retransmission */
+    COAP_REJECTED,    /* RST, or a response with a critical option that is not recognised */
+    COAP_UNPROTECTED, /* a response that anybody may have sent: only a person may be told of it */
 };
 
 struct coap_callbacks {
     /* Send one message to the peer. */
     void (*transmit)(void *ctx, const uint8_t *message, size_t length);
     /* A request that was sent is over. `tag` is what coap_request_send was given; `response` is
-     * NULL unless the outcome is COAP_RESPONSE, and valid during the call. The exchange is free
-     * again: sending the next request from here is allowed. */
+     * NULL unless the outcome is COAP_RESPONSE or COAP_UNPROTECTED, and valid during the call. The
+     * exchange is free again: sending the next request from here is allowed. */
     void (*response)(void *ctx, uint32_t tag, enum coap_outcome outcome,
                      const struct coap_message *response);
-    /* A request came in; not called for duplicates. `reply` is a message under construction with
+    /* A request came in; not called for duplicates, nor, with protection, for what is not the
+     * peer's (that is answered 4.01). `reply` is a message under construction with
      * code 4.04: set the code, add options and payload. It is sent when the call returns. These
      * requests do not get here: those with a critical option that is not recognised (4.02, or
      * silence when it is non-confirmable), those for a proxy (5.05), and those that accept neither
@@ -187,8 +202,12 @@ struct coap_exchange {
     uint16_t mid;
     uint8_t transmissions;
     uint64_t deadline;
+    uint64_t number; /* that it is protected with: its bytes are the same each time then */
+    uint8_t echoes;  /* how often the peer wanted it again */
+    uint8_t echo_length;
+    uint8_t echo[COAP_MAX_ECHO];
     size_t length;
-    uint8_t message[COAP_MAX_REQUEST];
+    uint8_t message[COAP_MAX_REQUEST]; /* unprotected, without Echo */
 };
 
 struct coap_reply {
@@ -197,26 +216,32 @@ struct coap_reply {
     uint32_t digest; /* CRC-32 of the request: a peer that started again may reuse a message ID */
     uint64_t expires;
     size_t length; /* 0: nothing is sent again */
-    uint8_t message[COAP_MAX_REPLY];
+    uint8_t message[COAP_MAX_REPLY + COAP_REPLY_PROTECTION];
 };
 
 struct coap_endpoint {
     const struct coap_callbacks *callbacks;
+    struct oscore_context *security; /* or NULL */
     uint32_t next_token;
     uint16_t next_mid;
     struct coap_exchange exchanges[COAP_EXCHANGES];
     struct coap_reply replies[COAP_REPLIES];
+    uint8_t outgoing[COAP_MAX_REQUEST + COAP_PROTECTION + COAP_ECHO_SIZE]; /* a request, as sent */
+    uint8_t answer[COAP_MAX_REPLY]; /* a reply before it is protected */
 };
 
-/* `seed` sets where message IDs and tokens begin; take one that differs from start to start. */
+/* `seed` sets where message IDs and tokens begin; take one that differs from start to start. With
+ * `security` (else NULL) every message but empty ones and refusals is protected, and nothing is
+ * believed that is not. */
 void coap_endpoint_init(struct coap_endpoint *endpoint, const struct coap_callbacks *callbacks,
-                        uint32_t seed);
+                        struct oscore_context *security, uint32_t seed);
 
 /* Begin a confirmable request: `builder` is ready for options and payload. False when all exchanges
  * are under way. A request that was begun and not sent is forgotten by the next one. */
 bool coap_request_begin(struct coap_endpoint *endpoint, struct coap_builder *builder, uint8_t code);
 
-/* Send what was begun. False when building failed; nothing is sent then and no callback follows. */
+/* Send what was begun. False when building failed, or no number is left to protect it with; nothing
+ * is sent then and no callback follows. */
 bool coap_request_send(struct coap_endpoint *endpoint, const struct coap_builder *builder,
                        uint32_t tag, uint64_t now);
 
@@ -226,8 +251,8 @@ void coap_request_cancel(struct coap_endpoint *endpoint, uint32_t tag);
 /* Requests under way. */
 size_t coap_requests_pending(const struct coap_endpoint *endpoint);
 
-/* A message came from the peer. */
-void coap_endpoint_receive(struct coap_endpoint *endpoint, const uint8_t *data, size_t length,
+/* A message came from the peer. It is opened in place. */
+void coap_endpoint_receive(struct coap_endpoint *endpoint, uint8_t *data, size_t length,
                            uint64_t now);
 
 /* Do what is due. Returns when there is something to do next, or COAP_NEVER; call again then, and

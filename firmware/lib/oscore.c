@@ -209,9 +209,7 @@ static bool is_fresh(const struct oscore_window *window, uint64_t number) {
 }
 
 static void mark(struct oscore_window *window, uint64_t number) {
-    if (!window->open) {
-        *window = (struct oscore_window){.open = true, .highest = number, .seen = UINT32_MAX};
-    } else if (number > window->highest) {
+    if (number > window->highest) {
         const uint64_t step = number - window->highest;
         window->seen = step < WINDOW_SIZE ? window->seen << step | 1u : 1u;
         window->highest = number;
@@ -278,8 +276,10 @@ bool oscore_open_reply(struct oscore_context *context, uint64_t number,
     if (!open(context, &part, data, length)) {
         return false;
     }
-    if (option->has_number) {
-        mark(&context->window, option->number);
+    /* What the server says from now on has higher numbers, and what it has said before has not. */
+    if (option->has_number && !context->window.open) {
+        context->window =
+            (struct oscore_window){.open = true, .highest = option->number, .seen = UINT32_MAX};
     }
     return true;
 }

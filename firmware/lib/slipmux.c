@@ -16,7 +16,7 @@ void slipmux_init(struct slipmux_receiver *receiver, uint8_t *buffer, size_t siz
 static bool check_frame(const struct slipmux_receiver *receiver, struct slipmux_frame *frame) {
     ASSERT(receiver->length > 0);
     ASSERT(receiver->length <= receiver->size);
-    const uint8_t *data = receiver->buffer;
+    uint8_t *const data = receiver->buffer;
     const size_t length = receiver->length;
     if (data[0] == SLIPMUX_DIAGNOSTICS) {
         *frame = (struct slipmux_frame){SLIPMUX_DIAGNOSTICS, data + 1, length - 1};

@@ -14,7 +14,7 @@ enum slipmux_type { SLIPMUX_DIAGNOSTICS = 0x0A, SLIPMUX_COAP = 0xA9 };
 
 struct slipmux_frame {
     enum slipmux_type type;
-    const uint8_t *data; /* without type byte and FCS */
+    uint8_t *data; /* without type byte and FCS */
     size_t length;
 };
 

@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+#include "board/handover.h"
+#include "board/protect.h"
+#include "board/system.h"
+#include "board/terminal_id.h"
 #include "board/timer.h"
 #include "board/uart.h"
 #include "board_map.h"
@@ -18,6 +22,8 @@
 static struct {
     const struct radio_owner *owner;
     struct coap_endpoint endpoint;
+    struct oscore_context security;
+    bool protected;
     struct slipmux_receiver receiver;
     uint8_t frame[SLIPMUX_MAX_FRAME];
     enum radio_contact contact;
@@ -95,10 +101,10 @@ static void begin_registration(uint64_t now) {
 
 static void end_registration(enum coap_outcome outcome, const struct coap_message *response) {
     const uint64_t now = timer_now();
-    const bool answered = outcome == COAP_RESPONSE;
+    const bool answered = outcome == COAP_RESPONSE || outcome == COAP_UNPROTECTED;
     enum radio_contact contact = answered ? RADIO_REFUSED : RADIO_NO_ANSWER;
     radio.registering = false;
-    if (answered && COAP_CODE_CLASS(response->code) == 2) {
+    if (outcome == COAP_RESPONSE && COAP_CODE_CLASS(response->code) == 2) {
         contact = RADIO_REGISTERED;
         radio.backoff = FIRST_BACKOFF_US;
         if (!radio.again) {
@@ -120,6 +126,36 @@ static void end_registration(enum coap_outcome outcome, const struct coap_messag
 void radio_register(uint64_t at) {
     radio.again = true;
     radio.register_at = at;
+}
+
+/* ---- Protection ---- */
+
+void radio_protect(const char *serial) {
+    static const char purpose[] = "unbrick link";
+    const uint8_t *const key = terminal_id_key();
+    uint8_t secret[OSCORE_MAC];
+    radio.protected = key != NULL && HANDOVER->magic == HANDOVER_MAGIC;
+    if (radio.protected) {
+        protect_crypto.hmac(key, TERMINAL_KEY_SIZE, (const uint8_t *)purpose, sizeof purpose - 1,
+                            secret);
+        oscore_init(&radio.security, &protect_crypto, secret, serial, HANDOVER->start);
+        protect_wipe(secret, sizeof secret);
+    }
+}
+
+static bool is_used_up(void) {
+    return radio.protected && radio.security.next >= radio.security.end;
+}
+
+/* Without a number nothing can be sent. The next start has others, if this one had any. */
+static void when_used_up(void) {
+    if (radio.security.end > 0 && coap_requests_pending(&radio.endpoint) == 0) {
+        system_restart();
+    }
+    if (radio.contact != RADIO_USED_UP) {
+        radio.contact = RADIO_USED_UP;
+        radio.owner->contact(RADIO_USED_UP, 0);
+    }
 }
 
 /* ---- The endpoint and its frames ---- */
@@ -158,7 +194,7 @@ uint32_t radio_seed(const char *serial, uint32_t count) {
 
 void radio_start(const struct radio_owner *owner, uint32_t seed) {
     radio.owner = owner;
-    coap_endpoint_init(&radio.endpoint, &callbacks, seed);
+    coap_endpoint_init(&radio.endpoint, &callbacks, radio.protected ? &radio.security : NULL, seed);
     slipmux_init(&radio.receiver, radio.frame, sizeof radio.frame);
     radio.backoff = FIRST_BACKOFF_US;
 }
@@ -178,7 +214,9 @@ void radio_poll(uint64_t now) {
             coap_endpoint_receive(&radio.endpoint, frame.data, frame.length, now);
         }
     }
-    if (!radio.registering && now >= radio.register_at) {
+    if (is_used_up()) {
+        when_used_up();
+    } else if (!radio.registering && now >= radio.register_at) {
         begin_registration(now);
     }
     (void)coap_endpoint_poll(&radio.endpoint, now);

@@ -13,7 +13,13 @@
 #define RADIO_TAG_REGISTER 0u
 #define RADIO_TAG_OWNER 1u
 
-enum radio_contact { RADIO_NOT_YET, RADIO_REGISTERED, RADIO_REFUSED, RADIO_NO_ANSWER };
+enum radio_contact {
+    RADIO_NOT_YET,
+    RADIO_REGISTERED,
+    RADIO_REFUSED,
+    RADIO_NO_ANSWER,
+    RADIO_USED_UP, /* this start has no number for any message: nothing is sent */
+};
 
 struct radio_resource {
     const char *path;
@@ -31,6 +37,11 @@ struct radio_owner {
     /* A request of the owner has ended (coap_callbacks.response). */
     void (*response)(uint32_t tag, enum coap_outcome outcome, const struct coap_message *response);
 };
+
+/* Makes the keys that protect all messages from now on (lib/oscore.h). A terminal without a key of
+ * its own goes without. Call it before the pool is used: boot hands over the start's count there.
+ */
+void radio_protect(const char *serial);
 
 /* Begins; the first registration is sent by the first radio_poll. `seed` should not be that of the
  * last start, or the server takes a new request for a repetition. */

@@ -164,6 +164,8 @@ static void say_contact(enum radio_contact contact, uint8_t code) {
     } else if (contact == RADIO_REFUSED) {
         say("link: the server refuses to register this terminal, code %u.%02u\n",
             (unsigned)COAP_CODE_CLASS(code), (unsigned)COAP_CODE_DETAIL(code));
+    } else if (contact == RADIO_USED_UP) {
+        say("link: no number is left for its messages\n");
     } else {
         say("link: the server does not answer\n");
     }
@@ -237,6 +239,7 @@ void by_link_start(const struct terminal *terminal, const struct by_link_command
     for (size_t i = 0; commands && i < commands->resource_count; i++) {
         resources[owner.resource_count++] = commands->resources[i];
     }
+    radio_protect(terminal->id.serial);
     radio_start(&owner, radio_seed(terminal->id.serial, terminal->journal.log.next));
 }
 

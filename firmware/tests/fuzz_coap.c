@@ -90,7 +90,7 @@ static void on_request(void *ctx, const struct coap_message *request, struct coa
 static void run_endpoint(const uint8_t *data, size_t size) {
     static const struct coap_callbacks callbacks = {on_transmit, on_response, on_request, NULL};
     uint64_t now = 0;
-    coap_endpoint_init(&endpoint, &callbacks, 1);
+    coap_endpoint_init(&endpoint, &callbacks, NULL, 1);
     under_way = 0;
     send_one(now);
     send_one(now);

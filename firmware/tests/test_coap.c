@@ -210,7 +210,7 @@ static void on_request(void *ctx, const struct coap_message *message, struct coa
 static const struct coap_callbacks callbacks = {on_transmit, on_response, on_request, &endpoint};
 
 static void start(void) {
-    coap_endpoint_init(&endpoint, &callbacks, 1);
+    coap_endpoint_init(&endpoint, &callbacks, NULL, 1);
     sent_count = 0;
     memset(&outcome, 0, sizeof outcome);
     requests = 0;
@@ -589,7 +589,7 @@ static void test_odd_messages(void) {
 static void test_seeds_differ(void) {
     uint16_t last = 0;
     for (uint32_t seed = 0; seed < 16; seed++) {
-        coap_endpoint_init(&endpoint, &callbacks, seed);
+        coap_endpoint_init(&endpoint, &callbacks, NULL, seed);
         CHECK(request(1, 0));
         const uint16_t apart = (uint16_t)(sent.mid - last);
         CHECK(apart > 16 && apart < 65520);
