@@ -192,6 +192,7 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
         elif target == "fuzz_coap":
             yield encoded
             yield bytes((len(encoded), 1)) + encoded + bytes((4, 8)) + b"\x60\x00\x00\x00"
+            yield from _protected(encoded)
     if target == "fuzz_cbor":
         for value in _maps(chance, 20):
             yield cbor2.dumps(value)
@@ -206,6 +207,15 @@ def _seeds(target: str, folder: Path) -> Iterator[bytes]:
         packets = [header.ljust(32, b"\0"), bytes(32), bytes(32)]
         yield b"".join(b"\x00" + packet for packet in packets) + b"\x60\x60\x00" + bytes(32)
         yield b"\x40" * 20 + b"what\x61\x61" + b"\x00name\0" + bytes(27) + b"\x41\x00" * 9
+
+
+def _protected(encoded: bytes) -> Iterator[bytes]:
+    """A message as a request and as a response, protected with a tag that fuzz_coap.c takes."""
+    inner = encoded[1:2] + encoded[4 + (encoded[0] & 15) :] + b"\1" * 16
+    for head in (b"\x42\x02\0\1tk\x94\x0a\x01\xff\x01", b"\x64\x44\0\1tokn\x90"):
+        made = head + b"\xff" + inner
+        if len(made) < 255:
+            yield bytes((len(made), 1)) + made
 
 
 def _conversations(chance: random.Random) -> Iterator[bytes]:

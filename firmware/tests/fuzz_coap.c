@@ -48,6 +48,36 @@ static void check_message(const uint8_t *data, size_t size) {
     CHECK(!coap_next_option(&others, &other));
 }
 
+/* Any tag will do, if it begins with an odd byte: so that what is inside is reached, too. */
+static void lax_hmac(const uint8_t *key, size_t key_length, const uint8_t *data, size_t length,
+                     uint8_t mac[OSCORE_MAC]) {
+    (void)key;
+    (void)key_length;
+    (void)data;
+    memset(mac, (int)length, OSCORE_MAC);
+}
+
+static void lax_seal(const uint8_t key[OSCORE_KEY], const uint8_t nonce[OSCORE_NONCE],
+                     const uint8_t *associated, size_t associated_length, uint8_t *data,
+                     size_t length) {
+    (void)key;
+    (void)nonce;
+    (void)associated;
+    memset(data + length, (int)associated_length | 1, OSCORE_TAG);
+}
+
+static bool lax_open(const uint8_t key[OSCORE_KEY], const uint8_t nonce[OSCORE_NONCE],
+                     const uint8_t *associated, size_t associated_length, uint8_t *data,
+                     size_t length) {
+    (void)key;
+    (void)nonce;
+    (void)associated;
+    (void)associated_length;
+    return (data[length] & 1) != 0;
+}
+
+static const struct oscore_crypto lax = {lax_hmac, lax_seal, lax_open};
+
 static struct coap_endpoint endpoint;
 static size_t under_way; /* as the callbacks tell it */
 
@@ -70,7 +100,7 @@ static void on_response(void *ctx, uint32_t tag, enum coap_outcome outcome,
                         const struct coap_message *response) {
     (void)ctx;
     (void)tag;
-    CHECK((outcome == COAP_RESPONSE) == (response != NULL));
+    CHECK((outcome == COAP_RESPONSE || outcome == COAP_UNPROTECTED) == (response != NULL));
     CHECK(under_way > 0);
     under_way--;
     if (response != NULL && response->code == COAP_CONTENT) {
@@ -87,10 +117,10 @@ static void on_request(void *ctx, const struct coap_message *request, struct coa
 
 /* The input as a list of messages: a byte of length, a byte of time, the message. Its bytes 1 to 8
  * are made to fit a request under way when the time is odd. */
-static void run_endpoint(const uint8_t *data, size_t size) {
+static void run_endpoint(const uint8_t *data, size_t size, struct oscore_context *security) {
     static const struct coap_callbacks callbacks = {on_transmit, on_response, on_request, NULL};
     uint64_t now = 0;
-    coap_endpoint_init(&endpoint, &callbacks, NULL, 1);
+    coap_endpoint_init(&endpoint, &callbacks, security, 1);
     under_way = 0;
     send_one(now);
     send_one(now);
@@ -117,6 +147,10 @@ static void run_endpoint(const uint8_t *data, size_t size) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     check_message(data, size);
-    run_endpoint(data, size);
+    run_endpoint(data, size, NULL);
+    struct oscore_context context;
+    oscore_init(&context, &lax, (const uint8_t[OSCORE_MAC]){0}, "UB-000001", 1);
+    context.window = (struct oscore_window){.open = true, .highest = 7, .seen = UINT32_MAX};
+    run_endpoint(data, size, &context);
     return 0;
 }

@@ -50,7 +50,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     receive(data, size, buffer, size > 0 ? data[0] : 0);
     free(buffer);
     if (size <= SLIPMUX_MAX_MESSAGE) {
-        check_round_trip(&(struct slipmux_frame){SLIPMUX_COAP, data, size});
+        uint8_t *copy = malloc(size + 1);
+        CHECK(copy != NULL);
+        memcpy(copy, data, size);
+        check_round_trip(&(struct slipmux_frame){SLIPMUX_COAP, copy, size});
+        free(copy);
     }
     return 0;
 }

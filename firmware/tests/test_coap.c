@@ -492,7 +492,8 @@ static void test_options_of_requests(void) {
         {"\x40\x01\x12\x34\x73\x00\x16\x33\x46status", 15, COAP_BAD_OPTION},
     };
     for (size_t i = 0; i < sizeof authorities / sizeof authorities[0]; i++) {
-        const uint8_t *bytes = (const uint8_t *)authorities[i].bytes;
+        uint8_t bytes[64];
+        memcpy(bytes, authorities[i].bytes, authorities[i].length);
         coap_endpoint_receive(&endpoint, bytes, authorities[i].length, 0);
         CHECK_EQUAL(sent.code, authorities[i].code);
     }
@@ -565,7 +566,9 @@ static void test_odd_messages(void) {
                  {"\x70\x45\x12\x34", 4, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         sent_count = 0;
-        coap_endpoint_receive(&endpoint, (const uint8_t *)cases[i].bytes, cases[i].length, 0);
+        uint8_t bytes[64];
+        memcpy(bytes, cases[i].bytes, cases[i].length);
+        coap_endpoint_receive(&endpoint, bytes, cases[i].length, 0);
         CHECK_EQUAL(sent_count, cases[i].answers);
         if (cases[i].answers > 0) {
             CHECK_EQUAL(sent.type, COAP_RST);
