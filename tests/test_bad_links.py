@@ -76,8 +76,7 @@ def test_a_server_that_dies_in_mid_transfer_and_returns(
     system.console.expect("update: received 30 %", 300)
     system.link.server_dies()
     system.bench.run_for(20)
-    system.server = ServerCore(system.records, inspect)
-    system.link.server_returns(system.server)
+    system.server_returns(ServerCore(system.records, inspect))
     assert system.wait_update(update).state is UpdateState.SUCCEEDED
 
 

@@ -528,7 +528,7 @@ def test_a_full_image_is_taken_instead_of_commands(commander: Commander) -> None
     system = commander.system
     commander.start()
     assert commander.do(commander.erase()) is Result.SUCCESS
-    system.link.server_returns(system.server)
+    system.server_returns(system.server)
     system.publish("1.1.0")
     system.start_update("1.1.0")
     system.console.expect("restoration: accepted 1.1.0+0", 300)

@@ -186,8 +186,7 @@ def test_claim_b5_b10_after_power_cuts_and_deaths_of_the_server_it_goes_on(
         system.bench.cut_power()
         system.engine.power_on()
         system.bench.run_for(1.0)
-        system.server = ServerCore(system.records, inspect)
-        system.link.server_returns(system.server)
+        system.server_returns(ServerCore(system.records, inspect))
     assert wait_finished(system, update).state is UpdateState.SUCCEEDED
     check_all_is_well(system, "1.1.0")
 

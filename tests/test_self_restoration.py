@@ -240,7 +240,7 @@ def test_a_server_that_dies_in_mid_transfer_goes_on_when_it_returns(
     assert system.bench.run_until(lambda: len(system.link.fetched) > 10, 60)
     system.link.server_dies()
     system.bench.run_for(40)
-    system.link.server_returns(ServerCore(system.records, inspect))
+    system.server_returns(ServerCore(system.records, inspect))
     assert comes_back(system) == "unbrick-terminal 1.1.0"
 
 

@@ -28,7 +28,7 @@ from unbrick.wire.messages import Announcement, Result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unbrick.link.simulated import Server
+    from unbrick.server.core.guard import Core
     from unbrick.server.records.people import Actor
     from unbrick.server.records.sessions import Backup
 
@@ -43,22 +43,39 @@ _NAME_AT = 26
 
 
 class Network:
-    """A server as the terminal sees it. Parts of it do something else than to pass on."""
+    """A server as the terminal sees it. Parts of it do something else than to pass on.
 
-    def __init__(self, server: Server, serial: str) -> None:
+    They stand between the server and what protects its messages: an attacker who has the keys.
+    """
+
+    def __init__(self, server: Core, serial: str) -> None:
         self._server, self._serial = server, serial
+        self.records, self.admission = server.records, server.admission
 
-    def returns(self, server: Server) -> None:
+    @property
+    def has_errands(self) -> bool:
+        """Whether ``poll`` may have something to send."""
+        return self._server.has_errands
+
+    def give_up(self, serial: str) -> None:
+        """What is under way to a terminal will not arrive."""
+        self._server.give_up(serial)
+
+    def returns(self, server: Core) -> None:
         """Another server has taken the place of one that died."""
         self._server = server
 
-    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+    def handle(
+        self, endpoint: str, request: aiocoap.Message, now: float, serial: str | None = None
+    ) -> aiocoap.Message:
         """The server's answer."""
-        return self._server.handle(endpoint, request, now)
+        return self._server.handle(endpoint, request, now, serial)
 
-    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
         """The server's requests."""
-        return self._server.poll(now, endpoint)
+        return self._server.poll(now, endpoint, most)
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """What came of the server's own requests."""
@@ -74,18 +91,20 @@ class Network:
 class OtherBlock(Network):
     """Once, a block of a file comes with another number than was asked for."""
 
-    def __init__(self, server: Server, serial: str) -> None:
+    def __init__(self, server: Core, serial: str) -> None:
         super().__init__(server, serial)
         self._done = False
 
-    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+    def handle(
+        self, endpoint: str, request: aiocoap.Message, now: float, serial: str | None = None
+    ) -> aiocoap.Message:
         """The server's answer, to a request for the next block instead."""
         wanted = request.opt.block2
         if self._done or not _is_for_file(request) or wanted is None or wanted[0] != OTHER_BLOCK:
-            return super().handle(endpoint, request, now)
+            return super().handle(endpoint, request, now, serial)
         other = aiocoap.Message(code=request.code, uri_path=request.opt.uri_path)
         other.opt.block2 = (OTHER_BLOCK + 1, False, wanted[2])
-        answer = super().handle(endpoint, other, now)
+        answer = super().handle(endpoint, other, now, serial)
         self._done = answer.code == aiocoap.CONTENT
         return answer
 
@@ -105,13 +124,15 @@ class FalseDigest(Network):
         field: ``file_digest`` or ``image_digest``.
     """
 
-    def __init__(self, server: Server, serial: str, field: str) -> None:
+    def __init__(self, server: Core, serial: str, field: str) -> None:
         super().__init__(server, serial)
         self._field, self._lied = field, False
 
-    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
         """The server's requests, the first announcement changed."""
-        requests = super().poll(now, endpoint)
+        requests = super().poll(now, endpoint, most)
         for number, outgoing in enumerate(requests):
             if outgoing.message.opt.uri_path == ("announce",) and not self._lied:
                 self._lied = True
@@ -139,19 +160,21 @@ class Echo(Network):
     Before the terminal has carried out any erase, an old result says that it has.
     """
 
-    def __init__(self, server: Server, serial: str) -> None:
+    def __init__(self, server: Core, serial: str) -> None:
         super().__init__(server, serial)
         self._nonce = 0
 
-    def returns(self, server: Server) -> None:
+    def returns(self, server: Core) -> None:
         """The network brings it all once more."""
         super().returns(server)
         self._nonce = 0
 
-    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
         """The server's requests, and old ones before them."""
         requests = []
-        for outgoing in self._server.poll(now, endpoint):
+        for outgoing in self._server.poll(now, endpoint, most):
             command = _command_in(outgoing.message)
             if command is not None and command.nonce != self._nonce:
                 self._nonce = command.nonce
@@ -163,7 +186,7 @@ class Echo(Network):
                     find_places().block,
                 )
                 message = post("erase", old.encode())
-                requests.append(Outgoing(outgoing.endpoint, message, next(_FOREIGN)))
+                requests.append(replace(outgoing, message=message, ticket=next(_FOREIGN)))
             requests.append(outgoing)
             if isinstance(command, Erase):
                 self._say_done(outgoing.endpoint, command, now)
@@ -190,29 +213,33 @@ class Late(Network):
     all results and reports that the terminal has sent until then, in their order.
     """
 
-    def __init__(self, server: Server, serial: str) -> None:
+    def __init__(self, server: Core, serial: str) -> None:
         super().__init__(server, serial)
         self._order: aiocoap.Message | None = None
         self._said: list[tuple[str, bytes]] = []
 
-    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+    def handle(
+        self, endpoint: str, request: aiocoap.Message, now: float, serial: str | None = None
+    ) -> aiocoap.Message:
         """The server's answer."""
         path = request.opt.uri_path
         if path in (("result",), ("report",)):
             self._said.append((path[0], request.payload))
-        return super().handle(endpoint, request, now)
+        return super().handle(endpoint, request, now, serial)
 
-    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+    def poll(
+        self, now: float, endpoint: str | None = None, most: int | None = None
+    ) -> list[Outgoing]:
         """The server's requests, and behind an order the one before it."""
         requests = []
-        for outgoing in self._server.poll(now, endpoint):
+        for outgoing in self._server.poll(now, endpoint, most):
             requests.append(outgoing)
             message = outgoing.message
             if message.opt.uri_path != ("announce",) and _command_in(message) is None:
                 continue
             if self._order is not None:
                 again = post(self._order.opt.uri_path[0], self._order.payload)
-                requests.append(Outgoing(outgoing.endpoint, again, next(_FOREIGN)))
+                requests.append(replace(outgoing, message=again, ticket=next(_FOREIGN)))
             self._order = message
             said, self._said = self._said, []
             for path, payload in said:
@@ -220,7 +247,7 @@ class Late(Network):
         return requests
 
 
-NETWORK: dict[str, Callable[[Server, str], Network]] = {
+NETWORK: dict[str, Callable[[Core, str], Network]] = {
     "echo": Echo,
     "late": Late,
     "other block": OtherBlock,

@@ -34,6 +34,12 @@ sound:
   says COMMANDED in every way of reading, and has torn or weak slots besides, it is left out how far
   the steps are (``is_repaired_first``): what it is like when boot has repaired it is a state of its
   own, which was met before, for it is the one in which boot had begun to write.
+- **Count of starts.** Every start clears the next bit and uses its number alone, so how many there
+  are is left out. Where the power was cut in that, the next bit may be weak. No start reads the
+  counter before boot starts a program, and boot makes a bit sure then that has no number yet. So
+  such a state goes on as the one without weak bits does, which is met besides, and only the counter
+  is to be tried: all states count as one in which it is in doubt in the same way and boot starts
+  the same (``name_doubt``).
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read. What
   counts is the answer where all of them read as 1, for a torn operation begins with that; and which
   answers there are, for each of them has a session. Which of the other ways gives which answer does
@@ -414,6 +420,42 @@ def is_repaired_first(cells: Cells) -> bool:
     return in_doubt
 
 
+@_keep_some
+def _count(block: bytes) -> bytes:
+    """What the counter of starts is besides its count: nothing, unless words were passed over."""
+    last = int.from_bytes(block, "little")
+    used = ((1 << 8 * len(block)) - 1) ^ last
+    return b"" if used & (used + 1) == 0 else block.lstrip(b"\0")
+
+
+def name_doubt(cells: Cells) -> tuple[object, ...] | None:
+    """What states share in which the count of starts is in doubt; None: it is in none.
+
+    These are the bits from the first that is not 0 for sure, and what boot may start.
+    """
+    places = find_places()
+    weak = [(at, mask) for at, mask in cells.weak if places.starts.offset <= at < places.starts.end]
+    if not weak:
+        return None
+    block = cells.blocks[places.starts.offset // places.block]
+    size = max(len(block), weak[-1][0] + len(weak[-1][1]) - places.starts.offset)
+    there = int.from_bytes(block.ljust(size, b"\xff"), "little")
+    doubtful = 0
+    for at, mask in weak:
+        doubtful |= int.from_bytes(mask, "little") << 8 * (at - places.starts.offset)
+    sure = (there & -there).bit_length() - 1  # A weak cell is a 1.
+    application, starts = places.application_blocks, set()
+    for reading in _read(cells):
+        halves = _halves(reading, places.journal.offset)
+        newest = [find_newest(half) for half in halves if read_valid_header(half) is not None]
+        phases = frozenset(record and record[0] for record in newest)
+        starts.add((phases, _image(itemgetter(*application)(reading.blocks))[0]))
+    zeros = there ^ ((1 << 8 * size) - 1)
+    end_of_doubt = (1 << max(doubtful.bit_length(), zeros.bit_length())) - 1
+    pattern = (there & end_of_doubt) >> sure, doubtful >> sure
+    return "in doubt", pattern, frozenset(starts)
+
+
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
     known, blocks = find_places(), cells.blocks
     application = blocks[known.application_blocks.start : known.application_blocks.stop]
@@ -427,6 +469,7 @@ def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
         image,
         _log(*journal, newest_only=True),
         _log(*_halves(cells, known.userdata.offset), newest_only=False),
+        _count(blocks[known.starts.offset // known.block]),
         _under_command(application, plan) if plan is not None and commanded else (),
     )
 

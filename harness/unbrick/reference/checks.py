@@ -174,6 +174,12 @@ def check_differences(story: Story, ops: Sequence[FlashOp]) -> None:
         raise Violation("forged", "what must be refused was put on trial")
 
 
+def is_of_starts(op: FlashOp) -> bool:
+    """Whether an operation is on the counter of starts."""
+    starts = find_places().starts
+    return starts.offset <= op.offset < starts.end
+
+
 def check_erases(ops: Sequence[FlashOp]) -> None:
     """One command erases a block once, or until the chips say that it is erased."""
     last: dict[int, str] = {}
@@ -186,19 +192,25 @@ def check_erases(ops: Sequence[FlashOp]) -> None:
         last[number] = op.kind
 
 
-def check_need(story: Story, start: State, before: Cells, ops: int, looks: Looks) -> None:
+def check_need(
+    story: Story, start: State, before: Cells, ops: Sequence[FlashOp], looks: Looks
+) -> None:
     """What was not called for: a restoration of what was whole, or writing without a cause.
 
     Args:
         story: the session.
         start: where it began.
         before: what the terminal has read there.
-        ops: how many there were.
+        ops: of the session.
         looks: notes what is looked at.
     """
     scenario = story.scenario
-    if scenario.installed and not (scenario.saves or scenario.updates) and ops:
+    counted = sum(map(is_of_starts, ops))
+    if scenario.installed and not (scenario.saves or scenario.updates) and counted < len(ops):
         raise Violation("restless", "a healthy terminal writes its NOR when it starts")
+    starts = story.bench.console.text.count("boot: unbrick boot")
+    if counted > starts and not scenario.worn:
+        raise Violation("restless", f"{starts} starts are counted by {counted} operations")
     if re.search(
         "agent: done\\s+boot: [^\r\n]*\\s+restoration: rewrite was", story.bench.console.text
     ):

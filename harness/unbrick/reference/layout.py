@@ -20,9 +20,9 @@ class Places:
     Attributes:
         geometry: its erase blocks.
         block: bytes of each.
-        application, journal, userdata: partitions.
+        application, journal, userdata, starts: partitions.
         application_blocks: numbers of the blocks of the application.
-        plain_blocks: numbers of the blocks outside of the three.
+        plain_blocks: numbers of the blocks outside of the four.
     """
 
     geometry: FlashGeometry
@@ -30,6 +30,7 @@ class Places:
     application: Partition
     journal: Partition
     userdata: Partition
+    starts: Partition
     application_blocks: range
     plain_blocks: tuple[int, ...]
 
@@ -40,10 +41,11 @@ def find_places() -> Places:
     layout = reference_layout()
     nor = layout.board.nor
     block = nor.block_size
-    application, journal, userdata = map(layout.partition, ("application", "journal", "userdata"))
+    names = ("application", "journal", "userdata", "starts")
+    application, journal, userdata, starts = map(layout.partition, names)
     numbers = {
         part: range(part.offset // block, part.end // block)
-        for part in (application, journal, userdata)
+        for part in (application, journal, userdata, starts)
     }
     return Places(
         geometry=nor.geometry,
@@ -51,6 +53,7 @@ def find_places() -> Places:
         application=application,
         journal=journal,
         userdata=userdata,
+        starts=starts,
         application_blocks=numbers[application],
         plain_blocks=tuple(
             number

@@ -28,6 +28,7 @@ from unbrick.reference.checks import (
 from unbrick.reference.judge import Judge, check_nothing_left
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.looks import Looks
+from unbrick.reference.numbers import NumberWatch, check_heard
 from unbrick.reference.story import SERIAL, Story
 from unbrick.reference.watcher import TerminalWatch
 
@@ -124,7 +125,8 @@ def run_session(
     looks = Looks(engine, wanted=bool(sources))
     _wear(engine, scenario.worn)
     link = None if fate.link is None else make_bad_link(*fate.link)
-    story = Story(engine, releases, scenario, state.peers, link=link)
+    line = NumberWatch(engine.radio, engine, state.cells)
+    story = Story(engine, releases, scenario, state.peers, link=link, line=line)
     recorder = _Recorder(story, engine, state.cells, fate.death, looks)
     story.bench.peers.append(recorder)
     story.bench.peers.append(TerminalWatch(story, engine))
@@ -133,6 +135,8 @@ def run_session(
         recorder.step(0.0)
         story.run()
         check_network(story)
+        if not story.link_is_bad:
+            check_heard(story.guard)
         check_transfers(story, recorder.marks)
         ops = engine.ops
         if story.given_up:
@@ -144,7 +148,7 @@ def run_session(
         check_differences(story, of_application)
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
             check_erases(of_application)
-        check_need(story, state, readable, len(ops), looks)
+        check_need(story, state, readable, ops, looks)
         check_counter(readable, readable.after(ops), looks)
         check_announced(state.cells, ops, looks)
         check_source(story, readable, ops, looks)

@@ -20,6 +20,7 @@ from unbrick.errors import ExpectError, FirmwareFaultError
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
 from unbrick.link.faults import Faults
+from unbrick.link.guarded import guard_bench
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.adversary import NETWORK, Network, TamperedStore
 from unbrick.reference.links import BAD_LINK_DURATION_S
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unbrick.bench.console import Console
-    from unbrick.engine.base import Engine
+    from unbrick.engine.base import Engine, Line
     from unbrick.firmware.signed import Releases
     from unbrick.image.format import ImageInfo
-    from unbrick.link.simulated import Server
     from unbrick.reference.links import BadLink
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
+    from unbrick.server.core.guard import Core, LinkGuard
     from unbrick.server.records.updates import Update
 
 SERIAL = "UB-000001"
@@ -159,6 +160,7 @@ class Story:
         scenario: what is wanted.
         server: what the server remembers.
         link: what is wrong with the wireless link and the server; nothing by default.
+        line: the terminal's radio line, with whoever listens there; by default nobody does.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Story:
         server: ServerState | None = None,
         *,
         link: BadLink | None = None,
+        line: Line | None = None,
     ) -> None:
         self.engine, self.releases, self.scenario = engine, releases, scenario
         self.store = TamperedStore() if scenario.tampered else ServerMemory()
@@ -182,8 +185,9 @@ class Story:
         self._was_backed_up = bool(self.store.backups(SERIAL))
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
+        self.guard = self._guard(self.core)
         self.link = SimulatedLink(
-            engine.radio, self._as_seen(self.core), faults=faults, latency=scenario.latency
+            line or engine.radio, self.guard, faults=faults, latency=scenario.latency
         )
         self.bystander = Bystander(
             self.bench.console, releases.signed[scenario.rescue], self._imposter
@@ -244,17 +248,17 @@ class Story:
             return self._imposter[0]
         return self.releases.signed[version]
 
-    def _as_seen(self, core: ServerCore) -> Server:
-        """The server as the terminal sees it, through the parts of its network."""
+    def _guard(self, core: ServerCore) -> LinkGuard:
+        """What protects the server's messages, and those of the parts of its network."""
         if self.network:
             self.network[0].returns(core)
-            return self.network[-1]
-        seen: Server = core
-        for name in self.scenario.network:
-            part = NETWORK[name](seen, SERIAL)
-            self.network.append(part)
-            seen = part
-        return seen
+        else:
+            seen: Core = core
+            for name in self.scenario.network:
+                part = NETWORK[name](seen, SERIAL)
+                self.network.append(part)
+                seen = part
+        return guard_bench(self.network[-1] if self.network else core, SERIAL)
 
     def server_dies(self, when: str) -> None:
         """The server is killed, and goes on from its records.
@@ -273,7 +277,8 @@ class Story:
     def server_returns(self) -> None:
         """A server is there again."""
         self.core = self.new_server()
-        self.link.server_returns(self._as_seen(self.core))
+        self.guard = self._guard(self.core)
+        self.link.server_returns(self.guard)
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.

@@ -13,6 +13,7 @@ from unbrick.bench.tap import Tap
 from unbrick.errors import NotKnownHereError, RestoreError, UpdateError
 from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.image.format import inspect
+from unbrick.link.guarded import guard_bench
 from unbrick.link.simulated import SimulatedLink
 from unbrick.restore.apparatus import Apparatus
 from unbrick.server.core.analysis import Analyst, AtOnce
@@ -81,7 +82,8 @@ class System:
             self._must_be(installed, error)
         self.records = records or MemoryRecords()
         self.server = ServerCore(self.records, inspect, analyst or AtOnce(self.records, differ))
-        self.link = SimulatedLink(engine.radio, self.server, faults=faults, seed=seed)
+        guard = guard_bench(self.server, serial)
+        self.link = SimulatedLink(engine.radio, guard, faults=faults, seed=seed)
         self.bench.peers.append(self.link)
 
     def _must_be(self, installed: str | None, why: NotKnownHereError) -> None:
@@ -103,6 +105,11 @@ class System:
     def console(self) -> Console:
         """The terminal's console."""
         return self.bench.console
+
+    def server_returns(self, server: ServerCore) -> None:
+        """Have a server that is made anew from the records of the old one take its place."""
+        self.server = server
+        self.link.server_returns(guard_bench(server, self.serial))
 
     def power_on(self) -> None:
         """Give the terminal power and wait for its prompt."""

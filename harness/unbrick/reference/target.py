@@ -14,7 +14,7 @@ from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
-from unbrick.reference.canonical import canonicalise, is_repaired_first
+from unbrick.reference.canonical import canonicalise, is_repaired_first, name_doubt
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.layout import find_places
 from unbrick.reference.scenario import find_row, find_scenario
@@ -206,6 +206,9 @@ def key_state(state: State, images: Mapping[bytes, bytes]) -> Hashable:
         images: the software that the server may command, by digest.
     """
     cells, server = state.cells, state.peers
+    doubt = name_doubt(cells)
+    if doubt is not None:
+        return doubt, ""
     if server is None:
         return canonicalise(cells), ""
     try:

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 WINDOW = 2048
 """Bytes that a task of the application writes at once: words that count up."""
 
-_PROTECTED = ("boot", "identity")
+_PROTECTED = ("boot", "identity", "starts")
 _STEADY = struct.Struct(f"<{WINDOW // 4}I")
 
 
 class TerminalWatch:
     """Looks at the terminal whenever it has said something.
 
-    - A program that has registered was started by boot, and boot locks down itself and the identity
-      before it starts one.
+    - A program that has registered was started by boot, and boot locks down itself, the identity
+      and the counter of starts before it starts one.
     - From when an update has secured its memory until the image is checked, nothing else of the
       pool changes but what running tasks write.
 

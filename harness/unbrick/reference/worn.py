@@ -17,7 +17,7 @@ class WornPart:
     """Which operations end with an error.
 
     Attributes:
-        partition: ``application``, ``journal`` or ``userdata``.
+        partition: ``application``, ``journal``, ``userdata`` or ``starts``.
         kind: ``erase`` or ``program``.
         good: so many of them go well before, in each session.
         bad: so many fail then; ``None``: all, for ever.
@@ -43,9 +43,8 @@ class WornPart:
     def cells(self) -> Worn:
         """Where that is."""
         places = find_places()
-        partition = {
-            part.name: part for part in (places.application, places.journal, places.userdata)
-        }[self.partition]
+        parts = (places.application, places.journal, places.userdata, places.starts)
+        partition = {part.name: part for part in parts}[self.partition]
         offset, length = partition.offset, partition.size
         if self.block is not None:
             offset, length = offset + self.block * places.block, places.block

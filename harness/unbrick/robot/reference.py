@@ -83,12 +83,9 @@ class Reference(HandledDevice):
 
     def new_server(self) -> None:
         """A server made anew from the records of the old one."""
-        self.system.server = ServerCore(
-            self.system.records,
-            self._believe,
-            AtOnce(self.system.records, self.differ, foresees=self.foresees),
-        )
-        self.system.link.server_returns(self.system.server)
+        records = self.system.records
+        analyst = AtOnce(records, self.differ, foresees=self.foresees)
+        self.system.server_returns(ServerCore(records, self._believe, analyst))
 
     def radio_log(self) -> str:
         """The requests of both sides of the wireless link and their answers."""

@@ -1,0 +1,22 @@
+"""A server that knows the key of a terminal on the bench, as if the factory had enrolled it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unbrick.image.factory import derive_bench_key, derive_link_key
+from unbrick.server.core.guard import LinkGuard
+from unbrick.server.records.people import Actor
+
+if TYPE_CHECKING:
+    from unbrick.server.core.guard import Core
+
+
+def guard_bench(core: Core, serial: str) -> LinkGuard:
+    """What protects the messages between a server and the terminal with the bench's own key.
+
+    Nothing in it is random: the same session is the same again.
+    """
+    key = derive_link_key(derive_bench_key(serial))
+    core.records.links.enrol(serial, key, Actor("factory", 0.0))
+    return LinkGuard(core)
