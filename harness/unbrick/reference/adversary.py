@@ -24,10 +24,12 @@ from unbrick.server.records.sessions import StepKind
 from unbrick.wire.coap import Outgoing, post
 from unbrick.wire.commands import Command, CommandResult, Erase, decode_command
 from unbrick.wire.messages import Announcement, Result
+from unbrick.wire.oscore import MESSAGE_BITS, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.link.simulated import Server
     from unbrick.server.core.guard import Core
     from unbrick.server.records.people import Actor
     from unbrick.server.records.sessions import Backup
@@ -37,6 +39,9 @@ _FOREIGN = count(-1, -1)
 
 OTHER_BLOCK = 2
 """Number of the block of a file that comes with another number."""
+
+MOST_REPLAYED = 4
+"""Messages that come once more, the last of those that were said."""
 
 _NAME_AT = 26
 """Where the first entry's name begins in a sealed backup."""
@@ -247,6 +252,59 @@ class Late(Network):
         return requests
 
 
+class Replay:
+    """A network without any key. It brings what was said to earlier starts of the terminal again.
+
+    It does so when a start is heard of first, whose first message it answers by itself, in the
+    open; and once more when the server has answered the next.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._start = 0
+        self._said: list[tuple[int, aiocoap.Message]] = []
+        self._is_due = self._is_to_come = False
+
+    def returns(self, server: Server) -> None:
+        """Another server has taken the place of one that died."""
+        self._server = server
+
+    def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
+        """The server's answer, but to the first message of a start."""
+        header = read_header(request)
+        start = header.sequence >> MESSAGE_BITS if header is not None else 0
+        if start > self._start:
+            self._start, self._is_due, self._is_to_come = start, True, True
+            return aiocoap.Message(code=aiocoap.UNAUTHORIZED)
+        self._is_due, self._is_to_come = self._is_due or self._is_to_come, False
+        return self._server.handle(endpoint, request, now)
+
+    def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
+        """The server's requests, and old ones before them."""
+        requests = []
+        if self._is_due:
+            self._is_due = False
+            old = [message for start, message in self._said if start < self._start]
+            requests = [
+                Outgoing(endpoint or "", _copy(message), next(_FOREIGN))
+                for message in old[-MOST_REPLAYED:]
+            ]
+        for outgoing in self._server.poll(now, endpoint):
+            self._said.append((self._start, _copy(outgoing.message)))
+            requests.append(outgoing)
+        return requests
+
+    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
+        """What came of the server's own requests."""
+        if ticket >= 0:
+            self._server.outcome(ticket, response, now)
+
+
+def _copy(message: aiocoap.Message) -> aiocoap.Message:
+    """A protected message, to be sent as another one."""
+    return aiocoap.Message(code=message.code, payload=message.payload, oscore=message.opt.oscore)
+
+
 NETWORK: dict[str, Callable[[Core, str], Network]] = {
     "echo": Echo,
     "late": Late,
@@ -254,7 +312,10 @@ NETWORK: dict[str, Callable[[Core, str], Network]] = {
     "other file digest": partial(FalseDigest, field="file_digest"),
     "other image digest": partial(FalseDigest, field="image_digest"),
 }
-"""The parts of a bad network, by the names that scenarios have for them."""
+"""The parts of a bad network that have the keys, by the names that scenarios have for them."""
+
+OUTSIDE: dict[str, Callable[[Server], Replay]] = {"replay": Replay}
+"""Those that have none, and see what everybody on the link sees."""
 
 
 def _is_for_file(request: aiocoap.Message) -> bool:

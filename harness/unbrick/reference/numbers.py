@@ -48,7 +48,7 @@ class NumberWatch:
         self._start = 0
         self._least = _count_sure(cells) + 1
         self._said: dict[int, bytes] = {}
-        self._asked: dict[int, tuple[int, int]] = {}
+        self._asked: dict[int, int] = {}
         self._answered: dict[int, bytes] = {}
         self._came: dict[int, int] = {}
 
@@ -57,7 +57,8 @@ class NumberWatch:
         for message in _messages(self._down, data):
             header = read_header(message)
             if message.code.is_request() and header is not None:
-                self._asked[message.mid] = header.sequence, self._start
+                self._asked[message.mid] = header.sequence
+                self._came.setdefault(header.sequence, self._start)
         self._line.write(data)
 
     def read(self) -> bytes:
@@ -74,7 +75,7 @@ class NumberWatch:
             if message.code.is_request():
                 self._check_request(header.sequence, message.payload)
             elif message.mid in self._asked:
-                self._check_reply(*self._asked[message.mid], message.payload)
+                self._check_reply(self._asked[message.mid], message.payload)
         return data
 
     def _check_request(self, number: int, payload: bytes) -> None:
@@ -94,9 +95,9 @@ class NumberWatch:
             raise Violation("number-reused", f"start {start} is not counted in the NOR")
         self._start = start
 
-    def _check_reply(self, number: int, start: int, payload: bytes) -> None:
-        """``number`` is that of a request which came in the start ``start``."""
-        if self._came.setdefault(number, start) != self._start:
+    def _check_reply(self, number: int, payload: bytes) -> None:
+        """``number`` is that of the request."""
+        if self._came[number] != self._start:
             raise Violation("replayed", f"request {number} was said to an earlier start")
         if self._answered.setdefault(number, payload) != payload:
             raise Violation("number-reused", f"request {number} was answered in two ways")

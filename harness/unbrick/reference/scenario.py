@@ -60,7 +60,7 @@ class Scenario:
         recalled: an operator cancels the update when the data is ``backed up``, or tries to when
             the application is being ``erased``.
         network: what stands between server and terminal, and does more than to pass messages on:
-            names of ``unbrick.reference.adversary.NETWORK``.
+            names of ``NETWORK``, or the one of ``OUTSIDE``, of ``unbrick.reference.adversary``.
         tampered: when the data is given back, it is changed on its way, the first time.
         ends_with: releases of which one must run in the end, where that is not the newest that is
             wanted: a scenario in which an update must fail says so here.
@@ -643,6 +643,18 @@ SCENARIOS = {
             worn=TIRED,
         ),
         Scenario(
+            "replayed",
+            "as staged, and without any key what was said to an earlier start comes once more",
+            updates=("1.1.0",),
+            network=("replay",),
+        ),
+        Scenario(
+            "miscounted",
+            "as staged, and the first start of a session is counted in cells that are worn",
+            updates=("1.1.0",),
+            worn=(WornPart("starts", "program", silent=True),),
+        ),
+        Scenario(
             "wornjournal",
             "as compact, and the journal cannot be erased any more: 1.1.0 stays",
             before=("1.1.0",),
@@ -725,7 +737,7 @@ SCENARIOS = {
             updates=("1.1.0",),
             published=("1.0.0",),
             differences="sound",
-            sizes=(("1.0.0", 0, 86_500), ("1.1.0", 0, 177_000)),
+            sizes=(("1.0.0", 0, 90_500), ("1.1.0", 0, 177_000)),
             held=("browser", "media", "maps"),
         ),
         Scenario(

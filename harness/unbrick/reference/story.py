@@ -22,7 +22,7 @@ from unbrick.layout import reference_layout
 from unbrick.link.faults import Faults
 from unbrick.link.guarded import guard_bench
 from unbrick.link.simulated import SimulatedLink
-from unbrick.reference.adversary import NETWORK, Network, TamperedStore
+from unbrick.reference.adversary import NETWORK, OUTSIDE, Network, TamperedStore
 from unbrick.reference.links import BAD_LINK_DURATION_S
 from unbrick.reference.memory import ServerMemory
 from unbrick.restore.apparatus import Apparatus, RestorationStage
@@ -186,8 +186,13 @@ class Story:
         self.bench = Bench(engine)
         faults = None if link is None else link.faults()
         self.guard = self._guard(self.core)
+        self._outside = [OUTSIDE[name](self.guard) for name in scenario.network if name in OUTSIDE]
         self.link = SimulatedLink(
-            line or engine.radio, self.guard, faults=faults, latency=scenario.latency
+            line or engine.radio,
+            self._outside[0] if self._outside else self.guard,
+            faults=faults,
+            latency=scenario.latency,
+            guard=self.guard,
         )
         self.bystander = Bystander(
             self.bench.console, releases.signed[scenario.rescue], self._imposter
@@ -255,6 +260,8 @@ class Story:
         else:
             seen: Core = core
             for name in self.scenario.network:
+                if name in OUTSIDE:
+                    continue
                 part = NETWORK[name](seen, SERIAL)
                 self.network.append(part)
                 seen = part
@@ -278,7 +285,9 @@ class Story:
         """A server is there again."""
         self.core = self.new_server()
         self.guard = self._guard(self.core)
-        self.link.server_returns(self.guard)
+        for part in self._outside:
+            part.returns(self.guard)
+        self.link.server_returns(self._outside[0] if self._outside else self.guard, self.guard)
 
     def run(self) -> None:
         """From power-on until everything wanted has come about.
