@@ -256,7 +256,7 @@ class Replay:
     """A network without any key. It brings what was said to earlier starts of the terminal again.
 
     It does so when a start is heard of first, whose first message it answers by itself, in the
-    open; and once more when the server has answered the next.
+    open; and once more when an answer of the server's has told its own number.
     """
 
     def __init__(self, server: Server) -> None:
@@ -276,8 +276,11 @@ class Replay:
         if start > self._start:
             self._start, self._is_due, self._is_to_come = start, True, True
             return aiocoap.Message(code=aiocoap.UNAUTHORIZED)
-        self._is_due, self._is_to_come = self._is_due or self._is_to_come, False
-        return self._server.handle(endpoint, request, now)
+        response = self._server.handle(endpoint, request, now)
+        answer = read_header(response)
+        if self._is_to_come and answer is not None and answer.partial_iv is not None:
+            self._is_due, self._is_to_come = True, False
+        return response
 
     def poll(self, now: float, endpoint: str | None = None) -> list[Outgoing]:
         """The server's requests, and old ones before them."""

@@ -451,9 +451,8 @@ def name_doubt(cells: Cells) -> tuple[object, ...] | None:
         phases = frozenset(record and record[0] for record in newest)
         starts.add((phases, _image(itemgetter(*application)(reading.blocks))[0]))
     zeros = there ^ ((1 << 8 * size) - 1)
-    end_of_doubt = (1 << max(doubtful.bit_length(), zeros.bit_length())) - 1
-    pattern = (there & end_of_doubt) >> sure, doubtful >> sure
-    return "in doubt", pattern, frozenset(starts)
+    count = max(doubtful.bit_length(), zeros.bit_length()) - sure
+    return "in doubt", count, zeros >> sure, doubtful >> sure, frozenset(starts)
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
