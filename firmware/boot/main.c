@@ -74,7 +74,6 @@ static void hand_over(void) {
         say("boot: this start cannot be counted: the link will not be used\n");
     }
     *HANDOVER = (struct handover){.magic = HANDOVER_MAGIC, .start = start};
-    lock_down();
 }
 
 static _Noreturn void start_resident(bool commanded, const char *reason, const char *detail) {
@@ -90,6 +89,7 @@ static _Noreturn void start_resident(bool commanded, const char *reason, const c
         say("boot: resident program loaded, %u bytes\n", (unsigned)length);
     }
     hand_over();
+    lock_down();
     uart_flush(UART_WIRE);
     resident_run();
 }
@@ -108,6 +108,7 @@ static void enter_phase(const struct journal_state *state) {
 
 static _Noreturn void start_application(void) {
     hand_over();
+    lock_down();
     uart_flush(UART_WIRE);
     system_start_program((const uint32_t *)(const void *)system_nor(BOARD_APPLICATION_OFFSET +
                                                                     BOARD_IMAGE_HEADER_SIZE));
