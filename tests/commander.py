@@ -10,6 +10,7 @@ from scripted_server import Code, ScriptedServer
 
 from unbrick.image.format import inspect
 from unbrick.layout import reference_layout
+from unbrick.link.guarded import guard_bench
 from unbrick.wire.commands import (
     BackupPiece,
     BackupRequest,
@@ -47,11 +48,11 @@ class Commander:
 
     def __init__(self, system: System, update_id: int = 7) -> None:
         self.system = system
-        self.server = ScriptedServer()
+        self.server = ScriptedServer(system.serial, system.records)
         self.update_id = update_id
         self.step = 0
         self._known: set[int] = set()
-        system.link.server_returns(self.server)
+        system.link.server_returns(guard_bench(self.server, system.serial))
 
     # ---- Asking ----
 

@@ -12,8 +12,10 @@ import aiocoap
 from unbrick.bench.bench import Bench
 from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.layout import reference_layout
+from unbrick.link.guarded import guard_bench
 from unbrick.link.simulated import SimulatedLink
 from unbrick.reference.system import PROMPT
+from unbrick.server.records.memory import MemoryRecords
 from unbrick.wire.coap import Outgoing
 from unbrick.wire.commands import (
     PIECE_SIZE,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from unbrick.engine.base import Engine
     from unbrick.firmware.signed import Releases
+    from unbrick.server.records.contract import Records
 
 LAYOUT = reference_layout()
 SERIAL = "UB-000007"
@@ -42,18 +45,29 @@ class ScriptedServer:
     """Takes every request; what it answers is 2.04, or what ``answers`` has for the path.
 
     Attributes:
+        serial: of the terminal.
+        records: with its link key, once a guard has been made for it.
         answers: by the path of the request; None in it: never answers.
         requests: what came, in order: path and payload.
     """
 
+    serial: str = SERIAL
+    records: Records = field(default_factory=MemoryRecords)
     answers: dict[str, Code] = field(default_factory=dict)
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
     waiting: list[Outgoing] = field(default_factory=list)
     responses: dict[int, aiocoap.Message | None] = field(default_factory=dict)
+    admission: None = None
+    has_errands: bool = True
     _tickets: int = 0
 
-    def handle(self, _endpoint: str, request: aiocoap.Message, _now: float) -> aiocoap.Message:
+    def give_up(self, _serial: str) -> None:
+        """What is under way to the terminal will not arrive."""
+
+    def handle(
+        self, _endpoint: str, request: aiocoap.Message, _now: float, _serial: str | None = None
+    ) -> aiocoap.Message:
         """Answer the terminal."""
         path = "/".join(request.opt.uri_path)
         self.requests.append((path, request.payload))
@@ -61,7 +75,9 @@ class ScriptedServer:
             self.registrations.append(Registration.decode(request.payload))
         return aiocoap.Message(code=self.answers.get(path, aiocoap.CHANGED))
 
-    def poll(self, _now: float, _endpoint: str | None = None) -> list[Outgoing]:
+    def poll(
+        self, _now: float, _endpoint: str | None = None, _most: int | None = None
+    ) -> list[Outgoing]:
         """What is to be asked now."""
         waiting, self.waiting = self.waiting, []
         return waiting
@@ -75,7 +91,7 @@ class ScriptedServer:
         self._tickets += 1
         message = aiocoap.Message(code=code, payload=payload, content_format=60)
         message.opt.uri_path = tuple(path.split("/"))
-        self.waiting.append(Outgoing("radio", message, self._tickets))
+        self.waiting.append(Outgoing("radio", message, self._tickets, self.serial))
         return self._tickets
 
     def asked(self, path: str) -> list[bytes]:
@@ -102,7 +118,8 @@ class World:
         self.bench = Bench(engine)
         self.console = self.bench.console
         self.server = ScriptedServer()
-        self.link = SimulatedLink(engine.radio, self.server)
+        guard = guard_bench(self.server, SERIAL, key=self.key) if self.key else self.server
+        self.link = SimulatedLink(engine.radio, guard)
         self.bench.peers.append(self.link)
 
     def start(self) -> None:

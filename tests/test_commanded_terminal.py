@@ -443,6 +443,7 @@ def test_claim_b10_older_software_is_refused_also_when_the_start_message_lies(
 ) -> None:
     commander = Commander(unbrick_make_system(installed="1.3.0"))
     commander.system.power_on()
+    commander.system.wait_registered()
     older = commander.upgrade_to("1.0.0", backup=commander.backup())
     assert commander.decide(older).result is Result.OLDER_THAN_COUNTER
     assert commander.decide(replace(older, security_counter=99)).result is Result.SUCCESS

@@ -61,6 +61,7 @@ static void answer_discovery(const struct coap_message *request, struct coap_bui
 
 static void on_request(void *ctx, const struct coap_message *request, struct coap_builder *reply) {
     (void)ctx;
+    radio.heard = timer_now();
     if (coap_path_is(request, COAP_DISCOVERY)) {
         answer_discovery(request, reply);
         return;
@@ -163,6 +164,9 @@ static void when_used_up(void) {
 static void on_response(void *ctx, uint32_t tag, enum coap_outcome outcome,
                         const struct coap_message *response) {
     (void)ctx;
+    if (outcome == COAP_RESPONSE) {
+        radio.heard = timer_now();
+    }
     if (tag == RADIO_TAG_REGISTER) {
         end_registration(outcome, response);
     } else {
@@ -210,7 +214,6 @@ void radio_poll(uint64_t now) {
         ring->data[(ring->tail - 1) & ring->mask] = 0;
         struct slipmux_frame frame;
         if (slipmux_feed(&radio.receiver, (uint8_t)byte, &frame) && frame.type == SLIPMUX_COAP) {
-            radio.heard = now;
             coap_endpoint_receive(&radio.endpoint, frame.data, frame.length, now);
         }
     }

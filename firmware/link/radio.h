@@ -59,7 +59,8 @@ void radio_register(uint64_t at);
 
 enum radio_contact radio_contact(void);
 
-/* When the last message arrived, in microseconds; 0: none has. */
+/* When the server was last heard, in microseconds; 0: never. What anybody may have sent does not
+ * count. */
 uint64_t radio_heard(void);
 
 /* For requests of the owner: coap_request_begin, options, coap_request_send. */

@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from unbrick.server.core.guard import Core
 
 
-def guard_bench(core: Core, serial: str) -> LinkGuard:
-    """What protects the messages between a server and the terminal with the bench's own key.
+def guard_bench(core: Core, serial: str, key: bytes | None = None) -> LinkGuard:
+    """What protects the messages between a server and a terminal on the bench.
 
     Nothing in it is random: the same session is the same again.
+
+    Args:
+        core: the server.
+        serial: of the terminal.
+        key: the terminal's own; by default the one that the bench gives it.
     """
-    key = derive_link_key(derive_bench_key(serial))
-    core.records.links.enrol(serial, key, Actor("factory", 0.0))
+    link_key = derive_link_key(key or derive_bench_key(serial))
+    core.records.links.enrol(serial, link_key, Actor("factory", 0.0))
     return LinkGuard(core)
