@@ -13,7 +13,7 @@ from unbrick.bench.bench import Bench
 from unbrick.image.factory import derive_bench_key, make_factory_image
 from unbrick.layout import reference_layout
 from unbrick.link.guarded import guard_bench
-from unbrick.link.simulated import SimulatedLink
+from unbrick.link.simulated import Server, SimulatedLink
 from unbrick.reference.system import PROMPT
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.wire.coap import Outgoing
@@ -118,9 +118,19 @@ class World:
         self.bench = Bench(engine)
         self.console = self.bench.console
         self.server = ScriptedServer()
-        guard = guard_bench(self.server, SERIAL, key=self.key) if self.key else self.server
-        self.link = SimulatedLink(engine.radio, guard)
+        self.link = SimulatedLink(engine.radio, self._seen)
         self.bench.peers.append(self.link)
+
+    @property
+    def _seen(self) -> Server:
+        """The server as the terminal sees it."""
+        return guard_bench(self.server, SERIAL, self.key) if self.key else self.server
+
+    def load(self, nor: bytes) -> None:
+        """Have the terminal as it was at some time, and a server that has not heard of it since."""
+        self.engine.load_nor(nor)
+        self.server.records = MemoryRecords()
+        self.link.server_returns(self._seen)
 
     def start(self) -> None:
         """Power on, until the terminal has registered."""

@@ -1,4 +1,4 @@
-"""The terminal's OSCORE (RFC 8613), on the host under sanitizers: the RFC's vectors, and aiocoap's."""
+"""OSCORE (RFC 8613) of the terminal, on the host: vectors of the RFC, and messages of aiocoap."""
 
 from __future__ import annotations
 

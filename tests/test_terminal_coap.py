@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import aiocoap
 import pytest
 
+from unbrick.image.factory import make_factory_image
 from unbrick.wire import slipmux
 from unbrick.wire.coap import decode
 
@@ -70,11 +71,29 @@ class Terminal:
         return self._radio.answers[0] if self._radio.answers else None
 
 
+def without_key(system: System, application: str | None) -> None:
+    """Have a terminal that has no key of its own: it speaks plainly."""
+    image = None if application is None else system.releases.signed[application]
+    system.engine.load_nor(make_factory_image(system.releases.boot, image, system.serial))
+
+
 @pytest.fixture
 def terminal(unbrick_system: System) -> Terminal:
     """One that runs its application."""
+    without_key(unbrick_system, "1.0.0")
     unbrick_system.power_on()
     return Terminal(unbrick_system)
+
+
+def test_with_a_key_nothing_is_heard_that_is_not_protected(unbrick_system: System) -> None:
+    unbrick_system.power_on()
+    protected = Terminal(unbrick_system)
+    for options in (b"\xb6status", DISCOVERY, *(options for options, _ in REFUSED.values())):
+        answer = protected.ask(options)
+        assert answer is not None
+        assert answer.code == aiocoap.UNAUTHORIZED
+        assert not answer.payload
+        assert protected.ask(options, aiocoap.NON) is None
 
 
 REFUSED = {
@@ -141,6 +160,7 @@ def test_so_does_the_resident_program(
     unbrick_make_system: Callable[..., System],
 ) -> None:
     system = unbrick_make_system(installed=None)
+    without_key(system, None)
     system.engine.power_on()
     system.console.expect("restoration: no application")
     answer = Terminal(system).ask(DISCOVERY)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from unbrick.errors import UnbrickError
 from unbrick.image.factory import read_identity
 from unbrick.image.format import inspect
+from unbrick.link.guarded import guard_bench
 from unbrick.link.simulated import SimulatedLink
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import LinkGuard
 from unbrick.server.records.memory import MemoryRecords
 
 if TYPE_CHECKING:
@@ -17,6 +20,17 @@ if TYPE_CHECKING:
     from unbrick.firmware.signed import Releases
 
 FOREVER = float("inf")
+
+
+def _find_guard(engine: Engine, server: ServerCore) -> LinkGuard:
+    """What protects the messages of a terminal. Without a key that can be read it speaks plainly."""
+    try:
+        identity = read_identity(engine.read_nor())
+    except UnbrickError:
+        return LinkGuard(server, insecure=True)
+    if not identity.key:
+        return LinkGuard(server, insecure=True)
+    return guard_bench(server, identity.serial, identity.key)
 
 
 class Air:
@@ -34,7 +48,7 @@ class Air:
     def __init__(self, engine: Engine, releases: Releases, say: Callable[[str], None]) -> None:
         self._engine, self._releases, self._say = engine, releases, say
         self._server = ServerCore(MemoryRecords(), inspect)
-        self._link = SimulatedLink(engine.radio, self._server)
+        self._link = SimulatedLink(engine.radio, _find_guard(engine, self._server))
         self._watched: set[int] = set()
         self.up = True
 

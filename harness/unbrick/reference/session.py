@@ -26,6 +26,7 @@ from unbrick.reference.checks import (
     is_of_application,
 )
 from unbrick.reference.judge import Judge, check_nothing_left
+from unbrick.reference.layout import find_places
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.looks import Looks
 from unbrick.reference.numbers import NumberWatch, check_heard
@@ -178,7 +179,12 @@ def run_session(
 
 
 def _find_relevant(engine: TracedEngine, looks: Looks, *, violated: bool) -> int:
-    """The units that had a say. Where an invariant does not hold that is all of them."""
+    """The units that had a say. Where an invariant does not hold that is all of them.
+
+    The counter of starts is read at every start, and reads otherwise each time. What a session does
+    is the same with any count (``unbrick.reference.canonical``).
+    """
     if violated:
         return find_units(0, engine.geometry.size)
-    return engine.relevant | looks.units
+    starts = find_places().starts
+    return (engine.relevant | looks.units) & ~find_units(starts.offset, starts.size)
