@@ -23,7 +23,7 @@ FOREVER = float("inf")
 
 
 def _find_guard(engine: Engine, server: ServerCore) -> LinkGuard:
-    """What protects the messages of a terminal. Without a key that can be read it speaks plainly."""
+    """What protects a terminal's messages. Without a key that can be read it may speak plainly."""
     try:
         identity = read_identity(engine.read_nor())
     except UnbrickError:
