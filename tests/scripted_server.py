@@ -62,9 +62,6 @@ class ScriptedServer:
     has_errands: bool = True
     _tickets: int = 0
 
-    def give_up(self, _serial: str) -> None:
-        """What is under way to the terminal will not arrive."""
-
     def handle(
         self, _endpoint: str, request: aiocoap.Message, _now: float, _serial: str | None = None
     ) -> aiocoap.Message:

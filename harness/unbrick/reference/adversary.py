@@ -62,10 +62,6 @@ class Network:
         """Whether ``poll`` may have something to send."""
         return self._server.has_errands
 
-    def give_up(self, serial: str) -> None:
-        """What is under way to a terminal will not arrive."""
-        self._server.give_up(serial)
-
     def returns(self, server: Core) -> None:
         """Another server has taken the place of one that died."""
         self._server = server

@@ -35,11 +35,11 @@ sound:
   the steps are (``is_repaired_first``): what it is like when boot has repaired it is a state of its
   own, which was met before, for it is the one in which boot had begun to write.
 - **Count of starts.** Every start clears the next bit and uses its number alone, so how many there
-  are is left out. Where the power was cut in that, the next bit may be weak. No start reads the
-  counter before boot starts a program, and boot makes a bit sure then that has no number yet. So
-  such a state goes on as the one without weak bits does, which is met besides, and only the counter
-  is to be tried: all states count as one in which it is in doubt in the same way and boot starts
-  the same (``name_doubt``).
+  are is left out. Where the power was cut in that, bits may be weak, or a 0 may come after a 1. No
+  start reads the counter before boot starts a program, and boot makes a bit sure then that has no
+  number yet. So such a state goes on as the one without doubt does, which is met besides, and only
+  the counter is to be tried: all states count as one in which it is in doubt and boot starts the
+  same (``name_doubt``).
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read. What
   counts is the answer where all of them read as 1, for a torn operation begins with that; and which
   answers there are, for each of them has a session. Which of the other ways gives which answer does
@@ -65,7 +65,7 @@ from unbrick.image.examine import examine
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from unbrick.flash.cells import Cells
 
@@ -420,39 +420,40 @@ def is_repaired_first(cells: Cells) -> bool:
     return in_doubt
 
 
+COUNT_WORD = 4
+"""Bytes of the counter of starts that are programmed together."""
+
+
 @_keep_some
-def _count(block: bytes) -> bytes:
-    """What the counter of starts is besides its count: nothing, unless words were passed over."""
-    last = int.from_bytes(block, "little")
-    used = ((1 << 8 * len(block)) - 1) ^ last
-    return b"" if used & (used + 1) == 0 else block.lstrip(b"\0")
+def _count(block: bytes) -> tuple[bool, bool]:
+    """What the counter of starts is besides its count.
+
+    Whether a blank word lies before another one, and whether its last word has a 1 before a 0.
+    """
+    words = [block[at : at + COUNT_WORD] for at in range(0, len(block), COUNT_WORD)] or [b""]
+    used = ~int.from_bytes(words[-1].ljust(COUNT_WORD, b"\xff"), "little") % (1 << 8 * COUNT_WORD)
+    return b"\xff" * COUNT_WORD in words[:-1], used & (used + 1) != 0
 
 
-def name_doubt(cells: Cells) -> tuple[object, ...] | None:
+def name_doubt(cells: Cells) -> Hashable | None:
     """What states share in which the count of starts is in doubt; None: it is in none.
 
-    These are the bits from the first that is not 0 for sure, and what boot may start.
+    That is what boot may start. Of the bits behind the last one that is 0 for sure, whatever reads
+    as 0, a start uses the one behind the last 0, and clears all before it in that word.
     """
     places = find_places()
-    weak = [(at, mask) for at, mask in cells.weak if places.starts.offset <= at < places.starts.end]
-    if not weak:
+    counter = cells.blocks[places.starts.offset // places.block]
+    weak = any(places.starts.offset <= at < places.starts.end for at, _ in cells.weak)
+    if not weak and not _count(counter)[1]:
         return None
-    block = cells.blocks[places.starts.offset // places.block]
-    size = max(len(block), weak[-1][0] + len(weak[-1][1]) - places.starts.offset)
-    there = int.from_bytes(block.ljust(size, b"\xff"), "little")
-    doubtful = 0
-    for at, mask in weak:
-        doubtful |= int.from_bytes(mask, "little") << 8 * (at - places.starts.offset)
-    sure = (there & -there).bit_length() - 1  # A weak cell is a 1.
-    application, starts = places.application_blocks, set()
+    starts = set()
     for reading in _read(cells):
         halves = _halves(reading, places.journal.offset)
         newest = [find_newest(half) for half in halves if read_valid_header(half) is not None]
         phases = frozenset(record and record[0] for record in newest)
-        starts.add((phases, _image(itemgetter(*application)(reading.blocks))[0]))
-    zeros = there ^ ((1 << 8 * size) - 1)
-    count = max(doubtful.bit_length(), zeros.bit_length()) - sure
-    return "in doubt", count, zeros >> sure, doubtful >> sure, frozenset(starts)
+        application = itemgetter(*places.application_blocks)(reading.blocks)
+        starts.add((phases, _image(application)[0]))
+    return "in doubt", weak, frozenset(starts)
 
 
 def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
@@ -468,7 +469,7 @@ def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
         image,
         _log(*journal, newest_only=True),
         _log(*_halves(cells, known.userdata.offset), newest_only=False),
-        _count(blocks[known.starts.offset // known.block]),
+        _count(blocks[known.starts.offset // known.block])[0],
         _under_command(application, plan) if plan is not None and commanded else (),
     )
 
