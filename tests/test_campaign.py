@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from counted_starts import ops_but_for_starts
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_target import ToyTarget
@@ -146,7 +147,9 @@ def test_a_session_after_the_end_writes_nothing(
 ) -> None:
     final = staged[1].final
     assert final is not None
-    assert run_session(engine, unbrick_releases, STAGED, final).ops == []
+    ops = run_session(engine, unbrick_releases, STAGED, final).ops
+    assert ops_but_for_starts(ops) == []
+    assert len(ops) == 1
 
 
 def test_a_confirmation_that_was_not_sealed_is_written_again_and_is_another_state(
@@ -156,7 +159,7 @@ def test_a_confirmation_that_was_not_sealed_is_written_again_and_is_another_stat
     *_, sealing = golden.ops
     cut = find_state_after(CaseId("staged"), PowerCut(len(golden.ops) - 1), start, golden)
     again = run_session(engine, unbrick_releases, STAGED, cut)
-    slots = [(op.offset - sealing.offset) // 64 for op in again.ops[1:]]
+    slots = [(op.offset - sealing.offset) // 64 for op in ops_but_for_starts(again.ops)[1:]]
     assert slots == [-1, 0, 1, 2]  # the log is affirmed, then the record and its seal
     assert again.final is not None
     assert golden.final is not None
@@ -205,7 +208,7 @@ def test_what_lies_behind_an_image_is_no_violation(
     state = replace(final, cells=final.cells.with_range(behind, b"\x5a" * 512))
     outcome = run_session(engine, unbrick_releases, STAGED, state)
     assert outcome.violation is None
-    assert outcome.ops == []
+    assert ops_but_for_starts(outcome.ops) == []
 
 
 def test_a_small_search_closes(phonebook: ReferenceTarget) -> None:

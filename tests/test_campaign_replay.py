@@ -167,8 +167,12 @@ def test_the_waveform_has_every_operation(
     done = [op.kind for op in sessions[0].outcome.ops[:2]]
     done += [op.kind for op in sessions[1].outcome.ops]
     assert kinds == [{"erase": "01", "buffer": "10", "word": "11"}[kind] for kind in done]
-    block = LAYOUT.partition("userdata").offset // LAYOUT.board.nor.block_size
-    assert {int(value, 2) for _, value in wave["op_block"][1:]} <= {block, block + 1}
+    userdata, starts = (
+        LAYOUT.partition(name).offset // LAYOUT.board.nor.block_size
+        for name in ("userdata", "starts")
+    )
+    blocks = {int(value, 2) for _, value in wave["op_block"][1:]}
+    assert blocks <= {userdata, userdata + 1, starts}
     off = wave["power"][2][0]
     assert off == round(sessions[0].end * 1e9)
     assert any(time == off and value == "0" for time, value in wave["nor_low_busy"])

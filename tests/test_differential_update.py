@@ -126,7 +126,7 @@ def test_a_difference_to_other_software_is_refused_and_the_full_image_comes(
         system.records, inspect, AtOnce(system.records, lambda _, new: encode(other, new))
     )
     system.link.server_dies()
-    system.link.server_returns(system.server)
+    system.server_returns(system.server)
     update = system.update_to("1.1.0")
     assert "update: failed, made for other installed software" in system.console.text
     assert update.state is UpdateState.SUCCEEDED
@@ -144,9 +144,8 @@ def test_a_damaged_difference_is_refused_before_the_nor_is_touched(
         file[random.Random(4).randrange(100, len(file))] ^= 0x40
         return bytes(file)
 
-    system.server = ServerCore(system.records, inspect, AtOnce(system.records, damaged))
     system.link.server_dies()
-    system.link.server_returns(system.server)
+    system.server_returns(ServerCore(system.records, inspect, AtOnce(system.records, damaged)))
     before = application(system)
     update = system.start_update("1.1.0")
     system.console.expect("update: failed, the differential file makes no image", 300)
@@ -240,9 +239,8 @@ def test_version_2_is_refused_by_a_terminal_that_reads_version_1_alone(
 ) -> None:
     """It is what the server must not send; the full image follows all the same."""
     system = start(older_system)
-    system.server = ServerCore(system.records, inspect, AtOnce(system.records, encode))
     system.link.server_dies()
-    system.link.server_returns(system.server)
+    system.server_returns(ServerCore(system.records, inspect, AtOnce(system.records, encode)))
     update = system.update_to("1.1.0")
     assert "update: failed, the differential file makes no image" in system.console.text
     assert update.kind is Kind.FULL_IMAGE

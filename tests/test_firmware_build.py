@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bug_search import BUILDS
+from counted_starts import but_for_starts
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -456,7 +457,7 @@ def test_boot_says_what_it_wants_when_there_is_no_application(
     assert "restoration: no application\r\n" in said
     assert f"restoration: serial=T-1 hardware={LAYOUT.hardware_id} counter=0\r\n" in said
     terminal.expect("C")  # invites a sender
-    assert engine.read_nor() == before
+    assert but_for_starts(engine.read_nor()) == but_for_starts(before)
     assert engine.faults == []
 
 
@@ -537,7 +538,7 @@ def test_the_agent_refuses_what_cannot_be_done(start: Callable[[], Terminal]) ->
     assert terminal.do(f"e {LAYOUT.board.nor.size}") == -5
     assert terminal.do(f"p {LAYOUT.board.nor.size - 4} 8 1") == -5
     assert terminal.do("p 4294967295 8 1") == -5
-    assert engine.read_nor() == before
+    assert but_for_starts(engine.read_nor()) == but_for_starts(before)
     assert engine.faults == []
 
 

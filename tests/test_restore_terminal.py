@@ -8,6 +8,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from counted_starts import but_for_starts
 
 from unbrick.bench.tap import Tap
 from unbrick.errors import RestoreError
@@ -119,7 +120,7 @@ def test_a_terminal_that_runs_is_asked_what_it_runs_and_nothing_is_sent(
     else:
         assert "application runs: there is nothing to restore" in str(bench.apparatus.error)
     assert bench.apparatus.transfers == 0
-    assert bench.system.engine.read_nor() == before
+    assert but_for_starts(bench.system.engine.read_nor()) == but_for_starts(before)
 
 
 @pytest.mark.parametrize("share", [3e-4, 1e-3])

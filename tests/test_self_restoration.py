@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
+from counted_starts import but_for_starts
 
 from unbrick.bench.tap import Tap
 from unbrick.image.format import inspect
@@ -217,7 +218,7 @@ def test_a_healthy_terminal_writes_nothing_and_leaves_the_radio_to_its_applicati
     system.wait_registered()
     system.bench.cut_power()
     assert {said.state for said in system.link.registrations} == {TerminalState.APPLICATION}
-    assert system.engine.read_nor() == before
+    assert but_for_starts(system.engine.read_nor()) == but_for_starts(before)
 
 
 @pytest.mark.parametrize("seed", range(4))
