@@ -128,6 +128,7 @@ class FalseDigest(Network):
     def __init__(self, server: Core, serial: str, field: str) -> None:
         super().__init__(server, serial)
         self._field, self._lied = field, False
+        self._false: set[int] = set()
 
     def poll(
         self, now: float, endpoint: str | None = None, most: int | None = None
@@ -136,13 +137,18 @@ class FalseDigest(Network):
         requests = super().poll(now, endpoint, most)
         for number, outgoing in enumerate(requests):
             if outgoing.message.opt.uri_path == ("announce",) and not self._lied:
-                self._lied = True
+                self._false.add(outgoing.ticket)
                 true = Announcement.decode(outgoing.message.payload)
                 digest = getattr(true, self._field)
                 changed: dict[str, Any] = {self._field: digest[:-1] + bytes([digest[-1] ^ 1])}
                 message = post("announce", replace(true, **changed).encode())
                 requests[number] = replace(outgoing, message=message)
         return requests
+
+    def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
+        """What came of the server's own requests: a lie that was not heard is told again."""
+        self._lied = self._lied or (ticket in self._false and response is not None)
+        super().outcome(ticket, response, now)
 
     def blame(self, said: str) -> Violation | None:
         """It is refused, at the latest when all of it is there."""
