@@ -28,6 +28,7 @@ from unbrick.patience import START_TIMEOUT_S
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.records.analysis import PreparationState, RangeKind
+from unbrick.server.records.people import OF_BACKUPS
 from unbrick.server.records.sessions import StepState
 from unbrick.wire.messages import Result
 
@@ -404,4 +405,5 @@ class HilTest:
         left = self._records.backups(self._serial)
         if left:
             raise ServerError(f"{len(left)} backups of the user's data are left")
-        return ", ".join(entry.action.value for entry in self._records.audit(serial=self._serial))
+        told = (entry.action for entry in self._records.audit(serial=self._serial))
+        return ", ".join(action.value for action in told if action in OF_BACKUPS)

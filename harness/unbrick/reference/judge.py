@@ -15,7 +15,7 @@ from unbrick.campaign.verdict import Violation
 from unbrick.errors import UnbrickError
 from unbrick.reference.canonical import HEADER, is_commanded, read_valid_header
 from unbrick.reference.layout import SLOT_SIZE, find_places
-from unbrick.server.records.people import AuditAction
+from unbrick.server.records.people import OF_BACKUPS, AuditAction
 from unbrick.server.records.sessions import StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import TerminalState
@@ -42,8 +42,6 @@ _PIECE = 256
 
 _NONCE = slice(8, 20)
 """Where a sealed backup has its nonce: behind the magic number."""
-
-_OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
 
 
 class Judge:
@@ -143,7 +141,7 @@ class Judge:
     # The user's data
 
     def _entries(self) -> list[AuditEntry]:
-        return [entry for entry in self._store.audit() if entry.action in _OF_BACKUPS]
+        return [entry for entry in self._store.audit() if entry.action in OF_BACKUPS]
 
     def _check_audit(self, server: ServerState) -> None:
         """Every backup was kept, perhaps read, then deleted, and the audit says all of it."""

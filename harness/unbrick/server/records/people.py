@@ -50,6 +50,10 @@ class AuditAction(Enum):
     TERMINAL_ENROLLED = "terminal enrolled"
 
 
+OF_BACKUPS = (AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED)
+"""What is done with the backup of a user's data."""
+
+
 @dataclass(frozen=True)
 class AuditEntry(Record):
     """Somebody touched personal data, did something with a rollout, or let a terminal in.
