@@ -21,15 +21,10 @@ The Update Gets Through A Link That Breaks Messages
 The Update Gets Through A Link With Noise
     The Update Gets Through A Link With    noise=0.00006
 
-Nothing Is Forged When Bytes Change That No Checksum Guards
+The Update Gets Through A Link That Changes Bytes Which No Checksum Guards
+    [Documentation]    The link's protection finds them: nothing of such a message is believed.
     [Tags]    qemu
-    A Registered Terminal With A User's Data
-    Make Link Bad    garble=0.2    seed=3
-    Start Update    1.1.0
-    Wait For Line On Uart    update: failed    timeout=5 min
-    Link Should Have Failed
-    Make Link Good
-    The Terminal Should Be None The Worse For It
+    The Update Gets Through A Link With    garble=0.2
 
 The Server Dies In Mid-Transfer And Returns
     [Tags]    qemu

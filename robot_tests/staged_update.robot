@@ -83,7 +83,7 @@ Success Is Judged From What Is In The NOR
     Wait For Restoration State
     Update Should Be    transferring    received    checked    rewriting    failed
 
-A Healthy Start Changes No Bit
+A Healthy Start Changes No Bit But The One That Counts It
     Update Terminal    1.1.0
     Wait For Registration
     ${before} =    Read The NOR

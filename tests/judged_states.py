@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,6 +24,11 @@ from unbrick.campaign.target import Fate, Outcome, State, Target
 from unbrick.engine.base import TracedEngine
 from unbrick.flash.cells import RESOLUTIONS, Cells
 from unbrick.target.target import FileTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unbrick.flash.ops import FlashOp
 
 EVERYTHING = Bounds()
 
@@ -53,14 +59,35 @@ def search_target(target: Target, bounds: Bounds = EVERYTHING) -> BehaviourSearc
     return search
 
 
-def find_difference(said: Outcome, outcome: Outcome, *, but: str = "") -> str:
-    """In what a session is another than it was said to be; empty: in nothing.
+def _is_nothing(_: FlashOp) -> bool:
+    return False
 
-    Where checks look for something that may be in several places, what they look at (``relevant``)
-    may be something else: ``but`` is left out.
+
+@dataclass(frozen=True)
+class Ignored:
+    """What two sessions that are the same may have otherwise.
+
+    Attributes:
+        name: of a part of the outcome. Where checks look for something that may be in several
+            places, what they look at (``relevant``) may be something else.
+        op: says which operations may be at another place, with other data.
     """
+
+    name: str = ""
+    op: Callable[[FlashOp], bool] = _is_nothing
+
+
+NOTHING = Ignored()
+
+
+def find_difference(said: Outcome, outcome: Outcome, ignored: Ignored = NOTHING) -> str:
+    """In what a session is another than it was said to be; empty: in nothing."""
+    said, outcome = (
+        replace(one, ops=[op._replace(offset=0, data=b"") if ignored.op(op) else op for op in one.ops])
+        for one in (said, outcome)
+    )
     names = ["violation", "ops", "console", "downtime", "virtual", "marks", "relevant"]
-    names = [name for name in names if name != but]
+    names = [name for name in names if name != ignored.name]
     return next((name for name in names if getattr(said, name) != getattr(outcome, name)), "")
 
 
@@ -69,16 +96,15 @@ def try_states(
     dice: Random,
     count: int,
     most_cuts: int = MOST_CUTS,
-    *,
-    but: str = "",
+    ignored: Ignored = NOTHING,
 ) -> Tried:
     """Run random states to which power cuts lead, each in a random way of reading weak cells.
 
-    They have an engine of their own, so that none joins another one's session. ``but`` is as for
-    :func:`find_difference`.
+    They have an engine of their own, so that none joins another one's session. ``ignored`` is
+    as for :func:`find_difference`.
     """
     with search.result.target.create_engine() as engine:
-        return _try_states(search, engine, dice, count, most_cuts, but)
+        return _try_states(search, engine, dice, count, most_cuts, ignored)
 
 
 def _try_states(
@@ -87,7 +113,7 @@ def _try_states(
     dice: Random,
     count: int,
     most_cuts: int,
-    but: str,
+    ignored: Ignored,
 ) -> Tried:
     target, tried = search.result.target, Tried()
     run = {case.id for case in search.result.cases}
@@ -102,7 +128,7 @@ def _try_states(
             outcome = target.run(state, Fate(resolution), engine)
             tried.states += 1
             tried.unrun += case not in run
-            name = find_difference(said, outcome, but=but)
+            name = find_difference(said, outcome, ignored)
             if name:
                 return replace(tried, difference=f"{case}: {name}")
             if outcome.violation or tried.states == count:

@@ -335,14 +335,14 @@ def test_a_small_sample_has_every_place_and_kind() -> None:
 
 @pytest.mark.slow
 def test_a_transfer_may_end_when_its_update_has_succeeded(unbrick_releases: Releases) -> None:
-    case = CaseId.parse("selfrestore/44-weak/3@2+1/45-weak+1")
+    case = CaseId.parse("selfrestore/45-weak/4@2+1/46-weak+1")
     target = find_target(case.scenario, unbrick_releases)
     *_, (_, _, outcome) = follow(case, target.start(), target.run)
     assert outcome.violation is None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["foreigncommanded/136@99", "dying!1-late"])
+@pytest.mark.parametrize("name", ["foreigncommanded/138@99", "dying!1-late"])
 def test_nothing_is_wrong_with(unbrick_releases: Releases, name: str) -> None:
     """Boot starts no image for other hardware; a server that was long away knows what it missed."""
     case = CaseId.parse(name)

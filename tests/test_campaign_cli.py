@@ -38,7 +38,7 @@ from unbrick.reference.session import run_session
 from unbrick.reference.target import ReferenceTarget, find_target
 from unbrick.report.model import ScenarioReport, report_scenario
 
-STATES = 7  # of the scenario phonebook, when it is searched to the end
+STATES = 8  # of the scenario phonebook, when it is searched to the end
 
 
 @pytest.fixture

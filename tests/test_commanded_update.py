@@ -14,7 +14,7 @@ from unbrick.link.faults import FaultPlan, Faults
 from unbrick.reference.system import System
 from unbrick.server.core.core import ServerCore
 from unbrick.server.records.analysis import RangeKind
-from unbrick.server.records.people import Actor, AuditAction
+from unbrick.server.records.people import OF_BACKUPS, Actor
 from unbrick.server.records.sessions import PlannedStep, StepKind, StepState
 from unbrick.server.records.updates import Update, UpdateState
 from unbrick.wire.messages import TerminalState
@@ -140,7 +140,7 @@ def test_claim_b6_the_users_data_is_backed_up_given_back_and_deleted(
     check_all_is_well(system, "1.1.0")
     audit = system.records.audit(serial=system.serial)
     said = [entry.action for entry in audit if entry.actor != "test"]
-    assert said == [AuditAction.BACKUP_KEPT, AuditAction.BACKUP_READ, AuditAction.BACKUP_DELETED]
+    assert [action for action in said if action in OF_BACKUPS] == list(OF_BACKUPS)
     text = system.console.text
     assert text.index("user's data backed up, 2 entries") < text.index("resident: erased")
     assert text.index("1.1.0 confirmed") < text.index("user's data given back, 2 entries")

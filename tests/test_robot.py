@@ -301,7 +301,7 @@ Times in Robot's notation
     Start Terminal
     Run For    1 min 30 s
     ${count} =    Get Flash Operation Count
-    Should Be Equal    ${count}    ${0}
+    Should Be Equal    ${count}    ${1}
     Run Keyword And Expect Error    flash operation 1 did not come within 2.5 s
     ...    Cut Power At Flash Operation    1    timeout=2500 ms
 
@@ -310,12 +310,12 @@ Flash operations are counted from the next one
     Write Line To Uart    pb add Alice 112    waitForEcho=false
     Cut Power At Flash Operation    1
     ${count} =    Get Flash Operation Count
-    Should Be Equal    ${count}    ${0}
+    Should Be Equal    ${count}    ${1}
     Power On
     Write Line To Uart    pb add Alice 112    waitForEcho=false
     Cut Power At Flash Operation    2
     ${count} =    Get Flash Operation Count
-    Should Be Equal    ${count}    ${1}
+    Should Be Equal    ${count}    ${3}
 
 What an update came to
     Start Terminal

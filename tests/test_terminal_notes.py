@@ -7,13 +7,16 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from judged_states import find_difference, scramble, search_target, try_states
+from counted_starts import STARTS
+from judged_states import Ignored, find_difference, scramble, search_target, try_states
 
+from unbrick.campaign.book import find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.search import Bounds, find_successors
 from unbrick.campaign.target import State
 from unbrick.engine.base import NoteSource
 from unbrick.engine.inprocess.models import NorModel
+from unbrick.reference.checks import is_of_starts
 from unbrick.reference.memory import FOR_PEOPLE, PARTS, ServerState
 from unbrick.reference.target import ReferenceTarget, find_target
 
@@ -28,6 +31,9 @@ WINDOW = 64
 """Units that are looked at."""
 
 PAIR = 0x1_0001  # the same for both chips
+
+IGNORED = Ignored("relevant", is_of_starts)
+"""How many starts there were has no say, and is not noted."""
 
 
 def list_noted(nor: NorModel) -> list[int]:
@@ -99,8 +105,9 @@ def run_scrambled(target: ReferenceTarget, state: State) -> str:
     """How a session goes otherwise when all that it has not noted holds something else."""
     said = target.run(state)
     assert said.relevant is not None
-    other = scramble(state, said.relevant, Random(1))
-    return find_difference(said, target.run(other), but="relevant")
+    starts = find_units(STARTS.offset, STARTS.size)
+    other = scramble(state, said.relevant | starts, Random(1))
+    return find_difference(said, target.run(other), IGNORED)
 
 
 def list_middles(target: ReferenceTarget) -> list[tuple[CaseId, State]]:
@@ -140,7 +147,7 @@ def test_noting_changes_nothing(unbrick_releases: Releases) -> None:
 @pytest.mark.parametrize("name", ["phonebook", "staged"])
 def test_states_that_were_not_run_are_as_it_was_said(name: str, unbrick_releases: Releases) -> None:
     search = search_target(find_noting(name, unbrick_releases), Bounds(depth=1))
-    tried = try_states(search, Random(0), 40, most_cuts=1, but="relevant")
+    tried = try_states(search, Random(0), 40, most_cuts=1, ignored=IGNORED)
     assert tried.difference == ""
     assert tried.unrun > 10
 
@@ -151,7 +158,7 @@ def test_loads_that_are_not_noted_are_found_by_running_states(unbrick_releases: 
         find_noting("phonebook", unbrick_releases), sources=NoteSource.ALL & ~NoteSource.LOADS
     )
     search = search_target(deaf, Bounds(depth=1))
-    assert try_states(search, Random(0), 60, most_cuts=1, but="relevant").difference
+    assert try_states(search, Random(0), 60, most_cuts=1, ignored=IGNORED).difference
 
 
 def change_for_people(server: ServerState, dice: Random) -> ServerState:
@@ -175,5 +182,5 @@ def test_the_server_asks_neither_times_nor_texts(name: str, unbrick_releases: Re
     for case, state in list_middles(target)[1:]:
         other = State(state.cells, change_for_people(state.peers, dice))
         assert target.peers_key(other) == target.peers_key(state)
-        name = find_difference(target.run(state), target.run(other), but="marks")
+        name = find_difference(target.run(state), target.run(other), Ignored("marks"))
         assert not name, f"{case}: {name}"

@@ -11,7 +11,7 @@ from unbrick.image.format import inspect
 from unbrick.reference.center import SimulatedCenter
 from unbrick.robot.base import Keywords, expect, keyword
 from unbrick.server.records.analysis import PreparationState, RangeKind, Verdict
-from unbrick.server.records.people import Actor, AuditAction
+from unbrick.server.records.people import OF_BACKUPS, Actor, AuditAction
 from unbrick.server.records.sessions import (
     CommandedSession,
     PlannedStep,
@@ -223,7 +223,8 @@ class ProviderKeywords(Keywords):
         """
         system = self._terminal.system
         entries = system.records.audit(serial=system.serial)
-        said = [entry.action for entry in entries if entry.actor != BENCH]
+        of_backups = (entry for entry in entries if entry.action in OF_BACKUPS)
+        said = [entry.action for entry in of_backups if entry.actor != BENCH]
         found = ", ".join(action.value for action in said) or "nothing"
         expect(said == list(actions), f"the audit says: {found}")
 
