@@ -108,7 +108,7 @@ def test_the_timeline_ends_where_power_was_lost(played: Play, tell: Tell) -> Non
 @pytest.mark.slow
 def test_a_restoration_that_was_begun_is_not_needless(played: Play) -> None:
     """An erase barely began, so a person restored; after two cuts the old software reads whole."""
-    last = played("staged/4-barely/5+1/46-first-word")[-1]
+    last = played("staged/4-barely/5+1/47-first-word")[-1]
     assert "restoration: the new software failed its trial" in last.outcome.console
     assert last.outcome.violation is None
     assert last.outcome.route == "restored"

@@ -32,8 +32,9 @@ WINDOW = 64
 
 PAIR = 0x1_0001  # the same for both chips
 
-IGNORED = Ignored("relevant", is_of_starts)
-"""How many starts there were has no say, and is not noted."""
+IGNORED = Ignored("relevant", is_of_starts, times=True)
+"""How many starts there were is not noted. It makes messages other bytes, and a session takes some
+nanoseconds more or less; nothing else of it is another."""
 
 
 def list_noted(nor: NorModel) -> list[int]:

@@ -35,11 +35,11 @@ sound:
   the steps are (``is_repaired_first``): what it is like when boot has repaired it is a state of its
   own, which was met before, for it is the one in which boot had begun to write.
 - **Count of starts.** Every start clears the next bit and uses its number alone, so how many there
-  are is left out. Where the power was cut in that, bits may be weak, or a 0 may come after a 1. No
-  start reads the counter before boot starts a program, and boot makes a bit sure then that has no
-  number yet. So such a state goes on as the one without doubt does, which is met besides, and only
-  the counter is to be tried: all states count as one in which it is in doubt and boot starts the
-  same (``name_doubt``).
+  are is left out. It gives messages other bytes, and a session some nanoseconds more or less. Where
+  the power was cut in that, bits may be weak, or a 0 may come after a 1. No start reads the counter
+  before boot starts a program, and boot makes a bit sure then that has no number yet. So such a
+  state goes on as the one without doubt does, which is met besides, and only the counter is to be
+  tried: all states count as one in which it is in doubt and boot starts the same (``name_doubt``).
 - **Weak cells.** Each of these answers is taken in every way in which weak cells may read. What
   counts is the answer where all of them read as 1, for a torn operation begins with that; and which
   answers there are, for each of them has a session. Which of the other ways gives which answer does
