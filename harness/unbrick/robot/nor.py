@@ -44,8 +44,12 @@ class NorKeywords(Keywords):
         """
         nor = self._terminal.engine.read_nor()
         part = _partition(partition) if partition else Partition("NOR", 0, len(nor))
-        blocks = set(_list_blocks(part)) - set(() if partition else _list_blocks(_partition(STARTS)))
-        differ = [n for n in sorted(blocks) if _block(nor, n) != _block(expected, n)]
+        passed_over = () if partition else _list_blocks(_partition(STARTS))
+        differ = [
+            n
+            for n in _list_blocks(part)
+            if n not in passed_over and _block(nor, n) != _block(expected, n)
+        ]
         if differ:
             logger.write(draw_nor_picture(nor, expected), html=True)
             names = ", ".join(f"{name_block(n)} at {_first(nor, expected, n):#x}" for n in differ)
