@@ -436,7 +436,7 @@ def test_gdb_stops_in_the_agent_and_kills(gdb: str, unbrick_releases: Releases) 
         "phonebook",
         ["break nor_program", "continue", "step", "info registers pc", "print length", "kill"],
     )
-    assert "Breakpoint 1, nor_program (offset=2097152" in said
+    assert "Breakpoint 1, nor_program (offset=2621440" in said
     stop = said.index("Breakpoint 1, nor_program (")
     assert "firmware/agent/nor.c:" in said[stop:]
     pc = next(line for line in said[stop:].splitlines() if line.startswith("pc"))
@@ -446,7 +446,7 @@ def test_gdb_stops_in_the_agent_and_kills(gdb: str, unbrick_releases: Releases) 
         < LAYOUT.board.sram.base + LAYOUT.board.sram.size
     )
     assert "<nor_program+" in pc
-    assert "$1 = 20" in said
+    assert "$1 = 4" in said
     assert killed
 
 
@@ -454,10 +454,10 @@ def test_gdb_is_shown_where_the_power_is_lost(gdb: str, unbrick_releases: Releas
     said, killed = run_gdb(
         gdb,
         unbrick_releases,
-        "phonebook/3-half",
+        "phonebook/4-half",
         ["continue", "backtrace", "break *0", "continue", "delete", "continue"],
     )
-    lost = said.index("just before flash operation 3: the power is lost here")
+    lost = said.index("just before flash operation 4: the power is lost here")
     assert "nor_program (offset=2097344" in said[lost:]
     start = said.index("Breakpoint 1", said.index("Breakpoint 1 at") + 15)
     assert start > lost  # power-on of the case itself
@@ -491,7 +491,7 @@ def test_gdb_watches_memory_and_devices(gdb: str, unbrick_releases: Releases) ->
     assert f"Old value = 0\nNew value = {LAYOUT.board.nor.size}" in said[zeroed:read]
     assert "Hardware read watchpoint 2" in said[zeroed:read]
     assert f"Value = {LAYOUT.board.nor.size}" in said[read:sent]
-    assert "in nor_lock_down (" in said[read:sent]
+    assert "in nor_program (" in said[read:sent]
     assert "Hardware access (read/write) watchpoint 3" in said[read:sent]
     assert killed
 

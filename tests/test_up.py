@@ -291,7 +291,8 @@ def test_claim_b11_every_part_starts_alone_in_any_order_and_ends_cleanly(
         bridge.wait_for("bridge: ready")
         center.wait_for("center: ready")
         with Running(
-            *("run", "--firmware", firmware, "--serial", "T-77", "--modem", f"tcp:{modem}")
+            *("run", "--firmware", firmware, "--serial", "T-77", "--modem", f"tcp:{modem}"),
+            *("--enrolment", tmp_path / "key"),
         ) as terminal:
             terminal.wait_for("ready: wire")
             with Running(
@@ -299,6 +300,10 @@ def test_claim_b11_every_part_starts_alone_in_any_order_and_ends_cleanly(
                 *("--database", database),
             ) as server:
                 server.wait_for("server: ready")
+                assert (
+                    unbrick("server", "enrol", tmp_path / "key", "--server-url", url).returncode
+                    == 0
+                )
                 assert until(lambda: registered(url))[0]["serial"] == "T-77"
                 for process in (center, server, bridge, terminal):
                     assert process.end() == 0
