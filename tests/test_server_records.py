@@ -415,7 +415,7 @@ def test_many_changes_are_few_statements_in_postgresql(new_postgresql: str) -> N
                     records.add_event(replace(EVENT, serial=name))
         finally:
             event.remove(Engine, "before_cursor_execute", note)
-        assert said == ["SELECT", *["INSERT"] * 3, "COMMIT"]
+        assert said == ["SELECT", *["INSERT"] * 4, "COMMIT"]
         assert {terminal.endpoint for terminal in records.terminals()} == {"[::1]:4"}
         assert len(records.messages()) == 120
         assert [item.serial for item in records.events()] == names

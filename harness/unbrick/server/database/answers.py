@@ -1,7 +1,8 @@
 """What the database has answered, so that it need not be asked again.
 
 Answers are remembered by groups of records: those with certain values in certain fields, which
-never change of a record. Who writes a record says so, and the answers of its groups follow.
+never change of a record. Who writes a record says so, and the answers of its groups follow. Other
+processes that share the database are told of the groups, and forget what they remember of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from unbrick.server.records.tables import Containing, holds
 REMEMBERED = 50_000
 """Groups whose answers are kept in memory."""
 
-Group = Hashable
+Group = tuple[Hashable, ...]
+"""The name of a table, the values, and the names of their fields."""
+
 Answer = dict[Any, Any]
 """Records by their keys, in order."""
 
@@ -40,6 +43,8 @@ class Answers:
 
     def __init__(self) -> None:
         self._groups: dict[Group, dict[Query, Answer]] = {}
+        self.written: dict[Group, None] = {}
+        """Groups of which records were written, until somebody clears it."""
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -51,6 +56,12 @@ class Answers:
     def forget(self, groups: Iterable[Group]) -> None:
         """Forget what was answered about these groups."""
         for group in groups:
+            self._groups.pop(group, None)
+
+    def appended(self, groups: Iterable[Group]) -> None:
+        """A record was added whose key is not known."""
+        for group in groups:
+            self.written[group] = None
             self._groups.pop(group, None)
 
     def find(self, group: Group, query: Query, whole: Query) -> Answer | None:
@@ -84,6 +95,7 @@ class Answers:
     def added(self, groups: Iterable[Group], key: Any, record: Any, *, last: bool) -> None:
         """A record was added; ``last``: it is the last one of its kind."""
         for group in groups:
+            self.written[group] = None
             answers = self._groups.get(group, {})
             for query, answer in list(answers.items()):
                 if not query.fits(record):
@@ -98,6 +110,7 @@ class Answers:
     def changed(self, groups: Iterable[Group], key: Any, record: Any) -> None:
         """A record was changed."""
         for group in groups:
+            self.written[group] = None
             answers = self._groups.get(group, {})
             for query, answer in list(answers.items()):
                 was, fits = key in answer, query.fits(record)

@@ -45,8 +45,14 @@ _HINT = "give the path of a file that can be written, or a URL: postgresql://USE
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 # In one message. The count is taken after the lock: a subquery that has effects comes first.
 _BEGIN = """BEGIN;
-SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock(KEY) OFFSET 0) AS locked
-""".replace("KEY", str(WRITER_LOCK))
+SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock({lock}) OFFSET 0) AS locked;
+SELECT what FROM writings WHERE number > {since} ORDER BY number
+"""
+_NOTE = text("INSERT INTO writings (number, what) VALUES (:number, :what)")
+_TIDY = text("DELETE FROM writings WHERE number <= :number")
+
+KEPT_WRITINGS = 1000
+"""Transactions whose writings others are told of. Who has missed more knows nothing any more."""
 _WRITES = "unbrick_writes"
 _FIRST = "0001"
 VERSION_TABLE = "alembic_version"
@@ -156,23 +162,26 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: Connection | None = None
-        self._transactions = 0
+        self._seen: object = None
+        self._count = 0
 
     @contextmanager
-    def begun(self) -> Iterator[tuple[Connection, object]]:
+    def begun(self) -> Iterator[tuple[Connection, list[str] | None]]:
         """A transaction: kept when the block ends, undone when it raises.
 
-        Gives with the connection something that stays the same as long as nobody else writes.
+        Gives with the connection what others have noted since the last one; None: that is not
+        known, and they may have written anything.
         """
-        self._transactions += 1
         if self._engine.dialect.name == "sqlite":
             with writing(self._engine) as connection:
-                yield connection, _read_data_version(connection)
+                version = _read_data_version(connection)
+                news: list[str] | None = [] if version == self._seen else None
+                self._seen = version
+                yield connection, news
             return
-        connection, count = self._begin()
+        connection, news = self._begin()
         try:
-            # Whoever writes counts up, so that what others have added is a difference.
-            yield connection, count - self._transactions
+            yield connection, news
             connection.commit()
         except BaseException:
             with contextlib.suppress(SQLAlchemyError):
@@ -180,6 +189,14 @@ class Writer:
             if connection.invalidated:
                 self.close()
             raise
+
+    def note(self, connection: Connection, what: str) -> None:
+        """Tell others what this transaction writes, when it is kept. SQLite has one process."""
+        if self._engine.dialect.name == "sqlite":
+            return
+        connection.execute(_NOTE, {"number": self._count, "what": what})
+        if self._count % (KEPT_WRITINGS // 10) == 0:
+            connection.execute(_TIDY, {"number": self._count - KEPT_WRITINGS})
 
     @contextmanager
     def ending(self, connection: Connection) -> Iterator[None]:
@@ -195,9 +212,9 @@ class Writer:
             connection.invalidate()  # It may be amid all that, and of no use any more.
             raise
 
-    def _begin(self) -> tuple[Connection, int]:
+    def _begin(self) -> tuple[Connection, list[str] | None]:
         """The connection, with a transaction begun; a new one if the old one is broken."""
-        tried_before = self._connection is not None
+        tried_before, since = self._connection is not None, self._count
         try:
             if self._connection is None:
                 # So that the driver adds no command of its own.
@@ -205,15 +222,18 @@ class Writer:
                 self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             self._connection.begin()
             with self._explained(self._connection) as raw:
-                answer = raw.execute(_BEGIN)
-            while answer.nextset():
-                pass
-            return self._connection, int(answer.fetchone()[0])
+                answer = raw.execute(_BEGIN.format(lock=WRITER_LOCK, since=since))
+            answer.nextset()
+            self._count = int(answer.fetchone()[0])
+            answer.nextset()
+            news = [what for (what,) in answer.fetchall()]
         except DBAPIError as error:
             self.close()
             if not (tried_before and error.connection_invalidated):
                 raise
-        return self._begin()
+            return self._begin()
+        missed = not since or self._count - since > KEPT_WRITINGS
+        return self._connection, None if missed else news
 
     @contextmanager
     def _explained(self, connection: Connection) -> Iterator[Any]:
@@ -236,7 +256,7 @@ class Writer:
 
     def close(self) -> None:
         """Let go of the connection; what was begun is undone."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._count = self._connection, None, 0
         if connection is not None:
             connection.close()
 

@@ -289,3 +289,11 @@ KINDS: dict[type[Any], Keeping] = {
     ),
 }
 """How each kind of records is kept."""
+
+WRITINGS = Table(
+    "writings",
+    META,
+    Column("number", BIG, primary_key=True, autoincrement=False),
+    Column("what", String, nullable=False),
+)
+"""What the last transactions have written, for the other servers (``connection.Writer``)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
@@ -43,6 +44,15 @@ _LAST_ID = {
     "postgresql": "SELECT last_value - (NOT is_called)::int FROM {0}_id_seq",
 }
 """By the kind of database: the last id that was given out; nothing or 0: none was."""
+
+
+def _as_json(value: bytes) -> dict[str, str]:
+    """What JSON has no word for: a digest in the name of a group."""
+    return {"hex": value.hex()}
+
+
+def _from_json(value: Any) -> Any:
+    return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
 
 
 class SqlTable(Generic[R]):
@@ -132,7 +142,7 @@ class SqlTable(Generic[R]):
         with self._store.together():
             self._store.write_later(self._rows, self._next, self._values(record))
             self._store.forget_id(self._rows)
-            self._store.answers.forget(self._groups_of(record))
+            self._store.answers.appended(self._groups_of(record))
 
     def change(self, record: R) -> bool:
         """See ``Table``. A record that is known to be there is written with others, later."""
@@ -166,7 +176,7 @@ class SqlTable(Generic[R]):
         with self._store.writing() as connection:
             removed = bool(connection.execute(statement).rowcount)
             if self._keeping.groups:  # It may be in any answer.
-                self._store.answers.clear()
+                self._store.forget_all()
             self._store.traces |= removed and self._keeping.personal
         return removed
 
@@ -190,7 +200,7 @@ class SqlTable(Generic[R]):
     def _groups_of(self, record: R) -> list[Group]:
         """The groups that a record is of."""
         return [
-            (self, *(getattr(record, name) for name in names), *names)
+            (self._rows.name, *(getattr(record, name) for name in names), *names)
             for names in self._keeping.groups
         ]
 
@@ -212,7 +222,7 @@ class SqlTable(Generic[R]):
             pairs = tuple([query.where[place] for place in places])
             values = [value for _, value in pairs]
             if None not in values and frozenset not in map(type, values):
-                return (self, *values, *names), Query(pairs)
+                return (self._rows.name, *values, *names), Query(pairs)
         return None
 
     def _remember(self, record: R) -> None:
@@ -375,7 +385,8 @@ class SqlStore(Store):
         self._pending: dict[Table, dict[BulkWrite, list[Row]]] = {}
         self._last_ids: dict[Table, int] = {}
         self._drawn: dict[Table, int] = {}
-        self._seen: object = None
+        self._given: dict[str, int | None] = {}
+        self._removed = False
         self.tables: list[SqlTable[Any]] = []
         """Those that were asked for."""
         self.answers = Answers()
@@ -401,22 +412,22 @@ class SqlStore(Store):
     @contextmanager
     def _begun(self) -> Iterator[None]:
         try:
-            with told(), self._writer.begun() as (connection, version):
-                if version != self._seen:
-                    self._forget()  # Another process may have changed what is remembered.
-                self._seen = version
+            with told(), self._writer.begun() as (connection, news):
+                self._learn(news)
                 self._connection = connection
                 try:
                     yield
-                    if self._pending or self._drawn:
+                    if self._pending or self._drawn or self._has_news:
                         with self._writer.ending(connection):
                             self._flush(len(_PLACES))
+                            self._writer.note(connection, self._tell())
                 finally:
                     self._connection = None
         except BaseException:
             self._forget()
             self._pending.clear()
             self._drawn.clear()
+            self._tell()
             raise
         if self.traces:
             self.traces = not wipe_log(self._engine)
@@ -454,12 +465,44 @@ class SqlStore(Store):
             with self.reading(rows) as connection:
                 self._last_ids[rows] = int(connection.execute(question).scalar() or 0)
         self._last_ids[rows] += 1
-        self._drawn[rows] = self._last_ids[rows]
-        return self._drawn[rows]
+        self._drawn[rows] = self._given[rows.name] = self._last_ids[rows]
+        return self._last_ids[rows]
 
     def forget_id(self, rows: Table) -> None:
         """The database itself gives an id to a record of this table."""
         self._last_ids.pop(rows, None)
+        self._given[rows.name] = None
+
+    def forget_all(self) -> None:
+        """Records were removed, whatever has been answered about them; others are told, too."""
+        self.answers.clear()
+        self._removed = True
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self.answers.written or self._given or self._removed)
+
+    def _tell(self) -> str:
+        """What a transaction has written, for the others; nothing is left of it here."""
+        news = self._removed, list(self.answers.written), self._given
+        self._removed, self._given = False, {}
+        self.answers.written.clear()
+        return json.dumps(news, default=_as_json)
+
+    def _learn(self, news: list[str] | None) -> None:
+        """What others have written since the last transaction; None: it is not known."""
+        if news is None:
+            self._forget()
+            return
+        for removed, groups, given in map(json.loads, news):
+            if removed:
+                self.answers.clear()
+            self.answers.forget(tuple(map(_from_json, group)) for group in groups)
+            for name, last in given.items():
+                if last is None:
+                    self._last_ids.pop(META.tables[name], None)
+                else:
+                    self._last_ids[META.tables[name]] = last
 
     def _forget(self) -> None:
         """What is remembered may not be so any more."""

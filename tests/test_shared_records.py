@@ -1,0 +1,168 @@
+"""Servers that share a database remember what they read, and learn what others write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from random import Random
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from test_server_records import EVENT, IMAGE, MESSAGE, TERMINAL, UPDATE
+
+from unbrick.server.database import SqlRecords, connection
+from unbrick.server.records.contract import Records
+from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import MessageState
+
+SERIALS = ("T-1", "T-2", "T-3")
+
+
+def tell(records: Records) -> tuple[object, ...]:
+    """All that the tests write, asked for in ways of which answers are remembered.
+
+    Without ids: what is undone may leave a gap in them.
+    """
+    with records.transaction():
+        return (
+            [records.terminal(serial) for serial in SERIALS],
+            [[replace(item, id=0) for item in records.updates(serial)] for serial in SERIALS],
+            [[replace(item, id=0) for item in records.messages(serial)] for serial in SERIALS],
+            records.image(IMAGE.digest),
+            [replace(item, id=0) for item in records.queued_messages()],
+        )
+
+
+def save_terminal(records: Records, serial: str, value: int) -> None:
+    records.save_terminal(replace(TERMINAL, serial=serial, endpoint=f"[::1]:{value}"))
+
+
+def add_update(records: Records, serial: str, value: int) -> None:
+    records.add_update(replace(UPDATE, serial=serial, text=f"{value}"))
+
+
+def save_update(records: Records, serial: str, value: int) -> None:
+    for update in records.updates(serial)[-1:]:
+        records.save_update(replace(update, text=f"{value}"))
+
+
+def add_message(records: Records, serial: str, value: int) -> None:
+    records.add_message(replace(MESSAGE, serial=serial, text=f"{value}"))
+
+
+def save_message(records: Records, serial: str, _: int) -> None:
+    for message in records.messages(serial)[:1]:
+        records.save_message(replace(message, state=MessageState.DELIVERED))
+
+
+def add_event(records: Records, serial: str, value: int) -> None:
+    records.add_event(replace(EVENT, serial=serial, text=f"{value}"))
+
+
+def undo(records: Records, serial: str, value: int) -> None:
+    with suppress(LookupError), records.transaction():
+        add_update(records, serial, value)
+        save_terminal(records, serial, value)
+        raise LookupError
+
+
+WRITERS: tuple[Callable[[Records, str, int], None], ...] = (
+    save_terminal,
+    add_update,
+    save_update,
+    add_message,
+    save_message,
+    add_event,
+    undo,
+)
+
+
+def begin(records: Records) -> None:
+    records.add_image(IMAGE, b"")
+    for serial in SERIALS:
+        save_terminal(records, serial, 1)
+
+
+@pytest.fixture
+def two(new_postgresql: str) -> Iterator[list[SqlRecords]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(SqlRecords(new_postgresql))) for _ in range(2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_they_agree_whoever_writes(two: list[SqlRecords], seed: int) -> None:
+    dice, model = Random(seed), MemoryRecords()
+    begin(two[0])
+    begin(model)
+    for number in range(60):
+        records = dice.choice(two)
+        serial = dice.choice(SERIALS)
+        for write in dice.choices(WRITERS, k=dice.randrange(1, 4)):
+            for one in (records, model):
+                if write is undo:
+                    undo(one, serial, number)
+                    continue
+                with one.transaction():
+                    write(one, serial, number)
+        told = tell(model)
+        for one in two:
+            for asked, known in zip(tell(one), told, strict=True):
+                assert asked == known
+    one, other = two
+    for known in one.updates():
+        assert other.update(known.id) == known
+
+
+def count_selects(records: Records, serial: str) -> int:
+    """The statements that read a terminal takes."""
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        said.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        with records.transaction():
+            records.terminal(serial)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return sum(statement.startswith("SELECT") for statement in said)
+
+
+def test_only_what_another_has_written_is_read_again(two: list[SqlRecords]) -> None:
+    one, other = two
+    begin(other)
+    tell(one)
+    save_terminal(other, "T-1", 5)
+    assert [count_selects(one, serial) for serial in SERIALS] == [1, 0, 0]
+
+
+def test_who_has_missed_too_much_reads_all_again(
+    two: list[SqlRecords], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "KEPT_WRITINGS", 10)
+    one, other = two
+    begin(other)
+    tell(one)
+    for number in range(25):
+        save_terminal(other, "T-1", number)
+    assert count_selects(one, "T-2") == 1
+    with one.transaction():
+        assert one.terminal("T-1") == replace(TERMINAL, serial="T-1", endpoint="[::1]:24")
+    with one._database._engine.connect() as raw:
+        kept = raw.exec_driver_sql("SELECT count(*) FROM writings").scalar()
+    assert kept is not None
+    assert kept <= 10 + 1
+
+
+def test_what_another_has_removed_is_gone(two: list[SqlRecords]) -> None:
+    one, other = two
+    begin(other)
+    tell(one)
+    with other.transaction():
+        other._database.table(type(TERMINAL)).remove(serial="T-2")
+    with one.transaction():
+        assert one.terminal("T-2") is None
