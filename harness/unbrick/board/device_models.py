@@ -287,7 +287,7 @@ MODELS = {
         does="writes of groups of bytes in a page, reads, no answer meanwhile",
         lacks="protection by a pin",
     ),
-    # W25Q80DV: a NOR flash.
+    # W25Q80DV, W25Q256JV: a NOR flash.
     "nor_spi": DeviceModel(
         interrupt=False,
         flash_regions=2,
@@ -296,12 +296,14 @@ MODELS = {
             "select_port": ModelNumber(),
             "select_pin": ModelNumber(most=15),
             **_SPI_NOR,
+            "four_byte_commands": ModelNumber(0),  # by their bits in the table 84h of JESD216
+            "four_byte_table": ModelNumber(0, most=1),  # whether SFDP has that table
         },
         bus="spi_stm32",
         others={"select_port": "gpio_stm32"},
         does="reads, page programs, erases, suspend, identity, SFDP, status registers, "
-        "protection, power-down",
-        lacks="several data lines, protection by a pin",
+        "protection, power-down, four bytes of address",
+        lacks="several data lines, protection by a pin, protection of single blocks",
     ),
     # W25Q16JV: a NOR flash that code runs from.
     "nor_qspi": DeviceModel(

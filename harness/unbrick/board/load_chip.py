@@ -50,6 +50,12 @@ EEPROM_MOST = 1 << 16
 """Bytes of an EEPROM that two bytes of address reach."""
 NOR_BLOCK = 1 << 16
 """Bytes of the largest block that a NOR flash on SPI erases at once."""
+NOR_NEAR = 1 << 24
+"""Bytes of such a flash that three bytes of address reach."""
+NOR_MOST = 1 << 28
+"""Bytes of such a flash whose size SFDP tells in bits, which have 31 bits."""
+NOR_FOUR_BYTES = 0xE43
+"""Commands with four bytes of address that are modelled: 13h, 0Ch, 12h, 21h, 5Ch and DCh."""
 
 CFI_BLOCK = 256
 """Bytes in which the query of a NOR flash counts blocks of a chip."""
@@ -396,12 +402,31 @@ def _check_memories(chip: McuChip, entries: Entries) -> None:
                     f"is wrong: {device.name} has {size} bytes, pages of {page}, groups of {group}",
                     f"take at most {EEPROM_MOST} bytes in whole pages, and pages of whole groups",
                 )
-        elif device.model in {"nor_spi", "nor_qspi"} and size % NOR_BLOCK:
-            raise entries.wrong(
-                f"is wrong: {device.name} has {size} bytes", f"take a multiple of {NOR_BLOCK}"
-            )
+        elif device.model in {"nor_spi", "nor_qspi"}:
+            _check_spi_nor(device, size, entries)
         elif model.in_memory:
             _check_parallel_nor(device, chip.flash[used - 1], entries)
+
+
+def _check_spi_nor(device: McuDevice, size: int, entries: Entries) -> None:
+    """See that addresses reach a NOR flash, and that its commands are modelled."""
+    n = dict(zip(MODELS[device.model].numbers, device.numbers, strict=True))
+    most = NOR_MOST if device.model == "nor_spi" else NOR_NEAR
+    commands, table = n.get("four_byte_commands", 0), n.get("four_byte_table", 0)
+    wrong: tuple[str, str] | None = None
+    if size % NOR_BLOCK:
+        wrong = f"{device.name} has {size} bytes", f"take a multiple of {NOR_BLOCK}"
+    elif size > most:
+        wrong = f"{device.name} has {size} bytes", f"take at most {most}"
+    elif commands & ~NOR_FOUR_BYTES:
+        wrong = f"`four_byte_commands` is {commands:#x}", f"take bits of {NOR_FOUR_BYTES:#x}"
+    elif (commands or table) and size <= NOR_NEAR:
+        wrong = (
+            f"{device.name} has four bytes of address and {size} bytes",
+            f"leave `four_byte_commands` and `four_byte_table` to more than {NOR_NEAR} bytes",
+        )
+    if wrong:
+        raise entries.wrong(f"is wrong: {wrong[0]}", wrong[1])
 
 
 def _check_parallel_nor(device: McuDevice, region: FlashRegion, entries: Entries) -> None:

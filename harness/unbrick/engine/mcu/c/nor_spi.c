@@ -1,7 +1,11 @@
 /* A NOR flash on SPI with the commands that most have: pages, sectors of 4 KiB, blocks of 32 and 64
  * KiB, status register with protection. Sources: the data sheets of W25Q80DV and W25Q16JV. What the
  * chip ignores is told as a fault of the firmware. The status register lies in a region of its own,
- * inverted, so that it is 0 where it is blank. */
+ * inverted, so that it is 0 where it is blank.
+ *
+ * Three bytes of address reach 16 MiB. A larger chip has a mode with four, a register with the
+ * fourth one, and commands that always take four. Sources: the data sheet of W25Q257FV, sections
+ * 7.1, 7.2, 8.1 and 8.2, whose registers W25Q256JV has, too; JESD216B for what SFDP says. */
 #include "devices.h"
 
 enum {
@@ -12,6 +16,8 @@ enum {
     READ_STATUS = 0x05,
     WRITE_ENABLE = 0x06,
     FAST_READ = 0x0b,
+    WRITE_STATUS_3 = 0x11,
+    READ_STATUS_3 = 0x15,
     ERASE_SECTOR = 0x20,
     READ_STATUS_2 = 0x35,
     ERASE_32K = 0x52,
@@ -26,11 +32,15 @@ enum {
     SUSPEND = 0x75,
     RESUME = 0x7a,
     READ_ID = 0x9f,
-    RELEASE = 0xab, /* from power-down */
+    RELEASE = 0xab,    /* from power-down */
+    ENTER_FOUR = 0xb7, /* bytes of address */
     POWER_DOWN = 0xb9,
     READ_DUAL_IO = 0xbb,
+    WRITE_UPPER = 0xc5, /* byte of the address */
     ERASE_CHIP = 0xc7,
+    READ_UPPER = 0xc8,
     ERASE_64K = 0xd8,
+    EXIT_FOUR = 0xe9,
     READ_QUAD_IO = 0xeb,
     END_MODE = 0xff /* the mode in which reads have no command; otherwise it does nothing */
 };
@@ -41,25 +51,44 @@ enum {
     SR2_QE = 1u << 1,
     SR2_KEPT = 0x7b,
     SR2_SUS = 1u << 7,
+    SR3_ADS = 1u << 0, /* addresses have four bytes */
+    SR3_ADP = 1u << 1, /* and have them as power comes */
+    SR3_KEPT = 0xe2,
     STATUS_SIZE = 4
 };
 enum { SUSPEND_NS = 20000 };                       /* what each costs the operation */
 enum { MODE_MASK = 0x30, MODE_CONTINUOUS = 0x20 }; /* behind the address of a read */
-enum { UNIQUE_ID_SIZE = 8, SFDP_TABLE = 0x80, SFDP_WORDS = 9 };
-enum { PAGE = 256, SECTOR = 4096, COMMAND_AND_ADDRESS = 4 };
+enum { UNIQUE_ID_SIZE = 8 };
+enum { PAGE = 256, SECTOR = 4096, SFDP_ADDRESS = 3, NEAR = 1 << 24 };
+
+/* What commands with four bytes of address do, by their bits in the table of JESD216. */
+enum { FOUR_READ = 0, FOUR_SECTOR = 9, FOUR_32K = 10, FOUR_64K = 11, FOUR_COMMANDS = 12 };
+static const struct {
+    uint8_t command, does;
+} with_four[FOUR_COMMANDS] = {
+    [FOUR_READ] = {0x13, READ},     [1] = {0x0c, FAST_READ},
+    [6] = {0x12, PAGE_PROGRAM},     [FOUR_SECTOR] = {0x21, ERASE_SECTOR},
+    [FOUR_32K] = {0x5c, ERASE_32K}, [FOUR_64K] = {0xdc, ERASE_64K},
+};
 
 struct nor {
     struct bus_chip chip;
     struct flash flash, status;
     struct flash_job job, suspended; /* `suspended.busy`: there is one */
     uint32_t id, program_us, sector_us, half_block_us, block_us, chip_us, status_us;
-    uint8_t command, data[PAGE], new_status, new_status_2;
+    uint32_t four_commands; /* which of `with_four` it has */
+    uint8_t sent, command;  /* as it came; what it does */
+    uint8_t data[PAGE], new_status, new_status_2, new_status_3, upper;
     uint32_t taken, address; /* bytes since it was selected */
     uint32_t first, end;     /* in the page, of what was given */
     bool selected, enabled, down, writes_status, may_reset;
-    bool wide;       /* it has several data lines */
-    bool quad;       /* and always four */
-    bool continuous; /* a read begins with its address */
+    uint32_t address_size; /* of this command; in bytes */
+    bool large;            /* three bytes of address do not reach all of it */
+    bool four;             /* commands take four */
+    bool tells_four;       /* SFDP has a table of `four_commands` */
+    bool wide;             /* it has several data lines */
+    bool quad;             /* and always four */
+    bool continuous;       /* a read begins with its address */
 };
 
 static uint32_t kept_status(struct mcu *m, const struct nor *n) {
@@ -72,22 +101,39 @@ static uint32_t kept_status_2(struct mcu *m, const struct nor *n) {
     return ((uint8_t)~n->status.cells[1] & SR2_KEPT) | (n->quad ? (uint32_t)SR2_QE : 0);
 }
 
-/* SEC, TB and BP protect a part at an end: of sectors, or of blocks of 64 KiB. */
+static uint32_t kept_status_3(struct mcu *m, const struct nor *n) {
+    if (!n->large) {
+        return 0;
+    }
+    note_cells(m, &n->status, 2, 1);
+    return (uint8_t)~n->status.cells[2] & SR3_KEPT;
+}
+
+/* SEC, TB and BP protect a part at an end: of sectors, or of blocks of 64 KiB. A large chip has a
+ * fourth bit of BP where others have TB, TB where they have SEC, and no SEC. */
 static bool is_protected(struct mcu *m, const struct nor *n, uint32_t offset, uint32_t length) {
-    uint32_t status = kept_status(m, n), bp = status >> SR_BP_SHIFT & 7;
+    uint32_t status = kept_status(m, n), most = n->large ? 15 : 7;
+    uint32_t bp = status >> SR_BP_SHIFT & most;
+    bool sectors = !n->large && status & SR_SEC, bottom = status & (n->large ? SR_SEC : SR_TB);
     uint32_t part =
-        status & SR_SEC ? (uint32_t)SECTOR << (bp < 4 ? bp - 1 : 3) : (uint32_t)0x10000 << (bp - 1);
+        sectors ? (uint32_t)SECTOR << (bp < 4 ? bp - 1 : 3) : (uint32_t)0x10000 << (bp - 1);
     if (!bp) {
         return false;
     }
-    if (bp == 7 || part >= n->flash.size) {
+    if (bp == most || part >= n->flash.size) {
         return true;
     }
-    return status & SR_TB ? offset < part : offset + length > n->flash.size - part;
+    return bottom ? offset < part : offset + length > n->flash.size - part;
 }
 
 static void refuse(struct mcu *m, const struct nor *n, uint32_t kind) {
-    fault(m, kind, n->flash.first + n->address, n->command);
+    fault(m, kind, n->flash.first + n->address, n->sent);
+}
+
+/* The state after a reset, or as power comes. */
+static void begin_addresses(struct mcu *m, struct nor *n) {
+    n->four = kept_status_3(m, n) & SR3_ADP;
+    n->upper = 0;
 }
 
 static void begin(struct mcu *m, struct nor *n, uint32_t kind, struct flash *flash, uint32_t offset,
@@ -103,6 +149,7 @@ static void settle(struct mcu *m, struct bus_chip *c) {
         memset(n->job.data, 0xff, STATUS_SIZE);
         n->job.data[0] = (uint8_t)~n->new_status;
         n->job.data[1] = (uint8_t)~n->new_status_2;
+        n->job.data[2] = (uint8_t)~n->new_status_3;
         begin(m, n, OP_PROGRAM, &n->status, 0, STATUS_SIZE, n->status_us / 2);
     }
 }
@@ -172,23 +219,30 @@ static void carry_out(struct mcu *m, struct nor *n) {
 }
 
 /* How many bytes an operation has at least; 0: the command is none. */
-static uint32_t bytes_of_operation(uint8_t command) {
+static uint32_t bytes_of_operation(const struct nor *n, uint8_t command) {
     switch (command) {
     case PAGE_PROGRAM:
-        return COMMAND_AND_ADDRESS + 1;
+        return 1 + n->address_size + 1;
     case ERASE_SECTOR:
     case ERASE_32K:
     case ERASE_64K:
-        return COMMAND_AND_ADDRESS;
+        return 1 + n->address_size;
     case ERASE_CHIP:
     case ERASE_CHIP_2:
         return 1;
     case WRITE_STATUS:
     case WRITE_STATUS_2:
         return 2;
+    case WRITE_STATUS_3:
+    case WRITE_UPPER:
+        return n->large ? 2 : 0;
     default:
         return 0;
     }
+}
+
+static bool writes_status(uint8_t command) {
+    return command == WRITE_STATUS || command == WRITE_STATUS_2 || command == WRITE_STATUS_3;
 }
 
 /* Neither an erase of all nor a write of the status can be suspended. */
@@ -207,8 +261,13 @@ static bool may_begin(const struct nor *n) {
     return !n->suspended.busy || (programs && !job_has(&n->suspended, n->address));
 }
 
+/* What there is of the fourth byte of an address. */
+static uint8_t upper_bits(const struct nor *n) {
+    return (uint8_t)((n->flash.size - 1) >> 24);
+}
+
 static void deselect(struct mcu *m, struct nor *n) {
-    uint32_t wanted = bytes_of_operation(n->command);
+    uint32_t wanted = bytes_of_operation(n, n->command);
     if (n->taken == 1 && n->command == SUSPEND && !n->down) {
         suspend(m, n);
         return;
@@ -226,14 +285,17 @@ static void deselect(struct mcu *m, struct nor *n) {
     }
     if (n->command == WRITE_ENABLE || n->command == WRITE_DISABLE) {
         n->enabled = n->command == WRITE_ENABLE;
+    } else if (n->command == ENTER_FOUR || n->command == EXIT_FOUR) {
+        n->four = n->large && n->command == ENTER_FOUR;
     } else if (n->command == POWER_DOWN) {
         n->down = true;
     } else if (wanted && !n->enabled) {
         refuse(m, n, FAULT_FLASH_LOCKED);
-    } else if (wanted && (n->taken < wanted ||
-                          (wanted < 5 && n->taken != wanted && n->command != WRITE_STATUS &&
-                           n->command != WRITE_STATUS_2))) {
+    } else if (wanted && (n->taken < wanted || (n->command != PAGE_PROGRAM && n->taken != wanted &&
+                                                !writes_status(n->command)))) {
         refuse(m, n, FAULT_FLASH_COMMAND);
+    } else if (n->command == WRITE_UPPER) {
+        n->upper = n->data[0] & upper_bits(n);
     } else if (wanted && !may_begin(n)) {
         refuse(m, n, FAULT_FLASH_BUSY);
     } else if (wanted) {
@@ -260,23 +322,43 @@ static bool is_read(const struct nor *n, uint8_t command) {
     return command == READ || command == FAST_READ || (n->wide && wide);
 }
 
+static bool reads_status(const struct nor *n, uint8_t command) {
+    return command == READ_STATUS || command == READ_STATUS_2 ||
+           (n->large && command == READ_STATUS_3);
+}
+
 static bool is_known(const struct nor *n, uint8_t command) {
+    if (command == ENTER_FOUR || command == EXIT_FOUR || command == READ_UPPER) {
+        return n->large;
+    }
     return is_read(n, command) || command == READ_UNIQUE_ID || command == READ_SFDP ||
            command == END_MODE || command == SUSPEND || command == RESUME ||
-           bytes_of_operation(command) || command == READ_ID || command == READ_STATUS ||
-           command == READ_STATUS_2 || command == WRITE_ENABLE || command == WRITE_DISABLE ||
-           command == RELEASE || command == POWER_DOWN || command == ENABLE_RESET ||
-           command == RESET;
+           bytes_of_operation(n, command) || command == READ_ID || reads_status(n, command) ||
+           command == WRITE_ENABLE || command == WRITE_DISABLE || command == RELEASE ||
+           command == POWER_DOWN || command == ENABLE_RESET || command == RESET;
+}
+
+/* What a command does, and with how many bytes of address; SFDP always has three. */
+static uint8_t decode(struct nor *n, uint8_t command) {
+    n->address_size = n->four && command != READ_SFDP ? 4 : 3;
+    for (uint32_t i = 0; n->four_commands >> i; i++) {
+        if (n->four_commands >> i & 1 && with_four[i].command == command) {
+            n->address_size = 4;
+            return with_four[i].does;
+        }
+    }
+    return command;
 }
 
 static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
-    n->command = command;
+    n->sent = command;
+    command = n->command = decode(n, command);
     if (command == END_MODE) {
         n->continuous = false;
     } else if (n->continuous) { /* it is taken for an address */
         refuse(m, n, FAULT_FLASH_COMMAND);
         n->command = END_MODE;
-    } else if (command == READ_STATUS || command == READ_STATUS_2) {
+    } else if (reads_status(n, command)) {
         return;
     } else if (n->job.busy &&
                command != SUSPEND) { /* the chip ignores all but the status register */
@@ -287,6 +369,7 @@ static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
         refuse(m, n, FAULT_FLASH_COMMAND);
     } else if (command == RESET && n->may_reset) {
         n->enabled = false;
+        begin_addresses(m, n);
     }
     n->may_reset = command == ENABLE_RESET;
 }
@@ -298,12 +381,58 @@ static uint8_t give_data(struct mcu *m, struct nor *n) {
     return byte;
 }
 
-/* The parameters that all such chips tell: JESD216. Behind a header lies a table of what it can. */
-static uint8_t sfdp_byte(const struct nor *n, uint32_t at) {
-    const uint32_t header[] = {0x50444653, 0xff000100, SFDP_WORDS << 24 | 0x010000,
-                               0xff000000 | SFDP_TABLE};
-    const uint32_t table[SFDP_WORDS] = {
-        0xff8020e5 | (n->wide ? 0x710000u : 0), /* 4 KiB by 20h, 3 bytes of address */
+/* A time in `units` of µs, rounded up: how many but one, and above those bits which unit. */
+static uint32_t coded(uint32_t us, const uint32_t *units, uint32_t count) {
+    enum { BITS = 5, MOST = 31 };
+    uint32_t unit = 0;
+    while (unit + 1 < count && (us - 1) / units[unit] > MOST) {
+        unit++;
+    }
+    uint32_t many = (us - 1) / units[unit];
+    return unit << BITS | (many < MOST ? many : (uint32_t)MOST);
+}
+
+/* The table of what the chip can, of JESD216B: that of JESD216 and seven words more. */
+enum { BASIC_WORDS = 9, BASIC_WORDS_B = 16, FOUR_WORDS = 2 };
+enum { SFDP_BASIC = 0x80, SFDP_FOUR = 0xd0 };
+enum { ERASE_TIMES = 6, PAGE_TIMES = 2 | 8 << 4 }; /* of the longest; pages of 2^8 bytes */
+enum { ADDRESS_BYTES = 1 << 17 };                  /* three, or four in the mode */
+#define BYTE_TIMES 0x80ffc000u                     /* the longest: a byte takes as long as a page */
+#define SUSPEND_TIMES 0x337663e9u /* 20 µs; this and the next two: published dumps of W25Q512JV */
+#define SUSPEND_COMMANDS 0x757a757au
+#define POWER_DOWN_COMMANDS 0x5cd5a2f7u
+#define NO_QUAD 0xff000000u
+#define RESERVED_16 0x80c00080u
+
+static uint32_t word_of_times(const struct nor *n) {
+    static const uint32_t units[] = {1000, 16000, 128000, 1000000};
+    uint32_t sector = coded(n->sector_us, units, 4), half = coded(n->half_block_us, units, 4),
+             block = coded(n->block_us, units, 4);
+    return ERASE_TIMES | sector << 4 | half << 11 | block << 18;
+}
+
+static uint32_t word_of_programs(const struct nor *n) {
+    static const uint32_t units[] = {8, 64}, of_all[] = {16000, 256000, 4000000, 64000000};
+    return BYTE_TIMES | PAGE_TIMES | coded(n->program_us, units, 2) << 8 |
+           coded(n->chip_us, of_all, 4) << 24;
+}
+
+/* How it is reset, leaves the mode with four bytes of address and enters it. */
+static uint32_t word_of_addresses(const struct nor *n) {
+    enum { STATUS_KEPT = 1, RESET_66_99 = 1 << 12 };
+    enum { E9 = 1 << 14, EXIT_UPPER = 1 << 16, BY_RESET = 1 << 20, BY_POWER = 1 << 21 };
+    enum { B7 = 1 << 24, ENTER_UPPER = 1 << 26, COMMANDS = 1 << 29 };
+    return RESERVED_16 | STATUS_KEPT | RESET_66_99 | E9 | EXIT_UPPER | BY_RESET | BY_POWER | B7 |
+           ENTER_UPPER | (n->four_commands ? (uint32_t)COMMANDS : 0);
+}
+
+static uint8_t byte_of(const uint32_t *words, uint32_t count, uint32_t at) {
+    return at < 4 * count ? (uint8_t)(words[at / 4] >> 8 * (at % 4)) : 0xff;
+}
+
+static uint8_t byte_of_basic(const struct nor *n, uint32_t at) {
+    const uint32_t table[BASIC_WORDS_B] = {
+        0xff8020e5 | (n->wide ? 0x710000u : 0) | (n->large ? (uint32_t)ADDRESS_BYTES : 0),
         n->flash.size * 8 - 1,
         n->wide ? 0x6b08eb44 : 0,
         n->wide ? 0xbb803b08 : 0,
@@ -312,12 +441,50 @@ static uint8_t sfdp_byte(const struct nor *n, uint32_t at) {
         0xff00ffff,
         ERASE_32K << 24 | 15 << 16 | ERASE_SECTOR << 8 | 12,
         ERASE_64K << 8 | 16,
+        word_of_times(n),
+        word_of_programs(n),
+        SUSPEND_TIMES,
+        SUSPEND_COMMANDS,
+        POWER_DOWN_COMMANDS,
+        NO_QUAD,
+        word_of_addresses(n),
     };
-    if (at < sizeof header) {
-        return (uint8_t)(header[at / 4] >> 8 * (at % 4));
+    return byte_of(table, n->large ? BASIC_WORDS_B : BASIC_WORDS, at);
+}
+
+/* The commands with four bytes of address, and those of them that erase. */
+static uint8_t byte_of_four(const struct nor *n, uint32_t at) {
+    uint32_t commands = n->four_commands, erases = 0xffffffff;
+    for (uint32_t i = FOUR_SECTOR; i <= FOUR_64K; i++) {
+        if (commands >> i & 1) {
+            uint32_t shift = 8 * (i - FOUR_SECTOR);
+            erases = (erases & ~(0xffu << shift)) | (uint32_t)with_four[i].command << shift;
+        }
     }
-    at -= SFDP_TABLE;
-    return at < sizeof table ? (uint8_t)(table[at / 4] >> 8 * (at % 4)) : 0xff;
+    const uint32_t table[FOUR_WORDS] = {0xfff00000 | commands, erases};
+    return byte_of(table, FOUR_WORDS, at);
+}
+
+/* The parameters that all such chips tell: JESD216. Behind headers lie tables of what it can. A
+ * large chip tells more, as JESD216A and B have it. */
+static uint8_t sfdp_byte(const struct nor *n, uint32_t at) {
+    uint32_t minor = !n->large ? 0 : n->tells_four ? 6 : 5;
+    uint32_t words = n->large ? BASIC_WORDS_B : BASIC_WORDS;
+    const uint32_t header[] = {
+        0x50444653,
+        0xff000100 | minor | (n->tells_four ? 1u << 16 : 0),
+        words << 24 | 0x010000 | minor << 8,
+        0xff000000 | SFDP_BASIC,
+        FOUR_WORDS << 24 | 0x010084,
+        0xff000000 | SFDP_FOUR,
+    };
+    if (at < SFDP_BASIC) {
+        return byte_of(header, n->tells_four ? 6 : 4, at);
+    }
+    if (n->tells_four && at >= SFDP_FOUR) {
+        return byte_of_four(n, at - SFDP_FOUR);
+    }
+    return byte_of_basic(n, at - SFDP_BASIC);
 }
 
 /* Bytes between the address and the data: of a mode, and of clocks that count as bytes. */
@@ -337,17 +504,40 @@ static uint32_t dummies(uint8_t command) {
     }
 }
 
-/* Both registers are written together; one alone leaves the other. */
+/* The first two registers are written together; one alone leaves the others. */
 static void take_status(struct mcu *m, struct nor *n, uint32_t number, uint8_t byte) {
     if (n->command == WRITE_STATUS && number == 0) {
         n->new_status = byte & SR_KEPT;
         n->new_status_2 = (uint8_t)kept_status_2(m, n);
+        n->new_status_3 = (uint8_t)kept_status_3(m, n);
     } else if (n->command == WRITE_STATUS_2 && number == 0) {
         n->new_status = (uint8_t)kept_status(m, n);
         n->new_status_2 = byte & SR2_KEPT;
+        n->new_status_3 = (uint8_t)kept_status_3(m, n);
+    } else if (n->command == WRITE_STATUS_3 && n->large && number == 0) {
+        n->new_status = (uint8_t)kept_status(m, n);
+        n->new_status_2 = (uint8_t)kept_status_2(m, n);
+        n->new_status_3 = byte & SR3_KEPT;
     } else if (n->command == WRITE_STATUS && number == 1) {
         n->new_status_2 = byte & SR2_KEPT;
     }
+}
+
+/* Another byte of the address; the register has the upper one of three bytes, and is given that of
+ * four. What is beyond the chip begins again at its first byte. */
+static void take_address(struct nor *n, uint32_t number, uint8_t byte) {
+    n->address = n->address << 8 | byte;
+    if (number + 1 < n->address_size) {
+        return;
+    }
+    if (is_read(n, n->command) || bytes_of_operation(n, n->command) > n->address_size) {
+        if (n->address_size == 4) {
+            n->upper = n->address >> 24 & upper_bits(n);
+        } else {
+            n->address |= (uint32_t)n->upper << 24;
+        }
+    }
+    n->address %= n->flash.size;
 }
 
 /* What it gives to a byte that comes behind the command. */
@@ -360,31 +550,40 @@ static uint8_t answer(struct mcu *m, struct nor *n, uint8_t byte) {
     if (n->command == READ_STATUS_2) {
         return (uint8_t)(kept_status_2(m, n) | (n->suspended.busy ? (uint32_t)SR2_SUS : 0));
     }
+    if (n->command == READ_STATUS_3 && n->large) {
+        return (uint8_t)(kept_status_3(m, n) | (n->four ? (uint32_t)SR3_ADS : 0));
+    }
     if (n->job.busy || n->down) {
         return 0xff;
+    }
+    if (n->command == READ_UPPER && n->large) {
+        return n->upper;
     }
     if (n->command == READ_ID) {
         return number < 3 ? (uint8_t)(n->id >> (16 - 8 * number)) : 0xff;
     }
     take_status(m, n, number, byte);
-    if (n->command == READ_UNIQUE_ID && number >= COMMAND_AND_ADDRESS) {
+    if (n->command == READ_UNIQUE_ID && number > n->address_size) {
         return (uint8_t)(n->id >> 8 * (number % UNIQUE_ID_SIZE % 3));
     }
-    if (n->command == READ_SFDP && number >= COMMAND_AND_ADDRESS) {
-        return sfdp_byte(n, n->address + number - COMMAND_AND_ADDRESS);
+    if (n->command == READ_SFDP && number > SFDP_ADDRESS) {
+        return sfdp_byte(n, n->address + number - SFDP_ADDRESS - 1);
     }
-    if (number < COMMAND_AND_ADDRESS - 1) {
-        n->address = (n->address << 8 | byte) % n->flash.size;
+    if (n->command == WRITE_UPPER && number == 0) {
+        n->data[0] = byte;
+    }
+    if (number < n->address_size) {
+        take_address(n, number, byte);
         return 0xff;
     }
-    if (n->command == READ_QUAD_IO && number == COMMAND_AND_ADDRESS - 1) {
+    if (n->command == READ_QUAD_IO && number == n->address_size) {
         n->continuous = (byte & MODE_MASK) == MODE_CONTINUOUS;
     }
-    if (is_read(n, n->command) && number >= COMMAND_AND_ADDRESS - 1 + dummies(n->command)) {
+    if (is_read(n, n->command) && number >= n->address_size + dummies(n->command)) {
         return give_data(m, n);
     }
     if (n->command == PAGE_PROGRAM) { /* it begins again at the end of the page */
-        uint32_t at = (n->address + number - (COMMAND_AND_ADDRESS - 1)) % PAGE;
+        uint32_t at = (n->address + number - n->address_size) % PAGE;
         n->data[at] = byte;
         n->first = at < n->first ? at : n->first;
         n->end = at >= n->end ? at + 1 : n->end;
@@ -411,12 +610,12 @@ static uint8_t exchange(struct mcu *m, struct bus_chip *c, uint8_t byte) {
 /* No pin of the chip is one that resets it: what is under way goes on. */
 static void reset(struct mcu *m, struct bus_chip *c, enum reset_kind kind) {
     struct nor *n = (struct nor *)c;
-    (void)m;
     if (kind == RESET_POWER) {
         n->job.busy = n->suspended.busy = n->enabled = n->down = n->selected = n->writes_status =
             false;
         n->continuous = false;
         n->taken = 0;
+        begin_addresses(m, n);
     }
 }
 
@@ -478,10 +677,13 @@ void nor_spi_add(struct mcu *m, const struct device_place *place) {
     struct nor *n = make(m, place, place->numbers + 2);
     struct device *bus = find_device_at(m, place->base);
     struct device *port = find_device_at(m, place->numbers[0]);
+    n->four_commands = place->numbers[9];
+    n->tells_four = place->numbers[10];
     n->flash.apart = true;
     bus_add(spi_bus(bus), &n->chip);
     gpio_add_select(port, place->numbers[1], &n->chip, bus);
     add_regions(m, n, place, NULL);
+    n->large = n->flash.size > NEAR;
 }
 
 /* A store to where it is read is the bus's, and never comes here. */
