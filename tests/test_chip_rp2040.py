@@ -245,6 +245,38 @@ def test_the_rom_erases_and_programs(rp: ChipProbe) -> None:
     assert kinds == [*(("erase", n * 4096, 4096) for n in range(3)), ("word", 0x100, 256 - ones)]
 
 
+def call_with_fourth(function: int, fourth: int) -> bytes:
+    """Code that calls a function with one more argument than a step has: R3."""
+    code = (0x4B01, 0x469C, 0x4B01, 0x4760)  # LDR R3, =; MOV R12, R3; LDR R3, =; BX R12
+    return struct.pack("<4H2I", *code, function | 1, fourth)
+
+
+@pytest.mark.parametrize(("block", "command", "blocks"), [(1 << 16, 0xD8, 1), (1 << 15, 0x52, 2)])
+def test_the_rom_erases_blocks_where_they_fit(
+    rp: ChipProbe, block: int, command: int, blocks: int
+) -> None:
+    sector, at, end = 0x1000, 0x1_E000, 0x3_2000
+    rp.image[at - sector : end + sector] = bytes(end - at + 2 * sector)
+    words = struct.unpack("<4I", call_with_fourth(find("RE"), command))
+    rp.run(
+        *(write(FREE_RAM + 4 * number, word) for number, word in enumerate(words)),
+        *(call(find(code)) for code in ("IF", "EX")),
+        call(FREE_RAM, at, end - at, block),
+        *(call(find(code)) for code in ("FC", "CX")),
+        read(FLASH + end - 4),
+        from_ram=True,
+    )
+    assert rp.results[-1] == 0xFFFF_FFFF
+    assert rp.faults == []
+    assert rp.flash(FLASH + at, end - at) == b"\xff" * (end - at)
+    assert rp.flash(FLASH + at - 4, 4) == rp.flash(FLASH + end, 4) == bytes(4)
+    first = -(-at // block) * block
+    middle = [(first + number * block, block) for number in range(blocks)]
+    before = [(one, sector) for one in range(at, first, sector)]
+    after = [(one, sector) for one in range(first + blocks * block, end, sector)]
+    assert [(op.offset, op.length) for op in rp.engine.ops] == [*before, *middle, *after]
+
+
 # The bus
 
 
