@@ -10,7 +10,7 @@ from server_world import OWN_TOKEN, SERIAL, inspect, make_image, open_http, post
 from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.edge.client import ServerClient
-from unbrick.server.edge.http import MAX_IMAGE, MAX_JSON_SIZE
+from unbrick.server.edge.http import MAX_ID, MAX_IMAGE, MAX_JSON_SIZE
 from unbrick.server.errors import NotCommandedError
 from unbrick.server.records.memory import MemoryRecords
 
@@ -213,6 +213,32 @@ def test_terminals_are_listed_some_at_a_time(api: Api) -> None:
         assert answer.json()["hint"]
 
 
+def test_updates_are_listed_some_at_a_time(api: Api) -> None:
+    order_for_some(api, 5)
+
+    def listed(query: str) -> list[int]:
+        return [item["id"] for item in api.http.get(f"/api/updates{query}").json()]
+
+    assert listed("") == [1, 2, 3, 4, 5]
+    assert listed("?first=2") == [1, 2]
+    assert listed("?after=0&first=1") == [1]
+    assert listed("?after=2&first=2") == [3, 4]
+    assert listed("?after=5") == []
+    assert listed(f"?after={MAX_ID}&first=1000") == []
+    for wrong in ("first=0", "first=1001", "after=", "after=x", "after=-1", f"after={MAX_ID + 1}"):
+        answer = api.http.get(f"/api/updates?{wrong}")
+        assert answer.status_code == 400, wrong
+        assert answer.json()["hint"].startswith("give "), wrong
+
+
+def order_for_some(api: Api, count: int) -> None:
+    """Updates of so many terminals."""
+    api.core.publish(IMAGE, 1_600_000_000.0)
+    for number in range(count):
+        api.register(serial=f"T {number}")
+        api.core.start_update(f"T {number}", "1.1.0", 1_600_000_000.0)
+
+
 # The client that the command line uses
 
 
@@ -222,16 +248,17 @@ def client(api: Api) -> Iterator[ServerClient]:
         yield client
 
 
-def test_the_client_lists_all_terminals(
+def test_the_client_lists_all_terminals_and_updates(
     api: Api, client: ServerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    order_for_some(api, 6)
     names = [f"T {number}" for number in range(6)]
-    for name in names:
-        api.register(serial=name)
     for at_once in (1, 2, 3, 6, 7):
         for module in ("client", "http"):
-            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_TERMINALS", at_once)
+            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_LISTED", at_once)
         assert [item["serial"] for item in client.terminals()] == names
+        assert [item["id"] for item in client.updates()] == [1, 2, 3, 4, 5, 6]
+        assert len(api.http.get("/api/updates").json()) == min(at_once, 6)
 
 
 def test_the_client_speaks_the_api(api: Api, client: ServerClient) -> None:

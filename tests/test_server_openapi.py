@@ -87,6 +87,18 @@ def test_the_description_says_who_may_do_what() -> None:
             assert operation["summary"].endswith("."), (method, path)
 
 
+def test_the_description_says_how_long_lists_are_asked_for() -> None:
+    paths = open_http(make_core(), lambda: NOW, token="").get("/api/openapi.json").json()["paths"]
+    for path, kind in (
+        ("/api/terminals", "string"),
+        ("/api/rollouts/{rollout_id}/members", "string"),
+        ("/api/updates", "integer"),
+    ):
+        asked = {item["name"]: item for item in paths[path]["get"]["parameters"]}
+        assert (asked["after"]["in"], asked["after"]["schema"]["type"]) == ("query", kind)
+        assert asked["first"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000}
+
+
 def test_the_server_says_whether_its_database_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     core = make_core()
     http = open_http(core, lambda: NOW, token="")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from record_stores import STORES, Open, opener
-from server_world import inspect, make_image, open_http, post, registration
+from server_world import OWN_TOKEN, inspect, make_image, open_http, post, registration
 
 from unbrick.center.calls.menu import read_menu
 from unbrick.cli.main import cli
@@ -563,6 +563,52 @@ def test_the_api_makes_and_shows_a_rollout(http: Any) -> None:
     metrics = http.get("/metrics").text
     assert 'unbrick_rollouts{state="running"} 1.0' in metrics
     assert 'unbrick_rollout_terminals{state="forgiven"} 1.0' in metrics
+
+
+def test_the_terminals_of_a_rollout_are_listed_some_at_a_time(
+    http: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):  # The members of one are none of another.
+        http.post("/api/rollouts", json={"version": "1.1.0"})
+    names = [f"T-{number:03}" for number in range(20)]
+
+    def listed(query: str) -> list[str]:
+        return [item["serial"] for item in http.get(f"/api/rollouts/2/members{query}").json()]
+
+    assert listed("") == names
+    assert listed("?first=2") == names[:2]
+    assert listed("?after=T-001&first=2") == names[2:4]
+    assert listed("?after=T-0015") == names[2:], "no terminal need have that serial"
+    assert listed("?after=T-019") == []
+    assert http.get("/api/rollouts/2/members?first=1001").status_code == 400
+    assert http.get("/api/rollouts/2/members?after=%00").status_code == 409
+    assert http.get("/api/rollouts/3/members?first=1").status_code == 404
+    client = ServerClient("http://testserver", http._transport, OWN_TOKEN)
+    for at_once in (1, 3, 20, 21):
+        for module in ("client", "http"):
+            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_LISTED", at_once)
+        assert len(listed("")) == min(at_once, 20)
+        assert [item["serial"] for item in client.rollout_members(2)] == names
+
+
+def test_members_are_read_some_at_a_time(open_records: Open) -> None:
+    with open_records() as records:
+        world = World(6, records)
+        for _ in range(2):
+            world.runner.create(RolloutDraft("1.1.0"), "ada", world.now)
+
+        def read(**what: Any) -> list[tuple[int, str]]:
+            found = records.rollouts.members(1, **what)
+            return [(member.rollout_id, member.serial) for member in found]
+
+        assert read(after="", first=2) == [(1, "T-000"), (1, "T-001")]
+        assert read(after="T-001", first=3) == [(1, "T-002"), (1, "T-003"), (1, "T-004")]
+        assert read(after="T-004", first=3) == [(1, "T-005")]
+        assert read(after="T-005") == []
+        assert read(after="T-003", states=(MemberState.FAILED,)) == []
+        with records.transaction():
+            assert len(read()) == 6
+            assert read(after="T-003") == [(1, "T-004"), (1, "T-005")]
 
 
 def test_a_viewer_may_look_and_nothing_else(http: Any) -> None:

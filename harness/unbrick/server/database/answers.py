@@ -30,7 +30,7 @@ class Query(NamedTuple):
     last: int | None = None
     below: int | None = None
     last_of_each: str = ""
-    after: str | None = None
+    after: str | int | None = None
     search: Containing | None = None
 
     def fits(self, record: Any) -> bool:

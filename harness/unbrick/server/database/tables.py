@@ -89,7 +89,7 @@ class SqlTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | None = None,
+        after: str | int | None = None,
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
@@ -328,7 +328,7 @@ class SqlTable(Generic[R]):
         if query.below is not None:
             statement = statement.where(rows.c.id < bindparam(_BELOW))
         if query.after is not None:
-            statement = statement.where(rows.c[self._key[0]] > bindparam(_AFTER))
+            statement = statement.where(rows.c[self._key[-1]] > bindparam(_AFTER))
         if query.search is not None:
             statement = statement.where(self._finding(query.search))
         if query.last_of_each:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from unbrick.errors import ImageError, ServerError, SetupError, UnbrickError
 from unbrick.patience import ANSWER_TIMEOUT_S
 from unbrick.server.edge.access import find_token
-from unbrick.server.edge.shapes import MOST_TERMINALS
+from unbrick.server.edge.shapes import MOST_LISTED
 from unbrick.server.errors import DowngradeError, NotCommandedError
 
 if TYPE_CHECKING:
@@ -74,15 +74,8 @@ class ServerClient:
         self.close()
 
     def terminals(self) -> list[dict[str, Any]]:
-        """Every terminal that registered; the server gives so many at a time."""
-        found: list[dict[str, Any]] = []
-        path = "/api/terminals"
-        while page := self._ask("GET", path):
-            found += page
-            if len(page) < MOST_TERMINALS:
-                break
-            path = f"/api/terminals?after={quote(page[-1]['serial'], safe='')}"
-        return found
+        """Every terminal that registered."""
+        return self._list("/api/terminals", "serial")
 
     def terminal(self, serial: str) -> dict[str, Any]:
         """One terminal with its history."""
@@ -116,7 +109,7 @@ class ServerClient:
 
     def updates(self) -> list[dict[str, Any]]:
         """Every update, without events."""
-        return list(self._ask("GET", "/api/updates"))
+        return self._list("/api/updates", "id")
 
     def update(self, update_id: int) -> dict[str, Any]:
         """One update with its events."""
@@ -166,7 +159,7 @@ class ServerClient:
 
     def rollout_members(self, rollout_id: int) -> list[dict[str, Any]]:
         """The terminals of a rollout."""
-        return list(self._ask("GET", f"/api/rollouts/{rollout_id}/members"))
+        return self._list(f"/api/rollouts/{rollout_id}/members", "serial")
 
     def roll_out(self, **order: Any) -> dict[str, Any]:
         """Make a rollout; ``order`` has the fields of ``http.RolloutOrder``."""
@@ -204,6 +197,17 @@ class ServerClient:
             if update["ended"] and (session is None or session["ended"]):
                 return
             time.sleep(POLL_INTERVAL_S)
+
+    def _list(self, path: str, key: str) -> list[dict[str, Any]]:
+        """All of a list of which the server gives so many at a time, in the order of a key."""
+        found: list[dict[str, Any]] = []
+        asked = path
+        while page := self._ask("GET", asked):
+            found += page
+            if len(page) < MOST_LISTED:
+                break
+            asked = f"{path}?after={quote(str(page[-1][key]), safe='')}"
+        return found
 
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
         import httpx  # noqa: PLC0415 - as above

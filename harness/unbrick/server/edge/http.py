@@ -43,7 +43,7 @@ from unbrick.server.edge.address import is_of_another_site
 from unbrick.server.edge.description import Operation, describe_api
 from unbrick.server.edge.event_log import EventLog
 from unbrick.server.edge.metrics import CONTENT_TYPE, Metrics
-from unbrick.server.edge.shapes import MOST_TERMINALS
+from unbrick.server.edge.shapes import MOST_LISTED
 from unbrick.server.errors import (
     ConflictError,
     DowngradeError,
@@ -62,11 +62,12 @@ MAX_JSON_SIZE = 16 * 1024
 MAX_ID = 2**63 - 1
 """SQLite counts so far."""
 
-_TERMINALS: dict[str, dict[str, Any]] = {
-    "after": {"type": "string", "maxLength": MAX_SERIAL},
-    "first": {"type": "integer", "minimum": 1, "maximum": MOST_TERMINALS},
-}
-"""What a list of terminals can be asked for."""
+_FIRST: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}
+_BY_SERIAL = {"after": {"type": "string", "maxLength": MAX_SERIAL}, "first": _FIRST}
+"""What a list in the order of serials can be asked for."""
+
+_BY_ID = {"after": {"type": "integer", "minimum": 0, "maximum": MAX_ID}, "first": _FIRST}
+"""What a list in the order of ids can be asked for."""
 
 MOST_FAILURES = 100
 """Terminals that failed, of a rollout, that are shown with it."""
@@ -229,6 +230,41 @@ async def _read(request: Request, kind: type[B]) -> B:
         ) from error
 
 
+def _how_many(request: Request) -> int:
+    """How many records of a list are asked for: ``first``."""
+    return _number(request, "first", MOST_LISTED, least=1, most=MOST_LISTED)
+
+
+def _after_id(request: Request) -> int:
+    """The id after which a list is asked for; 0: from the beginning."""
+    return _number(request, "after", 0, least=0, most=MAX_ID)
+
+
+def _after_serial(request: Request) -> str:
+    """The serial after which a list is asked for; empty: from the beginning."""
+    after = request.query_params.get("after", "")
+    if after:
+        check_serial(after)
+    return after
+
+
+def _number(request: Request, name: str, default: int, *, least: int, most: int) -> int:
+    """A parameter behind the path.
+
+    Raises:
+        RequestError: it is no such number.
+    """
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    value = int(text) if re.fullmatch("[0-9]{1,19}", text) else -1
+    if not least <= value <= most:
+        raise RequestError(
+            400, f"`{name}` is no number that can be asked for", hint=f"give {least} to {most}"
+        )
+    return value
+
+
 async def _upload(request: Request) -> bytes:
     body = await _body(request, MAX_IMAGE + _FORM_OVERHEAD_BYTES)
     if _content_type(request) == "multipart/form-data":
@@ -289,7 +325,7 @@ class _Api:
         return [
             Operation(
                 *("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
-                query=_TERMINALS,
+                query=_BY_SERIAL,
             ),
             Operation("GET", history, self.terminal, viewer, shapes.TerminalHistory),
             Operation("GET", "/api/waiting", self.waiting, viewer, list[shapes.WaitingShape]),
@@ -305,7 +341,9 @@ class _Api:
             Operation(
                 *("POST", "/api/images", self.publish, operator, shapes.PublishedShape, 201, bytes)
             ),
-            Operation("GET", updates, self.updates, viewer, list[shapes.UpdateShape]),
+            Operation(
+                *("GET", updates, self.updates, viewer, list[shapes.UpdateShape]), query=_BY_ID
+            ),
             Operation("POST", updates, self.start, operator, shapes.UpdateShape, 201, UpdateOrder),
             Operation("GET", update, self.update, viewer, shapes.UpdateHistory),
             Operation("DELETE", update, self.cancel, operator, shapes.UpdateShape),
@@ -336,7 +374,10 @@ class _Api:
             Operation("GET", rollouts, self.rollouts, viewer, list[shapes.RolloutShape]),
             Operation("POST", rollouts, self.roll_out, operator, shape, 201, RolloutOrder),
             Operation("GET", rollout, self.rollout, viewer, shapes.RolloutHistory),
-            Operation("GET", f"{rollout}/members", self.rollout_members, viewer, members),
+            Operation(
+                *("GET", f"{rollout}/members", self.rollout_members, viewer, members),
+                query=_BY_SERIAL,
+            ),
             *(
                 Operation(
                     *("POST", f"{rollout}/{deed.__name__.partition('_')[0]}", deed, operator),
@@ -410,18 +451,9 @@ class _Api:
 
     async def terminals(self, request: Request) -> JSONResponse:
         """The terminals that registered, by serial: those after ``after``, ``first`` of them."""
-        after, first = request.query_params.get("after", ""), request.query_params.get("first")
-        if after:
-            check_serial(after)
-        most = MOST_TERMINALS
-        if first is not None:
-            most = int(first) if re.fullmatch("[0-9]{1,9}", first) else 0
-        if not 1 <= most <= MOST_TERMINALS:
-            raise RequestError(
-                400, "`first` is no number of terminals", hint=f"give 1 to {MOST_TERMINALS}"
-            )
+        after, first = _after_serial(request), _how_many(request)
         records = self._core.records
-        found = records.terminals_after(after, most)
+        found = records.terminals_after(after, first)
         decisions = records.decisions(terminal.serial for terminal in found)
         return JSONResponse(
             [shapes.describe_listed(item, decisions.get(item.serial)) for item in found]
@@ -503,9 +535,10 @@ class _Api:
             {**shapes.describe_image(image), **({"warnings": found} if found else {})}, 201
         )
 
-    async def updates(self, _request: Request) -> JSONResponse:
-        """Every update."""
-        return JSONResponse([self._update(item) for item in self._core.records.updates()])
+    async def updates(self, request: Request) -> JSONResponse:
+        """The updates, by id: those after ``after``, ``first`` of them."""
+        found = self._core.records.updates_after(_after_id(request), _how_many(request))
+        return JSONResponse([self._update(item) for item in found])
 
     async def start(self, request: Request) -> JSONResponse:
         """Start an update; the text of the answer is what a person should know of it."""
@@ -586,9 +619,11 @@ class _Api:
         )
 
     async def rollout_members(self, request: Request) -> JSONResponse:
-        """Every terminal of a rollout."""
-        members = self._core.records.rollouts.members(self._known_rollout(request).id)
-        return JSONResponse([shapes.describe_member(item) for item in members])
+        """The terminals of a rollout, by serial: those after ``after``, ``first`` of them."""
+        after, first = _after_serial(request), _how_many(request)
+        rollout = self._known_rollout(request)
+        found = self._core.records.rollouts.members(rollout.id, after=after, first=first)
+        return JSONResponse([shapes.describe_member(item) for item in found])
 
     async def roll_out(self, request: Request) -> JSONResponse:
         """Make a rollout. It begins when somebody else has approved it."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from unbrick.server.records.updates import Event, Image, Terminal, TextMessage
 
 
-MOST_TERMINALS = 1000
-"""Terminals in one answer."""
+MOST_LISTED = 1000
+"""Terminals, updates, or terminals of a rollout in one answer."""
 
 
 class ErrorShape(TypedDict):

@@ -265,6 +265,10 @@ class Records:
         """Every update, or every update of a terminal."""
         return self._updates.select(**given(serial=serial))
 
+    def updates_after(self, update_id: int, first: int) -> list[Update]:
+        """The first so many updates with higher ids."""
+        return self._updates.select(after=update_id, first=first)
+
     def updates_among(self, ids: frozenset[int]) -> list[Update]:
         """The updates with these ids; as many as ``rollouts.UPDATES_AT_ONCE`` at most."""
         return self._updates.select(id=ids)

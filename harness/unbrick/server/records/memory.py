@@ -43,6 +43,7 @@ class MemoryTable(Generic[R]):
     def __init__(self, store: MemoryStore, kind: type[R]) -> None:
         self._store = store
         self._key_of: Callable[[R], Any] = attrgetter(*kind.KEY)
+        self._end_of_key: Callable[[R], Any] = attrgetter(kind.KEY[-1])
         self._counts = kind.KEY == Record.KEY
         self._records: dict[Any, R] = {}
         self._data: dict[Any, bytes] = {}
@@ -71,7 +72,7 @@ class MemoryTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | None = None,
+        after: str | int | None = None,
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
@@ -87,7 +88,7 @@ class MemoryTable(Generic[R]):
             found = [record for record in found if self._key_of(record) < below]
         if after is not None:
             found = sorted(found, key=self._key_of)
-            found = [record for record in found if self._key_of(record) > after]
+            found = [record for record in found if self._end_of_key(record) > after]
         if search is not None:
             found = filter(search.finds, found)
         if last_of_each:

@@ -236,14 +236,23 @@ class Rollouts:
         *,
         states: Collection[MemberState] | None = None,
         groups: Collection[int] | None = None,
+        after: str | None = None,
         first: int | None = None,
     ) -> list[RolloutMember]:
-        """The members of a rollout by serial: all, or those in states and groups."""
+        """The members of a rollout by serial.
+
+        Args:
+            rollout_id: of the rollout.
+            states: only those in one of them.
+            groups: only those in one of them.
+            after: only those with later serials.
+            first: only so many.
+        """
         where: dict[str, Any] = given(
             state=None if states is None else frozenset(states),
             group=None if groups is None else frozenset(groups),
         )
-        found = self._members.select(first=first, rollout_id=rollout_id, **where)
+        found = self._members.select(first=first, after=after, rollout_id=rollout_id, **where)
         return found if first is not None else sorted(found, key=lambda member: member.serial)
 
     def take_order(self, update: Update, now: float, *, called: bool) -> None:

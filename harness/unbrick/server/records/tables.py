@@ -56,7 +56,7 @@ class Table(Protocol[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | None = None,
+        after: str | int | None = None,
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
@@ -70,7 +70,8 @@ class Table(Protocol[R]):
             last: only so many, the last of them; of kinds with an id.
             below: only those with lower ids.
             last_of_each: only the last one for every value of this field; of kinds with an id.
-            after: only those with later keys, in the order of keys; of kinds with a text as key.
+            after: only those with later keys, in the order of keys. Of a key of several fields it
+                is the last one, and ``where`` has the others.
             search: only those that it finds.
             where: the conditions.
         """
