@@ -478,6 +478,23 @@ def test_a_terminal_that_starts_anew_is_told_again_what_it_missed() -> None:
     assert len(wire.texts) == 1
 
 
+def test_what_was_sent_before_the_window_is_open_is_made_again_at_once() -> None:
+    """A server has heard of a start, and ends before it answers; the next one tells something."""
+    records = enrolled()
+    wire = Wire(guard_of(records))
+    wire.terminal.request(post("register", registration().encode()), 1, wire.now)
+    wire.run(loses=lambda datagram: decode(datagram).code.is_response())
+    wire.guard.core.send_text(SERIAL, "hello", wire.now)  # type: ignore[attr-defined]
+    wire.serve(guard_of(records))
+    wire.guard.core.go_on()  # type: ignore[attr-defined]
+    wire.run()
+    assert wire.texts == [], "the terminal knows no number yet"
+    while not wire.terminal.take_outcomes():
+        wire.wait()
+    assert len(wire.texts) == 1
+    assert records.messages(SERIAL)[0].state.value == "delivered"
+
+
 def test_a_text_that_comes_before_the_lost_answer_is_not_lost() -> None:
     wire = Wire(guard_of(enrolled()))
     wire.terminal.request(post("register", registration().encode()), 1, 0.0)

@@ -193,11 +193,12 @@ class LinkGuard:
         link = self._known(record)
         echo = opened.message.opt.echo
         echoes = echo is not None and hmac.compare_digest(echo, self._echo(serial, link, endpoint))
+        registers = opened.message.opt.uri_path == ("register",)
         if start > record.start:
             link.window = None
-            self._begin(endpoint, serial, start)
+            self._begin(endpoint, serial, start, registers=registers)
         elif link.window is None and echoes:
-            self._begin(endpoint, serial, start)
+            self._begin(endpoint, serial, start, registers=registers)
         elif link.window is None or not link.window.is_fresh(sequence):
             return self._challenge(serial, link, endpoint, opened)
         if link.window is None:
@@ -213,14 +214,17 @@ class LinkGuard:
             response = self.core.handle(endpoint, opened.message, now, serial)
         self.opened(opened.message, response, now)
         # With this number begin those that the terminal takes after its start.
-        registers = opened.message.opt.uri_path == ("register",)
         number = self._draw(serial, link) if registers else None
         return link.context.seal_reply(response, opened.binding, number)
 
-    def _begin(self, endpoint: str, serial: str, start: int) -> None:
-        """A terminal is heard whose numbers were not known."""
+    def _begin(self, endpoint: str, serial: str, start: int, *, registers: bool) -> None:
+        """A terminal is heard whose numbers were not known.
+
+        What it was sent before it never takes after a new start. Nor after a registration that
+        only an earlier life of this server has heard: its numbers begin with the Echo value.
+        """
         record = self._record(serial)
-        if start > record.start:  # It takes nothing any more of what it was sent before.
+        if start > record.start or registers:
             self._restarted.append(endpoint)
         self._records.links.save(replace(record, start=start, holder=self.leases.me))
         if self.core.admission is not None:
@@ -292,7 +296,7 @@ class LinkGuard:
         return self.core.has_errands
 
     def take_restarted(self) -> list[str]:
-        """The endpoints of terminals that have started anew: what is under way there is void."""
+        """The endpoints of terminals that may have started anew: what is under way is void."""
         restarted, self._restarted = self._restarted, []
         return restarted
 
