@@ -106,6 +106,7 @@ class CommandedTerminal:
         bad: results of commands, by their kind; used up from the front, success afterwards.
         status: what ``GET /status`` said, in order.
         done: every command that was carried out, in order.
+        starts: how often it has started.
     """
 
     images: list[bytes]
@@ -122,11 +123,11 @@ class CommandedTerminal:
     nor: bytearray = field(init=False, repr=False)
     journal: Journal = field(default_factory=Journal)
     program: TerminalState | None = None
+    starts: int = 0
 
     def __post_init__(self) -> None:
         self.nor = bytearray(BLANK * USERDATA.end)
         self.nor[APPLICATION.offset : APPLICATION.offset + len(self.images[0])] = self.images[0]
-        self._starts = 0
         self._tickets = itertools.count(1)
         self.store(self.entries)
 
@@ -172,8 +173,8 @@ class CommandedTerminal:
 
     def power_on(self, now: float) -> None:
         """Boot decides what runs."""
-        self._starts += 1
-        self._nonce = random.Random(f"{self.seed}/{self._starts}").getrandbits(32)
+        self.starts += 1
+        self._nonce = random.Random(f"{self.seed}/{self.starts}").getrandbits(32)
         self._last_step = 0
         self._busy: tuple[Command, float] | None = None
         self._result: CommandResult | None = None
@@ -206,7 +207,7 @@ class CommandedTerminal:
         """Power is lost; what was being erased or written is anything, and power is back."""
         if self._busy is not None:
             command, _ = self._busy
-            rng = random.Random(f"{self.seed}/cut/{self._starts}")
+            rng = random.Random(f"{self.seed}/cut/{self.starts}")
             if isinstance(command, Erase):
                 half = command.length // 2
                 self.nor[command.offset : command.offset + half] = BLANK * half

@@ -33,7 +33,7 @@ def main() -> None:
             say(f"pid {os.getpid()}")
             ctypes.CDLL(None).kill_at(ctypes.c_long(int(number)))
             exposure = Exposure(HOST, 0, (), None, None, False)
-            settings = ServerSettings(HOST, int(port), exposure, database, insecure=True)
+            settings = ServerSettings(HOST, int(port), exposure, database)
             asyncio.run(serve(settings))
             os._exit(0)
         _, status = os.waitpid(pid, 0)

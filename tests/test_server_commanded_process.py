@@ -72,9 +72,18 @@ class ModelOnUdp:
         self._socket.settimeout(0.005)
         self.now = 0.0
         self._served = time.monotonic()
-        self._coap = CoapEndpoint(self._handle, random.Random(1))
         self._sent_result = False
         model.power_on(self.now)
+        self._start()
+
+    def _start(self) -> None:
+        """What is under way is forgotten with each start."""
+        self._starts = self.model.starts
+        self._coap = self._make_endpoint()
+
+    def _make_endpoint(self) -> CoapEndpoint:
+        """Its end of the link, for one start."""
+        return CoapEndpoint(self._handle, random.Random(self._starts))
 
     def close(self) -> None:
         self._socket.close()
@@ -86,13 +95,16 @@ class ModelOnUdp:
         """
         elapsed, self._served = time.monotonic() - self._served, time.monotonic()
         self.now += min(elapsed, LONGEST_STEP_S) * SPEED
-        for ticket, message in self.model.step(self.now):
+        requests = self.model.step(self.now)
+        if self._starts != self.model.starts:
+            self._start()
+        for ticket, message in requests:
             self._sent_result |= message.opt.uri_path == ("result",)
             self._coap.request(message, ticket, self.now)
         self._coap.poll(self.now)
         self._flush()
         with suppress(TimeoutError, ConnectionError):
-            self._coap.receive(self._socket.recv(2048), self.now)
+            self._receive(self._socket.recv(2048))
         for outcome in self._coap.take_outcomes():
             if outcome.response is not None:
                 self.model.answered(outcome.ticket, outcome.response, self.now)
@@ -101,10 +113,16 @@ class ModelOnUdp:
             self._sent_result = False
             self.on_event()
 
+    def _receive(self, datagram: bytes) -> None:
+        self._coap.receive(datagram, self.now)
+
     def _flush(self) -> None:
         for datagram in self._coap.take_datagrams():
-            with suppress(ConnectionError):
-                self._socket.sendto(datagram, ("127.0.0.1", self.port))
+            self._send(datagram)
+
+    def _send(self, datagram: bytes) -> None:
+        with suppress(ConnectionError):
+            self._socket.sendto(datagram, ("127.0.0.1", self.port))
 
     def _handle(self, request: Any, _now: float) -> Any:
         self.on_event()

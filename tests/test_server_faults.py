@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import aiocoap
 import pytest
 from commanded_terminal import CommandedTerminal, in_nor, seal
 from patience import PATIENCE_S, until
@@ -28,18 +30,25 @@ from test_server_process import UdpTerminal
 
 from unbrick.errors import ServerError, SetupError
 from unbrick.image import format as images
+from unbrick.image.factory import derive_link_key
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import RESERVED_AT_ONCE
 from unbrick.server.core.lines import BROKEN_OFF, CENTER_SILENCE_S
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import complete_url
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.errors import RecordsError
+from unbrick.server.records.people import Actor
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.calls import CallRequest
+from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Phase, Report, Result
+from unbrick.wire.oscore import Context, Side, read_header
+from unbrick.wire.protected import ProtectedEndpoint
 
 HERE = Path(__file__).parent
 VERSIONS = ("1.0.0", "2.0.0")
+LINK_KEY = derive_link_key(bytes(range(32)))
 NOBODY = 65534
 """A user who owns nothing."""
 
@@ -54,6 +63,49 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     return library
+
+
+class ProtectedOnUdp(ModelOnUdp):
+    """The modelled terminal on a protected link; sees that no number is used for two messages.
+
+    The server encrypts with a number of its own, or, in a reply, with the number of the request.
+
+    Attributes:
+        seen: what it has encrypted, by whose number that was, and the number.
+    """
+
+    def __init__(self, model: CommandedTerminal, link_key: bytes) -> None:
+        self._context = Context(link_key, model.serial, Side.TERMINAL)
+        self._asked: dict[tuple[int, bytes], int] = {}
+        self.seen: dict[tuple[Side, int], bytes] = {}
+        super().__init__(model)
+
+    def numbers(self, side: Side) -> list[int]:
+        """The numbers of a side with which the server has encrypted."""
+        return [number for whose, number in self.seen if whose is side]
+
+    def _make_endpoint(self) -> CoapEndpoint:
+        return ProtectedEndpoint(
+            self._handle, random.Random(self._starts), self._context, self._starts
+        )
+
+    def _send(self, datagram: bytes) -> None:
+        message = aiocoap.Message.decode(datagram)
+        header = read_header(message)
+        if message.code.is_request() and header is not None:
+            self._asked[message.mid, message.token] = header.sequence
+        super()._send(datagram)
+
+    def _receive(self, datagram: bytes) -> None:
+        message = aiocoap.Message.decode(datagram)
+        header = read_header(message)
+        if header is not None:
+            number = Side.SERVER, header.sequence
+            if header.partial_iv is None:
+                number = Side.TERMINAL, self._asked[message.mid, message.token]
+            known = self.seen.setdefault(number, message.payload)
+            assert known == message.payload, f"{number} was used for two messages"
+        super()._receive(datagram)
 
 
 class Servers:
@@ -90,7 +142,8 @@ class Servers:
     def stop(self) -> None:
         """End it as a person does."""
         if not self.ended:
-            os.kill(self._pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it may just have been killed
+                os.kill(self._pid, signal.SIGTERM)
             self._wait_for("ended")
 
     def close(self) -> None:
@@ -118,7 +171,7 @@ class Servers:
 class Home:
     """A terminal, its server's database, and the folder that is in."""
 
-    def __init__(self, folder: Path, servers: Servers, terminal: ModelOnUdp) -> None:
+    def __init__(self, folder: Path, servers: Servers, terminal: ProtectedOnUdp) -> None:
         self.folder, self.servers, self.terminal = folder, servers, terminal
         self.records = SqlRecords(str(folder / "server.db"))
 
@@ -181,10 +234,12 @@ def home(killer: Path, tmp_path: Path, unused_udp_port: int) -> Iterator[Home]:
     files = [make_signed(tmp_path, version, 1) for version in VERSIONS]
     folder = tmp_path / "server"
     folder.mkdir()
-    terminal = ModelOnUdp(CommandedTerminal(files, list(ENTRIES), inspect=images.inspect))
+    model = CommandedTerminal(files, list(ENTRIES), inspect=images.inspect)
+    terminal = ProtectedOnUdp(model, LINK_KEY)
     terminal.port = unused_udp_port
     with servers_of(killer, folder, unused_udp_port) as servers:
         home = Home(folder, servers, terminal)
+        home.records.links.enrol(SERIAL, LINK_KEY, Actor("factory", time.time()))
         core = ServerCore(home.records, images.inspect)
         for file in files:
             core.publish(file, time.time())
@@ -197,7 +252,10 @@ def home(killer: Path, tmp_path: Path, unused_udp_port: int) -> Iterator[Home]:
 def test_claim_b6_a_server_killed_at_every_fsync_and_sendto_loses_and_leaves_nothing(
     home: Home,
 ) -> None:
-    """In a session for each of these calls of one server's life; another one goes on."""
+    """In a session for each of these calls of one server's life; another one goes on.
+
+    The link is protected: no number is used for two messages, by whichever of the servers.
+    """
     home.servers.start()
     home.serve_until(lambda: home.records.terminal(SERIAL) is not None)
     home.servers.stop()
@@ -211,6 +269,7 @@ def test_claim_b6_a_server_killed_at_every_fsync_and_sendto_loses_and_leaves_not
         home.serve_until(lambda: home.servers.ended or home.is_over())
         killed = home.servers.ended
         assert home.data_is_somewhere()
+        check_numbers(home)
         if killed:
             assert number
             home.servers.start()
@@ -219,6 +278,15 @@ def test_claim_b6_a_server_killed_at_every_fsync_and_sendto_loses_and_leaves_not
         killed |= not number
         check_session(home, update, version)
     assert number > 30, "each message has a commit, and there are two dozen of them"
+    assert home.terminal.numbers(Side.TERMINAL), "replies were looked at, too"
+    assert max(home.terminal.numbers(Side.SERVER)) > number * RESERVED_AT_ONCE
+
+
+def check_numbers(home: Home) -> None:
+    """Those that the next server takes come after all that were used."""
+    link = home.records.links.find(SERIAL)
+    assert link is not None
+    assert link.reserved > max(home.terminal.numbers(Side.SERVER))
 
 
 def check_session(home: Home, update: int, version: str) -> None:
@@ -229,6 +297,7 @@ def check_session(home: Home, update: int, version: str) -> None:
     states = [item.state for item in home.records.events(update_id=update) if item.state]
     assert states.count(UpdateState.SUCCEEDED) == 1
     assert states[-1] is UpdateState.SUCCEEDED
+    check_numbers(home)
     assert not home.holds(seal(ENTRIES, update)), "of the user's data something is left"
     assert home.holds(model.images[0]), "the test can see what is there"
 
