@@ -215,6 +215,15 @@ class RolloutDeed(msgspec.Struct, forbid_unknown_fields=True):
 B = TypeVar("B", bound=msgspec.Struct)
 
 
+def _read_number(digits: str) -> float:
+    """JSON has one kind of number: 39.0 is an integer (JSON Schema Core §4.2.3)."""
+    number = float(digits)
+    return int(number) if number.is_integer() else number
+
+
+_JSON = msgspec.json.Decoder(float_hook=_read_number)
+
+
 async def _read(request: Request, kind: type[B]) -> B:
     """The JSON body, which must be of a kind."""
     # A type that pages of other sites cannot send without being asked first.
@@ -222,7 +231,7 @@ async def _read(request: Request, kind: type[B]) -> B:
         raise RequestError(415, "the body is not JSON", hint="send it as application/json")
     body = await _body(request, MAX_JSON_SIZE)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.convert(_JSON.decode(body), kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         names = ", ".join(kind.__struct_fields__)
         raise RequestError(
