@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unbrick.layout import reference_layout
-from unbrick.reference.checks import is_of_starts
+from unbrick.reference.layout import is_of_starts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from unbrick.campaign.search import Bounds, find_successors
 from unbrick.campaign.target import State
 from unbrick.engine.base import NoteSource
 from unbrick.engine.inprocess.models import NorModel
-from unbrick.reference.checks import is_of_starts
+from unbrick.reference.layout import is_of_starts
 from unbrick.reference.memory import FOR_PEOPLE, PARTS, ServerState
 from unbrick.reference.target import ReferenceTarget, find_target
 

@@ -10,7 +10,7 @@ from unbrick.campaign.verdict import Violation
 from unbrick.errors import ImageError
 from unbrick.layout import reference_layout
 from unbrick.reference.canonical import COMMANDED, IDLE, REWRITING, find_newest, read_valid_header
-from unbrick.reference.layout import find_places
+from unbrick.reference.layout import find_places, is_of_starts
 from unbrick.reference.story import SERIAL, inspect_installed, inspect_once
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.messages import Result, TerminalState
@@ -172,12 +172,6 @@ def check_differences(story: Story, ops: Sequence[FlashOp]) -> None:
     failed = [update.result for update in story.store.updates(SERIAL) if update.commanded]
     if imposter and Result.TRIAL_FAILED in failed:
         raise Violation("forged", "what must be refused was put on trial")
-
-
-def is_of_starts(op: FlashOp) -> bool:
-    """Whether an operation is on the counter of starts."""
-    starts = find_places().starts
-    return starts.offset <= op.offset < starts.end
 
 
 def check_erases(ops: Sequence[FlashOp]) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from unbrick.flash.geometry import FlashGeometry
 from unbrick.flash.partition import Partition
 from unbrick.layout import reference_layout
+
+if TYPE_CHECKING:
+    from unbrick.flash.ops import FlashOp
 
 SLOT_SIZE = 64
 """Bytes of a record in journal and user data, and of a log's header."""
@@ -61,3 +65,9 @@ def find_places() -> Places:
             if not any(number in taken for taken in numbers.values())
         ),
     )
+
+
+def is_of_starts(op: FlashOp) -> bool:
+    """Whether an operation is on the counter of starts."""
+    starts = find_places().starts
+    return starts.offset <= op.offset < starts.end

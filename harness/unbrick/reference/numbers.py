@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import LinkError
-from unbrick.reference.layout import find_places
+from unbrick.reference.layout import find_places, is_of_starts
 from unbrick.server.core.guard import Stranger
 from unbrick.wire import slipmux
 from unbrick.wire.coap import decode
@@ -89,8 +89,7 @@ class NumberWatch:
         """A start that was not heard of is counted, and no other one has its count."""
         if start < max(self._start + 1, self._least):
             raise Violation("number-reused", f"a start counts as {start}, as one before it")
-        places = find_places().starts
-        ops = [op for op in self._engine.ops if places.offset <= op.offset < places.end]
+        ops = [op for op in self._engine.ops if is_of_starts(op)]
         if not _is_sure(self._cells.after(ops), start - 1):
             raise Violation("number-reused", f"start {start} is not counted in the NOR")
         self._start = start
