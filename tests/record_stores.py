@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.contract import Records
@@ -36,3 +38,18 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         records.close()
 
     return open_
+
+
+@contextmanager
+def list_statements() -> Iterator[list[str]]:
+    """The first word of each statement that a database gets inside."""
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        said.append(statement.split(maxsplit=1)[0])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield said
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)

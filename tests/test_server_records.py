@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from record_stores import Open
+from record_stores import Open, list_statements
 from server_world import SERIAL, inspect, make_image, registration
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from unbrick.errors import SetupError
@@ -398,26 +397,17 @@ def test_a_transaction_without_a_change_holds_nobody_up(new_postgresql: str) -> 
 
 
 def test_many_changes_are_few_statements_in_postgresql(new_postgresql: str) -> None:
-    said: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        said.append(statement.split(maxsplit=1)[0])
-
     names = [f"T-{number}" for number in range(60)]
     with closing(SqlRecords(new_postgresql)) as records:
         with records.transaction():
             for name in names:
                 records.save_terminal(replace(TERMINAL, serial=name))
                 records.add_message(replace(MESSAGE, serial=name))
-        event.listen(Engine, "before_cursor_execute", note)
-        try:
-            with records.transaction():
-                for name in names:
-                    records.save_terminal(replace(TERMINAL, serial=name, endpoint="[::1]:4"))
-                    records.add_message(replace(MESSAGE, serial=name))
-                    records.add_event(replace(EVENT, serial=name))
-        finally:
-            event.remove(Engine, "before_cursor_execute", note)
+        with list_statements() as said, records.transaction():
+            for name in names:
+                records.save_terminal(replace(TERMINAL, serial=name, endpoint="[::1]:4"))
+                records.add_message(replace(MESSAGE, serial=name))
+                records.add_event(replace(EVENT, serial=name))
         assert said == ["SELECT", *["INSERT"] * 4, "COMMIT"]
         assert {terminal.endpoint for terminal in records.terminals()} == {"[::1]:4"}
         assert len(records.messages()) == 120

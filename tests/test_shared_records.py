@@ -8,8 +8,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from record_stores import list_statements
 from test_server_records import EVENT, IMAGE, MESSAGE, TERMINAL, UPDATE
 
 from unbrick.server.database import SqlRecords, connection
@@ -118,18 +117,9 @@ def test_they_agree_whoever_writes(two: list[SqlRecords], seed: int) -> None:
 
 def count_selects(records: Records, serial: str) -> int:
     """The statements that read a terminal takes."""
-    said: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        said.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        with records.transaction():
-            records.terminal(serial)
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-    return sum(statement.startswith("SELECT") for statement in said)
+    with list_statements() as said, records.transaction():
+        records.terminal(serial)
+    return said.count("SELECT")
 
 
 def test_only_what_another_has_written_is_read_again(two: list[SqlRecords]) -> None:

@@ -7,6 +7,7 @@ transaction has read is still so when it writes. Processes may share a database.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,7 +167,7 @@ class Writer:
         self._count = 0
 
     @contextmanager
-    def begun(self) -> Iterator[tuple[Connection, list[str] | None]]:
+    def begun(self) -> Iterator[tuple[Connection, list[Any] | None]]:
         """A transaction: kept when the block ends, undone when it raises.
 
         Gives with the connection what others have noted since the last one; None: that is not
@@ -175,7 +176,7 @@ class Writer:
         if self._engine.dialect.name == "sqlite":
             with writing(self._engine) as connection:
                 version = _read_data_version(connection)
-                news: list[str] | None = [] if version == self._seen else None
+                news: list[Any] | None = [] if version == self._seen else None
                 self._seen = version
                 yield connection, news
             return
@@ -190,11 +191,11 @@ class Writer:
                 self.close()
             raise
 
-    def note(self, connection: Connection, what: str) -> None:
+    def note(self, connection: Connection, what: object) -> None:
         """Tell others what this transaction writes, when it is kept. SQLite has one process."""
         if self._engine.dialect.name == "sqlite":
             return
-        connection.execute(_NOTE, {"number": self._count, "what": what})
+        connection.execute(_NOTE, {"number": self._count, "what": json.dumps(what)})
         if self._count % (KEPT_WRITINGS // 10) == 0:
             connection.execute(_TIDY, {"number": self._count - KEPT_WRITINGS})
 
@@ -212,7 +213,7 @@ class Writer:
             connection.invalidate()  # It may be amid all that, and of no use any more.
             raise
 
-    def _begin(self) -> tuple[Connection, list[str] | None]:
+    def _begin(self) -> tuple[Connection, list[Any] | None]:
         """The connection, with a transaction begun; a new one if the old one is broken."""
         tried_before, since = self._connection is not None, self._count
         try:
@@ -226,7 +227,7 @@ class Writer:
             answer.nextset()
             self._count = int(answer.fetchone()[0])
             answer.nextset()
-            news = [what for (what,) in answer.fetchall()]
+            news = [json.loads(what) for (what,) in answer.fetchall()]
         except DBAPIError as error:
             self.close()
             if not (tried_before and error.connection_invalidated):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
@@ -46,9 +45,9 @@ _LAST_ID = {
 """By the kind of database: the last id that was given out; nothing or 0: none was."""
 
 
-def _as_json(value: bytes) -> dict[str, str]:
+def _to_json(value: Any) -> Any:
     """What JSON has no word for: a digest in the name of a group."""
-    return {"hex": value.hex()}
+    return {"hex": value.hex()} if isinstance(value, bytes) else value
 
 
 def _from_json(value: Any) -> Any:
@@ -420,14 +419,14 @@ class SqlStore(Store):
                     if self._pending or self._drawn or self._has_news:
                         with self._writer.ending(connection):
                             self._flush(len(_PLACES))
-                            self._writer.note(connection, self._tell())
+                            self._writer.note(connection, self._take_news())
                 finally:
                     self._connection = None
         except BaseException:
             self._forget()
             self._pending.clear()
             self._drawn.clear()
-            self._tell()
+            self._take_news()
             raise
         if self.traces:
             self.traces = not wipe_log(self._engine)
@@ -482,19 +481,20 @@ class SqlStore(Store):
     def _has_news(self) -> bool:
         return bool(self.answers.written or self._given or self._removed)
 
-    def _tell(self) -> str:
+    def _take_news(self) -> object:
         """What a transaction has written, for the others; nothing is left of it here."""
-        news = self._removed, list(self.answers.written), self._given
+        groups = [list(map(_to_json, group)) for group in self.answers.written]
+        news = self._removed, groups, self._given
         self._removed, self._given = False, {}
         self.answers.written.clear()
-        return json.dumps(news, default=_as_json)
+        return news
 
-    def _learn(self, news: list[str] | None) -> None:
+    def _learn(self, news: list[Any] | None) -> None:
         """What others have written since the last transaction; None: it is not known."""
         if news is None:
             self._forget()
             return
-        for removed, groups, given in map(json.loads, news):
+        for removed, groups, given in news:
             if removed:
                 self.answers.clear()
             self.answers.forget(tuple(map(_from_json, group)) for group in groups)
