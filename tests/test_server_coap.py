@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiocoap
@@ -254,6 +255,36 @@ def test_of_what_arrives_together_one_that_fails_does_not_harm_the_others(
         await until(lambda: records.terminal("T-2") is not None)
         for socket_, _ in terminals:
             socket_.close()
+
+    with_server(test)
+
+
+def test_what_the_database_did_not_keep_is_told_when_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        transaction, kept = records.transaction, False
+
+        @contextmanager
+        def break_off() -> Iterator[None]:
+            with transaction():
+                yield
+                if not kept:
+                    raise RuntimeError("terminating connection")
+
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        await until(lambda: records.terminals() != [])
+        server.core.send_text(SERIAL, "hello", 0.0)
+        monkeypatch.setattr(records, "transaction", break_off)
+        with pytest.raises(RuntimeError):
+            server.pump()
+        kept = True
+        server.pump()
+        await until(lambda: records.messages()[0].state is MessageState.DELIVERED)
+        assert terminal.asked == ["message"]
+        socket_.close()
 
     with_server(test)
 

@@ -15,7 +15,9 @@ from server_world import HARDWARE, get_block, inspect, make_image
 
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.guard import RESERVED_AT_ONCE, LinkGuard, Stranger
+from unbrick.server.errors import RecordsError
 from unbrick.server.records.contract import Records
+from unbrick.server.records.links import LinkKey
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, AuditAction
 from unbrick.wire.coap import CoapEndpoint, decode, post
@@ -195,6 +197,31 @@ def test_a_terminal_is_only_itself() -> None:
     response = wire.ask(post("register", registration("T-0002").encode()))
     assert response.code == aiocoap.FORBIDDEN
     assert records.terminal("T-0002") is None
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_what_could_not_be_protected_is_told_later(
+    monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    """The database is away when a link is looked up that something is to be sent on."""
+    wire = Wire(guard_of(enrolled()))
+    wire.register()
+    for text in ("one", "two", "three"):
+        wire.guard.core.send_text(SERIAL, text, wire.now)  # type: ignore[attr-defined]
+    links = wire.guard.core.records.links
+    find, found = links.find, [links.find(SERIAL)] * fails
+
+    def find_or_fail(_serial: str) -> LinkKey | None:
+        if not found:
+            raise RecordsError("the database does not answer", hint="wait")
+        return found.pop()
+
+    monkeypatch.setattr(links, "find", find_or_fail)
+    with pytest.raises(RecordsError):
+        wire.run()
+    monkeypatch.setattr(links, "find", find)
+    wire.run()
+    assert len(wire.texts) == 3
 
 
 # Replays

@@ -78,6 +78,10 @@ class Network:
         """The server's requests."""
         return self._server.poll(now, endpoint, most)
 
+    def take_back(self, requests: list[Outgoing]) -> None:
+        """These are not sent."""
+        self._server.take_back(requests)
+
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """What came of the server's own requests."""
         if ticket >= 0:

@@ -318,13 +318,16 @@ class ServerCore:
                     ticket = self._errands.start(errand)
                     requests.append(Outgoing(terminal.endpoint, message, ticket, terminal.serial))
         except BaseException:
-            # These are not sent, since nobody gets to know them.
-            for request in requests:
-                lost = self._errands.end(request.ticket)
-                if lost is not None:
-                    self._errands.add(lost)
+            self.take_back(requests)
             raise
         return requests
+
+    def take_back(self, requests: list[Outgoing]) -> None:
+        """These requests of ``poll`` are not sent: they are due again."""
+        for request in requests:
+            errand = self._errands.end(request.ticket)
+            if errand is not None:
+                self._errands.add(errand)
 
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """What came of a request of ``poll``: the response, or None when there was none.

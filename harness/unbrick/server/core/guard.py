@@ -83,6 +83,9 @@ class Core(Protocol):
     ) -> list[Outgoing]:
         """The requests to send now."""
 
+    def take_back(self, requests: list[Outgoing]) -> None:
+        """Make them due again."""
+
     def outcome(self, ticket: int, response: aiocoap.Message | None, now: float) -> None:
         """Take in how one of them ended."""
 
@@ -253,11 +256,16 @@ class LinkGuard:
         self, now: float, endpoint: str | None = None, most: int | None = None
     ) -> list[Outgoing]:
         """The requests to send now; see ``core.ServerCore``."""
-        return [
-            sealed
-            for request in self.core.poll(now, endpoint, most)
-            for sealed in self._seal(request, now)
-        ]
+        requests = self.core.poll(now, endpoint, most)
+        try:
+            return [sealed for request in requests for sealed in self._seal(request, now)]
+        except BaseException:
+            self.take_back(requests)
+            raise
+
+    def take_back(self, requests: list[Outgoing]) -> None:
+        """These requests of ``poll`` are not sent; see ``core.ServerCore``."""
+        self.core.take_back(requests)
 
     def _seal(self, request: Outgoing, now: float) -> list[Outgoing]:
         """A request as it is to be sent; nothing when it cannot be."""

@@ -23,7 +23,7 @@ from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore, refusal_code
 from unbrick.server.core.guard import LinkGuard
 from unbrick.server.edge.troubles import TROUBLES
-from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.coap import CoapEndpoint, Outgoing
 from unbrick.wire.glance import glance_protected, glance_serial, refuse_at_a_glance
 from unbrick.wire.oscore import MESSAGE_BITS
 
@@ -175,6 +175,7 @@ class CoapServer:
         # Also for a single one: what is decided must hold until it is kept, whoever else writes.
         something = received or expired or self._guard.has_errands
         all_of_it = self.core.records.transaction() if something else contextlib.nullcontext()
+        requests: list[Outgoing] = []
         try:
             with all_of_it:
                 self._receive(received, touched, now)
@@ -189,6 +190,7 @@ class CoapServer:
                     peer_.request(request.message, request.ticket, now, request.read)
         except Exception:
             # Nothing of this was kept, so nothing of it may be answered or taken for known.
+            self._guard.take_back(requests)
             for name in {*touched, *expired}:
                 self._forget(name)
             raise
