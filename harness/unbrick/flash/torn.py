@@ -16,11 +16,10 @@ have moved, whichever they are (``bits-3``).
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from unbrick.flash.bits import intersect, invert, unite
 
@@ -32,105 +31,111 @@ if TYPE_CHECKING:
     from unbrick.flash.ops import FlashOp
 
 
-@lru_cache(maxsize=4096)
+class Shape(NamedTuple):
+    """How far an operation has come on each of its cells, as masks of its length.
+
+    Attributes:
+        moved: the cells that are what they were to become.
+        weak: of the cells that were on their way, those that are weak, whatever ``moved`` says.
+    """
+
+    moved: bytes
+    weak: bytes
+
+
+class _Place(NamedTuple):
+    """Where an operation is, in bytes, and the ``unit`` and ``chips`` of the flash there."""
+
+    offset: int
+    length: int
+    unit: int
+    chips: int
+
+
 def _noise(seed: str, length: int) -> bytes:
     """Bits that are the same for the same operation: sessions repeat most of theirs."""
     return random.Random(seed).randbytes(length)
 
 
-def _program(cells: Cells, op: FlashOp, data: bytes, weak: bytes = b"") -> Cells:
-    old = cells.read(op.offset, op.length)
-    new = intersect(old, data)
-    if weak:
-        weak = intersect(
-            weak, intersect(old, invert(op.data))
-        )  # only cells on their way to 0 can be weak
-    return cells.with_range(op.offset, new, weak)
+def _all(place: _Place) -> bytes:
+    return b"\xff" * place.length
 
 
-def _first_words(words: int) -> Callable[[Cells, FlashOp], Cells]:
+def _none(place: _Place) -> bytes:
+    return bytes(place.length)
+
+
+def _first_words(words: int) -> Callable[[_Place], Shape]:
     """Some words are done, the next one is torn, the rest not begun. A word is a unit of each chip.
 
     ``words`` that are negative mean half of them.
     """
 
-    def tear(cells: Cells, op: FlashOp) -> Cells:
-        word = math.prod(cells.geometry.find_word(op.offset))
-        count = op.length // word
+    def find(place: _Place) -> Shape:
+        word = place.unit * place.chips
+        count = place.length // word
         whole = (min(words, count - 1) if words >= 0 else count // 2) * word
-        torn = unite(op.data[whole : whole + word], _noise(f"word {op.offset}", word))
-        rest = b"\xff" * (op.length - whole - word)
-        return _program(cells, op, op.data[:whole] + torn + rest)
+        torn = invert(_noise(f"word {place.offset}", word))
+        return Shape((b"\xff" * whole + torn).ljust(place.length, b"\0"), _none(place))
 
-    return tear
+    return find
 
 
-def _uneven_chips(cells: Cells, op: FlashOp) -> Cells:
+def _uneven_chips(place: _Place) -> Shape:
     """The first chip is done, those beside it have not begun."""
-    unit, chips = cells.geometry.find_word(op.offset)
-    mask = (b"\0" * unit + b"\xff" * unit * (chips - 1)) * (op.length // (unit * chips))
-    return _program(cells, op, unite(op.data, mask))
+    word = b"\xff" * place.unit + bytes(place.unit * (place.chips - 1))
+    return Shape(word * (place.length // len(word)), _none(place))
 
 
-def _scattered(cells: Cells, op: FlashOp) -> Cells:
+def _scattered(place: _Place) -> Shape:
     """Every word has some of its bits."""
-    return _program(cells, op, unite(op.data, _noise(f"bits {op.offset}", op.length)))
+    return Shape(invert(_noise(f"bits {place.offset}", place.length)), _none(place))
 
 
-def _weak_program(cells: Cells, op: FlashOp) -> Cells:
+def _weak_program(place: _Place) -> Shape:
     """All is there, but a part of the cells is weak."""
-    return _program(cells, op, op.data, _noise(f"weak {op.offset}", op.length))
+    return Shape(_all(place), _noise(f"weak {place.offset}", place.length))
 
 
-def _all_weak_program(cells: Cells, op: FlashOp) -> Cells:
-    """No cell has been cleared for sure."""
-    return _program(cells, op, b"\xff" * op.length, b"\xff" * op.length)
+def _all_weak(place: _Place) -> Shape:
+    """No cell has moved for sure: each on its way may still read as before, or as it was to be."""
+    return Shape(_none(place), _all(place))
 
 
-def _erase(share: int) -> Callable[[Cells, FlashOp], Cells]:
+def _erase(share: int) -> Callable[[_Place], Shape]:
     """``share`` of 4 of the bits have moved to 1; the last step leaves few zeros."""
 
-    def tear(cells: Cells, op: FlashOp) -> Cells:
-        ones = _noise(f"erase {op.offset} {share}", op.length)
+    def find(place: _Place) -> Shape:
+        ones = _noise(f"erase {place.offset} {share}", place.length)
         for i in range(abs(2 - share)):
-            more = _noise(f"erase {op.offset} {share} {i}", op.length)
+            more = _noise(f"erase {place.offset} {share} {i}", place.length)
             ones = intersect(ones, more) if share < 2 else unite(ones, more)
-        return cells.with_range(op.offset, unite(cells.read(op.offset, op.length), ones))
+        return Shape(ones, _none(place))
 
-    return tear
+    return find
 
 
-def _weak_erase(cells: Cells, op: FlashOp) -> Cells:
+def _weak_erase(place: _Place) -> Shape:
     """The block looks blank; cells that were 0 are weak."""
-    weak = intersect(
-        invert(cells.read(op.offset, op.length)), _noise(f"blank {op.offset}", op.length)
-    )
-    return cells.with_range(op.offset, b"\xff" * op.length, weak)
+    return Shape(_all(place), _noise(f"blank {place.offset}", place.length))
 
 
-PROGRAMS: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
+PROGRAMS: tuple[tuple[str, Callable[[_Place], Shape]], ...] = (
     ("first-word", _first_words(0)),
     ("half", _first_words(-1)),
     ("last-word", _first_words(1 << 30)),
     ("low-chip", _uneven_chips),
     ("scattered", _scattered),
     ("weak", _weak_program),
-    ("all-weak", _all_weak_program),
+    ("all-weak", _all_weak),
 )
 
-
-def _barely_erased(cells: Cells, op: FlashOp) -> Cells:
-    """Every cell that was 0 may still read as 0, or already as 1."""
-    old = cells.read(op.offset, op.length)
-    return cells.with_range(op.offset, b"\xff" * op.length, invert(old))
-
-
-ERASES: tuple[tuple[str, Callable[[Cells, FlashOp], Cells]], ...] = (
+ERASES: tuple[tuple[str, Callable[[_Place], Shape]], ...] = (
     ("begun", _erase(0)),
     ("half", _erase(2)),
     ("nearly", _erase(4)),
     ("weak", _weak_erase),
-    ("barely", _barely_erased),
+    ("barely", _all_weak),
 )
 
 
@@ -204,16 +209,41 @@ def _list_numbered(op: FlashOp) -> tuple[str, ...]:
     return (*steps, *(f"bits-{number}" for number in range(SUBSETS)))
 
 
-def _tear_numbered(cells: Cells, op: FlashOp, kind: str, number: int, steps: int) -> Cells:
+def _numbered(place: _Place, kind: str, number: int, steps: int) -> Shape:
     """The numbered shapes: see the module; ``steps``: into how many parts they divide it."""
     if kind == "bits":
-        done = _noise(f"subset {op.offset} {number}", op.length)
+        moved = _noise(f"subset {place.offset} {number}", place.length)
     else:
-        length = op.length * number // steps
-        done = (b"\xff" * length).ljust(op.length, b"\0")
-    if op.kind == "erase":
-        return cells.with_range(op.offset, unite(cells.read(op.offset, op.length), done))
-    return _program(cells, op, unite(op.data, invert(done)))
+        moved = (b"\xff" * (place.length * number // steps)).ljust(place.length, b"\0")
+    return Shape(moved, _none(place))
+
+
+@lru_cache(maxsize=4096)
+def _find_shape(place: _Place, variant: str, *, erases: bool, steps: int) -> Shape:
+    numbered = _NUMBERED.fullmatch(variant)
+    if numbered:
+        return _numbered(place, numbered[1], int(numbered[2]), steps)
+    return dict(ERASES if erases else PROGRAMS)[variant](place)
+
+
+def find_shape(
+    op: FlashOp, geometry: FlashGeometry, variant: str, part: FlashOp | None = None
+) -> Shape:
+    """How far an operation has come in a variant.
+
+    Args:
+        op: the operation.
+        geometry: of the flash.
+        variant: one of :func:`list_variants`.
+        part: what it does to check cells, when that is asked for.
+
+    Raises:
+        KeyError: there is no such variant.
+    """
+    steps = op.length if variant.startswith("bytes-") else STEPS
+    asked = part or op
+    place = _Place(asked.offset, asked.length, *geometry.find_word(asked.offset))
+    return _find_shape(place, variant, erases=op.kind == "erase", steps=steps)
 
 
 def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
@@ -227,15 +257,15 @@ def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
     Raises:
         KeyError: there is no such variant.
     """
-    numbered = _NUMBERED.fullmatch(variant)
-    if numbered and variant not in _list_numbered(op):
+    if _NUMBERED.fullmatch(variant) and variant not in _list_numbered(op):
         raise KeyError(variant)
-    named = dict(ERASES if op.kind == "erase" else PROGRAMS)
     for part in cells.geometry.list_parts(op):
-        if numbered:
-            kind, number = numbered[1], int(numbered[2])
-            steps = op.length if kind == "bytes" else STEPS
-            cells = _tear_numbered(cells, part, kind, number, steps)
+        moved, weak = find_shape(op, cells.geometry, variant, part)
+        old = cells.read(part.offset, part.length)
+        if op.kind == "erase":
+            new, on_their_way = unite(old, moved), invert(old)
         else:
-            cells = named[variant](cells, part)
+            new = intersect(old, unite(part.data, invert(moved)))
+            on_their_way = intersect(old, invert(part.data))
+        cells = cells.with_range(part.offset, new, intersect(weak, on_their_way))
     return cells
