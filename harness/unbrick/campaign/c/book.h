@@ -3,8 +3,8 @@
  *
  * A unit is 4 bytes, counted from the beginning of the flash. It has a value, and a mask of the
  * bits that are weak. An entry belongs to a group, and says for some units which value and mask
- * they must have. Entries that ask the same of a page of 64 units share that question, so a change
- * of a unit costs as much as there are different questions about its page. */
+ * they must have. Many entries say something of the same units. What a change of a unit costs
+ * depends on how many such sets of units there are, and hardly on how many entries. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,6 +12,11 @@
 #include <stdint.h>
 
 #define BOOK_NONE UINT32_MAX
+
+enum {
+    BOOK_WEAK = 1, /* of a behaviour: a weak cell has a say */
+    BOOK_LAST = 2, /* of a behaviour: what follows it is not searched */
+};
 
 #pragma GCC visibility push(default)
 
@@ -24,6 +29,10 @@ void book_free(struct book *b);
 /* The flash now holds these values from unit `first` on. `weak` NULL: no bit there is weak. */
 void book_write(struct book *b, uint32_t first, uint32_t count, const uint32_t *values,
                 const uint32_t *weak);
+
+/* What the flash holds in these units. */
+void book_read(const struct book *b, uint32_t first, uint32_t count, uint32_t *values,
+               uint32_t *weak);
 
 /* Whether the flash could come to agree with other entries than now by what these bytes hold,
  * whatever that is. True may be wrong, false never is. */
@@ -42,5 +51,9 @@ uint32_t book_find(const struct book *b, uint32_t group, uint32_t from);
 
 /* An entry agrees with nothing any more. */
 void book_drop(struct book *b, uint32_t entry);
+
+/* What the caller has marked an entry with; nothing at first. */
+void book_mark(struct book *b, uint32_t entry, uint32_t marks);
+uint32_t book_marks(const struct book *b, uint32_t entry);
 
 #pragma GCC visibility pop
