@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from toy_target import ToyTarget
 
-from unbrick.campaign import behaviour
+from unbrick.campaign import behaviour, walk
 from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, CountedFields, Cover
 from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.case import CaseId
@@ -25,6 +26,8 @@ from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
 from unbrick.flash.geometry import CheckCells, FlashGeometry
 from unbrick.flash.ops import FlashOp
+from unbrick.flash.torn import Shape
+from unbrick.flash.trace import OP, Trace
 
 GEOMETRY = FlashGeometry((12, 12), unit=4)
 """Two blocks of three units."""
@@ -103,19 +106,36 @@ def run(firmware: tuple[Line, ...], state: State, fate: Fate) -> Outcome:
     return Outcome(violation, "", ops, marks, None, 0, 0, said, relevant=relevant)
 
 
-def make_target(seed: int, geometry: FlashGeometry = GEOMETRY) -> ToyTarget:
+def pack(ops: Sequence[FlashOp]) -> Trace:
+    """Operations as an engine keeps them: so the search walks over their cuts in C."""
+    kinds, records, data = {0: "erase", 1: "word"}, b"", b""
+    for op in ops:
+        kind = op.kind == "word"
+        records += OP.pack(kind, op.lanes, op.offset, op.length, op.failed, 0, 0, len(data))
+        data += op.data
+    return Trace(records, data, kinds)
+
+
+def make_target(
+    seed: int, geometry: FlashGeometry = GEOMETRY, *, packed: bool = False
+) -> ToyTarget:
     dice = Random(seed)
     firmware = make_firmware(dice)
     first = State(Cells.of(dice.randbytes(UNITS * UNIT), geometry))
-    return ToyTarget(lambda state, fate: run(firmware, state, fate), first)
+
+    def session(state: State, fate: Fate) -> Outcome:
+        outcome = run(firmware, state, fate)
+        return replace(outcome, ops=pack(outcome.ops)) if packed else outcome
+
+    return ToyTarget(session, first)
 
 
-def find_difference(seed: int, geometry: FlashGeometry = GEOMETRY) -> str:
+def find_difference(seed: int, geometry: FlashGeometry = GEOMETRY, *, packed: bool = False) -> str:
     """What the search by relevance says otherwise than one that runs every state; empty: nothing.
 
     The other search runs the first states that it meets, in every way of reading their weak cells.
     """
-    target = make_target(seed, geometry)
+    target = make_target(seed, geometry, packed=packed)
 
     def submit(state: State, fate: Fate) -> Future[Outcome]:
         return Here().submit(target.run, state, fate)
@@ -138,11 +158,40 @@ def find_difference(seed: int, geometry: FlashGeometry = GEOMETRY) -> str:
     return ""
 
 
+@pytest.fixture(autouse=True)
+def short_sessions_may_lean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behaviour, "LONG", 0)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("geometry", [GEOMETRY, CHECKED], ids=["plain", "checked"])
-def test_what_was_not_run_is_judged_as_if_it_had_been(geometry: FlashGeometry) -> None:
-    found = {seed: find_difference(seed, geometry) for seed in range(FIRMWARES)}
+@pytest.mark.parametrize(
+    ("geometry", "packed"),
+    [(GEOMETRY, False), (CHECKED, False), (GEOMETRY, True)],
+    ids=["plain", "checked", "in C"],
+)
+def test_what_was_not_run_is_judged_as_if_it_had_been(
+    geometry: FlashGeometry,
+    packed: bool,
+) -> None:
+    found = {seed: find_difference(seed, geometry, packed=packed) for seed in range(FIRMWARES)}
     assert {seed: text for seed, text in found.items() if text} == {}
+
+
+def count_all(seed: int, *, packed: bool) -> tuple[int, ...]:
+    """Sessions, members, cuts, and where these were counted."""
+    target = make_target(seed, packed=packed)
+    search = BehaviourSearch(
+        target, target.start(), lambda state, fate: Here().submit(target.run, state, fate)
+    )
+    cases = list(search.cases())
+    judged, followed = (sum(getattr(case, of) for case in cases) for of in ("judged", "successors"))
+    return len(cases), search.result.states, search.result.transitions, judged, followed
+
+
+@pytest.mark.slow
+def test_a_walk_in_c_counts_what_a_walk_by_single_cuts_does() -> None:
+    for seed in range(FIRMWARES):
+        assert count_all(seed, packed=True) == count_all(seed, packed=False), seed
 
 
 def test_a_state_that_differs_where_nothing_reads_is_not_run() -> None:
@@ -256,6 +305,19 @@ MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "where ends lead is not noted": (1, (Behaviour, "list_leads", lambda *_: [])),
     "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
 }
+
+
+def without_weak_cells(
+    op: FlashOp, geometry: FlashGeometry, variant: str, find: Any = walk.find_shape
+) -> Shape:
+    moved, weak = find(op, geometry, variant)
+    return Shape(moved, bytes(len(weak)))
+
+
+def test_a_mistake_in_what_c_is_told_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not find_difference(1, packed=True)
+    monkeypatch.setattr(walk, "find_shape", without_weak_cells)
+    assert find_difference(1, packed=True)
 
 
 @pytest.mark.slow

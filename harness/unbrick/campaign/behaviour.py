@@ -23,7 +23,15 @@ from itertools import accumulate
 from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unbrick.campaign.book import UNIT, Book, find_difference, find_units, find_weak_units
+from unbrick.campaign.book import (
+    LAST,
+    UNIT,
+    WEAK,
+    Book,
+    find_difference,
+    find_units,
+    find_weak_units,
+)
 from unbrick.campaign.case import CaseId, PowerCut
 from unbrick.campaign.search import (
     Bounds,
@@ -37,6 +45,7 @@ from unbrick.campaign.search import (
     spread_cuts,
 )
 from unbrick.campaign.target import Fate, FormedTarget, State
+from unbrick.campaign.walk import CutWalk, WalkEnd, Walker
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
@@ -47,12 +56,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from unbrick.campaign.target import Form, Outcome, Target
+    from unbrick.campaign.walk import CountedCuts
     from unbrick.flash.cells import Cells
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
 
 MANY = 64
 """Operations from which on it is faster to compare whole blocks."""
+
+LONG = 1000
+"""Operations from which on it is faster to see whether another session has had the same cuts."""
 
 _NOTHING: Future[Outcome] = Future()
 """Of what need not be run."""
@@ -90,6 +103,12 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         self.needs = self.relevant
+
+    @cached_property
+    def blocks(self) -> frozenset[int]:
+        """The numbers of the blocks that its operations change."""
+        spans = set(list_spans(self.outcome.ops))
+        return frozenset(number for span in spans for number, *_ in self.geometry.split(*span))
 
     @cached_property
     def _erases(self) -> list[tuple[int, int]]:
@@ -211,6 +230,10 @@ class CountedFields:
     def apply(self, cells: Cells) -> Cells:
         """Cells that count as the same."""
         return self._form.apply(cells) if self._form else cells
+
+    def find_blocks(self, geometry: FlashGeometry) -> frozenset[int]:
+        """The numbers of the blocks with a field."""
+        return frozenset(geometry.find_block(start)[0] for start, _ in self.ranges)
 
     def touches(self, offset: int, length: int) -> bool:
         """Whether a range has a part of a field."""
@@ -378,6 +401,11 @@ class Shown:
         for place in self._fields.ranges:
             self._book.show_range(cells, *place)
 
+    def has_passed_to(self, op: int, blocks: frozenset[int]) -> None:
+        """The library has had the book show what is before an operation; it may change blocks."""
+        self._at = op
+        self._book.has_passed(self._find_counted, blocks)
+
     def _find_cells(self) -> Cells:
         """What is before the operation that the book is at."""
         if self._done < self._at:
@@ -450,8 +478,14 @@ class KnownSessions:
             *(Case.of(case_id, outcome), outcome, outcome.relevant, weak, self.book.cells.geometry)
         )
         group = self.find_group(state, "behaviour", case_id.resolution)
-        self._behaviours[self.book.add(group, outcome.relevant)] = behaviour
+        entry = self.book.add(group, outcome.relevant)
+        self.book.mark(entry, WEAK * weak | LAST * bool(outcome.violation))
+        self._behaviours[entry] = behaviour
         return behaviour
+
+    def find_behaviour(self, entry: int) -> Behaviour:
+        """That of an entry of the book."""
+        return self._behaviours[entry]
 
 
 class BehaviourSearch:
@@ -491,11 +525,13 @@ class BehaviourSearch:
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
         self._sessions = KnownSessions(target, start.cells.geometry)
         self._book = self._sessions.book
+        self._walker = Walker(self._book, start.cells.geometry, bounds.shapes, form)
         self._dirty: dict[Member, None] = {}
         self._start = replace(start, cells=self._fields.apply(start.cells))
         self._cover: Cover | None = None
         self._first: Member | None = None
         self._ended: dict[bytes, Member] = {}  # the first with that ending
+        self._made: tuple[Reached, State] | None = None  # the last one
         self._queue: deque[Reached] = deque()
         self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
 
@@ -564,12 +600,15 @@ class BehaviourSearch:
     def _show(self, found: Reached) -> State:
         """Have the book show a state, which is made for it."""
         user = found.user
-        if user is None:
+        if self._made and self._made[0] is found:
+            state = self._made[1]
+        elif user is None:
             state = self._start
         else:
             ops, cut = user.behaviour.outcome.ops, found.case.cuts[-1]
             left = find_cells(user.state.cells, ops, cut)
             state = State(self._fields.apply(left), found.peers)
+        self._made = found, state
         self._book.show(state.cells)
         return state
 
@@ -683,22 +722,48 @@ class BehaviourSearch:
 
     def _walk(self, member: Member) -> list[Reached]:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
-        behaviour = member.behaviour
-        end = self._find_end(member)
-        unknown: list[tuple[str, str, Reached]] = []
-        ops, target = behaviour.outcome.ops, self.result.target
-        self._cover = Cover(behaviour, self._fields)
-        shown, standing = Shown(self._book, member.state.cells, ops, self._fields), None
-        geometry, shapes = member.state.cells.geometry, self._bounds.shapes
+        behaviour, end = member.behaviour, self._find_end(member)
+        ops, self._cover = behaviour.outcome.ops, Cover(behaviour, self._fields)
+        shown = Shown(self._book, member.state.cells, ops, self._fields)
+        # Of the first member each cut is noted by itself.
+        plain = shown.is_simple and self._cover.is_usable and bool(member.case.cuts)
+        if plain and not self._part and isinstance(ops, Trace):
+            unknown = self._walk_in_c(member, ops, shown, end)
+        else:
+            unknown = self._walk_singly(member, shown, end)
+        target = self.result.target
+        places = (
+            (found, found.case.cuts[-1], State(member.state.cells, found.peers))
+            for found in unknown
+        )
+        return spread_cuts(
+            (
+                (find_place(target, cut, ops, state), find_kind(cut, ops), found)
+                for found, cut, state in places
+            ),
+            self._bounds.seed,
+        )
+
+    def _tally(self, member: Member, cuts: int) -> None:
+        """So many cuts of a member's session were looked at."""
+        if not member.walked:
+            self.result.transitions += cuts
+            member.behaviour.case.successors += cuts
+
+    def _walk_singly(self, member: Member, shown: Shown, end: int) -> list[Reached]:
+        """The same, cut by cut."""
+        behaviour, standing = member.behaviour, None
+        unknown: list[Reached] = []
+        assert self._cover  # noqa: S101 - it is that of this walk
+        ops, geometry = behaviour.outcome.ops, member.state.cells.geometry
+        shapes = self._bounds.shapes
         for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
             cut = case_id.cuts[-1]
             if cut.op >= end:
                 break
             if self._part and not is_inside(cut, ops, self._part):
                 continue
-            if not member.walked:
-                self.result.transitions += 1
-                behaviour.case.successors += 1
+            self._tally(member, 1)
             found = Reached(case_id, peers, member)
             known = self._cover.find(cut)
             if known:
@@ -709,17 +774,83 @@ class BehaviourSearch:
             if standing and not shown.pass_to(cut.op):
                 standing = None
             if standing and not (cut.torn and shown.has_say(cut.op)):
-                behaviours, state = standing.behaviours, State(member.state.cells, peers)
+                behaviours = standing.behaviours
                 if behaviours:
                     self._count(found, behaviours)
             else:
-                state = State(shown.show(cut), peers)
-                behaviours = self._follow(found, state)
+                behaviours = self._look(found, shown)
                 if not cut.torn and shown.is_simple and self._cover.is_usable:
                     standing = KnownSoFar(self._book.version, behaviours)
             if not behaviours:
-                unknown.append((find_place(target, cut, ops, state), find_kind(cut, ops), found))
-        return spread_cuts(unknown, self._bounds.seed)
+                unknown.append(found)
+        return unknown
+
+    def _look(self, found: Reached, shown: Shown) -> list[Behaviour] | None:
+        """See that what a cut leaves is followed; None: it must be run first."""
+        return self._follow(found, State(shown.show(found.case.cuts[-1]), found.peers))
+
+    def _walk_in_c(self, member: Member, ops: Trace, shown: Shown, end: int) -> list[Reached]:
+        """The same, by what the library knows of most cuts."""
+        unknown: list[Reached] = []
+        peers = member.behaviour.outcome.marks[0].peers
+
+        def look(cut: PowerCut) -> None:
+            found = Reached(member.case.then(cut), peers, member)
+            self._tally(member, 1)
+            if not self._look(found, shown):
+                unknown.append(found)
+
+        if end > 0:
+            look(PowerCut(0, change=0))
+            shown.pass_to(0)
+        blocks = member.behaviour.blocks | self._fields.find_blocks(member.state.cells.geometry)
+        groups = self._list_groups(member, peers)
+        walk, why = CutWalk(self._walker, member.state.cells, ops, end, groups), None
+        while why is not WalkEnd.DONE:
+            why = walk.go_on()
+            shown.has_passed_to(min(walk.op, len(ops)), blocks)
+            self._take(member, walk.list_rows())
+            strangers = walk.list_unknown()
+            self._tally(member, len(strangers))
+            unknown += (Reached(member.case.then(cut), peers, member) for cut in strangers)
+            if why is WalkEnd.MEMBER:
+                look(walk.find_cut())
+                shown.pass_to(walk.op)
+                walk.pass_by()
+            elif why is not WalkEnd.DONE:
+                walk.help_on(why)
+        return unknown
+
+    def _list_groups(self, member: Member, peers: Any) -> list[list[int]]:
+        """For each way of reading: the group of behaviours, and those of whom a cut may join."""
+        state, cuts = State(member.state.cells, peers), len(member.case.cuts) + 1
+        levels = 1 if self._bounds.depth is None else cuts + 1
+        if cuts == self._bounds.depth:
+            levels = 0
+        return [
+            [
+                self._sessions.find_group(state, "behaviour", resolution),
+                *(
+                    self._sessions.find_group(state, "member", resolution, level)
+                    for level in range(levels)
+                ),
+            ]
+            for resolution in range(RESOLUTIONS)
+        ]
+
+    def _take(self, member: Member, rows: Iterable[CountedCuts]) -> None:
+        """Note where cuts in a member's session lead."""
+        user, needs = member.behaviour, dict[Behaviour, int]()
+        for entries, cuts, ops in rows:
+            self._tally(member, cuts)
+            for behaviour in map(self._sessions.find_behaviour, entries):
+                needs.setdefault(behaviour, behaviour.needs)
+                if not member.walked:
+                    behaviour.case.judged += cuts
+                self._lead(user, ops, behaviour)
+        # Before all was noted, nobody could know that this member is to look again.
+        if any(behaviour.needs is not then for behaviour, then in needs.items()):
+            self._dirty.setdefault(member)
 
     def _find_end(self, member: Member) -> int:
         """The operation from which on another member has had the same successors, as far as needed.
@@ -734,6 +865,9 @@ class BehaviourSearch:
             if other.order < member.order and other.walked and not other.spared and shallow:
                 units = find_difference(member.state.cells, other.state.cells) & behaviour.needs
                 end = min(end, behaviour.find_erasing(units))
+        if len(behaviour.outcome.ops) < LONG:
+            member.spared = end <= len(behaviour.outcome.ops)
+            return end
         ended = self._ended.setdefault(self._find_ending(member), member)
         for before in dict.fromkeys((member.parent, self._first, ended)):
             if before and before.order < member.order and before.walked:

@@ -22,11 +22,16 @@ UNIT = 4
 """Bytes."""
 
 _PAGE = 64  # units
-_NONE = 0xFFFF_FFFF
+NONE = 0xFFFF_FFFF
+"""The number of no entry."""
+
+WEAK, LAST = 1, 2
+"""Marks of an entry for a behaviour: a weak cell has a say; what follows it is not searched."""
 
 
 @cache
-def _load() -> Any:
+def load_book() -> Any:
+    """The library of the campaign."""
     book, u32 = c.c_void_p, c.c_uint32
     signatures: Signatures = {
         "book_new": (book, [u32]),
@@ -37,6 +42,18 @@ def _load() -> Any:
         "book_add": (u32, [book, u32, c.c_char_p]),
         "book_find": (u32, [book, u32, u32]),
         "book_drop": (None, [book, u32]),
+        "book_mark": (None, [book, u32, u32]),
+        "walk_new": (c.c_void_p, [book, u32, c.c_void_p]),
+        "walk_free": (None, [c.c_void_p]),
+        "walk_add_shapes": (None, [c.c_void_p, c.c_bool, u32, u32, u32, c.c_char_p]),
+        "walk_add_form": (None, [c.c_void_p, c.c_char_p, c.c_char_p]),
+        "walk_asked": (c.c_void_p, [c.c_void_p]),
+        "walk_on": (c.c_int, [c.c_void_p, c.c_void_p, c.c_void_p]),
+        "walk_row_count": (u32, [c.c_void_p]),
+        "walk_rows": (c.c_void_p, [c.c_void_p]),
+        "walk_unknown_count": (u32, [c.c_void_p]),
+        "walk_unknown": (c.c_void_p, [c.c_void_p]),
+        "walk_row_ops": (c.c_void_p, [c.c_void_p, u32]),
     }
     return load_library("campaign", signatures)
 
@@ -56,13 +73,14 @@ class Book:
     """
 
     def __init__(self, geometry: FlashGeometry) -> None:
-        self._library, size = _load(), geometry.size
+        self._library, size = load_book(), geometry.size
         self._pages = -(-size // (UNIT * _PAGE))
         self._book = self._library.book_new(-(-size // UNIT))
         if not self._book:
             raise MemoryError
         self._cells = Cells.of(b"", geometry)
         self._find_cells: Callable[[], Cells] | None = None
+        self._changed: frozenset[int] | None = None  # blocks since _cells; None: not known
         self.version = 0
 
     def __del__(self) -> None:
@@ -85,7 +103,23 @@ class Book:
         """
         data = None if op.kind == "erase" else op.data
         self._library.book_change(self._book, op.offset, op.length, data)
+        self._find_cells, self._changed = find_cells, None
+
+    def has_passed(self, find_cells: Callable[[], Cells], blocks: frozenset[int]) -> None:
+        """The library itself has changed the flash (:mod:`unbrick.campaign.walk`).
+
+        Args:
+            find_cells: what the flash now holds, if somebody asks for it.
+            blocks: the numbers of those that it may have changed.
+        """
+        known = self._changed if self._find_cells else frozenset[int]()
         self._find_cells = find_cells
+        self._changed = None if known is None else known | blocks
+
+    @property
+    def handle(self) -> Any:
+        """Of the library."""
+        return self._book
 
     def has_say(self, offset: int, length: int) -> bool:
         """Whether the flash could agree with other entries by what a range holds, in bytes."""
@@ -93,14 +127,18 @@ class Book:
 
     def show(self, cells: Cells) -> None:
         """The flash now holds these cells."""
-        before, self._cells = self.cells, cells
+        changed = self._changed if self._find_cells else frozenset[int]()
+        before = self.cells if changed is None else self._cells
+        self._cells, self._find_cells = cells, None
+        starts, sizes = cells.geometry.starts, cells.geometry.block_sizes
+        for number in changed or ():
+            self._write(cells, starts[number], sizes[number])
         for number, block in enumerate(cells.blocks):
             old = before.blocks[number]
             if block is not old and block != old:
-                self._write(cells, cells.geometry.starts[number], max(len(block), len(old)))
-        for weak in (before.weak, cells.weak):
-            for offset, mask in weak:
-                self._write(cells, offset, len(mask))
+                self._write(cells, starts[number], max(len(block), len(old)))
+        for offset, mask in {*before.weak} ^ {*cells.weak}:
+            self._write(cells, offset, len(mask))
 
     def show_range(self, cells: Cells, offset: int, length: int) -> None:
         """The flash now holds these cells, which differ from the last ones in a range at most."""
@@ -110,13 +148,7 @@ class Book:
 
     def _write(self, cells: Cells, offset: int, length: int) -> None:
         first, end = offset // UNIT * UNIT, -(-(offset + length) // UNIT) * UNIT
-        weak = None
-        if any(start < end and start + len(mask) > first for start, mask in cells.weak):
-            marks = bytearray(end - first)
-            for start, mask in cells.weak:
-                for at in range(max(start, first), min(start + len(mask), end)):
-                    marks[at - first] = mask[at - start]
-            weak = bytes(marks)
+        weak = _read_weak(cells, first, end) if cells.weak else None
         values = cells.read(first, end - first)
         self._library.book_write(self._book, first // UNIT, (end - first) // UNIT, values, weak)
 
@@ -127,15 +159,30 @@ class Book:
             self._library.book_add(self._book, group, units.to_bytes(8 * self._pages, "little"))
         )
 
+    def mark(self, entry: int, marks: int) -> None:
+        """Mark an entry with :data:`WEAK` and :data:`LAST`, or none of them."""
+        self._library.book_mark(self._book, entry, marks)
+
     def find(self, group: int) -> int | None:
         """The first entry of a group that the flash agrees with."""
         found = self._library.book_find(self._book, group, 0)
-        return None if found == _NONE else int(found)
+        return None if found == NONE else int(found)
 
     def drop(self, entry: int) -> None:
         """The entry agrees with nothing any more."""
         self.version += 1
         self._library.book_drop(self._book, entry)
+
+
+def _read_weak(cells: Cells, first: int, end: int) -> bytes | None:
+    """Which cells of a range are weak, as a mask; None: none of them."""
+    marks = None
+    for start, mask in cells.weak:
+        low, high = max(start, first), min(start + len(mask), end)
+        if low < high:
+            marks = marks or bytearray(end - first)
+            marks[low - first : high - first] = mask[low - start : high - start]
+    return None if marks is None else bytes(marks)
 
 
 def find_units(offset: int, length: int) -> int:

@@ -265,6 +265,10 @@ class Target(Protocol):
         """What the peers did in a session, and what passed on the link, in words."""
 
 
+Contents = tuple[tuple[bytes, bytes], ...]
+"""Of each field: what its cells hold, with weak ones as 1, and which are weak."""
+
+
 class Form(Protocol):
     """What of some fields of the flash the firmware can tell apart, by the user's word.
 
@@ -274,6 +278,16 @@ class Form(Protocol):
     @property
     def ranges(self) -> Sequence[tuple[int, int]]:
         """Offset and length of each field."""
+
+    def read(self, cells: Cells) -> Contents:
+        """What the fields hold."""
+
+    def count(self, held: Contents) -> Contents:
+        """What fields count as that hold something.
+
+        Raises:
+            SetupError: the user's word makes no sense.
+        """
 
     def apply(self, cells: Cells) -> Cells:
         """Cells that count as the same, equal for all that do. Only the fields are asked and given.

@@ -118,15 +118,17 @@ class Trace(Sequence[FlashOp]):
 
         Times do not count.
         """
-        if self._kinds != other._kinds:
+        erase = self.find_erase_kind()
+        if self._kinds != other._kinds or erase is None:
             return None
-        erases = [kind for kind, name in self._kinds.items() if name == _ERASE]
-        if len(erases) != 1:
-            return None
-        one, two = self._place(), other._place()
-        return int(_load().trace_common_end(*one, *two, erases[0]))
+        return int(_load().trace_common_end(*self.find_memory(), *other.find_memory(), erase))
 
-    def _place(self) -> tuple[int, int, bytes]:
+    def find_erase_kind(self) -> int | None:
+        """The number of the one kind that erases; None: there are several."""
+        erases = [kind for kind, name in self._kinds.items() if name == _ERASE]
+        return erases[0] if len(erases) == 1 else None
+
+    def find_memory(self) -> tuple[int, int, bytes]:
         """Where the first operation is in memory, how many there are, and their data."""
         records = c.cast(c.c_char_p(self._records), c.c_void_p).value or 0
         return records + self._numbers.start * OP.size, len(self), self._data
@@ -143,7 +145,7 @@ class Trace(Sequence[FlashOp]):
         self._program(cells, done, len(self))
 
     def _program(self, cells: Any, first: int, end: int) -> None:
-        start = self._place()[0] + first * OP.size
+        start = self.find_memory()[0] + first * OP.size
         _load().trace_program(cells, start, end - first, self._data)
 
     def _column(self, field: int) -> list[int]:

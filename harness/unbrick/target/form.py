@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from unbrick.board.mcu import McuChip
+    from unbrick.campaign.target import Contents
     from unbrick.flash.cells import Cells
 
 FUNCTION = "canonical"
@@ -29,9 +30,6 @@ WORD = 4
 
 MOST_KNOWN = 1 << 16
 """Contents of all fields of which a process keeps what they come to."""
-
-Contents = tuple[tuple[bytes, bytes], ...]
-"""Of each field: what its cells hold, with weak ones as 1, and which are weak."""
 
 
 class Fields:
@@ -102,19 +100,32 @@ class FileForm:
     ranges: tuple[tuple[int, int], ...]
     _known: dict[Contents, Contents] = field(default_factory=dict, repr=False, compare=False)
 
-    def apply(self, cells: Cells) -> Cells:
-        """Cells whose fields hold what they count as.
+    def read(self, cells: Cells) -> Contents:
+        """What the fields hold."""
+        return tuple((cells.read(*place), _read_weak(cells.weak, *place)) for place in self.ranges)
+
+    def count(self, held: Contents) -> Contents:
+        """What fields count as that hold something.
 
         Raises:
             SetupError: the user's function is wrong.
         """
-        held = tuple((cells.read(*place), _read_weak(cells.weak, *place)) for place in self.ranges)
         counts = self._known.get(held)
         if counts is None:
             counts = self._rewrite(held)
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             self._known[held] = counts
+        return counts
+
+    def apply(self, cells: Cells) -> Cells:
+        """Cells whose fields hold what they count as.
+
+        Raises:
+            SetupError: the user's function is wrong.
+        """
+        held = self.read(cells)
+        counts = self.count(held)
         for (offset, _), old, new in zip(self.ranges, held, counts, strict=True):
             if old != new:
                 cells = cells.with_range(offset, *new)
