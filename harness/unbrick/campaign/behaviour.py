@@ -67,6 +67,9 @@ MANY = 64
 LONG = 1000
 """Operations from which on it is faster to see whether another session has had the same cuts."""
 
+LAST_DEPTH = 2
+"""Power cuts in a row up to which what is met later is no less deep than what was met before."""
+
 _NOTHING: Future[Outcome] = Future()
 """Of what need not be run."""
 
@@ -443,6 +446,8 @@ class KnownSessions:
 
     def __init__(self, target: Target, geometry: FlashGeometry) -> None:
         self.book = Book(geometry)
+        self._readings = Book(geometry)  # shows what is read of that state
+        self._read: dict[int, Behaviour] = {}  # by entry of that book
         self._target = target
         self._groups: dict[Hashable, int] = {}
         self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
@@ -473,12 +478,27 @@ class KnownSessions:
         """
         if outcome.relevant is None:
             raise ToolBrokenError("the engine has not noted what a session reads")
-        weak = bool(outcome.relevant & find_weak_units(state.cells))
-        behaviour = Behaviour(
-            *(Case.of(case_id, outcome), outcome, outcome.relevant, weak, self.book.cells.geometry)
-        )
-        group = self.find_group(state, "behaviour", case_id.resolution)
-        entry = self.book.add(group, outcome.relevant)
+        behaviour = self._enter(Case.of(case_id, outcome), outcome, state, case_id.resolution)
+        self._readings.show(state.cells.readable(case_id.resolution))
+        entry = self._readings.add(self.find_group(state, "reading"), outcome.relevant)
+        self._read[entry] = behaviour
+        return behaviour
+
+    def recall(self, state: State, resolution: int) -> Behaviour | None:
+        """One that was run of a state that reads the same, so that this one need not be run."""
+        self._readings.show(state.cells.readable(resolution))
+        entry = self._readings.find(self.find_group(state, "reading"))
+        return None if entry is None else self._read[entry]
+
+    def share(self, run: Behaviour, state: State, resolution: int) -> None:
+        """The state that the book shows, read in a way, does what another one has done."""
+        self._enter(run.case, run.outcome, state, resolution)
+
+    def _enter(self, case: Case, outcome: Outcome, state: State, resolution: int) -> Behaviour:
+        relevant = outcome.relevant or 0
+        weak = bool(relevant & find_weak_units(state.cells))
+        behaviour = Behaviour(case, outcome, relevant, weak, self.book.cells.geometry)
+        entry = self.book.add(self.find_group(state, "behaviour", resolution), relevant)
         self.book.mark(entry, WEAK * weak | LAST * bool(outcome.violation))
         self._behaviours[entry] = behaviour
         return behaviour
@@ -572,7 +592,7 @@ class BehaviourSearch:
             while self._queue and len(self._running) < self._ahead:
                 found = self._queue.popleft()
                 known = self._find_covered(found)
-                begun = (RESOLUTIONS, _NOTHING) if known else self._begin(self._show(found))
+                begun = (RESOLUTIONS, _NOTHING) if known else self._begin(found, self._show(found))
                 self._running.append((found, begun))
             found, (resolution, future) = self._running.popleft()
             if known := self._find_covered(found):
@@ -582,12 +602,15 @@ class BehaviourSearch:
             state = self._show(found)
             # Meanwhile another one of them may have shown what it does.
             while not is_whole(behaviours := self._sessions.find(state)):
+                if run := self._recall(found, state, len(behaviours)):
+                    self._sessions.share(run, state, len(behaviours))
+                    continue
                 if len(self.result.cases) == self._bounds.states:
                     self.result.cut_short = f"it was to end after {self._bounds.states} sessions"
                     future.cancel()
                     return
                 if len(behaviours) != resolution:
-                    resolution, future = self._begin(state)
+                    resolution, future = self._begin(found, state)
                 case_id = found.case.with_resolution(resolution)
                 case = self._note(found.user, case_id, state, future.result())
                 yield case
@@ -616,10 +639,26 @@ class BehaviourSearch:
         """The behaviours of a state that neither must be looked at nor followed."""
         return self._cover.find(found.case.cuts[-1]) if self._cover and found.case.cuts else None
 
-    def _begin(self, state: State) -> tuple[int, Future[Outcome]]:
+    def _is_last(self, case_id: CaseId) -> bool:
+        """Whether no state that does the same as this case can be cut.
+
+        Where a bound on depth is above 2, one that is less deep may yet be met.
+        """
+        return len(case_id.cuts) == self._bounds.depth and len(case_id.cuts) <= LAST_DEPTH
+
+    def _recall(self, found: Reached, state: State, resolution: int) -> Behaviour | None:
+        """A session that was run of a state that reads the same, with its trace if that is needed.
+
+        The state is the one that the book shows.
+        """
+        run = self._sessions.recall(state, resolution)
+        is_lost = run and self._is_last(run.case.id) and not self._is_last(found.case)
+        return None if is_lost else run
+
+    def _begin(self, found: Reached, state: State) -> tuple[int, Future[Outcome]]:
         """Have the state that the book shows run in the first way of reading that is not known."""
         known = self._sessions.find(state)
-        if is_whole(known):
+        if is_whole(known) or self._recall(found, state, len(known)):
             return RESOLUTIONS, _NOTHING
         return len(known), self._submit(state, Fate(len(known)))
 
@@ -628,7 +667,7 @@ class BehaviourSearch:
         behaviour = self._sessions.add(case_id, state, outcome)
         behaviour.case.after = user.behaviour.case.id if user else None
         self.result.cases.append(behaviour.case)
-        if not self._keep_traces and len(case_id.cuts) == self._bounds.depth:
+        if not self._keep_traces and self._is_last(case_id):
             behaviour.case.outcome = behaviour.outcome = replace(outcome, ops=[], final=None)
         return behaviour.case
 
@@ -675,8 +714,9 @@ class BehaviourSearch:
         """Note the first operation at which a behaviour leads to another one."""
         if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
             behaviour.users[user] = op
-            if behaviour.case.after is user.case.id:
-                behaviour.case.first_op = op
+            case = behaviour.case
+            if case.after is user.case.id and (case.first_op is None or op < case.first_op):
+                case.first_op = op
             self._grow(behaviour, {user: op})
 
     def _ask_again(self, behaviour: Behaviour) -> None:
