@@ -110,8 +110,11 @@ class Behaviour:
     @cached_property
     def blocks(self) -> frozenset[int]:
         """The numbers of the blocks that its operations change."""
-        spans = set(list_spans(self.outcome.ops))
-        return frozenset(number for span in spans for number, *_ in self.geometry.split(*span))
+        find = self.geometry.find_block
+        found = set[int]()
+        for offset, length in set(list_spans(self.outcome.ops)):
+            found.update(range(find(offset)[0], find(offset + length - 1)[0] + 1))
+        return frozenset(found)
 
     @cached_property
     def _erases(self) -> list[tuple[int, int]]:
@@ -689,12 +692,12 @@ class BehaviourSearch:
         if found.user is None:
             return
         user, op = found.user.behaviour, found.case.cuts[-1].op
+        for case in () if found.user.walked else list_cases(behaviours):
+            case.judged += 1
+            if not found.user.case.cuts:
+                cut = found.case.with_resolution(0)
+                self.result.first_cuts.setdefault(cut, []).append(case)
         for behaviour in behaviours:
-            if not found.user.walked:
-                behaviour.case.judged += 1
-                if not found.user.case.cuts:
-                    cut = found.case.with_resolution(0)
-                    self.result.first_cuts.setdefault(cut, []).append(behaviour.case)
             if not user.leads.get(behaviour, 0) >> op & 1:
                 self._lead(user, 1 << op, behaviour)
 
@@ -883,11 +886,14 @@ class BehaviourSearch:
         user, needs = member.behaviour, dict[Behaviour, int]()
         for entries, cuts, ops in rows:
             self._tally(member, cuts)
-            for behaviour in map(self._sessions.find_behaviour, entries):
-                needs.setdefault(behaviour, behaviour.needs)
-                if not member.walked:
-                    behaviour.case.judged += cuts
-                self._lead(user, ops, behaviour)
+            behaviours = [self._sessions.find_behaviour(entry) for entry in entries]
+            if not member.walked:
+                for case in list_cases(behaviours):
+                    case.judged += cuts
+            for behaviour in behaviours:
+                if without(ops, user.leads.get(behaviour, 0)):
+                    needs.setdefault(behaviour, behaviour.needs)
+                    self._lead(user, ops, behaviour)
         # Before all was noted, nobody could know that this member is to look again.
         if any(behaviour.needs is not then for behaviour, then in needs.items()):
             self._dirty.setdefault(member)
@@ -998,6 +1004,13 @@ class BehaviourSearch:
             for member in user.members:
                 if self._has_members_after(member.case):
                     self._dirty.setdefault(member)
+
+
+def list_cases(behaviours: list[Behaviour]) -> list[Case]:
+    """The sessions of behaviours, each once: several ways of reading may share one."""
+    if len(behaviours) == 1:
+        return [behaviours[0].case]
+    return list({id(behaviour.case): behaviour.case for behaviour in behaviours}.values())
 
 
 def is_whole(found: list[Behaviour]) -> bool:
