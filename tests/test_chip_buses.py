@@ -325,6 +325,29 @@ def test_a_chip_that_is_busy_or_off_gives_nothing(nor: ChipProbe) -> None:
     assert nor.run(*SPI_ON, *transfer(0xB9), *transfer(0xAB), *look) == [0x12]
 
 
+@pytest.mark.parametrize(
+    ("begin", "given"),
+    [
+        ((0x06,), []),
+        ((0x02, *place(0x200), 7), []),
+        ((0x03, *place(0)), [0xFF]),
+        ((0x9F,), [0xFF]),
+        ((0xB9,), []),
+    ],
+)
+def test_what_a_busy_chip_ignored_stays_ignored_when_it_is_ready(
+    nor: ChipProbe, begin: tuple[int, ...], given: list[int]
+) -> None:
+    """It is selected until long after the end of the program that keeps it busy."""
+    nor.image[nor.chip.image_offset(NOR_CELLS)] = 0x12
+    *early, deselect = transfer(*begin)
+    late = transfer(0, keep=1)[1:-1] if given else ()
+    busy = (*SPI_ON, *ENABLE, *transfer(0x02, *place(0x100), 0), *early, *DELAY, *late, deselect)
+    assert nor.run(*busy, *transfer(0x9F, 0, keep=1), *STATUS) == [*given, 0xEF, 0]
+    assert nor.faults == ["flash-busy"]
+    assert len(nor.engine.ops) == 1
+
+
 def test_every_operation_needs_an_enable_of_its_own(nor: ChipProbe) -> None:
     once = transfer(0x02, *place(0x100), 0)
     nor.run(*SPI_ON, *ENABLE, *once, *DELAY, *once)

@@ -350,23 +350,28 @@ static uint8_t decode(struct nor *n, uint8_t command) {
     return command;
 }
 
+/* A command that it ignores: whatever follows, until it is selected anew, does nothing either. */
+static void ignore(struct mcu *m, struct nor *n, uint32_t kind) {
+    refuse(m, n, kind);
+    n->command = END_MODE;
+}
+
 static void take_command(struct mcu *m, struct nor *n, uint8_t command) {
     n->sent = command;
     command = n->command = decode(n, command);
     if (command == END_MODE) {
         n->continuous = false;
     } else if (n->continuous) { /* it is taken for an address */
-        refuse(m, n, FAULT_FLASH_COMMAND);
-        n->command = END_MODE;
+        ignore(m, n, FAULT_FLASH_COMMAND);
     } else if (reads_status(n, command)) {
         return;
     } else if (n->job.busy &&
                command != SUSPEND) { /* the chip ignores all but the status register */
-        refuse(m, n, FAULT_FLASH_BUSY);
+        ignore(m, n, FAULT_FLASH_BUSY);
     } else if (command == RELEASE) {
         n->down = false;
     } else if (n->down || !is_known(n, command)) {
-        refuse(m, n, FAULT_FLASH_COMMAND);
+        ignore(m, n, FAULT_FLASH_COMMAND);
     } else if (command == RESET && n->may_reset) {
         n->enabled = false;
         begin_addresses(m, n);
