@@ -1,0 +1,74 @@
+"""What ends a session while an operation of the flash is under way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from small_firmware import build_small
+
+from unbrick.target.target import FileTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unbrick.campaign.target import Outcome
+
+HEAD = """console = "usart2"
+[[firmware]]
+hex = "00112233 44556677"
+at = 0x0808_0000
+[[firm"""
+"""What is erased is not blank."""
+FIRMWARE = """
+#define FLASH_KEYR REGISTER(0x40022008)
+#define FLASH_CR REGISTER(0x40022014)
+#define USART_CR1 REGISTER(0x40004400)
+#define USART_ISR REGISTER(0x4000441c)
+#define USART_TDR REGISTER(0x40004428)
+static void say(const char *text) {
+    for (; *text; text++) {
+        while (!(USART_ISR & 0x80)) {}
+        USART_TDR = *text;
+    }
+}
+void start(void) {
+    USART_CR1 = 1 | 1 << 3;
+    say("rea");
+    FLASH_KEYR = 0x45670123;
+    FLASH_KEYR = 0xcdef89ab;
+    FLASH_CR = 0x10802; /* page 0 of bank 2, while the code is in bank 1 */
+    WHILE_BUSY
+    say("dy");
+    for (;;) __asm__ volatile("wfi");
+}
+"""
+
+
+def run(folder: Path, while_busy: str, recovered: str = "") -> Outcome:
+    """The first session of firmware that erases a page of the other bank."""
+    path = build_small(folder, "stm32l476xg", FIRMWARE.replace("WHILE_BUSY", while_busy))
+    text = path.read_text(encoding="utf-8").replace("[[firm", HEAD)
+    path.write_text(text + recovered, encoding="utf-8")
+    target = FileTarget.load(path, tried=False)
+    with target.create_engine() as engine:
+        return target.run(target.start(), engine=engine)
+
+
+def test_a_fault_while_the_flash_is_busy_is_the_firmwares(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "REGISTER(0xb0000000);")
+    assert outcome.violation is not None
+    assert outcome.violation[0] == "fault"
+    assert "(bus-fault)" in outcome.violation[1]
+    assert outcome.ops[-1].end > outcome.virtual, "it is under way"
+
+
+@pytest.mark.parametrize("recovered", ["", 'quiet = "0 s"'])
+def test_a_session_ends_well_when_its_last_operation_has_ended(
+    tmp_path: Path, recovered: str
+) -> None:
+    outcome = run(tmp_path, "", recovered)
+    assert outcome.violation is None
+    (op,) = outcome.ops
+    assert outcome.downtime is not None
+    assert outcome.downtime < op.end <= outcome.virtual
