@@ -399,9 +399,42 @@ MODELS = {
             "pin_flag": ModelNumber(26, least=2, most=29),  # behind it those of power and software
             "watchdog_flag": ModelNumber(29, most=31),
             "lsi": ModelNumber(1, most=1),  # whether that register has the bits of LSI, too
+            "window_flag": ModelNumber(30, most=31),
+            "options_flag": ModelNumber(0, most=31),  # of a launch of options; 0: there is none
+            "brown_out_flag": ModelNumber(0, most=31),  # 0: it is that of power
+            "window": ModelNumber(0, most=1),  # whether it has WINR
+            "prescalers": ModelNumber(6, least=6, most=8),  # the largest number in PR that counts
         },
-        does="the independent watchdog, the flags of resets, and LSI, in RCC_CSR",
-        lacks="the window and the longest times of newer ones",
+        does="the independent watchdog with its window, the flags of resets, and LSI, in RCC_CSR",
+        lacks="the early wake-up interrupt, the flags of domains of an STM32H7",
+    ),
+    # RM0008, RM0090, RM0351: the window watchdog.
+    "wwdg_stm32": DeviceModel(
+        True,
+        0,
+        False,
+        {
+            "clock_hz": ModelNumber(least=1),  # PCLK, as the firmware of this chip has it
+            "prescaler_bits": ModelNumber(3, least=2, most=3),
+            "option": ModelNumber(0),  # address of the option byte with WWDG_SW; 0: there is none
+            "option_mask": ModelNumber(0, most=0xFF),
+        },
+        does="the window watchdog: too early, too late, the early wake-up interrupt",
+        lacks="the counter while it is off, the phase of its prescaler",
+    ),
+    # RM0008, RM0090: registers that outlive resets.
+    "backup_stm32": DeviceModel(
+        False,
+        0,
+        False,
+        {
+            "count": ModelNumber(least=1, most=32),
+            "unlock": ModelNumber(),  # address of the register with DBP
+            "unlock_mask": ModelNumber(),
+            "bits": ModelNumber(32, least=16, most=32),  # of each register
+        },
+        does="backup registers, and what protects them from writes (DBP)",
+        lacks="a battery, tampering, the reset of the backup domain (BDRST)",
     ),
     # PWR: Standby, and voltage scaling.
     "pwr_stm32": DeviceModel(

@@ -251,6 +251,18 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
             raise EngineError("without power there is no reset", hint="power on first")
         self._models.lib.mcu_press_reset(self._models.mcu)
 
+    def brown_out(self) -> None:
+        """Have the supply too low for a moment: the chip is reset, and RAM keeps what it holds.
+
+        An operation of its own flash that is under way is torn. That of a chip beside it goes on.
+
+        Raises:
+            EngineError: the power is off.
+        """
+        if not self._powered:
+            raise EngineError("without power there is no brown-out", hint="power on first")
+        self._models.lib.mcu_brown_out(self._models.mcu)
+
     @property
     def cut_reached(self) -> bool:
         """Whether the armed cut stopped the terminal; :meth:`power_off` completes it."""

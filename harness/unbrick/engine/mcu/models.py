@@ -196,6 +196,7 @@ def load_models() -> Any:
         "mcu_power_on": (None, [mcu]),
         "mcu_power_off": (None, [mcu]),
         "mcu_press_reset": (None, [mcu]),
+        "mcu_brown_out": (None, [mcu]),
         "mcu_run": (c.c_int, [mcu, u64]),
         "mcu_now": (u64, [mcu]),
         "mcu_instruction_bytes": (u64, [mcu]),

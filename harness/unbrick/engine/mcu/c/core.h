@@ -217,10 +217,12 @@ struct mcu {
     unsigned rounds; /* blocks of loops that count, since some were skipped */
     bool thumb;      /* what the T bit is to be at pc */
     bool powered, stopping, waiting, waiting_for_event, spinning, event_register;
-    bool masked;      /* an exception is pending that only a mask keeps from being taken */
-    bool look;        /* the block under way may have changed a mask */
-    bool resetting;   /* asked for */
-    bool pressed;     /* by the pin */
+    bool masked;            /* an exception is pending that only a mask keeps from being taken */
+    bool look;              /* the block under way may have changed a mask */
+    bool resetting;         /* asked for */
+    bool pressed;           /* by the pin */
+    bool browned;           /* by a supply that was too low */
+    enum reset_cause cause; /* why the chip has reset itself */
     bool aborting;    /* an access was refused: nothing more of this block is to have an effect */
     bool trapped;     /* `trap` is to be raised */
     bool fpu_blocked; /* the block that is announced needs the FPU, which is off */

@@ -36,6 +36,8 @@ void flash_add_region(struct mcu *m, struct flash *f, const struct flash_place *
 struct device *find_device_at(struct mcu *m, uint32_t base);
 /* A write of a word by another device, not by code. */
 void write_device(struct mcu *m, uint32_t address, uint32_t value);
+/* What such a register holds, for another device; reading it changes nothing. */
+uint32_t look_at_register(struct mcu *m, uint32_t address);
 /* A byte of flash, also where no address leads to. False: there is none. */
 bool read_option(struct mcu *m, uint32_t address, uint8_t *byte);
 /* Whether the core waits for an interrupt or event, with SLEEPDEEP. */
@@ -187,6 +189,8 @@ void uart_stm32v2_add(struct mcu *m, const struct device_place *place);
 void uart_pl011_add(struct mcu *m, const struct device_place *place);
 void uart_nrf_add(struct mcu *m, const struct device_place *place);
 void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
+void wwdg_stm32_add(struct mcu *m, const struct device_place *place);
+void backup_stm32_add(struct mcu *m, const struct device_place *place);
 void pwr_stm32_add(struct mcu *m, const struct device_place *place);
 void timer_stm32_add(struct mcu *m, const struct device_place *place);
 void power_nrf_add(struct mcu *m, const struct device_place *place);

@@ -259,7 +259,7 @@ static void store(struct mcu *m, struct flash *flash, uint32_t offset, unsigned 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct nvmc *n = (struct nvmc *)d;
     job_reset(m, &n->job, kind);
-    if (kind == RESET_POWER) { /* what was written before is told by the cells */
+    if (lost_supply(kind)) { /* what was written before is told by the cells */
         n->counts->power++;
         memset(n->page_us, 0, n->main.size / n->page_size * sizeof *n->page_us);
     }

@@ -270,7 +270,7 @@ static void write_cr(struct mcu *m, struct l4 *f, uint32_t value) {
         program_options(m, f);
     } else if (value & CR_OBL_LAUNCH) {
         f->launched = true;
-        mcu_reset_system(m);
+        mcu_reset_for(m, CAUSE_OPTIONS);
     } else if (value & CR_STRT) {
         start(m, f);
     }
@@ -462,7 +462,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     f->sr = f->eccr[0] = f->eccr[1] = 0;
     f->cr = CR_RESET;
     f->lock = f->option_lock = LOCKED;
-    if (kind == RESET_POWER || f->launched) {
+    if (lost_supply(kind) || f->launched) {
         load_options(m, f);
     }
     f->launched = false;

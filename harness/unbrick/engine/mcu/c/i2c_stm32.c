@@ -278,6 +278,7 @@ void i2c_stm32_add(struct mcu *m, const struct device_place *place) {
                                     .next = next,
                                     .settle = settle,
                                     .lose_power = bus_lose_power,
+                                    .outside = true,
                                     .free = bus_free};
     i->interrupt = place->interrupt;
     i->error_interrupt = place->numbers[0];

@@ -1,9 +1,10 @@
 /* The independent watchdog of STM32, and RCC_CSR, which says why the chip was reset; the chip's
- * file says where its flags are. Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21
- * and 7.3.21, RM0351 chapters 36 and 6.4.29; for the others their headers of STMicroelectronics. */
+ * file says where its flags are. Newer ones have a window, as long as the counter is above which a
+ * reload is a reset. Source: RM0008 chapters 19 and 7.3.10, RM0090 chapters 21 and 7.3.21, RM0351
+ * chapters 36 and 6.4.29; for the others their headers of STMicroelectronics. */
 #include "devices.h"
 
-enum { KR = 0x00, PR = 0x04, RLR = 0x08, SR = 0x0c };
+enum { KR = 0x00, PR = 0x04, RLR = 0x08, SR = 0x0c, WINR = 0x10 };
 enum { KEY_OPEN = 0x5555, KEY_RELOAD = 0xaaaa, KEY_START = 0xcccc };
 enum {
     CSR_LSION = 1u << 0,
@@ -18,9 +19,11 @@ enum {
 
 struct iwdg {
     struct device device;
-    uint32_t clock_hz, option, option_mask, rmvf, csr_reset, pr, rlr, csr;
-    uint32_t pin_flag, iwdg_flag, lsi; /* their numbers in CSR; its bits about LSI */
-    bool open, running, bit;
+    uint32_t clock_hz, option, option_mask, rmvf, csr_reset, pr, rlr, winr, csr;
+    uint32_t pin_flag, lsi; /* the number of its flag in CSR; its bits about LSI */
+    uint32_t watchdog_flag, window_flag, options_flag, brown_out_flags; /* bits of CSR */
+    uint32_t prescalers; /* the largest one that PR names */
+    bool open, running, has_window;
     uint64_t ends; /* when it resets the chip */
 };
 
@@ -33,9 +36,25 @@ static struct iwdg *of_csr(struct device *d) {
     return ((struct csr *)d)->iwdg;
 }
 
+/* The time of so many counts. */
+static uint64_t time_of(const struct iwdg *w, uint32_t counts) {
+    uint32_t prescaler = w->pr < w->prescalers ? w->pr : w->prescalers;
+    return clock_ns((uint64_t)counts * (PRESCALER_MIN << prescaler), w->clock_hz);
+}
+
 static void reload(struct mcu *m, struct iwdg *w) {
-    uint64_t ticks = (uint64_t)(w->rlr + 1) * (PRESCALER_MIN << (w->pr < 6 ? w->pr : 6));
-    w->ends = mcu_now(m) + clock_ns(ticks, w->clock_hz);
+    w->ends = mcu_now(m) + time_of(w, w->rlr + 1);
+}
+
+static void bite(struct mcu *m, struct iwdg *w) {
+    fault(m, FAULT_WATCHDOG, w->device.base, 0);
+    w->running = false;
+    mcu_reset_for(m, CAUSE_WATCHDOG);
+}
+
+/* Whether the counter is above the window: so it is while more than that many counts are left. */
+static bool is_early(struct mcu *m, const struct iwdg *w) {
+    return w->running && w->winr < w->rlr && w->ends > mcu_now(m) + time_of(w, w->winr + 1);
 }
 
 static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned size) {
@@ -45,6 +64,8 @@ static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned 
         return part_of(w->pr, offset, size);
     case RLR:
         return part_of(w->rlr, offset, size);
+    case WINR:
+        return w->has_window ? part_of(w->winr, offset, size) : 0;
     case KR:
     case SR: /* no update is under way */
         return 0;
@@ -58,6 +79,10 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
     switch (offset) {
     case KR:
         w->open = value == KEY_OPEN;
+        if (value == KEY_RELOAD && is_early(m, w)) {
+            bite(m, w);
+            break;
+        }
         if (value == KEY_START) {
             w->running = true;
             w->csr |= w->lsi;
@@ -67,10 +92,16 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
         }
         break;
     case PR:
-        w->pr = w->open ? value & 7 : w->pr;
+        w->pr = w->open ? value & (w->prescalers > 7 ? 15 : 7) : w->pr;
         break;
     case RLR:
         w->rlr = w->open ? value & 0xfff : w->rlr;
+        break;
+    case WINR: /* a write reloads the counter, too */
+        if (w->has_window && w->open) {
+            w->winr = value & 0xfff;
+            reload(m, w);
+        }
         break;
     default:
         plain_write(m, d->base + offset, size, value);
@@ -81,10 +112,7 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
 static void settle(struct mcu *m, struct device *d) {
     struct iwdg *w = (struct iwdg *)d;
     if (w->running && w->ends <= mcu_now(m)) {
-        fault(m, FAULT_WATCHDOG, d->base, 0);
-        w->bit = true;
-        w->running = false;
-        mcu_reset_system(m);
+        bite(m, w);
     }
 }
 
@@ -98,20 +126,33 @@ static uint32_t flags_of(const struct iwdg *w) {
     return w->csr & CSR_FLAGS << (w->pin_flag - 2);
 }
 
+/* The flag of a reset that the chip has made itself. Of Standby PWR alone tells. */
+static uint32_t flag_of(const struct iwdg *w, enum reset_cause cause) {
+    const uint32_t flags[] = {
+        [CAUSE_SOFTWARE] = (uint32_t)CSR_SFTRSTF << w->pin_flag,
+        [CAUSE_WATCHDOG] = w->watchdog_flag,
+        [CAUSE_WINDOW] = w->window_flag,
+        [CAUSE_OPTIONS] = w->options_flag,
+        [CAUSE_STANDBY] = 0,
+    };
+    return flags[cause];
+}
+
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct iwdg *w = (struct iwdg *)d;
     uint32_t power = (uint32_t)CSR_PORRSTF << w->pin_flag,
              pin = (uint32_t)CSR_PINRSTF << w->pin_flag;
     if (kind == RESET_POWER) {
-        w->csr = power | w->csr_reset;
+        w->csr = power | w->brown_out_flags;
+    } else if (kind == RESET_BROWN_OUT) {
+        w->csr = w->brown_out_flags ? w->brown_out_flags : power;
     } else {
-        uint32_t internal = w->bit ? w->iwdg_flag : (uint32_t)CSR_SFTRSTF << w->pin_flag;
-        w->csr = flags_of(w) | w->csr_reset | (kind == RESET_PIN ? 0 : internal);
+        w->csr = flags_of(w) | (kind == RESET_PIN ? 0 : flag_of(w, reset_cause(m)));
     }
-    w->csr |= pin; /* an internal reset pulls the pin, too */
+    w->csr |= w->csr_reset | pin; /* an internal reset pulls the pin, too */
     w->pr = 0;
-    w->rlr = RLR_RESET;
-    w->open = w->bit = false;
+    w->rlr = w->winr = RLR_RESET;
+    w->open = false;
     w->running = is_of_hardware(m, w);
     if (w->running) {
         reload(m, w);
@@ -171,8 +212,13 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place) {
     w->rmvf = place->numbers[4];
     w->csr_reset = place->numbers[5];
     w->pin_flag = place->numbers[6];
-    w->iwdg_flag = 1u << place->numbers[7];
+    w->watchdog_flag = 1u << place->numbers[7];
     w->lsi = place->numbers[8] ? (uint32_t)CSR_LSION | CSR_LSIRDY : 0;
+    w->window_flag = 1u << place->numbers[9];
+    w->options_flag = place->numbers[10] ? 1u << place->numbers[10] : 0;
+    w->brown_out_flags = place->numbers[11] ? 1u << place->numbers[11] : 0;
+    w->has_window = place->numbers[12];
+    w->prescalers = place->numbers[13];
     mcu_add_device(m, &w->device);
     mcu_add_device(m, &csr->device);
 }

@@ -28,9 +28,18 @@ void mcu_elapse(struct mcu *m, uint64_t ns) {
     m->now += ns;
 }
 
-void mcu_reset_system(struct mcu *m) {
+void mcu_reset_for(struct mcu *m, enum reset_cause cause) {
     m->resetting = true;
+    m->cause = cause;
     m->end = 0;
+}
+
+void mcu_reset_system(struct mcu *m) {
+    mcu_reset_for(m, CAUSE_SOFTWARE);
+}
+
+enum reset_cause reset_cause(const struct mcu *m) {
+    return m->cause;
 }
 
 void mcu_press_reset(struct mcu *m) {
@@ -39,6 +48,20 @@ void mcu_press_reset(struct mcu *m) {
         m->pressed = true;
         mcu_reset_system(m);
     }
+}
+
+void mcu_brown_out(struct mcu *m) {
+    if (!m->powered || m->stuck == STOP_CUT) {
+        return;
+    }
+    for (size_t i = 0; i < m->device_count; i++) {
+        if (m->devices[i]->lose_power && !m->devices[i]->outside) {
+            m->devices[i]->lose_power(m, m->devices[i]);
+        }
+    }
+    m->stuck = 0;
+    m->browned = true;
+    mcu_reset_system(m);
 }
 
 /* When the run loop has to be asked again, at the latest. */
@@ -439,8 +462,8 @@ static void reset_devices(struct mcu *m, enum reset_kind kind) {
 
 static void reset_system(struct mcu *m) {
     reset_core(m);
-    reset_devices(m, m->pressed ? RESET_PIN : RESET_SYSTEM);
-    m->resetting = m->pressed = false;
+    reset_devices(m, m->browned ? RESET_BROWN_OUT : m->pressed ? RESET_PIN : RESET_SYSTEM);
+    m->resetting = m->pressed = m->browned = false;
     m->resets++;
     m->now += RESET_NS;
 }
@@ -588,7 +611,7 @@ void mcu_power_on(struct mcu *m) {
         return;
     }
     m->powered = true;
-    m->resetting = m->pressed = false;
+    m->resetting = m->pressed = m->browned = false;
     m->stuck = 0;
     memset(m->nvic.level, 0, sizeof m->nvic.level);
     reset_core(m);

@@ -168,6 +168,7 @@ void mcu_load_flash(struct mcu *m, const uint8_t *image, size_t length);
 void mcu_power_on(struct mcu *m);
 void mcu_power_off(struct mcu *m);
 void mcu_press_reset(struct mcu *m); /* the pin: the next run begins with it, also after a lockup */
+void mcu_brown_out(struct mcu *m);   /* the supply was too low for a moment: likewise */
 int mcu_run(struct mcu *m, uint64_t until);
 uint64_t mcu_now(const struct mcu *m);
 uint64_t mcu_instruction_bytes(const struct mcu *m);

@@ -37,6 +37,8 @@ static const struct {
     {"nor_cfi_amd", nor_cfi_amd_add},
     {"nor_cfi_intel", nor_cfi_intel_add},
     {"iwdg_stm32", iwdg_stm32_add},
+    {"wwdg_stm32", wwdg_stm32_add},
+    {"backup_stm32", backup_stm32_add},
     {"power_nrf", power_nrf_add},
     {"rtc_nrf", rtc_nrf_add},
     {"timer_nrf", timer_nrf_add},
@@ -106,6 +108,16 @@ struct device *find_device_at(struct mcu *m, uint32_t base) {
         }
     }
     return NULL;
+}
+
+uint32_t look_at_register(struct mcu *m, uint32_t address) {
+    for (size_t i = 0; i < m->device_count; i++) {
+        struct device *d = m->devices[i];
+        if (address - d->base < d->size) {
+            return d->read(m, d, address - d->base, 4);
+        }
+    }
+    return plain_look(m, address);
 }
 
 void write_device(struct mcu *m, uint32_t address, uint32_t value) {

@@ -296,6 +296,7 @@ void cfi_add(struct mcu *m, struct cfi *c, const struct device_place *place) {
                                 .next = next,
                                 .settle = settle,
                                 .lose_power = lose_power,
+                                .outside = true,
                                 .free = c->device.free};
     c->flash.store = store;
     c->flash.outside = true;

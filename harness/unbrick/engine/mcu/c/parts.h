@@ -28,8 +28,11 @@
 #define NEVER UINT64_MAX
 #define NOWHERE UINT32_MAX
 
-/* Power came / SYSRESETREQ, watchdog / the pin. */
-enum reset_kind { RESET_POWER, RESET_SYSTEM, RESET_PIN };
+/* Power came / SYSRESETREQ, watchdog / the pin / the supply was too low, and RAM kept its contents.
+ */
+enum reset_kind { RESET_POWER, RESET_SYSTEM, RESET_PIN, RESET_BROWN_OUT };
+/* Why the chip resets itself. */
+enum reset_cause { CAUSE_SOFTWARE, CAUSE_WATCHDOG, CAUSE_WINDOW, CAUSE_OPTIONS, CAUSE_STANDBY };
 
 /* Registers. Every access takes `access_ns` before it takes place. `value` and what read() returns
  * are `size` bytes (1, 2 or 4), at `offset`, which is a multiple of `size`. */
@@ -47,6 +50,7 @@ struct device {
     void (*settle)(struct mcu *m, struct device *d);
     /* Power goes: what is under way is torn or never was. May be NULL. */
     void (*lose_power)(struct mcu *m, struct device *d);
+    bool outside;                   /* in a chip of its own, which a brown-out leaves alone */
     void (*free)(struct device *d); /* its memory; may be NULL */
     uint64_t due;                   /* the core's: what next() said */
 };
@@ -118,8 +122,15 @@ void mcu_elapse(struct mcu *m, uint64_t ns);
 /* Something outside of `d`'s own reads and writes changed when it is due. */
 void mcu_look_again(struct mcu *m, struct device *d);
 
-/* The chip resets itself as by SYSRESETREQ, before the next basic block. */
+/* The chip resets itself, before the next basic block; the first of these as by SYSRESETREQ. */
 void mcu_reset_system(struct mcu *m);
+void mcu_reset_for(struct mcu *m, enum reset_cause cause);
+/* Why, while devices are reset by RESET_SYSTEM. */
+enum reset_cause reset_cause(const struct mcu *m);
+/* Whether what needs the supply is lost. */
+static inline bool lost_supply(enum reset_kind kind) {
+    return kind == RESET_POWER || kind == RESET_BROWN_OUT;
+}
 
 /* Memory as a DMA sees it: RAM and flash, not devices. False: it is another place. */
 bool dma_read(struct mcu *m, uint32_t address, void *data, uint32_t length);
@@ -136,6 +147,8 @@ void nvic_set_line(struct mcu *m, unsigned interrupt, bool high);
  * those registers of a device that it does not know. */
 uint32_t plain_read(struct mcu *m, uint32_t address, unsigned size);
 void plain_write(struct mcu *m, uint32_t address, unsigned size, uint32_t value);
+/* What it holds, for another device. */
+uint32_t plain_look(struct mcu *m, uint32_t address);
 /* What such a register reads as after a reset, if not 0. */
 void plain_set_reset(struct mcu *m, uint32_t address, uint32_t value);
 

@@ -33,6 +33,11 @@ uint32_t plain_read(struct mcu *m, uint32_t address, unsigned size) {
     return part_of(p->value, address, size);
 }
 
+uint32_t plain_look(struct mcu *m, uint32_t address) {
+    const struct plain *p = find(m, address & ~3u);
+    return p ? p->value : 0;
+}
+
 void plain_write(struct mcu *m, uint32_t address, unsigned size, uint32_t value) {
     struct plain *p = find(m, address & ~3u);
     if (!p) {

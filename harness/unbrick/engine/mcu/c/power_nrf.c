@@ -155,7 +155,7 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct power *p = (struct power *)d;
-    if (kind == RESET_POWER) {
+    if (lost_supply(kind)) {
         p->reason = 0;
     } else if (kind == RESET_PIN) {
         p->reason |= RESETREAS_RESETPIN;

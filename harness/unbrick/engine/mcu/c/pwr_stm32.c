@@ -57,15 +57,15 @@ static void settle(struct mcu *m, struct device *d) {
         lose_ram(m);
         mcu_elapse(m, p->standby_ns);
         p->stands_by = true;
-        mcu_reset_system(m);
+        mcu_reset_for(m, CAUSE_STANDBY);
     }
 }
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     struct pwr *p = (struct pwr *)d;
     (void)m;
-    p->csr = kind == RESET_POWER ? 0 : p->csr & (CSR_WUF | CSR_SBF | CSR_BRE);
-    if (p->stands_by && kind != RESET_POWER) {
+    p->csr = lost_supply(kind) ? 0 : p->csr & (CSR_WUF | CSR_SBF | CSR_BRE);
+    if (p->stands_by && !lost_supply(kind)) {
         p->csr |= CSR_SBF | (kind == RESET_PIN ? 0 : CSR_WUF); /* the pin is no event that wakes */
     }
     p->stands_by = false;

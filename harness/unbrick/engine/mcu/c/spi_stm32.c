@@ -143,6 +143,7 @@ void spi_stm32_add(struct mcu *m, const struct device_place *place) {
                                     .next = next,
                                     .settle = settle,
                                     .lose_power = bus_lose_power,
+                                    .outside = true,
                                     .free = bus_free};
     s->interrupt = place->interrupt;
     s->clock_hz = place->numbers[0];

@@ -445,7 +445,8 @@ void ssi_rp2040_add(struct mcu *m, const struct device_place *place) {
                                     .reset = reset,
                                     .next = next,
                                     .settle = settle,
-                                    .lose_power = bus_lose_power};
+                                    .lose_power = bus_lose_power,
+                                    .outside = true};
     s->window = (struct device){.base = place->numbers[1],
                                 .size = WINDOW,
                                 .read = read_window,

@@ -94,7 +94,7 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     (void)m;
     if (kind != RESET_SYSTEM) {
         memset(w->registers, 0, sizeof w->registers);
-        w->chip_reset = kind == RESET_POWER ? HAD_POR : HAD_RUN;
+        w->chip_reset = lost_supply(kind) ? HAD_POR : HAD_RUN;
     } else if (!w->resetted) {
         w->registers[REASON / 4] = 0;
     }
