@@ -1,16 +1,21 @@
-"""The vendors' flash algorithms that come with `pyocd`: code that a debugger loads into the RAM.
+"""The vendors' flash algorithms: code that a debugger loads into the RAM.
 
-They are position-independent functions (CMSIS-Pack, "Flash programming algorithms"): `Init`,
+They come with `pyocd`, and those of other chips with probe-rs, of which a developer may have a
+clone. They are position-independent functions (CMSIS-Pack, "Flash programming algorithms"): `Init`,
 `EraseSector`, `ProgramPage`, `UnInit`. What they return is 0 when all went well.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import importlib.util
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from unbrick.packages import find_clone
 
 NAMES = ("FLASH_ALGO", "FLASH_ALGO_FLASH")
 """What the package calls the algorithm of a main flash."""
@@ -82,6 +87,29 @@ def read_algorithm(target: str) -> FlashAlgorithm | None:
         told["pc_erase_sector"] - start,
         told["pc_program_page"] - start,
         told["static_base"] - start,
+    )
+
+
+def read_cloned_algorithm(series: str, name: str) -> FlashAlgorithm:
+    """An algorithm of the clone of probe-rs.
+
+    Args:
+        series: the file that has it, such as ``STM32G0_Series``.
+        name: of the algorithm there.
+
+    Raises:
+        SetupError: there is no clone.
+        LookupError: the file has no such algorithm.
+    """
+    file = f"probe-rs/targets/{series}.yaml"
+    text = (find_clone("probe-rs/probe-rs", [file]) / file).read_text(encoding="utf-8")
+    found = re.search(rf"^- name: {name}\n((?: .*\n)+)", text, re.MULTILINE)
+    if found is None:
+        raise LookupError(f"probe-rs has no flash algorithm {name}")
+    told = dict(re.findall(r"^  (\w+): (\S+)$", found[1], re.MULTILINE))
+    keys = ("pc_init", "pc_erase_sector", "pc_program_page", "data_section_offset")
+    return FlashAlgorithm(
+        base64.b64decode(told["instructions"]), *(int(told[key], 16) for key in keys)
     )
 
 

@@ -10,7 +10,16 @@ from random import Random
 
 import pytest
 from chip_probe import FREE_RAM, STATIC_BASE, ChipProbe, Step, call, copy, write
-from flash_algorithms import ERASE, PROGRAM, FlashAlgorithm, read_algorithm
+from corpus import why_no_clone
+from flash_algorithms import (
+    ERASE,
+    PROGRAM,
+    FlashAlgorithm,
+    read_algorithm,
+    read_cloned_algorithm,
+)
+
+from unbrick.board import load_chip
 
 PAGE = Path(__file__).parents[1] / "docs" / "chips.md"
 
@@ -42,6 +51,9 @@ class Chip:
         protects: whether what protects its flash has a model.
         opened: whether the algorithm itself wants `Init` to have been called.
         wraps: whether what is not aligned goes round in its page, and is no error.
+        series: the file of probe-rs that has the algorithm; empty: it comes with `pyocd`.
+        relock: register and value that lock the flash again, since the algorithm finds its
+            registers in `Init`; None: it needs no `Init`.
     """
 
     name: str
@@ -58,9 +70,17 @@ class Chip:
     protects: bool = True
     opened: bool = False
     wraps: bool = False
+    series: str = ""
+    relock: tuple[int, int] | None = None
+
+    @property
+    def wants_blank(self) -> bool:
+        """Whether the chip refuses to program what is not erased; the others clear bits."""
+        return self.name.startswith(("stm32f1", "stm32l4", "stm32g0"))
 
 
 F1_WRP, F4_WRP, L4_WRP, H7_WRP = 0x1FFF_F808, 0x1FFF_C008, 0x1FFF_7818, 0xF000_0010
+H5_WRP = 0xF000_0020
 """Option bytes that protect sectors: PM0075 2.5; RM0090, "Flash option bytes"; RM0351 3.4.1; where
 the chip's file has those of an STM32H7."""
 
@@ -139,6 +159,27 @@ CHIPS = [
         locked=True,
     ),
     Chip("nrf52840", "nRF52840_xxAA", 0x8_0000, 4096, 2048, erase_refused=0, program_refused=0),
+    *(
+        Chip(
+            *(name, "stm32g0bx_512", 0x0801_0000, 2048, 1024),
+            erase_refused=1,
+            program_refused=1,
+            locked=True,
+            option=L4_WRP,
+            series="STM32G0_Series",
+        )
+        for name in ("stm32g071xb", "stm32g0b1xe")
+    ),
+    Chip(
+        *("stm32h563xi", "stm32h5xx_2m_0800", 0x0802_0000, 8192, 1024),
+        erase_refused=1,
+        program_refused=1,
+        locked=True,
+        option=H5_WRP,
+        option_bit=4,  # the fifth group of four sectors
+        series="STM32H5_Series",
+        relock=(0x4002_2028, 1),
+    ),
 ]
 
 BPROT_CONFIG1, BPROT_DEBUG = 0x4000_0604, 0x4000_0608
@@ -189,7 +230,7 @@ class Programmer:
                 return ()
             image[at] &= ~(1 << chip.option_bit)
             if chip.option != F4_WRP:
-                complement = at + (4 if chip.option == H7_WRP else 1)
+                complement = at + (4 if chip.option in (H5_WRP, H7_WRP) else 1)
                 image[complement] |= 1 << chip.option_bit
             return ()
         if chip.name == "nrf52832":
@@ -201,10 +242,18 @@ class Programmer:
         return self.probe.flash(self.chip.address, self.chip.sector)
 
 
-@pytest.fixture(params=CHIPS, ids=lambda chip: chip.name)
+NO_CLONE = why_no_clone(lambda: read_cloned_algorithm("STM32G0_Series", "stm32g0bx_512"))
+
+
+@pytest.fixture(
+    params=[chip for chip in CHIPS if not chip.series or not NO_CLONE], ids=lambda chip: chip.name
+)
 def programmer(request: pytest.FixtureRequest) -> Programmer:
     chip: Chip = request.param
-    algorithm = read_algorithm(chip.target)
+    if chip.series:
+        algorithm = read_cloned_algorithm(chip.series, chip.target)
+    else:
+        algorithm = read_algorithm(chip.target)
     if algorithm is None:
         pytest.skip("pyocd is not installed: pip install pyocd==0.46.0")
     probe = ChipProbe(chip.name)
@@ -215,17 +264,60 @@ def programmer(request: pytest.FixtureRequest) -> Programmer:
 
 def test_the_page_has_each_chip_and_its_algorithm() -> None:
     page = PAGE.read_text(encoding="utf-8").partition("own code as judge")[2]
-    rows = re.findall(r"^\| (`[^|]+`) \| `(\w+)` \| ([a-z ]+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]+`) \| `(\w+)` \| ([^\n]+) \|$", page, re.MULTILINE)
     said = {
-        name: (target, words)
+        name: [target, *words.split(" | ")]
         for names, target, words in rows
         for name in re.findall(r"`(\w+)`", names)
     }
     for chip in CHIPS:
         refused = (("of an erase", chip.erase_refused), ("of a program", chip.program_refused))
         kinds = [kind for kind, code in refused if code]
-        assert said.pop(chip.name) == (chip.target, " and ".join(kinds) or "nothing")
+        told = " and ".join(kinds) or "nothing"
+        assert said.pop(chip.name) == [chip.target, *list_passed(chip), told]
     assert not said
+
+
+def test_the_clone_is_there() -> None:
+    """Without it, algorithms of the chips with a series are not tried."""
+    if NO_CLONE:
+        pytest.skip(NO_CLONE)
+
+
+def test_an_algorithm_of_a_clone_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "probe-rs" / "probe-rs" / "targets"
+    folder.mkdir(parents=True)
+    (folder / "Toy.yaml").write_text(
+        "flash_algorithms:\n- name: other\n  instructions: AAAA\n- name: toy\n"
+        "  description: a toy\n  instructions: AQIDBA==\n  pc_init: 0x1\n"
+        "  pc_program_page: 0x15f\n  pc_erase_sector: 0xe1\n  data_section_offset: 0x1e0\n"
+        "  flash_properties:\n    page_size: 0x400\n- name: last\n  instructions: BBBB\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("UNBRICK_CORPUS", str(tmp_path))
+    found = read_cloned_algorithm("Toy", "toy")
+    assert found == FlashAlgorithm(b"\1\2\3\4", 0x1, 0xE1, 0x15F, 0x1E0)
+    with pytest.raises(LookupError, match="no flash algorithm wanted"):
+        read_cloned_algorithm("Toy", "wanted")
+
+
+def list_passed(chip: Chip) -> tuple[str, ...]:
+    """What the page says of a chip, as the tests below have it."""
+    refused = "refused"
+    core = load_chip(chip.name).core
+    unaligned = "goes round" if chip.wraps else "the core refuses" if is_strict(core) else refused
+    return (
+        "yes",  # erased, programmed, verified
+        unaligned,
+        refused if chip.wants_blank else "loses bits",
+        refused if chip.protects else "no model",
+        refused if chip.locked or chip.opened else "opens it",
+    )
+
+
+def is_strict(core: str) -> bool:
+    """Whether a core refuses every access that is not aligned."""
+    return core.startswith("cortex-m0")
 
 
 @pytest.mark.slow
@@ -248,8 +340,7 @@ def test_what_is_not_erased_does_not_come_to_hold_the_data(programmer: Programme
     chip, probe = programmer.chip, programmer.probe
     data = Random(chip.name).randbytes(chip.page)
     steps = programmer.begin(PROGRAM), programmer.program(chip.address, len(data))
-    # F1 and L4 refuse what is not erased and say so; the others clear bits, which one looks at.
-    says_so = chip.name.startswith(("stm32f1", "stm32l4", "nrf52833"))
+    says_so = chip.wants_blank or chip.name == "nrf52833"  # which looks at what it has programmed
     assert programmer.run(*steps, data=data) == [0, chip.program_refused if says_so else 0]
     assert programmer.sector == bytes(chip.sector)
     if not chip.name.startswith("nrf"):  # which is silent when no word is written too often
@@ -259,10 +350,10 @@ def test_what_is_not_erased_does_not_come_to_hold_the_data(programmer: Programme
 @pytest.mark.slow
 def test_what_is_not_aligned_is_not_programmed(programmer: Programmer) -> None:
     chip, probe = programmer.chip, programmer.probe
-    if probe.chip.core == "cortex-m0":
-        pytest.skip("the core itself refuses what is not aligned")
     if chip.wraps:
         pytest.skip("what is not aligned goes round in its page")
+    if is_strict(probe.chip.core):
+        pytest.skip("the core itself refuses what is not aligned")
     data = Random(chip.name).randbytes(16)
     returned = programmer.run(
         programmer.begin(ERASE),
@@ -294,9 +385,10 @@ def test_a_protected_sector_stays_as_it_is(programmer: Programmer) -> None:
 def test_a_locked_flash_stays_as_it_is(programmer: Programmer) -> None:
     """The algorithms for STM32F1 and nRF52 open the flash for each operation themselves."""
     chip, probe = programmer.chip, programmer.probe
-    returned = programmer.run(programmer.erase(chip.address))
+    first = (programmer.begin(ERASE), write(*chip.relock)) if chip.relock else ()
+    *_, returned = programmer.run(*first, programmer.erase(chip.address))
     if chip.opened:
-        assert returned == [1]
+        assert returned == 1
         assert programmer.sector == bytes(chip.sector)
         assert probe.faults == []
     elif chip.locked:
