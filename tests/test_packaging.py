@@ -168,6 +168,16 @@ def test_a_wheel_carries_the_firmware_and_the_renode_platform(installed: Path) -
         assert {str(path.relative_to(package)) for path in package.rglob(kind)} == modules != set()
 
 
+def test_a_wheel_carries_the_boot_roms(installed: Path) -> None:
+    """Compiled for the chip, so alike in the wheels for all processors."""
+    sources = PACKAGE / "board" / "roms"
+    names = {path.parent.name for path in sources.glob("*/rom.ld")}
+    made = {path.stem: path.read_bytes() for path in installed.glob("unbrick/board/roms/*.bin")}
+    assert set(made) == names != set()
+    for name, data in made.items():
+        assert data == (sources / f"{name}.bin").read_bytes()
+
+
 @pytest.mark.slow
 def test_a_wheel_shows_the_demo_without_any_extra(
     wheel: Path, installed: Path, without_extras: dict[str, str], tmp_path: Path

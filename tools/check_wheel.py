@@ -40,6 +40,18 @@ It is updated over the air
 """
 
 
+BOOT_ROM = """
+from unbrick.board import load_chip
+from unbrick.engine.mcu import McuEngine
+with McuEngine(load_chip("rp2040")) as engine:
+    engine.power_on()
+    engine.advance(0.1)
+    assert engine.pc < 0x8000, "it is not in its boot ROM"
+    assert not engine.faults
+"""
+"""Starts a chip in its boot ROM; its flash is blank."""
+
+
 class CheckError(Exception):
     """The wheel does not do what it must."""
 
@@ -133,6 +145,7 @@ def check_without_extras(user: User) -> None:
     said = user.call("unbrick", "hil-test", code=2)
     check("pip install 'unbrick[system]'" in said, f"the extra is not named: {said}")
     user.call("python", "-c", "from unbrick.engine.inprocess import InProcessEngine as E; E(())")
+    user.call("python", "-c", BOOT_ROM)
     said = user.call(
         "python", "-c", "from unbrick.layout import reference_layout as f; print(f().board.name)"
     )
