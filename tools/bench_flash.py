@@ -73,6 +73,77 @@ CONTROLLERS = (
 )
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A chip beside a microcontroller.
+
+    Attributes:
+        model: its model.
+        function: of ``bench_flash_beside.c``, which programs a unit.
+        unit: bytes of it, all 0.
+        count: how many there are.
+        board: the chip file of both.
+        base: where the first unit is.
+        operations: of each unit.
+    """
+
+    model: str
+    function: str
+    unit: int
+    count: int
+    board: str
+    base: int = 0
+    operations: int = 1
+
+
+_PARALLEL = """like = "stm32f407xg"
+[flash.nor]
+base = 0x6400_0000
+blocks = [{ count = 4, size = 0x2_0000 }]
+[devices.nor]
+erase_us = 500_000
+"""
+_SPI = """like = "stm32f411xe"
+[flash.nor]
+base = 0xA000_0000
+blocks = [{ count = 256, size = 4096 }]
+[flash.nor_status]
+base = 0xA800_0000
+blocks = [{ count = 1, size = 4 }]
+[devices.nor]
+model = "nor_spi"
+bus = "spi1"
+select_port = "gpioa"
+select_pin = 4
+id = 0xEF_4014
+program_us = 800
+sector_us = 45_000
+half_block_us = 120_000
+block_us = 150_000
+chip_us = 2_000_000
+status_us = 10_000
+"""
+_I2C = """like = "stm32f411xe"
+[flash.eeprom]
+base = 0xB000_0000
+blocks = [{ count = 512, size = 64 }]
+[devices.eeprom]
+model = "eeprom_i2c"
+bus = "i2c1"
+page = 64
+"""
+_AMD = 'model = "nor_cfi_amd"\nmaker = 0x01\ndevice = 0x227E\nprogram_us = 60\n'
+_INTEL = 'model = "nor_cfi_intel"\nmaker = 0x89\ndevice = 0x891C\nprogram_us = 270\nlocks = 0\n'
+
+BESIDE = (
+    Beside("nor_cfi_amd", "amd", 2, COUNT, _PARALLEL + _AMD, 0x6400_0000),
+    Beside("nor_cfi_intel", "intel", 2, COUNT, _PARALLEL + _INTEL, 0x6400_0000),
+    Beside("nor_spi", "spi", 256, 4096, _SPI),
+    Beside("eeprom_i2c", "eeprom", 64, 512, _I2C, operations=2),
+)
+"""The chips of tests/brickproof_demo.py and tests/cfi_boards.py, with the times that are there."""
+
+
 def build(controller: Controller) -> tuple[int, bytes]:
     """The program: its address, and its bytes."""
     chip = load_chip(controller.chip)
@@ -92,11 +163,15 @@ def build(controller: Controller) -> tuple[int, bytes]:
         "STORE": controller.store,
         "STACK": ram.base + ram.size,
     }
-    layout = (
+    return base, compile_program(macros, HERE / "bench_flash.c", make_layout(base), core)
+
+
+def make_layout(base: int) -> str:
+    """The linker script of a program for a flash at an address."""
+    return (
         f"SECTIONS {{ .text {base:#x} : {{ KEEP(*(.vectors)) *(.text*) *(.rodata*) }} "
         "/DISCARD/ : { *(.ARM.exidx*) *(.ARM.extab*) } }\n"
     )
-    return base, compile_program(macros, HERE / "bench_flash.c", layout, core)
 
 
 def compile_program(macros: dict[str, object], source: Path, layout: str, core: str) -> bytes:
@@ -138,11 +213,29 @@ def operation_seconds(controller: Controller) -> float:
     return measure(controller.chip, base, program, COUNT)
 
 
-def measure(name: str, base: int, program: bytes, count: int) -> float:
+def beside_seconds(chip: Beside) -> float:
+    """Processor seconds that the engine takes for an operation of a chip beside the first one.
+
+    Raises:
+        ToolBrokenError: the program did other operations, or what it must not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "board.toml"
+        path.write_text(chip.board, encoding="utf-8")
+        base, ram = (found := load_chip(path)).main.base, found.rams[0][1]
+        macros = {"COUNT": chip.count, "UNIT": chip.unit, "FIRST": f"{chip.base:#x}u"}
+        macros |= {"PROGRAM": chip.function, "STACK": ram.base + ram.size}
+        program = compile_program(
+            macros, HERE / "bench_flash_beside.c", make_layout(base), "cortex_m3"
+        )
+        return measure(path, base, program, chip.count * chip.operations)
+
+
+def measure(name: str | Path, base: int, program: bytes, count: int) -> float:
     """Processor seconds that the engine takes for each operation of a program.
 
     Args:
-        name: of the chip.
+        name: of the chip, or its file.
         base: where the program lies.
         program: its bytes.
         count: how many operations it does.
@@ -184,6 +277,11 @@ def flash_rows() -> list[tuple[str, str, str]]:
     what = "`nor_qspi`: 256 bytes programmed on `rp2040` by its boot ROM"
     figure = f"{1e-3 / each:.2f} thousand operations a second"
     rows.append((f"{what}, to `{FIRST}`", f"{each / first:.0f}", figure))
+    for chip in BESIDE:
+        each = beside_seconds(chip)
+        what = f"`{chip.model}`: {chip.unit} bytes programmed beside an STM32F4"
+        figure = f"{1e-3 / each:.2f} thousand operations a second"
+        rows.append((f"{what}, to `{FIRST}`", f"{each / first:.0f}", figure))
     return rows
 
 
