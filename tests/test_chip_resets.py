@@ -276,14 +276,52 @@ def test_backup_registers_outlive_resets_but_not_the_power(family: Family) -> No
     assert probe.go_on()[:2] == [0, 0]
 
 
-def test_backup_registers_outlive_standby() -> None:
-    probe, backup = ChipProbe("stm32f103xb"), 0x4000_6C04
-    keep = (read(backup), read(0x4002_1024), write(PWR_CR, DBP), write(backup, 7))
-    standby = (write(SCR, 1 << 2), write(PWR_CR, DBP | 1 << 1))
-    probe.load(*keep, write(0x4002_1024, 1 << 24), *standby, sleep())
+@dataclass(frozen=True)
+class Standby:
+    """Where a chip has Standby: registers, and bits of them.
+
+    Attributes:
+        mode: what asks for it.
+        flag: what tells of it.
+        clear: what takes the flag away.
+    """
+
+    mode: tuple[int, int]
+    flag: tuple[int, int]
+    clear: tuple[int, int]
+
+
+_OF_F = Standby((PWR_CR, 1 << 1), (PWR_CR + 4, 1 << 1), (PWR_CR, 1 << 3))
+_OF_L4 = Standby((PWR_CR, 3), (PWR_CR + 0x10, 1 << 8), (PWR_CR + 0x18, 1 << 8))
+_OF_H5 = Standby((0x4402_0800, 1), (0x4402_0804, 1 << 6), (0x4402_0800, 1 << 7))
+_OF_H7 = Standby((0x5802_4810, 7), (0x5802_4810, 1 << 6), (0x5802_4810, 1 << 9))
+STANDBY = {"stm32f": _OF_F, "stm32l4": _OF_L4, "stm32g0": _OF_L4, "stm32h5": _OF_H5}
+STANDBY["stm32h7"] = _OF_H7
+
+
+@each_family
+def test_standby_loses_the_ram_and_ends_with_a_reset_of_its_own(family: Family) -> None:
+    (where,) = (one for name, one in STANDBY.items() if family.chip.startswith(name))
+    probe = ChipProbe(family.chip)
+    flag, at = read(where.flag[0]), family.backup
+    look = (flag, read(family.csr), read(at), read(FREE_RAM))
+    steps = (
+        *look,
+        write(family.csr, family.rmvf),
+        write(*where.clear),
+        flag,
+        write(*family.unlock),
+    )
+    mode = where.mode[1] | (DBP if where.mode[0] == family.unlock[0] else 0)
+    steps += (write(at, 7), write(FREE_RAM, 0x77), write(SCR, 1 << 2), write(where.mode[0], mode))
+    probe.load(*steps, sleep())
     probe.engine.power_on()
-    advance_until(probe, lambda: probe.engine.resets and len(probe.results) == 2)
-    assert probe.results == [7, PIN], "that it was no software is seen, too"
+    advance_until(probe, lambda: probe.engine.resets and len(probe.results) == len(look) + 1)
+    flags, reasons, kept, ram, cleared = probe.results
+    assert (flags & where.flag[1], cleared & where.flag[1]) == (where.flag[1], 0)
+    assert reasons & 0xFFE0_0000 == family.pin, "it was no software"
+    assert (kept, ram == 0x77) == (7, False)
+    assert probe.engine.now > 0.2
 
 
 @pytest.mark.parametrize("chip", ["stm32f103xb", "stm32l476xg", "nrf52840"])

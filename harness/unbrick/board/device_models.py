@@ -448,6 +448,25 @@ MODELS = {
         does="Standby, and that voltage scaling is ready",
         lacks="Stop, wake-up pins, the brown-out detector",
     ),
+    # RM0351, and headers: Standby of newer ones.
+    "standby_stm32": DeviceModel(
+        interrupt=False,
+        flash_regions=0,
+        is_uart=False,
+        numbers={
+            "standby_us": _time_us(200_000),  # until the chip wakes from Standby
+            # Offsets and bits: of the mode, which is Standby with `mode`; of SBF; what clears it.
+            "mode_register": ModelNumber(0, most=0x3FC),
+            "mode_mask": ModelNumber(),
+            "mode": ModelNumber(),
+            "flag_register": ModelNumber(most=0x3FC),
+            "flag": ModelNumber(),
+            "clear_register": ModelNumber(most=0x3FC),
+            "clear": ModelNumber(),
+        },
+        does="Standby, and its flag",
+        lacks="Stop, Shutdown, wake-up pins and their flags, RAM that is kept in Standby",
+    ),
     # RM0008, RM0090, RM0351: timers of all kinds.
     "timer_stm32": DeviceModel(
         True,

@@ -192,6 +192,7 @@ void iwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void wwdg_stm32_add(struct mcu *m, const struct device_place *place);
 void backup_stm32_add(struct mcu *m, const struct device_place *place);
 void pwr_stm32_add(struct mcu *m, const struct device_place *place);
+void standby_stm32_add(struct mcu *m, const struct device_place *place);
 void timer_stm32_add(struct mcu *m, const struct device_place *place);
 void power_nrf_add(struct mcu *m, const struct device_place *place);
 void rtc_nrf_add(struct mcu *m, const struct device_place *place);

@@ -45,6 +45,7 @@ static const struct {
     {"rng_nrf", rng_nrf_add},
     {"ppi_nrf", ppi_nrf_add},
     {"pwr_stm32", pwr_stm32_add},
+    {"standby_stm32", standby_stm32_add},
     {"timer_stm32", timer_stm32_add},
 };
 
