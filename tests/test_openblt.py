@@ -23,6 +23,8 @@ BOARDS = {board.name: board for board in PREPARE["BOARDS"]}
 STARTS_THE_INCOMPLETE = {
     "f103/3204": "fault",  # in the first block, behind the checksum
     "f103/3336": "fault",  # behind the first block, before the last one
+    "f405/2050": "wrong-image",
+    "l476/1206-weak+1": "fault",  # the checksum's own double word
     "l476/1222": "wrong-image",
 }
 """Power cuts after which a program is started that is not whole, and what comes of it."""
