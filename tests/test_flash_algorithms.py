@@ -250,13 +250,17 @@ NO_CLONE = why_no_clone(lambda: read_cloned_algorithm("STM32G0_Series", "stm32g0
 )
 def programmer(request: pytest.FixtureRequest) -> Programmer:
     chip: Chip = request.param
+    return make_programmer(chip, ChipProbe(chip.name))
+
+
+def make_programmer(chip: Chip, probe: ChipProbe) -> Programmer:
+    """A debugger that has loaded what is for a chip's main flash; its sector is full."""
     if chip.series:
         algorithm = read_cloned_algorithm(chip.series, chip.target)
     else:
         algorithm = read_algorithm(chip.target)
     if algorithm is None:
         pytest.skip("pyocd is not installed: pip install pyocd==0.46.0")
-    probe = ChipProbe(chip.name)
     start = chip.address - probe.chip.main.base
     probe.image[start : start + chip.sector] = bytes(chip.sector)
     return Programmer(chip, probe, algorithm)
@@ -397,3 +401,69 @@ def test_a_locked_flash_stays_as_it_is(programmer: Programmer) -> None:
     else:
         assert programmer.sector == b"\xff" * chip.sector
         assert probe.faults == []
+
+
+@dataclass(frozen=True)
+class Options:
+    """An algorithm of probe-rs for option bytes.
+
+    Attributes:
+        chip: its name; the sector of its row above is to be protected.
+        series: the file that has the algorithm.
+        name: of it there.
+        base: where the option bytes are.
+        words: what it is given: registers in its order, or what lies there on an STM32F1.
+    """
+
+    chip: str
+    series: str
+    name: str
+    base: int
+    words: tuple[int, ...]
+
+
+_F1, _F4, _L4, _G0 = (f"STM32{family}_Series" for family in ("F1", "F4", "L4", "G0"))
+_PAGE, _NONE = 32 | 32 << 16, 0xFF  # the first and the last page of an area
+_L4_OPTR, _G0_OPTR = 0xFFEF_F8AA, 0xDFFF_E1AA
+OPTIONS = [
+    Options(
+        *("stm32f103xb", _F1, "stm32f10x_opt", 0x1FFF_F800),
+        (0x00FF_5AA5, 0x00FF_00FF, 0x01FE_00FF, 0x00FF_00FF),
+    ),
+    Options("stm32f411xe", _F4, "stm32f401xx_opt", 0x1FFF_C000, (0x0FDF_AAED,)),
+    Options(
+        *("stm32l432xc", _L4, "stm32l4xx_sb_opt", 0x1FFF_7800),
+        (_L4_OPTR, 0xFFFF, 0, _PAGE, _NONE),
+    ),
+    Options(
+        *("stm32l476xg", _L4, "stm32l4xx_db_opt", 0x1FFF_7800),
+        (_L4_OPTR, 0xFFFF, 0, _PAGE, _NONE, 0xFFFF, 0, _NONE, _NONE),
+    ),
+    Options(
+        *("stm32g071xb", _G0, "stm32g0x1_sb_opt", 0x1FFF_7800),
+        (_G0_OPTR, _PAGE, _NONE, 0x1FF, 0, 0x1FF, 0, 0),
+    ),
+    Options(
+        *("stm32g0b1xe", _G0, "stm32g0x1_db_opt", 0x1FFF_7800),
+        (_G0_OPTR, _PAGE, _NONE, 0x1FF, 0, 0x1FF, 0, 0, _NONE, _NONE, 0x1FF, 0, 0x1FF, 0),
+    ),
+]
+
+
+@pytest.mark.skipif(bool(NO_CLONE), reason=NO_CLONE)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options.chip)
+def test_option_bytes_that_are_programmed_protect_after_the_next_start(options: Options) -> None:
+    (chip,) = (one for one in CHIPS if one.name == options.chip)
+    probe = ChipProbe(chip.name)
+    data = struct.pack(f"<{len(options.words)}I", *options.words)
+    algorithm = read_cloned_algorithm(options.series, options.name)
+    writer = Programmer(chip, probe, algorithm)
+    steps = (writer.begin(PROGRAM), writer.erase(options.base))
+    assert writer.run(*steps, writer.program(options.base, len(data)), data=data) == [0, 0, 0]
+    assert probe.faults == []
+    probe.image = bytearray(probe.engine.read_nor())
+    programmer = make_programmer(chip, probe)
+    erased = programmer.run(programmer.begin(ERASE), programmer.erase(chip.address))
+    assert erased == [0, chip.erase_refused]
+    assert set(probe.faults) == {"flash-protected"}
+    assert programmer.sector == bytes(chip.sector)
