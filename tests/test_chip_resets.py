@@ -324,8 +324,8 @@ def test_standby_loses_the_ram_and_ends_with_a_reset_of_its_own(family: Family) 
     assert probe.engine.now > 0.2
 
 
-@pytest.mark.parametrize("chip", ["stm32f103xb", "stm32l476xg", "nrf52840"])
-def test_a_brown_out_tears_what_is_under_way_and_keeps_the_ram(chip: str) -> None:
+def erase_a_page(chip: str) -> tuple[int, tuple[Step, ...]]:
+    """A page, and what erases it."""
     page = {"stm32f103xb": 0x0800_8000, "stm32l476xg": 0x0808_0000, "nrf52840": 0x8000}[chip]
     erase = {
         "stm32f103xb": (
@@ -338,6 +338,12 @@ def test_a_brown_out_tears_what_is_under_way_and_keeps_the_ram(chip: str) -> Non
         ),
         "nrf52840": (write(0x4001_E504, 2), write(0x4001_E508, page)),
     }[chip]
+    return page, erase
+
+
+@pytest.mark.parametrize("chip", ["stm32f103xb", "stm32l476xg", "nrf52840"])
+def test_a_brown_out_tears_what_is_under_way_and_keeps_the_ram(chip: str) -> None:
+    page, erase = erase_a_page(chip)
     probe = ChipProbe(chip)
     at = probe.chip.image_offset(page)
     probe.image[at : at + 256] = bytes(256)
@@ -351,6 +357,46 @@ def test_a_brown_out_tears_what_is_under_way_and_keeps_the_ram(chip: str) -> Non
     assert 0 < ones < 8 * 256
     assert probe.go_on(1e-3) == [0x77]
     assert probe.engine.resets == 1
+
+
+@pytest.mark.parametrize("chip", ["stm32f103xb", "stm32l476xg", "nrf52840"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_brown_out_comes_in_the_middle_of_an_operation_for_which_the_core_waits(
+    chip: str, number: int
+) -> None:
+    page, erase = erase_a_page(chip)
+    probe = ChipProbe(chip)
+    at = probe.chip.image_offset(page)
+    probe.image[at : at + 256] = bytes(256)
+    steps = (read(FREE_RAM), write(FREE_RAM, 0x77), *erase)
+    probe.load(*steps, *(steps[2:] if number else ()))
+    probe.engine.forget()
+    probe.engine.brown_out_in_op(number)
+    probe.engine.power_on()
+    advance_until(probe, lambda: probe.engine.op_count > number)
+    op = probe.engine.ops[number]
+    assert probe.engine.now == pytest.approx((op.start + op.end) / 2, abs=2e-6)
+    ones = sum(byte.bit_count() for byte in probe.flash(page, 256))
+    assert (ones == 8 * 256) == bool(number), "what was erased before is torn, and blank"
+    assert ones > 0
+    assert probe.go_on(1.0) == [0x77]
+    assert probe.engine.resets == 1
+    assert probe.flash(page, 256) == b"\xff" * 256, "nothing comes twice"
+
+
+def test_nothing_is_begun_after_a_brown_out_until_the_chip_is_reset() -> None:
+    probe, flash, word = ChipProbe("stm32f411xe"), 0x4002_3C00, 0x0802_0000
+    keys = (write(flash + 4, 0x4567_0123), write(flash + 4, 0xCDEF_89AB))
+    both = write(word, 0, size=8)  # STRD: two words, and a program for each
+    probe.load(*keys, write(flash + 0x10, 0x201), both)
+    probe.engine.forget()
+    probe.engine.brown_out_in_op(0)
+    probe.engine.power_on()
+    advance_until(probe, lambda: probe.engine.op_count)
+    assert probe.engine.op_count == 1
+    first, second = probe.flash(word, 4), probe.flash(word + 4, 4)
+    assert first not in (bytes(4), b"\xff" * 4)
+    assert second == b"\xff" * 4
 
 
 def test_a_brown_out_leaves_a_chip_beside_it_alone(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from small_firmware import build_small
 
+from unbrick.engine.base import ChipEngine
+from unbrick.errors import ExpectError, NotKnownHereError
+from unbrick.started import StartedTarget
 from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
@@ -72,3 +75,49 @@ def test_a_session_ends_well_when_its_last_operation_has_ended(
     (op,) = outcome.ops
     assert outcome.downtime is not None
     assert outcome.downtime < op.end <= outcome.virtual
+
+
+KEEPS = """
+#define KEPT REGISTER(0x20000800)
+static void say(const char *text) {
+    for (; *text; text++) {
+        while (!(REGISTER(0x40004400) & 0x80)) {}
+        REGISTER(0x40004404) = *text;
+    }
+}
+void start(void) {
+    REGISTER(0x4000440c) = 1 << 13 | 1 << 3;
+    say(KEPT == 0x77 ? "warm\\r\\n" : "cold\\r\\n");
+    KEPT = 0x77;
+    REGISTER(0x40022004) = 0x45670123;
+    REGISTER(0x40022004) = 0xcdef89ab;
+    REGISTER(0x40022010) = 2;
+    REGISTER(0x40022014) = 0x08008000;
+    REGISTER(0x40022010) = 0x42;
+    say("ready\\r\\n");
+    for (;;) __asm__ volatile("wfi");
+}
+"""
+
+
+def test_a_test_has_a_brown_out_in_an_operation(tmp_path: Path) -> None:
+    path = build_small(tmp_path, "stm32f103xb", KEEPS, further='console = "usart2"')
+    device = StartedTarget(FileTarget.load(path, tried=False))
+    device.power_on()
+    device.brown_out_in_operation(0)
+    device.console.expect("cold")
+    device.console.expect("warm")
+    device.console.expect("ready")
+    assert device.engine.resets == 1
+    with pytest.raises(ExpectError, match="operation 0 has been"):
+        device.brown_out_in_operation(0)
+    with pytest.raises(ExpectError, match="did not come within 1 s"):
+        device.brown_out_in_operation(5, timeout=1.0)
+    device.restart()
+    device.console.expect("cold")
+
+
+def test_other_engines_know_no_brown_out() -> None:
+    for call in (lambda: ChipEngine.brown_out(None), lambda: ChipEngine.brown_out_in_op(None, 1)):
+        with pytest.raises(NotKnownHereError, match="no brown-out"):
+            call()

@@ -16,7 +16,7 @@ from unbrick.target.console import DriverConsole
 from unbrick.target.session import name_peers, run_session, start_driving
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from unbrick.bench.console import Console
     from unbrick.flash.ops import FlashOp
@@ -112,24 +112,51 @@ class StartedTarget:
         Raises:
             ExpectError: it did not come, or has been.
         """
+        engine = self.engine
+        self._await_operation(number, timeout, engine.cut_before_op, lambda: engine.cut_reached)
+        self.cut_power()
+
+    def brown_out_in_operation(self, number: int, timeout: float = 60.0) -> None:
+        """Let the device run, and have its supply too low in the middle of a flash operation.
+
+        The chip is reset, and its own flash is torn. RAM keeps what it holds, and a chip beside it
+        goes on. So does whoever drives the update.
+
+        Args:
+            number: as of :meth:`cut_before_operation`.
+            timeout: likewise.
+
+        Raises:
+            ExpectError: it did not come, or has been.
+            NotKnownHereError: the engine knows no brown-out.
+        """
+        arm = self.engine.brown_out_in_op
+        self._await_operation(number, timeout, arm, lambda: self.op_count > number)
+
+    def _await_operation(
+        self,
+        number: int,
+        timeout: float,
+        arm: Callable[[int | None], None],
+        reached: Callable[[], bool],
+    ) -> None:
         if self.op_count > number:
             raise ExpectError(
                 f"flash operation {number} has been: the device has begun {self.op_count} since "
                 "its power came",
                 hint="the first operation has the number 0",
             )
-        engine, driven = self.engine, self.target.description.update.is_driven
-        engine.cut_before_op(self._first_op + number)
+        driven = self.target.description.update.is_driven
+        arm(self._first_op + number)
         try:
-            if not self.bench.run_until(lambda: engine.cut_reached, timeout):
+            if not self.bench.run_until(reached, timeout):
                 raise ExpectError(
                     f"flash operation {number} did not come within {timeout:g} s; there were "
                     f"{self.op_count}",
                     hint="begin the update first" if driven and self._driver is None else "",
                 )
         finally:
-            engine.cut_before_op(None)
-        self.cut_power()
+            arm(None)
 
     def recover(self) -> None:
         """Start it as after a power cut, and see that it recovers as a campaign asks it to.

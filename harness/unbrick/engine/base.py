@@ -336,6 +336,26 @@ class ChipEngine(TracedEngine):
             EngineError: the power is off.
         """
 
+    def brown_out(self) -> None:
+        """Have the supply too low for a moment: the chip is reset, and RAM keeps what it holds.
+
+        An operation of its own flash that is under way is torn. That of a chip beside it goes on.
+
+        Raises:
+            EngineError: the power is off.
+            NotKnownHereError: this engine knows no brown-out.
+        """
+        raise NotKnownHereError("this engine knows no brown-out", hint="the engine inprocess does")
+
+    def brown_out_in_op(self, index: int | None) -> None:
+        """Arm a brown-out in the middle of flash operation ``index``; None: none.
+
+        Raises:
+            NotKnownHereError: this engine knows no brown-out.
+        """
+        del index
+        raise NotKnownHereError("this engine knows no brown-out", hint="the engine inprocess does")
+
     @abstractmethod
     def find_vain_registers(self, least: int = 1000) -> list[VainRegister]:
         """Registers without a model that were read in vain at least so often, most often first.

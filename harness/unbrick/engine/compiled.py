@@ -23,7 +23,8 @@ FAULTS_KEPT = 64
 CHUNK_SIZE = 65536
 """Bytes of a line that are taken at once."""
 
-_NEVER = (1 << 64) - 1
+NEVER = (1 << 64) - 1
+"""No operation has this number."""
 
 ModelsT = TypeVar("ModelsT", bound="CompiledModels")
 
@@ -245,7 +246,7 @@ class CompiledEngine(TracedEngine, Generic[ModelsT]):
 
     def cut_before_op(self, index: int | None) -> None:
         """Arm a power cut just before flash operation ``index`` (counted as in :attr:`ops`)."""
-        self._models.cut_before(_NEVER if index is None else index)
+        self._models.cut_before(NEVER if index is None else index)
 
     def read_nor(self) -> bytes:
         return self._models.cells()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.board.svd import read_register_names
 from unbrick.engine.base import ChipEngine, FirmwareFault, VainRegister
-from unbrick.engine.compiled import CompiledEngine
+from unbrick.engine.compiled import NEVER, CompiledEngine
 from unbrick.engine.lines import NoLine
 from unbrick.engine.mcu.models import SEMIHOSTING, JoinPart, McuModels, McuStop
 from unbrick.engine.symbols import Symbols
@@ -252,16 +252,12 @@ class McuEngine(CompiledEngine[McuModels], ChipEngine):
         self._models.lib.mcu_press_reset(self._models.mcu)
 
     def brown_out(self) -> None:
-        """Have the supply too low for a moment: the chip is reset, and RAM keeps what it holds.
-
-        An operation of its own flash that is under way is torn. That of a chip beside it goes on.
-
-        Raises:
-            EngineError: the power is off.
-        """
         if not self._powered:
             raise EngineError("without power there is no brown-out", hint="power on first")
         self._models.lib.mcu_brown_out(self._models.mcu)
+
+    def brown_out_in_op(self, index: int | None) -> None:
+        self._models.lib.mcu_brown_out_in(self._models.mcu, NEVER if index is None else index)
 
     @property
     def cut_reached(self) -> bool:

@@ -219,6 +219,7 @@ def load_models() -> Any:
         "mcu_line_take": (size, [mcu, line, c.c_char_p, size]),
         "mcu_line_overruns": (size, [mcu, line]),
         "mcu_cut_before": (None, [mcu, u64]),
+        "mcu_brown_out_in": (None, [mcu, u64]),
         "mcu_ops": (size, [mcu, c.c_char_p, size, size]),
         "mcu_op_data": (size, [mcu, c.c_char_p, size]),
         "mcu_faults": (size, [mcu, c.POINTER(CFault), size]),

@@ -268,7 +268,7 @@ struct mcu {
     size_t op_count, op_capacity;
     uint8_t *op_data;
     size_t op_data_size, op_data_capacity;
-    uint64_t cut_before;
+    uint64_t cut_before, brown_out_in; /* numbers of operations; NEVER: none */
     size_t hook[5];
     size_t code_hook;    /* 0: none */
     uint8_t *code_sizes; /* of the host; NULL: nobody wants to know */

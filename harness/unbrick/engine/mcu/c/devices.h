@@ -55,8 +55,9 @@ void take_flash_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
 void take_option_key(struct mcu *m, enum flash_lock *lock, uint32_t key);
 
 /* flash_job.c */
-/* Begins an operation; what it programs is in `job->data`. False: the power is cut before it. When
- * it returns true the operation may have ended already, since the core stood still. */
+/* Begins an operation; what it programs is in `job->data`. False: the power is cut before it, or
+ * the supply was too low in it. When it returns true the operation may have ended already, since
+ * the core stood still. */
 bool job_begin(struct mcu *m, struct flash_job *job, uint32_t kind, struct flash *flash,
                uint32_t offset, uint32_t length, uint64_t ns);
 /* Whether an operation ended now. */

@@ -61,6 +61,11 @@ bool job_begin(struct mcu *m, struct flash_job *job, uint32_t kind, struct flash
     job->start = mcu_now(m);
     job->end = job->start + ns;
     job->busy = true;
+    if (brown_out_is_due(m)) {
+        mcu_elapse(m, ns / 2);
+        mcu_brown_out(m); /* which tears it, unless it is in a chip of its own */
+        return job->busy;
+    }
     if (stands_still(m, job)) {
         mcu_elapse(m, ns);
     }

@@ -562,7 +562,7 @@ struct mcu *mcu_new(const struct unicorn *unicorn, const struct setup *setup) {
     m->setup = *setup;
     m->pace = (uint32_t)((uint64_t)setup->pace_ps * 1024 / 1000);
     m->cycle_ns = (uint32_t)clock_ns(1, setup->hz);
-    m->cut_before = m->event = NEVER;
+    m->cut_before = m->brown_out_in = m->event = NEVER;
     debug_reset(m);
     if (setup->semihosting) {
         mcu_add_line(m, &m->semihosting, NULL);

@@ -217,6 +217,8 @@ size_t mcu_line_take(struct mcu *m, unsigned line, uint8_t *data, size_t capacit
 size_t mcu_line_overruns(const struct mcu *m, unsigned line);
 
 void mcu_cut_before(struct mcu *m, uint64_t op);
+/* In the middle of an operation, mcu_brown_out() happens. */
+void mcu_brown_out_in(struct mcu *m, uint64_t op);
 size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity);
 size_t mcu_op_data(const struct mcu *m, uint8_t *out, size_t capacity); /* of all of them */
 size_t mcu_faults(const struct mcu *m, struct fault *out, size_t capacity);

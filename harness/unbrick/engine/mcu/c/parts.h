@@ -97,6 +97,9 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
 /* The controller looks at cells, and does something else for what they hold; `offset` in the
  * region. */
 void note_cells(struct mcu *m, const struct flash *f, uint32_t offset, uint32_t length);
+/* Whether one comes in the middle of the operation that has just begun. */
+bool brown_out_is_due(struct mcu *m);
+void mcu_brown_out(struct mcu *m);
 /* An erase has ended; `offset` in the flash image. */
 void note_erase(struct mcu *m, uint32_t offset, uint32_t length);
 /* From now on loads are read by the device at the same address, or find the cells again. Code that

@@ -24,7 +24,7 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
     assert(kind == OP_PROGRAM || kind == OP_ERASE);
     assert((data != NULL) == (kind == OP_PROGRAM) && length > 0);
     assert(offset < m->image_size && length <= m->image_size - offset);
-    if (m->stuck) {
+    if (m->stuck || m->browned) {
         return false;
     }
     if (m->op_count == m->cut_before) {
@@ -51,6 +51,16 @@ bool flash_begin(struct mcu *m, uint32_t kind, uint32_t offset, uint32_t length,
 
 void mcu_cut_before(struct mcu *m, uint64_t op) {
     m->cut_before = op;
+}
+
+void mcu_brown_out_in(struct mcu *m, uint64_t op) {
+    m->brown_out_in = op;
+}
+
+bool brown_out_is_due(struct mcu *m) {
+    bool due = m->brown_out_in != NEVER && m->op_count == m->brown_out_in + 1;
+    m->brown_out_in = due ? NEVER : m->brown_out_in;
+    return due;
 }
 
 size_t mcu_ops(const struct mcu *m, struct op *out, size_t from, size_t capacity) {
