@@ -96,52 +96,20 @@ class Beside:
     operations: int = 1
 
 
-_PARALLEL = """like = "stm32f407xg"
-[flash.nor]
-base = 0x6400_0000
-blocks = [{ count = 4, size = 0x2_0000 }]
-[devices.nor]
-erase_us = 500_000
-"""
-_SPI = """like = "stm32f411xe"
-[flash.nor]
-base = 0xA000_0000
-blocks = [{ count = 256, size = 4096 }]
-[flash.nor_status]
-base = 0xA800_0000
-blocks = [{ count = 1, size = 4 }]
-[devices.nor]
-model = "nor_spi"
-bus = "spi1"
-select_port = "gpioa"
-select_pin = 4
-id = 0xEF_4014
-program_us = 800
-sector_us = 45_000
-half_block_us = 120_000
-block_us = 150_000
-chip_us = 2_000_000
-status_us = 10_000
-"""
-_I2C = """like = "stm32f411xe"
-[flash.eeprom]
-base = 0xB000_0000
-blocks = [{ count = 512, size = 64 }]
-[devices.eeprom]
-model = "eeprom_i2c"
-bus = "i2c1"
-page = 64
-"""
-_AMD = 'model = "nor_cfi_amd"\nmaker = 0x01\ndevice = 0x227E\nprogram_us = 60\n'
-_INTEL = 'model = "nor_cfi_intel"\nmaker = 0x89\ndevice = 0x891C\nprogram_us = 270\nlocks = 0\n'
+_OF_TESTS = HERE.parent / "tests"
+_BUSES = runpy.run_path(str(_OF_TESTS / "brickproof_demo.py"))
+_PARALLEL = runpy.run_path(str(_OF_TESTS / "cfi_boards.py"))
+_UNLOCKED = "locks = 0\n"
 
 BESIDE = (
-    Beside("nor_cfi_amd", "amd", 2, COUNT, _PARALLEL + _AMD, 0x6400_0000),
-    Beside("nor_cfi_intel", "intel", 2, COUNT, _PARALLEL + _INTEL, 0x6400_0000),
-    Beside("nor_spi", "spi", 256, 4096, _SPI),
-    Beside("eeprom_i2c", "eeprom", 64, 512, _I2C, operations=2),
+    Beside("nor_cfi_amd", "amd", 2, COUNT, _PARALLEL["AMD_X16"], _PARALLEL["BASE"]),
+    Beside(
+        *("nor_cfi_intel", "intel", 2, COUNT),
+        *(_PARALLEL["INTEL_X16"] + _UNLOCKED, _PARALLEL["BASE"]),
+    ),
+    Beside("nor_spi", "spi", 256, 4096, _BUSES["NOR"]),
+    Beside("eeprom_i2c", "eeprom", 64, 512, _BUSES["EEPROM"], operations=2),
 )
-"""The chips of tests/brickproof_demo.py and tests/cfi_boards.py, with the times that are there."""
 
 
 def build(controller: Controller) -> tuple[int, bytes]:

@@ -9,7 +9,8 @@
 #include "parts.h"
 
 #define NS_PER_US 1000u
-#define OPERATION_MAX 2048u /* bytes that one program takes at most */
+#define STANDBY_LOOK_NS 10000u /* between two looks of stand_by() */
+#define OPERATION_MAX 2048u    /* bytes that one program takes at most */
 
 /* An operation of a flash controller that is under way. */
 struct flash_job {
@@ -42,6 +43,9 @@ uint32_t look_at_register(struct mcu *m, uint32_t address);
 bool read_option(struct mcu *m, uint32_t address, uint8_t *byte);
 /* Whether the core waits for an interrupt or event, with SLEEPDEEP. */
 bool sleeps_deeply(struct mcu *m);
+/* Looks, when that is due, whether the core sleeps deeply, and has the chip stand by then: RAM is
+ * lost, time passes, and a reset ends it. */
+bool stand_by(struct mcu *m, uint64_t *look, uint64_t ns);
 /* All RAM holds something. */
 void lose_ram(struct mcu *m);
 /* Whether the code that runs is in flash: the core stands still while an operation is under way. */

@@ -150,6 +150,20 @@ bool sleeps_deeply(struct mcu *m) {
     return m->waiting && m->scs.scr & SLEEPDEEP;
 }
 
+bool stand_by(struct mcu *m, uint64_t *look, uint64_t ns) {
+    if (*look > mcu_now(m)) {
+        return false;
+    }
+    *look = mcu_now(m) + STANDBY_LOOK_NS;
+    if (!sleeps_deeply(m)) {
+        return false;
+    }
+    lose_ram(m);
+    mcu_elapse(m, ns);
+    mcu_reset_for(m, CAUSE_STANDBY);
+    return true;
+}
+
 void lose_ram(struct mcu *m) {
     uint32_t state = 1;
     for (size_t i = 0; i < m->ram_count; i++) {

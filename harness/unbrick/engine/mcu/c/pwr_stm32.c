@@ -13,8 +13,6 @@ enum {
     CSR_BRE = 1u << 9,
     CSR_VOSRDY = 1u << 14
 };
-#define LOOK_NS 10000u /* between two looks whether the core sleeps deeply */
-
 struct pwr {
     struct device device;
     uint32_t cr_reset, cr, csr;
@@ -44,21 +42,12 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
     p->csr &=
         ~((value & CR_CWUF ? (uint32_t)CSR_WUF : 0) | (value & CR_CSBF ? (uint32_t)CSR_SBF : 0));
     p->cr = value & ~((uint32_t)CR_CWUF | CR_CSBF);
-    p->look = value & CR_PDDS ? mcu_now(m) + LOOK_NS : NEVER;
+    p->look = value & CR_PDDS ? mcu_now(m) + STANDBY_LOOK_NS : NEVER;
 }
 
 static void settle(struct mcu *m, struct device *d) {
     struct pwr *p = (struct pwr *)d;
-    if (p->look > mcu_now(m)) {
-        return;
-    }
-    p->look = mcu_now(m) + LOOK_NS;
-    if (sleeps_deeply(m)) {
-        lose_ram(m);
-        mcu_elapse(m, p->standby_ns);
-        p->stands_by = true;
-        mcu_reset_for(m, CAUSE_STANDBY);
-    }
+    p->stands_by = stand_by(m, &p->look, p->standby_ns) || p->stands_by;
 }
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {

@@ -3,8 +3,6 @@
  * the file says. Source: RM0351 chapter 5; for the others their headers of STMicroelectronics. */
 #include "devices.h"
 
-#define LOOK_NS 10000u /* between two looks whether the core sleeps deeply */
-
 struct bits {
     uint32_t offset, mask;
 };
@@ -36,22 +34,13 @@ static void write(struct mcu *m, struct device *d, uint32_t offset, unsigned siz
     }
     plain_write(m, (d->base + offset) & ~3u, 4, word & ~none);
     if ((offset & ~3u) == s->mode.offset) {
-        s->look = (word & s->mode.mask) == s->wanted ? mcu_now(m) + LOOK_NS : NEVER;
+        s->look = (word & s->mode.mask) == s->wanted ? mcu_now(m) + STANDBY_LOOK_NS : NEVER;
     }
 }
 
 static void settle(struct mcu *m, struct device *d) {
     struct standby *s = (struct standby *)d;
-    if (s->look > mcu_now(m)) {
-        return;
-    }
-    s->look = mcu_now(m) + LOOK_NS;
-    if (sleeps_deeply(m)) {
-        lose_ram(m);
-        mcu_elapse(m, s->standby_ns);
-        s->stands_by = true;
-        mcu_reset_for(m, CAUSE_STANDBY);
-    }
+    s->stands_by = stand_by(m, &s->look, s->standby_ns) || s->stands_by;
 }
 
 static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
