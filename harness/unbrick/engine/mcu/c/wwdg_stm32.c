@@ -43,7 +43,7 @@ static void show(struct mcu *m, const struct wwdg *w) {
 
 static void begin(struct mcu *m, struct wwdg *w, uint32_t counter) {
     w->counter = counter;
-    w->began = mcu_now(m);
+    w->began = w->running ? mcu_now(m) : 0; /* while it is off, it remembers no time */
     w->warned = false;
 }
 
@@ -69,8 +69,8 @@ static uint32_t read(struct mcu *m, struct device *d, uint32_t offset, unsigned 
 
 static void take_counter(struct mcu *m, struct wwdg *w, uint32_t value) {
     bool early = w->running && count(m, w) > (w->cfr & CFR_W);
-    begin(m, w, value & CR_T);
     w->running = w->running || value & CR_WDGA;
+    begin(m, w, value & CR_T);
     if (w->running && (early || !(value & CR_T6))) {
         bite(m, w);
     }
@@ -121,9 +121,9 @@ static void reset(struct mcu *m, struct device *d, enum reset_kind kind) {
     (void)kind;
     w->cfr = CFR_W;
     w->flags = 0;
-    begin(m, w, CR_T);
     /* The option bit WWDG_SW that is 0 starts it at the reset. */
     w->running = w->option && read_option(m, w->option, &option) && !(option & w->option_mask);
+    begin(m, w, CR_T);
     show(m, w);
 }
 
