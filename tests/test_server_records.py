@@ -268,13 +268,16 @@ def test_what_was_undone_is_not_remembered(open_records: Open) -> None:
 def test_the_memory_of_records_is_bounded(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "REMEMBERED", 3)
+    monkeypatch.setattr(answers, "REMEMBERED", 30)
     records = SqlRecords(database_url)
     with records.transaction():
-        for number in range(10):
+        for number in range(100):
             records.save_terminal(replace(TERMINAL, serial=str(number)))
-        assert len(records._database.answers) == 3
-        assert [records.terminal(str(number)) is None for number in range(10)] == [False] * 10
+            records.add_message(replace(MESSAGE, serial="0"))
+            assert records.messages("0")
+            assert records._database.answers.size <= 30
+        assert all(records.terminal(str(number)) for number in range(100))
+        assert len(records.messages("0")) == 100
     records.close()
 
 

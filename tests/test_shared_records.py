@@ -14,9 +14,19 @@ from test_server_records import EVENT, IMAGE, MESSAGE, TERMINAL, UPDATE
 from unbrick.server.database import SqlRecords, connection
 from unbrick.server.records.contract import Records
 from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.people import Actor
+from unbrick.server.records.sessions import (
+    Backup,
+    CommandedSession,
+    PlannedStep,
+    SessionState,
+    StepKind,
+    StepState,
+)
 from unbrick.server.records.updates import MessageState
 
 SERIALS = ("T-1", "T-2", "T-3")
+ACTOR = Actor("server", 1.0)
 
 
 def tell(records: Records) -> tuple[object, ...]:
@@ -31,7 +41,22 @@ def tell(records: Records) -> tuple[object, ...]:
             [[replace(item, id=0) for item in records.messages(serial)] for serial in SERIALS],
             records.image(IMAGE.digest),
             [replace(item, id=0) for item in records.queued_messages()],
+            [tell_sessions(records, serial) for serial in SERIALS],
         )
+
+
+def tell_sessions(records: Records, serial: str) -> list[object]:
+    told: list[object] = []
+    for session in records.sessions(serial):
+        next_step = records.next_step(session.id)
+        backup = records.backup(session.id)
+        told += [
+            session.state,
+            [replace(step, session_id=0) for step in records.steps(session.id)],
+            next_step and replace(next_step, session_id=0),
+            backup and (backup.size, records.read_backup(backup.id, ACTOR)),
+        ]
+    return told
 
 
 def save_terminal(records: Records, serial: str, value: int) -> None:
@@ -60,6 +85,38 @@ def add_event(records: Records, serial: str, value: int) -> None:
     records.add_event(replace(EVENT, serial=serial, text=f"{value}"))
 
 
+def add_session(records: Records, serial: str, value: int) -> None:
+    for update in records.updates(serial)[-1:]:
+        session = CommandedSession(
+            *(0, update.id, serial, b"", IMAGE.digest, SessionState.RUNNING, "", 1.0, 1.0)
+        )
+        kinds = (StepKind.BACK_UP, StepKind.WRITE, StepKind.WRITE)
+        steps = [PlannedStep(0, number, kind, value, 1) for number, kind in enumerate(kinds)]
+        records.add_session(session, steps)
+
+
+def save_step(records: Records, serial: str, value: int) -> None:
+    for session in records.unfinished_sessions(serial):
+        step = records.next_step(session.id)
+        if step is None:
+            records.save_session(replace(session, state=SessionState.SUCCEEDED))
+        else:
+            records.save_step(replace(step, state=StepState.DONE, tries=value))
+
+
+def change_backup(records: Records, serial: str, value: int) -> None:
+    """There is none, there is one, there is another, and so on, sometimes in one transaction."""
+    for session in records.sessions(serial)[-1:]:
+        for _ in range(value % 4):
+            backup = records.backup(session.id)
+            if backup is None:
+                data = b"%d" % value
+                new = Backup(0, session.id, serial, len(data), b"", 1.0)
+                records.add_backup(new, data, ACTOR)
+            else:
+                records.delete_backup(backup.id, ACTOR)
+
+
 def undo(records: Records, serial: str, value: int) -> None:
     with suppress(LookupError), records.transaction():
         add_update(records, serial, value)
@@ -74,6 +131,9 @@ WRITERS: tuple[Callable[[Records, str, int], None], ...] = (
     add_message,
     save_message,
     add_event,
+    add_session,
+    save_step,
+    change_backup,
     undo,
 )
 

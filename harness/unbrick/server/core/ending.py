@@ -118,8 +118,7 @@ class Sessions:
             self._records.save_step(replace(step, state=StepState.SENT, changed=now))
 
     def _backup(self, session: CommandedSession) -> Backup | None:
-        found = self._records.backups(session.serial)
-        return next((item for item in found if item.session_id == session.id), None)
+        return self._records.backup(session.id)
 
     def _delete_backup(
         self, session: CommandedSession, why: str, now: float, actor: str = ACTOR

@@ -8,12 +8,13 @@ processes that share the database are told of the groups, and forget what they r
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 from unbrick.server.records.tables import Containing, holds
 
-REMEMBERED = 50_000
-"""Groups whose answers are kept in memory."""
+REMEMBERED = 100_000
+"""Answers, and records in them, that are kept in memory."""
 
 Group = tuple[Hashable, ...]
 """The name of a table, the values, and the names of their fields."""
@@ -43,26 +44,29 @@ class Answers:
 
     def __init__(self) -> None:
         self._groups: dict[Group, dict[Query, Answer]] = {}
+        self._sizes: dict[Group, int] = {}
+        self.size = 0
+        """What is remembered: answers, and records in them."""
         self.written: dict[Group, None] = {}
         """Groups of which records were written, until somebody clears it."""
-
-    def __len__(self) -> int:
-        return len(self._groups)
 
     def clear(self) -> None:
         """Forget all."""
         self._groups.clear()
+        self._sizes.clear()
+        self.size = 0
 
     def forget(self, groups: Iterable[Group]) -> None:
         """Forget what was answered about these groups."""
         for group in groups:
             self._groups.pop(group, None)
+            self.size -= self._sizes.pop(group, 0)
 
     def appended(self, groups: Iterable[Group]) -> None:
         """A record was added whose key is not known."""
         for group in groups:
             self.written[group] = None
-            self._groups.pop(group, None)
+            self.forget((group,))
 
     def find(self, group: Group, query: Query, whole: Query) -> Answer | None:
         """What was answered, if that is remembered, or follows from what is.
@@ -73,18 +77,26 @@ class Answers:
         answer = answers.get(query)
         if answer is not None or whole not in answers:
             return answer
-        fitting = [item for item in answers[whole].items() if query.fits(item[1])]
-        if query.last is not None:
-            return dict(fitting[max(0, len(fitting) - query.last) :])
-        return dict(fitting[: query.first])
+        fitting = (item for item in answers[whole].items() if query.fits(item[1]))
+        if query.last is None:
+            return dict(islice(fitting, query.first))
+        found = list(fitting)
+        return dict(found[max(0, len(found) - query.last) :])
 
     def remember(self, group: Group, query: Query, answer: Answer) -> None:
         """Remember an answer about a group."""
         answers = self._groups.pop(group, {})
         answers[query] = answer
         self._groups[group] = answers
-        if len(self._groups) > REMEMBERED:
-            del self._groups[next(iter(self._groups))]
+        self._weigh(group)
+
+    def _weigh(self, group: Group) -> None:
+        """Count what is remembered of a group; of too much, the oldest groups are forgotten."""
+        size = sum(1 + len(answer) for answer in self._groups[group].values())
+        self.size += size - self._sizes.get(group, 0)
+        self._sizes[group] = size
+        while self.size > REMEMBERED:
+            self.forget((next(iter(self._groups)),))
 
     def know(self, groups: Iterable[Group], key: Any) -> bool:
         """Whether a record of these groups is in any answer, and so in the database."""
@@ -92,20 +104,22 @@ class Answers:
             key in answer for group in groups for answer in self._groups.get(group, {}).values()
         )
 
-    def added(self, groups: Iterable[Group], key: Any, record: Any, *, last: bool) -> None:
-        """A record was added; ``last``: it is the last one of its kind."""
+    def added(self, groups: Iterable[Group], key: Any, record: Any) -> None:
+        """A record was added, behind the others of its kind."""
         for group in groups:
             self.written[group] = None
             answers = self._groups.get(group, {})
             for query, answer in list(answers.items()):
                 if not query.fits(record):
                     continue
-                if not last or query.first is not None:
+                if query.first is not None:
                     del answers[query]
                     continue
                 answer[key] = record
                 if query.last is not None and len(answer) > query.last:
                     del answer[next(iter(answer))]
+            if answers:
+                self._weigh(group)
 
     def changed(self, groups: Iterable[Group], key: Any, record: Any) -> None:
         """A record was changed."""
@@ -120,3 +134,12 @@ class Answers:
                     del answer[key]
                 elif was or fits:  # Others move up; or its place is not known.
                     del answers[query]
+
+    def removed(self, groups: Iterable[Group], key: Any) -> None:
+        """A record was removed."""
+        for group in groups:
+            self.written[group] = None
+            answers = self._groups.get(group, {})
+            for query, answer in list(answers.items()):
+                if answer.pop(key, None) is not None and (query.first or query.last):
+                    del answers[query]  # Others move up.

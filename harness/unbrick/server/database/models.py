@@ -115,13 +115,11 @@ class Keeping:
     Attributes:
         table: its table.
         groups: fields by which answers are remembered (see ``answers``), none of which changes.
-        longest: answers with more records are not remembered.
         personal: of what is removed nothing may be left when the transaction is over.
     """
 
     table: Table
     groups: tuple[tuple[str, ...], ...] = ()
-    longest: int | None = None
     personal: bool = False
 
 
@@ -177,7 +175,7 @@ def _data() -> Column[bytes]:
     return Column("data", LargeBinary, nullable=False)
 
 
-_ID, _SERIAL, _ALL = ("id",), ("serial",), ()
+_ID, _SERIAL, _SESSION, _ALL = ("id",), ("serial",), ("session_id",), ()
 _PAIR = {"base": "images.digest", "digest": "images.digest"}
 _IMAGE = {"digest": "images.digest"}
 _TERMINAL = {"serial": "terminals.serial"}
@@ -233,7 +231,9 @@ KINDS: dict[type[Any], Keeping] = {
         (_SERIAL,),
     ),
     Analysis: Keeping(_table(Analysis, "analyses", refers=_TERMINAL, indexed="serial"), (_SERIAL,)),
-    Preparation: Keeping(_table(Preparation, "preparations", refers=_PAIR, indexed="state")),
+    Preparation: Keeping(
+        _table(Preparation, "preparations", refers=_PAIR, indexed="state"), (Preparation.KEY,)
+    ),
     PreparedRange: Keeping(
         _table(
             PreparedRange,
@@ -258,8 +258,7 @@ KINDS: dict[type[Any], Keeping] = {
     ),
     PlannedStep: Keeping(
         _table(PlannedStep, "steps", refers={"session_id": "sessions.id"}),
-        (("session_id",),),
-        longest=1,  # A plan may be long.
+        (_SESSION,),
     ),
     Backup: Keeping(
         _table(
@@ -270,6 +269,7 @@ KINDS: dict[type[Any], Keeping] = {
             indexed="serial",
             unique="session_id",
         ),
+        (_ID, _SESSION),
         personal=True,
     ),
     LinkKey: Keeping(_table(LinkKey, "link_keys"), (_SERIAL,)),

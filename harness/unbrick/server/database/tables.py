@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +17,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    insert,
     or_,
     select,
     text,
@@ -27,7 +27,7 @@ from unbrick.server.database.connection import Writer, open_database, wipe_log
 from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
-from unbrick.server.database.writes import BulkWrite, Row
+from unbrick.server.database.writes import BulkDelete, BulkWrite, Row
 from unbrick.server.records.tables import Containing, Record, Store
 
 R = TypeVar("R", bound=Record)
@@ -73,6 +73,8 @@ class SqlTable(Generic[R]):
         names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
         self._new = BulkWrite(rows, names)
         self._change = BulkWrite(rows, names, kind.KEY)
+        self._with_data = BulkWrite(rows, [*names, "data"]) if "data" in rows.c else self._new
+        self._gone = BulkDelete(rows, kind.KEY[0])
         self._next = (
             BulkWrite(rows, [name for name in names if name != "id"]) if self._counts else self._new
         )
@@ -116,30 +118,25 @@ class SqlTable(Generic[R]):
     def add(self, record: R, data: bytes | None = None) -> R:
         """See ``Table``."""
         with self._store.together():
-            if data is not None:
-                record = self._add_now(record, data)
-            else:
-                if self._counts:
-                    record = replace(record, id=self._store.draw_id(self._rows))  # type: ignore[type-var]
+            if self._counts:
+                record = replace(record, id=self._store.draw_id(self._rows))  # type: ignore[type-var]
+            if data is None:
                 self._store.write_later(self._rows, self._new, dict(vars(record)))
-            groups = self._groups_of(record)
-            self._store.answers.added(groups, self._key_of(record), record, last=self._counts)
+            else:
+                self._store.write_later(self._rows, self._with_data, {**vars(record), "data": data})
+            self._store.answers.added(self._groups_of(record), self._key_of(record), record)
             self._remember(record)
+            for table, name, field in self._referring:
+                table.know_none(name, getattr(record, field))
         return record
-
-    def _add_now(self, record: R, data: bytes) -> R:
-        values = {**self._values(record), "data": data}
-        with self._store.writing() as connection:
-            key = connection.execute(insert(self._rows), values).inserted_primary_key
-            self._store.forget_id(self._rows)
-        if not self._counts or key is None:
-            return record
-        return replace(record, id=int(key[0]))  # type: ignore[type-var]
 
     def append(self, record: R) -> None:
         """See ``Table``."""
         with self._store.together():
-            self._store.write_later(self._rows, self._next, self._values(record))
+            values = dict(vars(record))
+            if self._counts:
+                del values["id"]
+            self._store.write_later(self._rows, self._next, values)
             self._store.forget_id(self._rows)
             self._store.answers.appended(self._groups_of(record))
 
@@ -160,24 +157,29 @@ class SqlTable(Generic[R]):
     def put(self, record: R) -> None:
         """See ``Table``."""
         with self._store.together():
-            if self._is_new(record):
-                self.add(record)
-                for table in self._store.tables:
-                    table.know_none_of(self._rows, record)
-            elif not self.change(record):
+            if self._is_new(record) or not self.change(record):
                 self.add(record)
 
     def remove(self, **where: Any) -> bool:
         """See ``Table``."""
+        with self._store.together():
+            found = self.select(**where)
+            if found and not self._counts:
+                self._delete_now(where)
+            for record in found:
+                key = self._key_of(record)
+                if self._counts:
+                    self._store.delete_later(self._rows, self._gone, key)
+                self._store.answers.removed(self._groups_of(record), key)
+            self._store.traces |= bool(found) and self._keeping.personal
+        return bool(found)
+
+    def _delete_now(self, where: dict[str, Any]) -> None:
         statement = delete(self._rows).where(
             *(self._rows.c[name] == value for name, value in where.items())
         )
         with self._store.writing() as connection:
-            removed = bool(connection.execute(statement).rowcount)
-            if self._keeping.groups:  # It may be in any answer.
-                self._store.forget_all()
-            self._store.traces |= removed and self._keeping.personal
-        return removed
+            connection.execute(statement)
 
     def data(self, *key: Any) -> bytes | None:
         """See ``Table``."""
@@ -187,12 +189,6 @@ class SqlTable(Generic[R]):
         with self._store.reading(self._rows) as connection:
             found = connection.execute(select(self._rows.c.data).where(*conditions)).scalar()
         return None if found is None else bytes(found)
-
-    def _values(self, record: R) -> dict[str, Any]:
-        values = dict(vars(record))
-        if self._counts:
-            del values["id"]
-        return values
 
     # Answers
 
@@ -249,14 +245,22 @@ class SqlTable(Generic[R]):
         """Whether it is known that there is none with its key."""
         return self._known(self._query_of(record)) == {}
 
-    def know_none_of(self, rows: Table, record: Record) -> None:
-        """A record of ``rows`` is new: none here can refer to it yet."""
-        for names in self._keeping.groups:
-            if len(names) == 1 and any(
-                key.column.table is rows and key.column.name == names[0]
-                for key in self._rows.c[names[0]].foreign_keys
-            ):
-                self._know(Query(((names[0], getattr(record, names[0])),)), ())
+    @cached_property
+    def _referring(self) -> list[tuple[SqlTable[Any], str, str]]:
+        """The tables with groups of records that refer to one here: by which field, to which."""
+        return [
+            (table, names[0], key.column.name)
+            for table in self._store.tables
+            for names in table._keeping.groups  # noqa: SLF001 - of the same class
+            if len(names) == 1
+            for key in table._rows.c[names[0]].foreign_keys  # noqa: SLF001
+            if key.column.table is self._rows
+        ]
+
+    def know_none(self, name: str, value: Any) -> None:
+        """None here can have this value of a field yet, because what it refers to is new."""
+        if self._store.in_transaction:
+            self._know(Query(((name, value),)), ())
 
     def look_ahead(self, name: str, values: Iterable[Any]) -> None:
         """See ``Table``. One statement, for those of which nothing is remembered."""
@@ -277,8 +281,7 @@ class SqlTable(Generic[R]):
         if answer is not None:
             return list(answer.values())
         found = self._read(query)
-        longest = self._keeping.longest
-        if self._store.in_transaction and (longest is None or len(found) <= longest):
+        if self._store.in_transaction:
             self._know(query, found)
         return found
 
@@ -381,11 +384,10 @@ class SqlStore(Store):
         self._engine = open_database(url)
         self._writer = Writer(self._engine)
         self._connection: Connection | None = None
-        self._pending: dict[Table, dict[BulkWrite, list[Row]]] = {}
+        self._pending: dict[Table, dict[BulkWrite | BulkDelete, list[Row]]] = {}
         self._last_ids: dict[Table, int] = {}
         self._drawn: dict[Table, int] = {}
         self._given: dict[str, int | None] = {}
-        self._removed = False
         self.tables: list[SqlTable[Any]] = []
         """Those that were asked for."""
         self.answers = Answers()
@@ -450,9 +452,16 @@ class SqlStore(Store):
             self._flush(len(_PLACES))
             yield self._connection
 
-    def write_later(self, rows: Table, write: BulkWrite, values: Row) -> None:
+    def write_later(self, rows: Table, write: BulkWrite | BulkDelete, values: Row) -> None:
         """Write when the transaction ends, or when the table is read: many rows at once."""
         self._pending.setdefault(rows, {}).setdefault(write, []).append(values)
+
+    def delete_later(self, rows: Table, write: BulkDelete, key: object) -> None:
+        """Delete likewise, before others are written: these may take its place."""
+        waiting = self._pending.get(rows, {})
+        if any(row.get(write.key) == key for some in waiting.values() for row in some):
+            self._flush(_PLACES[rows] + 1)
+        self.write_later(rows, write, {write.key: key})
 
     def draw_id(self, rows: Table) -> int:
         """The id of the next record of a table, before it is written.
@@ -472,20 +481,15 @@ class SqlStore(Store):
         self._last_ids.pop(rows, None)
         self._given[rows.name] = None
 
-    def forget_all(self) -> None:
-        """Records were removed, whatever has been answered about them; others are told, too."""
-        self.answers.clear()
-        self._removed = True
-
     @property
     def _has_news(self) -> bool:
-        return bool(self.answers.written or self._given or self._removed)
+        return bool(self.answers.written or self._given)
 
     def _take_news(self) -> object:
         """What a transaction has written, for the others; nothing is left of it here."""
         groups = [list(map(_to_json, group)) for group in self.answers.written]
-        news = self._removed, groups, self._given
-        self._removed, self._given = False, {}
+        news = groups, self._given
+        self._given = {}
         self.answers.written.clear()
         return news
 
@@ -494,9 +498,7 @@ class SqlStore(Store):
         if news is None:
             self._forget()
             return
-        for removed, groups, given in news:
-            if removed:
-                self.answers.clear()
+        for groups, given in news:
             self.answers.forget(tuple(map(_from_json, group)) for group in groups)
             for name, last in given.items():
                 if last is None:
@@ -512,7 +514,7 @@ class SqlStore(Store):
     def _flush(self, tables: int) -> None:
         """Write what waits to be written to the first so many tables: many rows are one statement.
 
-        Records come after those that they refer to. Of a table new ones come first.
+        Records come after those that they refer to.
         """
         connection = self._connection
         assert connection is not None  # noqa: S101 - only in a transaction does anything wait
@@ -521,7 +523,7 @@ class SqlStore(Store):
             if _PLACES[rows] >= tables:
                 return
             waiting = self._pending.pop(rows)
-            for write in sorted(waiting, key=lambda write: bool(write.key)):
+            for write in sorted(waiting, key=lambda write: write.place):
                 write.all(connection, waiting[write])
 
     def _keep_ids(self, connection: Connection) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    delete,
     func,
     insert,
     select,
@@ -40,10 +41,14 @@ class BulkWrite:
         table: theirs.
         names: of the columns.
         key: of those among them that tell the row to be changed; none: the rows are new.
+
+    Attributes:
+        place: of its turn among the writes to a table.
     """
 
     def __init__(self, table: Table, names: Sequence[str], key: Sequence[str] = ()) -> None:
         self.key = tuple(key)
+        self.place = 2 if key else 1
         others = [name for name in names if name not in key]
         self._single: Executable = insert(table)
         if key:
@@ -81,6 +86,25 @@ class BulkWrite:
 
     def _named(self, row: Row) -> Row:
         return {_KEY + name if name in self.key else name: row[name] for name in row}
+
+
+class BulkDelete:
+    """A way to delete rows of a table.
+
+    Args:
+        table: theirs.
+        key: the column that tells them.
+    """
+
+    place = 0
+
+    def __init__(self, table: Table, key: str) -> None:
+        self.key = key
+        self._statement = delete(table).where(table.c[key].in_(bindparam(_KEY, expanding=True)))
+
+    def all(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Delete the rows with these keys."""
+        connection.execute(self._statement, {_KEY: [row[self.key] for row in rows]})
 
 
 def _as_json(value: object) -> str:

@@ -149,6 +149,9 @@ class Records:
         self._terminals.look_ahead("serial", serials)
         self._updates.look_ahead("serial", serials)
         self._sessions.look_ahead("serial", serials)
+        going = [item.id for serial in serials for item in self.unfinished_sessions(serial)]
+        self._steps.look_ahead("session_id", going)
+        self._backups.look_ahead("session_id", going)
         known = [serial for serial in serials if self._terminals.get(serial) is not None]
         self._messages.look_ahead("serial", known)
         self._installations.look_ahead("serial", known)
@@ -623,7 +626,7 @@ class Records:
         with self._store.together():
             session = self._sessions.add(session)
             for step in sorted(steps, key=lambda step: step.number):
-                self._steps.append(replace(step, session_id=session.id))
+                self._steps.add(replace(step, session_id=session.id))
         return session
 
     def save_session(self, session: CommandedSession) -> None:
@@ -647,6 +650,10 @@ class Records:
         """Which backups there are, or those of a terminal."""
         return self._backups.select(**given(serial=serial))
 
+    def backup(self, session_id: int) -> Backup | None:
+        """The backup of a session."""
+        return next(iter(self._backups.select(session_id=session_id)), None)
+
     def add_backup(self, backup: Backup, data: bytes, actor: Actor) -> Backup:
         """Keep a backup.
 
@@ -654,7 +661,7 @@ class Records:
             KeyError: that session has one.
         """
         with self._store.together():
-            if self._backups.select(session_id=backup.session_id):
+            if self.backup(backup.session_id) is not None:
                 raise KeyError(backup.session_id)
             backup = self._backups.add(backup, data)
             self._note(AuditAction.BACKUP_KEPT, backup.serial, backup.id, actor)
