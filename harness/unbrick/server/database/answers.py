@@ -24,7 +24,10 @@ Answer = dict[Any, Any]
 
 
 class Query(NamedTuple):
-    """What a table was asked for, as ``Table.select`` has it."""
+    """What a table was asked for, as ``Table.select`` has it.
+
+    That a record is of a group is no condition of a question about the group.
+    """
 
     where: tuple[tuple[str, Any], ...]
     first: int | None = None
@@ -37,6 +40,10 @@ class Query(NamedTuple):
     def fits(self, record: Any) -> bool:
         """Whether the conditions hold for a record."""
         return holds(record, self.where) and (self.below is None or record.id < self.below)
+
+
+WHOLE = Query(())
+"""The question for all records of a group."""
 
 
 class Answers:
@@ -68,16 +75,15 @@ class Answers:
             self.written[group] = None
             self.forget((group,))
 
-    def find(self, group: Group, query: Query, whole: Query) -> Answer | None:
-        """What was answered, if that is remembered, or follows from what is.
-
-        ``whole`` asks for all records of the group.
-        """
-        answers = self._groups.get(group, {})
+    def find(self, group: Group, query: Query = WHOLE) -> Answer | None:
+        """What was answered, if that is remembered, or follows from what is."""
+        answers = self._groups.get(group)
+        if answers is None:
+            return None
         answer = answers.get(query)
-        if answer is not None or whole not in answers:
+        if answer is not None or WHOLE not in answers:
             return answer
-        fitting = (item for item in answers[whole].items() if query.fits(item[1]))
+        fitting = (item for item in answers[WHOLE].items() if query.fits(item[1]))
         if query.last is None:
             return dict(islice(fitting, query.first))
         found = list(fitting)
@@ -100,9 +106,11 @@ class Answers:
 
     def know(self, groups: Iterable[Group], key: Any) -> bool:
         """Whether a record of these groups is in any answer, and so in the database."""
-        return any(
-            key in answer for group in groups for answer in self._groups.get(group, {}).values()
-        )
+        for group in groups:
+            for answer in self._groups.get(group, {}).values():
+                if key in answer:
+                    return True
+        return False
 
     def added(self, groups: Iterable[Group], key: Any, record: Any) -> None:
         """A record was added, behind the others of its kind."""

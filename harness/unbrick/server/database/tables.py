@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from unbrick.server.database.answers import Answer, Answers, Group, Query
+from unbrick.server.database.answers import WHOLE, Answer, Answers, Group, Query
 from unbrick.server.database.connection import Writer, open_database, wipe_log
 from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
@@ -54,6 +54,20 @@ def _from_json(value: Any) -> Any:
     return bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
 
 
+class _Grouping(NamedTuple):
+    """Where a question names a group.
+
+    Attributes:
+        names: of the fields by which its records are grouped.
+        places: of their conditions among those of the question.
+        others: the places of the other conditions.
+    """
+
+    names: tuple[str, ...]
+    places: list[int]
+    others: list[int]
+
+
 class SqlTable(Generic[R]):
     """A ``Table`` in a database.
 
@@ -69,7 +83,8 @@ class SqlTable(Generic[R]):
         self._rows = rows = self._keeping.table
         # To make a statement takes longer than to carry it out, so each is made once.
         self._selects: dict[object, Select[Any]] = {}
-        self._grouping: dict[tuple[str, ...], list[tuple[tuple[str, ...], list[int]]]] = {}
+        self._grouping: dict[tuple[str, ...], list[_Grouping]] = {}
+        self._has_own_group = kind.KEY in self._keeping.groups
         names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
         self._new = BulkWrite(rows, names)
         self._change = BulkWrite(rows, names, kind.KEY)
@@ -81,6 +96,10 @@ class SqlTable(Generic[R]):
 
     def get(self, *key: Any) -> R | None:
         """See ``Table``."""
+        if self._has_own_group and self._store.in_transaction:
+            answer = self._store.answers.find((self._rows.name, *key, *self._key))
+            if answer is not None:
+                return next(iter(answer.values()), None)
         return next(iter(self._find(Query(tuple(zip(self._key, key, strict=True))))), None)
 
     def select(
@@ -202,48 +221,53 @@ class SqlTable(Generic[R]):
     def _group(self, query: Query) -> tuple[Group, Query] | None:
         """The group that a question is about, if there is one that answers are remembered of.
 
-        Gives with it the question for all of the group.
+        Gives with it what is asked about the group.
         """
         if query.last_of_each or query.after or query.search:
             return None
         asked = tuple([name for name, _ in query.where])
         if asked not in self._grouping:
             self._grouping[asked] = [
-                (names, [asked.index(name) for name in names])
+                _Grouping(
+                    names,
+                    [asked.index(name) for name in names],
+                    [place for place, name in enumerate(asked) if name not in names],
+                )
                 for names in self._keeping.groups
                 if set(names) <= set(asked)
             ]
-        for names, places in self._grouping[asked]:
-            pairs = tuple([query.where[place] for place in places])
-            values = [value for _, value in pairs]
+        for names, places, others in self._grouping[asked]:
+            values = [query.where[place][1] for place in places]
             if None not in values and frozenset not in map(type, values):
-                return (self._rows.name, *values, *names), Query(pairs)
+                about = query._replace(where=tuple([query.where[place] for place in others]))
+                return (self._rows.name, *values, *names), about
         return None
 
     def _remember(self, record: R) -> None:
         """What was written need not be read."""
-        if self._key in self._keeping.groups:
-            self._know(self._query_of(record), [record])
+        if self._has_own_group:
+            answer = {self._key_of(record): record}
+            self._store.answers.remember(self._own_group(record), WHOLE, answer)
 
-    def _query_of(self, record: R) -> Query:
-        """The question for a record, by its key."""
-        return Query(tuple((name, getattr(record, name)) for name in self._key))
+    def _own_group(self, record: R) -> Group:
+        """The group of which a record is the only one."""
+        return (self._rows.name, *[getattr(record, name) for name in self._key], *self._key)
 
     def _know(self, query: Query, found: Iterable[R]) -> None:
         """Remember an answer."""
         at = self._group(query)
         if at is not None:
             answer = {self._key_of(record): record for record in found}
-            self._store.answers.remember(at[0], query, answer)
+            self._store.answers.remember(*at, answer)
 
     def _known(self, query: Query) -> Answer | None:
         """What is remembered, in a transaction: nobody else writes then."""
         at = self._group(query) if self._store.in_transaction else None
-        return None if at is None else self._store.answers.find(at[0], query, at[1])
+        return None if at is None else self._store.answers.find(*at)
 
     def _is_new(self, record: R) -> bool:
         """Whether it is known that there is none with its key."""
-        return self._known(self._query_of(record)) == {}
+        return self._store.answers.find(self._own_group(record)) == {}
 
     @cached_property
     def _referring(self) -> list[tuple[SqlTable[Any], str, str]]:
