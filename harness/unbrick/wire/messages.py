@@ -128,7 +128,8 @@ E = TypeVar("E", bound=IntEnum)
 
 def one_of(kind: type[E]) -> Callable[[Map, int], E]:
     """Reads a member of ``kind``, whose numbers count up from 0."""
-    return lambda values, key: kind(values.uint(key, max(kind)))
+    last = max(kind)
+    return lambda values, key: kind(values.uint(key, last))
 
 
 def up_to(limit: int) -> Callable[[Map, int], int]:
