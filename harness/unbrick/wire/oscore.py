@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import aiocoap
 import cbor2
@@ -129,6 +130,11 @@ class Binding:
 
     kid: bytes
     partial_iv: bytes
+
+    @cached_property
+    def aad(self) -> bytes:
+        """What is authenticated besides the request, and besides each of its replies."""
+        return make_aad(self, algorithm=CHACHA20_POLY1305)
 
 
 @dataclass(frozen=True)
@@ -294,9 +300,8 @@ class Context:
         self, message: aiocoap.Message, binding: Binding, kid: bytes, number: bytes, header: Header
     ) -> aiocoap.Message:
         nonce = make_nonce(self._common_iv, kid, number)
-        aad = make_aad(binding, algorithm=CHACHA20_POLY1305)
         outer = aiocoap.POST if message.code.is_request() else aiocoap.CHANGED
-        payload = self._sealing.encrypt(nonce, flatten(message), aad)
+        payload = self._sealing.encrypt(nonce, flatten(message), binding.aad)
         return aiocoap.Message(code=outer, payload=payload, oscore=header.encode())
 
     def _open(
@@ -308,11 +313,10 @@ class Context:
         sequence: int | None,
     ) -> Opened:
         nonce = make_nonce(self._common_iv, kid, number)
-        aad = make_aad(binding, algorithm=CHACHA20_POLY1305)
         if len(message.payload) <= TAG_SIZE:
             raise LinkError("nothing is inside")
         try:
-            plain = self._opening.decrypt(nonce, message.payload, aad)
+            plain = self._opening.decrypt(nonce, message.payload, binding.aad)
         except InvalidTag:
             raise LinkError("not made with the link key") from None
         inner, options = decode_with_options(b"\x40" + plain[:1] + b"\0\0" + plain[1:])

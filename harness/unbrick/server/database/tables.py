@@ -239,8 +239,11 @@ class SqlTable(Generic[R]):
         for names, places, others in self._grouping[asked]:
             values = [query.where[place][1] for place in places]
             if None not in values and frozenset not in map(type, values):
-                about = query._replace(where=tuple([query.where[place] for place in others]))
-                return (self._rows.name, *values, *names), about
+                group = (self._rows.name, *values, *names)
+                if not others and query[1:4] == WHOLE[1:4]:
+                    return group, WHOLE
+                where = tuple([query.where[place] for place in others])
+                return group, Query(where, query.first, query.last, query.below)
         return None
 
     def _remember(self, record: R) -> None:
