@@ -98,7 +98,9 @@ class DirectServer:
 
     def update(self, update_id: int) -> dict[str, Any]:
         self._order(lambda: None)
-        return {"sent": self.core.progress(update_id)}
+        update = self.core.records.update(update_id)
+        assert update is not None
+        return {"sent": self.core.progress(update, self.core.records.file_size(update))}
 
 
 class World:

@@ -608,7 +608,9 @@ def test_blocks_of_every_size_in_any_order_make_the_file(world: World, exponent:
         assert response.opt.content_format == 42
         parts[number] = response.payload
     assert b"".join(parts[number] for number in range(count)) == IMAGE
-    assert world.core.progress(1) == len(IMAGE)
+    update = world.records.update(1)
+    assert update is not None
+    assert world.core.progress(update, len(IMAGE)) == len(IMAGE)
 
 
 def test_blocks_that_are_not_there(world: World) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from record_stores import list_statements
 from server_world import OWN_TOKEN, SERIAL, inspect, make_image, open_http, post, registration
 
 from unbrick.errors import ImageError, ServerError, SetupError
 from unbrick.server.core.core import ServerCore
+from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import MAX_ID, MAX_IMAGE, MAX_JSON_SIZE
 from unbrick.server.errors import NotCommandedError
+from unbrick.server.records.analysis import Preparation, PreparationState
 from unbrick.server.records.memory import MemoryRecords
+from unbrick.wire.messages import Kind
 
 IMAGE = make_image()
 
@@ -36,6 +43,12 @@ class Api:
 @pytest.fixture
 def api() -> Api:
     return Api()
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[ServerClient]:
+    with ServerClient("http://testserver", api.http._transport, OWN_TOKEN) as client:
+        yield client
 
 
 def test_an_empty_server_lists_nothing(api: Api) -> None:
@@ -231,6 +244,78 @@ def test_updates_are_listed_some_at_a_time(api: Api) -> None:
         assert answer.json()["hint"].startswith("give "), wrong
 
 
+def test_images_and_preparations_are_listed_some_at_a_time(api: Api) -> None:
+    keep_images(api, 4)
+    for path, key in (("images", "digest"), ("preparations", "id")):
+        known = api.http.get(f"/api/{path}").json()
+        names = [item[key] for item in known]
+        assert len(set(names)) == len(known) == {"images": 4, "preparations": 3}[path]
+        for query, expected in (
+            ("first=2", known[:2]),
+            (f"after={names[0]}", known[1:]),
+            (f"after={names[0]}&first=1", known[1:2]),
+            (f"after={names[-1]}", []),
+        ):
+            assert api.http.get(f"/api/{path}?{query}").json() == expected, query
+        for wrong in ("first=0", "first=1001", "after=", "after=x"):
+            answer = api.http.get(f"/api/{path}?{wrong}")
+            assert answer.status_code == 400, wrong
+            assert answer.json()["hint"].startswith("give "), wrong
+
+
+def keep_images(api: Api, count: int) -> None:
+    """So many images, and what is prepared from the first to each of the others."""
+    images = [api.core.publish(make_image(f"1.{n}.0+0"), float(n)) for n in range(count)]
+    for image in images[1:]:
+        api.core.records.save_preparation(
+            Preparation(
+                *(images[0].digest, image.digest, PreparationState.READY, 1, 9, "", 5.0, 5.0)
+            )
+        )
+
+
+def test_the_events_of_a_terminal_are_listed_some_at_a_time(
+    api: Api, client: ServerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for serial in (SERIAL, "other", SERIAL):
+        for number in range(3):
+            api.register(serial=serial, version=f"1.{number}.0", digest=bytes([number]) * 32)
+    whole = api.http.get(f"/api/terminals/{SERIAL}").json()
+    ids = [item["id"] for item in whole["events"]]
+    assert ids == [1, 2, 3, 7, 8, 9]
+    some = api.http.get(f"/api/terminals/{SERIAL}?after=2&first=3").json()
+    assert [item["id"] for item in some["events"]] == [3, 7, 8]
+    assert {**some, "events": whole["events"]} == whole
+    assert api.http.get(f"/api/terminals/{SERIAL}?after=x").status_code == 400
+    for at_once in (1, 3, 6, 7):
+        for module in ("client", "http"):
+            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_LISTED", at_once)
+        assert client.terminal(SERIAL) == whole
+
+
+def test_the_sizes_of_files_are_asked_for_together(tmp_path: Path) -> None:
+    with closing(SqlRecords(str(tmp_path / "records.db"))) as records:
+        core = ServerCore(records, inspect)
+        old, new = (core.publish(make_image(version), 0.0) for version in ("1.0.0+0", "1.1.0+0"))
+        records.save_preparation(
+            Preparation(*(old.digest, new.digest, PreparationState.READY, 1, 9, "", 5.0, 5.0))
+        )
+        for number in range(6):
+            request = post("register", registration(serial=f"T {number}").encode())
+            core.handle("127.0.0.1:4000", request, 0.0)
+            update = core.start_update(f"T {number}", "1.1.0", 0.0)
+            kind = Kind.DIFFERENTIAL if number % 2 else Kind.FULL_IMAGE
+            base = old.digest if number < 4 else b"unknown"
+            records.save_update(replace(update, kind=kind, from_digest=base))
+        http = open_http(core, lambda: 1.0)
+        with list_statements() as said:
+            sizes = [item["size"] for item in http.get("/api/updates").json()]
+        full = len(make_image())
+        assert sizes == [full, 9, full, 9, full, full]
+        # The updates, their images, what is prepared, and the one file that is not.
+        assert said.count("SELECT") == 4
+
+
 def order_for_some(api: Api, count: int) -> None:
     """Updates of so many terminals."""
     api.core.publish(IMAGE, 1_600_000_000.0)
@@ -242,16 +327,12 @@ def order_for_some(api: Api, count: int) -> None:
 # The client that the command line uses
 
 
-@pytest.fixture
-def client(api: Api) -> Iterator[ServerClient]:
-    with ServerClient("http://testserver", api.http._transport, OWN_TOKEN) as client:
-        yield client
-
-
-def test_the_client_lists_all_terminals_and_updates(
+def test_the_client_lists_all_there_is(
     api: Api, client: ServerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_for_some(api, 6)
+    keep_images(api, 4)
+    known = [client.images(), client.preparations()]
     names = [f"T {number}" for number in range(6)]
     for at_once in (1, 2, 3, 6, 7):
         for module in ("client", "http"):
@@ -259,6 +340,7 @@ def test_the_client_lists_all_terminals_and_updates(
         assert [item["serial"] for item in client.terminals()] == names
         assert [item["id"] for item in client.updates()] == [1, 2, 3, 4, 5, 6]
         assert len(api.http.get("/api/updates").json()) == min(at_once, 6)
+        assert [client.images(), client.preparations()] == known
 
 
 def test_the_client_speaks_the_api(api: Api, client: ServerClient) -> None:

@@ -39,8 +39,14 @@ def make_core() -> ServerCore:
     return core
 
 
-JUDGED_BY_MORE = {"POST /api/images", "POST /api/messages"}
-"""What is sent there has bounds that no schema can say: a signature, bytes of UTF-8."""
+JUDGED_BY_MORE = {
+    "GET /api/images",
+    "GET /api/preparations",
+    "POST /api/images",
+    "POST /api/messages",
+}
+"""What is sent there has bounds that no schema can say: a signature, bytes of UTF-8, or that there
+is what a list is asked for after."""
 
 EXAMPLES = 15
 """Requests of each operation and kind: its description is small."""
@@ -113,6 +119,10 @@ def test_the_description_says_how_long_lists_are_asked_for() -> None:
         ("/api/terminals", "string"),
         ("/api/rollouts/{rollout_id}/members", "string"),
         ("/api/updates", "integer"),
+        ("/api/rollouts", "integer"),
+        ("/api/terminals/{serial}", "integer"),
+        ("/api/images", "string"),
+        ("/api/preparations", "string"),
     ):
         asked = {item["name"]: item for item in paths[path]["get"]["parameters"]}
         assert (asked["after"]["in"], asked["after"]["schema"]["type"]) == ("query", kind)

@@ -591,6 +591,24 @@ def test_the_terminals_of_a_rollout_are_listed_some_at_a_time(
         assert [item["serial"] for item in client.rollout_members(2)] == names
 
 
+def test_rollouts_are_listed_some_at_a_time(http: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        http.post("/api/rollouts", json={"version": "1.1.0"})
+
+    def listed(query: str) -> list[int]:
+        return [item["id"] for item in http.get(f"/api/rollouts{query}").json()]
+
+    assert listed("") == [1, 2, 3, 4]
+    assert listed("?after=1&first=2") == [2, 3]
+    assert listed("?after=4") == []
+    assert http.get("/api/rollouts?after=x").status_code == 400
+    client = ServerClient("http://testserver", http._transport, OWN_TOKEN)
+    for at_once in (1, 4, 5):
+        for module in ("client", "http"):
+            monkeypatch.setattr(f"unbrick.server.edge.{module}.MOST_LISTED", at_once)
+        assert [item["id"] for item in client.rollouts()] == [1, 2, 3, 4]
+
+
 def test_members_are_read_some_at_a_time(open_records: Open) -> None:
     with open_records() as records:
         world = World(6, records)

@@ -780,10 +780,9 @@ class ServerCore:
         """The customer center ends, or has just begun: its calls are over."""
         self._say(self.lines.center_leaves())
 
-    def progress(self, update_id: int) -> int:
-        """Bytes of its file that were sent for an update; see ``Files.sent``."""
-        update = self.records.update(update_id)
-        return 0 if update is None else self._files.sent(update)
+    def progress(self, update: Update, size: int) -> int:
+        """Bytes that were sent for an update of its file, which has ``size``: ``Files.sent``."""
+        return self._files.sent(update, size)
 
 
 def refusal_code(refusal: Refusal) -> aiocoap.Code:

@@ -33,10 +33,10 @@ class Files:
         self._held: dict[tuple[bytes, ...], tuple[bytes, bytes]] = {}
         self._sent: dict[int, int] = {}
 
-    def sent(self, update: Update) -> int:
-        """Bytes of its file that were sent for an update: all, where the terminal has said so.
+    def sent(self, update: Update, size: int) -> int:
+        """Bytes that were sent for an update of its file: all, where the terminal has said so.
 
-        Otherwise those that were sent since this server started.
+        Otherwise those that were sent since this server started. ``size`` is that of the file.
         """
         if update.commanded:
             return 0
@@ -45,7 +45,7 @@ class Files:
             Result.RESTORED_BY_LINK,
         )
         if installed or update.state in _FILE_IS_THERE:
-            return self._records.file_size(update)
+            return size
         return self._sent.get(update.id, 0)
 
     def begin_anew(self, update_id: int) -> None:

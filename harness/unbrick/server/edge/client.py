@@ -79,7 +79,12 @@ class ServerClient:
 
     def terminal(self, serial: str) -> dict[str, Any]:
         """One terminal with its history."""
-        return dict(self._ask("GET", f"/api/terminals/{quote(serial, safe='')}"))
+        path = f"/api/terminals/{quote(serial, safe='')}"
+        found = part = dict(self._ask("GET", path))
+        while len(part["events"]) >= MOST_LISTED:
+            part = self._ask("GET", f"{path}?after={part['events'][-1]['id']}")
+            found["events"] += part["events"]
+        return found
 
     def waiting(self) -> list[dict[str, Any]]:
         """The terminals that wait for approval."""
@@ -92,11 +97,11 @@ class ServerClient:
 
     def preparations(self) -> list[dict[str, Any]]:
         """What is prepared for pairs of images."""
-        return list(self._ask("GET", "/api/preparations"))
+        return self._list("/api/preparations", "id")
 
     def images(self) -> list[dict[str, Any]]:
         """Every published image."""
-        return list(self._ask("GET", "/api/images"))
+        return self._list("/api/images", "digest")
 
     def publish(self, data: bytes) -> dict[str, Any]:
         """Publish a signed image.
@@ -151,7 +156,7 @@ class ServerClient:
 
     def rollouts(self) -> list[dict[str, Any]]:
         """Every rollout."""
-        return list(self._ask("GET", "/api/rollouts"))
+        return self._list("/api/rollouts", "id")
 
     def rollout(self, rollout_id: int) -> dict[str, Any]:
         """One rollout, with what was done, and which terminals failed."""

@@ -59,6 +59,9 @@ from unbrick.wire.messages import MAX_SERIAL, Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
 MAX_JSON_SIZE = 16 * 1024
+MAX_NAME = 129
+"""Characters of what tells an item of a list from others: two digests."""
+
 MAX_ID = 2**63 - 1
 """SQLite counts so far."""
 
@@ -68,6 +71,9 @@ _BY_SERIAL = {"after": {"type": "string", "maxLength": MAX_SERIAL}, "first": _FI
 
 _BY_ID = {"after": {"type": "integer", "minimum": 0, "maximum": MAX_ID}, "first": _FIRST}
 """What a list in the order of ids can be asked for."""
+
+_BY_TEXT = {"after": {"type": "string", "maxLength": MAX_NAME}, "first": _FIRST}
+"""What a list can be asked for whose items are told by digests."""
 
 MOST_FAILURES = 100
 """Terminals that failed, of a rollout, that are shown with it."""
@@ -213,6 +219,7 @@ class RolloutDeed(msgspec.Struct, forbid_unknown_fields=True):
 
 
 B = TypeVar("B", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 def _read_number(digits: str) -> float:
@@ -255,6 +262,24 @@ def _after_serial(request: Request) -> str:
     if after:
         check_serial(after)
     return after
+
+
+def _cut(request: Request, items: list[T], name: Callable[[T], str]) -> list[T]:
+    """What is asked for of a list that is known as a whole.
+
+    Raises:
+        RequestError: nothing in it has the name that is given.
+    """
+    after, first = request.query_params.get("after"), _how_many(request)
+    begin = 0
+    if after is not None:
+        names = [name(item) for item in items]
+        if after not in names:
+            raise RequestError(
+                400, "nothing in the list has what `after` says", hint="give that of the last one"
+            )
+        begin = names.index(after) + 1
+    return items[begin : begin + first]
 
 
 def _number(request: Request, name: str, default: int, *, least: int, most: int) -> int:
@@ -336,7 +361,9 @@ class _Api:
                 *("GET", "/api/terminals", self.terminals, viewer, list[shapes.ListedTerminal]),
                 query=_BY_SERIAL,
             ),
-            Operation("GET", history, self.terminal, viewer, shapes.TerminalHistory),
+            Operation(
+                *("GET", history, self.terminal, viewer, shapes.TerminalHistory), query=_BY_ID
+            ),
             Operation("GET", "/api/waiting", self.waiting, viewer, list[shapes.WaitingShape]),
             Operation(
                 *("POST", "/api/approvals", self.approve, operator, shapes.ApprovedShape, 201),
@@ -345,8 +372,12 @@ class _Api:
             Operation(
                 *("GET", "/api/preparations", self.preparations, viewer),
                 list[shapes.PreparationShape],
+                query=_BY_TEXT,
             ),
-            Operation("GET", "/api/images", self.images, viewer, list[shapes.ImageShape]),
+            Operation(
+                *("GET", "/api/images", self.images, viewer, list[shapes.ImageShape]),
+                query=_BY_TEXT,
+            ),
             Operation(
                 *("POST", "/api/images", self.publish, operator, shapes.PublishedShape, 201, bytes)
             ),
@@ -380,7 +411,9 @@ class _Api:
         shape, members = shapes.RolloutShape, list[shapes.MemberShape]
         deeds = (self.approve_rollout, self.pause_rollout, self.resume_rollout)
         return [
-            Operation("GET", rollouts, self.rollouts, viewer, list[shapes.RolloutShape]),
+            Operation(
+                *("GET", rollouts, self.rollouts, viewer, list[shapes.RolloutShape]), query=_BY_ID
+            ),
             Operation("POST", rollouts, self.roll_out, operator, shape, 201, RolloutOrder),
             Operation("GET", rollout, self.rollout, viewer, shapes.RolloutHistory),
             Operation(
@@ -469,7 +502,11 @@ class _Api:
         )
 
     async def terminal(self, request: Request) -> JSONResponse:
-        """One terminal, with its updates, events, what it has run, and decisions."""
+        """One terminal, with its updates, what it has run, decisions and events.
+
+        Of the events, ``first`` of those after ``after``.
+        """
+        after, first = _after_id(request), _how_many(request)
         serial = request.path_params["serial"]
         records = self._core.records
         terminal = records.terminal(serial)
@@ -477,6 +514,7 @@ class _Api:
             raise UnknownError(
                 f"no terminal {serial} has registered", hint="GET /api/terminals lists them"
             )
+        events = records.events_of(serial, after=after, first=first)
         return JSONResponse(
             {
                 **shapes.describe_listed(terminal, records.analysis(serial)),
@@ -484,9 +522,9 @@ class _Api:
                     shapes.describe_installation(item) for item in records.installations(serial)
                 ],
                 "analyses": [shapes.describe_analysis(item) for item in records.analyses(serial)],
-                "updates": [self._update(item) for item in records.updates(serial)],
+                "updates": self._updates(records.updates(serial)),
                 "messages": [shapes.describe_message(item) for item in records.messages(serial)],
-                "events": [shapes.describe_event(item) for item in records.events(serial=serial)],
+                "events": [shapes.describe_event(item) for item in events],
             }
         )
 
@@ -507,9 +545,10 @@ class _Api:
         self._core.approve_terminal(order.serial, holder.name, self._clock(), key)
         return JSONResponse({"serial": order.serial}, 201)
 
-    async def preparations(self, _request: Request) -> JSONResponse:
-        """What is prepared for pairs of images."""
-        return JSONResponse([self._preparation(item) for item in self._core.records.preparations()])
+    async def preparations(self, request: Request) -> JSONResponse:
+        """What is prepared for pairs of images: those after ``after``, ``first`` of them."""
+        found = _cut(request, self._core.records.preparations(), shapes.name_preparation)
+        return JSONResponse([self._preparation(item) for item in found])
 
     def _preparation(self, item: Preparation) -> shapes.PreparationShape:
         records = self._core.records
@@ -517,6 +556,7 @@ class _Api:
         ranges = records.ranges(item.base, item.digest)
         of_kind = {kind: [r for r in ranges if r.kind is kind] for kind in RangeKind}
         return {
+            "id": shapes.name_preparation(item),
             "hardware_id": image.hardware_id if image else "",
             "from_version": base.version if base else "",
             "version": image.version if image else "",
@@ -531,9 +571,10 @@ class _Api:
             "changed": shapes.format_time(item.changed),
         }
 
-    async def images(self, _request: Request) -> JSONResponse:
-        """Every published image."""
-        return JSONResponse([shapes.describe_image(item) for item in self._core.records.images()])
+    async def images(self, request: Request) -> JSONResponse:
+        """The images, as they were published: those after ``after``, ``first`` of them."""
+        found = _cut(request, self._core.records.images(), lambda image: image.digest.hex())
+        return JSONResponse([shapes.describe_image(item) for item in found])
 
     async def publish(self, request: Request) -> JSONResponse:
         """Publish the signed image that is the body, or the one file of a form."""
@@ -547,7 +588,7 @@ class _Api:
     async def updates(self, request: Request) -> JSONResponse:
         """The updates, by id: those after ``after``, ``first`` of them."""
         found = self._core.records.updates_after(_after_id(request), _how_many(request))
-        return JSONResponse([self._update(item) for item in found])
+        return JSONResponse(self._updates(found))
 
     async def start(self, request: Request) -> JSONResponse:
         """Start an update; the text of the answer is what a person should know of it."""
@@ -603,9 +644,10 @@ class _Api:
     def _rollout(self, item: Rollout) -> shapes.RolloutShape:
         return shapes.describe_rollout(item, self._core.records.rollouts.group_counts(item))
 
-    async def rollouts(self, _request: Request) -> JSONResponse:
-        """Every rollout."""
-        return JSONResponse([self._rollout(item) for item in self._core.records.rollouts.all()])
+    async def rollouts(self, request: Request) -> JSONResponse:
+        """The rollouts, by id: those after ``after``, ``first`` of them."""
+        found = self._core.records.rollouts.after(_after_id(request), _how_many(request))
+        return JSONResponse([self._rollout(item) for item in found])
 
     def _known_rollout(self, request: Request) -> Rollout:
         rollout_id = min(request.path_params["rollout_id"], MAX_ID)
@@ -714,6 +756,13 @@ class _Api:
         return Response(self._metrics.write(), media_type=CONTENT_TYPE)
 
     def _update(self, item: Update) -> shapes.UpdateShape:
+        return self._updates([item])[0]
+
+    def _updates(self, items: list[Update]) -> list[shapes.UpdateShape]:
+        sizes = self._core.records.file_sizes(items)
+        return [self._describe_update(item, sizes[item.id]) for item in items]
+
+    def _describe_update(self, item: Update, size: int) -> shapes.UpdateShape:
         kind = {None: None, Kind.FULL_IMAGE: "full image", Kind.DIFFERENTIAL: "differential file"}
         return {
             "id": item.id,
@@ -727,8 +776,8 @@ class _Api:
             "commanded": item.commanded,
             "result": None if item.result is None else int(item.result),
             "text": item.text,
-            "sent": self._core.progress(item.id),
-            "size": self._core.records.file_size(item),
+            "sent": self._core.progress(item, size),
+            "size": size,
             "kind": kind[item.kind],
             "created": shapes.format_time(item.created),
             "changed": shapes.format_time(item.changed),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unbrick.server.core.admission import WaitingTerminal
-    from unbrick.server.records.analysis import Analysis, Installation
+    from unbrick.server.records.analysis import Analysis, Installation, Preparation
     from unbrick.server.records.contract import Records
     from unbrick.server.records.people import AuditEntry
     from unbrick.server.records.rollouts import GroupCount, Rollout, RolloutMember
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MOST_LISTED = 1000
-"""Terminals, updates, or terminals of a rollout in one answer."""
+"""Items of a list in one answer."""
 
 
 class ErrorShape(TypedDict):
@@ -120,6 +120,7 @@ class PublishedShape(ImageShape, total=False):
 class EventShape(TypedDict):
     """Something that happened; ``state`` is the one that an update changed to, if it did."""
 
+    id: int
     time: str
     serial: str
     update_id: int | None
@@ -230,8 +231,9 @@ class RangeCount(TypedDict):
 
 
 class PreparationShape(TypedDict):
-    """What is prepared for a pair of images; sizes are bytes."""
+    """What is prepared for a pair of images, whose digests are in ``id``; sizes are bytes."""
 
+    id: str
     hardware_id: str
     from_version: str
     version: str
@@ -414,9 +416,15 @@ def describe_image(item: Image) -> ImageShape:
     }
 
 
+def name_preparation(item: Preparation) -> str:
+    """What tells it from others: the digests of both images."""
+    return f"{item.base.hex()}-{item.digest.hex()}"
+
+
 def describe_event(item: Event) -> EventShape:
     """Something that happened."""
     return {
+        "id": item.id,
         "time": format_time(item.time),
         "serial": item.serial,
         "update_id": item.update_id,

@@ -268,6 +268,40 @@ class Records:
         """Every update, or every update of a terminal."""
         return self._updates.select(**given(serial=serial))
 
+    def file_sizes(self, updates: Iterable[Update]) -> dict[int, int]:
+        """Bytes of each update's file, by the update's id.
+
+        That is what was announced last, or else the full image.
+        """
+        updates = list(updates)
+        images = self._images.select(digest=frozenset(item.digest for item in updates))
+        sizes = {image.digest: image.file_size for image in images}
+        differential = [item for item in updates if item.kind is Kind.DIFFERENTIAL]
+        of_pairs = self._difference_sizes(
+            {(item.from_digest, item.digest) for item in differential}
+        )
+        found = {item.id: sizes.get(item.digest, 0) for item in updates}
+        for item in differential:
+            found[item.id] = of_pairs.get((item.from_digest, item.digest), found[item.id])
+        return found
+
+    def _difference_sizes(self, pairs: set[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], int]:
+        """Bytes of the differential files between pairs of images, of those that have one."""
+        if not pairs:
+            return {}
+        bases, digests = (frozenset(part) for part in zip(*pairs, strict=True))
+        prepared = self._preparations.select(base=bases, digest=digests)
+        found = {
+            (item.base, item.digest): item.file_size
+            for item in prepared
+            if item.file_size is not None
+        }
+        for pair in pairs - set(found):
+            file = self.difference(*pair)
+            if file is not None:
+                found[pair] = len(file)
+        return found
+
     def updates_after(self, update_id: int, first: int) -> list[Update]:
         """The first so many updates with higher ids."""
         return self._updates.select(after=update_id, first=first)
@@ -289,17 +323,8 @@ class Records:
         self._updates.change(update)
 
     def file_size(self, update: Update) -> int:
-        """Bytes of an update's file: of what was announced last, or else of the full image."""
-        if update.kind is Kind.DIFFERENTIAL:
-            pair = update.from_digest, update.digest
-            prepared = self.preparation(*pair)
-            if prepared is not None and prepared.file_size is not None:
-                return prepared.file_size
-            file = self.difference(*pair)
-            if file is not None:
-                return len(file)
-        image = self.image(update.digest)
-        return image.file_size if image else 0
+        """Bytes of an update's file; see ``file_sizes``."""
+        return self.file_sizes((update,))[update.id]
 
     def events(
         self,
@@ -310,6 +335,10 @@ class Records:
     ) -> list[Event]:
         """Every event, or those of a terminal or of an update; only the ``newest``."""
         return self._events.select(last=newest, **given(serial=serial, update_id=update_id))
+
+    def events_of(self, serial: str, *, after: int, first: int) -> list[Event]:
+        """The first so many events of a terminal with higher ids."""
+        return self._events.select(serial=serial, after=after, first=first)
 
     def events_after(self, event_id: int) -> list[Event]:
         """The events that were kept after the one with this id."""

@@ -200,6 +200,10 @@ class Rollouts:
         """Every rollout, oldest first."""
         return self._rollouts.select()
 
+    def after(self, rollout_id: int, first: int) -> list[Rollout]:
+        """The first so many rollouts with higher ids."""
+        return self._rollouts.select(after=rollout_id, first=first)
+
     def unsettled(self) -> list[Rollout]:
         """Those of which something may still go on."""
         return self._rollouts.select(settled=False)
