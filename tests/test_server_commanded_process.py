@@ -8,10 +8,11 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import aiocoap
 import pytest
 from commanded_terminal import CommandedTerminal, in_nor, seal
 from cryptography.hazmat.primitives import serialization
@@ -20,14 +21,19 @@ from patience import PATIENCE_S
 from server_world import SERIAL
 from test_server_process import ServerProcess, start
 
+from unbrick.image.factory import derive_link_key
 from unbrick.image.format import inspect
 from unbrick.image.sign import sign
 from unbrick.layout import reference_layout
 from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
+from unbrick.server.records.people import Actor, AuditAction
 from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.oscore import Context, Side, read_header
+from unbrick.wire.protected import ProtectedEndpoint
 
 LAYOUT = reference_layout()
+LINK_KEY = derive_link_key(bytes(range(32)))
 ENTRIES = ["Alice +441632960123", "Bob +441632960456"]
 SPEED = 8.0
 """Seconds of the terminal in a second: it waits for nobody as long as a real one."""
@@ -129,19 +135,71 @@ class ModelOnUdp:
         return self.model.handle(request, self.now)
 
 
+class ProtectedOnUdp(ModelOnUdp):
+    """The modelled terminal on a protected link; sees that no number is used for two messages.
+
+    The server encrypts with a number of its own, or, in a reply, with the number of the request.
+
+    Attributes:
+        seen: what it has encrypted, by whose number that was, and the number.
+    """
+
+    def __init__(self, model: CommandedTerminal, link_key: bytes) -> None:
+        self._context = Context(link_key, model.serial, Side.TERMINAL)
+        self._asked: dict[tuple[int, bytes], int] = {}
+        self.seen: dict[tuple[Side, int], bytes] = {}
+        super().__init__(model)
+
+    def numbers(self, side: Side) -> list[int]:
+        """The numbers of a side with which the server has encrypted."""
+        return [number for whose, number in self.seen if whose is side]
+
+    def _make_endpoint(self) -> CoapEndpoint:
+        return ProtectedEndpoint(
+            self._handle, random.Random(self._starts), self._context, self._starts
+        )
+
+    def _send(self, datagram: bytes) -> None:
+        message = aiocoap.Message.decode(datagram)
+        header = read_header(message)
+        if message.code.is_request() and header is not None:
+            self._asked[message.mid, message.token] = header.sequence
+        super()._send(datagram)
+
+    def _receive(self, datagram: bytes) -> None:
+        message = aiocoap.Message.decode(datagram)
+        header = read_header(message)
+        if header is not None:
+            number = Side.SERVER, header.sequence
+            if header.partial_iv is None:
+                number = Side.TERMINAL, self._asked[message.mid, message.token]
+            known = self.seen.setdefault(number, message.payload)
+            assert known == message.payload, f"{number} was used for two messages"
+        super()._receive(datagram)
+
+
+def enrol(database: str, *serials: str) -> None:
+    """The server knows the key of the links of these terminals."""
+    with closing(SqlRecords(database)) as records:
+        for serial in serials:
+            records.links.enrol(serial, LINK_KEY, Actor("factory", 1.0))
+
+
 class Bench:
     """The server's process, its database, and the terminal."""
 
     def __init__(self, database: str, images: list[bytes]) -> None:
         self.database = database
-        self.terminal = ModelOnUdp(CommandedTerminal(images, list(ENTRIES), inspect=inspect))
+        model = CommandedTerminal(images, list(ENTRIES), inspect=inspect)
+        self.terminal = ProtectedOnUdp(model, LINK_KEY)
+        enrol(database, SERIAL)
         self.server = self.start()
         with ServerClient(self.server.url) as client:
             for image in images:
                 client.publish(image)
 
     def start(self) -> ServerProcess:
-        server = ServerProcess(self.database)
+        server = ServerProcess(self.database, insecure=False)
         self.terminal.port = server.coap_port
         return server
 
@@ -216,7 +274,8 @@ def check(bench: Bench, update: dict[str, Any], version: str) -> None:
         assert records.backups() == []
         of_each: dict[int, list[str]] = {}
         for entry in records.audit(serial=SERIAL):
-            of_each.setdefault(entry.subject, []).append(entry.action.value)
+            if entry.action is not AuditAction.TERMINAL_ENROLLED:
+                of_each.setdefault(entry.subject, []).append(entry.action.value)
         assert len(of_each) == update["id"]
         for actions in of_each.values():
             assert actions[0] == "backup kept"

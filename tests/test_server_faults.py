@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import aiocoap
 import pytest
 from commanded_terminal import CommandedTerminal, in_nor, seal
 from patience import PATIENCE_S, until
@@ -25,12 +24,17 @@ from processes import Running, unbrick
 from record_stores import Open
 from server_world import SERIAL, inspect, make_image, post, registration
 from sqlalchemy import create_engine, event, text
-from test_server_commanded_process import ENTRIES, ModelOnUdp, make_signed
+from test_server_commanded_process import (
+    ENTRIES,
+    LINK_KEY,
+    ProtectedOnUdp,
+    enrol,
+    make_signed,
+)
 from test_server_process import UdpTerminal
 
 from unbrick.errors import ServerError, SetupError
 from unbrick.image import format as images
-from unbrick.image.factory import derive_link_key
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.guard import RESERVED_AT_ONCE
 from unbrick.server.core.lines import BROKEN_OFF, CENTER_SILENCE_S
@@ -38,17 +42,14 @@ from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import complete_url
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.errors import RecordsError
-from unbrick.server.records.people import Actor
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.calls import CallRequest
-from unbrick.wire.coap import CoapEndpoint
 from unbrick.wire.messages import Phase, Report, Result
-from unbrick.wire.oscore import Context, Side, read_header
+from unbrick.wire.oscore import Context, Side
 from unbrick.wire.protected import ProtectedEndpoint
 
 HERE = Path(__file__).parent
 VERSIONS = ("1.0.0", "2.0.0")
-LINK_KEY = derive_link_key(bytes(range(32)))
 NOBODY = 65534
 """A user who owns nothing."""
 
@@ -63,49 +64,6 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     return library
-
-
-class ProtectedOnUdp(ModelOnUdp):
-    """The modelled terminal on a protected link; sees that no number is used for two messages.
-
-    The server encrypts with a number of its own, or, in a reply, with the number of the request.
-
-    Attributes:
-        seen: what it has encrypted, by whose number that was, and the number.
-    """
-
-    def __init__(self, model: CommandedTerminal, link_key: bytes) -> None:
-        self._context = Context(link_key, model.serial, Side.TERMINAL)
-        self._asked: dict[tuple[int, bytes], int] = {}
-        self.seen: dict[tuple[Side, int], bytes] = {}
-        super().__init__(model)
-
-    def numbers(self, side: Side) -> list[int]:
-        """The numbers of a side with which the server has encrypted."""
-        return [number for whose, number in self.seen if whose is side]
-
-    def _make_endpoint(self) -> CoapEndpoint:
-        return ProtectedEndpoint(
-            self._handle, random.Random(self._starts), self._context, self._starts
-        )
-
-    def _send(self, datagram: bytes) -> None:
-        message = aiocoap.Message.decode(datagram)
-        header = read_header(message)
-        if message.code.is_request() and header is not None:
-            self._asked[message.mid, message.token] = header.sequence
-        super()._send(datagram)
-
-    def _receive(self, datagram: bytes) -> None:
-        message = aiocoap.Message.decode(datagram)
-        header = read_header(message)
-        if header is not None:
-            number = Side.SERVER, header.sequence
-            if header.partial_iv is None:
-                number = Side.TERMINAL, self._asked[message.mid, message.token]
-            known = self.seen.setdefault(number, message.payload)
-            assert known == message.payload, f"{number} was used for two messages"
-        super()._receive(datagram)
 
 
 class Servers:
@@ -239,7 +197,7 @@ def home(killer: Path, tmp_path: Path, unused_udp_port: int) -> Iterator[Home]:
     terminal.port = unused_udp_port
     with servers_of(killer, folder, unused_udp_port) as servers:
         home = Home(folder, servers, terminal)
-        home.records.links.enrol(SERIAL, LINK_KEY, Actor("factory", time.time()))
+        enrol(str(folder / "server.db"), SERIAL)
         core = ServerCore(home.records, images.inspect)
         for file in files:
             core.publish(file, time.time())
@@ -305,6 +263,15 @@ def check_session(home: Home, update: int, version: str) -> None:
 # The disk is full
 
 
+class ProtectedTerminal(UdpTerminal):
+    """A terminal on a protected link, in its first start."""
+
+    def __init__(self, port: int, serial: str) -> None:
+        super().__init__(port)
+        context = Context(LINK_KEY, serial, Side.TERMINAL)
+        self._coap = ProtectedEndpoint(self._handle, random.Random(port), context, 1)
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
     killer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -312,12 +279,15 @@ def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
     full = tmp_path / "full"
     monkeypatch.setenv("LD_PRELOAD", str(killer))
     monkeypatch.setenv("FULL", str(full))
-    options = ("--coap-port", 0, "--http-port", 0, "--database", tmp_path / "server.db")
-    with Running("server", "start", "--insecure", *options) as server:
+    database = tmp_path / "server.db"
+    enrol(str(database), SERIAL, "T-2")
+    options = ("--coap-port", 0, "--http-port", 0, "--database", database)
+    with Running("server", "start", *options) as server:
         found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
         port, url = int(found[1]), found[2]
-        with ServerClient(url) as http, UdpTerminal(port) as terminal:
-            terminal.ask(post("register", registration().encode()))
+        one, another = ProtectedTerminal(port, SERIAL), ProtectedTerminal(port, "T-2")
+        with ServerClient(url) as http, one, another:
+            one.ask(post("register", registration().encode()))
             full.touch()
             for _ in range(3):
                 with pytest.raises(ServerError, match="disk is full") as caught:
@@ -327,7 +297,7 @@ def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
             other = post("register", registration(serial="T-2").encode())
             room = threading.Thread(target=lambda: (server.wait_for("disk is full"), full.unlink()))
             room.start()
-            terminal.ask(other)  # It asks until it is answered.
+            another.ask(other)  # It asks until it is answered.
             room.join()
             assert [item["serial"] for item in http.terminals()] == [SERIAL, "T-2"]
             assert http.send_text(SERIAL, "hello")["state"] == "queued"
@@ -483,10 +453,12 @@ def test_a_session_goes_on_when_postgresql_was_started_anew_amid_it(
 
 def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], None]) -> None:
     """A commanded update; the database is started anew at each new step of the terminal."""
-    terminal = ModelOnUdp(CommandedTerminal(files, list(ENTRIES), inspect=images.inspect))
+    model = CommandedTerminal(files, list(ENTRIES), inspect=images.inspect)
+    terminal = ProtectedOnUdp(model, LINK_KEY)
     options = ("--coap-port", 0, "--http-port", 0, "--database", database)
     seen: set[tuple[int, str]] = set()
-    with Running("server", "start", "--insecure", *options) as server:
+    enrol(database, SERIAL)
+    with Running("server", "start", *options) as server:
         found = server.wait_for(r"ready, coap://127\.0\.0\.1:(\d+) (\S+)")
         terminal.port, url = int(found[1]), found[2]
 
@@ -516,7 +488,6 @@ def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], N
         assert not [line for line in server.output if "Traceback" in line]
     terminal.close()
     assert len(seen) >= 5
-    model = terminal.model
     assert model.running() == files[1]
     assert set(model.read() or ()) == set(ENTRIES)
     with closing(SqlRecords(database)) as records:

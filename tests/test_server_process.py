@@ -72,10 +72,11 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 class ServerProcess:
     """A server on free ports, with a database that outlives it."""
 
-    def __init__(self, database: Path | str) -> None:
+    def __init__(self, database: Path | str, *, insecure: bool = True) -> None:
         self._process = start(
-            *("server", "start", "--insecure", "--coap-port", "0", "--http-port", "0"),
+            *("server", "start", "--coap-port", "0", "--http-port", "0"),
             *("--database", str(database)),
+            *(["--insecure"] if insecure else []),
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
