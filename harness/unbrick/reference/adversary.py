@@ -366,7 +366,12 @@ class TamperedStore(ServerMemory):
 
     def backups(self, serial: str | None = None) -> list[Backup]:
         """See ``Records``."""
-        return [
-            replace(item, checksum=hashlib.sha256(self._changed(item)).digest())
-            for item in super().backups(serial)
-        ]
+        return [self._with_checksum(item) for item in super().backups(serial)]
+
+    def backup(self, session_id: int) -> Backup | None:
+        """See ``Records``."""
+        found = super().backup(session_id)
+        return None if found is None else self._with_checksum(found)
+
+    def _with_checksum(self, backup: Backup) -> Backup:
+        return replace(backup, checksum=hashlib.sha256(self._changed(backup)).digest())
