@@ -911,13 +911,11 @@ class BehaviourSearch:
             if other.order < member.order and other.walked and not other.spared and shallow:
                 units = find_difference(member.state.cells, other.state.cells) & behaviour.needs
                 end = min(end, behaviour.find_erasing(units))
-        if len(behaviour.outcome.ops) < LONG:
-            member.spared = end <= len(behaviour.outcome.ops)
-            return end
-        ended = self._ended.setdefault(self._find_ending(member), member)
-        for before in dict.fromkeys((member.parent, self._first, ended)):
-            if before and before.order < member.order and before.walked:
-                end = min(end, self._lean(member, before, end))
+        if len(behaviour.outcome.ops) >= LONG:
+            ended = self._ended.setdefault(self._find_ending(member), member)
+            for before in dict.fromkeys((member.parent, self._first, ended)):
+                if before and before.order < member.order and before.walked:
+                    end = min(end, self._lean(member, before, end))
         member.spared = end <= len(behaviour.outcome.ops)
         return end
 

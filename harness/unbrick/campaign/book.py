@@ -148,7 +148,7 @@ class Book:
 
     def _write(self, cells: Cells, offset: int, length: int) -> None:
         first, end = offset // UNIT * UNIT, -(-(offset + length) // UNIT) * UNIT
-        weak = _read_weak(cells, first, end) if cells.weak else None
+        weak = cells.read_weak(first, end - first) if cells.weak else None
         values = cells.read(first, end - first)
         self._library.book_write(self._book, first // UNIT, (end - first) // UNIT, values, weak)
 
@@ -172,17 +172,6 @@ class Book:
         """The entry agrees with nothing any more."""
         self.version += 1
         self._library.book_drop(self._book, entry)
-
-
-def _read_weak(cells: Cells, first: int, end: int) -> bytes | None:
-    """Which cells of a range are weak, as a mask; None: none of them."""
-    marks = None
-    for start, mask in cells.weak:
-        low, high = max(start, first), min(start + len(mask), end)
-        if low < high:
-            marks = marks or bytearray(end - first)
-            marks[low - first : high - first] = mask[low - start : high - start]
-    return None if marks is None else bytes(marks)
 
 
 def find_units(offset: int, length: int) -> int:

@@ -85,6 +85,15 @@ class Cells:
         parts = self.geometry.split(offset, length)
         return b"".join(_part(self.blocks[number], start, size) for number, start, size in parts)
 
+    def read_weak(self, offset: int, length: int) -> bytes:
+        """Which cells of a range are weak, as a mask."""
+        found = bytearray(length)
+        for start, mask in self.weak:
+            first, end = max(start, offset), min(start + len(mask), offset + length)
+            if first < end:
+                found[first - offset : end - offset] = mask[first - start : end - start]
+        return bytes(found)
+
     def after(self, ops: Iterable[FlashOp]) -> Cells:
         """The cells after whole operations. A cell stays weak until it is erased or cleared."""
         if isinstance(ops, Trace) and len(ops) > FEW_OPS and self._can_apply(ops):

@@ -102,7 +102,7 @@ class FileForm:
 
     def read(self, cells: Cells) -> Contents:
         """What the fields hold."""
-        return tuple((cells.read(*place), _read_weak(cells.weak, *place)) for place in self.ranges)
+        return tuple((cells.read(*place), cells.read_weak(*place)) for place in self.ranges)
 
     def count(self, held: Contents) -> Contents:
         """What fields count as that hold something.
@@ -146,13 +146,3 @@ class FileForm:
                 hint="correct it; docs/any-firmware.md says what it is given",
             ) from error
         return fields.contents
-
-
-def _read_weak(weak: tuple[tuple[int, bytes], ...], offset: int, length: int) -> bytes:
-    """Which cells of a range are weak, as a mask."""
-    found = bytearray(length)
-    for start, mask in weak:
-        first, end = max(start, offset), min(start + len(mask), offset + length)
-        if first < end:
-            found[first - offset : end - offset] = mask[first - start : end - start]
-    return bytes(found)

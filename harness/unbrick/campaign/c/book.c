@@ -10,8 +10,9 @@
 #include "book.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "room.h"
 
 #define PAGE 64u /* units */
 #define UNIT 4u  /* bytes */
@@ -70,21 +71,6 @@ struct book {
     struct entry *entries;
     uint32_t entry_count, entry_room;
 };
-
-static void *need(void *memory) {
-    if (!memory) {
-        abort();
-    }
-    return memory;
-}
-
-static void *grown(void *memory, uint32_t *room, uint32_t wanted, size_t size) {
-    if (wanted <= *room) {
-        return memory;
-    }
-    *room = wanted < 4 ? 4 : wanted * 2;
-    return need(realloc(memory, *room * size));
-}
 
 static void append(struct list *list, uint32_t item) {
     list->items = grown(list->items, &list->capacity, list->count + 1, sizeof *list->items);

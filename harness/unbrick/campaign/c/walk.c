@@ -2,8 +2,9 @@
 #include "walk.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "room.h"
 
 #define UNIT 4u  /* bytes */
 #define WORD 64u /* operations in a word of a set */
@@ -26,7 +27,7 @@ struct walk {
     uint32_t shape_count, shape_room;
     struct walk_row *rows;
     uint64_t **row_ops;
-    uint32_t row_count, row_room, last_row;
+    uint32_t row_count, row_room, row_ops_room, last_row;
     struct walk_cut *unknown;
     uint32_t unknown_count, unknown_room;
     uint32_t *units; /* values and weak bits: those before a tear, and those after it */
@@ -37,13 +38,6 @@ struct walk {
     uint8_t *forms; /* by a hash: a byte 1, what fields hold, what they count as */
     uint32_t form_count, form_room;
 };
-
-static void *need(void *memory) {
-    if (!memory) {
-        abort();
-    }
-    return memory;
-}
 
 struct walk *walk_new(struct book *b, uint32_t count, const uint32_t *fields) {
     struct walk *w = calloc(1, sizeof *w);
@@ -207,11 +201,8 @@ static uint32_t find_row(struct walk *w, const struct walk_session *s, const uin
             return i;
         }
     }
-    if (w->row_count == w->row_room) {
-        w->row_room = w->row_room ? w->row_room * 2 : 16;
-        w->rows = need(realloc(w->rows, w->row_room * sizeof *w->rows));
-        w->row_ops = need(realloc(w->row_ops, w->row_room * sizeof *w->row_ops));
-    }
+    w->rows = grown(w->rows, &w->row_room, w->row_count + 1, sizeof *w->rows);
+    w->row_ops = grown(w->row_ops, &w->row_ops_room, w->row_count + 1, sizeof *w->row_ops);
     w->rows[w->row_count] = (struct walk_row){{entries[0], entries[1], entries[2]}, 0, 0};
     w->row_ops[w->row_count] = need(calloc(s->count / WORD + 1, sizeof(uint64_t)));
     return w->row_count++;
@@ -225,10 +216,7 @@ static void note(struct walk *w, const struct walk_session *s, const uint32_t *e
 }
 
 static void note_unknown(struct walk *w, struct walk_cut cut) {
-    if (w->unknown_count == w->unknown_room) {
-        w->unknown_room = w->unknown_room ? w->unknown_room * 2 : 64;
-        w->unknown = need(realloc(w->unknown, w->unknown_room * sizeof *w->unknown));
-    }
+    w->unknown = grown(w->unknown, &w->unknown_room, w->unknown_count + 1, sizeof *w->unknown);
     w->unknown[w->unknown_count++] = cut;
 }
 
@@ -279,9 +267,14 @@ static void change_fields(struct walk *w, const struct walk_session *s, const st
     }
 }
 
-/* Have the book show what the fields count as that hold something, which is in the table. */
-static void show_fields(struct walk *w, const uint8_t *held) {
-    const uint8_t *counts = find_form(w, held) + 1 + 2 * w->field_size;
+/* What the fields count as that hold something; NULL: that is not known. */
+static const uint8_t *find_counts(const struct walk *w, const uint8_t *held) {
+    const uint8_t *form = w->form_room ? find_form(w, held) : NULL;
+    return form && *form ? form + 1 + 2 * w->field_size : NULL;
+}
+
+/* Have the book show what the fields count as. */
+static void show_fields(struct walk *w, const uint8_t *counts) {
     for (uint32_t k = 0; k < w->field_count; k++) {
         const struct field *f = &w->fields[k];
         for (uint32_t i = 0; i < f->length; i += UNIT) {
@@ -293,10 +286,6 @@ static void show_fields(struct walk *w, const uint8_t *held) {
     }
 }
 
-static bool is_formed(const struct walk *w, const uint8_t *held) {
-    return w->form_room && *find_form(w, held);
-}
-
 static uint32_t count_units(const struct op *op) {
     return (op->offset + op->length - 1) / UNIT - op->offset / UNIT + 1;
 }
@@ -305,10 +294,7 @@ static uint32_t count_units(const struct op *op) {
 static void tear(struct walk *w, const struct walk_session *s, const struct op *op,
                  const uint8_t *masks) {
     uint32_t count = count_units(op);
-    if (count > w->unit_room) {
-        w->unit_room = count;
-        w->units = need(realloc(w->units, (size_t)count * 4 * sizeof *w->units));
-    }
+    w->units = grown(w->units, &w->unit_room, count, 4 * sizeof *w->units);
     uint32_t *old = w->units, *old_weak = old + count, *new = old + 2 * count;
     uint32_t *new_weak = old + 3 * count, first = op->offset / UNIT;
     book_read(w->book, first, count, old, old_weak);
@@ -359,26 +345,26 @@ static bool take(struct walk *w, const struct walk_session *s, const struct stan
 /* Look at one torn cut; WALK_DONE: nothing more of it. */
 static enum walk_end take_torn(struct walk *w, const struct walk_session *s, const struct op *op,
                                const uint8_t *masks, struct standing *now, struct walk_cut cut) {
-    bool formed = touches_field(w, op);
-    if (!formed && !book_has_say(w->book, op->offset, op->length)) {
+    const uint8_t *counts = NULL;
+    if (touches_field(w, op)) {
+        change_fields(w, s, op, masks);
+        counts = find_counts(w, w->asked);
+        if (!counts) {
+            return WALK_FORM;
+        }
+    } else if (!book_has_say(w->book, op->offset, op->length)) {
         stand(w, s, now);
         return take(w, s, now, cut) ? WALK_MEMBER : WALK_DONE;
     }
-    if (formed) {
-        change_fields(w, s, op, masks);
-        if (!is_formed(w, w->asked)) {
-            return WALK_FORM;
-        }
-    }
     struct standing torn = {0};
     tear(w, s, op, masks);
-    if (formed) {
-        show_fields(w, w->asked);
+    if (counts) {
+        show_fields(w, counts);
     }
     stand(w, s, &torn);
     mend(w, op);
-    if (formed) {
-        show_fields(w, s->held);
+    if (counts) {
+        show_fields(w, find_counts(w, s->held));
     }
     return take(w, s, &torn, cut) ? WALK_MEMBER : WALK_DONE;
 }
@@ -386,19 +372,20 @@ static enum walk_end take_torn(struct walk *w, const struct walk_session *s, con
 /* Have the book show what is after an operation; false: it is not known what fields count as. */
 static bool pass(struct walk *w, const struct walk_session *s, const struct op *op,
                  struct standing *now) {
-    bool formed = touches_field(w, op);
-    if (formed) {
+    const uint8_t *counts = NULL;
+    if (touches_field(w, op)) {
         change_fields(w, s, op, NULL);
-        if (!is_formed(w, w->asked)) {
+        counts = find_counts(w, w->asked);
+        if (!counts) {
             return false;
         }
         memcpy(s->held, w->asked, 2 * w->field_size);
     }
-    now->fresh = now->fresh && !formed && !book_has_say(w->book, op->offset, op->length);
+    now->fresh = now->fresh && !counts && !book_has_say(w->book, op->offset, op->length);
     const uint8_t *data = op->kind == s->erase ? NULL : s->data + op->data;
     book_change(w->book, op->offset, op->length, data);
-    if (formed) {
-        show_fields(w, s->held);
+    if (counts) {
+        show_fields(w, counts);
     }
     return true;
 }
@@ -406,7 +393,7 @@ static bool pass(struct walk *w, const struct walk_session *s, const struct op *
 enum walk_end walk_on(struct walk *w, const struct walk_session *s, struct walk_cut *at) {
     struct standing now = {0};
     clear(w);
-    if (w->field_count && !is_formed(w, s->held)) {
+    if (w->field_count && !find_counts(w, s->held)) {
         memcpy(w->asked, s->held, 2 * w->field_size);
         return WALK_FORM;
     }
