@@ -12,6 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from unbrick.engine.inprocess import InProcessEngine
+from unbrick.engine.inprocess.models import COPIED
 from unbrick.errors import EngineError
 from unbrick.layout import reference_layout
 
@@ -63,7 +64,7 @@ def ask(engine: InProcessEngine, text: bytes, seconds: float = 0.1) -> bytes:
 
 
 def test_the_models_assert_what_the_host_owes_them() -> None:
-    wrongly = "from unbrick.engine.inprocess import models\nmodels._load().board_new(None, None)\n"
+    wrongly = "from unbrick.engine.inprocess import models\nmodels._load().board_new(None, None, None)\n"
     done = subprocess.run(
         [sys.executable, "-c", wrongly], capture_output=True, text=True, check=False
     )
@@ -80,6 +81,16 @@ def test_executes_in_place_and_picks_up_reprogrammed_code(engine: InProcessEngin
     ask(engine, b"9")
     assert ask(engine, b"c") == b"00000009\n"
     assert engine.faults == []
+
+
+def test_code_that_was_loaded_before_it_is_fetched_is_what_is_there(
+    engine: InProcessEngine,
+) -> None:
+    for value in b"7", b"9":
+        ask(engine, b"e", 1)
+        ask(engine, value)
+        assert ask(engine, b"l").endswith(b"200%b\n" % value)
+        assert ask(engine, b"c") == b"0000000%b\n" % value
 
 
 def test_power_off_loses_the_sram_and_keeps_the_nor(engine: InProcessEngine) -> None:
@@ -210,6 +221,70 @@ def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
     engine.write_register(15, at)
     run(engine, 0.01)
     assert int.from_bytes(engine.read_memory(at + 0x48, 4), "little") == 1 + 1 + 16 + 16
+
+
+def test_blocks_that_follow_each_other_run_as_changed(engine: InProcessEngine) -> None:
+    """The block with the store has been followed by the changed one before."""
+    at = LAYOUT.board.sram.base + 0x100
+    program = (
+        0xE3A00000,  # 00 mov r0, #0
+        0xE3A05000,  # 04 mov r5, #0
+        0xE59F602C,  # 08 ldr r6, [elsewhere]
+        0xE2800001,  # 0c first: add r0, r0, #1     becomes add r0, r0, #16
+        0xE3550002,  # 10 cmp r5, #2
+        0x0A000005,  # 14 beq done
+        0xE2855001,  # 18 add r5, r5, #1
+        0xE3550002,  # 1c cmp r5, #2
+        0x024F601C,  # 20 subeq r6, pc, #0x1c       first
+        0xE59F1014,  # 24 ldr r1, [changed]
+        0xE5861000,  # 28 str r1, [r6]
+        0xEAFFFFF6,  # 2c b first
+        0xE58F0000,  # 30 done: str r0, [result]
+        0xEAFFFFFE,  # 34 stay
+        0x00000000,  # 38 result
+        0x48010000,  # 3c elsewhere
+        0xE2800010,  # 40 changed: add r0, r0, #16
+    )
+    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
+    engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
+    engine.write_register(15, at)
+    run(engine, 0.01)
+    assert int.from_bytes(engine.read_memory(at + 0x38, 4), "little") == 1 + 1 + 16
+
+
+def test_more_code_than_there_is_room_for_copies_runs_as_it_is(engine: InProcessEngine) -> None:
+    at, waits = LAYOUT.board.sram.base + 0x10000, engine.read_register(15)
+    state, page = engine.read_register(16), 1024
+    for number in range(COPIED // page + 100):
+        program = (
+            0xE3A00000 | number % 251,  # mov r0, #...
+            0xE58F07F4,  # str r0, [result]
+            0xEAFFFFFE,  # stay
+            number,
+        )
+        engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
+        engine.write_register(16, state & ~0x20)  # ARM state
+        engine.write_register(15, at)
+        engine.advance(1e-6)
+        assert engine.read_memory(at + 0x800, 1) == bytes([number % 251])
+    engine.write_register(16, state)
+    engine.write_register(15, waits)
+    assert ask(engine, b"x") == b"x"
+
+
+def test_code_is_gone_with_the_power(engine: InProcessEngine) -> None:
+    at = LAYOUT.board.sram.base + 0x10000
+    program = (0xE58F17F8, 0xEAFFFFFE)  # str r1, [result]; stay
+    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
+    for _ in range(2):
+        engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
+        engine.write_register(1, 0xC0FFEE)
+        engine.write_register(15, at)
+        engine.advance(1e-6)
+        said = engine.read_memory(at + 0x800, 4)
+        engine.power_off()
+        engine.power_on()
+    assert said != (0xC0FFEE).to_bytes(4, "little")
 
 
 def test_an_it_block_ends_where_it_ends_when_its_load_meets_a_new_page(

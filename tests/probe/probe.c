@@ -103,6 +103,9 @@ __attribute__((used)) int main(void) {
             case 'c':
                 put_hex(call_victim());
                 break;
+            case 'l':
+                put_hex(REG(VICTIM));
+                break;
             case 't':
                 put_hex(REG(0x1000005c));
                 break;

@@ -35,7 +35,7 @@ from unicorn.unicorn_py3 import unicorn as binding
 
 from unbrick.engine.base import FirmwareFault, emulated_board
 from unbrick.engine.compiled import CompiledEngine, Watchpoint, check_watchpoint, pack_watches
-from unbrick.engine.inprocess.models import FAULT_KINDS, CUnicorn, Models, Stop
+from unbrick.engine.inprocess.models import COPIED, FAULT_KINDS, CUnicorn, Models, Stop
 from unbrick.engine.symbols import Symbols
 from unbrick.errors import EngineError
 
@@ -71,6 +71,9 @@ _REGISTERS = (
 
 
 _LONGEST_ACCESS = 16  # bytes
+_COPIES = 2 << 32
+"""Where the copies of pages with code are (``COPIED`` in ``c/parts.h``)."""
+
 _NOTED = 1 << 32
 """Where the NOR is for loads that are noted: so much further (``NOTED`` in ``c/parts.h``)."""
 
@@ -136,6 +139,9 @@ class InProcessEngine(CompiledEngine[Models]):
             chips.base, chips.modelled, UC_PROT_READ | UC_PROT_EXEC, models.flash_address
         )
         self._uc.mem_map_ptr(sram.base, sram.size, UC_PROT_ALL, models.sram_address)
+        self._uc.mem_map_ptr(
+            _COPIES, COPIED, UC_PROT_READ | UC_PROT_EXEC, models.copies_address
+        )
         functions = CUnicorn(
             handle,
             *(
@@ -322,7 +328,7 @@ class InProcessEngine(CompiledEngine[Models]):
         if not 0 <= at <= at + len(data) <= self.board.sram.size:
             raise EngineError(f"{address:#x} is not in the SRAM")
         self._models.sram[at : at + len(data)] = data
-        self._uc.ctl_flush_tb()
+        self._models.changed(address, address + len(data))
 
     @property
     def breakpoints(self) -> frozenset[int]:
@@ -402,6 +408,6 @@ class InProcessEngine(CompiledEngine[Models]):
         image = image.ljust(whole, b"\xff")
         for start in range(0, whole, size):
             fresh = image[start : start + size]
-            if nor[start : start + size] != fresh:  # translated code of the rest stays good
+            if nor[start : start + size] != fresh:
                 nor[start : start + size] = fresh
-                self._uc.ctl_remove_cache(start, start + size)
+                self._models.changed(start, start + size)

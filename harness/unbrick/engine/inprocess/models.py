@@ -48,6 +48,9 @@ FAULT_KINDS = {
 }
 
 OP_KINDS = {1: "word", 2: "buffer", 3: "erase"}
+COPIED = 2048 * 4096
+"""Bytes of the copies of pages with code (``COPIES`` in ``c/parts.h``)."""
+
 WORN_MOST = 8
 ALWAYS = (1 << 32) - 1
 
@@ -86,7 +89,8 @@ class CUnicorn(c.Structure):
 def _load() -> Any:
     board, u64, size = c.c_void_p, c.c_uint64, c.c_size_t
     signatures: Signatures = {
-        "board_new": (board, [c.c_void_p, c.c_void_p]),
+        "board_new": (board, [c.c_void_p, c.c_void_p, c.c_void_p]),
+        "board_changed": (None, [board, c.c_uint32, c.c_uint32]),
         "board_free": (None, [board]),
         "board_attach": (None, [board, c.POINTER(CUnicorn)]),
         "board_power_on": (None, [board, c.c_uint32]),
@@ -141,10 +145,17 @@ class Models(CompiledModels):
         self.sram = mmap.mmap(-1, board.sram.size)
         self.flash_address = c.addressof(c.c_char.from_buffer(self.flash))
         self.sram_address = c.addressof(c.c_char.from_buffer(self.sram))
-        self.board = c.c_void_p(self.lib.board_new(self.flash_address, self.sram_address))
+        self._copies = mmap.mmap(-1, COPIED)
+        self.copies_address = c.addressof(c.c_char.from_buffer(self._copies))
+        memories = self.flash_address, self.sram_address, self.copies_address
+        self.board = c.c_void_p(self.lib.board_new(*memories))
         if not self.board:
             raise EngineError("no memory for the device models")
         self._connect("board", self.board)
+
+    def changed(self, low: int, high: int) -> None:
+        """The host has changed the NOR or the SRAM between two addresses."""
+        self.lib.board_changed(self.board, low, high)
 
     def wear(self, worn: Iterable[Worn]) -> None:
         """Which operations end with an error, from now on; counting begins anew."""

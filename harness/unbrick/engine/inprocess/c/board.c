@@ -24,11 +24,9 @@ static void nor_view(struct board *b) {
     }
     enum { NONE = 0, READ_EXEC = 1 | 4 };
     b->u.mem_protect(b->u.uc, 0, NOR_MODELLED, hide ? NONE : READ_EXEC);
-    if (b->notes.sources) {
-        forget_pages(b);
-    }
+    forget_pages(b);
     if (!hide && b->dirty_high > b->dirty_low) {
-        forget_code(b, b->dirty_low, b->dirty_high);
+        code_nor_changed(b, b->dirty_low, b->dirty_high);
         b->dirty_low = UINT32_MAX;
         b->dirty_high = 0;
     }
@@ -206,6 +204,7 @@ int board_run(struct board *b, uint64_t until) {
             return stopped_by_error(b, error);
         }
         b->waiting = !b->stopping;
+        b->recopied = false;
     }
     if (b->reason != STOP_TIME) {
         return b->reason;
@@ -229,14 +228,15 @@ static void reset_devices(struct board *b) {
     memset(&b->gic, 0, sizeof b->gic);
 }
 
-struct board *board_new(uint8_t *nor, uint8_t *sram) {
-    assert(nor && sram);
+struct board *board_new(uint8_t *nor, uint8_t *sram, uint8_t *copies) {
+    assert(nor && sram && copies);
     struct board *b = calloc(1, sizeof *b);
     if (!b) {
         return NULL;
     }
     b->nor = nor;
     b->sram = sram;
+    b->code = code_new(copies);
     b->cut_before = NEVER;
     b->passed = NOWHERE;
     b->dirty_low = UINT32_MAX;
@@ -251,6 +251,7 @@ void board_free(struct board *b) {
         uart_free(&b->uarts[i]);
     }
     notes_free(&b->notes);
+    code_free(b->code);
     free(b->ops);
     free(b->op_data);
     free(b);
@@ -357,6 +358,7 @@ int board_step(struct board *b, bool pass) {
     b->passed = pass ? b->pc : NOWHERE;
     int error = execute(b, 1);
     b->passed = NOWHERE;
+    b->recopied = false;
     if (b->hit.pending) {
         return stopped_by_watch(b);
     }

@@ -105,7 +105,10 @@ struct unicorn {
 
 #pragma GCC visibility push(default)
 
-struct board *board_new(uint8_t *nor, uint8_t *sram);
+/* The memories, and room for copies of pages with code. */
+struct board *board_new(uint8_t *nor, uint8_t *sram, uint8_t *copies);
+/* The host has changed the NOR or the SRAM between two addresses. */
+void board_changed(struct board *b, uint32_t low, uint32_t high);
 void board_free(struct board *b);
 void board_attach(struct board *b, const struct unicorn *unicorn);
 void board_power_on(struct board *b, uint32_t pc);

@@ -4,6 +4,9 @@
 
 #include "parts.h"
 
+enum { WRITE = 17, FETCH = 18 };                       /* uc_mem_type */
+enum { MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4 }; /* uc_prot */
+
 /* Translated code of this range is no longer what memory holds. */
 void forget_code(struct board *b, uint64_t low, uint64_t high) {
     enum { REMOVE_CACHE = 9, ARGS_2 = 2 << 26, WRITE = 1 << 30 }; /* uc_ctl_remove_cache() */
@@ -21,8 +24,14 @@ void forget_pages(struct board *b) {
 }
 
 void forget_sram_code(struct board *b) {
-    forget_code(b, SRAM_BASE, SRAM_BASE + SRAM_SIZE);
-    memset(b->executed, 0, sizeof b->executed);
+    for (uint32_t page = 0; page < SRAM_SIZE / PAGE; page++) {
+        uint64_t address = SRAM_BASE + page * (uint64_t)PAGE;
+        if (b->executed[page]) {
+            forget_code(b, address, address + PAGE);
+        }
+        b->executed[page] = false;
+        code_sram_changed(b, page);
+    }
     forget_pages(b);
 }
 
@@ -38,7 +47,7 @@ static void note_code(struct board *b, uint32_t address, uint32_t size) {
 
 void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     struct board *b = user;
-    if (b->now >= b->end) { /* the block is not executed: it will be announced again */
+    if (b->now >= b->end || b->recopied) { /* the block is not executed: it comes again */
         b->stopping = true;
         b->u.emu_stop(uc);
         return;
@@ -54,6 +63,21 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
     }
 }
 
+void board_changed(struct board *b, uint32_t low, uint32_t high) {
+    assert(low < high);
+    if (high <= NOR_MODELLED) {
+        code_nor_changed(b, low, high);
+    } else {
+        assert(low >= SRAM_BASE && high - SRAM_BASE <= SRAM_SIZE);
+        forget_code(b, low, high);
+        for (uint32_t page = (low - SRAM_BASE) / PAGE; page <= (high - 1 - SRAM_BASE) / PAGE;
+             page++) {
+            code_sram_changed(b, page);
+        }
+    }
+    forget_pages(b);
+}
+
 /* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
  * needs it, also into its IT block, and does not take that back when the block goes on: without
  * this the next block begins inside an IT block. */
@@ -67,43 +91,60 @@ void leave_it_block(struct board *b, void *uc) {
     }
 }
 
-/* A page of the NOR while loads are noted. One of which nothing is left to be noted is as always,
- * and so is one that may not be read now. Each kind of access asks for itself: a load must not find
- * what a fetch was given. */
-static void find_noted_page(struct board *b, uint64_t address, int type, struct page *page) {
-    enum { WRITE = 17, FETCH = 18, MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4 };
-    if (type == FETCH || type == WRITE) {
-        page->permissions = type == FETCH ? MAY_EXECUTE : MAY_WRITE;
-    } else if (b->hidden || notes_are_complete(&b->notes, (uint32_t)address, PAGE)) {
-        page->permissions = MAY_READ;
+/* A page of the NOR, which is executed as a copy. Each kind of access asks for itself: a fetch must
+ * not find what a load was given. While loads are noted, a load must not find what a fetch was
+ * given either. A page of which nothing is left to be noted is as always, and so is one that may
+ * not be read now. */
+static void find_nor_page(struct board *b, uint64_t address, int type, struct page *page) {
+    bool noting = b->notes.sources;
+    if (type == FETCH) {
+        page->permissions = MAY_EXECUTE;
+        if (!b->hidden) {
+            page->address = code_address(b, (uint32_t)address);
+            page->permissions |= noting || b->watch_count ? 0 : MAY_READ;
+        }
+    } else if (type == WRITE) {
+        page->permissions = MAY_WRITE;
     } else {
-        page->address = NOTED + address;
+        page->permissions = MAY_READ;
+        if (noting && !b->hidden && !notes_are_complete(&b->notes, (uint32_t)address, PAGE)) {
+            page->address = NOTED + address;
+        }
+    }
+}
+
+/* A page of the SRAM, which is executed as a copy until it is written after that. Then it is
+ * executed where it lies. There Unicorn sees each store to it, and takes the long way for it. */
+static void find_sram_page(struct board *b, uint64_t address, int type, struct page *page) {
+    uint32_t number = (uint32_t)(address - SRAM_BASE) / PAGE;
+    if (type == WRITE && code_is_copied(b, number)) {
+        code_sram_changed(b, number);
+        b->executed[number] = true;
+        b->recopied = true;
+        forget_pages(b);
+    }
+    page->permissions = MAY_READ | MAY_WRITE;
+    if (b->executed[number]) {
+        page->permissions |= MAY_EXECUTE;
+    } else if (type == FETCH) {
+        page->address = code_address(b, (uint32_t)address);
+        page->permissions = MAY_EXECUTE | (b->watch_count ? 0 : MAY_READ);
+    } else if (code_is_copied(b, number)) {
         page->permissions = MAY_READ;
     }
 }
 
-/* Unicorn takes the long way for each store to a page that may be executed: so a page of SRAM may
- * from the first time on that it is. */
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
-    enum { FETCH = 18, READ_WRITE = 3, EXECUTE = 4 };
     struct board *b = user;
     if (type != FETCH) {
         leave_it_block(b, uc);
     }
-    uint64_t number = (address - SRAM_BASE) / PAGE;
     page->address = address;
-    page->permissions = READ_WRITE | EXECUTE;
-    if (address < NOR_MODELLED && b->notes.sources) {
-        find_noted_page(b, address, type, page);
-    }
-    if (number >= SRAM_SIZE / PAGE) {
-        return true;
-    }
-    if (type == FETCH) {
-        b->executed[number] = true;
-    }
-    if (!b->executed[number]) {
-        page->permissions = READ_WRITE;
+    page->permissions = MAY_READ | MAY_WRITE | MAY_EXECUTE;
+    if (address < NOR_MODELLED) {
+        find_nor_page(b, address, type, page);
+    } else if (address - SRAM_BASE < SRAM_SIZE) {
+        find_sram_page(b, address, type, page);
     }
     return true;
 }

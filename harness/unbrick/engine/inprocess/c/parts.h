@@ -3,6 +3,7 @@
  *
  *   board.c     the board as a whole: the bus to the NOR, power, the run loop
  *   cpu.c       what Unicorn needs to be told of code and pages
+ *   code.c      copies of the pages that hold code
  *   watch.c     watchpoints
  *   p30.c       a NOR chip
  *   pl011.c     a UART
@@ -21,10 +22,12 @@
 #define NEVER UINT64_MAX
 #define SRAM_BASE 0x48000000u
 #define SRAM_SIZE (2u * 1024u * 1024u)
-#define PAGE 4096u /* bytes; of Unicorn's memory */
+#define PAGE 1024u /* bytes; of Unicorn's memory */
 #define FAULTS_KEPT 64u
-#define NOWHERE 1u         /* address where no instruction begins */
-#define NOTED (1ull << 32) /* where Unicorn has the NOR of which each load is noted */
+#define NOWHERE 1u          /* address where no instruction begins */
+#define NOTED (1ull << 32)  /* where Unicorn has the NOR of which each load is noted */
+#define COPIED (2ull << 32) /* and the copies of pages with code */
+#define COPIES 8192u        /* pages */
 
 enum {
     SR_READY = 0x80,
@@ -131,7 +134,9 @@ struct board {
     uint64_t now, until, end, blocks;
     uint32_t pc, block_pc;
     bool powered, waiting, stopping;
-    bool executed[SRAM_SIZE / PAGE]; /* since power-on */
+    bool executed[SRAM_SIZE / PAGE]; /* where it lies, since power-on: it was written later */
+    bool recopied; /* the block that runs may be of a copy that is no longer good */
+    struct code *code;
     int reason, stuck; /* stuck: the reason for which nothing runs until power goes off and on */
     struct fault faults[FAULTS_KEPT];
     size_t fault_count;
@@ -224,6 +229,16 @@ bool gic_passes(const struct board *b, unsigned irq);
 void forget_code(struct board *b, uint64_t low, uint64_t high);
 void forget_sram_code(struct board *b);
 void leave_it_block(struct board *b, void *uc);
+
+/* code.c */
+struct code *code_new(uint8_t *copies);
+void code_free(struct code *c);
+/* Where Unicorn finds what the page of the NOR or the SRAM at an address holds now. */
+uint64_t code_address(struct board *b, uint32_t address);
+/* Whether that was asked of a page of the SRAM, by its number, since it changed. */
+bool code_is_copied(const struct board *b, uint32_t page);
+void code_nor_changed(struct board *b, uint32_t low, uint32_t high);
+void code_sram_changed(struct board *b, uint32_t page);
 
 /* watch.c */
 int stopped_by_watch(struct board *b);

@@ -60,6 +60,7 @@ int stopped_by_watch(struct board *b) {
 void board_watch(struct board *b, const struct watch *watches, size_t count) {
     assert(!b->hit.pending && (watches || count == 0));
     b->watch_count = count < WATCHES ? count : WATCHES;
+    forget_pages(b);
     if (count) {
         memcpy(b->watches, watches, b->watch_count * sizeof *watches);
     }
