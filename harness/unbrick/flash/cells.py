@@ -128,17 +128,17 @@ class Cells:
 
         There must be no check cells: a trace does not name them.
         """
-        image = bytearray(Cells(self.geometry, self.blocks).image())
+        geometry, weak, blocks = self.geometry, self.weak, list(self.blocks)
+        touched = {n for span in set(trace.spans) for n, *_ in geometry.split(*span)}
+        image = bytearray(geometry.size)  # the other blocks are never looked at
+        for number in touched:
+            start, size = geometry.starts[number], geometry.block_sizes[number]
+            image[start : start + size] = blocks[number].ljust(size, b"\xff")
         trace.apply(image)
-        left, geometry = bytes(image), self.geometry
-        places = zip(geometry.starts, geometry.block_sizes, self.blocks, strict=True)
-        blocks = tuple(
-            block
-            if _holds(left, start, size, block)
-            else left[start : start + size].rstrip(b"\xff")
-            for start, size, block in places
-        )
-        weak = self.weak
+        for number in touched:
+            start, size = geometry.starts[number], geometry.block_sizes[number]
+            if not _holds(image, start, size, blocks[number]):
+                blocks[number] = strip_ones(image[start : start + size])
         spans = {at for start, mask in weak for at in trace.find_touching(start, len(mask))}
         for number in sorted(spans):
             op = trace[number]
@@ -148,7 +148,7 @@ class Cells:
                 weak = drop_range(weak, op.offset, op.length)
             else:
                 weak = drop_cleared(weak, op.offset, op.data)
-        return Cells(geometry, blocks, weak)
+        return Cells(geometry, tuple(blocks), weak)
 
     def with_range(self, offset: int, values: bytes, mask: bytes = b"") -> Cells:
         """These cells with ``values`` at ``offset``, the cells of ``mask`` weak."""
@@ -203,7 +203,7 @@ def _blank(size: int) -> bytes:
     return b"\xff" * size
 
 
-def _holds(image: bytes, start: int, size: int, block: bytes) -> bool:
+def _holds(image: bytes | bytearray, start: int, size: int, block: bytes) -> bool:
     """Whether a block of an image is one whose 0xFF at the end are left out."""
     return image.startswith(block, start) and image.startswith(
         _blank(size - len(block)), start + len(block)

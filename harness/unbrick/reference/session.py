@@ -132,6 +132,7 @@ def run_session(
     story.bench.peers.append(recorder)
     story.bench.peers.append(TerminalWatch(story, engine))
     violation = None
+    sure = left = state.cells
     try:
         recorder.step(0.0)
         story.run()
@@ -140,8 +141,11 @@ def run_session(
             check_heard(story.guard)
         check_transfers(story, recorder.marks)
         ops = engine.ops
+        sure = left = readable.after(ops)
+        if state.cells.weak:
+            left = state.cells.after(ops)
         if story.given_up:
-            check_given_up(story, readable.after(ops), looks)
+            check_given_up(story, sure, looks)
         else:
             check_end(story, looks)
         check_nothing_left(story.store)
@@ -150,18 +154,18 @@ def run_session(
         if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
             check_erases(of_application)
         check_need(story, state, readable, ops, looks)
-        check_counter(readable, readable.after(ops), looks)
+        check_counter(readable, sure, looks)
         check_announced(state.cells, ops, looks)
         check_source(story, readable, ops, looks)
         if not story.given_up:
-            check_sure(story, state.cells.after(ops), looks)
+            check_sure(story, left, looks)
     except Violation as found:
         violation = (found.kind, str(found))
     downtime, virtual = story.first_prompt, engine.now
     engine.power_off()
     _wear(engine, ())
     ops = engine.ops
-    if violation is None and not readable.after(ops).reads_as(engine.read_nor()):
+    if violation is None and not sure.reads_as(engine.read_nor()):
         raise ToolBrokenError("the NOR is not what the trace of the session says")
     return Outcome(
         violation=violation,
@@ -173,7 +177,7 @@ def run_session(
         seconds=time.perf_counter() - start,
         console=story.bench.console.text,
         flight=scenario.latency,
-        final=State(state.cells.after(ops), recorder.marks[-1].peers),
+        final=State(left if violation is None else state.cells.after(ops), recorder.marks[-1].peers),
         relevant=_find_relevant(engine, looks, violated=violation is not None) if sources else None,
     )
 
