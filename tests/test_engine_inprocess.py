@@ -64,7 +64,7 @@ def ask(engine: InProcessEngine, text: bytes, seconds: float = 0.1) -> bytes:
 
 
 def test_the_models_assert_what_the_host_owes_them() -> None:
-    wrongly = "from unbrick.engine.inprocess import models\nmodels._load().board_new(None, None, None)\n"
+    wrongly = "from unbrick.engine.inprocess import models as m\nm._load().board_new(*[None] * 3)\n"
     done = subprocess.run(
         [sys.executable, "-c", wrongly], capture_output=True, text=True, check=False
     )

@@ -141,9 +141,8 @@ def run_session(
             check_heard(story.guard)
         check_transfers(story, recorder.marks)
         ops = engine.ops
-        sure = left = readable.after(ops)
-        if state.cells.weak:
-            left = state.cells.after(ops)
+        sure = readable.after(ops)
+        left = sure if readable is state.cells else state.cells.after(ops)
         if story.given_up:
             check_given_up(story, sure, looks)
         else:
@@ -177,7 +176,7 @@ def run_session(
         seconds=time.perf_counter() - start,
         console=story.bench.console.text,
         flight=scenario.latency,
-        final=State(left if violation is None else state.cells.after(ops), recorder.marks[-1].peers),
+        final=State(state.cells.after(ops) if violation else left, recorder.marks[-1].peers),
         relevant=_find_relevant(engine, looks, violated=violation is not None) if sources else None,
     )
 

@@ -139,9 +139,7 @@ class InProcessEngine(CompiledEngine[Models]):
             chips.base, chips.modelled, UC_PROT_READ | UC_PROT_EXEC, models.flash_address
         )
         self._uc.mem_map_ptr(sram.base, sram.size, UC_PROT_ALL, models.sram_address)
-        self._uc.mem_map_ptr(
-            _COPIES, COPIED, UC_PROT_READ | UC_PROT_EXEC, models.copies_address
-        )
+        self._uc.mem_map_ptr(_COPIES, COPIED, UC_PROT_READ | UC_PROT_EXEC, models.copies_address)
         functions = CUnicorn(
             handle,
             *(
