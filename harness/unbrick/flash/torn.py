@@ -261,11 +261,13 @@ def tear(cells: Cells, op: FlashOp, variant: str) -> Cells:
         raise KeyError(variant)
     for part in cells.geometry.list_parts(op):
         moved, weak = find_shape(op, cells.geometry, variant, part)
-        old = cells.read(part.offset, part.length)
+        old, mask = cells.read(part.offset, part.length), b""
         if op.kind == "erase":
-            new, on_their_way = unite(old, moved), invert(old)
+            new = unite(old, moved)
         else:
             new = intersect(old, unite(part.data, invert(moved)))
-            on_their_way = intersect(old, invert(part.data))
-        cells = cells.with_range(part.offset, new, intersect(weak, on_their_way))
+        if weak.strip(b"\0"):
+            on_their_way = invert(old if op.kind == "erase" else unite(invert(old), part.data))
+            mask = intersect(weak, on_their_way)
+        cells = cells.with_range(part.offset, new, mask)
     return cells

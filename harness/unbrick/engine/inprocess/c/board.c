@@ -24,7 +24,9 @@ static void nor_view(struct board *b) {
     }
     enum { NONE = 0, READ_EXEC = 1 | 4 };
     b->u.mem_protect(b->u.uc, 0, NOR_MODELLED, hide ? NONE : READ_EXEC);
-    forget_pages(b);
+    if (hide) { /* while it is hidden, nobody finds a page of it */
+        forget_pages(b);
+    }
     if (!hide && b->dirty_high > b->dirty_low) {
         code_nor_changed(b, b->dirty_low, b->dirty_high);
         b->dirty_low = UINT32_MAX;
