@@ -411,13 +411,22 @@ def is_repaired_first(cells: Cells) -> bool:
         halves = _halves(reading, journal.offset)
         if not is_commanded(*halves):
             return False
-        for half in halves:
-            if read_valid_header(half) is None:
-                in_doubt |= bool(half.strip(b"\xff"))
-            else:
-                kept, _, beyond, _ = _half(half, newest_only=True)
-                in_doubt |= "torn" in kept or any(slot != "blank" for slot in beyond)
+        in_doubt = in_doubt or _is_torn(*halves)
     return in_doubt
+
+
+@_keep_some
+def _is_torn(first: bytes, second: bytes) -> bool:
+    """Whether a half of the journal has a header or slots that are torn."""
+    for half in (first, second):
+        if read_valid_header(half) is None:
+            if half.strip(b"\xff"):
+                return True
+        else:
+            kept, _, beyond, _ = _half(half, newest_only=True)
+            if "torn" in kept or any(slot != "blank" for slot in beyond):
+                return True
+    return False
 
 
 COUNT_WORD = 4

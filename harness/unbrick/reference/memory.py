@@ -154,6 +154,11 @@ class ServerState:
                 return session.digest, writes, to_erase
         return None
 
+    @cached_property
+    def _plans(self) -> dict[bytes, Plan]:
+        """What was made for some image: each cut asks."""
+        return {}
+
     def plan(self, images: Mapping[bytes, bytes]) -> Plan | None:
         """What the commanded update that is under way makes of the application, if there is one.
 
@@ -166,7 +171,10 @@ class ServerState:
         if self._ranges is None:
             return None
         digest, writes, to_erase = self._ranges
-        return make_plan(images[digest], writes, to_erase)
+        image = images[digest]
+        if image not in self._plans:
+            self._plans[image] = make_plan(image, writes, to_erase)
+        return self._plans[image]
 
 
 def _list_kept(item: Any) -> list[Any]:
