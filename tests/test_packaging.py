@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from wheels import build, copy_checkout
 
 import unbrick
 from unbrick.cli import main as cli_main
@@ -34,10 +34,6 @@ else:
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(unbrick.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OF_A_CHECKOUT = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", "*.so", ".*_cache", ".hypothesis"
-)
-
 MANYLINUX2014 = {
     *("libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libc.so.6"),
     *("libnsl.so.1", "libutil.so.1", "libpthread.so.0", "libresolv.so.2"),
@@ -66,25 +62,11 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]
     )
 
 
-def build(hook: str, source: Path, out: Path, *options: str) -> Path:
-    """Call a hook of the build backend (PEP 517) as pip does, without fetching anything."""
-    out.mkdir(exist_ok=True)
-    script = (
-        "import json, sys; from setuptools import build_meta; hook, out, options = sys.argv[1:]; "
-        "getattr(build_meta, hook)(out, {'--build-option': json.loads(options)})"
-    )
-    done = run(sys.executable, "-c", script, hook, out, json.dumps(options), cwd=source)
-    assert done.returncode == 0, done.stderr
-    (made,) = out.iterdir()
-    return made
-
-
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(ROOT, folder / "tree", ignore=OF_A_CHECKOUT)
-    archive = build("build_sdist", folder / "tree", folder / "dist")
+    archive = build("build_sdist", copy_checkout(folder / "tree"), folder / "dist")
     assert run("tar", "-xf", archive, "-C", folder).returncode == 0
     return folder / archive.name.removesuffix(".tar.gz")
 
