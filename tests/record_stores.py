@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import CursorResult, Engine
 
 from unbrick.server.database import SqlRecords
 from unbrick.server.records.contract import Records
@@ -38,6 +39,22 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
         records.close()
 
     return open_
+
+
+@contextmanager
+def count_rows() -> Iterator[list[int]]:
+    """The rows of each answer that is read from a database inside."""
+    counted: list[int] = []
+    read = CursorResult.all
+
+    def note(result: CursorResult[Any]) -> Any:
+        rows = read(result)
+        counted.append(len(rows))
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CursorResult, "all", note)
+        yield counted
 
 
 @contextmanager

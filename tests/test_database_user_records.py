@@ -323,6 +323,52 @@ def test_decisions_are_kept_with_their_reasons(open_records: Open) -> None:
         assert records.decisions([SERIAL, OTHER, "nobody"]) == {SERIAL: second, OTHER: other}
 
 
+def test_images_and_preparations_are_read_in_parts_by_their_time(open_records: Open) -> None:
+    # The clock went back, and two came at the same time.
+    times = {b"d": 4.0, b"b": 2.0, b"a": 2.0, b"c": 2.5}
+    images = [
+        replace(OLD, digest=name * 32, version=str(time), published=time)
+        for name, time in times.items()
+    ]
+    made = [
+        Preparation(
+            *(OLD.digest, image.digest, PreparationState.READY, 1, 7, ""),
+            created=image.published,
+            changed=9.0,
+        )
+        for image in images
+    ]
+    with open_records() as records:
+        records.add_image(replace(OLD, published=1.0), b"")
+        for image, item in zip(images, made, strict=True):
+            records.add_image(image, b"")
+            records.save_preparation(item)
+        records.set_ranges(OLD.digest, images[0].digest, [Range(RangeKind.WRITE, 0, 4)])
+        records.set_ranges(
+            *(OLD.digest, images[1].digest),
+            [Range(RangeKind.WRITE, 0, 4), Range(RangeKind.WRITE, 8, 16)],
+        )
+        for whole in (
+            contextlib.nullcontext(),
+            records.transaction(),
+        ):  # Remembered answers are no others.
+            with whole:
+                assert records.images()[0] == replace(OLD, published=1.0)
+                found = records.images_after(None, 9)
+                assert [image.digest[:1] for image in found] == [b"o", b"a", b"b", b"c", b"d"]
+                assert records.images_after(found[1], 2) == found[2:4]
+                assert records.images_after(found[4], 2) == []
+                assert records.images_after(None, 1) == found[:1]
+                assert records.images_among(frozenset([b"a" * 32, b"?" * 32])) == [images[2]]
+                items = records.preparations_after(None, 9)
+                assert [item.digest[:1] for item in items] == [b"a", b"b", b"c", b"d"]
+                assert records.preparations_after(items[0], 2) == items[1:3]
+                write = RangeKind.WRITE
+                assert records.sum_up_ranges(made[1:]) == {
+                    (OLD.digest, images[1].digest, write): (2, 20)
+                }
+
+
 def test_what_is_prepared_for_a_pair_is_kept(open_records: Open) -> None:
     queued = Preparation(
         OLD.digest, NEW.digest, PreparationState.QUEUED, 0, None, "", created=1.0, changed=1.0

@@ -7,8 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
-from record_stores import list_statements
+from record_stores import count_rows, list_statements
 from server_world import OWN_TOKEN, SERIAL, inspect, make_image, open_http, post, registration
 
 from unbrick.errors import ImageError, ServerError, SetupError
@@ -17,8 +18,9 @@ from unbrick.server.database import SqlRecords
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.http import MAX_ID, MAX_IMAGE, MAX_JSON_SIZE
 from unbrick.server.errors import NotCommandedError
-from unbrick.server.records.analysis import Preparation, PreparationState
+from unbrick.server.records.analysis import Preparation, PreparationState, Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.updates import Image
 from unbrick.wire.messages import Kind
 
 IMAGE = make_image()
@@ -245,7 +247,7 @@ def test_updates_are_listed_some_at_a_time(api: Api) -> None:
 
 
 def test_images_and_preparations_are_listed_some_at_a_time(api: Api) -> None:
-    keep_images(api, 4)
+    keep_images(api.core, 4)
     for path, key in (("images", "digest"), ("preparations", "id")):
         known = api.http.get(f"/api/{path}").json()
         names = [item[key] for item in known]
@@ -263,15 +265,48 @@ def test_images_and_preparations_are_listed_some_at_a_time(api: Api) -> None:
             assert answer.json()["hint"].startswith("give "), wrong
 
 
-def keep_images(api: Api, count: int) -> None:
+def keep_images(core: ServerCore, count: int) -> list[Image]:
     """So many images, and what is prepared from the first to each of the others."""
-    images = [api.core.publish(make_image(f"1.{n}.0+0"), float(n)) for n in range(count)]
+    images = [core.publish(make_image(f"1.{n}.0+0"), float(n)) for n in range(count)]
     for image in images[1:]:
-        api.core.records.save_preparation(
+        core.records.save_preparation(
             Preparation(
                 *(images[0].digest, image.digest, PreparationState.READY, 1, 9, "", 5.0, 5.0)
             )
         )
+    return images
+
+
+def test_lists_are_cut_by_the_database(tmp_path: Path) -> None:
+    with closing(SqlRecords(str(tmp_path / "records.db"))) as records:
+        core = ServerCore(records, inspect)
+        http = open_http(core, lambda: 1.0)
+        images = keep_images(core, 40)
+        for image in images[1:]:
+            ranges = [
+                Range(kind, 4096 * number, 4096)
+                for kind in (RangeKind.ERASE, RangeKind.WRITE)
+                for number in range(3)
+            ]
+            records.set_ranges(images[0].digest, image.digest, ranges)
+        shown = http.get("/api/preparations").json()
+        assert shown[5]["ranges"] == {
+            "difference": {"count": 0, "bytes": 0},
+            "erase": {"count": 3, "bytes": 3 * 4096},
+            "write": {"count": 3, "bytes": 3 * 4096},
+        }
+        digests = [item["digest"] for item in http.get("/api/images").json()]
+        for path, after, read in (
+            # The one before, and the next two.
+            ("images", digests[9], [1, 2]),
+            # Also their three images, and two sums for each of the two kinds of their ranges.
+            ("preparations", shown[9]["id"], [1, 2, 3, 4, 4]),
+        ):
+            with count_rows() as rows, list_statements() as said:
+                found = http.get(f"/api/{path}?first=2&after={after}").json()
+            assert len(found) == 2
+            assert sorted(rows) == read, path
+            assert said.count("SELECT") == len(read), path
 
 
 def test_the_events_of_a_terminal_are_listed_some_at_a_time(
@@ -331,7 +366,7 @@ def test_the_client_lists_all_there_is(
     api: Api, client: ServerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_for_some(api, 6)
-    keep_images(api, 4)
+    keep_images(api.core, 4)
     known = [client.images(), client.preparations()]
     names = [f"T {number}" for number in range(6)]
     for at_once in (1, 2, 3, 6, 7):
@@ -341,6 +376,26 @@ def test_the_client_lists_all_there_is(
         assert [item["id"] for item in client.updates()] == [1, 2, 3, 4, 5, 6]
         assert len(api.http.get("/api/updates").json()) == min(at_once, 6)
         assert [client.images(), client.preparations()] == known
+
+
+def test_the_client_does_not_ask_for_ever(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    order_for_some(api, 2)
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        """As a server that does not know ``after`` would."""
+        asked.append(request.url.path)
+        found = api.http.get(request.url.path, params={"first": "2"})
+        return httpx.Response(200, json=found.json())
+
+    monkeypatch.setattr("unbrick.server.edge.client.MOST_LISTED", 2)
+    with ServerClient("http://old.example", httpx.MockTransport(answer)) as old:
+        for ask in (old.terminals, old.updates, lambda: old.terminal("T 1")):
+            asked.clear()
+            with pytest.raises(ServerError, match="lists the same again") as caught:
+                ask()
+            assert "version" in caught.value.hint
+            assert len(asked) == 2
 
 
 def test_the_client_speaks_the_api(api: Api, client: ServerClient) -> None:

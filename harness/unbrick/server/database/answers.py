@@ -34,8 +34,9 @@ class Query(NamedTuple):
     last: int | None = None
     below: int | None = None
     last_of_each: str = ""
-    after: str | int | None = None
+    after: str | int | tuple[Any, ...] | None = None
     search: Containing | None = None
+    by: tuple[str, ...] = ()
 
     def fits(self, record: Any) -> bool:
         """Whether the conditions hold for a record."""

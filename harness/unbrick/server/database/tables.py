@@ -20,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
 )
 
 from unbrick.server.database.answers import WHOLE, Answer, Answers, Group, Query
@@ -109,13 +110,14 @@ class SqlTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | int | None = None,
+        after: str | int | tuple[Any, ...] | None = None,
+        by: tuple[str, ...] = (),
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
         """See ``Table``."""
         return self._find(
-            Query(tuple(where.items()), first, last, below, last_of_each, after, search)
+            Query(tuple(where.items()), first, last, below, last_of_each, after, search, by)
         )
 
     def largest(self, field: str) -> Any:
@@ -125,11 +127,30 @@ class SqlTable(Generic[R]):
 
     def tally(self, *by: str, search: Containing | None = None, **where: Any) -> dict[Any, int]:
         """See ``Table``."""
+        return self._calculate(func.count(), by, where, search)
+
+    def totals(self, field: str, *by: str, **where: Any) -> dict[Any, int]:
+        """See ``Table``."""
+        return self._calculate(func.sum(self._rows.c[field]), by, where)
+
+    def _calculate(
+        self,
+        what: ColumnElement[Any],
+        by: tuple[str, ...],
+        where: dict[str, Any],
+        search: Containing | None = None,
+    ) -> dict[Any, int]:
+        """A number for each group of records with the same values of some fields."""
         columns = [self._rows.c[name] for name in by]
-        conditions = [self._rows.c[name] == value for name, value in where.items()]
+        conditions = [
+            self._rows.c[name].in_(value)
+            if isinstance(value, frozenset)
+            else self._rows.c[name] == value
+            for name, value in where.items()
+        ]
         if search is not None:
             conditions.append(self._finding(search))
-        statement = select(*columns, func.count()).where(*conditions).group_by(*columns)
+        statement = select(*columns, what).where(*conditions).group_by(*columns)
         with self._store.reading(self._rows) as connection:
             rows = connection.execute(statement).all()
         return {values[0] if len(by) == 1 else tuple(values): int(n) for *values, n in rows}
@@ -223,7 +244,7 @@ class SqlTable(Generic[R]):
 
         Gives with it what is asked about the group.
         """
-        if query.last_of_each or query.after or query.search:
+        if query.last_of_each or query.after or query.search or query.by:
             return None
         asked = tuple([name for name, _ in query.where])
         if asked not in self._grouping:
@@ -322,7 +343,10 @@ class SqlTable(Generic[R]):
         }
         limits = {_FIRST: query.first, _LAST: query.last, _BELOW: query.below}
         values.update({name: limit for name, limit in limits.items() if limit is not None})
-        if query.after is not None:
+        if isinstance(query.after, tuple):
+            named = (_AFTER + name for name in query.by)
+            values.update(zip(named, query.after, strict=True))
+        elif query.after is not None:
             values[_AFTER] = query.after
         with self._store.reading(self._rows) as connection:
             rows = connection.execute(self._selecting(query), values).all()
@@ -336,6 +360,7 @@ class SqlTable(Generic[R]):
             *(limit is None for limit in query[1:4]),
             query.last_of_each,
             query.after is None,
+            query.by,
         )
         if query.search is not None:  # What people type is never the same: it is not kept.
             return self._made(query)
@@ -356,7 +381,11 @@ class SqlTable(Generic[R]):
                 statement = statement.where(column == bindparam(name))
         if query.below is not None:
             statement = statement.where(rows.c.id < bindparam(_BELOW))
-        if query.after is not None:
+        order = [rows.c[name] for name in query.by] or list(rows.primary_key)
+        if isinstance(query.after, tuple):
+            values = (bindparam(_AFTER + column.name, type_=column.type) for column in order)
+            statement = statement.where(tuple_(*order) > tuple_(*values))
+        elif query.after is not None:
             statement = statement.where(rows.c[self._key[-1]] > bindparam(_AFTER))
         if query.search is not None:
             statement = statement.where(self._finding(query.search))
@@ -371,7 +400,7 @@ class SqlTable(Generic[R]):
             return statement.order_by(rows.c.id.desc()).limit(bindparam(_LAST))
         if query.first is not None:
             statement = statement.limit(bindparam(_FIRST))
-        return statement.order_by(*rows.primary_key)
+        return statement.order_by(*order)
 
     def _finding(self, search: Containing) -> ColumnElement[bool]:
         """A search. SQLite knows only the capitals of ASCII, so that usual forms are looked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -80,10 +80,12 @@ class ServerClient:
     def terminal(self, serial: str) -> dict[str, Any]:
         """One terminal with its history."""
         path = f"/api/terminals/{quote(serial, safe='')}"
-        found = part = dict(self._ask("GET", path))
-        while len(part["events"]) >= MOST_LISTED:
-            part = self._ask("GET", f"{path}?after={part['events'][-1]['id']}")
-            found["events"] += part["events"]
+        found = dict(self._ask("GET", path))
+
+        def events_after(number: str) -> list[dict[str, Any]]:
+            return list(self._ask("GET", f"{path}?after={number}")["events"])
+
+        found["events"] = self._complete(found["events"], "id", events_after)
         return found
 
     def waiting(self) -> list[dict[str, Any]]:
@@ -205,14 +207,33 @@ class ServerClient:
 
     def _list(self, path: str, key: str) -> list[dict[str, Any]]:
         """All of a list of which the server gives so many at a time, in the order of a key."""
-        found: list[dict[str, Any]] = []
-        asked = path
-        while page := self._ask("GET", asked):
-            found += page
-            if len(page) < MOST_LISTED:
-                break
-            asked = f"{path}?after={quote(str(page[-1][key]), safe='')}"
-        return found
+        return self._complete(
+            self._ask("GET", path), key, lambda last: self._ask("GET", f"{path}?after={last}")
+        )
+
+    def _complete(
+        self,
+        part: list[dict[str, Any]],
+        key: str,
+        ask_after: Callable[[str], list[dict[str, Any]]],
+    ) -> list[dict[str, Any]]:
+        """A list whose first part this is.
+
+        Raises:
+            ServerError: what comes has come before, and so there may be no end.
+        """
+        found: dict[Any, dict[str, Any]] = {}
+        while True:
+            for item in part:
+                if item[key] in found:
+                    raise ServerError(
+                        f"the server at {self._url} lists the same again",
+                        hint="it may be of another version: start the one of this `unbrick`",
+                    )
+                found[item[key]] = item
+            if len(part) < MOST_LISTED:
+                return list(found.values())
+            part = ask_after(quote(str(part[-1][key]), safe=""))
 
     def _ask(self, method: str, path: str, **extra: Any) -> Any:
         import httpx  # noqa: PLC0415 - as above

@@ -52,9 +52,9 @@ from unbrick.server.errors import (
     UnknownError,
 )
 from unbrick.server.records.access import AccessRole
-from unbrick.server.records.analysis import Preparation, RangeKind
+from unbrick.server.records.analysis import Preparation
 from unbrick.server.records.rollouts import MemberState, Rollout
-from unbrick.server.records.updates import Update
+from unbrick.server.records.updates import Image, Update
 from unbrick.wire.messages import MAX_SERIAL, Kind
 
 MAX_IMAGE = 16 * 1024 * 1024
@@ -264,22 +264,23 @@ def _after_serial(request: Request) -> str:
     return after
 
 
-def _cut(request: Request, items: list[T], name: Callable[[T], str]) -> list[T]:
-    """What is asked for of a list that is known as a whole.
+def _after_digests(request: Request) -> tuple[bytes, ...]:
+    """The digests after which a list is asked for; none: from the beginning.
 
     Raises:
-        RequestError: nothing in it has the name that is given.
+        RequestError: these are none.
     """
-    after, first = request.query_params.get("after"), _how_many(request)
-    begin = 0
-    if after is not None:
-        names = [name(item) for item in items]
-        if after not in names:
-            raise RequestError(
-                400, "nothing in the list has what `after` says", hint="give that of the last one"
-            )
-        begin = names.index(after) + 1
-    return items[begin : begin + first]
+    after = request.query_params.get("after")
+    try:
+        return () if after is None else tuple(map(bytes.fromhex, after.split("-")))
+    except ValueError as error:
+        raise _not_listed() from error
+
+
+def _not_listed() -> RequestError:
+    return RequestError(
+        400, "nothing in the list has what `after` says", hint="give that of the last one"
+    )
 
 
 def _number(request: Request, name: str, default: int, *, least: int, most: int) -> int:
@@ -547,33 +548,20 @@ class _Api:
 
     async def preparations(self, request: Request) -> JSONResponse:
         """What is prepared for pairs of images: those after ``after``, ``first`` of them."""
-        found = _cut(request, self._core.records.preparations(), shapes.name_preparation)
-        return JSONResponse([self._preparation(item) for item in found])
-
-    def _preparation(self, item: Preparation) -> shapes.PreparationShape:
-        records = self._core.records
-        base, image = records.image(item.base), records.image(item.digest)
-        ranges = records.ranges(item.base, item.digest)
-        of_kind = {kind: [r for r in ranges if r.kind is kind] for kind in RangeKind}
-        return {
-            "id": shapes.name_preparation(item),
-            "hardware_id": image.hardware_id if image else "",
-            "from_version": base.version if base else "",
-            "version": image.version if image else "",
-            "state": item.state.value,
-            "text": item.text,
-            "file_size": item.file_size,
-            "full_size": image.file_size if image else 0,
-            "ranges": {
-                kind.value: {"count": len(found), "bytes": sum(r.length for r in found)}
-                for kind, found in of_kind.items()
-            },
-            "changed": shapes.format_time(item.changed),
-        }
+        digests, first, records = _after_digests(request), _how_many(request), self._core.records
+        after = records.preparation(*digests) if len(digests) == len(Preparation.KEY) else None
+        if digests and after is None:
+            raise _not_listed()
+        found = records.preparations_after(after, first)
+        return JSONResponse(shapes.describe_preparations(found, records))
 
     async def images(self, request: Request) -> JSONResponse:
         """The images, as they were published: those after ``after``, ``first`` of them."""
-        found = _cut(request, self._core.records.images(), lambda image: image.digest.hex())
+        digests, first, records = _after_digests(request), _how_many(request), self._core.records
+        after = records.image(*digests) if len(digests) == len(Image.KEY) else None
+        if digests and after is None:
+            raise _not_listed()
+        found = records.images_after(after, first)
         return JSONResponse([shapes.describe_image(item) for item in found])
 
     async def publish(self, request: Request) -> JSONResponse:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, TypedDict
 
+from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.sessions import StepKind, StepState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from unbrick.server.core.admission import WaitingTerminal
     from unbrick.server.records.analysis import Analysis, Installation, Preparation
@@ -416,9 +417,42 @@ def describe_image(item: Image) -> ImageShape:
     }
 
 
-def name_preparation(item: Preparation) -> str:
-    """What tells it from others: the digests of both images."""
-    return f"{item.base.hex()}-{item.digest.hex()}"
+def describe_preparations(items: Sequence[Preparation], records: Records) -> list[PreparationShape]:
+    """What is prepared for pairs of images, ``contract.AT_ONCE`` of them at most."""
+    digests = frozenset(digest for item in items for digest in (item.base, item.digest))
+    images = {image.digest: image for image in records.images_among(digests)}
+    ranges = records.sum_up_ranges(items)
+    return [
+        _describe_preparation(
+            item,
+            images.get(item.base),
+            images.get(item.digest),
+            {kind: ranges.get((item.base, item.digest, kind), (0, 0)) for kind in RangeKind},
+        )
+        for item in items
+    ]
+
+
+def _describe_preparation(
+    item: Preparation,
+    base: Image | None,
+    image: Image | None,
+    ranges: Mapping[RangeKind, tuple[int, int]],
+) -> PreparationShape:
+    return {
+        "id": f"{item.base.hex()}-{item.digest.hex()}",
+        "hardware_id": image.hardware_id if image else "",
+        "from_version": base.version if base else "",
+        "version": image.version if image else "",
+        "state": item.state.value,
+        "text": item.text,
+        "file_size": item.file_size,
+        "full_size": image.file_size if image else 0,
+        "ranges": {
+            kind.value: {"count": count, "bytes": size} for kind, (count, size) in ranges.items()
+        },
+        "changed": format_time(item.changed),
+    }
 
 
 def describe_event(item: Event) -> EventShape:

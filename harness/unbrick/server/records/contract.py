@@ -6,11 +6,11 @@ in the same transaction, so that there is no way around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from unbrick.server.records.access import AccessTokens
 from unbrick.server.records.analysis import (
@@ -232,6 +232,15 @@ class Records:
     def images(self) -> list[Image]:
         """Every image, without the files."""
         return self._images.select()
+
+    def images_after(self, image: Image | None, first: int) -> list[Image]:
+        """The first so many images that were published after one, or of all; by that time."""
+        after = None if image is None else (image.published, image.digest)
+        return self._images.select(by=("published", "digest"), after=after, first=first)
+
+    def images_among(self, digests: frozenset[bytes]) -> list[Image]:
+        """The images with these digests, ``AT_ONCE`` at most."""
+        return self._images.select(digest=digests)
 
     def image_file(self, digest: bytes) -> bytes:
         """The file of a published image.
@@ -566,6 +575,28 @@ class Records:
         """Every preparation, or those in a state, oldest first."""
         found = self._preparations.select(**given(state=state))
         return sorted(found, key=lambda item: (item.created, item.base, item.digest))
+
+    def preparations_after(self, item: Preparation | None, first: int) -> list[Preparation]:
+        """The first so many preparations that were made after one, or of all; by that time."""
+        after = None if item is None else (item.created, item.base, item.digest)
+        by = ("created", "base", "digest")
+        return self._preparations.select(by=by, after=after, first=first)
+
+    def sum_up_ranges(
+        self, preparations: Collection[Preparation]
+    ) -> dict[tuple[bytes, bytes, RangeKind], tuple[int, int]]:
+        """How many ranges each preparation has of each kind, and their bytes; 0 is left out.
+
+        Args:
+            preparations: ``AT_ONCE`` at most, together.
+        """
+        where: dict[str, Any] = {
+            "base": frozenset(item.base for item in preparations),
+            "digest": frozenset(item.digest for item in preparations),
+        }
+        by = ("base", "digest", "kind")
+        sizes = self._ranges.totals("length", *by, **where)
+        return {key: (n, sizes[key]) for key, n in self._ranges.tally(*by, **where).items()}
 
     def save_preparation(self, preparation: Preparation) -> None:
         """Keep a new preparation, or what has changed of one."""

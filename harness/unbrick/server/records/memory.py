@@ -72,7 +72,8 @@ class MemoryTable(Generic[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | int | None = None,
+        after: str | int | tuple[Any, ...] | None = None,
+        by: tuple[str, ...] = (),
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
@@ -86,9 +87,11 @@ class MemoryTable(Generic[R]):
             found = compress(found, map(is_one, map(attrgetter(name), found)))
         if below is not None:
             found = [record for record in found if self._key_of(record) < below]
+        if after is not None or by:
+            found = sorted(found, key=attrgetter(*by) if by else self._key_of)
         if after is not None:
-            found = sorted(found, key=self._key_of)
-            found = [record for record in found if self._end_of_key(record) > after]
+            end: Callable[[R], Any] = attrgetter(*by) if by else self._end_of_key
+            found = [record for record in found if end(record) > after]
         if search is not None:
             found = filter(search.finds, found)
         if last_of_each:
@@ -103,6 +106,13 @@ class MemoryTable(Generic[R]):
     def tally(self, *by: str, search: Containing | None = None, **where: Any) -> dict[Any, int]:
         """See ``Table``."""
         return dict(Counter(map(attrgetter(*by), self.select(search=search, **where))))
+
+    def totals(self, field: str, *by: str, **where: Any) -> dict[Any, int]:
+        """See ``Table``."""
+        found: Counter[Any] = Counter()
+        for record in self.select(**where):
+            found[attrgetter(*by)(record)] += getattr(record, field)
+        return dict(found)
 
     def look_ahead(self, name: str, values: Iterable[Any]) -> None:
         """See ``Table``: they are here."""

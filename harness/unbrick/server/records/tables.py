@@ -56,7 +56,8 @@ class Table(Protocol[R]):
         last: int | None = None,
         below: int | None = None,
         last_of_each: str = "",
-        after: str | int | None = None,
+        after: str | int | tuple[Any, ...] | None = None,
+        by: tuple[str, ...] = (),
         search: Containing | None = None,
         **where: Any,
     ) -> list[R]:
@@ -72,6 +73,8 @@ class Table(Protocol[R]):
             last_of_each: only the last one for every value of this field; of kinds with an id.
             after: only those with later keys, in the order of keys. Of a key of several fields it
                 is the last one, and ``where`` has the others.
+            by: in the order of these fields, which tell each record from all others. ``after`` has
+                a value for each of them then.
             search: only those that it finds.
             where: the conditions.
         """
@@ -85,8 +88,11 @@ class Table(Protocol[R]):
         Args:
             by: the names of the fields; with several of them, the values are in tuples.
             search: only of those that it finds.
-            where: the fields that must have a value, and that value.
+            where: the conditions.
         """
+
+    def totals(self, field: str, *by: str, **where: Any) -> dict[Any, int]:
+        """The sums of a field's values, as ``tally`` has the numbers of records."""
 
     def look_ahead(self, name: str, values: Iterable[Any]) -> None:
         """Records with these values of a field will be asked for soon, all of each value."""
