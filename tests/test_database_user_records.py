@@ -17,6 +17,7 @@ from server_world import SERIAL, registration
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
+from unbrick.center.operators.database import SqlAccounts
 from unbrick.server.database import SqlRecords, tables
 from unbrick.server.records.analysis import (
     Analysis,
@@ -236,6 +237,50 @@ def test_of_a_deleted_backup_no_byte_is_left_in_the_files(tmp_path: Path, *, ins
         records.delete_backup(backup.id, CLERK)
     assert not holds_it()
     records.close()
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["changed", "removed"])
+def test_of_what_a_subscriber_was_called_no_byte_is_left(tmp_path: Path, *, removed: bool) -> None:
+    records = SqlRecords(str(tmp_path / "records.db"))
+    for number in range(200):  # More than a page of them.
+        records.add_subscriber(Subscriber(0, f"+44{number}", f"Nobody {number}", 1.0), CLERK)
+    known = Subscriber(0, "+49 8765 4321", "Unmistakable", 1.0)
+    known = records.add_subscriber(known, CLERK)
+    records.assign(SERIAL, known.id, CLERK)
+
+    def holds_it() -> bool:
+        files = [Path(entry).read_bytes() for entry in os.scandir(tmp_path)]
+        return any(part in data for part in (b"8765", b"Unmistak") for data in files)
+
+    assert holds_it(), "the test can see it"
+    if removed:
+        records.delete_subscriber(known.id, CLERK)
+    else:
+        records.save_subscriber(replace(known, phone="+49 1", name="Somebody"), CLERK)
+    assert not holds_it()
+    records.close()
+    assert not holds_it()
+
+
+def test_a_file_is_its_users_alone(tmp_path: Path) -> None:
+    shared = tmp_path / "shared.db"
+    shared.touch(0o660)
+    shared.chmod(0o660)
+    before = os.umask(0o022)
+    try:
+        with (
+            contextlib.closing(SqlRecords(str(tmp_path / "records.db"))) as records,
+            contextlib.closing(SqlAccounts(str(tmp_path / "center.db"))),
+            contextlib.closing(SqlRecords(str(shared))),
+        ):
+            records.add_image(OLD, b"")
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert {"records.db", "records.db-wal", "records.db-shm", "center.db"} <= set(modes)
+    found = {modes.pop(name) for name in list(modes) if name.startswith("shared.db")}
+    assert found == {0o660}, "whoever made the file has chosen who may read it"
+    assert set(modes.values()) == {0o600}
 
 
 def test_what_was_deleted_by_a_process_that_was_killed_then_goes_with_the_next_start(

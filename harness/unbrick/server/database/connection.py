@@ -107,6 +107,10 @@ def find_sqlite_file(text_: str) -> Path | None:
         url = complete_url(text_)
     except SQLAlchemyError as error:
         raise SetupError(f"the database cannot be opened: {error}", hint=_HINT) from error
+    return _file_of(url)
+
+
+def _file_of(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
     return Path(str(url.database))
@@ -118,7 +122,12 @@ def _engine(url: URL) -> Engine:
         logging.getLogger("psycopg").setLevel(logging.ERROR)
         return create_engine(url, pool_pre_ping=True)
     options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    if url.database in (None, "", ":memory:"):
+    file = _file_of(url)
+    if file is not None:
+        # For its user alone: it has the keys of terminals. SQLite gives its log the same mode.
+        with contextlib.suppress(OSError):  # It is there, or SQLite says what is wrong.
+            file.touch(0o600, exist_ok=False)
+    else:
         options["poolclass"] = StaticPool
         options["connect_args"]["check_same_thread"] = False
     engine = create_engine(url, **options)

@@ -115,7 +115,7 @@ class Keeping:
     Attributes:
         table: its table.
         groups: fields by which answers are remembered (see ``answers``), none of which changes.
-        personal: of what is removed nothing may be left when the transaction is over.
+        personal: of what is removed or changed nothing may be left when the transaction is over.
     """
 
     table: Table

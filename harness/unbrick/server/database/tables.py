@@ -192,6 +192,7 @@ class SqlTable(Generic[R]):
                         return False
             self._store.answers.changed(groups, key, record)
             self._remember(record)
+            self._store.traces |= self._keeping.personal
         return True
 
     def put(self, record: R) -> None:
