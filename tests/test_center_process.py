@@ -63,6 +63,26 @@ def test_claim_b11_center_and_server_are_processes_and_end_cleanly(
     assert "Traceback" not in "".join(center.output)
 
 
+@pytest.mark.slow
+def test_a_center_answers_no_name_that_was_bound_to_it(tmp_path: Path) -> None:
+    options = (*center_options(tmp_path, "http://127.0.0.1:1"), "--host-name", "center.example")
+    with Running(*options) as center:
+        url = center.wait_for(r"center: ready, (http://\S+)").group(1)
+        with httpx.Client(base_url=url, trust_env=False) as browser:
+            for name, status in (
+                ("center.example", 200),
+                (url.removeprefix("http://"), 200),
+                ("evil.example", 421),
+            ):
+                said = browser.get("/sign-in", headers={"host": name})
+                assert said.status_code == status, name
+                assert ("Password" in said.text) == (status == 200)
+            rebound = {"host": "evil.example", "origin": "http://evil.example"}
+            guess = {"name": "cleo", "password": PASSWORD}
+            assert browser.post("/sign-in", data=guess, headers=rebound).status_code == 421
+        assert center.end() == 0
+
+
 def test_without_operators_it_says_how_to_make_one(tmp_path: Path) -> None:
     with Running(*center_options(tmp_path, "http://127.0.0.1:1")) as center:
         said = center.wait_for(r"nobody can sign in, `(unbrick center add-operator \S+ .*)`")
