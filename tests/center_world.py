@@ -96,6 +96,9 @@ class DirectServer:
     def center_leaves(self) -> None:
         self._order(self.core.center_leaves)
 
+    def abandon(self, update_id: int) -> dict[str, Any]:
+        return self._order(lambda: self.core.abandon_update(update_id, self.clock()))
+
     def update(self, update_id: int) -> dict[str, Any]:
         self._order(lambda: None)
         update = self.core.records.update(update_id)

@@ -15,7 +15,7 @@ import uvicorn
 from browsers import FindBarriers
 from center_world import PASSWORD, SERIAL, World, begin_session, carry_out, go_on, roll_out
 from patience import PATIENCE_S
-from server_world import make_image, post
+from server_world import inspect, make_image, post
 
 from unbrick.server.records.people import Actor
 from unbrick.server.records.sessions import Backup
@@ -55,12 +55,40 @@ FAINT = """() => {
   return faint;
 }"""
 
+# Whatever somebody can use on a page, with a number each.
+NUMBER = """() => {
+  const use = "a[href], button, input:not([type=hidden]), select, textarea, summary, .commands";
+  const all = [...document.querySelectorAll(use)];
+  const usable = all.filter((e) => e.checkVisibility() && !e.disabled);
+  usable.forEach((e, number) => { e.dataset.number = number; });
+  document.activeElement.blur();
+  return usable.length;
+}"""
+# Of that which has the focus, if that can be seen.
+FOCUSED = """() => {
+  const seen = getComputedStyle(document.activeElement).outlineStyle === "solid";
+  return seen && document.activeElement.dataset.number;
+}"""
+
 KEEP_STREAM = """
   window.streams = [];
   window.EventSource = class extends EventSource {
     constructor(address) { super(address); streams.push(this); }
   };
 """
+
+
+def find_unreachable(page: Page) -> list[str]:
+    """What can be used on a page, but not be reached with the Tab key, or not be seen to be."""
+    for _ in range(3):  # The page may change meanwhile, and its parts are new ones then.
+        left = {str(number) for number in range(page.evaluate(NUMBER))}
+        # A field for a time has several parts, which are reached one after the other.
+        for _ in range(2 * len(left) + 20):
+            page.keyboard.press("Tab")
+            left.discard(page.evaluate(FOCUSED))
+            if not left:
+                return []
+    return [page.locator(f"[data-number='{number}']").inner_text() for number in left]
 
 
 def _complaint(said: ConsoleMessage) -> bool:
@@ -207,6 +235,35 @@ def test_a_commanded_update_is_followed_live(sit_down: Callable[..., Page], site
     records.delete_backup(kept.id, actor)
     page.get_by_text("on the terminal alone").wait_for()
     assert page.evaluate("window.mine") == "the same page", "it was never loaded anew"
+
+
+@pytest.mark.slow
+def test_a_terminal_is_given_up_by_keyboard(sit_down: Callable[..., Page], site: Site) -> None:
+    world = site.world
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(digest=inspect(base).digest)
+    world.core.start_update(SERIAL, "1.1.0", world.now, commanded=True)
+    steps = world.records.steps(world.records.sessions(SERIAL)[-1].id)
+    page = sit_down("enno")
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    page.get_by_role("button", name="Cancel the update").wait_for()
+    given_up = page.get_by_role("region", name="If it does not come back")
+    assert not given_up.is_visible()
+    carry_out(world, steps, 4, 4)
+    given_up.wait_for()
+    assert page.get_by_role("button", name="Cancel the update").count() == 0
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    carry_out(world, steps, 5, 5)
+    page.get_by_text(f"5 of {len(steps)} steps").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "do-abandon", "it has stayed open"
+    page.keyboard.press("Enter")
+    page.get_by_role("status").get_by_text("The update is abandoned.").wait_for()
+    given_up.wait_for(state="hidden")
+    page.get_by_text("given up by a person").first.wait_for()
+    assert world.records.unfinished_sessions() == []
 
 
 @pytest.mark.slow
@@ -402,10 +459,12 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
         assert page.evaluate(FAINT) == [], name
         assert find_barriers(page) == [], name
         assert page.locator("h1").count() == 1, name
-        page.keyboard.press("Tab")
+        assert find_unreachable(page) == [], name
         seen.append(name)
 
     look("terminals")
+    page.goto(f"{site.url}/?q=nobody")
+    look("nothing found")
     for serial in (SERIAL, "T-0003", "T-0004", "T-0005", "T-0006"):
         page.goto(f"{site.url}/terminals/{serial}")
         look(serial)
@@ -424,6 +483,11 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
         assert errors
         look(name)
     page = sit_down("enno", size, color_scheme=scheme)
+    for serial in (SERIAL, "T-0006"):
+        page.goto(f"{site.url}/terminals/{serial}")
+        look(f"{serial} of an engineer")
+    page.locator("summary").click()
+    look("update to abandon")
     for address in ("rollouts", "rollouts/new", "rollouts/2", "rollouts/5", "rollouts/6"):
         page.goto(f"{site.url}/{address}")
         look(address.replace("/", " "))
@@ -439,6 +503,25 @@ def test_every_page_is_readable_named_and_as_wide_as_the_window(
     page.get_by_role("alert").wait_for()
     look("sign in")
     assert len(seen) == len(list(tmp_path.glob("*.png")))
+
+
+@pytest.mark.slow
+def test_the_focus_stays_where_a_page_changes(sit_down: Callable[..., Page], site: Site) -> None:
+    site.world.register("T-0002")
+    page = sit_down()
+    page.get_by_role("link", name="T-0002").focus()
+    site.world.register("T-0000")
+    page.get_by_role("link", name="T-0000").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "T-0002"
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.textContent") == SERIAL
+    steps = begin_session(site.world)
+    page.goto(f"{site.url}/terminals/{SERIAL}")
+    commands = page.get_by_role("list", name="Commands")
+    commands.focus()
+    carry_out(site.world, steps, 2, 2)
+    commands.get_by_text("back up: done").wait_for()
+    assert page.evaluate("document.activeElement.className") == "commands"
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from unbrick.center.operators.records import Deed
 from unbrick.center.page.rollouts import BLANK
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Actor
-from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepState
+from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepKind, StepState
 from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.messages import Kind, TerminalState
 
@@ -404,6 +404,35 @@ def test_how_far_a_transfer_of_a_differential_file_is(world: World) -> None:
         assert "50 % of 130 bytes" in browser.get(f"/terminals/{SERIAL}")
 
 
+def test_abandoning_an_update(world: World) -> None:
+    base = make_image("1.0.0+0")
+    world.publish(base)
+    world.register(digest=inspect(base).digest)
+    update = world.core.start_update(SERIAL, "1.1.0", world.now, commanded=True)
+    steps = world.records.steps(world.records.sessions(SERIAL)[-1].id)
+    first_erase = [step.kind for step in steps].index(StepKind.ERASE)
+    browser = world.browser("enno")
+    where, button = f"/terminals/{SERIAL}", f'action="/updates/{update.id}/abandon"'
+    page = browser.get(where)
+    assert button not in page, "it can still be cancelled"
+    carry_out(world, steps, first_erase, first_erase)
+    page = browser.get(where)
+    assert button in page
+    assert "Cancel the update" not in page
+    assert button not in world.browser("cleo").get(where)
+    session_id, actor = steps[0].session_id, Actor("server", world.now)
+    sealed = Backup(0, session_id, SERIAL, 77, b"c" * 32, world.now)
+    world.records.add_backup(sealed, b"s" * 77, actor)
+    page = browser.order(f"/updates/{update.id}/abandon")
+    assert button not in page
+    assert "given up by a person" in page
+    assert world.records.backups() == []
+    assert browser.post(f"/updates/{update.id}/abandon").status_code == 409
+    assert browser.post("/updates/77/abandon").status_code == 404
+    deeds = [(entry.operator, entry.deed, entry.text) for entry in world.deeds]
+    assert deeds.count(("enno", Deed.ABANDONED, f"update {update.id}")) == 1
+
+
 def test_cancelling_an_update(world: World) -> None:
     browser = world.browser("enno")
     browser.order(f"/terminals/{SERIAL}/updates", version="1.1.0")
@@ -655,6 +684,7 @@ ORDERS = {
     f"/terminals/{SERIAL}/messages": {"cleo", "enno"},
     f"/terminals/{SERIAL}/updates": {"enno"},
     "/updates/1/cancel": {"enno"},
+    "/updates/1/abandon": {"enno"},
     "/rollouts": {"enno"},
     "/rollouts/1/approve": {"enno"},
     "/rollouts/1/abandon": {"enno"},

@@ -33,6 +33,9 @@ class OrderServer(Protocol):
     def cancel(self, update_id: int) -> dict[str, Any]:
         """Cancel an update."""
 
+    def abandon(self, update_id: int) -> dict[str, Any]:
+        """Give up a commanded update whose terminal will not come back; deletes its backup."""
+
     def roll_out(self, **order: Any) -> dict[str, Any]:
         """Make a rollout; ``order`` has the fields of ``http.RolloutOrder``."""
 
@@ -129,6 +132,14 @@ class Desk:
             ServerError: the server refuses, or does not answer.
         """
         await run_in_threadpool(self.server.cancel, update_id)
+
+    async def abandon(self, update_id: int) -> None:
+        """Give up a commanded update for good; of its user's data nothing is kept then.
+
+        Raises:
+            ServerError: the server refuses, or does not answer.
+        """
+        await run_in_threadpool(self.server.abandon, update_id)
 
     async def roll_out(self, order: dict[str, Any], operator: str) -> int:
         """Make a rollout; gives its number. ``order`` is as the server takes it.

@@ -43,6 +43,7 @@ class Deed(Enum):
     SENT = "sent a text message"
     STARTED = "started an update"
     CANCELLED = "cancelled an update"
+    ABANDONED = "abandoned an update"
     ROLLED_OUT = "ruled on a rollout"
     REFUSED = "was refused"
 

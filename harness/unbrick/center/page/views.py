@@ -74,6 +74,12 @@ class UpdateView:
             *(UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.TRANSFERRING),
         )
 
+    @property
+    def abandonable(self) -> bool:
+        """Whether only giving it up would end it now, if its terminal does not come back."""
+        going = self.session is not None and not self.session.session.state.ended
+        return going and not self.cancellable
+
 
 @dataclass(frozen=True)
 class Row:

@@ -113,6 +113,7 @@ class Pages:
             ),
             Route("/terminals/{serial}/updates", post(self.start, update), methods=["POST"]),
             Route("/updates/{update_id:int}/cancel", post(self.cancel, update), methods=["POST"]),
+            Route("/updates/{update_id:int}/abandon", post(self.abandon, update), methods=["POST"]),
             Route("/rollouts", see(self.rollouts)),
             Route("/rollouts", post(self.roll_out, update), methods=["POST"]),
             Route("/rollouts/new", see(self.new_rollout, update)),
@@ -347,12 +348,25 @@ class Pages:
 
     async def cancel(self, request: Request, operator: Operator) -> Response:
         """Cancel an update."""
+        return await self._end(request, operator, self._center.desk.cancel, Deed.CANCELLED)
+
+    async def abandon(self, request: Request, operator: Operator) -> Response:
+        """Give up a commanded update whose terminal will not come back."""
+        return await self._end(request, operator, self._center.desk.abandon, Deed.ABANDONED)
+
+    async def _end(
+        self,
+        request: Request,
+        operator: Operator,
+        end: Callable[[int], Awaitable[None]],
+        deed: Deed,
+    ) -> Response:
         update_id = min(request.path_params["update_id"], 2**63 - 1)
         update = self._center.desk.records.update(update_id)
         if update is None:
             raise PageError(404, f"there is no update {update_id}", hint="see its terminal's page")
-        await self._center.desk.cancel(update_id)
-        self._center.note(operator, Deed.CANCELLED, update.serial, f"update {update_id}")
+        await end(update_id)
+        self._center.note(operator, deed, update.serial, f"update {update_id}")
         return RedirectResponse(f"/terminals/{_in_path(update.serial)}", 303)
 
     async def roll_out(self, request: Request, operator: Operator) -> Response:

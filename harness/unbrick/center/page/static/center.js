@@ -15,6 +15,13 @@
     say(text + " What is shown may be old.");
   }
 
+  // What finds an element again in a fresh page.
+  function nameOf(element) {
+    if (element.id) return "#" + CSS.escape(element.id);
+    const href = element.getAttribute("href");
+    return href ? "a[href=" + CSS.escape(href) + "]" : "";
+  }
+
   // Puts the live parts of a page in place of what is shown; the focus stays where it is.
   function show(text) {
     const page = new DOMParser().parseFromString(text, "text/html");
@@ -26,8 +33,13 @@
       const token = fresh.querySelector("input[name=token]");
       const mine = part.querySelector("input[name=token]");
       if (token && mine) for (const t of fresh.querySelectorAll("input[name=token]")) t.setAttribute("value", mine.value);
+      // What somebody has opened stays open.
+      const opened = part.querySelectorAll("details");
+      fresh.querySelectorAll("details").forEach((one, at) => { one.open = at < opened.length && opened[at].open; });
       if (part.innerHTML === fresh.innerHTML) continue;
-      const inside = part.contains(document.activeElement) ? document.activeElement.id : "";
+      const active = document.activeElement;
+      const inside = part.contains(active) ? nameOf(active) : "";
+      const top = active.scrollTop;
       const grown = fresh.innerHTML.trim().startsWith(part.innerHTML.trim());
       if (part.getAttribute("role") === "log" && grown) {
         // Only what is new is read out.
@@ -35,7 +47,11 @@
       } else {
         part.replaceChildren(...fresh.childNodes);
       }
-      if (inside) (document.getElementById(inside) || document.getElementById("main")).focus();
+      if (inside) {
+        const now = part.querySelector(inside) || document.getElementById("main");
+        now.focus({ preventScroll: true });
+        now.scrollTop = top;
+      }
       if (part.getAttribute("role") === "log") part.scrollTop = part.scrollHeight;
     }
   }
