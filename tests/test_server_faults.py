@@ -7,6 +7,7 @@ import queue
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,22 +28,28 @@ from sqlalchemy import create_engine, event, text
 from test_server_commanded_process import (
     ENTRIES,
     LINK_KEY,
+    LONGEST_STEP_S,
+    SPEED,
     ProtectedOnUdp,
     enrol,
     make_signed,
 )
 from test_server_process import UdpTerminal
 
+from fleet import COURSE, FACTORY, make_small_image
+from fleet_terminal import FleetTerminal, find_link_key, identity
 from unbrick.errors import ServerError, SetupError
 from unbrick.image import format as images
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.guard import RESERVED_AT_ONCE
 from unbrick.server.core.lines import BROKEN_OFF, CENTER_SILENCE_S
+from unbrick.server.core.rollouts import RolloutDraft, RolloutRunner
 from unbrick.server.database import SqlRecords
 from unbrick.server.database.connection import complete_url
 from unbrick.server.edge.client import ServerClient
 from unbrick.server.errors import RecordsError
-from unbrick.server.records.updates import UpdateState
+from unbrick.server.records.people import AuditAction
+from unbrick.server.records.updates import MessageState, UpdateState
 from unbrick.wire.calls import CallRequest
 from unbrick.wire.messages import Phase, Report, Result
 from unbrick.wire.oscore import Context, Side
@@ -258,6 +265,116 @@ def check_session(home: Home, update: int, version: str) -> None:
     check_numbers(home)
     assert not home.holds(seal(ENTRIES, update)), "of the user's data something is left"
     assert home.holds(model.images[0]), "the test can see what is there"
+
+
+class Member(FleetTerminal):
+    """A terminal of a rollout, on a socket; it registers again and again when it is done."""
+
+    def __init__(self, serial: str, port: int) -> None:
+        super().__init__(serial, random.Random(serial), patience=1.0)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect(("127.0.0.1", port))
+        self._socket.settimeout(0.005)
+        self._now, self._served, self._registered = 0.0, time.monotonic(), 0.0
+        self.start(self._now)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def serve(self) -> None:
+        """Do what is due, for a few milliseconds; its clock waits while a server starts."""
+        elapsed, self._served = time.monotonic() - self._served, time.monotonic()
+        self._now += min(elapsed, LONGEST_STEP_S) * SPEED
+        if self.done and self._now > self._registered + self._patience:
+            self._registered = self._now
+            self.coap.request(post("register", self._identity.encode()), 0, self._now)
+        self.poll(self._now)
+        self._flush()
+        with suppress(TimeoutError, ConnectionError):
+            self.receive(self._socket.recv(2048), self._now)
+            self._flush()
+
+    def _flush(self) -> None:
+        for datagram in self.coap.take_datagrams():
+            with suppress(ConnectionError):
+                self._socket.send(datagram)
+
+
+class Campaign:
+    """Rollouts to one terminal after the other, by servers that are killed."""
+
+    def __init__(self, folder: Path, servers: Servers, port: int) -> None:
+        self._servers, self._port = servers, port
+        self.records = SqlRecords(str(folder / "server.db"))
+        self._core = ServerCore(self.records, images.inspect)
+        self._image = self._core.publish(make_small_image(VERSIONS[1]), time.time())
+
+    def run(self, number: int) -> bool:
+        """A rollout; the server is killed at so many calls. Gives whether it was."""
+        serial = f"T-{number}"
+        self.records.links.enrol(serial, find_link_key(serial), FACTORY)
+        self._core.handle("127.0.0.1:9", post("register", identity(serial).encode()), time.time())
+        message = self._core.send_text(serial, "A release is coming.", time.time())
+        runner = RolloutRunner(self._core)
+        draft = RolloutDraft(VERSIONS[1], serials=serial, percents=(100,))
+        rollout = runner.create(draft, "ada", time.time())
+        runner.approve(rollout.id, "bob", time.time())
+
+        def is_over() -> bool:
+            told = self.records.message(message.id)
+            now = self.records.rollouts.get(rollout.id)
+            assert told is not None
+            assert now is not None
+            return terminal.done and now.settled and told.state is MessageState.DELIVERED
+
+        with closing(Member(serial, self._port)) as terminal:
+            self._servers.start(number)
+            self._serve_until(terminal, lambda: self._servers.ended or is_over())
+            killed = self._servers.ended
+            if killed:
+                self._servers.start()
+                self._serve_until(terminal, is_over)
+            self._servers.stop()
+            assert terminal.texts in ((1, 2) if killed else (1,))
+        self._check(serial, rollout.id)
+        return killed
+
+    def _serve_until(self, terminal: Member, done: Callable[[], bool]) -> None:
+        def serve() -> bool:
+            for _ in range(5):
+                terminal.serve()
+            self._servers.look()
+            return done()
+
+        until(serve, f"the end of {self.records.events()[-12:]}")
+
+    def _check(self, serial: str, rollout: int) -> None:
+        (update,) = self.records.updates(serial)
+        found = [item.state for item in self.records.events(update_id=update.id) if item.state]
+        assert [state.value for state in found] == COURSE
+        terminal = self.records.terminal(serial)
+        assert terminal is not None
+        assert terminal.digest == self._image.digest
+        history = [item.action for item in self.records.rollouts.history(rollout)]
+        assert history == [
+            *(AuditAction.ROLLOUT_CREATED, AuditAction.ROLLOUT_APPROVED),
+            *(AuditAction.ROLLOUT_BEGUN, AuditAction.ROLLOUT_FINISHED),
+        ]
+
+
+@pytest.mark.slow(first=True)
+def test_a_rollout_goes_on_at_whichever_fsync_and_sendto_its_server_is_killed(
+    killer: Path, tmp_path: Path, unused_udp_port: int
+) -> None:
+    """By a file, and with a text message: in a rollout for each of these calls of a server."""
+    with servers_of(killer, tmp_path, unused_udp_port) as servers:
+        campaign = Campaign(tmp_path, servers, unused_udp_port)
+        assert not campaign.run(0)
+        number = 1
+        while campaign.run(number):
+            number += 1
+        campaign.records.close()
+    assert number > 20, "each message has a commit and an answer"
 
 
 # The disk is full
@@ -497,8 +614,6 @@ def run_with_restarts(database: str, files: list[bytes], restart: Callable[[], N
 @pytest.fixture
 def unused_udp_port() -> int:
     """One that nobody uses now."""
-    import socket  # noqa: PLC0415
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
