@@ -3,7 +3,8 @@
  * Kills it at the n-th call that has something reach the disk or the network, before the call is
  * carried out. Nothing is killed until kill_at() is called.
  *
- * Its disk is full as long as there is the file that the variable FULL names.
+ * Its disk is full as long as there is the file that the variable FULL names. Its file system
+ * cannot be written as long as there is the one that READONLY names.
  */
 
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -46,10 +48,15 @@ ssize_t sendto(int to, const void *data, size_t size, int flags, const struct so
     return real(to, data, size, flags, address, address_size);
 }
 
+static bool is_there(const char *variable) {
+    const char *path = getenv(variable);
+    return path != NULL && access(path, F_OK) == 0;
+}
+
 ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset) {
-    const char *full = getenv("FULL");
-    if (full != NULL && access(full, F_OK) == 0) {
-        errno = ENOSPC;
+    bool full = is_there("FULL");
+    if (full || is_there("READONLY")) {
+        errno = full ? ENOSPC : EROFS;
         return -1;
     }
     ssize_t (*real)(int, const void *, size_t, off64_t) =

@@ -390,12 +390,25 @@ class ProtectedTerminal(UdpTerminal):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
-    killer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variable", "said", "hint"),
+    [
+        ("FULL", "disk is full", "make room on the disk"),
+        ("READONLY", "disk I/O error", "see that the disk can be written"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_disk_that_takes_nothing_is_said_once_and_all_goes_on_when_it_does(
+    killer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    said: str,
+    hint: str,
 ) -> None:
-    full = tmp_path / "full"
+    wrong = tmp_path / "wrong"
     monkeypatch.setenv("LD_PRELOAD", str(killer))
-    monkeypatch.setenv("FULL", str(full))
+    monkeypatch.setenv(variable, str(wrong))
     database = tmp_path / "server.db"
     enrol(str(database), SERIAL, "T-2")
     options = ("--coap-port", 0, "--http-port", 0, "--database", database)
@@ -405,23 +418,23 @@ def test_a_full_disk_is_said_once_and_all_goes_on_when_there_is_room(
         one, another = ProtectedTerminal(port, SERIAL), ProtectedTerminal(port, "T-2")
         with ServerClient(url) as http, one, another:
             one.ask(post("register", registration().encode()))
-            full.touch()
+            wrong.touch()
             for _ in range(3):
-                with pytest.raises(ServerError, match="disk is full") as caught:
+                with pytest.raises(ServerError, match=said) as caught:
                     http.send_text(SERIAL, "hello")
-                assert "make room" in caught.value.hint
+                assert hint in caught.value.hint
             assert [item["serial"] for item in http.terminals()] == [SERIAL]
             other = post("register", registration(serial="T-2").encode())
-            room = threading.Thread(target=lambda: (server.wait_for("disk is full"), full.unlink()))
+            room = threading.Thread(target=lambda: (server.wait_for(said), wrong.unlink()))
             room.start()
             another.ask(other)  # It asks until it is answered.
             room.join()
             assert [item["serial"] for item in http.terminals()] == [SERIAL, "T-2"]
             assert http.send_text(SERIAL, "hello")["state"] == "queued"
         assert server.end() == 0
-        said = [line for line in server.output if "disk is full" in line]
-        assert len(said) == 1
-        assert "make room on the disk" in said[0]
+        lines = [line for line in server.output if said in line]
+        assert len(lines) == 1
+        assert hint in lines[0]
         assert not [line for line in server.output if "Traceback" in line]
 
 

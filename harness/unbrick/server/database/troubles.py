@@ -18,7 +18,7 @@ _HINTS = {
     "readonly": "let the server's user write the file and its folder; the server goes on then",
     "read-only": "let PostgreSQL write again; the server goes on then",
     "is locked": "end what else writes to the file; the server goes on then",
-    "disk i/o": "look after the disk",
+    "disk i/o": "see that the disk can be written; the server goes on then",
 }
 """What to do, by a part of what SQLite or PostgreSQL says."""
 
