@@ -17,12 +17,14 @@ from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, answers
 from unbrick.server.database.connection import complete_url
+from unbrick.server.records.contract import ANY, IDLE
 from unbrick.server.records.people import Actor, Subscriber
-from unbrick.server.records.tables import UndoneError
+from unbrick.server.records.tables import Elsewhere, UndoneError
 from unbrick.server.records.updates import (
     Event,
     Image,
     MessageState,
+    Running,
     Terminal,
     TextMessage,
     Update,
@@ -102,6 +104,33 @@ def test_what_changed_is_kept(open_records: Open) -> None:
         assert records.messages() == [delivered]
         assert records.unfinished_updates() == []
         assert records.queued_messages() == []
+
+
+def test_with_whom_something_is_under_way_is_known_also_amid_a_transaction(
+    open_records: Open,
+) -> None:
+    def serials(among: Elsewhere) -> list[str]:
+        what = Running(*(getattr(TERMINAL, name) for name in Running._fields))
+        found = records.terminals_running(what, among=among)
+        assert sum(records.running(among=among).values()) == len(found)
+        return [item.serial for item in found]
+
+    with open_records() as records:
+        records.add_image(IMAGE, b"")
+        with records.transaction():
+            for serial in ("a", "b", "c"):
+                records.save_terminal(replace(TERMINAL, serial=serial))
+            assert serials(IDLE) == serials(ANY) == ["a", "b", "c"]
+            update = records.add_update(replace(UPDATE, serial="b", state=UpdateState.PENDING))
+            assert serials(IDLE) == ["a", "c"]
+            among = records.under_way()
+            assert {version: serials(theirs) for version, theirs in among.items()} == {
+                update.version: ["b"],
+                "": [],
+            }
+            records.save_update(replace(update, state=UpdateState.FAILED))
+            assert serials(IDLE) == ["a", "b", "c"]
+        assert records.under_way().keys() == {""}
 
 
 def test_listings_are_in_order_and_can_be_narrowed(open_records: Open) -> None:

@@ -18,7 +18,7 @@ from unbrick.center.calls.terminal import Lines
 from unbrick.center.desk import Desk
 from unbrick.center.operators.accounts import Passwords, Throttle
 from unbrick.center.operators.records import Accounts, Deed, LogEntry, Operator
-from unbrick.center.page.live import Hub, Watcher
+from unbrick.center.page.live import Hub, Watcher, read_topic
 from unbrick.center.page.security import SignIns, Tokens
 from unbrick.center.page.views import Views
 from unbrick.errors import UnbrickError
@@ -104,11 +104,18 @@ class Center:
         while True:
             try:
                 if self.hub.topics:
-                    await self.desk.refresh()
+                    await self.desk.refresh(self._looked_at())
                     self._watcher.look()
             except (UnbrickError, SQLAlchemyError):
                 _LOG.exception("pages cannot be kept up to date")
             await asyncio.sleep(LOOK_INTERVAL_S)
+
+    def _looked_at(self) -> list[str]:
+        """The serials of the terminals whose pages somebody looks at."""
+        topics = [read_topic(topic) for topic in self.hub.topics]
+        calls = [self.desk.records.call(number) for kind, _, number in topics if kind == "call"]
+        of_calls = [call.serial for call in calls if call is not None]
+        return [name for kind, name, _ in topics if kind == "terminal"] + of_calls
 
     def _call_changed(self, call: Call) -> None:
         for topic in (f"call:{call.id}", f"terminal:{call.serial}", "calls", "terminals"):

@@ -6,6 +6,7 @@ HTTP API.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +21,10 @@ from unbrick.server.records.updates import Terminal, UpdateState
 COMMANDED, STAGED = "commanded", "staged"
 WAYS = (COMMANDED, STAGED)
 """How a terminal is updated: by commands of the server, or by a file that it rewrites itself."""
+
+
+MOST_ASKED = 50
+"""Transfers about which the server is asked at a time, besides those that somebody looks at."""
 
 
 class OrderServer(Protocol):
@@ -170,11 +175,26 @@ class Desk:
         """Bytes of an update's file that were sent, as the server said last."""
         return self._sent.get(update_id, 0)
 
-    async def refresh(self) -> None:
-        """Ask the server how far the transfers are that are under way; it alone knows."""
+    def knows_sent(self, update_id: int) -> bool:
+        """Whether the server was asked for that."""
+        return update_id in self._sent
+
+    @property
+    def sent_in_all(self) -> int:
+        """Bytes of the files of all updates of which it is known."""
+        return sum(self._sent.values())
+
+    async def refresh(self, serials: Collection[str] = ()) -> None:
+        """Ask the server how far transfers are; it alone knows.
+
+        Args:
+            serials: of the terminals that somebody looks at; of others, ``MOST_ASKED`` are asked.
+        """
+        asked = [*self.records.unfinished_updates_of(serials)]
+        asked += self.records.transfers(first=MOST_ASKED)
         sent = {}
-        for update in self.records.unfinished_updates():
-            if update.state is UpdateState.TRANSFERRING:
+        for update in asked:
+            if update.state is UpdateState.TRANSFERRING and update.id not in sent:
                 sent[update.id] = await self._ask_sent(update.id)
         self._sent = sent
 

@@ -12,7 +12,16 @@ KEEP_ALIVE_INTERVAL_S = 15.0
 MAX_STREAMS = 200
 """Streams at a time; a page without one shows what was when it was loaded."""
 
+MOST_DIGITS = 10
+"""Digits that no number of a topic has."""
+
 CHANGE = b"event: change\ndata:\n\n"
+
+
+def read_topic(topic: str) -> tuple[str, str, int]:
+    """A topic's kind, its name, and the number that this is; 0: it is none."""
+    kind, _, name = topic.partition(":")
+    return kind, name, int(name) if name.isdecimal() and len(name) < MOST_DIGITS else 0
 
 
 class Hub:

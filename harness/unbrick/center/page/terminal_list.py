@@ -1,24 +1,26 @@
 """The list of terminals, page by page, however many there are.
 
 It is made of sections. What a terminal runs decides what is offered to it, so that terminals that
-run the same are one section, unless something is under way with them. Nothing is read of a section
-but what is shown of it.
+run the same are one section. Those with which something is under way are others, by the version
+that they get. Nothing is read of a section but what is shown of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from unbrick.center.calls.machine import Need, Situation, shorten_version
 from unbrick.center.offer import judge_situation
 from unbrick.server.records.calls import Call
-from unbrick.server.records.contract import Records
+from unbrick.server.records.contract import IDLE, Records
 from unbrick.server.records.people import Subscriber
 from unbrick.server.records.sessions import CommandedSession
-from unbrick.server.records.updates import Running, Terminal, Update
+from unbrick.server.records.tables import Elsewhere
+from unbrick.server.records.updates import Image, Running, Terminal, Update
 from unbrick.wire.messages import TerminalState
 
 MOST_TERMINALS = 50
@@ -137,9 +139,6 @@ class TerminalList:
     def __init__(self, records: Records, wanted: Wanted, *, owners: bool) -> None:
         self._records, self._wanted, self._owners = records, wanted, owners
         self._images = records.images()
-        self._updates = {update.serial: update for update in records.unfinished_updates()}
-        self._sessions = {session.serial: [session] for session in records.unfinished_sessions()}
-        self._busy = {*self._updates, *self._sessions}
         self._running = records.running()
 
     def make(self) -> ListPage:
@@ -170,94 +169,130 @@ class TerminalList:
         serials = [terminal.serial for terminal in terminals]
         owners = self._records.owners_of(serials) if self._owners else {}
         calls = {call.serial: call for call in self._records.open_calls()}
+        going = _Going(self._records, serials)
         return [
             Listed(
                 terminal,
                 owners.get(terminal.serial),
-                self._judge(terminal),
-                self._updates.get(terminal.serial),
+                going.judge(terminal, self._images),
+                going.updates.get(terminal.serial),
                 calls.get(terminal.serial),
             )
             for terminal in terminals
         ]
 
-    def _judge(self, terminal: Terminal) -> Situation:
-        update = self._updates.get(terminal.serial)
-        sessions: list[CommandedSession] = self._sessions.get(terminal.serial, [])
-        return judge_situation(terminal, self._images, [update] if update else [], sessions)
-
     def _list_sections(self) -> list[_Section]:
         """All that is wanted, in the order of the list."""
-        search, wanted = self._wanted.search, self._wanted
-        busy = self._records.terminals_with(self._busy)
-        theirs = Counter(_find_running(terminal) for terminal in busy)
-        theirs_found = Counter(
-            _find_running(terminal) for terminal in busy if _has(terminal, search)
-        )
+        search = self._wanted.search
         found = self._records.running(search) if search else self._running
+        every, theirs = Counter(self._running), Counter(found)
+        covered: set[tuple[str, Running]] = set()
         sections = []
-        covered = set()
-        for running, every in sorted(self._running.items()):
-            situation = judge_situation(running, self._images, (), ())
-            kind = classify_status(running, situation)
-            if not self._fits(kind, running):
-                continue
-            if search and search.casefold() in describe_status(running, situation).casefold():
-                covered.add(running)
-                some, text = every - theirs[running], ""
-            else:
-                some, text = found.get(running, 0) - theirs_found[running], search
-            if some:
-                sections.append(_Section(_name(running), kind, some, self._reader(running, text)))
-        there = [item for item in busy if self._fits("busy", item) and self._finds(item)]
-        sections.append(_Section("busy", "busy", len(there), _reader(there)))
+        for version, among in self._records.under_way().items():
+            busy = self._records.running(among=among)
+            busy_found = self._records.running(search, among) if search and busy else busy
+            every.subtract(busy)
+            theirs.subtract(busy_found)
+            sections += self._make_sections(version, among, busy, busy_found, covered)
+        sections += self._make_sections("", IDLE, every, theirs, covered)
         sections.sort(key=lambda section: list(KINDS).index(section.kind))
         if search and self._owners:
             theirs_too = self._find_owned(covered)
-            sections.insert(0, _Section("owned", wanted.kind, len(theirs_too), _reader(theirs_too)))
+            sections.insert(
+                0, _Section("owned", self._wanted.kind, len(theirs_too), _reader(theirs_too))
+            )
         return [section for section in sections if section.count]
+
+    def _make_sections(
+        self,
+        version: str,
+        among: Elsewhere,
+        every: Mapping[Running, int],
+        found: Mapping[Running, int],
+        covered: set[tuple[str, Running]],
+    ) -> list[_Section]:
+        """A section for all that runs on some terminals.
+
+        Args:
+            version: that they get; empty: none.
+            among: these terminals.
+            every: how many of them run what.
+            found: how many of these the search finds by what a database looks at.
+            covered: is given those of which the search finds all, by the words for their state.
+        """
+        search = self._wanted.search
+        sections = []
+        for running, number in sorted(every.items()):
+            now = self._situation(running, version, among)
+            kind = classify_status(running, now)
+            if not self._fits(kind, running):
+                continue
+            if search and search.casefold() in describe_status(running, now).casefold():
+                covered.add((_group(now), running))
+                some, text = number, ""
+            else:
+                some, text = found.get(running, 0), search
+            read = partial(self._read, running, text, among)
+            sections.append(_Section(_name(running, version, kind), kind, some, read))
+        return sections
+
+    def _situation(self, running: Running, version: str, among: Elsewhere) -> Situation:
+        """How it is with each of the terminals of a section."""
+        if among == IDLE:
+            return judge_situation(running, self._images, (), ())
+        return Situation(Need.UNDER_WAY, running.version, version or running.version)
+
+    def _read(
+        self, running: Running, search: str, among: Elsewhere, after: str, first: int
+    ) -> list[Terminal]:
+        return self._records.terminals_running(
+            running, search=search, among=among, after=after, first=first
+        )
 
     def _fits(self, kind: str, software: Terminal | Running) -> bool:
         """Whether the filters take it."""
         wanted = self._wanted
         return wanted.kind in ("", kind) and wanted.version in ("", software.version)
 
-    def _finds(self, terminal: Terminal) -> bool:
-        """Whether the search finds a terminal with which something is under way."""
-        search, words = self._wanted.search, describe_status(terminal, self._judge(terminal))
-        return _has(terminal, search) or search.casefold() in words.casefold()
-
-    def _find_owned(self, covered: set[Running]) -> list[Terminal]:
+    def _find_owned(self, covered: set[tuple[str, Running]]) -> list[Terminal]:
         """Terminals that are found by their subscribers alone: no other section has them."""
+        owned = self._records.owned_by(self._wanted.search, MOST_OWNERS)
+        going = _Going(self._records, owned)
         found = []
-        for terminal in self._records.terminals_with(
-            self._records.owned_by(self._wanted.search, MOST_OWNERS)
-        ):
-            kind = classify_status(terminal, self._judge(terminal))
+        for terminal in self._records.terminals_with(owned):
+            now = going.judge(terminal, self._images)
             elsewhere = _has(terminal, self._wanted.search) or (
-                self._finds(terminal) if kind == "busy" else _find_running(terminal) in covered
+                (_group(now), _find_running(terminal)) in covered
             )
-            if self._fits(kind, terminal) and not elsewhere:
+            if self._fits(classify_status(terminal, now), terminal) and not elsewhere:
                 found.append(terminal)
         return found
 
-    def _reader(self, running: Running, search: str) -> Callable[[str, int], list[Terminal]]:
-        """Reads those that run something, and with which nothing is under way."""
 
-        def read(after: str, first: int) -> list[Terminal]:
-            found: list[Terminal] = []
-            while len(found) < first:
-                room = first - len(found)
-                some = self._records.terminals_running(
-                    running, search=search, after=after, first=room
-                )
-                found += [item for item in some if item.serial not in self._busy]
-                if len(some) < room:
-                    break
-                after = some[-1].serial
-            return found
+class _Going:
+    """What is under way with some terminals.
 
-        return read
+    Attributes:
+        updates: by serial.
+    """
+
+    def __init__(self, records: Records, serials: Collection[str]) -> None:
+        self.updates: dict[str, Update] = {}
+        for update in records.unfinished_updates_of(serials):
+            self.updates.setdefault(update.serial, update)
+        sessions = records.unfinished_sessions_of(serials)
+        self._sessions = {session.serial: [session] for session in sessions}
+
+    def judge(self, terminal: Terminal, images: list[Image]) -> Situation:
+        """How it is with one of them."""
+        update = self.updates.get(terminal.serial)
+        sessions: list[CommandedSession] = self._sessions.get(terminal.serial, [])
+        return judge_situation(terminal, images, [update] if update else [], sessions)
+
+
+def _group(now: Situation) -> str:
+    """What all terminals of a section have in common, besides what they run."""
+    return now.new if now.need is Need.UNDER_WAY else ""
 
 
 def _reader(terminals: Iterable[Terminal]) -> Callable[[str, int], list[Terminal]]:
@@ -270,8 +305,8 @@ def _find_running(terminal: Terminal) -> Running:
     return Running(*(getattr(terminal, name) for name in Running._fields))
 
 
-def _name(running: Running) -> str:
-    return hashlib.sha256(repr(tuple(running)).encode()).hexdigest()[:12]
+def _name(running: Running, version: str, kind: str) -> str:
+    return hashlib.sha256(repr((*running, version, kind)).encode()).hexdigest()[:12]
 
 
 def _has(terminal: Terminal, search: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from unbrick.center.calls.machine import Situation
 from unbrick.center.desk import Desk
 from unbrick.center.offer import judge_situation
+from unbrick.center.page.live import read_topic
 from unbrick.center.page.nor_map import Block, BlockMark, draw_nor_map, find_blocks
 from unbrick.center.page.progress import SessionView, UpdateStage, list_data, mark_blocks
 from unbrick.center.page.rollouts import RolloutPage, RolloutView, view_rollout
@@ -23,7 +24,6 @@ from unbrick.server.records.analysis import RangeKind
 from unbrick.server.records.calls import Call
 from unbrick.server.records.people import Subscriber
 from unbrick.server.records.rollouts import MemberState, Rollout
-from unbrick.server.records.sessions import CommandedSession
 from unbrick.server.records.updates import Image, Terminal, TextMessage, Update, UpdateState
 
 MOST_ROWS = 200
@@ -56,7 +56,10 @@ def format_machine_time(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class UpdateView:
-    """An update, its stages and how far its transfer is, in per cent; ``session``: commanded."""
+    """An update, its stages and how far its transfer is, in per cent; ``session``: commanded.
+
+    ``is_known``: whether the server has said how far the transfer is.
+    """
 
     update: Update
     stages: list[UpdateStage]
@@ -64,6 +67,7 @@ class UpdateView:
     sent: int
     size: int
     session: SessionView | None = None
+    is_known: bool = True
 
     @property
     def cancellable(self) -> bool:
@@ -203,24 +207,23 @@ class Views:
         ``rollout:<id>``. What is said in a call is not
         in it: whoever carries out the call tells.
         """
-        kind, _, serial = topic.partition(":")
-        number = int(serial) if serial.isdecimal() and len(serial) < 10 else 0
+        kind, serial, number = read_topic(topic)
         if kind == "rollouts":
             return tuple((view.rollout, view.total) for view in self.rollouts())
         if kind == "rollout":
             rollout = self._records.rollouts.get(number)
             return rollout and (rollout, tuple(self._records.rollouts.group_counts(rollout)))
         records = self._records
-        under_way: list[tuple[Update | CommandedSession, int]] = [
-            (item, self._desk.sent(item.id)) for item in records.unfinished_updates()
-        ]
-        under_way += [(item, 0) for item in records.unfinished_sessions()]
         if kind == "terminals":
             seen = records.last_registration(), tuple(sorted(records.running().items()))
-            return hash((seen, tuple(under_way), len(records.images())))
+            under_way = (
+                *(tuple(records.count_updates().items()), tuple(records.count_sessions().items())),
+                *(records.last_change(), self._desk.sent_in_all),
+            )
+            return hash((seen, under_way, len(records.images())))
         if kind == "call":
             call = records.call(number)
-            return hash(tuple(item for item in under_way if call and item[0].serial == call.serial))
+            return hash(self._under_way(call.serial)) if call else None
         if kind != "terminal":
             return None
         sessions = records.sessions(serial)[-1:]
@@ -228,7 +231,7 @@ class Views:
             (
                 records.terminal(serial),
                 tuple(records.updates(serial)),
-                tuple(item for item in under_way if item[0].serial == serial),
+                self._under_way(serial),
                 tuple(records.messages(serial)),
                 len(records.events(serial=serial)),
                 tuple(sessions),
@@ -236,6 +239,12 @@ class Views:
                 tuple(step for item in sessions for step in records.steps(item.id)),
             )
         )
+
+    def _under_way(self, serial: str) -> tuple[object, ...]:
+        """What is under way with a terminal, and how far it is."""
+        updates = self._records.unfinished_updates_of([serial])
+        sessions = self._records.unfinished_sessions_of([serial])
+        return *((item, self._desk.sent(item.id)) for item in updates), *sessions
 
     def _session(self, update: Update) -> SessionView | None:
         """The session of a commanded update."""
@@ -269,7 +278,10 @@ class Views:
             stages.append(UpdateStage(words, state))
         all_there = reached > states.index(UpdateState.TRANSFERRING)
         percent = 100 if all_there else min(100, 100 * sent // size) if size else 0
-        return UpdateView(update, stages, percent, size if all_there else sent, size)
+        is_known = all_there or self._desk.knows_sent(update.id)
+        return UpdateView(
+            update, stages, percent, size if all_there else sent, size, is_known=is_known
+        )
 
     def _reached(self, update: Update, states: list[UpdateState]) -> int:
         """The number of the step that an update is at, or that it ended in."""

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    and_,
     bindparam,
     delete,
     func,
@@ -29,7 +30,7 @@ from unbrick.server.database.models import KINDS, META
 from unbrick.server.database.presence import Presence
 from unbrick.server.database.troubles import told
 from unbrick.server.database.writes import BulkDelete, BulkWrite, Row
-from unbrick.server.records.tables import Containing, Record, Store
+from unbrick.server.records.tables import Containing, Elsewhere, Record, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -67,6 +68,22 @@ class _Grouping(NamedTuple):
     names: tuple[str, ...]
     places: list[int]
     others: list[int]
+
+
+def _being(rows: Table, name: str, value: Any, *, for_all: bool = False) -> ColumnElement[bool]:
+    """That a condition holds for a field; it is asked ``for_all`` records, or for some of them."""
+    column = rows.c[name]
+    if not isinstance(value, Elsewhere):
+        return column.in_(value) if isinstance(value, frozenset) else column == value
+
+    def is_one_of(kind: type[Record], where: tuple[tuple[str, Any], ...]) -> ColumnElement[bool]:
+        """That a record of this kind has it: one is looked up, or all are read before."""
+        others = KINDS[kind].table
+        values = select(others.c[name]).where(*(_being(others, at, item) for at, item in where))
+        return column.in_(values) if for_all else values.where(others.c[name] == column).exists()
+
+    some = [is_one_of(*of) for of in value.some]
+    return and_(*([or_(*some)] if some else []), *(~is_one_of(*of) for of in value.none))
 
 
 class SqlTable(Generic[R]):
@@ -143,15 +160,12 @@ class SqlTable(Generic[R]):
         """A number for each group of records with the same values of some fields."""
         columns = [self._rows.c[name] for name in by]
         conditions = [
-            self._rows.c[name].in_(value)
-            if isinstance(value, frozenset)
-            else self._rows.c[name] == value
-            for name, value in where.items()
+            _being(self._rows, name, value, for_all=True) for name, value in where.items()
         ]
         if search is not None:
             conditions.append(self._finding(search))
         statement = select(*columns, what).where(*conditions).group_by(*columns)
-        with self._store.reading(self._rows) as connection:
+        with self._reading(where.values()) as connection:
             rows = connection.execute(statement).all()
         return {values[0] if len(by) == 1 else tuple(values): int(n) for *values, n in rows}
 
@@ -260,7 +274,7 @@ class SqlTable(Generic[R]):
             ]
         for names, places, others in self._grouping[asked]:
             values = [query.where[place][1] for place in places]
-            if None not in values and frozenset not in map(type, values):
+            if None not in values and not {frozenset, Elsewhere} & set(map(type, values)):
                 group = (self._rows.name, *values, *names)
                 if not others and query[1:4] == WHOLE[1:4]:
                     return group, WHOLE
@@ -340,7 +354,7 @@ class SqlTable(Generic[R]):
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, frozenset) else value
             for name, value in query.where
-            if value is not None
+            if value is not None and not isinstance(value, Elsewhere)
         }
         limits = {_FIRST: query.first, _LAST: query.last, _BELOW: query.below}
         values.update({name: limit for name, limit in limits.items() if limit is not None})
@@ -349,15 +363,28 @@ class SqlTable(Generic[R]):
             values.update(zip(named, query.after, strict=True))
         elif query.after is not None:
             values[_AFTER] = query.after
-        with self._store.reading(self._rows) as connection:
+        with self._reading(value for _, value in query.where) as connection:
             rows = connection.execute(self._selecting(query), values).all()
         found = [self._kind(*row) for row in rows]
         return found if query.last is None else found[::-1]
 
+    @contextmanager
+    def _reading(self, conditions: Iterable[Any]) -> Iterator[Connection]:
+        """A connection that reads the table, and those that conditions are about."""
+        if self._store.in_transaction and any(isinstance(item, Elsewhere) for item in conditions):
+            with self._store.writing() as connection:  # What waits in any table is there then.
+                yield connection
+        else:
+            with self._store.reading(self._rows) as connection:
+                yield connection
+
     def _selecting(self, query: Query) -> Select[Any]:
         """The statement for a question and all that differ from it in values alone."""
         shape = (
-            *((name, value is None, isinstance(value, frozenset)) for name, value in query.where),
+            *(
+                (name, value if isinstance(value, Elsewhere) else (type(value), value is None))
+                for name, value in query.where
+            ),
             *(limit is None for limit in query[1:4]),
             query.last_of_each,
             query.after is None,
@@ -374,8 +401,8 @@ class SqlTable(Generic[R]):
         statement = select(*self._columns())
         for name, value in query.where:
             column = rows.c[name]
-            if value is None:
-                statement = statement.where(column.is_(None))
+            if value is None or isinstance(value, Elsewhere):
+                statement = statement.where(_being(rows, name, value))
             elif isinstance(value, frozenset):
                 statement = statement.where(column.in_(bindparam(name, expanding=True)))
             else:

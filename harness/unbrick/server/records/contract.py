@@ -35,7 +35,7 @@ from unbrick.server.records.sessions import (
     SessionState,
     StepState,
 )
-from unbrick.server.records.tables import Containing, Store, given
+from unbrick.server.records.tables import Containing, Elsewhere, Record, Store, given
 from unbrick.server.records.updates import (
     Difference,
     Event,
@@ -61,6 +61,18 @@ _GOING_SESSION = frozenset(state for state in SessionState if not state.ended)
 _GOING_STEP = frozenset(state for state in StepState if not state.over)
 _GOING_LINE = frozenset(LineState) - {LineState.OVER}
 
+_Kind = tuple[type[Record], tuple[tuple[str, Any], ...]]
+_GOING: tuple[_Kind, ...] = (
+    (Update, (("state", _GOING_UPDATE),)),
+    (CommandedSession, (("state", _GOING_SESSION),)),
+)
+
+ANY = Elsewhere()
+"""All terminals."""
+
+IDLE = Elsewhere(none=_GOING)
+"""The terminals with which nothing is under way."""
+
 
 AT_ONCE = 5_000
 """Records that are asked for together; databases have bounds for the values of a statement."""
@@ -73,6 +85,10 @@ def _in_parts(keys: Iterable[K]) -> Iterator[frozenset[K]]:
     ordered = sorted(set(keys))
     for at in range(0, len(ordered), AT_ONCE):
         yield frozenset(ordered[at : at + AT_ONCE])
+
+
+def _given_among(among: Elsewhere) -> dict[str, Any]:
+    return {} if among == ANY else {"serial": among}
 
 
 def _searching(text: str) -> Containing | None:
@@ -173,29 +189,51 @@ class Records:
         """The serials of all terminals."""
         return set(self._terminals.tally("serial"))
 
-    def running(self, search: str = "") -> dict[Running, int]:
+    def running(self, search: str = "", among: Elsewhere = ANY) -> dict[Running, int]:
         """What terminals run, and how many of them do.
 
         Args:
             search: only of those that have this in their serial or version.
+            among: only of these terminals.
         """
-        tally = self._terminals.tally(*Running._fields, search=_searching(search))
+        tally = self._terminals.tally(
+            *Running._fields, search=_searching(search), **_given_among(among)
+        )
         return {Running(*values): number for values, number in tally.items()}
 
     def terminals_running(
-        self, what: Running, *, search: str = "", after: str = "", first: int | None = None
+        self,
+        what: Running,
+        *,
+        search: str = "",
+        among: Elsewhere = ANY,
+        after: str = "",
+        first: int | None = None,
     ) -> list[Terminal]:
         """Terminals that run this, by serial.
 
         Args:
             what: they run.
             search: only those that have this in their serial or version.
+            among: only these terminals.
             after: only those with later serials.
             first: only so many.
         """
-        return self._terminals.select(
-            first=first, after=after, search=_searching(search), **what._asdict()
-        )
+        where = {**what._asdict(), **_given_among(among)}
+        return self._terminals.select(first=first, after=after, search=_searching(search), **where)
+
+    def under_way(self) -> dict[str, Elsewhere]:
+        """The terminals with which something is under way, by the version that they get.
+
+        Each is among those of one version. Empty: its user's data is given back, and no more.
+        """
+        found: dict[str, Elsewhere] = {}
+        others: tuple[_Kind, ...] = ()
+        for version in sorted(self._updates.tally("version", state=_GOING_UPDATE)):
+            theirs = (Update, (*_GOING[0][1], ("version", version)))
+            found[version] = Elsewhere((theirs,), others)
+            others += (theirs,)
+        return {**found, "": Elsewhere(_GOING[1:], _GOING[:1])}
 
     def terminals_with(self, serials: Iterable[str]) -> list[Terminal]:
         """Those of the terminals with these serials that there are, by serial."""
@@ -322,6 +360,18 @@ class Records:
     def unfinished_updates(self) -> list[Update]:
         """Every update that has not ended."""
         return self._updates.select(state=_GOING_UPDATE)
+
+    def transfers(self, first: int) -> list[Update]:
+        """The first so many updates whose files are being sent."""
+        return self._updates.select(state=UpdateState.TRANSFERRING, first=first)
+
+    def unfinished_updates_of(self, serials: Iterable[str]) -> list[Update]:
+        """The updates of these terminals that have not ended."""
+        return [
+            update
+            for some in _in_parts(serials)
+            for update in self._updates.select(serial=some, state=_GOING_UPDATE)
+        ]
 
     def add_update(self, update: Update) -> Update:
         """Keep a new update."""
@@ -678,6 +728,24 @@ class Records:
     def unfinished_sessions(self, serial: str | None = None) -> list[CommandedSession]:
         """Every session that has not ended, or those of a terminal."""
         return self._sessions.select(state=_GOING_SESSION, **given(serial=serial))
+
+    def unfinished_sessions_of(self, serials: Iterable[str]) -> list[CommandedSession]:
+        """The sessions of these terminals that have not ended."""
+        return [
+            session
+            for some in _in_parts(serials)
+            for session in self._sessions.select(serial=some, state=_GOING_SESSION)
+        ]
+
+    def count_sessions(self) -> dict[str, int]:
+        """How many sessions there are in each state."""
+        return {state.value: number for state, number in self._sessions.tally("state").items()}
+
+    def last_change(self) -> float:
+        """When an update or a session changed last, in seconds since 1970; 0: none ever did."""
+        return max(
+            float(table.largest("changed") or 0) for table in (self._updates, self._sessions)
+        )
 
     def add_session(
         self, session: CommandedSession, steps: Sequence[PlannedStep]

@@ -12,7 +12,7 @@ from operator import attrgetter, eq
 from typing import Any, Generic, TypeVar
 
 from unbrick.server.records.contract import Records
-from unbrick.server.records.tables import Containing, Record, Store
+from unbrick.server.records.tables import Containing, Elsewhere, Record, Store
 
 R = TypeVar("R", bound=Record)
 
@@ -81,7 +81,9 @@ class MemoryTable(Generic[R]):
         found: Iterable[R] = self._records.values()
         for name, value in where.items():
             is_one: Callable[[Any], bool] = partial(eq, value)
-            if isinstance(value, frozenset):  # A few enumerators, whose hashes are slow.
+            if isinstance(value, Elsewhere):
+                is_one = self._store.checker(name, value)
+            elif isinstance(value, frozenset):  # A few enumerators, whose hashes are slow.
                 is_one = tuple(value).__contains__
             found = list(found)  # Of thousands of steps; so no Python for each.
             found = compress(found, map(is_one, map(attrgetter(name), found)))
@@ -176,6 +178,18 @@ class MemoryStore(Store):
     def table(self, kind: type[R]) -> MemoryTable[R]:
         """See ``Store``."""
         return self.tables.setdefault(kind, MemoryTable(self, kind))
+
+    def checker(self, name: str, condition: Elsewhere) -> Callable[[Any], bool]:
+        """Says of a field's value whether a condition holds."""
+        some, none = (
+            {
+                getattr(record, name)
+                for kind, where in kinds
+                for record in self.table(kind).select(**dict(where))
+            }
+            for kinds in condition
+        )
+        return lambda value: (value in some or not condition.some) and value not in none
 
     def will_change(self, table: MemoryTable[Any]) -> None:
         """A table is about to change: what is in it is kept as long as that can be undone."""

@@ -35,6 +35,18 @@ class Containing(NamedTuple):
         return any(text in getattr(record, name).casefold() for name in self.fields)
 
 
+class Elsewhere(NamedTuple):
+    """A condition of a field: which records of other kinds have its value in their field.
+
+    Attributes:
+        some: kinds with their conditions, at least one record of which has it; empty: none need.
+        none: likewise, no record of which has it.
+    """
+
+    some: tuple[tuple[type[Record], tuple[tuple[str, Any], ...]], ...] = ()
+    none: tuple[tuple[type[Record], tuple[tuple[str, Any], ...]], ...] = ()
+
+
 class UndoneError(ServerError):
     """A transaction of which a part could not be kept."""
 
@@ -42,8 +54,9 @@ class UndoneError(ServerError):
 class Table(Protocol[R]):
     """The records of one kind.
 
-    Conditions (``where``) name fields and what they must be: a value, None, or any value of a
-    frozenset. Bytes may be kept with a record; they are read apart from it.
+    Conditions (``where``) name fields and what they must be: a value, None, any value of a
+    frozenset, or what an ``Elsewhere`` says. Bytes may be kept with a record; they are read apart
+    from it.
     """
 
     def get(self, *key: Any) -> R | None:
