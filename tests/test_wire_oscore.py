@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import aiocoap
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
 from unbrick.image.factory import derive_bench_key, derive_link_key
+from unbrick.wire import slipmux
 from unbrick.wire.coap import decode
 from unbrick.wire.oscore import (
     CHACHA20_POLY1305,
@@ -211,6 +213,28 @@ def test_nothing_of_a_message_is_outside() -> None:
         assert [option.number for option in sealed.opt.option_list()] == [9]
     assert b"register" not in asked.payload
     assert b"secret" not in asked.payload
+
+
+@pytest.mark.parametrize("update", [1, 99_999])
+def test_protection_leaves_a_transfer_at_least_95_percent_of_the_line(update: int) -> None:
+    """Of 512 KiB in blocks, in the direction that a transfer fills, late in the numbers."""
+    terminal, server = sides()
+    protected = plain = 0
+    for number in range(512):
+        block_ = Message(
+            code=aiocoap.CONTENT,
+            payload=random.Random(number).randbytes(1024),
+            block2=(number, number < 511, 6),
+            etag=b"12345678",
+        )
+        block_.opt.content_format = 42
+        asked = Message(code=aiocoap.GET, uri_path=("file", str(update)), block2=(number, False, 6))
+        sealed = server.seal_reply(block_, terminal.seal_request(asked, (7 << 20) + number)[1])
+        for message in (sealed, block_):
+            message.mtype, message.mid, message.token = aiocoap.ACK, number, b"toke"
+        protected += len(slipmux.encode(sealed.encode()))
+        plain += len(slipmux.encode(block_.encode()))
+    assert 0.95 < plain / protected < 1
 
 
 @given(
