@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from center_world import World, words
-from record_stores import Open, count_rows
+from center_world import World, go_on, roll_out, words
+from record_stores import Open, count_rows, list_statements
 from server_world import inspect, make_image
 
 from unbrick.center.desk import MOST_ASKED
@@ -161,6 +161,23 @@ def test_the_server_is_asked_about_so_many_transfers_and_those_that_are_looked_a
     assert page.count(of_bytes) == 50
     unknown = world.browser("cleo").get(f"/terminals/T-{MOST_ASKED + 1:04}")
     assert of_bytes not in unknown, "nobody has said how far it is"
+
+
+def test_the_terminals_of_a_rollout_that_is_over_are_not_counted_again(tmp_path: Path) -> None:
+    with closing(SqlRecords(str(tmp_path / "records.db"))) as records:
+        world = World(records)
+        for _ in range(3):
+            world.server.rollouts.abandon(roll_out(world, 3), "ada", world.now)
+        going = roll_out(world, 3)
+        go_on(world)
+        shown = world.center.views.rollouts()
+        assert [view.rollout.settled for view in shown] == [False, True, True, True]
+        with list_statements() as said:
+            assert world.center.views.rollouts() == shown
+        assert said.count("SELECT") == 2, "the rollouts, and the terminals of the one that goes on"
+        before = world.center.views.fingerprint("rollouts")
+        world.server.rollouts.abandon(going, "ada", world.now)
+        assert world.center.views.fingerprint("rollouts") != before
 
 
 def test_what_is_looked_at_is_asked_about() -> None:

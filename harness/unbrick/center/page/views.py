@@ -129,6 +129,8 @@ class Views:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._records = desk.records
+        self._settled: dict[int, RolloutView] = {}
+        """Of rollouts of which nothing goes on any more: their terminals need not be counted."""
 
     def rows(self, wanted: Wanted, *, owners: bool) -> tuple[list[Row], ListPage]:
         """A page of the list of terminals.
@@ -183,9 +185,7 @@ class Views:
 
     def rollouts(self) -> list[RolloutView]:
         """The newest rollouts, the newest one first."""
-        return [
-            self._rollout(item) for item in self._records.rollouts.all()[: -MOST_LINES - 1 : -1]
-        ]
+        return [self._rollout(item) for item in self._records.rollouts.newest(MOST_LINES)[::-1]]
 
     def rollout(self, rollout_id: int) -> RolloutPage | None:
         """All about a rollout, if there is one with that number."""
@@ -198,7 +198,13 @@ class Views:
         return RolloutPage(self._rollout(rollout), failures, rollouts.history(rollout.id)[::-1])
 
     def _rollout(self, rollout: Rollout) -> RolloutView:
-        return view_rollout(rollout, self._records.rollouts.group_counts(rollout))
+        known = self._settled.get(rollout.id)
+        if known is not None and known.rollout == rollout:
+            return known
+        view = view_rollout(rollout, self._records.rollouts.group_counts(rollout))
+        if rollout.settled:
+            self._settled[rollout.id] = view
+        return view
 
     def fingerprint(self, topic: str) -> object:
         """A value that differs when what a topic's pages show has changed.

@@ -204,6 +204,10 @@ class Rollouts:
         """The first so many rollouts with higher ids."""
         return self._rollouts.select(after=rollout_id, first=first)
 
+    def newest(self, count: int) -> list[Rollout]:
+        """So many of them that were made last, oldest first."""
+        return self._rollouts.select(last=count)
+
     def unsettled(self) -> list[Rollout]:
         """Those of which something may still go on."""
         return self._rollouts.select(settled=False)
