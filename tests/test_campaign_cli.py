@@ -107,6 +107,7 @@ def test_operations_are_torn_in_more_shapes_where_it_is_wished(
         torn[shapes] = {cut["torn"] for cut in scenario["cuts"]} - {""}
     assert torn["none"] < torn["few"] < torn["usual"] < torn["many"]
     assert torn["none"] < torn["sure"] < torn["usual"]
+    assert torn["sure"] < torn["many-sure"] < torn["many"]
     numbered = min(torn["many"] - torn["usual"])
     done = invoke("replay", "--all", f"phonebook/0-{numbered}")
     assert done.exit_code == 0, done.stderr

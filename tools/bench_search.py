@@ -103,6 +103,11 @@ def list_rows(folder: Path) -> list[str]:
                 "60 s",
                 measure_alone(formed, Bounds(shapes="sure")),
             ),
+            tell(
+                "MCUboot, the same in 12 shapes a word, `many-sure`",
+                "60 s",
+                measure_alone(formed, Bounds(shapes="many-sure")),
+            ),
         ]
     found = measure_alone(build_formed_demo(folder), Bounds())
     rows.append(tell("brickproof's `f103` at any depth, torn, with its form", "5 s", found))

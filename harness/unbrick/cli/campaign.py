@@ -202,7 +202,7 @@ def _make_folder(out: Path) -> None:
     default="usual",
     show_default=True,
     help="In how many shapes an operation is torn: none, a few, one of each kind that chips are "
-    "known for, or also steps of bytes and eighths, and random bits.",
+    "known for, or also steps of bytes and eighths, and random bits; with sure without weak cells.",
 )
 @click.option(
     "--seed",

@@ -142,14 +142,18 @@ ERASES: tuple[tuple[str, Callable[[_Place], Shape]], ...] = (
 _OF_SEVERAL_UNITS = {"first-word", "half", "last-word"}
 _OF_SEVERAL_CHIPS = {"low-chip"}
 
-SHAPES = ("none", "few", "sure", "usual", "many")
+SHAPES = ("none", "few", "sure", "usual", "many-sure", "many")
 """In how many shapes operations are torn.
 
 none: an operation is done or not begun; few: some of its bits, a half, weak cells; sure: as usual,
-without weak cells; usual: one of each kind that chips are known for; many: the numbered ones, too.
+without weak cells; usual: one of each kind that chips are known for; many: the numbered ones, too;
+many-sure: as many, without weak cells.
 """
 NUMBERED = ("bytes", "part", "bits")
 """Kinds of numbered shapes."""
+
+_SURE, _MANY = {"sure", "many-sure"}, {"many", "many-sure"}
+"""Choices of shapes without weak cells, and with the numbered ones."""
 
 _FEW = {"scattered", "half", "weak"}
 """Names of those that are tried when few are."""
@@ -196,9 +200,9 @@ def list_variants(op: FlashOp, geometry: FlashGeometry, shapes: str = "usual") -
     names = tuple(name for name, _ in known if op.kind == "erase" or name not in left_out)
     if shapes == "few":
         return tuple(name for name in names if name in _FEW)
-    if shapes == "sure":
-        return tuple(name for name in names if name not in _WEAK)
-    return names + (_list_numbered(op) if shapes == "many" else ())
+    if shapes in _SURE:
+        names = tuple(name for name in names if name not in _WEAK)
+    return names + (_list_numbered(op) if shapes in _MANY else ())
 
 
 def _list_numbered(op: FlashOp) -> tuple[str, ...]:
