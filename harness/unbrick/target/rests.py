@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unbrick.flash.trace import Trace
 
 MOST_SESSIONS = 64
-"""Sessions of which the engine keeps where others may join them. Each has about 2 MB."""
+"""Sessions of which the engine keeps where others may join them. Each has about 0.2 MB."""
 
 MOST_OPS = 4 << 20
 """Flash operations of all of them together, of 56 bytes each."""

@@ -16,23 +16,34 @@
 #define LAST_PAUSE 4u
 #define MOST_OPS (1u << 18) /* before a moment, for these are compared */
 #define NO_SESSION UINT64_MAX
+#define CHUNK 1024u  /* bytes */
+#define CHAINS 8192u /* of chunks, by their hashes */
 
 struct bytes {
     uint8_t *data;
     size_t size, capacity;
 };
 
+/* A part of what moments have kept. Most of it is in many of them: RAM that nobody has written. */
+struct chunk {
+    struct chunk *next; /* of the same hash */
+    uint32_t uses, hash;
+    uint8_t data[CHUNK];
+};
+
 struct moment {
     uint64_t session, now;
     uint32_t pc;
     size_t op_count;
-    struct bytes state;
-    uint64_t *tail;   /* what the session has read since */
-    uint64_t *asked;  /* the same, with what goes with it: these units are compared */
-    uint32_t *wanted; /* what they hold, one after the other */
+    struct bytes state;    /* until it is kept; then its size alone is right */
+    struct chunk **chunks; /* what is kept of it */
+    uint64_t *tail;        /* what the session has read since */
+    uint64_t *asked;       /* the same, with what goes with it: these units are compared */
+    uint32_t *wanted;      /* what they hold, one after the other */
 };
 
-/* What was noted between two moments, and what the flash held at the second. */
+/* What was noted between two moments, and what the flash held at the second. Its memory is kept
+ * from one session to the next. */
 struct stretch {
     uint64_t *relevant, *erased;
     uint8_t *cells;
@@ -44,6 +55,7 @@ struct joins {
     bool over;      /* it has lost its power: what comes now is no part of it */
     struct moment *kept;
     size_t kept_count, kept_capacity;
+    struct chunk *chunks[CHAINS];
     /* of the session that is under way */
     struct moment pauses[MOST_PAUSES];
     struct stretch stretches[MOST_PAUSES];
@@ -56,6 +68,15 @@ static void *copied(const void *from, size_t size) {
     void *to = malloc(size ? size : 1);
     if (!to) {
         abort();
+    }
+    memcpy(to, from, size);
+    return to;
+}
+
+/* The same, into memory that may be there from an earlier copy of the same size. */
+static void *copied_into(void *to, const void *from, size_t size) {
+    if (!to) {
+        return copied(from, size);
     }
     memcpy(to, from, size);
     return to;
@@ -146,6 +167,9 @@ static void put_past(const struct mcu *m, struct bytes *b) {
 static struct moment take_moment(struct mcu *m, uint32_t pc) {
     struct moment now = {.now = m->now, .pc = pc, .op_count = m->op_count};
     uint32_t parts = m->joins->parts;
+    if (parts & JOIN_RAMS) {
+        put_rams(m, &now.state); /* first, so that what is the same is in the same chunks */
+    }
     if (parts & JOIN_CORE) {
         put_core(m, &now.state);
     }
@@ -155,13 +179,89 @@ static struct moment take_moment(struct mcu *m, uint32_t pc) {
     if (parts & JOIN_PAST) {
         put_past(m, &now.state);
     }
-    if (parts & JOIN_RAMS) {
-        put_rams(m, &now.state);
-    }
     return now;
 }
 
-static void drop(struct moment *one) {
+/* Chunks */
+
+static uint32_t hash_chunk(const uint8_t *data) {
+    uint64_t hash = 0;
+    for (size_t at = 0; at < CHUNK; at += sizeof hash) {
+        uint64_t word;
+        memcpy(&word, data + at, sizeof word);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29;
+    }
+    return (uint32_t)(hash >> 32);
+}
+
+static struct chunk *keep_chunk(struct joins *j, const uint8_t *data) {
+    uint32_t hash = hash_chunk(data);
+    struct chunk **chain = &j->chunks[hash % CHAINS];
+    for (struct chunk *c = *chain; c; c = c->next) {
+        if (c->hash == hash && memcmp(c->data, data, CHUNK) == 0) {
+            c->uses++;
+            return c;
+        }
+    }
+    struct chunk *fresh = malloc(sizeof *fresh);
+    if (!fresh) {
+        abort();
+    }
+    *fresh = (struct chunk){.next = *chain, .uses = 1, .hash = hash};
+    memcpy(fresh->data, data, CHUNK);
+    return *chain = fresh;
+}
+
+static void drop_chunk(struct joins *j, struct chunk *c) {
+    if (--c->uses) {
+        return;
+    }
+    struct chunk **link = &j->chunks[c->hash % CHAINS];
+    while (*link != c) {
+        link = &(*link)->next;
+    }
+    *link = c->next;
+    free(c);
+}
+
+static size_t count_chunks(const struct moment *one) {
+    return (one->state.size + CHUNK - 1) / CHUNK;
+}
+
+/* Keep the state in chunks; the last one is filled up with zeros. */
+static void keep_state(struct joins *j, struct moment *one) {
+    static const uint8_t zeros[CHUNK];
+    size_t size = one->state.size, count = count_chunks(one);
+    put(&one->state, zeros, count * CHUNK - size);
+    one->state.size = size;
+    one->chunks = calloc(count, sizeof *one->chunks);
+    if (!one->chunks) {
+        abort();
+    }
+    for (size_t i = 0; i < count; i++) {
+        one->chunks[i] = keep_chunk(j, one->state.data + i * CHUNK);
+    }
+    free(one->state.data);
+    one->state.data = NULL;
+}
+
+/* Whether a moment that was kept has a state. */
+static bool has_state(const struct moment *kept, const struct bytes *state) {
+    for (size_t at = 0; at < state->size; at += CHUNK) {
+        size_t left = state->size - at;
+        if (memcmp(kept->chunks[at / CHUNK]->data, state->data + at, left < CHUNK ? left : CHUNK)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void drop(struct joins *j, struct moment *one) {
+    for (size_t i = 0; one->chunks && i < count_chunks(one); i++) {
+        drop_chunk(j, one->chunks[i]);
+    }
+    free(one->chunks);
     free(one->state.data);
     free(one->tail);
     free(one->asked);
@@ -186,10 +286,9 @@ static bool holds(const struct mcu *m, const struct moment *one) {
     return true;
 }
 
-static bool is_same(const struct moment *one, const struct moment *other) {
-    return one->now == other->now && one->pc == other->pc && one->op_count == other->op_count &&
-           one->state.size == other->state.size &&
-           memcmp(one->state.data, other->state.data, one->state.size) == 0;
+static bool is_same(const struct moment *kept, const struct moment *now) {
+    return kept->now == now->now && kept->pc == now->pc && kept->op_count == now->op_count &&
+           kept->state.size == now->state.size && has_state(kept, &now->state);
 }
 
 static const struct moment *find_moment(const struct mcu *m, const struct moment *now) {
@@ -206,9 +305,9 @@ static const struct moment *find_moment(const struct mcu *m, const struct moment
 static void pause_here(struct mcu *m, struct moment now) {
     struct joins *j = m->joins;
     struct stretch *s = &j->stretches[j->pause_count];
-    s->relevant = copied(m->notes.relevant, set_size(m));
-    s->erased = copied(m->notes.erased, set_size(m));
-    s->cells = copied(image(m), m->image_size);
+    s->relevant = copied_into(s->relevant, m->notes.relevant, set_size(m));
+    s->erased = copied_into(s->erased, m->notes.erased, set_size(m));
+    s->cells = copied_into(s->cells, image(m), m->image_size);
     j->pauses[j->pause_count++] = now;
     notes_begin(&m->notes, m->image_size, m->notes.sources);
     forget_pages(m);
@@ -234,7 +333,7 @@ bool joins_look(struct mcu *m, uint32_t pc) {
         pause_here(m, now);
         return true;
     }
-    drop(&now);
+    drop(j, &now);
     j->joined = same->session;
     j->rest = copied(same->tail, set_size(m));
     stop(m, STOP_JOINED);
@@ -263,10 +362,7 @@ uint64_t *joins_relevant(const struct mcu *m) {
 static void forget_session(struct mcu *m) {
     struct joins *j = m->joins;
     for (size_t i = 0; i < j->pause_count; i++) {
-        drop(&j->pauses[i]);
-        free(j->stretches[i].relevant);
-        free(j->stretches[i].erased);
-        free(j->stretches[i].cells);
+        drop(j, &j->pauses[i]);
     }
     free(j->rest);
     j->rest = NULL;
@@ -296,7 +392,7 @@ static void ask(const struct mcu *m, struct moment *one, const uint64_t *tail,
         }
     }
     one->wanted = shrunk(one->wanted, count * sizeof *one->wanted);
-    one->state.data = shrunk(one->state.data, one->state.size);
+    keep_state(m->joins, one);
 }
 
 bool mcu_keep_session(struct mcu *m, uint64_t number) {
@@ -326,7 +422,7 @@ void mcu_drop_session(struct mcu *m, uint64_t number) {
     size_t left = 0;
     for (size_t i = 0; i < j->kept_count; i++) {
         if (j->kept[i].session == number) {
-            drop(&j->kept[i]);
+            drop(j, &j->kept[i]);
         } else {
             j->kept[left++] = j->kept[i];
         }
@@ -367,9 +463,14 @@ void joins_free(struct mcu *m) {
     }
     forget_session(m);
     for (size_t i = 0; i < j->kept_count; i++) {
-        drop(&j->kept[i]);
+        drop(j, &j->kept[i]);
     }
     free(j->kept);
+    for (size_t i = 0; i < MOST_PAUSES; i++) {
+        free(j->stretches[i].relevant);
+        free(j->stretches[i].erased);
+        free(j->stretches[i].cells);
+    }
     free(j);
     m->joins = NULL;
 }
