@@ -271,7 +271,7 @@ def no_say(_cells: Cells) -> int:
 
 
 def until_the_last_erase(self: Behaviour, _op: int) -> int:
-    return max((units for _, units in self._erased), default=0)
+    return behaviour.find_all_units(self._erased[-1][1]) if self._erased else 0
 
 
 def before_it_has_ended(self: Behaviour, units: int, first: int = 0) -> int:

@@ -9,7 +9,16 @@ import pytest
 
 from unbrick.flash.cells import FEW_OPS, Cells
 from unbrick.flash.geometry import CheckCells, FlashGeometry
-from unbrick.flash.trace import OP, Trace, list_erases, list_spans
+from unbrick.flash.trace import (
+    OP,
+    Places,
+    Trace,
+    find_blocks,
+    find_last,
+    find_next,
+    find_span,
+    list_erases,
+)
 
 KINDS = {1: "word", 2: "erase"}
 GEOMETRY = FlashGeometry((256, 256, 512), 4)
@@ -68,7 +77,14 @@ def test_what_is_found_in_it_is_what_a_look_at_each_finds() -> None:
     listed = list(trace)
     assert list_erases(trace) == list_erases(listed)
     assert list_erases(trace)
-    assert list_spans(trace) == list_spans(listed)
+    numbers = range(len(listed))
+    assert [find_span(trace, at) for at in numbers] == [find_span(listed, at) for at in numbers]
+    places = Places(0b110 << 60, ((9, 11), (300, 40)))
+    for at in numbers:
+        assert find_next(trace, at, places) == find_next(listed, at, places)
+        assert find_last(trace, at, places) == find_last(listed, at, places)
+    assert find_blocks(trace, GEOMETRY) == find_blocks(listed, GEOMETRY)
+    assert find_blocks(trace[:1], GEOMETRY) == find_blocks(listed[:1], GEOMETRY)
     touching = [at for at, op in enumerate(listed) if op.offset < 20 and op.offset + op.length > 9]
     assert trace.find_touching(9, 11) == touching
 

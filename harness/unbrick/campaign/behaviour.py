@@ -18,14 +18,12 @@ from bisect import bisect_left
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from itertools import accumulate
-from operator import or_
+from functools import cached_property, lru_cache, reduce
+from operator import itemgetter, or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.book import (
     LAST,
-    UNIT,
     WEAK,
     Book,
     find_difference,
@@ -50,7 +48,16 @@ from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import tear
-from unbrick.flash.trace import Trace, count_common_end, list_erases, list_spans
+from unbrick.flash.trace import (
+    Places,
+    Trace,
+    count_common_end,
+    find_blocks,
+    find_last,
+    find_next,
+    find_span,
+    list_erases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -72,6 +79,31 @@ LAST_DEPTH = 2
 
 _NOTHING: Future[Outcome] = Future()
 """Of what need not be run."""
+
+
+Ranges = frozenset[tuple[int, int]]
+"""Offset and length of ranges of the flash."""
+
+
+@lru_cache(maxsize=4096)
+def _add_ranges(ranges: Ranges, more: Ranges) -> Ranges:
+    """Both. Sessions erase the same one after the other, and share what comes of it."""
+    return ranges | more
+
+
+@lru_cache(maxsize=512)
+def find_all_units(ranges: Ranges) -> int:
+    """The units of ranges, as a set."""
+    return reduce(or_, (find_units(*place) for place in ranges), 0)
+
+
+def add_up(erases: Iterable[tuple[int, Ranges]]) -> list[tuple[int, Ranges]]:
+    """For each erase, a number and what it erases: its number, and what was erased so far."""
+    so_far, found = Ranges(), []
+    for number, ranges in erases:
+        so_far = _add_ranges(so_far, ranges)
+        found.append((number, so_far))
+    return found
 
 
 @dataclass(eq=False)
@@ -110,44 +142,34 @@ class Behaviour:
     @cached_property
     def blocks(self) -> frozenset[int]:
         """The numbers of the blocks that its operations change."""
-        find = self.geometry.find_block
-        found = set[int]()
-        for offset, length in set(list_spans(self.outcome.ops)):
-            found.update(range(find(offset)[0], find(offset + length - 1)[0] + 1))
-        return frozenset(found)
+        return find_blocks(self.outcome.ops, self.geometry)
 
     @cached_property
-    def _erases(self) -> list[tuple[int, int]]:
-        """For each erase: its operation, and its units."""
+    def _erases(self) -> list[tuple[int, Ranges]]:
+        """For each erase: its operation, and the ranges that it erases."""
         found = []
         lanes = (1 << self.geometry.chips) - 1
         for number, op in list_erases(self.outcome.ops):
             if op.failed or op.lanes & lanes != lanes:
                 continue  # Something of what was there may be left.
             parts = self.geometry.list_parts(op)
-            units = reduce(or_, (find_units(part.offset, part.length) for part in parts))
-            found.append((number, units))
+            found.append((number, frozenset((part.offset, part.length) for part in parts)))
         return found
 
-    @cached_property
-    def _erased(self) -> list[tuple[int, int]]:
-        """For each erase: its operation, and the units that have been erased when it has ended."""
-        return self._add_up(0)
-
     def _add_up(self, first: int) -> list[tuple[int, int]]:
-        """The same for those from operation ``first`` on."""
-        numbers = [number for number, _ in self._erases if number >= first]
-        units = accumulate((units for number, units in self._erases if number >= first), or_)
-        return list(zip(numbers, units, strict=True))
+        """For each erase from operation ``first`` on: its number, and the units erased since."""
+        erases = [erase for erase in self._erases if erase[0] >= first]
+        return [(number, find_all_units(ranges)) for number, ranges in add_up(erases)]
+
+    @cached_property
+    def _erased(self) -> list[tuple[int, Ranges]]:
+        """For each erase: its operation, and what has been erased when it has ended."""
+        return add_up(self._erases)
 
     def find_erased(self, op: int) -> int:
         """The units that were erased before operation ``op`` began."""
-        units = 0
-        for number, so_far in self._erased:
-            if number >= op:
-                break
-            units = so_far
-        return units
+        count = bisect_left(self._erased, op, key=itemgetter(0))
+        return find_all_units(self._erased[count - 1][1]) if count else 0
 
     def find_erasing(self, units: int, first: int = 0) -> int:
         """The first operation, from ``first`` on, before which all of these have been erased since.
@@ -164,8 +186,8 @@ class Behaviour:
     def note_lead(self, ops: int, behaviour: Behaviour) -> bool:
         """Cuts at a set of operations lead to a behaviour; whether that was not known."""
         known = self.leads.get(behaviour, 0)
-        self.leads[behaviour] = known | ops
-        return self.leads[behaviour] != known
+        self.leads[behaviour] = now = known | ops
+        return now != known
 
     def list_leads(self, start: int) -> list[tuple[Behaviour, int]]:
         """Where cuts from operation ``start`` on lead, each with those that do, ``start`` as 0."""
@@ -174,13 +196,16 @@ class Behaviour:
 
     def find_live(self, start: int, fields: CountedFields) -> int:
         """The units that must agree before operation ``start`` for the same to follow its cuts."""
-        erased, live = self._add_up(start), 0
+        erased = [(-1, 0), *self._add_up(start)]
         numbers = [number for number, _ in erased]
+        needed = [0] * len(erased)  # by how many erases took of it
         for behaviour, ops in self.list_leads(start):
-            count = bisect_left(numbers, start + find_first(ops))
-            gone = erased[count - 1][1] if count else 0
-            live |= without(fields.with_all(behaviour.needs), gone)
-        return live
+            needed[bisect_left(numbers, start + find_first(ops)) - 1] |= behaviour.needs
+        live = (
+            without(fields.with_all(needs), gone)
+            for needs, (_, gone) in zip(needed, erased, strict=True)
+        )
+        return reduce(or_, live)
 
 
 @dataclass(eq=False)
@@ -211,14 +236,21 @@ class Reached(NamedTuple):
     """A state that a search has come to. What it holds is made when it is asked for.
 
     Attributes:
-        case: a case that begins with it.
+        before: the case whose session was cut, or the one with which the search begins.
+        cut: the cut; None: the search begins here.
         peers: what the peers remember.
         user: the member whose session was cut; None: the search begins here.
     """
 
-    case: CaseId
+    before: CaseId
+    cut: PowerCut | None
     peers: Any
     user: Member | None
+
+    @property
+    def case(self) -> CaseId:
+        """A case that begins with it."""
+        return self.before.then(self.cut) if self.cut else self.before
 
 
 class CountedFields:
@@ -253,16 +285,18 @@ class CountedFields:
 class Known:
     """The behaviours of a state, one for each way of reading, and what they needed then."""
 
-    def __init__(self, behaviours: list[Behaviour]) -> None:
+    def __init__(self, behaviours: list[Behaviour], fields: CountedFields) -> None:
         self.behaviours = behaviours
         self._then = [behaviour.needs for behaviour in behaviours]
-        self.needs = reduce(or_, self._then)
+        self.places = Places(reduce(or_, self._then), fields.ranges)
 
     @property
     def holds(self) -> bool:
         """Whether they need no more by now."""
-        now = zip(self.behaviours, self._then, strict=True)
-        return all(behaviour.needs is then for behaviour, then in now)
+        for behaviour, then in zip(self.behaviours, self._then, strict=True):
+            if behaviour.needs is not then:
+                return False
+        return True
 
 
 class Cover:
@@ -279,8 +313,8 @@ class Cover:
     def __init__(self, behaviour: Behaviour, fields: CountedFields) -> None:
         outcome = behaviour.outcome
         self._fields = fields
-        self._spans = list_spans(outcome.ops)
-        self._known: list[Known | None] = [None] * (len(self._spans) + 1)
+        self._ops = outcome.ops
+        self._known: list[Known | None] = [None] * (len(self._ops) + 1)
         # With one mark all cuts leave the peers the same. Spans leave out check cells.
         self.is_usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
 
@@ -292,39 +326,19 @@ class Cover:
         known = self._known[cut.op]
         if known is None or not known.holds:
             return None
-        return None if cut.torn and self._has_say(cut.op, known.needs) else known.behaviours
+        return None if cut.torn and self._has_say(cut.op, known) else known.behaviours
 
     def note(self, cut: PowerCut, behaviours: list[Behaviour]) -> None:
         """The state that a cut leaves is of these behaviours, and followed if it must be."""
-        entry = Known(behaviours)
-        needs = entry.needs
-        if not self.is_usable or (cut.torn and self._has_say(cut.op, needs)):
+        entry = Known(behaviours, self._fields)
+        if not self.is_usable or (cut.torn and self._has_say(cut.op, entry)):
             return
-        known = self._known
-        units = needs.to_bytes(needs.bit_length() // 8 + 1, "little")
-        known[cut.op] = entry
-        at = cut.op
-        while at > 0 and known[at - 1] is not entry and not self._meets(at - 1, units):
-            at -= 1
-            known[at] = entry
-        at = cut.op
-        while at < len(self._spans) and known[at + 1] is not entry and not self._meets(at, units):
-            at += 1
-            known[at] = entry
+        first = find_last(self._ops, cut.op, entry.places)
+        end = find_next(self._ops, cut.op, entry.places)
+        self._known[first : end + 1] = [entry] * (end + 1 - first)
 
-    def _has_say(self, op: int, needs: int) -> bool:
-        span = self._spans[op]
-        return bool(find_units(*span) & needs) or self._fields.touches(*span)
-
-    def _meets(self, op: int, units: bytes) -> bool:
-        """Whether an operation may touch one of these units."""
-        offset, length = self._spans[op]
-        if self._fields.touches(offset, length):
-            return True
-        first, last = offset // UNIT, (offset + length - 1) // UNIT
-        if first == last:
-            return first // 8 < len(units) and bool(units[first // 8] >> first % 8 & 1)
-        return any(units[first // 8 : last // 8 + 1])
+    def _has_say(self, op: int, known: Known) -> bool:
+        return known.places.meet(*find_span(self._ops, op))
 
 
 class Shown:
@@ -386,7 +400,7 @@ class Shown:
 
     def has_say(self, op: int) -> bool:
         """Whether the book could agree with other entries by what an operation changes."""
-        place = self._ops[op].offset, self._ops[op].length
+        place = find_span(self._ops, op)
         return self._fields.touches(*place) or self._book.has_say(*place)
 
     def _pass_by_cells(self, op: int) -> None:
@@ -453,12 +467,29 @@ class KnownSessions:
         self._read: dict[int, Behaviour] = {}  # by entry of that book
         self._target = target
         self._groups: dict[Hashable, int] = {}
+        self._lists: dict[Hashable, list[list[int]]] = {}  # of groups
         self._behaviours: dict[int, Behaviour] = {}  # by entry of the book
 
     def find_group(self, state: State, *kind: Hashable) -> int:
         """The book's number for entries of a kind with these peers."""
         key = (self._target.peers_key(state), *kind)
         return self._groups.setdefault(key, len(self._groups))
+
+    def list_groups(self, state: State, levels: int) -> list[list[int]]:
+        """For each way of reading: the group of behaviours, and those of members up to a level."""
+        key = self._target.peers_key(state), levels
+        if key not in self._lists:
+            self._lists[key] = [
+                [
+                    self.find_group(state, "behaviour", resolution),
+                    *(
+                        self.find_group(state, "member", resolution, level)
+                        for level in range(levels)
+                    ),
+                ]
+                for resolution in range(RESOLUTIONS)
+            ]
+        return self._lists[key]
 
     def find(self, state: State) -> list[Behaviour]:
         """The behaviours of the state that the book shows, up to the first that is not known.
@@ -554,6 +585,7 @@ class BehaviourSearch:
         self._cover: Cover | None = None
         self._first: Member | None = None
         self._ended: dict[bytes, Member] = {}  # the first with that ending
+        self._pieces: dict[bytes, bytes] = {}  # of all traces
         self._made: tuple[Reached, State] | None = None  # the last one
         self._queue: deque[Reached] = deque()
         self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
@@ -566,7 +598,7 @@ class BehaviourSearch:
     def cases(self) -> Iterator[Case]:
         """Run what must be run until all is known or a bound is met; may be closed at any time."""
         try:
-            first = Reached(CaseId(self.result.target.name), self._start.peers, None)
+            first = Reached(CaseId(self.result.target.name), None, self._start.peers, None)
             yield from self._run([first])
             while self._dirty and not self.result.cut_short:
                 member = next(iter(self._dirty))
@@ -595,8 +627,13 @@ class BehaviourSearch:
             while self._queue and len(self._running) < self._ahead:
                 found = self._queue.popleft()
                 known = self._find_covered(found)
+                if known and not self._running:
+                    self._count(found, known)
+                    continue
                 begun = (RESOLUTIONS, _NOTHING) if known else self._begin(found, self._show(found))
                 self._running.append((found, begun))
+            if not self._running:
+                continue
             found, (resolution, future) = self._running.popleft()
             if known := self._find_covered(found):
                 future.cancel()
@@ -631,8 +668,8 @@ class BehaviourSearch:
         elif user is None:
             state = self._start
         else:
-            ops, cut = user.behaviour.outcome.ops, found.case.cuts[-1]
-            left = find_cells(user.state.cells, ops, cut)
+            assert found.cut  # noqa: S101 - of the user's session
+            left = find_cells(user.state.cells, user.behaviour.outcome.ops, found.cut)
             state = State(self._fields.apply(left), found.peers)
         self._made = found, state
         self._book.show(state.cells)
@@ -640,7 +677,7 @@ class BehaviourSearch:
 
     def _find_covered(self, found: Reached) -> list[Behaviour] | None:
         """The behaviours of a state that neither must be looked at nor followed."""
-        return self._cover.find(found.case.cuts[-1]) if self._cover and found.case.cuts else None
+        return self._cover.find(found.cut) if self._cover and found.cut else None
 
     def _is_last(self, case_id: CaseId) -> bool:
         """Whether no state that does the same as this case can be cut.
@@ -667,6 +704,8 @@ class BehaviourSearch:
 
     def _note(self, user: Member | None, case_id: CaseId, state: State, outcome: Outcome) -> Case:
         """Keep a session that was run, of the state that the book shows."""
+        if isinstance(outcome.ops, Trace):
+            outcome.ops.share(self._pieces)
         behaviour = self._sessions.add(case_id, state, outcome)
         behaviour.case.after = user.behaviour.case.id if user else None
         self.result.cases.append(behaviour.case)
@@ -683,27 +722,28 @@ class BehaviourSearch:
             if not behaviour.outcome.violation:
                 self._join(behaviour, found, state, resolution)
         self._count(found, behaviours)
-        if self._cover:
-            self._cover.note(found.case.cuts[-1], behaviours)
+        if self._cover and found.cut:
+            self._cover.note(found.cut, behaviours)
         return behaviours
 
     def _count(self, found: Reached, behaviours: list[Behaviour]) -> None:
         """Note who leads to behaviours."""
-        if found.user is None:
+        if found.user is None or found.cut is None:
             return
-        user, op = found.user.behaviour, found.case.cuts[-1].op
+        user, op = found.user.behaviour, found.cut.op
         for case in () if found.user.walked else list_cases(behaviours):
             case.judged += 1
-            if not found.user.case.cuts:
-                cut = found.case.with_resolution(0)
-                self.result.first_cuts.setdefault(cut, []).append(case)
+            if not found.before.cuts:
+                self.result.first_cuts.setdefault(found.case, []).append(case)
         for behaviour in behaviours:
             if not user.leads.get(behaviour, 0) >> op & 1:
                 self._lead(user, 1 << op, behaviour)
 
     def _lead(self, user: Behaviour, ops: int, behaviour: Behaviour) -> None:
         """Cuts at operations of a behaviour lead to another one; so do they where it is the end."""
-        todo = [(user, ops)] if user.note_lead(ops, behaviour) else []
+        if not user.note_lead(ops, behaviour):
+            return
+        todo = [(user, ops)]
         while todo:
             user, ops = todo.pop()
             self._use(user, find_first(ops), behaviour)
@@ -720,7 +760,9 @@ class BehaviourSearch:
             case = behaviour.case
             if case.after is user.case.id and (case.first_op is None or op < case.first_op):
                 case.first_op = op
-            self._grow(behaviour, {user: op})
+            needs = self._fields.with_all(behaviour.needs)
+            if without(needs, user.find_erased(op) | user.needs):
+                self._grow(behaviour, {user: op})
 
     def _ask_again(self, behaviour: Behaviour) -> None:
         """Look again at what was spared."""
@@ -774,18 +816,29 @@ class BehaviourSearch:
             unknown = self._walk_in_c(member, ops, shown, end)
         else:
             unknown = self._walk_singly(member, shown, end)
-        target = self.result.target
-        places = (
-            (found, found.case.cuts[-1], State(member.state.cells, found.peers))
-            for found in unknown
-        )
-        return spread_cuts(
-            (
-                (find_place(target, cut, ops, state), find_kind(cut, ops), found)
-                for found, cut, state in places
-            ),
-            self._bounds.seed,
-        )
+        return self._spread(member, unknown)
+
+    def _spread(self, member: Member, unknown: list[Reached]) -> list[Reached]:
+        """Cuts in a member's session, in the order in which they are to be run."""
+        ops, target = member.behaviour.outcome.ops, self.result.target
+        places: dict[tuple[int, int], tuple[str, str]] = {}  # with the kind of the operation
+        kinds: dict[tuple[str, str, bool], str] = {}
+
+        def describe(found: Reached) -> tuple[str, str, Reached]:
+            cut = found.cut
+            assert cut  # noqa: S101 - of the member's session
+            at = cut.op, id(found.peers)
+            if at not in places:
+                kind = ops[cut.op].kind if cut.op < len(ops) else ""
+                state = State(member.state.cells, found.peers)
+                places[at] = find_place(target, cut, ops, state), kind
+            place, kind = places[at]
+            way = kind, cut.torn, cut.change is None
+            if way not in kinds:
+                kinds[way] = find_kind(cut, ops)
+            return place, kinds[way], found
+
+        return spread_cuts(map(describe, unknown), self._bounds.seed)
 
     def _tally(self, member: Member, cuts: int) -> None:
         """So many cuts of a member's session were looked at."""
@@ -807,7 +860,7 @@ class BehaviourSearch:
             if self._part and not is_inside(cut, ops, self._part):
                 continue
             self._tally(member, 1)
-            found = Reached(case_id, peers, member)
+            found = Reached(member.case, cut, peers, member)
             known = self._cover.find(cut)
             if known:
                 self._count(found, known)
@@ -830,7 +883,8 @@ class BehaviourSearch:
 
     def _look(self, found: Reached, shown: Shown) -> list[Behaviour] | None:
         """See that what a cut leaves is followed; None: it must be run first."""
-        return self._follow(found, State(shown.show(found.case.cuts[-1]), found.peers))
+        assert found.cut  # noqa: S101 - of a member's session
+        return self._follow(found, State(shown.show(found.cut), found.peers))
 
     def _walk_in_c(self, member: Member, ops: Trace, shown: Shown, end: int) -> list[Reached]:
         """The same, by what the library knows of most cuts."""
@@ -838,7 +892,7 @@ class BehaviourSearch:
         peers = member.behaviour.outcome.marks[0].peers
 
         def look(cut: PowerCut) -> None:
-            found = Reached(member.case.then(cut), peers, member)
+            found = Reached(member.case, cut, peers, member)
             self._tally(member, 1)
             if not self._look(found, shown):
                 unknown.append(found)
@@ -855,7 +909,7 @@ class BehaviourSearch:
             self._take(member, walk.list_rows())
             strangers = walk.list_unknown()
             self._tally(member, len(strangers))
-            unknown += (Reached(member.case.then(cut), peers, member) for cut in strangers)
+            unknown += (Reached(member.case, cut, peers, member) for cut in strangers)
             if why is WalkEnd.MEMBER:
                 look(walk.find_cut())
                 shown.pass_to(walk.op)
@@ -870,16 +924,7 @@ class BehaviourSearch:
         levels = 1 if self._bounds.depth is None else cuts + 1
         if cuts == self._bounds.depth:
             levels = 0
-        return [
-            [
-                self._sessions.find_group(state, "behaviour", resolution),
-                *(
-                    self._sessions.find_group(state, "member", resolution, level)
-                    for level in range(levels)
-                ),
-            ]
-            for resolution in range(RESOLUTIONS)
-        ]
+        return self._sessions.list_groups(state, levels)
 
     def _take(self, member: Member, rows: Iterable[CountedCuts]) -> None:
         """Note where cuts in a member's session lead."""
@@ -944,11 +989,11 @@ class BehaviourSearch:
             return end
         cells = member.state.cells.after(ops[:first])
         other_cells = other.state.cells.after(other_ops[:other_first])
-        if not any(self._fields.touches(*span) for span in list_spans(ops[first:])):
+        if find_next(ops, first, Places(0, self._fields.ranges)) == len(ops):
             # From here on the fields stay as they are, so also what they count as.
             cells, other_cells = self._fields.apply(cells), self._fields.apply(other_cells)
         differing = find_difference(cells, other_cells)
-        units = differing & whole.find_live(other_first, self._fields)
+        units = differing and differing & whole.find_live(other_first, self._fields)
         found = behaviour.find_erasing(units, first)
         if found >= min(end, len(ops)):
             return end

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes as c
 from functools import cache
+from itertools import compress
+from operator import is_not
 from typing import TYPE_CHECKING, Any
 
 from unbrick.flash.cells import Cells
@@ -133,9 +135,10 @@ class Book:
         starts, sizes = cells.geometry.starts, cells.geometry.block_sizes
         for number in changed or ():
             self._write(cells, starts[number], sizes[number])
-        for number, block in enumerate(cells.blocks):
-            old = before.blocks[number]
-            if block is not old and block != old:
+        others = map(is_not, cells.blocks, before.blocks)
+        for number in compress(range(len(cells.blocks)), others):
+            block, old = cells.blocks[number], before.blocks[number]
+            if block != old:
                 self._write(cells, starts[number], max(len(block), len(old)))
         for offset, mask in {*before.weak} ^ {*cells.weak}:
             self._write(cells, offset, len(mask))

@@ -122,7 +122,7 @@ class CaseId:
 
         No case ID says that of a session without a power cut before it; it stays as it is.
         """
-        if not self.cuts:
+        if self.resolution == resolution or not self.cuts:
             return self
         *before, last = self.cuts
         return replace(self, cuts=(*before, replace(last, resolution=resolution)))

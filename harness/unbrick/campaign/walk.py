@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as c
 from enum import IntEnum
 from itertools import islice
+from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.book import NONE, load_book
@@ -42,12 +43,8 @@ class _Cut(c.Structure):
     _fields_ = (("op", c.c_uint32), ("variant", c.c_uint32))
 
 
-class _Row(c.Structure):
-    _fields_ = (
-        ("entries", c.c_uint32 * RESOLUTIONS),
-        ("unused", c.c_uint32),
-        ("cuts", c.c_uint64),
-    )
+_ROW = Struct(f"={RESOLUTIONS}I4xQ")
+"""``struct walk_row``: entries and cuts."""
 
 
 class _Session(c.Structure):
@@ -135,13 +132,13 @@ class Walker:
     def list_rows(self, ops: int) -> list[CountedCuts]:
         """What the last call has found, in a session of so many operations."""
         count, size = self._library.walk_row_count(self._walk), ops // _SET_WORD * 8 + 8
-        rows = c.cast(self._library.walk_rows(self._walk), c.POINTER(_Row))
+        rows = c.string_at(self._library.walk_rows(self._walk), count * _ROW.size) if count else b""
         found = []
-        for number in range(count):
-            row = rows[number]
-            entries = tuple(entry for entry in row.entries if entry != NONE)
+        for number, (*entries, cuts) in enumerate(_ROW.iter_unpack(rows)):
+            while entries[-1] == NONE:
+                entries.pop()
             bits = c.string_at(self._library.walk_row_ops(self._walk, number), size)
-            found.append(CountedCuts(entries, row.cuts, int.from_bytes(bits, "little")))
+            found.append(CountedCuts(tuple(entries), cuts, int.from_bytes(bits, "little")))
         return found
 
     def list_unknown(self) -> list[tuple[int, int]]:
@@ -174,7 +171,8 @@ class CutWalk:
         groups: Sequence[Sequence[int]],
     ) -> None:
         self._walker, self._trace = walker, trace
-        ops, count, data = trace.find_memory()
+        self._memory = trace.find_memory()  # which the library looks at
+        ops, count, data, _ = self._memory
         self._groups = _list_numbers([group for way in groups for group in way])
         self._held = c.create_string_buffer(walker.read_fields(cells))
         self._session = _Session(
@@ -221,7 +219,12 @@ class CutWalk:
 
     def list_unknown(self) -> list[PowerCut]:
         """The cuts in the last part that leave states which nobody knows."""
-        return [self._name(*cut) for cut in self._walker.list_unknown()]
+        found, at, names = list[PowerCut](), None, list[str]()
+        for op, variant in self._walker.list_unknown():
+            if op != at and variant:
+                at, names = op, self._walker.list_names(self._trace[op])
+            found.append(PowerCut(op, names[variant] if variant else ""))
+        return found
 
 
 def _join(contents: Contents) -> bytes:

@@ -82,11 +82,16 @@ class Cells:
 
     def read(self, offset: int, length: int) -> bytes:
         """Cells as values, weak ones as 1."""
+        number, start = self.geometry.find_block(offset)
+        if start + length <= self.geometry.block_sizes[number]:
+            return _part(self.blocks[number], start, length)
         parts = self.geometry.split(offset, length)
         return b"".join(_part(self.blocks[number], start, size) for number, start, size in parts)
 
     def read_weak(self, offset: int, length: int) -> bytes:
         """Which cells of a range are weak, as a mask."""
+        if not self.weak:
+            return bytes(length)
         found = bytearray(length)
         for start, mask in self.weak:
             first, end = max(start, offset), min(start + len(mask), offset + length)
@@ -129,7 +134,7 @@ class Cells:
         There must be no check cells: a trace does not name them.
         """
         geometry, weak, blocks = self.geometry, self.weak, list(self.blocks)
-        touched = {n for span in set(trace.spans) for n, *_ in geometry.split(*span)}
+        touched = trace.find_blocks(geometry)
         image = bytearray(geometry.size)  # the other blocks are never looked at
         for number in touched:
             start, size = geometry.starts[number], geometry.block_sizes[number]

@@ -9,6 +9,8 @@ docs/adr/0037-a-form-of-the-targets-own.md says what the statement then rests on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from unbrick.errors import SetupError
@@ -28,23 +30,56 @@ FUNCTION = "canonical"
 WORD = 4
 """Bytes."""
 
+_read_word: Callable[[bytes | bytearray, int], tuple[int]] = Struct("<I").unpack_from
+
 MOST_KNOWN = 1 << 16
 """Contents of all fields of which a process keeps what they come to."""
+
+
+class FieldPlaces:
+    """Where the words of fields are, by their addresses.
+
+    Args:
+        chip: whose flash it is.
+        ranges: offset and length of each field in the flash image.
+    """
+
+    def __init__(self, chip: McuChip, ranges: Sequence[tuple[int, int]]) -> None:
+        self._chip, self._ranges = chip, ranges
+        self._known: dict[int, tuple[int, int]] = {}  # a form asks for the same words all the time
+
+    def find(self, address: int) -> tuple[int, int]:
+        """In which field a word is, and where in it.
+
+        Raises:
+            SetupError: it is in none.
+        """
+        place = self._known.get(address)
+        if place is None:
+            place = self._known[address] = self._find(address)
+        return place
+
+    def _find(self, address: int) -> tuple[int, int]:
+        offset = self._chip.image_offset(address)
+        for number, (start, length) in enumerate(self._ranges):
+            if start <= offset and offset + WORD <= start + length:
+                return number, offset - start
+        raise SetupError(
+            f"{FUNCTION} asks for {address:#x}, which is in none of the fields",
+            hint="name it in `fields` of [canonical]",
+        )
 
 
 class Fields:
     """The fields of a flash, as a user's function sees and changes them. Addresses are the chip's.
 
     Args:
-        chip: whose flash it is.
-        ranges: offset and length of each field in the flash image.
+        places: of their words.
         contents: of each.
     """
 
-    def __init__(
-        self, chip: McuChip, ranges: Sequence[tuple[int, int]], contents: Contents
-    ) -> None:
-        self._chip, self._ranges = chip, ranges
+    def __init__(self, places: FieldPlaces, contents: Contents) -> None:
+        self._find = places.find
         self._values = [bytearray(values) for values, _ in contents]
         self._weak = [bytearray(weak) for _, weak in contents]
 
@@ -56,33 +91,24 @@ class Fields:
     def word(self, address: int) -> int:
         """The word at an address, with weak cells read as 1."""
         number, at = self._find(address)
-        return int.from_bytes(self._values[number][at : at + WORD], "little")
+        return _read_word(self._values[number], at)[0]
 
     def weak(self, address: int) -> int:
         """Which cells of the word at an address are weak, as a mask."""
         number, at = self._find(address)
-        return int.from_bytes(self._weak[number][at : at + WORD], "little")
+        return _read_word(self._weak[number], at)[0]
 
     def may_be(self, address: int, value: int) -> bool:
         """Whether the word at an address may read as a value: it does, or has weak cells for it."""
-        return not (self.word(address) ^ value) & ~self.weak(address)
+        number, at = self._find(address)
+        (word,), (weak,) = _read_word(self._values[number], at), _read_word(self._weak[number], at)
+        return not (word ^ value) & ~weak
 
     def put(self, address: int, value: int, weak: int = 0) -> None:
         """Have the word at an address count as one that holds a value; ``weak`` cells read as 1."""
         number, at = self._find(address)
         self._values[number][at : at + WORD] = (value | weak).to_bytes(WORD, "little")
         self._weak[number][at : at + WORD] = weak.to_bytes(WORD, "little")
-
-    def _find(self, address: int) -> tuple[int, int]:
-        """In which field a word is, and where in it."""
-        offset = self._chip.image_offset(address)
-        for number, (start, length) in enumerate(self._ranges):
-            if start <= offset and offset + WORD <= start + length:
-                return number, offset - start
-        raise SetupError(
-            f"{FUNCTION} asks for {address:#x}, which is in none of the fields",
-            hint="name it in `fields` of [canonical]",
-        )
 
 
 @dataclass(frozen=True)
@@ -99,6 +125,10 @@ class FileForm:
     chip: McuChip = field(repr=False)
     ranges: tuple[tuple[int, int], ...]
     _known: dict[Contents, Contents] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def _places(self) -> FieldPlaces:
+        return FieldPlaces(self.chip, self.ranges)
 
     def read(self, cells: Cells) -> Contents:
         """What the fields hold."""
@@ -135,7 +165,7 @@ class FileForm:
         rewrite: Callable[[Fields], object] = read_function(
             self.path, FUNCTION, "the canonical form", "canonical(fields)"
         )
-        fields = Fields(self.chip, self.ranges, held)
+        fields = Fields(self._places, held)
         try:
             rewrite(fields)
         except SetupError:
