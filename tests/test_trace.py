@@ -11,7 +11,7 @@ from unbrick.flash.cells import FEW_OPS, Cells
 from unbrick.flash.geometry import CheckCells, FlashGeometry
 from unbrick.flash.trace import (
     OP,
-    Places,
+    PlaceSet,
     Trace,
     find_blocks,
     find_last,
@@ -79,7 +79,7 @@ def test_what_is_found_in_it_is_what_a_look_at_each_finds() -> None:
     assert list_erases(trace)
     numbers = range(len(listed))
     assert [find_span(trace, at) for at in numbers] == [find_span(listed, at) for at in numbers]
-    places = Places(0b110 << 60, ((9, 11), (300, 40)))
+    places = PlaceSet(0b110 << 60, ((9, 11), (300, 40)))
     for at in numbers:
         assert find_next(trace, at, places) == find_next(listed, at, places)
         assert find_last(trace, at, places) == find_last(listed, at, places)

@@ -49,7 +49,7 @@ from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.partition import find_partition
 from unbrick.flash.torn import tear
 from unbrick.flash.trace import (
-    Places,
+    PlaceSet,
     Trace,
     count_common_end,
     find_blocks,
@@ -288,7 +288,7 @@ class Known:
     def __init__(self, behaviours: list[Behaviour], fields: CountedFields) -> None:
         self.behaviours = behaviours
         self._then = [behaviour.needs for behaviour in behaviours]
-        self.places = Places(reduce(or_, self._then), fields.ranges)
+        self.places = PlaceSet(reduce(or_, self._then), fields.ranges)
 
     @property
     def holds(self) -> bool:
@@ -586,6 +586,7 @@ class BehaviourSearch:
         self._first: Member | None = None
         self._ended: dict[bytes, Member] = {}  # the first with that ending
         self._pieces: dict[bytes, bytes] = {}  # of all traces
+        self._listed: tuple[list[Behaviour], list[Case]] = [], []  # cases of some behaviours
         self._made: tuple[Reached, State] | None = None  # the last one
         self._queue: deque[Reached] = deque()
         self._running: deque[tuple[Reached, tuple[int, Future[Outcome]]]] = deque()
@@ -731,13 +732,21 @@ class BehaviourSearch:
         if found.user is None or found.cut is None:
             return
         user, op = found.user.behaviour, found.cut.op
-        for case in () if found.user.walked else list_cases(behaviours):
-            case.judged += 1
+        if not found.user.walked:
+            cases = self._list_cases(behaviours)
+            for case in cases:
+                case.judged += 1
             if not found.before.cuts:
-                self.result.first_cuts.setdefault(found.case, []).append(case)
+                self.result.first_cuts[found.case] = cases
         for behaviour in behaviours:
             if not user.leads.get(behaviour, 0) >> op & 1:
                 self._lead(user, 1 << op, behaviour)
+
+    def _list_cases(self, behaviours: list[Behaviour]) -> list[Case]:
+        """The sessions of behaviours: the same list for the same ones, as long as they come."""
+        if self._listed[0] is not behaviours:
+            self._listed = behaviours, list_cases(behaviours)
+        return self._listed[1]
 
     def _lead(self, user: Behaviour, ops: int, behaviour: Behaviour) -> None:
         """Cuts at operations of a behaviour lead to another one; so do they where it is the end."""
@@ -755,7 +764,8 @@ class BehaviourSearch:
 
     def _use(self, user: Behaviour, op: int, behaviour: Behaviour) -> None:
         """Note the first operation at which a behaviour leads to another one."""
-        if op < behaviour.users.get(user, len(user.outcome.ops) + 1):
+        first = behaviour.users.get(user)
+        if first is None or op < first:
             behaviour.users[user] = op
             case = behaviour.case
             if case.after is user.case.id and (case.first_op is None or op < case.first_op):
@@ -989,7 +999,7 @@ class BehaviourSearch:
             return end
         cells = member.state.cells.after(ops[:first])
         other_cells = other.state.cells.after(other_ops[:other_first])
-        if find_next(ops, first, Places(0, self._fields.ranges)) == len(ops):
+        if find_next(ops, first, PlaceSet(0, self._fields.ranges)) == len(ops):
             # From here on the fields stay as they are, so also what they count as.
             cells, other_cells = self._fields.apply(cells), self._fields.apply(other_cells)
         differing = find_difference(cells, other_cells)

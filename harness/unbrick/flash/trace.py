@@ -70,8 +70,8 @@ class TraceMemory(NamedTuple):
     kept: bytes
 
 
-class Places:
-    """Places of a flash.
+class PlaceSet:
+    """PlaceSet of a flash.
 
     Args:
         units: some of its units of 4 bytes, as a set of bits.
@@ -183,7 +183,7 @@ class Trace(Sequence[FlashOp]):
 
     def find_touching(self, offset: int, length: int) -> list[int]:
         """The places of the operations that touch a range."""
-        places, found = Places(0, ((offset, length),)), list[int]()
+        places, found = PlaceSet(0, ((offset, length),)), list[int]()
         at = self.find_next(0, places)
         while at < len(self):
             found.append(at)
@@ -213,13 +213,13 @@ class Trace(Sequence[FlashOp]):
         offset, length = _SPAN.unpack_from(piece, place + _SPAN_AT)
         return offset, length
 
-    def find_next(self, first: int, places: Places) -> int:
+    def find_next(self, first: int, places: PlaceSet) -> int:
         """The first operation from ``first`` on that touches one of some places; none: the end."""
         memory = self.find_memory()
         start = memory.address + first * OP.size
         return first + int(_load().trace_next(start, len(self) - first, *places.arguments))
 
-    def find_last(self, end: int, places: Places) -> int:
+    def find_last(self, end: int, places: PlaceSet) -> int:
         """The operation after the last one before ``end`` that touches one of some places."""
         return int(_load().trace_last(self.find_memory().address, end, *places.arguments))
 
@@ -271,7 +271,7 @@ def find_span(ops: Sequence[FlashOp], number: int) -> tuple[int, int]:
     return ops[number].offset, ops[number].length
 
 
-def find_next(ops: Sequence[FlashOp], first: int, places: Places) -> int:
+def find_next(ops: Sequence[FlashOp], first: int, places: PlaceSet) -> int:
     """The first operation from ``first`` on that touches one of some places; none: the end."""
     if isinstance(ops, Trace):
         return ops.find_next(first, places)
@@ -279,7 +279,7 @@ def find_next(ops: Sequence[FlashOp], first: int, places: Places) -> int:
     return next(found, len(ops))
 
 
-def find_last(ops: Sequence[FlashOp], end: int, places: Places) -> int:
+def find_last(ops: Sequence[FlashOp], end: int, places: PlaceSet) -> int:
     """The operation after the last one before ``end`` that touches one of some places."""
     if isinstance(ops, Trace):
         return ops.find_last(end, places)

@@ -32,8 +32,8 @@ WORD = 4
 
 _read_word: Callable[[bytes | bytearray, int], tuple[int]] = Struct("<I").unpack_from
 
-MOST_KNOWN = 1 << 16
-"""Contents of all fields of which a process keeps what they come to."""
+MOST_KNOWN = 1 << 12
+"""Contents of all fields of which a process keeps what they come to. A search keeps them in C."""
 
 
 class FieldPlaces:

@@ -19,6 +19,18 @@ struct field {
     uint32_t offset, length, at; /* where what it holds begins */
 };
 
+/* What fields hold: the values of all, then their weak bits, without the zeros at the end. */
+struct held {
+    const struct held *counts; /* as what; NULL: it is what others count as */
+    uint32_t size, hash;
+    uint8_t bytes[];
+};
+
+struct held_table {
+    struct held **items;
+    uint32_t count, room;
+};
+
 enum found { KNOWN, UNKNOWN, UNFOLLOWED };
 
 struct walk {
@@ -35,8 +47,7 @@ struct walk {
     struct field *fields;
     uint32_t field_count, field_size; /* of all fields, in bytes */
     uint8_t *asked;                   /* what fields are to hold */
-    uint8_t *forms; /* by a hash: a byte 1, what fields hold, what they count as */
-    uint32_t form_count, form_room;
+    struct held_table forms, counts;  /* what fields have held, and what that counts as */
 };
 
 struct walk *walk_new(struct book *b, uint32_t count, const uint32_t *fields) {
@@ -62,6 +73,13 @@ static void clear(struct walk *w) {
     w->row_count = w->unknown_count = w->last_row = 0;
 }
 
+static void free_held(struct held_table *t) {
+    for (uint32_t i = 0; i < t->room; i++) {
+        free(t->items[i]);
+    }
+    free(t->items);
+}
+
 void walk_free(struct walk *w) {
     if (!w) {
         return;
@@ -73,7 +91,8 @@ void walk_free(struct walk *w) {
     free(w->shapes);
     free(w->fields);
     free(w->asked);
-    free(w->forms);
+    free_held(&w->forms);
+    free_held(&w->counts);
     free(w->rows);
     free(w->row_ops);
     free(w->unknown);
@@ -122,47 +141,71 @@ void walk_add_shapes(struct walk *w, bool erases, uint32_t offset, uint32_t leng
     *s = (struct shapes){offset, length, count, erases, kept};
 }
 
-/* Where what fields count as that hold something is in the table, or would be. */
-static uint8_t *find_form(const struct walk *w, const uint8_t *held) {
-    uint32_t size = 2 * w->field_size, at = 2166136261u;
-    for (uint32_t i = 0; i < size; i++) {
-        at = (at ^ held[i]) * 16777619u;
+/* How many of these bytes there are without the zeros at their end: few cells are weak. */
+static uint32_t cut_zeros(const uint8_t *bytes, uint32_t size) {
+    while (size && !bytes[size - 1]) {
+        size--;
     }
-    for (;; at++) {
-        uint8_t *form = w->forms + (size_t)(at & (w->form_room - 1)) * (1 + 2 * size);
-        if (!*form || memcmp(form + 1, held, size) == 0) {
-            return form;
+    return size;
+}
+
+static uint32_t hash_bytes(const uint8_t *bytes, uint32_t size) {
+    uint64_t hash = size, word = 0;
+    for (uint32_t at = 0; at < size; at += sizeof word) {
+        word = 0;
+        memcpy(&word, bytes + at, size - at < sizeof word ? size - at : sizeof word);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 32;
+    }
+    return (uint32_t)hash;
+}
+
+/* Where bytes are in a table, or would be; `size` without the zeros at their end. */
+static struct held **find_held(const struct held_table *t, const uint8_t *bytes, uint32_t size,
+                               uint32_t hash) {
+    for (uint32_t at = hash;; at++) {
+        struct held **h = &t->items[at & (t->room - 1)];
+        if (!*h ||
+            ((*h)->hash == hash && (*h)->size == size && memcmp((*h)->bytes, bytes, size) == 0)) {
+            return h;
         }
     }
 }
 
-static void make_room_for_forms(struct walk *w) {
-    if (w->form_count * 2 < w->form_room) {
+static void make_room_for_held(struct held_table *t) {
+    if (t->count * 2 < t->room) {
         return;
     }
-    size_t size = 1 + 4 * w->field_size;
-    struct walk bigger = {.form_room = w->form_room ? w->form_room * 2 : 64,
-                          .field_size = w->field_size};
-    bigger.forms = need(calloc(bigger.form_room, size));
-    for (uint32_t i = 0; i < w->form_room; i++) {
-        const uint8_t *form = w->forms + i * size;
-        if (*form) {
-            memcpy(find_form(&bigger, form + 1), form, size);
+    struct held_table bigger = {.room = t->room ? t->room * 2 : 64};
+    bigger.items = need(calloc(bigger.room, sizeof(struct held *)));
+    for (uint32_t i = 0; i < t->room; i++) {
+        struct held *h = t->items[i];
+        if (h) {
+            *find_held(&bigger, h->bytes, h->size, h->hash) = h;
         }
     }
-    free(w->forms);
-    w->forms = bigger.forms;
-    w->form_room = bigger.form_room;
+    free(t->items);
+    t->items = bigger.items;
+    t->room = bigger.room;
+}
+
+/* Keep bytes once in a table. */
+static struct held *keep(struct held_table *t, const uint8_t *bytes, uint32_t length) {
+    uint32_t size = cut_zeros(bytes, length), hash = hash_bytes(bytes, size);
+    make_room_for_held(t);
+    struct held **h = find_held(t, bytes, size, hash);
+    if (!*h) {
+        *h = need(calloc(1, sizeof **h + size));
+        (*h)->size = size;
+        (*h)->hash = hash;
+        memcpy((*h)->bytes, bytes, size);
+        t->count++;
+    }
+    return *h;
 }
 
 void walk_add_form(struct walk *w, const uint8_t *held, const uint8_t *counts) {
-    uint32_t size = 2 * w->field_size;
-    make_room_for_forms(w);
-    uint8_t *form = find_form(w, held);
-    w->form_count += !*form;
-    *form = 1;
-    memcpy(form + 1, held, size);
-    memcpy(form + 1 + size, counts, size);
+    keep(&w->forms, held, 2 * w->field_size)->counts = keep(&w->counts, counts, 2 * w->field_size);
 }
 
 const uint8_t *walk_asked(const struct walk *w) {
@@ -268,19 +311,29 @@ static void change_fields(struct walk *w, const struct walk_session *s, const st
 }
 
 /* What the fields count as that hold something; NULL: that is not known. */
-static const uint8_t *find_counts(const struct walk *w, const uint8_t *held) {
-    const uint8_t *form = w->form_room ? find_form(w, held) : NULL;
-    return form && *form ? form + 1 + 2 * w->field_size : NULL;
+static const struct held *find_counts(const struct walk *w, const uint8_t *held) {
+    uint32_t size = cut_zeros(held, 2 * w->field_size);
+    const struct held *form =
+        w->forms.room ? *find_held(&w->forms, held, size, hash_bytes(held, size)) : NULL;
+    return form ? form->counts : NULL;
+}
+
+/* A unit of what fields hold. */
+static uint32_t read_unit(const struct held *h, uint32_t at) {
+    uint32_t unit = 0;
+    if (at < h->size) {
+        memcpy(&unit, h->bytes + at, h->size - at < UNIT ? h->size - at : UNIT);
+    }
+    return unit;
 }
 
 /* Have the book show what the fields count as. */
-static void show_fields(struct walk *w, const uint8_t *counts) {
+static void show_fields(struct walk *w, const struct held *counts) {
     for (uint32_t k = 0; k < w->field_count; k++) {
         const struct field *f = &w->fields[k];
         for (uint32_t i = 0; i < f->length; i += UNIT) {
-            uint32_t value, weak;
-            memcpy(&value, counts + f->at + i, UNIT);
-            memcpy(&weak, counts + w->field_size + f->at + i, UNIT);
+            uint32_t value = read_unit(counts, f->at + i);
+            uint32_t weak = read_unit(counts, w->field_size + f->at + i);
             book_write(w->book, (f->offset + i) / UNIT, 1, &value, &weak);
         }
     }
@@ -345,7 +398,7 @@ static bool take(struct walk *w, const struct walk_session *s, const struct stan
 /* Look at one torn cut; WALK_DONE: nothing more of it. */
 static enum walk_end take_torn(struct walk *w, const struct walk_session *s, const struct op *op,
                                const uint8_t *masks, struct standing *now, struct walk_cut cut) {
-    const uint8_t *counts = NULL;
+    const struct held *counts = NULL;
     if (touches_field(w, op)) {
         change_fields(w, s, op, masks);
         counts = find_counts(w, w->asked);
@@ -372,7 +425,7 @@ static enum walk_end take_torn(struct walk *w, const struct walk_session *s, con
 /* Have the book show what is after an operation; false: it is not known what fields count as. */
 static bool pass(struct walk *w, const struct walk_session *s, const struct op *op,
                  struct standing *now) {
-    const uint8_t *counts = NULL;
+    const struct held *counts = NULL;
     if (touches_field(w, op)) {
         change_fields(w, s, op, NULL);
         counts = find_counts(w, w->asked);
