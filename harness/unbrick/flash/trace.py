@@ -71,7 +71,7 @@ class TraceMemory(NamedTuple):
 
 
 class PlaceSet:
-    """PlaceSet of a flash.
+    """Places of a flash.
 
     Args:
         units: some of its units of 4 bytes, as a set of bits.
