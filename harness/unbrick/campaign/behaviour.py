@@ -736,8 +736,8 @@ class BehaviourSearch:
             cases = self._list_cases(behaviours)
             for case in cases:
                 case.judged += 1
-            if not found.before.cuts:
-                self.result.first_cuts[found.case] = cases
+            if not found.before.cuts and found.cut.change is None:
+                self.result.first_cuts.setdefault(op, {})[found.cut.torn] = cases
         for behaviour in behaviours:
             if not user.leads.get(behaviour, 0) >> op & 1:
                 self._lead(user, 1 << op, behaviour)

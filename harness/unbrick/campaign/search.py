@@ -112,8 +112,10 @@ def spread(groups: Iterable[Sequence[T]], seed: int) -> list[T]:
     for number, group in enumerate(groups):
         first, rest = group[:1], group[1:]
         at = turn.randrange(len(rest)) if rest and seed else 0
-        bits = max(1, len(rest) - 1).bit_length()
-        order = sorted(range(len(rest)), key=lambda index: f"{index:0{bits}b}"[::-1])
+        order = [0]
+        while len(order) < len(rest):
+            order = [2 * at for at in order] + [2 * at + 1 for at in order]
+        order = [at for at in order if at < len(rest)]
         turned = (rest[(index + at) % len(rest)] for index in order)
         placed += ((place, number, item) for place, item in enumerate((*first, *turned)))
     return [item for *_, item in sorted(placed, key=lambda one: one[:2])]
@@ -209,8 +211,9 @@ class SearchResult:
         by_reading: whether a session stands for all that read the same
             (``unbrick.campaign.behaviour``), and not the target's key.
         formed: whether states that the target's own form counts as one were taken for one.
-        first_cuts: where a session stands for others, by each case that cuts the session without
-            faults: the cases that stand for it, one for each way of reading weak cells.
+        first_cuts: where a session stands for others, of each power cut in the session without
+            faults, by its operation and how that is torn: the cases that stand for what it leaves,
+            one for each way of reading weak cells.
     """
 
     target: Target
@@ -228,7 +231,7 @@ class SearchResult:
     shapes: str = "usual"
     by_reading: bool = False
     formed: bool = False
-    first_cuts: dict[CaseId, list[Case]] = field(default_factory=dict)
+    first_cuts: dict[int, dict[str, list[Case]]] = field(default_factory=dict)
 
     @property
     def deaths(self) -> int:

@@ -388,12 +388,10 @@ def _cuts(result: SearchResult) -> Iterable[Cut]:
     first, *others = result.cases
     target = result.target
     if result.by_reading:
-        for case_id, cases in result.first_cuts.items():
-            came, name = max(
-                ((_came(case), str(case.id)) for case in cases), key=lambda one: _SEVERITY[one[0]]
-            )
-            if case_id.cuts[-1].change is None:
-                yield Cut(case_id.cuts[-1].op, case_id.cuts[-1].torn, came, name)
+        for op, ways in result.first_cuts.items():
+            for torn, cases in ways.items():
+                ends = ((_came(case), str(case.id)) for case in cases)
+                yield Cut(op, torn, *max(ends, key=lambda end: _SEVERITY[end[0]]))
         return
     start = target.start()
     worst: dict[str, tuple[str, str]] = {}
