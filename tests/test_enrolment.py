@@ -34,7 +34,7 @@ from unbrick.server.edge.client import ServerClient
 from unbrick.server.edge.metrics import Metrics
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import AuditAction
-from unbrick.wire.coap import decode
+from unbrick.wire.codec import decode
 from unbrick.wire.oscore import Context, Side
 from unbrick.wire.protected import ProtectedEndpoint
 

@@ -20,7 +20,8 @@ from unbrick.server.records.contract import Records
 from unbrick.server.records.links import LinkKey
 from unbrick.server.records.memory import MemoryRecords
 from unbrick.server.records.people import Actor, AuditAction
-from unbrick.wire.coap import CoapEndpoint, decode, post
+from unbrick.wire.coap import CoapEndpoint, post
+from unbrick.wire.codec import decode
 from unbrick.wire.messages import Decision, Registration, Result, TerminalState
 from unbrick.wire.oscore import MESSAGE_BITS, Context, Side, read_header
 from unbrick.wire.protected import ProtectedEndpoint

@@ -11,7 +11,7 @@ import pytest
 
 from unbrick.image.factory import make_factory_image
 from unbrick.wire import slipmux
-from unbrick.wire.coap import decode
+from unbrick.wire.codec import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
-from unbrick.wire.coap import CoapEndpoint, RequestOutcome, decode
+from unbrick.wire.coap import CoapEndpoint, RequestOutcome
+from unbrick.wire.codec import decode
 
 Message = aiocoap.Message
 

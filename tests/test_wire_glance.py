@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from server_world import post, registration
 
 from unbrick.errors import LinkError
-from unbrick.wire.coap import decode
+from unbrick.wire.codec import decode
 from unbrick.wire.glance import glance_protected, glance_serial, refuse_at_a_glance
 from unbrick.wire.messages import Registration
 from unbrick.wire.oscore import SEQUENCE_LIMIT, Context, Side, read_header

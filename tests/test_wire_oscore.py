@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from unbrick.errors import LinkError
 from unbrick.image.factory import derive_bench_key, derive_link_key
 from unbrick.wire import slipmux
-from unbrick.wire.coap import decode
+from unbrick.wire.codec import decode
 from unbrick.wire.oscore import (
     CHACHA20_POLY1305,
     MAX_MESSAGES,

@@ -19,7 +19,7 @@ from unbrick.errors import LinkError
 from unbrick.reference.layout import find_places, is_of_starts
 from unbrick.server.core.guard import Stranger
 from unbrick.wire import slipmux
-from unbrick.wire.coap import decode
+from unbrick.wire.codec import decode
 from unbrick.wire.oscore import MESSAGE_BITS, read_header
 
 if TYPE_CHECKING:

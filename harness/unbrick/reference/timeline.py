@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.target import TimelineEvent
 from unbrick.errors import LinkError
-from unbrick.wire import coap, slipmux
+from unbrick.wire import codec, slipmux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def _tell_frame(frame: slipmux.Frame) -> str:
     if frame.type is not slipmux.FrameType.COAP:
         return frame.data.decode(errors="replace")
     try:
-        message = coap.decode(frame.data)
+        message = codec.decode(frame.data)
     except LinkError as error:
         return f"no CoAP message: {error}"
     code = message.code

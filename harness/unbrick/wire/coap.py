@@ -1,8 +1,8 @@
 """A CoAP endpoint (RFC 7252) that talks to one peer, without I/O, clock or global randomness.
 
-``aiocoap`` has the codec. The message layer is here so that it can run in virtual time. The rules
-of §5.4 for options are here, too, because the codec forgets how they were encoded. Times are
-seconds of any clock that never goes back.
+``aiocoap`` has the messages. The message layer is here so that it can run in virtual time. The
+rules of §5.4 for options are here, too, because a message forgets how they were encoded
+(``wire.codec``). Times are seconds of any clock that never goes back.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import aiocoap
-from aiocoap.error import UnparsableMessage
 from aiocoap.numbers import OptionNumber
 
 from unbrick.errors import LinkError
+from unbrick.wire.codec import Options, decode_with_options
 from unbrick.wire.messages import CBOR_FORMAT
 
 ACK_TIMEOUT_S = 2.0
@@ -32,14 +32,8 @@ MAX_REMEMBERED = 64
 MAX_REMEMBERED_SIZE = 16_384
 """Bytes of these answers: those of a protected transfer are blocks of its file."""
 
-MAX_TOKEN = 8
-
 DISCOVERY = (".well-known", "core")
 """The path at which a peer asks which resources there are (RFC 6690 §4)."""
-
-_PAYLOAD_MARKER = 0xFF
-_MAX_OPTION = 0xFFFF
-_MAX_CONTENT_FORMAT = 2  # bytes
 
 
 def post(path: str, payload: bytes) -> aiocoap.Message:
@@ -72,9 +66,6 @@ _REQUEST_RULES = {
 
 _DISCOVERY_RULES = {**_REQUEST_RULES, OptionNumber.URI_QUERY: _Rule(0, 255, repeatable=True)}
 _RESPONSE_RULES = {OptionNumber.BLOCK2: _Rule(0, 3), OptionNumber.OSCORE: _Rule(0, 255)}
-
-Options = list[tuple[int, int]]
-"""The number of each option of a message, and the length of its value in bytes."""
 
 Reader = Callable[[aiocoap.Message], "aiocoap.Message | None"]
 """What a response says; None: it is not to be believed, and counts as lost."""
@@ -109,68 +100,6 @@ class RequestOutcome:
 
     ticket: int
     response: aiocoap.Message | None
-
-
-def decode(datagram: bytes) -> aiocoap.Message:
-    """Read one CoAP message.
-
-    Raises:
-        LinkError: it is not one (RFC 7252 §3).
-    """
-    return decode_with_options(datagram)[0]
-
-
-def decode_with_options(datagram: bytes) -> tuple[aiocoap.Message, Options]:
-    """Read one CoAP message, and its options as they are encoded.
-
-    Raises:
-        LinkError: it is not one (RFC 7252 §3).
-    """
-    if len(datagram) >= 1 and datagram[0] & 0x0F > MAX_TOKEN:
-        raise LinkError("CoAP token is too long")
-    try:
-        message = aiocoap.Message.decode(datagram)
-    except (UnparsableMessage, ValueError) as error:
-        raise LinkError("not a CoAP message") from error
-    if len(message.token) != datagram[0] & 0x0F:
-        raise LinkError("CoAP message ends in its token")
-    if message.code == aiocoap.EMPTY and len(datagram) != 4:
-        raise LinkError("empty CoAP message with contents")
-    options = _options(datagram[4 + len(message.token) :])
-    formats = [length for number, length in options if number == OptionNumber.CONTENT_FORMAT]
-    if formats and formats[0] > _MAX_CONTENT_FORMAT:
-        message.opt.content_format = None  # An elective option is then passed over (§5.4.3).
-    return message, options
-
-
-def _options(data: bytes) -> Options:
-    """The options of a message that aiocoap can read; ``data`` is what follows its token."""
-    options: Options = []
-    number = at = 0
-    while at < len(data):
-        if data[at] == _PAYLOAD_MARKER:
-            if at + 1 == len(data):
-                raise LinkError("CoAP message ends in its payload marker")
-            break
-        delta, length = data[at] >> 4, data[at] & 0x0F
-        at += 1
-        delta, at = _extended(delta, data, at)
-        length, at = _extended(length, data, at)
-        number += delta
-        if number > _MAX_OPTION:
-            raise LinkError("CoAP option number is too large")
-        options.append((number, length))
-        at += length
-    return options
-
-
-def _extended(value: int, data: bytes, at: int) -> tuple[int, int]:
-    """A delta or a length with its extension (RFC 7252 §3.1), and where the next byte is."""
-    if value == 13:
-        return 13 + data[at], at + 1
-    if value == 14:
-        return 269 + int.from_bytes(data[at : at + 2], "big"), at + 2
-    return value, at
 
 
 def _unrecognised(options: Options, rules: Mapping[int, _Rule]) -> int | None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import aiocoap
 import cbor2
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from unbrick.errors import LinkError
-from unbrick.wire.coap import Options, decode_with_options
+from unbrick.wire.codec import Options, decode_inner
 
 CHACHA20_POLY1305 = 24
 """The number of the algorithm in COSE (RFC 9053 §4.3)."""
@@ -65,8 +66,7 @@ class Side(Enum):
         return Side.SERVER if self is Side.TERMINAL else Side.TERMINAL
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What a protected message says in the open: the option OSCORE (RFC 8613 §6.1).
 
     Attributes:
@@ -137,8 +137,7 @@ class Binding:
         return make_aad(self, algorithm=CHACHA20_POLY1305)
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A message as its maker meant it.
 
     Attributes:
@@ -185,8 +184,25 @@ def make_nonce(common_iv: bytes, kid: bytes, partial_iv: bytes) -> bytes:
 
 def make_aad(binding: Binding, *, algorithm: int) -> bytes:
     """What is authenticated besides a message (RFC 8613 §5.4): without class I options."""
-    external = cbor2.dumps([1, [algorithm], binding.kid, binding.partial_iv, b""])
-    return cbor2.dumps(["Encrypt0", b"", external])
+    external = (
+        *(_head_of_external(algorithm), _encode_bytes(binding.kid)),
+        *(_encode_bytes(binding.partial_iv), _encode_bytes(b"")),
+    )
+    return _HEAD_OF_AAD + _encode_bytes(b"".join(external))
+
+
+@cache
+def _head_of_external(algorithm: int) -> bytes:
+    """How the array of five begins, with the version and the algorithms."""
+    return b"\x85" + cbor2.dumps(1) + cbor2.dumps([algorithm])
+
+
+_HEAD_OF_AAD = b"\x83" + cbor2.dumps("Encrypt0") + cbor2.dumps(b"")
+
+
+def _encode_bytes(data: bytes) -> bytes:
+    """CBOR of less than 24 bytes, which all of these are."""
+    return bytes((0x40 | len(data),)) + data
 
 
 def flatten(message: aiocoap.Message) -> bytes:
@@ -319,7 +335,7 @@ class Context:
             plain = self._opening.decrypt(nonce, message.payload, binding.aad)
         except InvalidTag:
             raise LinkError("not made with the link key") from None
-        inner, options = decode_with_options(b"\x40" + plain[:1] + b"\0\0" + plain[1:])
+        inner, options = decode_inner(plain[0], plain[1:])
         return Opened(inner, options, binding, sequence)
 
 
