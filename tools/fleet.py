@@ -120,9 +120,8 @@ class _Member:
     def read(self) -> None:
         # An error is about what was sent before: nobody listens there.
         with contextlib.suppress(OSError):
-            while True:
-                self.terminal.receive(self.socket.recv(_MAX_DATAGRAM), time.monotonic())
-        self.flush()
+            self.terminal.receive(self.socket.recv(_MAX_DATAGRAM), time.monotonic())
+        self.flush()  # If there is more, this is called again.
 
 
 class Fleet:

@@ -170,7 +170,7 @@ class FleetTerminal:
 
     def _ask(self, now: float) -> None:
         if self._asked is not None:
-            self.coap.request(self._asked.copy(), 0, now)
+            self.coap.request(self._asked, 0, now)
 
     # What it asks, one request after the other; None waits until the server has said something,
     # or until patience ends.
