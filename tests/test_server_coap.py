@@ -259,6 +259,22 @@ def test_of_what_arrives_together_one_that_fails_does_not_harm_the_others(
     with_server(test)
 
 
+def test_what_is_read_while_the_database_is_waited_for_is_handled_next() -> None:
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        assert not server._look_ahead()
+        socket_, terminal = await udp_terminal(server)
+        terminal.request(post("register", registration().encode()))
+        assert server._look_ahead()
+        assert records.terminals() == []
+        await until(lambda: terminal.answers != [])
+        assert records.terminals() != []
+        assert not server._look_ahead()
+        socket_.close()
+
+    with_server(test)
+
+
 def test_what_the_database_did_not_keep_is_told_when_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -228,6 +228,41 @@ def test_what_could_not_be_protected_is_told_later(
 # Replays
 
 
+def test_what_is_read_ahead_is_taken_as_if_it_had_not_been() -> None:
+    wire = Wire(guard_of(enrolled()))
+    read: list[Any] = []
+    handle = wire.handle
+
+    def read_and_handle(request: Any, now: float) -> Any:
+        for _ in range(2):
+            wire.guard.look_ahead(request)
+        read.append(request)
+        return handle(request, now)
+
+    wire.server = CoapEndpoint(read_and_handle, random.Random(7))
+    assert wire.register().code == wire.register().code == aiocoap.CHANGED
+    refused = wire.guard.refused[Stranger.STALE]
+    wire.guard.look_ahead(read[-1])
+    assert wire.guard.handle("9.9.9.9:9", read[-1], 0.0).code == aiocoap.CHANGED  # On the outside.
+    assert wire.guard.refused[Stranger.STALE] == refused + 1
+    forged = Context(bytes(32), SERIAL, Side.TERMINAL).seal_request(post("register", b""), 9)[0]
+    for message in (forged, post("register", b""), aiocoap.Message(code=aiocoap.EMPTY)):
+        wire.guard.look_ahead(message)
+    assert wire.guard.handle("9.9.9.9:9", forged, 0.0).code == aiocoap.UNAUTHORIZED
+
+
+def test_what_was_read_ahead_with_an_old_key_is_not_taken() -> None:
+    records = enrolled()
+    wire = Wire(guard_of(records))
+    assert wire.register().code == aiocoap.CHANGED
+    wire.terminal.request(post("register", registration().encode()), 1, 0.0)
+    message = decode(wire.terminal.take_datagrams()[0])
+    wire.guard.look_ahead(message)
+    records.links.enrol(SERIAL, bytes(reversed(KEY)), ADA)
+    assert wire.guard.handle(wire.endpoint, message, 0.0).code == aiocoap.UNAUTHORIZED
+    assert wire.guard.refused[Stranger.FORGED] == 1
+
+
 def test_what_was_said_once_changes_nothing_from_anywhere() -> None:
     wire = Wire(guard_of(enrolled()))
     wire.register()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_stores import Open, list_statements
@@ -17,6 +19,7 @@ from unbrick.errors import SetupError
 from unbrick.server.core.core import ServerCore
 from unbrick.server.database import SqlRecords, answers
 from unbrick.server.database.connection import complete_url
+from unbrick.server.errors import RecordsError
 from unbrick.server.records.contract import ANY, IDLE
 from unbrick.server.records.people import Actor, Subscriber
 from unbrick.server.records.tables import Elsewhere, UndoneError
@@ -412,20 +415,97 @@ def test_ids_count_up_whoever_gives_them(open_records: Open) -> None:
         assert [message.id for message in records.messages()] == ids == sorted(set(ids))
 
 
+@contextlib.contextmanager
+def looking(url: str) -> Iterator[Callable[[str], Any]]:
+    """Asks the database a question, whatever others have begun there."""
+    engine = create_engine(complete_url(url))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield lambda question: connection.execute(text(question)).scalar()
+    engine.dispose()
+
+
+HELD = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+    " WHERE locktype = 'advisory' AND datname = current_database()"
+)
+"""How many write."""
+
+KEPT = "SELECT string_agg(serial, ' ' ORDER BY serial) FROM terminals"
+
+
 def test_a_transaction_without_a_change_holds_nobody_up(new_postgresql: str) -> None:
-    held = text(
-        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
-        " WHERE locktype = 'advisory' AND datname = current_database()"
-    )
-    engine = create_engine(complete_url(new_postgresql))
-    with closing(SqlRecords(new_postgresql)) as records, engine.connect() as connection:
+    with closing(SqlRecords(new_postgresql)) as records, looking(new_postgresql) as look:
         with records.transaction():
-            assert connection.execute(held).scalar() == 1
-        assert connection.execute(held).scalar() == 0
+            assert look(HELD) == 1
+        assert look(HELD) == 0
         with contextlib.suppress(LookupError), records.transaction():
             raise LookupError
-        assert connection.execute(held).scalar() == 0
-    engine.dispose()
+        assert look(HELD) == 0
+
+
+def save(records: SqlRecords, *serials: str) -> None:
+    """Keep these terminals, in a transaction."""
+    with records.transaction():
+        for serial in serials:
+            records.save_terminal(replace(TERMINAL, serial=serial))
+
+
+def test_a_transaction_that_follows_is_begun_with_the_end_of_the_last(new_postgresql: str) -> None:
+    with closing(SqlRecords(new_postgresql)) as records, looking(new_postgresql) as look:
+        save(records, "T-1")
+        follows = [True, False]
+        records.while_waiting(lambda: follows.pop(0))
+        save(records, "T-2")
+        assert (follows, look(HELD), look(KEPT)) == ([False], 1, "T-1 T-2")
+        with records.transaction():
+            assert [found.serial for found in records.terminals()] == ["T-1", "T-2"]
+            records.save_terminal(replace(TERMINAL, serial="T-3"))
+            assert look(KEPT) == "T-1 T-2"
+        assert (follows, look(HELD), look(KEPT)) == ([], 0, "T-1 T-2 T-3")
+
+
+def test_what_was_begun_with_the_end_of_the_last_can_be_undone(new_postgresql: str) -> None:
+    with closing(SqlRecords(new_postgresql)) as records, looking(new_postgresql) as look:
+        save(records, "T-1")
+        records.while_waiting(lambda: True)
+        save(records, "T-2")
+        with contextlib.suppress(LookupError), records.transaction():
+            records.save_terminal(replace(TERMINAL, serial="T-3"))
+            raise LookupError
+        assert (look(HELD), look(KEPT)) == (0, "T-1 T-2")
+        with records.transaction():
+            assert records.terminal("T-3") is None
+        save(records, "T-4")
+        assert look(KEPT) == "T-1 T-2 T-4"
+
+
+def test_where_another_writes_too_nothing_is_begun_before_its_time(new_postgresql: str) -> None:
+    with (
+        closing(SqlRecords(new_postgresql)) as records,
+        closing(SqlRecords(new_postgresql)) as other,
+        looking(new_postgresql) as look,
+    ):
+        save(records, "T-1")
+        records.while_waiting(lambda: True)
+        save(other, "T-2")
+        save(records, "T-3")
+        assert look(HELD) == 0
+        save(other, "T-4")
+        assert look(KEPT) == "T-1 T-2 T-3 T-4"
+
+
+def test_a_connection_that_is_cut_between_two_transactions_loses_nothing(
+    new_postgresql: str,
+) -> None:
+    with closing(SqlRecords(new_postgresql)) as records, looking(new_postgresql) as look:
+        save(records, "T-1")
+        records.while_waiting(lambda: True)
+        save(records, "T-2")
+        look("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        with pytest.raises(RecordsError):
+            save(records, "T-3")
+        save(records, "T-3")
+        assert look(KEPT) == "T-1 T-2 T-3"
 
 
 def test_many_changes_are_few_statements_in_postgresql(new_postgresql: str) -> None:

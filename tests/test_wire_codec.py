@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unbrick.errors import LinkError
-from unbrick.wire.codec import _MAX_REMEMBERED_OPTION, REMEMBERED_OPTIONS, _read, decode
+from unbrick.wire.codec import _MAX_REMEMBERED_OPTION, REMEMBERED_OPTIONS, _make_once, decode
 
 
 def say(message: Any) -> tuple[Any, ...]:
@@ -90,12 +90,12 @@ def test_an_option_is_made_once_and_is_nobodys() -> None:
 
 
 def test_what_strangers_send_fills_no_memory() -> None:
-    before = _read.cache_info().currsize
+    before = _make_once.cache_info().currsize
     decode(b"\x40\x02\0\1\xbd" + bytes((_MAX_REMEMBERED_OPTION + 1 - 13,)) + b"x" * 17)
-    assert _read.cache_info().currsize == before
+    assert _make_once.cache_info().currsize == before
     for number in range(2 * REMEMBERED_OPTIONS):
         decode(b"\x40\x02\0\1\xb4" + f"{number:04}".encode())
-    assert _read.cache_info().currsize <= REMEMBERED_OPTIONS
+    assert _make_once.cache_info().currsize <= REMEMBERED_OPTIONS
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,18 @@ def test_aiocoap_makes_the_same_bytes() -> None:
 # A terminal and the server
 
 
+def test_what_is_read_ahead_is_read_once() -> None:
+    terminal, server = sides()
+    first, second = (carried(terminal.seal_request(request(), number)[0]) for number in (9, 10))
+    server.open_ahead(first)
+    server.open_ahead(second)  # The last one is kept.
+    for message, sequence in ((first, 9), (second, 10), (second, 10)):
+        assert server.open_request(message).sequence == sequence
+    server.open_ahead(first)
+    opened = server.open_request(first)
+    assert opened is not server.open_request(first)
+
+
 def test_a_terminal_names_itself_and_the_server_does_not_name_it() -> None:
     terminal, server = sides()
     header = read_header(terminal.seal_request(request(), 9)[0])

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import aiocoap
 from aiocoap.numbers import OptionNumber
 
-from unbrick.errors import LinkError
-from unbrick.wire.codec import Options, decode_with_options
+from unbrick.wire.codec import Datagram, Options, read
 from unbrick.wire.messages import CBOR_FORMAT
 
 ACK_TIMEOUT_S = 2.0
@@ -251,9 +250,12 @@ class CoapEndpoint:
 
     def receive(self, datagram: bytes, now: float) -> None:
         """Take one datagram of the peer. Nothing in it makes this raise."""
-        try:
-            message, options = decode_with_options(datagram)
-        except LinkError:
+        self.take(read(datagram), now)
+
+    def take(self, arrived: Datagram, now: float) -> None:
+        """The same, of a datagram that was read before."""
+        datagram, message, options = arrived
+        if message is None:
             self.rejected += 1
             self._reject(datagram)
             return

@@ -8,7 +8,7 @@ compares both readers on messages that anybody could send.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiocoap
 from aiocoap.error import UnparsableMessage
@@ -37,6 +37,28 @@ _MAX_CONTENT_FORMAT = 2  # bytes
 _TYPES = tuple(aiocoap.Type(number) for number in range(4))
 _ALWAYS_NEW = (int(OptionNumber.OSCORE), int(OptionNumber.ECHO))
 """Options whose values do not come again."""
+
+
+class Datagram(NamedTuple):
+    """What has come over the link.
+
+    Attributes:
+        data: as it has come.
+        message: that it is; None: it is none.
+        options: of the message, as they are encoded.
+    """
+
+    data: bytes
+    message: aiocoap.Message | None
+    options: Options
+
+
+def read(data: bytes) -> Datagram:
+    """See what has come; nothing in it makes this raise."""
+    try:
+        return Datagram(data, *decode_with_options(data))
+    except LinkError:
+        return Datagram(data, None, [])
 
 
 def decode(datagram: bytes) -> aiocoap.Message:
@@ -107,7 +129,7 @@ def decode_inner(code: int, data: bytes) -> tuple[aiocoap.Message, Options]:
         at += length
         options.append((number, length))
         again = length <= _MAX_REMEMBERED_OPTION and number not in _ALWAYS_NEW
-        message.opt.add_option(_read(number, value) if again else _make(number, value))
+        message.opt.add_option(_make_once(number, value) if again else _make(number, value))
     formats = [length for number, length in options if number == _CONTENT_FORMAT]
     if formats and formats[0] > _MAX_CONTENT_FORMAT:
         message.opt.content_format = None  # An elective option is then passed over (§5.4.3).
@@ -130,5 +152,5 @@ def _make(number: int, value: bytes) -> Any:
         raise LinkError("CoAP option with a value that it cannot have") from error
 
 
-_read = lru_cache(REMEMBERED_OPTIONS)(_make)
+_make_once = lru_cache(REMEMBERED_OPTIONS)(_make)
 """The same, once for all: nobody changes an option, setting it anew makes another one."""

@@ -152,6 +152,20 @@ class LinkGuard:
 
     # Requests of terminals
 
+    def look_ahead(self, message: aiocoap.Message) -> None:
+        """A message has come that is going to be handled: what can be read of it now is read.
+
+        It changes nothing, and asks no records: these may be waited for.
+        """
+        try:
+            header = read_header(message)
+        except LinkError:
+            return
+        if header is not None and message.code.is_request():
+            link = self._links.get(_read_serial(header.kid_context))
+            if link is not None:
+                link.context.open_ahead(message)
+
     def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
         """The answer to a terminal's request; never raises for what is in it."""
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,9 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 _HINT = "give the path of a file that can be written, or a URL: postgresql://USER@HOST/NAME"
 
 _LOCK = text("SELECT pg_advisory_xact_lock(:key)")
-# In one message. The count is taken after the lock: a subquery that has effects comes first.
-_BEGIN = """BEGIN;
-SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock({lock}) OFFSET 0) AS locked;
-SELECT what FROM writings WHERE number > {since} ORDER BY number
-"""
+# The count is taken after the lock: a subquery that has effects comes first.
+_NEXT = "SELECT nextval('writers') FROM (SELECT pg_advisory_xact_lock(%s) OFFSET 0) AS locked"
+_NEWS = "SELECT what FROM writings WHERE number > %s ORDER BY number"
 _NOTE = text("INSERT INTO writings (number, what) VALUES (:number, :what)")
 _TIDY = text("DELETE FROM writings WHERE number <= :number")
 
@@ -174,6 +172,8 @@ class Writer:
         self._connection: Connection | None = None
         self._seen: object = None
         self._count = 0
+        self._alone = False
+        self._ahead: tuple[Connection, list[Any] | None] | None = None
 
     @contextmanager
     def begun(self) -> Iterator[tuple[Connection, list[Any] | None]]:
@@ -189,11 +189,15 @@ class Writer:
                 self._seen = version
                 yield connection, news
             return
-        connection, news = self._begin()
+        ahead, self._ahead = self._ahead, None
+        connection, news = ahead or self._begin()
+        self._alone = news == []
         try:
             yield connection, news
-            connection.commit()
+            if self._ahead is None:
+                connection.commit()
         except BaseException:
+            self._ahead = None
             with contextlib.suppress(SQLAlchemyError):
                 connection.rollback()
             if connection.invalidated:
@@ -209,22 +213,32 @@ class Writer:
             connection.execute(_TIDY, {"number": self._count - KEPT_WRITINGS})
 
     @contextmanager
-    def ending(self, connection: Connection) -> Iterator[None]:
-        """What is executed inside, for no answer, is sent together with the commit."""
+    def ending(self, connection: Connection, while_waiting: Callable[[], bool]) -> Iterator[None]:
+        """What is executed inside, for no answer, is sent together with the commit.
+
+        PostgreSQL waits for the disk then, and meanwhile ``while_waiting`` is called. When it says
+        that another transaction follows at once, that one is begun in the same message, unless
+        somebody else writes, too: what was kept is not to wait for them.
+        """
         if self._engine.dialect.name == "sqlite":
             yield
             return
+        answers = None
         try:
             with self._explained(connection) as raw, raw.pipeline():
                 yield
                 connection.exec_driver_sql("COMMIT")
+                if while_waiting() and self._alone:
+                    answers = self._send_begin(raw)
+            if answers is not None:
+                self._ahead = connection, self._read_news(answers)
         except BaseException:
             connection.invalidate()  # It may be amid all that, and of no use any more.
             raise
 
     def _begin(self) -> tuple[Connection, list[Any] | None]:
         """The connection, with a transaction begun; a new one if the old one is broken."""
-        tried_before, since = self._connection is not None, self._count
+        tried_before = self._connection is not None
         try:
             if self._connection is None:
                 # So that the driver adds no command of its own.
@@ -232,18 +246,27 @@ class Writer:
                 self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             self._connection.begin()
             with self._explained(self._connection) as raw:
-                answer = raw.execute(_BEGIN.format(lock=WRITER_LOCK, since=since))
-            answer.nextset()
-            self._count = int(answer.fetchone()[0])
-            answer.nextset()
-            news = [json.loads(what) for (what,) in answer.fetchall()]
+                with raw.pipeline():
+                    answers = self._send_begin(raw)
+                return self._connection, self._read_news(answers)
         except DBAPIError as error:
             self.close()
             if not (tried_before and error.connection_invalidated):
                 raise
             return self._begin()
-        missed = not since or self._count - since > KEPT_WRITINGS
-        return self._connection, None if missed else news
+
+    def _send_begin(self, raw: Any) -> tuple[Any, Any]:
+        """Begin a transaction, in the same message as all else in a pipeline."""
+        raw.execute("BEGIN")
+        return raw.execute(_NEXT, (WRITER_LOCK,)), raw.execute(_NEWS, (self._count,))
+
+    def _read_news(self, answers: tuple[Any, Any]) -> list[Any] | None:
+        """What others have written since the last transaction, if that is known; see ``begun``."""
+        numbers, news = answers
+        since, self._count = self._count, int(numbers.fetchone()[0])
+        if not since or self._count - since > KEPT_WRITINGS:
+            return None
+        return [json.loads(what) for (what,) in news.fetchall()]
 
     @contextmanager
     def _explained(self, connection: Connection) -> Iterator[Any]:
@@ -267,6 +290,7 @@ class Writer:
     def close(self) -> None:
         """Let go of the connection; what was begun is undone."""
         connection, self._connection, self._count = self._connection, None, 0
+        self._ahead = None
         if connection is not None:
             connection.close()
 

@@ -503,7 +503,7 @@ class SqlStore(Store):
                 try:
                     yield
                     if self._pending or self._drawn or self._has_news:
-                        with self._writer.ending(connection):
+                        with self._writer.ending(connection, self.while_waiting):
                             self._flush(len(_PLACES))
                             self._writer.note(connection, self._take_news())
                 finally:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiocoap
@@ -24,6 +25,7 @@ from unbrick.server.core.core import ServerCore, refusal_code
 from unbrick.server.core.guard import LinkGuard
 from unbrick.server.edge.troubles import TROUBLES
 from unbrick.wire.coap import CoapEndpoint, Outgoing
+from unbrick.wire.codec import Datagram, read
 from unbrick.wire.glance import glance_protected, glance_serial, refuse_at_a_glance
 from unbrick.wire.oscore import MESSAGE_BITS
 
@@ -40,6 +42,14 @@ RECEIVE_BUFFER_SIZE = 4 << 20
 """Bytes that may wait in the socket; the system may allow less."""
 
 _MAX_DATAGRAM_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A datagram, and where it came from."""
+
+    datagram: Datagram
+    address: tuple[Any, ...]
 
 
 class _Peer:
@@ -98,6 +108,8 @@ class CoapServer:
         self._peers: OrderedDict[str, _Peer] = OrderedDict()
         self._deadlines: list[tuple[float, str]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._arrived: list[_Arrived] = []
+        core.records.while_waiting(self._look_ahead)
 
     async def start(self, host: str, port: int) -> None:
         """Bind to an IP address and a port; 0 takes a free one.
@@ -124,16 +136,8 @@ class CoapServer:
         self._turn(())
 
     def _read(self) -> None:
-        received: list[tuple[bytes, Any]] = []
-        assert self._socket is not None  # noqa: S101 - it is what is read
-        with contextlib.suppress(OSError):
-            for _ in range(MAX_GLANCES):
-                data, address = self._socket.recvfrom(_MAX_DATAGRAM_SIZE)
-                if self._refuse(data, address):
-                    continue
-                received.append((data, address))
-                if len(received) == MAX_TOGETHER:
-                    break
+        self._gather()
+        received, self._arrived = self._arrived, []
         if not received:
             return
         try:
@@ -141,8 +145,32 @@ class CoapServer:
         except Exception:  # noqa: BLE001 - see below
             # One may be to blame, and the others are not to suffer.
             for one in received:
-                with TROUBLES.survived(f"a message of {one[1]} is dropped"):
+                with TROUBLES.survived(f"a message of {one.address} is dropped"):
                     self._turn((one,))
+
+    def _gather(self) -> None:
+        """Take what waits in the socket: as much as a transaction has room for."""
+        with contextlib.suppress(OSError):
+            for _ in range(MAX_GLANCES):
+                if self._socket is None or len(self._arrived) == MAX_TOGETHER:
+                    return
+                data, address = self._socket.recvfrom(_MAX_DATAGRAM_SIZE)
+                if not self._refuse(data, address):
+                    self._arrived.append(_Arrived(read(data), address))
+
+    def _look_ahead(self) -> bool:
+        """The database keeps a transaction: meanwhile read what is handled in the next one.
+
+        Gives whether there is anything.
+        """
+        with TROUBLES.survived("messages are not read ahead"):
+            self._gather()
+            for one in self._arrived:
+                if one.datagram.message is not None:
+                    self._guard.look_ahead(one.datagram.message)
+        if self._arrived:
+            asyncio.get_running_loop().call_soon(self._read)
+        return bool(self._arrived)
 
     def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bool:
         """Answer a registration that would be refused, at next to no cost; gives whether it is."""
@@ -164,7 +192,7 @@ class CoapServer:
                 self._socket.sendto(answer, address)
         return True
 
-    def _turn(self, received: Sequence[tuple[bytes, Any]]) -> None:
+    def _turn(self, received: Sequence[_Arrived]) -> None:
         """Handle what has arrived and what is due, and commit; then send."""
         if self._socket is None:
             return
@@ -202,20 +230,20 @@ class CoapServer:
         if len(requests) == MAX_TOGETHER:
             loop.call_soon(self.pump)
 
-    def _receive(
-        self, received: Sequence[tuple[bytes, Any]], touched: dict[str, _Peer], now: float
-    ) -> None:
-        protected = [glance_protected(data) for data, _ in received]
+    def _receive(self, received: Sequence[_Arrived], touched: dict[str, _Peer], now: float) -> None:
+        protected = [glance_protected(one.datagram.data) for one in received]
         numbers = dict(found for found in protected if found is not None)
         if numbers:
             self.core.records.links.look_ahead(sorted(numbers))
-        plain = (glance_serial(data) for data, _ in received) if self._guard.insecure else ()
+        plain = (
+            (glance_serial(one.datagram.data) for one in received) if self._guard.insecure else ()
+        )
         serials = {serial for serial in plain if serial is not None}
         serials |= {serial for serial, number in numbers.items() if self._begins(serial, number)}
         if serials:
             self.core.records.look_ahead(sorted(serials))
-        for data, address in received:
-            self._peer(_endpoint(address), touched, address).receive(data, now)
+        for one in received:
+            self._peer(_endpoint(one.address), touched, one.address).take(one.datagram, now)
 
     def _peer(
         self, name: str, touched: dict[str, _Peer], address: tuple[Any, ...] | None = None

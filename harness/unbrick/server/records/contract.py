@@ -6,7 +6,7 @@ in the same transaction, so that there is no way around it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -153,6 +153,10 @@ class Records:
             UndoneError: a part had raised, and somebody in between took that for handled.
         """
         return self._store.transaction()
+
+    def while_waiting(self, do: Callable[[], bool]) -> None:
+        """Have this done while a transaction is waited for: see ``Store.while_waiting``."""
+        self._store.while_waiting = do
 
     # Terminals, images, updates
 

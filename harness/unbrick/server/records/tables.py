@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -135,6 +135,9 @@ class Store(ABC):
     def __init__(self) -> None:
         self._undone: bool | None = None
         """Whether a part of the transaction that is under way had raised; None when none is."""
+        self.while_waiting: Callable[[], bool] = _do_nothing
+        """Called while a database that is another process keeps a transaction. It does what asks
+        no records, and does not raise. It gives whether another transaction follows at once."""
 
     @abstractmethod
     def table(self, kind: type[R]) -> Table[R]:
@@ -185,6 +188,11 @@ class Store(ABC):
     @abstractmethod
     def _begun(self) -> AbstractContextManager[None]:
         """A transaction: it is kept when the block ends, and undone when it raises."""
+
+
+def _do_nothing() -> bool:
+    """Nothing is to be done, and nothing follows."""
+    return False
 
 
 def given(**values: Any) -> dict[str, Any]:
