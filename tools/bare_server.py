@@ -1,7 +1,8 @@
 """A bare ``aiocoap`` server to compare ours with: it answers from memory and keeps nothing.
 
-Arguments: the UDP port, the file that every terminal is to have, and ``commanded`` when it is to be
-written there by commands.
+Arguments: the UDP port, and the file that every terminal is to have. Then ``commanded`` when it is
+to be written there by commands, and ``protected`` when the messages are protected by OSCORE. That,
+too, is ``aiocoap``'s.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiocoap
+from aiocoap import oscore
 from aiocoap.pipe import Pipe
 
+from fleet_terminal import find_link_key
 from unbrick.layout import reference_layout
 from unbrick.wire.coap import post
 from unbrick.wire.commands import (
@@ -37,6 +40,7 @@ from unbrick.wire.messages import (
     Registration,
     TerminalState,
 )
+from unbrick.wire.oscore import Side, read_header
 
 LAYOUT = reference_layout()
 HOST = "127.0.0.1"
@@ -44,10 +48,28 @@ VERSION = "1.1.0+0"
 WRITE = 896  # bytes
 
 
+class Link(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextUtils):  # type: ignore[misc]
+    """The server's side of the link to a terminal, by ``aiocoap``; it is kept in memory alone."""
+
+    def __init__(self, serial: str) -> None:
+        self.alg_aead = oscore.ChaCha20Poly1305()
+        self.hashfun = oscore.hashfunctions["sha256"]
+        self.id_context = serial.encode()
+        self.sender_id, self.recipient_id = Side.SERVER.value, Side.TERMINAL.value
+        self.derive_keys(b"", find_link_key(serial))
+        self.sender_sequence_number = 0
+        self.recipient_replay_window = oscore.ReplayWindow(32, lambda: None)
+        self.recipient_replay_window.initialize_empty()
+        self.echo_recovery = None
+
+    def post_seqnoincrease(self) -> None:
+        """Nothing is stored."""
+
+
 class BareSite:
     """Answers from memory what the server answers from its records, and asks what it asks."""
 
-    def __init__(self, file: bytes, *, commanded: bool) -> None:
+    def __init__(self, file: bytes, *, commanded: bool, protected: bool) -> None:
         self.context: aiocoap.Context | None = None
         self._file = file
         self._digest = hashlib.sha256(file).digest()
@@ -56,29 +78,48 @@ class BareSite:
         self._commands: dict[str, Iterator[Command]] = {}
         self._backups: dict[str, BackupPiece] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._links: dict[str, Link] | None = {} if protected else None
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         """Answer a request."""
-        request = pipe.request
+        request, remote = pipe.request, pipe.request.remote
+        if self._links is None:
+            pipe.add_response(self._answer(request, remote), is_last=True)
+            return
+        header = read_header(request)
+        assert header is not None  # noqa: S101 - all terminals protect what they say
+        link = self._link((header.kid_context or b"").decode())
+        opened, binding = link.unprotect(request)
+        if opened.opt.uri_path == ("register",):
+            binding.can_reuse_nonce = False  # A terminal's window begins with a number of ours.
+        response, _ = link.protect(self._answer(opened, remote), binding)
+        pipe.add_response(response, is_last=True)
+
+    def _link(self, serial: str) -> Link:
+        assert self._links is not None  # noqa: S101 - as above
+        if serial not in self._links:
+            self._links[serial] = Link(serial)
+        return self._links[serial]
+
+    def _answer(self, request: aiocoap.Message, remote: object) -> aiocoap.Message:
         path = request.opt.uri_path[0]
         if path == "file":
-            pipe.add_response(self._block(*request.opt.block2), is_last=True)
-            return
-        pipe.add_response(aiocoap.Message(code=aiocoap.CHANGED), is_last=True)
+            return self._block(*request.opt.block2)
         if path == "register":
             said = Registration.decode(request.payload)
             update_id = self._ids.setdefault(said.serial, len(self._ids) + 1)
             if said.state is TerminalState.COMMANDED:
                 self._commands[said.serial] = self._all_commands(update_id, said.nonce)
-                self._begin(self._command(said.serial, request.remote))
+                self._begin(self._command(said.serial, remote))
             elif said.version != VERSION:
                 begin = self._prepare if self._commanded else self._announce
-                self._begin(begin(said, update_id, request.remote))
+                self._begin(begin(said, update_id, remote))
             elif self._commanded:
-                self._begin(self._give_back(said.serial, update_id, request.remote))
+                self._begin(self._give_back(said.serial, update_id, remote))
         elif path == "result":
             result = CommandResult.decode(request.payload)
-            self._begin(self._command(result.serial, request.remote))
+            self._begin(self._command(result.serial, remote))
+        return aiocoap.Message(code=aiocoap.CHANGED)
 
     def _block(self, number: int, _more: bool, exponent: int) -> aiocoap.Message:
         start = number << (exponent + 4)
@@ -94,23 +135,27 @@ class BareSite:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, remote: object, path: str, payload: bytes) -> bytes:
-        message = post(path, payload)
+    async def _ask(self, serial: str, remote: object, path: str, payload: bytes) -> bytes:
+        message, binding = post(path, payload), None
+        if self._links is not None:
+            message, binding = self._link(serial).protect(message, kid_context=False)
         message.remote = remote
         assert self.context is not None  # noqa: S101 - set before the first request
         response = await self.context.request(message, handle_blockwise=False).response
+        if self._links is not None:
+            response, _ = self._link(serial).unprotect(response, binding)
         return bytes(response.payload)
 
-    async def _announce(self, _said: Registration, update_id: int, remote: object) -> None:
+    async def _announce(self, said: Registration, update_id: int, remote: object) -> None:
         size = len(self._file)
         announcement = Announcement(
             update_id, Kind.FULL_IMAGE, size, self._digest, VERSION, self._digest, size, 0
         )
-        await self._ask(remote, "announce", announcement.encode())
+        await self._ask(said.serial, remote, "announce", announcement.encode())
 
     async def _prepare(self, said: Registration, update_id: int, remote: object) -> None:
         asked = BackupRequest(update_id, 0).encode()
-        backup = BackupPiece.decode(await self._ask(remote, "backup", asked))
+        backup = BackupPiece.decode(await self._ask(said.serial, remote, "backup", asked))
         self._backups[said.serial] = backup
         upgrade = Upgrade(
             update_id,
@@ -122,7 +167,7 @@ class BareSite:
             said.security_counter,
             backup.checksum,
         )
-        await self._ask(remote, "upgrade", upgrade.encode())
+        await self._ask(said.serial, remote, "upgrade", upgrade.encode())
 
     def _all_commands(self, update_id: int, nonce: int) -> Iterator[Command]:
         start, file = LAYOUT.partition("application").offset, self._file
@@ -137,23 +182,23 @@ class BareSite:
     async def _command(self, serial: str, remote: object) -> None:
         command = next(self._commands[serial], None)
         if command is not None:
-            await self._ask(remote, command.path, command.encode())
+            await self._ask(serial, remote, command.path, command.encode())
 
     async def _give_back(self, serial: str, update_id: int, remote: object) -> None:
         backup = self._backups[serial]
         piece = RestorePiece(update_id, backup.size, backup.checksum, 0, backup.data)
-        await self._ask(remote, "restore", piece.encode())
+        await self._ask(serial, remote, "restore", piece.encode())
 
 
-async def bare(port: int, file: bytes, *, commanded: bool) -> None:
+async def bare(port: int, file: bytes, *, commanded: bool, protected: bool) -> None:
     """Serve for ever."""
-    site = BareSite(file, commanded=commanded)
+    site = BareSite(file, commanded=commanded, protected=protected)
     site.context = await aiocoap.Context.create_server_context(site, bind=(HOST, port))
     print("ready", flush=True)
     await asyncio.get_running_loop().create_future()
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        bare(int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), commanded="commanded" in sys.argv)
-    )
+    words = sys.argv[3:]
+    wanted = {"commanded": "commanded" in words, "protected": "protected" in words}
+    asyncio.run(bare(int(sys.argv[1]), Path(sys.argv[2]).read_bytes(), **wanted))

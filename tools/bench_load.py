@@ -42,6 +42,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 BARE = "bare aiocoap"
+BARE_PROTECTED = "bare aiocoap, OSCORE"
+INSECURE = ", `--insecure`"
+"""How the names of those end that hear what is not protected; the terminals protect nothing."""
+
 BARE_PROGRAM = Path(__file__).with_name("bare_server.py")
 BALANCER = Path(__file__).with_name("balancer.py")
 
@@ -63,10 +67,13 @@ blocks. It reports four times, registers with the new software, and reports once
 - The server is one process, or there are {SERVERS} behind a balancer, which share a database: then
   their processor time is added up, and the balancer's is not in it. Answers are committed to the
   disk, and the HTTP API asks for a sign-in.
-- The messages of the link are protected by OSCORE, but for `--insecure` and bare aiocoap.
+- The messages of the link are protected by OSCORE, but for `--insecure` and *bare aiocoap*.
 - *Bare aiocoap* answers the same requests, and announces, from memory: no database, no history. Two
-  thousand commanded updates at once it does not bring to an end.
-- The terminals are another process.
+  thousand commanded updates at once it does not bring to an end. With *OSCORE* it protects its
+  messages, by what aiocoap has for that.
+- *Like with like* is the ratio to the bare server that protects as much. *To bare* is always the
+  ratio to the one that protects nothing.
+- The terminals are another process. With PostgreSQL they share a core with its processes.
 - A run counts only when the records have the whole course of every update.
 - Many terminals that ask at once wait for each other: the time of a request is the length of the
   queue.
@@ -223,16 +230,17 @@ def fleet(what: Load, port: int, start: int | None) -> None:
     json.dump(said, sys.stdout)
 
 
-def run_bare(what: Load, folder: Path) -> Run:
+def run_bare(what: Load, folder: Path, *, protected: bool = False) -> Run:
     """The bare server."""
     file = folder / "image.bin"
     file.write_bytes(what.images[-1])
     port = free_port()
-    way = "commanded" if what.commanded else "staged"
-    with process(sys.executable, str(BARE_PROGRAM), str(port), str(file), way) as (running, line):
+    words = (["commanded"] if what.commanded else []) + (["protected"] if protected else [])
+    command = [sys.executable, str(BARE_PROGRAM), str(port), str(file), *words]
+    with process(*command) as (running, line):
         if line != "ready\n":
             raise ToolBrokenError("the bare server does not start")
-        return run(what, port, running.pid, protected=False)
+        return run(what, port, running.pid, protected=protected)
 
 
 def run_ours(what: Load, database: str, *, protected: bool = True) -> Run:
@@ -327,12 +335,17 @@ def measure(what: Load, rounds: int) -> dict[str, Run]:
     with tempfile.TemporaryDirectory() as name, postgresql() as make_database:
         folder = Path(name)
         for turn in range(rounds):
-            runs = {} if what in BEYOND_BARE else {BARE: run_bare(what, folder)}
+            runs: dict[str, Run] = {}
+            if what not in BEYOND_BARE:
+                runs[BARE] = run_bare(what, folder)
+                runs[BARE_PROTECTED] = run_bare(what, folder, protected=True)
             plain = str(folder / f"{turn}-plain.db")
-            runs["Unbrick, SQLite, `--insecure`"] = run_ours(what, plain, protected=False)
+            runs["Unbrick, SQLite" + INSECURE] = run_ours(what, plain, protected=False)
             runs["Unbrick, SQLite"] = run_ours(what, str(folder / f"{turn}.db"))
             if make_database is not None:
-                runs["Unbrick, PostgreSQL"] = run_ours(what, make_database())
+                on_postgresql = "Unbrick, PostgreSQL"
+                runs[on_postgresql + INSECURE] = run_ours(what, make_database(), protected=False)
+                runs[on_postgresql] = run_ours(what, make_database())
                 several = f"Unbrick, {SERVERS} processes on PostgreSQL"
                 runs[several] = run_several(what, make_database())
             for server, result in runs.items():
@@ -346,20 +359,21 @@ def table(results: dict[Load, dict[str, Run]]) -> str:
     """The section of the page."""
     lines = [INTRODUCTION]
     lines.append(
-        "| terminals at once | server | updates a second | to bare | requests a second "
-        "| processor time, ms an update | to bare | request, median, ms | 99 %, ms "
-        "| sent again | memory at most, MB |"
+        "| terminals at once | server | updates a second | to bare | like with like "
+        "| requests a second | processor time, ms an update | to bare | like with like "
+        "| request, median, ms | 99 %, ms | sent again | memory at most, MB |"
     )
-    lines.append("|--:|---|" + "--:|" * 9)
+    lines.append("|--:|---|" + "--:|" * 11)
     for what, runs in results.items():
-        least = runs.get(BARE)
         for server, one in runs.items():
+            plain = server == BARE or server.endswith(INSECURE)
+            others = runs.get(BARE), runs.get(BARE if plain else BARE_PROTECTED)
             figures = (
                 f"{one.rate:.0f}",
-                f"{one.rate / least.rate:.2f}" if least else "",
+                *(f"{one.rate / other.rate:.2f}" if other else "" for other in others),
                 f"{len(one.requests) / one.seconds:.0f}",
                 f"{one.cost * 1000:.1f}",
-                f"{one.cost / least.cost:.2f}" if least else "",
+                *(f"{one.cost / other.cost:.2f}" if other else "" for other in others),
                 f"{one.median * 1000:.1f}",
                 f"{one.worst * 1000:.1f}",
                 f"{one.retransmissions}",
