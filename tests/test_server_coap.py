@@ -275,6 +275,35 @@ def test_what_is_read_while_the_database_is_waited_for_is_handled_next() -> None
     with_server(test)
 
 
+def test_what_arrives_while_others_write_belongs_to_the_same_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(server: CoapServer) -> None:
+        records = server.core.records
+        transaction, depth, kept = records.transaction, [0], []
+        terminals = [await udp_terminal(server) for _ in range(2)]
+
+        @contextmanager
+        def begin_late() -> Iterator[None]:
+            depth[0] += 1
+            with transaction():
+                if depth[0] == 1 and not kept:  # Others write, and meanwhile the second one speaks.
+                    terminals[1][1].request(post("register", registration(serial="T-1").encode()))
+                yield
+            depth[0] -= 1
+            if not depth[0]:
+                kept.append(len(records.terminals()))
+
+        monkeypatch.setattr(records, "transaction", begin_late)
+        terminals[0][1].request(post("register", registration(serial="T-0").encode()))
+        await until(lambda: all(terminal.answers for _, terminal in terminals))
+        assert kept[0] == 2
+        for socket_, _ in terminals:
+            socket_.close()
+
+    with_server(test)
+
+
 def test_what_the_database_did_not_keep_is_told_when_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

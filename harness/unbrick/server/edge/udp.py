@@ -133,11 +133,11 @@ class CoapServer:
 
     def pump(self) -> None:
         """Send what the core wants sent."""
-        self._turn(())
+        self._turn([])
 
     def _read(self) -> None:
-        self._gather()
         received, self._arrived = self._arrived, []
+        self._gather(received)
         if not received:
             return
         try:
@@ -146,17 +146,17 @@ class CoapServer:
             # One may be to blame, and the others are not to suffer.
             for one in received:
                 with TROUBLES.survived(f"a message of {one.address} is dropped"):
-                    self._turn((one,))
+                    self._turn([one], alone=True)
 
-    def _gather(self) -> None:
-        """Take what waits in the socket: as much as a transaction has room for."""
+    def _gather(self, arrived: list[_Arrived]) -> None:
+        """Add what waits in the socket, as long as a transaction has room for it."""
         with contextlib.suppress(OSError):
             for _ in range(MAX_GLANCES):
-                if self._socket is None or len(self._arrived) == MAX_TOGETHER:
+                if self._socket is None or len(arrived) >= MAX_TOGETHER:
                     return
                 data, address = self._socket.recvfrom(_MAX_DATAGRAM_SIZE)
                 if not self._refuse(data, address):
-                    self._arrived.append(_Arrived(read(data), address))
+                    arrived.append(_Arrived(read(data), address))
 
     def _look_ahead(self) -> bool:
         """The database keeps a transaction: meanwhile read what is handled in the next one.
@@ -164,7 +164,7 @@ class CoapServer:
         Gives whether there is anything.
         """
         with TROUBLES.survived("messages are not read ahead"):
-            self._gather()
+            self._gather(self._arrived)
             for one in self._arrived:
                 if one.datagram.message is not None:
                     self._guard.look_ahead(one.datagram.message)
@@ -192,8 +192,12 @@ class CoapServer:
                 self._socket.sendto(answer, address)
         return True
 
-    def _turn(self, received: Sequence[_Arrived]) -> None:
-        """Handle what has arrived and what is due, and commit; then send."""
+    def _turn(self, received: list[_Arrived], *, alone: bool = False) -> None:
+        """Handle what has arrived and what is due, and commit; then send.
+
+        What arrives until the transaction has begun, because others write, is added to it, unless
+        it is to be handled ``alone``.
+        """
         if self._socket is None:
             return
         loop = asyncio.get_running_loop()
@@ -206,6 +210,8 @@ class CoapServer:
         requests: list[Outgoing] = []
         try:
             with all_of_it:
+                if received and not alone:
+                    self._gather(received)
                 self._receive(received, touched, now)
                 for name in expired:
                     self._peer(name, touched).poll(now)
