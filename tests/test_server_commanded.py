@@ -23,13 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from server_world import SERIAL, inspect, make_image, post, registration
 
-from unbrick.server.core import plan
+from unbrick.server.core import backups, plan
 from unbrick.server.core.core import ServerCore
 from unbrick.server.core.difference import find_ranges
 from unbrick.server.core.restoring import choose_image
 from unbrick.server.errors import ConflictError, NotCommandedError, UnknownError
 from unbrick.server.records.analysis import Range, RangeKind
 from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.people import Actor
 from unbrick.server.records.sessions import Backup, PlannedStep, SessionState, StepKind, StepState
 from unbrick.server.records.updates import UpdateState
 from unbrick.wire.commands import (
@@ -201,6 +202,33 @@ def test_claim_b6_data_is_backed_up_before_the_first_erase_given_back_and_delete
     assert w.update().state is UpdateState.SUCCEEDED
     assert all(step.state is StepState.DONE for step in w.steps())
     assert w.terminal.format() == inspect(target).userdata_format
+
+
+@pytest.mark.parametrize("room", [backups.REMEMBERED_SIZE, 10])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_backup_is_read_from_the_records_when_it_is_not_in_memory(
+    room: int, monkeypatch: pytest.MonkeyPatch, *, restarts: bool
+) -> None:
+    monkeypatch.setattr(backups, "REMEMBERED_SIZE", room)
+    remembered: list[bool] = []
+    read = MemoryRecords.read_backup
+
+    def note(records: Any, backup_id: int, actor: Actor, known: bytes | None = None) -> bytes:
+        remembered.append(known is not None)
+        return read(records, backup_id, actor, known)
+
+    monkeypatch.setattr(MemoryRecords, "read_backup", note)
+    w = world()
+    w.start()
+    w.run(lambda: w.records.backups(SERIAL) != [])
+    if restarts:
+        w.restart()
+    w.run(lambda: settled(w))
+    check_end(w)
+    assert w.audit() == ["backup kept", "backup read", "backup deleted"]
+    assert remembered == [room > 10 and not restarts]
+    keeper = w.core._commander
+    assert (len(keeper._remembered), keeper._remembered_size) == (0, 0)
 
 
 def test_claim_b6_the_backup_stays_until_the_terminal_has_confirmed_it() -> None:

@@ -359,9 +359,9 @@ class TamperedStore(ServerMemory):
             data[_NAME_AT] ^= 2
         return bytes(data)
 
-    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
+    def read_backup(self, backup_id: int, actor: Actor, known: bytes | None = None) -> bytes:
         """See ``Records``."""
-        super().read_backup(backup_id, actor)
+        super().read_backup(backup_id, actor, known)
         return next(self._changed(item) for item in super().backups() if item.id == backup_id)
 
     def backups(self, serial: str | None = None) -> list[Backup]:

@@ -6,6 +6,7 @@ The pieces are in memory until they are all there: a server that is killed begin
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from unbrick.server.core import plan
@@ -29,6 +30,9 @@ from unbrick.wire.commands import (
     RestorePiece,
 )
 from unbrick.wire.messages import Result
+
+REMEMBERED_SIZE = 1 << 20
+"""Bytes of backups, sealed as they are, that need not be read from the records again."""
 
 MISSES = 3
 """Answers that lead nowhere until the server waits for the terminal's next registration."""
@@ -61,6 +65,8 @@ class Keeper(Sessions):
         super().__init__(records, log)
         self._gathered: dict[int, _Gathered] = {}
         self._given: dict[int, _Given] = {}
+        self._remembered: OrderedDict[bytes, bytes] = OrderedDict()
+        self._remembered_size = 0
 
     def _forget(self, session: CommandedSession) -> None:
         self._gathered.pop(session.id, None)
@@ -119,6 +125,7 @@ class Keeper(Sessions):
         backup = Backup(0, session.id, session.serial, gathered.size, gathered.checksum, now)
         why = Actor(ACTOR, now, f"for update {update.id}")
         self._records.add_backup(backup, gathered.data, why)
+        self._remember(backup, gathered.data)
         self._done(step, now)
         return True
 
@@ -140,7 +147,9 @@ class Keeper(Sessions):
         given = self._given.get(session.id)
         if given is None:
             why = Actor(ACTOR, now, "it is given back")
-            given = _Given(self._records.read_backup(backup.id, why), backup.checksum)
+            # What has its checksum is it, whatever has become of the transaction that kept it.
+            known = self._remembered.get(backup.checksum)
+            given = _Given(self._records.read_backup(backup.id, why, known), backup.checksum)
             self._given[session.id] = given
         self._sent(step, now)
         piece = given.data[given.offset : given.offset + PIECE_SIZE]
@@ -179,3 +188,22 @@ class Keeper(Sessions):
             given.misses = 0
             return False
         return True
+
+    def _remember(self, backup: Backup, data: bytes) -> None:
+        """Remember what a backup holds, until it is deleted; the oldest make room."""
+        self._forget_data(backup.checksum)
+        self._remembered[backup.checksum] = data
+        self._remembered_size += len(data)
+        while self._remembered_size > REMEMBERED_SIZE:
+            self._forget_data(next(iter(self._remembered)))
+
+    def _forget_data(self, checksum: bytes) -> None:
+        self._remembered_size -= len(self._remembered.pop(checksum, b""))
+
+    def _delete_backup(
+        self, session: CommandedSession, why: str, now: float, actor: str = ACTOR
+    ) -> None:
+        backup = self._backup(session)
+        if backup is not None:
+            self._forget_data(backup.checksum)
+        super()._delete_backup(session, why, now, actor)

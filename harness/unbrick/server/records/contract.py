@@ -799,14 +799,20 @@ class Records:
             self._note(AuditAction.BACKUP_KEPT, backup.serial, backup.id, actor)
         return backup
 
-    def read_backup(self, backup_id: int, actor: Actor) -> bytes:
-        """What a backup holds.
+    def read_backup(self, backup_id: int, actor: Actor, known: bytes | None = None) -> bytes:
+        """What a backup holds. Whoever has it in memory asks all the same, for the audit.
+
+        Args:
+            backup_id: of the backup.
+            actor: who wants it, and why.
+            known: what it holds, if that is remembered.
 
         Raises:
             KeyError: there is none.
         """
         with self._store.together():
-            backup, data = self._backups.get(backup_id), self._backups.data(backup_id)
+            backup = self._backups.get(backup_id)
+            data = self._backups.data(backup_id) if known is None else known
             if backup is None or data is None:
                 raise KeyError(backup_id)
             self._note(AuditAction.BACKUP_READ, backup.serial, backup_id, actor)
