@@ -17,12 +17,16 @@ from server_world import SERIAL, get_block, inspect, make_image, post, registrat
 
 from unbrick.errors import PortError
 from unbrick.server.core.core import ServerCore
+from unbrick.server.core.guard import LinkGuard, Stranger
 from unbrick.server.edge import udp as coap
 from unbrick.server.edge.udp import CoapServer
 from unbrick.server.records.memory import MemoryRecords
+from unbrick.server.records.people import Actor
 from unbrick.server.records.updates import MessageState, Terminal, UpdateState
 from unbrick.wire.coap import CoapEndpoint
+from unbrick.wire.codec import decode
 from unbrick.wire.messages import Decision, Result
+from unbrick.wire.oscore import Context, Side
 
 IMAGE = make_image(size=20_000)
 
@@ -332,6 +336,43 @@ def test_what_the_database_did_not_keep_is_told_when_it_does(
         socket_.close()
 
     with_server(test)
+
+
+def test_forgeries_in_a_terminals_name_are_refused_at_a_glance() -> None:
+    async def run() -> None:
+        key, records = bytes(range(32)), MemoryRecords()
+        records.links.enrol(SERIAL, key, Actor("ada", 0.0))
+        core = ServerCore(records, inspect)
+        guard = LinkGuard(core, secret=b"secret")
+        server = CoapServer(core, guard, lambda: 9.0)
+        handled: list[str] = []
+        handle = guard.handle
+        guard.handle = lambda name, *rest: handled.append(name) or handle(name, *rest)  # type: ignore[method-assign,func-returns-value]
+        await server.start("127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(("127.0.0.1", server.port))
+
+            async def say(secret: bytes, number: int) -> Any:
+                plain = post("register", registration().encode())
+                sealed, _ = Context(secret, SERIAL, Side.TERMINAL).seal_request(plain, number)
+                sealed.mtype, sealed.mid, sealed.token = aiocoap.CON, number & 0xFFFF, b"tok"
+                await loop.sock_sendall(sock, sealed.encode())
+                answer = decode(await loop.sock_recv(sock, 2048))
+                assert (answer.mid, answer.token) == (number & 0xFFFF, b"tok")
+                return answer
+
+            assert (await say(key, 1 << 20)).opt.oscore is not None
+            for number in range(5):
+                answer = await say(bytes(32), (2 << 20) + number)
+                assert (answer.code, answer.opt.oscore) == (aiocoap.UNAUTHORIZED, None)
+            assert (await say(key, (1 << 20) + 1)).opt.oscore is not None
+        await server.close()
+        assert len(handled) == 3  # One forgery a second, which may be of a new key.
+        assert guard.refused[Stranger.FORGED] == 5
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
 
 
 def test_the_memory_of_endpoints_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

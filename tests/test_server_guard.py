@@ -228,36 +228,70 @@ def test_what_could_not_be_protected_is_told_later(
 # Replays
 
 
-def test_what_is_read_ahead_is_taken_as_if_it_had_not_been() -> None:
+def forge(serial: str = SERIAL) -> Any:
+    """A request in a terminal's name, by somebody without its key."""
+    sealed, _ = Context(bytes(32), serial, Side.TERMINAL).seal_request(post("register", b""), 9)
+    return carried(sealed)
+
+
+def carried(message: Any) -> Any:
+    message.mtype, message.mid, message.token = aiocoap.CON, 1, b"t"
+    return decode(message.encode())
+
+
+def test_what_is_looked_at_ahead_is_taken_as_if_it_had_not_been() -> None:
     wire = Wire(guard_of(enrolled()))
-    read: list[Any] = []
+    taken: list[Any] = []
     handle = wire.handle
 
-    def read_and_handle(request: Any, now: float) -> Any:
-        for _ in range(2):
-            wire.guard.look_ahead(request)
-        read.append(request)
+    def look_and_handle(request: Any, now: float) -> Any:
+        assert not any(wire.guard.foresees_forgery(SERIAL, request, now) for _ in range(2))
+        taken.append(request)
         return handle(request, now)
 
-    wire.server = CoapEndpoint(read_and_handle, random.Random(7))
+    wire.server = CoapEndpoint(look_and_handle, random.Random(7))
     assert wire.register().code == wire.register().code == aiocoap.CHANGED
-    refused = wire.guard.refused[Stranger.STALE]
-    wire.guard.look_ahead(read[-1])
-    assert wire.guard.handle("9.9.9.9:9", read[-1], 0.0).code == aiocoap.CHANGED  # On the outside.
-    assert wire.guard.refused[Stranger.STALE] == refused + 1
-    forged = Context(bytes(32), SERIAL, Side.TERMINAL).seal_request(post("register", b""), 9)[0]
-    for message in (forged, post("register", b""), aiocoap.Message(code=aiocoap.EMPTY)):
-        wire.guard.look_ahead(message)
-    assert wire.guard.handle("9.9.9.9:9", forged, 0.0).code == aiocoap.UNAUTHORIZED
+    stale = wire.guard.refused[Stranger.STALE]
+    assert not wire.guard.foresees_forgery(SERIAL, taken[-1], 0.0)
+    assert wire.guard.handle("9.9.9.9:9", taken[-1], 0.0).code == aiocoap.CHANGED  # On the outside.
+    assert wire.guard.refused[Stranger.STALE] == stale + 1
 
 
-def test_what_was_read_ahead_with_an_old_key_is_not_taken() -> None:
+def test_of_forgeries_one_a_second_is_handled_and_the_others_are_counted() -> None:
+    wire = Wire(guard_of(enrolled()))
+    assert not wire.guard.foresees_forgery(SERIAL, forge(), 0.0)  # Nothing is known of it yet.
+    assert wire.register().code == aiocoap.CHANGED
+    passed = [not wire.guard.foresees_forgery(SERIAL, forge(), number / 10) for number in range(30)]
+    assert passed.count(True) == 3
+    assert wire.guard.refused[Stranger.FORGED] == 27
+    assert not wire.guard.foresees_forgery("T-unknown", forge("T-unknown"), 0.0)
+    assert wire.register().code == aiocoap.CHANGED
+
+
+def test_a_key_that_was_replaced_elsewhere_is_found_out_amid_forgeries() -> None:
+    records = enrolled()
+    wire = Wire(guard_of(records))
+    assert wire.register().code == aiocoap.CHANGED
+    new = bytes(reversed(KEY))
+    records.links.enrol(SERIAL, new, ADA)
+    sealed, _ = Context(new, SERIAL, Side.TERMINAL).seal_request(
+        post("register", registration().encode()), 5 << MESSAGE_BITS
+    )
+    refused = [wire.guard.foresees_forgery(SERIAL, forge(), 10.0) for _ in range(3)]
+    assert refused == [False, True, True]
+    # The one that has passed is not taken, but shows that the key is another one.
+    assert wire.guard.handle(wire.endpoint, forge(), 10.0).code == aiocoap.UNAUTHORIZED
+    assert not wire.guard.foresees_forgery(SERIAL, carried(sealed), 10.0)
+    assert wire.guard.handle(wire.endpoint, carried(sealed), 10.0).code == aiocoap.CHANGED
+
+
+def test_what_was_opened_with_an_old_key_is_not_taken() -> None:
     records = enrolled()
     wire = Wire(guard_of(records))
     assert wire.register().code == aiocoap.CHANGED
     wire.terminal.request(post("register", registration().encode()), 1, 0.0)
     message = decode(wire.terminal.take_datagrams()[0])
-    wire.guard.look_ahead(message)
+    assert not wire.guard.foresees_forgery(SERIAL, message, 0.0)
     records.links.enrol(SERIAL, bytes(reversed(KEY)), ADA)
     assert wire.guard.handle(wire.endpoint, message, 0.0).code == aiocoap.UNAUTHORIZED
     assert wire.guard.refused[Stranger.FORGED] == 1

@@ -61,6 +61,8 @@ def test_the_refusal_is_the_one_that_the_codec_makes(token: bytes, mid: int, cod
     request = datagram(post("register", registration().encode()), mid, token)
     made = datagram(aiocoap.Message(code=code, max_age=200), mid, token, aiocoap.ACK)
     assert refuse_at_a_glance(request, code, 200) == made
+    without = datagram(aiocoap.Message(code=code), mid, token, aiocoap.ACK)
+    assert refuse_at_a_glance(request, code) == without
 
 
 @given(st.data())

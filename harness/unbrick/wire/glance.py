@@ -78,14 +78,15 @@ def glance_protected(datagram: bytes) -> tuple[str, int] | None:
     return serial.decode(), int.from_bytes(option[1:number_end], "big")
 
 
-def refuse_at_a_glance(datagram: bytes, code: int, max_age: int) -> bytes:
+def refuse_at_a_glance(datagram: bytes, code: int, max_age: int | None = None) -> bytes:
     """The answer to a confirmable request: a code, and after how many seconds to ask again.
 
     Args:
         datagram: of which ``glance_serial`` or ``glance_protected`` has given a serial.
         code: of CoAP.
-        max_age: 0 to 255 seconds.
+        max_age: 0 to 255 seconds; None: nothing is said of that.
     """
     length = datagram[0] & 0x0F
     head = bytes((_ACKNOWLEDGEMENT | length, code))
-    return head + datagram[2 : 4 + length] + _MAX_AGE + bytes((max_age,))
+    wait = b"" if max_age is None else _MAX_AGE + bytes((max_age,))
+    return head + datagram[2 : 4 + length] + wait

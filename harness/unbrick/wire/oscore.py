@@ -11,7 +11,6 @@ long to protect a message. Tests compare the two.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
@@ -274,10 +273,16 @@ class Context:
         number = _encode_sequence(sequence)
         return self._seal(message, binding, self._side.value, number, Header(number))
 
-    def open_ahead(self, message: aiocoap.Message) -> None:
-        """Read a request that ``open_request`` is going to be asked for; the last one is kept."""
-        with contextlib.suppress(LinkError):
+    def open_ahead(self, message: aiocoap.Message) -> bool:
+        """Read a request that ``open_request`` is going to be asked for; the last one is kept.
+
+        Gives whether the other side has made it.
+        """
+        try:
             self._ahead = message, self.open_request(message)
+        except LinkError:
+            return False
+        return True
 
     def open_request(self, message: aiocoap.Message) -> Opened:
         """Read a request of the other side.

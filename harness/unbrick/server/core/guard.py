@@ -25,7 +25,7 @@ from typing import Protocol
 import aiocoap
 
 from unbrick.errors import LinkError
-from unbrick.server.core.admission import Admission
+from unbrick.server.core.admission import PLACES, Admission, Buckets
 from unbrick.server.core.leases import Alone, Leases
 from unbrick.server.records.contract import Records
 from unbrick.server.records.links import LinkKey
@@ -43,6 +43,9 @@ from unbrick.wire.oscore import (
 
 RESERVED_AT_ONCE = 1024
 """Numbers of the server that are reserved with one record (RFC 8613, B.1.1)."""
+
+DOUBTS_PER_S = 1.0
+"""Messages a second in a terminal's name that cannot be opened, and are handled all the same."""
 
 ECHO_SIZE = 8
 """Bytes of an Echo value (RFC 9175 §5: 64 bits)."""
@@ -148,23 +151,26 @@ class LinkGuard:
         self.opened: Callable[[aiocoap.Message, aiocoap.Message, float], None] = _pass_over
         self._records = self.core.records
         self._links: dict[str, _Link] = {}
+        self._doubts = Buckets(DOUBTS_PER_S, 1, PLACES, self.secret)
         self._restarted: list[str] = []
 
     # Requests of terminals
 
-    def look_ahead(self, message: aiocoap.Message) -> None:
-        """A message has come that is going to be handled: what can be read of it now is read.
+    def foresees_forgery(self, serial: str, request: aiocoap.Message, now: float) -> bool:
+        """Whether a request in a terminal's name is not made with its key, as far as is known here.
 
-        It changes nothing, and asks no records: these may be waited for.
+        It asks no records, which may be waited for, and changes nothing but the count of what is
+        refused. What it opens need not be opened again. Once a second and terminal it lets a
+        forgery pass, so that a key that another process has replaced is found out.
         """
-        try:
-            header = read_header(message)
-        except LinkError:
-            return
-        if header is not None and message.code.is_request():
-            link = self._links.get(_read_serial(header.kid_context))
-            if link is not None:
-                link.context.open_ahead(message)
+        link = self._links.get(serial)
+        if link is None or link.context.open_ahead(request):
+            return False
+        if not self._doubts.look(serial, now):
+            self._doubts.take(serial, now)
+            return False
+        self._refuse(Stranger.FORGED)
+        return True
 
     def handle(self, endpoint: str, request: aiocoap.Message, now: float) -> aiocoap.Message:
         """The answer to a terminal's request; never raises for what is in it."""

@@ -155,8 +155,14 @@ class CoapServer:
                 if self._socket is None or len(arrived) >= MAX_TOGETHER:
                     return
                 data, address = self._socket.recvfrom(_MAX_DATAGRAM_SIZE)
-                if not self._refuse(data, address):
-                    arrived.append(_Arrived(read(data), address))
+                answer = self._refuse(data, address)
+                if answer is None:
+                    datagram = read(data)
+                    answer = self._refuse_forged(datagram)
+                    if answer is None:
+                        arrived.append(_Arrived(datagram, address))
+                        continue
+                self._send_one(answer, address)
 
     def _look_ahead(self) -> bool:
         """The database keeps a transaction: meanwhile read what is handled in the next one.
@@ -165,32 +171,34 @@ class CoapServer:
         """
         with TROUBLES.survived("messages are not read ahead"):
             self._gather(self._arrived)
-            for one in self._arrived:
-                if one.datagram.message is not None:
-                    self._guard.look_ahead(one.datagram.message)
         if self._arrived:
             asyncio.get_running_loop().call_soon(self._read)
         return bool(self._arrived)
 
-    def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bool:
-        """Answer a registration that would be refused, at next to no cost; gives whether it is."""
+    def _refuse(self, data: bytes, address: tuple[Any, ...]) -> bytes | None:
+        """The answer to a registration that would be refused, at next to no cost."""
         admission = self.core.admission
         if admission is None:
-            return False
+            return None
         plain, protected = glance_serial(data), glance_protected(data)
         serial = protected[0] if protected else plain
         if serial is None:
-            return False
+            return None
         made_up = plain is not None and not self._guard.insecure
         endpoint = _endpoint(address)
         refusal = admission.foresee(serial, endpoint, self._clock(), made_up=made_up)
         if refusal is None:
-            return False
-        answer = refuse_at_a_glance(data, refusal_code(refusal), refusal.wait)
-        with contextlib.suppress(OSError):
-            if self._socket is not None:
-                self._socket.sendto(answer, address)
-        return True
+            return None
+        return refuse_at_a_glance(data, refusal_code(refusal), refusal.wait)
+
+    def _refuse_forged(self, datagram: Datagram) -> bytes | None:
+        """The answer to a request in the name of a terminal that has not made it."""
+        named = glance_protected(datagram.data)
+        if named is None or datagram.message is None:
+            return None
+        if self._guard.foresees_forgery(named[0], datagram.message, self._clock()):
+            return refuse_at_a_glance(datagram.data, aiocoap.UNAUTHORIZED)
+        return None
 
     def _turn(self, received: list[_Arrived], *, alone: bool = False) -> None:
         """Handle what has arrived and what is due, and commit; then send.
@@ -291,10 +299,13 @@ class CoapServer:
 
     def _send(self, peer: _Peer) -> None:
         for datagram in peer.coap.take_datagrams():
-            # What the system does not take is lost, as on the way, and is sent again.
-            with contextlib.suppress(OSError):
-                if self._socket is not None:
-                    self._socket.sendto(datagram, peer.address)
+            self._send_one(datagram, peer.address)
+
+    def _send_one(self, datagram: bytes, address: tuple[Any, ...]) -> None:
+        # What the system does not take is lost, as on the way, and is sent again.
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.sendto(datagram, address)
 
     def _arm(self, name: str, peer: _Peer) -> None:
         """See to it that what is due at an endpoint is done."""
