@@ -308,6 +308,25 @@ def test_what_arrives_while_others_write_belongs_to_the_same_transaction(
     with_server(test)
 
 
+def test_the_keys_of_all_that_register_together_are_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(server: CoapServer) -> None:
+        asked: list[list[str]] = []
+        monkeypatch.setattr(
+            server.core.records.links, "look_ahead", lambda serials: asked.append(list(serials))
+        )
+        terminals = [await udp_terminal(server) for _ in range(3)]
+        for number, (_, terminal) in enumerate(terminals):  # The server's turn is after the last.
+            terminal.request(post("register", registration(serial=f"T-{number}").encode()))
+        await until(lambda: all(terminal.answers for _, terminal in terminals))
+        assert asked == [["T-0", "T-1", "T-2"]]
+        for socket_, _ in terminals:
+            socket_.close()
+
+    with_server(test)
+
+
 def test_what_the_database_did_not_keep_is_told_when_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

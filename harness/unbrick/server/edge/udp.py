@@ -247,12 +247,13 @@ class CoapServer:
     def _receive(self, received: Sequence[_Arrived], touched: dict[str, _Peer], now: float) -> None:
         protected = [glance_protected(one.datagram.data) for one in received]
         numbers = dict(found for found in protected if found is not None)
-        if numbers:
-            self.core.records.links.look_ahead(sorted(numbers))
         plain = (
             (glance_serial(one.datagram.data) for one in received) if self._guard.insecure else ()
         )
         serials = {serial for serial in plain if serial is not None}
+        keys = serials | set(numbers)
+        if keys:
+            self.core.records.links.look_ahead(sorted(keys))
         serials |= {serial for serial, number in numbers.items() if self._begins(serial, number)}
         if serials:
             self.core.records.look_ahead(sorted(serials))
