@@ -161,6 +161,19 @@ def test_listings_are_in_order_and_can_be_narrowed(open_records: Open) -> None:
         assert [item.id for item in records.messages("b")] == [2]
 
 
+def test_events_are_read_on_from_the_last_one_that_was_seen(open_records: Open) -> None:
+    states = [None, UpdateState.PENDING, UpdateState.ANNOUNCED, UpdateState.CANCELLED, None]
+    wanted = frozenset({UpdateState.PENDING, UpdateState.CANCELLED})
+    with open_records() as records:
+        records.save_terminal(TERMINAL)
+        for number, state in enumerate(states):
+            records.add_event(replace(EVENT, state=state, text=str(number)))
+        seen = records.events()[0].id
+        assert [event.text for event in records.events_after(seen)] == ["1", "2", "3", "4"]
+        assert [event.text for event in records.events_after(seen, wanted)] == ["1", "3"]
+        assert records.events_after(records.events()[-1].id) == []
+
+
 def test_a_transaction_that_fails_leaves_nothing(open_records: Open) -> None:
     with open_records() as records:
         records.save_terminal(TERMINAL)

@@ -62,6 +62,9 @@ from unbrick.wire.messages import (
 _ANNOUNCE, _STATUS, _COMMAND, _SEND_AWAY = "announce", "status", "command", "send away"
 _TEXT, _SAY = "text", "say"
 
+_ORDERED = frozenset({UpdateState.PENDING, UpdateState.CANCELLED})
+"""What an update is in when somebody has ordered it, or its end."""
+
 TEXTS_AT_ONCE = 50
 """Texts for users that others have queued, and that are seen in one look."""
 
@@ -383,11 +386,7 @@ class ServerCore:
         """Make due what other servers have kept since the last look."""
         newest = self.records.events(newest=1)
         if newest and newest[-1].id != self._seen:
-            ordered = [
-                event.update_id
-                for event in self.records.events_after(self._seen)
-                if event.state in (UpdateState.PENDING, UpdateState.CANCELLED)
-            ]
+            ordered = [event.update_id for event in self.records.events_after(self._seen, _ORDERED)]
             self._seen = newest[-1].id
             for update_id in ordered:
                 update = self.records.update(update_id) if update_id else None

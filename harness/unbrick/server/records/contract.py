@@ -403,17 +403,17 @@ class Records:
         """The first so many events of a terminal with higher ids."""
         return self._events.select(serial=serial, after=after, first=first)
 
-    def events_after(self, event_id: int) -> list[Event]:
-        """The events that were kept after the one with this id."""
+    def events_after(
+        self, event_id: int, states: frozenset[UpdateState] | None = None
+    ) -> list[Event]:
+        """The events that were kept after the one with this id, or those into these states."""
         found: list[Event] = []
-        below: int | None = None
         while True:
-            some = self._events.select(last=EVENTS_AT_ONCE, below=below)
-            new = [event for event in some if event.id > event_id]
-            found[:0] = new
-            if not some or len(new) < len(some):
+            after = found[-1].id if found else event_id
+            some = self._events.select(after=after, first=EVENTS_AT_ONCE, **given(state=states))
+            found += some
+            if len(some) < EVENTS_AT_ONCE:
                 return found
-            below = some[0].id
 
     def add_event(self, event: Event) -> None:
         """Keep a new event."""
