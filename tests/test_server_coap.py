@@ -274,6 +274,10 @@ def test_what_is_read_while_the_database_is_waited_for_is_handled_next() -> None
         await until(lambda: terminal.answers != [])
         assert records.terminals() != []
         assert not server._look_ahead()
+        terminal.request(post("register", registration().encode()))
+        assert server._look_ahead()
+        await server.close()
+        assert not server._look_ahead()  # Nothing follows any more.
         socket_.close()
 
     with_server(test)

@@ -125,6 +125,7 @@ class CoapServer:
     async def close(self) -> None:
         """Stop; requests that are under way are given up."""
         sock, self._socket = self._socket, None
+        self._arrived.clear()
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
