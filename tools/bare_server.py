@@ -193,7 +193,9 @@ class BareSite:
 async def bare(port: int, file: bytes, *, commanded: bool, protected: bool) -> None:
     """Serve for ever."""
     site = BareSite(file, commanded=commanded, protected=protected)
-    site.context = await aiocoap.Context.create_server_context(site, bind=(HOST, port))
+    site.context = await aiocoap.Context.create_server_context(
+        site, bind=(HOST, port), transports=["udp6"]
+    )
     print("ready", flush=True)
     await asyncio.get_running_loop().create_future()
 
