@@ -59,11 +59,15 @@ class Balancer:
     def run(self) -> None:
         """Carry."""
         while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    self._from_terminals()
-                else:
-                    self._from_server(key.data)
+            self.carry()
+
+    def carry(self) -> None:
+        """Wait until something comes, and carry what is there then."""
+        for key, _ in self._selector.select():
+            if key.data is None:
+                self._from_terminals()
+            elif self._terminals[key.data.address] is key.data:  # It was not given away meanwhile.
+                self._from_server(key.data)
 
     def _from_terminals(self) -> None:
         with contextlib.suppress(BlockingIOError):
