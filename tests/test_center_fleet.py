@@ -74,16 +74,17 @@ def scatter(world: World, chance: random.Random, count: int) -> None:
 
 def list_all(world: World, **query: str) -> list[str]:
     """The serials of all pages."""
-    with world.browser("cleo") as browser:
-        page, seen = browser.http.get("/", params=query).text, list[str]()
-        count = int(re.search(r"(\d+) terminal", words(page))[1])  # type: ignore[index]
-        while True:
-            seen += re.findall('href="/terminals/([^"]+)"', page)
-            following = re.search('href="([^"]+)" rel="next"', page)
-            if following is None:
-                assert count == len(seen)
-                return seen
-            page = browser.get(html.unescape(following.group(1)))
+    browser = world.browser("cleo")
+    page, seen = browser.http.get("/", params=query).text, list[str]()
+    told = re.search(r"(\d+) terminal", words(page))
+    assert told, words(page)
+    while True:
+        seen += re.findall('href="/terminals/([^"]+)"', page)
+        following = re.search('href="([^"]+)" rel="next"', page)
+        if following is None:
+            assert int(told[1]) == len(seen)
+            return seen
+        page = browser.get(html.unescape(following.group(1)))
 
 
 @pytest.mark.slow
