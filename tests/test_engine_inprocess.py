@@ -17,7 +17,7 @@ from unbrick.errors import EngineError
 from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 LAYOUT = reference_layout()
 PROBE = Path(__file__).with_name("probe")
@@ -61,6 +61,13 @@ def run(engine: InProcessEngine, seconds: float) -> bytes:
 def ask(engine: InProcessEngine, text: bytes, seconds: float = 0.1) -> bytes:
     engine.wire.write(text)
     return run(engine, seconds)
+
+
+def begin_arm(engine: InProcessEngine, at: int, program: Iterable[int]) -> None:
+    """Put a program of ARM instructions into the SRAM, and have it run next."""
+    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
+    engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
+    engine.write_register(15, at)
 
 
 def test_the_models_assert_what_the_host_owes_them() -> None:
@@ -216,9 +223,7 @@ def test_code_in_sram_that_writes_over_its_own_page_runs_as_changed(
         0x00000000,  # 48 result
         0xE2800010,  # 4c changed: add r0, r0, #16
     )
-    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
-    engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
-    engine.write_register(15, at)
+    begin_arm(engine, at, program)
     run(engine, 0.01)
     assert int.from_bytes(engine.read_memory(at + 0x48, 4), "little") == 1 + 1 + 16 + 16
 
@@ -245,9 +250,7 @@ def test_blocks_that_follow_each_other_run_as_changed(engine: InProcessEngine) -
         0x48010000,  # 3c elsewhere
         0xE2800010,  # 40 changed: add r0, r0, #16
     )
-    engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
-    engine.write_register(16, engine.read_register(16) & ~0x20)  # ARM state
-    engine.write_register(15, at)
+    begin_arm(engine, at, program)
     run(engine, 0.01)
     assert int.from_bytes(engine.read_memory(at + 0x38, 4), "little") == 1 + 1 + 16
 
@@ -262,9 +265,7 @@ def test_more_code_than_there_is_room_for_copies_runs_as_it_is(engine: InProcess
             0xEAFFFFFE,  # stay
             number,
         )
-        engine.write_sram(at, b"".join(word.to_bytes(4, "little") for word in program))
-        engine.write_register(16, state & ~0x20)  # ARM state
-        engine.write_register(15, at)
+        begin_arm(engine, at, program)
         engine.advance(1e-6)
         assert engine.read_memory(at + 0x800, 1) == bytes([number % 251])
     engine.write_register(16, state)

@@ -4,7 +4,7 @@
 
 #include "parts.h"
 
-enum { WRITE = 17, FETCH = 18 };                       /* uc_mem_type */
+enum { MEM_WRITE = 17, MEM_FETCH = 18 };               /* uc_mem_type */
 enum { MAY_READ = 1, MAY_WRITE = 2, MAY_EXECUTE = 4 }; /* uc_prot */
 
 /* Translated code of this range is no longer what memory holds. */
@@ -97,13 +97,13 @@ void leave_it_block(struct board *b, void *uc) {
  * not be read now. */
 static void find_nor_page(struct board *b, uint64_t address, int type, struct page *page) {
     bool noting = b->notes.sources;
-    if (type == FETCH) {
+    if (type == MEM_FETCH) {
         page->permissions = MAY_EXECUTE;
         if (!b->hidden) {
             page->address = code_address(b, (uint32_t)address);
             page->permissions |= noting || b->watch_count ? 0 : MAY_READ;
         }
-    } else if (type == WRITE) {
+    } else if (type == MEM_WRITE) {
         page->permissions = MAY_WRITE;
     } else {
         page->permissions = MAY_READ;
@@ -117,7 +117,7 @@ static void find_nor_page(struct board *b, uint64_t address, int type, struct pa
  * executed where it lies. There Unicorn sees each store to it, and takes the long way for it. */
 static void find_sram_page(struct board *b, uint64_t address, int type, struct page *page) {
     uint32_t number = (uint32_t)(address - SRAM_BASE) / PAGE;
-    if (type == WRITE && code_is_copied(b, number)) {
+    if (type == MEM_WRITE && code_is_copied(b, number)) {
         code_sram_changed(b, number);
         b->executed[number] = true;
         b->recopied = true;
@@ -126,7 +126,7 @@ static void find_sram_page(struct board *b, uint64_t address, int type, struct p
     page->permissions = MAY_READ | MAY_WRITE;
     if (b->executed[number]) {
         page->permissions |= MAY_EXECUTE;
-    } else if (type == FETCH) {
+    } else if (type == MEM_FETCH) {
         page->address = code_address(b, (uint32_t)address);
         page->permissions = MAY_EXECUTE | (b->watch_count ? 0 : MAY_READ);
     } else if (code_is_copied(b, number)) {
@@ -136,7 +136,7 @@ static void find_sram_page(struct board *b, uint64_t address, int type, struct p
 
 bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void *user) {
     struct board *b = user;
-    if (type != FETCH) {
+    if (type != MEM_FETCH) {
         leave_it_block(b, uc);
     }
     page->address = address;
