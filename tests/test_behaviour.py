@@ -25,6 +25,7 @@ from unbrick.campaign.behaviour import (
 )
 from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.case import CaseId
+from unbrick.campaign.graph import Erasure
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, Search, find_successors
 from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
@@ -44,6 +45,9 @@ CHECKED = FlashGeometry((16, 16, 8), unit=4, checks=(CheckCells(0, 32, 32, UNIT)
 UNITS = 6  # that a firmware uses
 MOST_STATES = 300
 FIRMWARES = 25
+AFTER_ALL = 1 << 31
+"""An operation after all of a session."""
+
 PATTERNS = (b"\x00\x00\x00\x00", b"\xfe\xff\xff\xff", b"\xff\xff\x00\x00")
 
 
@@ -195,7 +199,11 @@ def count_all(seed: int, *, packed: bool) -> tuple[int, ...]:
 
 
 @pytest.mark.slow
-def test_a_walk_in_c_counts_what_a_walk_by_single_cuts_does() -> None:
+def test_a_walk_in_c_counts_what_a_walk_by_single_cuts_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What is spared depends on the order in which states are met, which is another one.
+    monkeypatch.setattr(BehaviourSearch, "_find_end", lambda *_: AFTER_ALL)
     for seed in range(FIRMWARES):
         assert count_all(seed, packed=True) == count_all(seed, packed=False), seed
 
@@ -219,9 +227,10 @@ def test_a_state_that_differs_where_nothing_reads_is_not_run() -> None:
     assert search.result.closed
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["singly", "in C"])
 @pytest.mark.parametrize("seed", [8, 18, pytest.param(7, marks=pytest.mark.slow)])
-def test_each_power_cut_is_counted_where_it_leads(seed: int) -> None:
-    target = make_target(seed)
+def test_each_power_cut_is_counted_where_it_leads(seed: int, packed: bool) -> None:
+    target = make_target(seed, packed=packed)
     search = BehaviourSearch(
         target, target.start(), lambda state, fate: Here().submit(target.run, state, fate)
     )
@@ -270,8 +279,12 @@ def no_say(_cells: Cells) -> int:
     return 0
 
 
-def until_the_last_erase(self: Behaviour, _op: int) -> int:
-    return behaviour.find_all_units(self._erased[-1][1]) if self._erased else 0
+def as_if_at_once(self: Behaviour, erase: Any = Behaviour.list_erasures) -> list[Erasure]:
+    return [erasure._replace(before=0) for erasure in erase(self)]
+
+
+def as_if_all_at_once(self: Behaviour) -> list[Erasure]:
+    return [Erasure(0, 0, self.geometry.size // UNIT)]
 
 
 def before_it_has_ended(self: Behaviour, units: int, first: int = 0) -> int:
@@ -311,11 +324,11 @@ def as_first_read(
 MISTAKES: dict[str, tuple[int, tuple[Any, str, Any]]] = {
     "a read is not noted": (39, (sys.modules[__name__], "run", forgetful)),
     "weak cells have no say": (7, (behaviour, "find_weak_units", no_say)),
-    "needs do not flow back": (7, (BehaviourSearch, "_grow", lambda *_: None)),
-    "needs end at a later erase": (41, (Behaviour, "find_erased", until_the_last_erase)),
+    "needs do not flow back": (7, (Behaviour, "list_erasures", as_if_all_at_once)),
+    "needs end at a later erase": (41, (Behaviour, "list_erasures", as_if_at_once)),
     "cuts are spared too early": (7, (Behaviour, "find_erasing", before_it_has_ended)),
     "the ends of sessions agree too early": (1, (Behaviour, "find_live", lambda *_: 0)),
-    "where ends lead is not noted": (1, (Behaviour, "list_leads", lambda *_: [])),
+    "where ends lead is not noted": (149, (Behaviour, "list_leads", lambda *_: [])),
     "one way of reading is taken for another": (7, (KnownSessions, "recall", as_first_read)),
     "members are not asked again": (7, (BehaviourSearch, "_renew", lambda *_: None)),
 }

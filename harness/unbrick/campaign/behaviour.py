@@ -14,16 +14,16 @@ often. The search follows one of them (a *member*). docs/adr/0028-relevance.md h
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
-from operator import itemgetter, or_
+from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.book import (
     LAST,
+    UNIT,
     WEAK,
     Book,
     find_difference,
@@ -31,6 +31,7 @@ from unbrick.campaign.book import (
     find_weak_units,
 )
 from unbrick.campaign.case import CaseId, PowerCut
+from unbrick.campaign.graph import Erasure, Graph
 from unbrick.campaign.search import (
     Bounds,
     Case,
@@ -60,10 +61,9 @@ from unbrick.flash.trace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from unbrick.campaign.target import Form, Outcome, Target
-    from unbrick.campaign.walk import CountedCuts
     from unbrick.flash.cells import Cells
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
@@ -73,6 +73,9 @@ MANY = 64
 
 LONG = 1000
 """Operations from which on it is faster to see whether another session has had the same cuts."""
+
+LOOK_EVERY = 256
+"""Once a part of so many of those that wait was looked at, the library tells which are known."""
 
 LAST_DEPTH = 2
 """Power cuts in a row up to which what is met later is no less deep than what was met before."""
@@ -116,13 +119,9 @@ class Behaviour:
         relevant: its units whose first contents had a say, as a set of bits.
         weak: whether one of these has a weak bit. Then other ways of reading are other behaviours.
         geometry: of the flash.
-        needs: units in which a difference may count, now or after later power cuts.
+        graph: says what the behaviour needs, and where cuts lead from it; None: nobody asks.
         members: states that are followed, no two of which agree on the needs.
-        users: behaviours that lead here, each with its first operation at which a cut does.
-        leads: behaviours to which cuts lead from here, each with the operations at which they do,
-            as a set of bits.
-        leaners: behaviours whose sessions end as this one does, and lead where it leads then: the
-            first operation of the end, here and there.
+        node: of the graph.
     """
 
     case: Case
@@ -130,14 +129,29 @@ class Behaviour:
     relevant: int
     weak: bool
     geometry: FlashGeometry
-    needs: int = 0
+    graph: Graph | None = None
     members: list[Member] = field(default_factory=list)
-    users: dict[Behaviour, int] = field(default_factory=dict)
-    leads: dict[Behaviour, int] = field(default_factory=dict)
-    leaners: dict[Behaviour, tuple[int, int]] = field(default_factory=dict)
+    node: int = 0
 
-    def __post_init__(self) -> None:
-        self.needs = self.relevant
+    @property
+    def needs(self) -> int:
+        """The units in which a difference may count, now or after later power cuts."""
+        return self._known_graph.read_needs(self.node)
+
+    @property
+    def has_one_mark(self) -> bool:
+        """Whether all cuts leave the peers the same."""
+        return len(self.outcome.marks) == 1
+
+    @property
+    def growths(self) -> int:
+        """How often its needs have grown."""
+        return self._known_graph.count_growths(self.node)
+
+    @property
+    def _known_graph(self) -> Graph:
+        assert self.graph  # noqa: S101 - where needs are asked for
+        return self.graph
 
     @cached_property
     def blocks(self) -> frozenset[int]:
@@ -161,15 +175,13 @@ class Behaviour:
         erases = [erase for erase in self._erases if erase[0] >= first]
         return [(number, find_all_units(ranges)) for number, ranges in add_up(erases)]
 
-    @cached_property
-    def _erased(self) -> list[tuple[int, Ranges]]:
-        """For each erase: its operation, and what has been erased when it has ended."""
-        return add_up(self._erases)
-
-    def find_erased(self, op: int) -> int:
-        """The units that were erased before operation ``op`` began."""
-        count = bisect_left(self._erased, op, key=itemgetter(0))
-        return find_all_units(self._erased[count - 1][1]) if count else 0
+    def list_erasures(self) -> list[Erasure]:
+        """What it erases, in order."""
+        return [
+            Erasure(number + 1, offset // UNIT, -(-(offset + length) // UNIT))
+            for number, ranges in self._erases
+            for offset, length in sorted(ranges)
+        ]
 
     def find_erasing(self, units: int, first: int = 0) -> int:
         """The first operation, from ``first`` on, before which all of these have been erased since.
@@ -183,29 +195,16 @@ class Behaviour:
                 return number + 1
         return len(self.outcome.ops) + 1
 
-    def note_lead(self, ops: int, behaviour: Behaviour) -> bool:
-        """Cuts at a set of operations lead to a behaviour; whether that was not known."""
-        known = self.leads.get(behaviour, 0)
-        self.leads[behaviour] = now = known | ops
-        return now != known
+    def list_leads(self, start: int) -> list[tuple[int, int]]:
+        """The nodes to which cuts from operation ``start`` on lead, each with those that do.
 
-    def list_leads(self, start: int) -> list[tuple[Behaviour, int]]:
-        """Where cuts from operation ``start`` on lead, each with those that do, ``start`` as 0."""
-        leads = ((behaviour, ops >> start) for behaviour, ops in self.leads.items())
-        return [(behaviour, ops) for behaviour, ops in leads if ops]
+        The operations are a set, in which ``start`` is 0.
+        """
+        return self._known_graph.list_leads(self.node, start)
 
-    def find_live(self, start: int, fields: CountedFields) -> int:
+    def find_live(self, start: int) -> int:
         """The units that must agree before operation ``start`` for the same to follow its cuts."""
-        erased = [(-1, 0), *self._add_up(start)]
-        numbers = [number for number, _ in erased]
-        needed = [0] * len(erased)  # by how many erases took of it
-        for behaviour, ops in self.list_leads(start):
-            needed[bisect_left(numbers, start + find_first(ops)) - 1] |= behaviour.needs
-        live = (
-            without(fields.with_all(needs), gone)
-            for needs, (_, gone) in zip(needed, erased, strict=True)
-        )
-        return reduce(or_, live)
+        return self._known_graph.find_live(self.node, start)
 
 
 @dataclass(eq=False)
@@ -277,24 +276,21 @@ class CountedFields:
         """Whether a range has a part of a field."""
         return any(start < offset + length and offset < start + size for start, size in self.ranges)
 
-    def with_all(self, units: int) -> int:
-        """Units, with all of the fields where there is one of them: any is made of all."""
-        return units | self.units if units & self.units else units
-
 
 class Known:
     """The behaviours of a state, one for each way of reading, and what they needed then."""
 
     def __init__(self, behaviours: list[Behaviour], fields: CountedFields) -> None:
         self.behaviours = behaviours
-        self._then = [behaviour.needs for behaviour in behaviours]
-        self.places = PlaceSet(reduce(or_, self._then), fields.ranges)
+        self._then = [behaviour.growths for behaviour in behaviours]
+        needs = (behaviour.needs for behaviour in behaviours)
+        self.places = PlaceSet(reduce(or_, needs), fields.ranges)
 
     @property
     def holds(self) -> bool:
         """Whether they need no more by now."""
         for behaviour, then in zip(self.behaviours, self._then, strict=True):
-            if behaviour.needs is not then:
+            if behaviour.growths != then:
                 return False
         return True
 
@@ -315,8 +311,8 @@ class Cover:
         self._fields = fields
         self._ops = outcome.ops
         self._known: list[Known | None] = [None] * (len(self._ops) + 1)
-        # With one mark all cuts leave the peers the same. Spans leave out check cells.
-        self.is_usable = len(outcome.marks) == 1 and not behaviour.geometry.checks
+        # Spans leave out check cells.
+        self.is_usable = behaviour.has_one_mark and not behaviour.geometry.checks
 
     def find(self, cut: PowerCut) -> list[Behaviour] | None:
         """The behaviours of the state that a cut leaves, if they are known, and that still holds.
@@ -456,13 +452,16 @@ class KnownSessions:
     Args:
         target: of all of them.
         geometry: of its flash.
+        graph: gets their behaviours; None: nobody asks where cuts lead.
 
     Attributes:
         book: shows the state that is looked for.
+        behaviours: of the graph, by their nodes.
     """
 
-    def __init__(self, target: Target, geometry: FlashGeometry) -> None:
-        self.book = Book(geometry)
+    def __init__(self, target: Target, geometry: FlashGeometry, graph: Graph | None = None) -> None:
+        self.book, self._graph = Book(geometry), graph
+        self.behaviours: list[Behaviour] = []
         self._readings = Book(geometry)  # shows what is read of that state
         self._read: dict[int, Behaviour] = {}  # by entry of that book
         self._target = target
@@ -512,7 +511,8 @@ class KnownSessions:
         """
         if outcome.relevant is None:
             raise ToolBrokenError("the engine has not noted what a session reads")
-        behaviour = self._enter(Case.of(case_id, outcome), outcome, state, case_id.resolution)
+        case = Case.of(case_id, outcome)
+        behaviour = self._enter(case, outcome, state, case_id.resolution, None)
         self._readings.show(state.cells.readable(case_id.resolution))
         entry = self._readings.add(self.find_group(state, "reading"), outcome.relevant)
         self._read[entry] = behaviour
@@ -526,20 +526,22 @@ class KnownSessions:
 
     def share(self, run: Behaviour, state: State, resolution: int) -> None:
         """The state that the book shows, read in a way, does what another one has done."""
-        self._enter(run.case, run.outcome, state, resolution)
+        self._enter(run.case, run.outcome, state, resolution, run.node)
 
-    def _enter(self, case: Case, outcome: Outcome, state: State, resolution: int) -> Behaviour:
+    def _enter(
+        self, case: Case, outcome: Outcome, state: State, resolution: int, counted: int | None
+    ) -> Behaviour:
         relevant = outcome.relevant or 0
         weak = bool(relevant & find_weak_units(state.cells))
-        behaviour = Behaviour(case, outcome, relevant, weak, self.book.cells.geometry)
+        geometry = self.book.cells.geometry
+        behaviour = Behaviour(case, outcome, relevant, weak, geometry, self._graph)
         entry = self.book.add(self.find_group(state, "behaviour", resolution), relevant)
         self.book.mark(entry, WEAK * weak | LAST * bool(outcome.violation))
         self._behaviours[entry] = behaviour
+        if self._graph:
+            behaviour.node = self._graph.add(entry, counted, relevant, behaviour.list_erasures())
+            self.behaviours.append(behaviour)
         return behaviour
-
-    def find_behaviour(self, entry: int) -> Behaviour:
-        """That of an entry of the book."""
-        return self._behaviours[entry]
 
 
 class BehaviourSearch:
@@ -577,12 +579,15 @@ class BehaviourSearch:
         )
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
-        self._sessions = KnownSessions(target, start.cells.geometry)
+        self._graph = Graph(start.cells.geometry, self._fields.units)
+        self._sessions = KnownSessions(target, start.cells.geometry, self._graph)
         self._book = self._sessions.book
         self._walker = Walker(self._book, start.cells.geometry, bounds.shapes, form)
         self._dirty: dict[Member, None] = {}
         self._start = replace(start, cells=self._fields.apply(start.cells))
         self._cover: Cover | None = None
+        self._walked: tuple[Member, CutWalk] | None = None  # the last walk, if it was in C
+        self._looked_at = 0  # those that waited since the library told which of them are known
         self._first: Member | None = None
         self._ended: dict[bytes, Member] = {}  # the first with that ending
         self._pieces: dict[bytes, bytes] = {}  # of all traces
@@ -609,6 +614,7 @@ class BehaviourSearch:
         finally:
             for _, (_, future) in self._running:
                 future.cancel()
+            self._tell_cases()
         self.result.cut_short = self.result.cut_short or self._bounds.words
         self.result.closed = not self.result.cut_short
 
@@ -642,6 +648,7 @@ class BehaviourSearch:
                 continue
             state = self._show(found)
             # Meanwhile another one of them may have shown what it does.
+            before = len(self._sessions.behaviours)
             while not is_whole(behaviours := self._sessions.find(state)):
                 if run := self._recall(found, state, len(behaviours)):
                     self._sessions.share(run, state, len(behaviours))
@@ -660,6 +667,9 @@ class BehaviourSearch:
                     return
             future.cancel()
             self._follow(found, state)
+            self._looked_at += 1
+            if before < len(self._sessions.behaviours):
+                self._pass_known()
 
     def _show(self, found: Reached) -> State:
         """Have the book show a state, which is made for it."""
@@ -739,8 +749,9 @@ class BehaviourSearch:
             if not found.before.cuts and found.cut.change is None:
                 self.result.first_cuts.setdefault(op, {})[found.cut.torn] = cases
         for behaviour in behaviours:
-            if not user.leads.get(behaviour, 0) >> op & 1:
-                self._lead(user, 1 << op, behaviour)
+            if not self._graph.leads_at(user.node, behaviour.node, op):
+                self._graph.lead(user.node, behaviour.node, 1 << op)
+                self._look_again()
 
     def _list_cases(self, behaviours: list[Behaviour]) -> list[Case]:
         """The sessions of behaviours: the same list for the same ones, as long as they come."""
@@ -748,31 +759,36 @@ class BehaviourSearch:
             self._listed = behaviours, list_cases(behaviours)
         return self._listed[1]
 
-    def _lead(self, user: Behaviour, ops: int, behaviour: Behaviour) -> None:
-        """Cuts at operations of a behaviour lead to another one; so do they where it is the end."""
-        if not user.note_lead(ops, behaviour):
-            return
-        todo = [(user, ops)]
-        while todo:
-            user, ops = todo.pop()
-            self._use(user, find_first(ops), behaviour)
-            for leaner, (here, there) in user.leaners.items():
-                same = ops >> here << there
-                if same and leaner.note_lead(same, behaviour):
-                    todo.append((leaner, same))
-                    self._ask_again(leaner)
-
-    def _use(self, user: Behaviour, op: int, behaviour: Behaviour) -> None:
-        """Note the first operation at which a behaviour leads to another one."""
-        first = behaviour.users.get(user)
-        if first is None or op < first:
-            behaviour.users[user] = op
+    def _tell_cases(self) -> None:
+        """Have the cases say what the graph has noted of them."""
+        graph, nodes = self._graph, dict[CaseId, list[int]]()
+        for behaviour in self._sessions.behaviours:
+            nodes.setdefault(behaviour.case.id, []).append(behaviour.node)
+        for behaviour in self._sessions.behaviours:
             case = behaviour.case
-            if case.after is user.case.id and (case.first_op is None or op < case.first_op):
-                case.first_op = op
-            needs = self._fields.with_all(behaviour.needs)
-            if without(needs, user.find_erased(op) | user.needs):
-                self._grow(behaviour, {user: op})
+            case.judged += graph.take_count(behaviour.node)
+            if case.after is not None:
+                firsts = (graph.find_first(user, behaviour.node) for user in nodes[case.after])
+                case.first_op = min(
+                    (first for first in (case.first_op, *firsts) if first is not None), default=None
+                )
+
+    def _look_again(self, *, over: bool = False) -> None:
+        """Look again where more is needed, or more is led, by what the graph was told.
+
+        Unless a walk is over, the book then shows what it has shown.
+        """
+        behaviours = self._sessions.behaviours
+        for node in self._graph.list_leaners():
+            self._ask_again(behaviours[node])
+        grown = self._graph.list_grown()
+        if not grown:
+            return
+        shown = None if over else self._book.cells
+        for node in grown:
+            self._renew(behaviours[node])
+        if shown:
+            self._book.show(shown)
 
     def _ask_again(self, behaviour: Behaviour) -> None:
         """Look again at what was spared."""
@@ -806,7 +822,7 @@ class BehaviourSearch:
         group = self._sessions.find_group(
             state, "member", case_id.resolution, self._find_level(case_id)
         )
-        return self._book.add(group, behaviour.needs)
+        return self._book.add_from(group, self._graph.find_needs(behaviour.node))
 
     def _find_level(self, case_id: CaseId) -> int:
         return 0 if self._bounds.depth is None else len(case_id.cuts)
@@ -818,10 +834,10 @@ class BehaviourSearch:
     def _walk(self, member: Member) -> list[Reached]:
         """Look at every state that a cut in a member's session leaves; those that must be run."""
         behaviour, end = member.behaviour, self._find_end(member)
-        ops, self._cover = behaviour.outcome.ops, Cover(behaviour, self._fields)
+        ops, self._cover, self._walked = behaviour.outcome.ops, None, None
         shown = Shown(self._book, member.state.cells, ops, self._fields)
         # Of the first member each cut is noted by itself.
-        plain = shown.is_simple and self._cover.is_usable and bool(member.case.cuts)
+        plain = shown.is_simple and behaviour.has_one_mark and bool(member.case.cuts)
         if plain and not self._part and isinstance(ops, Trace):
             unknown = self._walk_in_c(member, ops, shown, end)
         else:
@@ -860,7 +876,7 @@ class BehaviourSearch:
         """The same, cut by cut."""
         behaviour, standing = member.behaviour, None
         unknown: list[Reached] = []
-        assert self._cover  # noqa: S101 - it is that of this walk
+        self._cover = Cover(behaviour, self._fields)
         ops, geometry = behaviour.outcome.ops, member.state.cells.geometry
         shapes = self._bounds.shapes
         for case_id, peers in find_cuts(member.case, behaviour.outcome, geometry, shapes=shapes):
@@ -898,35 +914,59 @@ class BehaviourSearch:
 
     def _walk_in_c(self, member: Member, ops: Trace, shown: Shown, end: int) -> list[Reached]:
         """The same, by what the library knows of most cuts."""
-        unknown: list[Reached] = []
         peers = member.behaviour.outcome.marks[0].peers
-
-        def look(cut: PowerCut) -> None:
-            found = Reached(member.case, cut, peers, member)
-            self._tally(member, 1)
-            if not self._look(found, shown):
-                unknown.append(found)
-
-        if end > 0:
-            look(PowerCut(0, change=0))
-            shown.pass_to(0)
-        blocks = member.behaviour.blocks | self._fields.find_blocks(member.state.cells.geometry)
         groups = self._list_groups(member, peers)
-        walk, why = CutWalk(self._walker, member.state.cells, ops, end, groups), None
+        walk = CutWalk(self._walker, member.state.cells, ops, end, groups)
+        self._tally(member, self._go_on(member, walk, shown) + len(walk.unknown))
+        self._walked, self._looked_at = (member, walk), 0
+        return [Reached(member.case, cut, peers, member) for cut in walk.unknown]
+
+    def _go_on(self, member: Member, walk: CutWalk, shown: Shown) -> int:
+        """Walk to the end; how many cuts leave states that are known."""
+        peers, known = member.behaviour.outcome.marks[0].peers, 0
+        blocks = member.behaviour.blocks | self._fields.find_blocks(member.state.cells.geometry)
+        node, why = member.behaviour.node, None
         while why is not WalkEnd.DONE:
             why = walk.go_on()
-            shown.has_passed_to(min(walk.op, len(ops)), blocks)
-            self._take(member, walk.list_rows())
-            strangers = walk.list_unknown()
-            self._tally(member, len(strangers))
-            unknown += (Reached(member.case, cut, peers, member) for cut in strangers)
+            shown.has_passed_to(min(walk.op, member.behaviour.case.op_count), blocks)
+            known += self._graph.take(node, self._walker, counts=not member.walked)
+            self._look_again(over=why is WalkEnd.DONE)
             if why is WalkEnd.MEMBER:
-                look(walk.find_cut())
+                for cut in walk.list_at():
+                    self._look(Reached(member.case, cut, peers, member), shown)
+                    known += 1
                 shown.pass_to(walk.op)
                 walk.pass_by()
             elif why is not WalkEnd.DONE:
                 walk.help_on(why)
-        return unknown
+        return known
+
+    def _pass_known(self) -> None:
+        """Of those that wait, count the ones that are known by now; the library tells of many."""
+        if not self._walked or self._looked_at * LOOK_EVERY < self.waiting:
+            return
+        self._looked_at = 0
+        member, walk = self._walked
+        ops = member.behaviour.outcome.ops
+        waiting = [*(found for found, _ in self._running), *self._queue]
+        # The first two are one to the library.
+        only = sorted(walk.unknown[found.cut] for found in waiting if found.cut and found.cut.op)
+        if not only:
+            return
+        assert isinstance(ops, Trace)  # noqa: S101 - else the walk is not in C
+        shown = Shown(self._book, member.state.cells, ops, self._fields)
+        groups = self._list_groups(member, waiting[0].peers)
+        now = CutWalk(self._walker, member.state.cells, ops, only[-1][0] + 1, groups, only)
+        self._go_on(member, now, shown)
+
+        def waits(found: Reached) -> bool:
+            return found.cut in now.unknown or not (found.cut and found.cut.op)
+
+        for found, (_, future) in self._running:
+            if not waits(found):
+                future.cancel()
+        self._running = deque(item for item in self._running if waits(item[0]))
+        self._queue = deque(filter(waits, self._queue))
 
     def _list_groups(self, member: Member, peers: Any) -> list[list[int]]:
         """For each way of reading: the group of behaviours, and those of whom a cut may join."""
@@ -935,23 +975,6 @@ class BehaviourSearch:
         if cuts == self._bounds.depth:
             levels = 0
         return self._sessions.list_groups(state, levels)
-
-    def _take(self, member: Member, rows: Iterable[CountedCuts]) -> None:
-        """Note where cuts in a member's session lead."""
-        user, needs = member.behaviour, dict[Behaviour, int]()
-        for entries, cuts, ops in rows:
-            self._tally(member, cuts)
-            behaviours = [self._sessions.find_behaviour(entry) for entry in entries]
-            if not member.walked:
-                for case in list_cases(behaviours):
-                    case.judged += cuts
-            for behaviour in behaviours:
-                if without(ops, user.leads.get(behaviour, 0)):
-                    needs.setdefault(behaviour, behaviour.needs)
-                    self._lead(user, ops, behaviour)
-        # Before all was noted, nobody could know that this member is to look again.
-        if any(behaviour.needs is not then for behaviour, then in needs.items()):
-            self._dirty.setdefault(member)
 
     def _find_end(self, member: Member) -> int:
         """The operation from which on another member has had the same successors, as far as needed.
@@ -1003,15 +1026,15 @@ class BehaviourSearch:
             # From here on the fields stay as they are, so also what they count as.
             cells, other_cells = self._fields.apply(cells), self._fields.apply(other_cells)
         differing = find_difference(cells, other_cells)
-        units = differing and differing & whole.find_live(other_first, self._fields)
+        units = differing and differing & whole.find_live(other_first)
         found = behaviour.find_erasing(units, first)
         if found >= min(end, len(ops)):
             return end
         shift = first - other_first
-        here, there = whole.leaners.get(behaviour, (found - shift, found))
-        whole.leaners[behaviour] = min(here, found - shift), min(there, found)
-        for leads, same in whole.list_leads(found - shift):
-            self._lead(behaviour, same << found, leads)
+        self._graph.lean(whole.node, behaviour.node, found - shift, found)
+        for led, same in whole.list_leads(found - shift):
+            self._graph.lead(behaviour.node, led, same << found)
+        self._look_again()
         return found
 
     def _have_same_peers(self, one: Member, other: Member) -> bool:
@@ -1022,39 +1045,16 @@ class BehaviourSearch:
             replace(one.state, peers=marks[0].peers)
         ) == key(replace(other.state, peers=other_marks[0].peers))
 
-    def _grow(self, behaviour: Behaviour, users: Mapping[Behaviour, int]) -> None:
-        """What a behaviour needs, those that lead to it need, unless it was erased by then.
-
-        Args:
-            behaviour: which.
-            users: those that lead to it, of which that is not yet known.
-        """
-        grown: dict[Behaviour, None] = {}
-        todo = deque([(behaviour, users)])
-        while todo:
-            needing, users = todo.popleft()
-            needs = self._fields.with_all(needing.needs)
-            for user, op in users.items():
-                more = without(needs, user.find_erased(op) | user.needs)
-                if more:
-                    user.needs |= more
-                    grown[user] = None
-                    todo.append((user, user.users))
-        for other in grown:
-            self._renew(other)
-
     def _renew(self, behaviour: Behaviour) -> None:
         """Ask more of the members of a behaviour that needs more. Look again at who leads there."""
-        shown = self._book.cells
         for member in behaviour.members:
             self._book.drop(member.entry)
             self._book.show(member.state.cells)
             member.entry = self._add_member(behaviour, member.case, member.state)
             if member.spared:
                 self._dirty.setdefault(member)
-        self._book.show(shown)
-        for user in behaviour.users:
-            for member in user.members:
+        for user in self._graph.list_users(behaviour.node):
+            for member in self._sessions.behaviours[user].members:
                 if self._has_members_after(member.case):
                     self._dirty.setdefault(member)
 

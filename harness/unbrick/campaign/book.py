@@ -31,17 +31,35 @@ WEAK, LAST = 1, 2
 """Marks of an entry for a behaviour: a weak cell has a say; what follows it is not searched."""
 
 
+class GraphEdge(c.Structure):
+    """See ``c/graph.h``."""
+
+    _fields_ = (
+        ("user", c.c_uint32),
+        ("node", c.c_uint32),
+        ("first", c.c_uint32),
+        ("count", c.c_uint32),
+        ("ops", c.c_void_p),
+    )
+
+
+def count_set_bytes(geometry: FlashGeometry) -> int:
+    """How long a set of all units is, as the library sees it: whole pages."""
+    return -(-geometry.size // (UNIT * _PAGE)) * _PAGE // 8
+
+
 @cache
 def load_book() -> Any:
     """The library of the campaign."""
     book, u32 = c.c_void_p, c.c_uint32
+    graph, edge = c.c_void_p, c.POINTER(GraphEdge)
     signatures: Signatures = {
         "book_new": (book, [u32]),
         "book_free": (None, [book]),
         "book_write": (None, [book, u32, u32, c.c_char_p, c.c_char_p]),
         "book_has_say": (c.c_bool, [book, u32, u32]),
         "book_change": (None, [book, u32, u32, c.c_char_p]),
-        "book_add": (u32, [book, u32, c.c_char_p]),
+        "book_add": (u32, [book, u32, c.c_void_p]),
         "book_find": (u32, [book, u32, u32]),
         "book_drop": (None, [book, u32]),
         "book_mark": (None, [book, u32, u32]),
@@ -51,11 +69,26 @@ def load_book() -> Any:
         "walk_add_form": (None, [c.c_void_p, c.c_char_p, c.c_char_p]),
         "walk_asked": (c.c_void_p, [c.c_void_p]),
         "walk_on": (c.c_int, [c.c_void_p, c.c_void_p, c.c_void_p]),
-        "walk_row_count": (u32, [c.c_void_p]),
-        "walk_rows": (c.c_void_p, [c.c_void_p]),
         "walk_unknown_count": (u32, [c.c_void_p]),
         "walk_unknown": (c.c_void_p, [c.c_void_p]),
-        "walk_row_ops": (c.c_void_p, [c.c_void_p, u32]),
+        "graph_new": (graph, [u32, c.c_char_p]),
+        "graph_free": (None, [graph]),
+        "graph_add": (u32, [graph, u32, u32, c.c_char_p, u32, c.c_void_p]),
+        "graph_needs": (c.c_void_p, [graph, u32]),
+        "graph_version": (u32, [graph, u32]),
+        "graph_lead": (None, [graph, u32, u32, u32, c.c_char_p]),
+        "graph_leads_at": (c.c_bool, [graph, u32, u32, u32]),
+        "graph_take": (c.c_uint64, [graph, u32, c.c_void_p, c.c_bool]),
+        "graph_take_count": (c.c_uint64, [graph, u32]),
+        "graph_lean": (None, [graph, u32, u32, u32, u32]),
+        "graph_live": (None, [graph, u32, u32, c.c_void_p]),
+        "graph_first": (u32, [graph, u32, u32]),
+        "graph_user_count": (u32, [graph, u32]),
+        "graph_user": (edge, [graph, u32, u32]),
+        "graph_led_count": (u32, [graph, u32]),
+        "graph_led": (edge, [graph, u32, u32]),
+        "graph_list_grown": (u32, [graph, c.c_void_p]),
+        "graph_list_leaners": (u32, [graph, c.c_void_p]),
     }
     return load_library("campaign", signatures)
 
@@ -76,7 +109,7 @@ class Book:
 
     def __init__(self, geometry: FlashGeometry) -> None:
         self._library, size = load_book(), geometry.size
-        self._pages = -(-size // (UNIT * _PAGE))
+        self._set_size = count_set_bytes(geometry)
         self._book = self._library.book_new(-(-size // UNIT))
         if not self._book:
             raise MemoryError
@@ -157,10 +190,18 @@ class Book:
 
     def add(self, group: int, units: int) -> int:
         """A new entry: the flash must hold in ``units`` what it holds now. Returns its number."""
+        return self._add(group, units.to_bytes(self._set_size, "little"))
+
+    def add_from(self, group: int, address: int) -> int:
+        """The same, of units that lie in memory (:meth:`unbrick.campaign.graph.Graph.find_needs`).
+
+        The library reads them there before this returns.
+        """
+        return self._add(group, address)
+
+    def _add(self, group: int, units: bytes | int) -> int:
         self.version += 1
-        return int(
-            self._library.book_add(self._book, group, units.to_bytes(8 * self._pages, "little"))
-        )
+        return int(self._library.book_add(self._book, group, units))
 
     def mark(self, entry: int, marks: int) -> None:
         """Mark an entry with :data:`WEAK` and :data:`LAST`, or none of them."""

@@ -113,7 +113,7 @@ class _RawStates:
             self._book.show(state.cells)
             behaviour = self.sessions.add(case_id, state, outcome)
             # They are large, and the book has what counts.
-            behaviour.relevant = behaviour.needs = 0
+            behaviour.relevant = 0
             behaviour.outcome = _strip(outcome)
             behaviour.case.outcome = behaviour.outcome
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ctypes as c
 from enum import IntEnum
-from itertools import islice
-from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice, starmap
+from typing import TYPE_CHECKING, Any
 
-from unbrick.campaign.book import NONE, load_book
+from unbrick.campaign.book import load_book
 from unbrick.campaign.case import PowerCut
-from unbrick.flash.cells import RESOLUTIONS
 from unbrick.flash.torn import find_shape, list_variants
 
 if TYPE_CHECKING:
@@ -27,7 +25,9 @@ if TYPE_CHECKING:
     from unbrick.flash.ops import FlashOp
     from unbrick.flash.trace import Trace
 
-_SET_WORD = 64  # operations
+
+_FIRST = (PowerCut(0, change=0),)
+"""Before the peers have heard of anything. It leaves what the cut after it leaves."""
 
 
 class WalkEnd(IntEnum):
@@ -43,10 +43,6 @@ class _Cut(c.Structure):
     _fields_ = (("op", c.c_uint32), ("variant", c.c_uint32))
 
 
-_ROW = Struct(f"={RESOLUTIONS}I4xQ")
-"""``struct walk_row``: entries and cuts."""
-
-
 class _Session(c.Structure):
     _fields_ = (
         ("ops", c.c_void_p),
@@ -57,21 +53,9 @@ class _Session(c.Structure):
         ("levels", c.c_uint32),
         ("groups", c.c_void_p),
         ("held", c.c_void_p),
+        ("only", c.c_void_p),
+        ("only_count", c.c_uint32),
     )
-
-
-class CountedCuts(NamedTuple):
-    """Cuts that leave states of the same behaviours.
-
-    Attributes:
-        entries: of the book, one for each way of reading, or one.
-        cuts: how many.
-        ops: the operations with one of them, as a set of bits.
-    """
-
-    entries: tuple[int, ...]
-    cuts: int
-    ops: int
 
 
 class Walker:
@@ -99,6 +83,11 @@ class Walker:
     def __del__(self) -> None:
         if getattr(self, "_walk", None):
             self._library.walk_free(self._walk)
+
+    @property
+    def handle(self) -> Any:
+        """Of the library."""
+        return self._walk
 
     def list_names(self, op: FlashOp) -> list[str]:
         """The names of the variants of cuts at an operation: the first one is not torn."""
@@ -129,18 +118,6 @@ class Walker:
         """Walk until the caller must look."""
         return WalkEnd(self._library.walk_on(self._walk, c.byref(session), c.byref(at)))
 
-    def list_rows(self, ops: int) -> list[CountedCuts]:
-        """What the last call has found, in a session of so many operations."""
-        count, size = self._library.walk_row_count(self._walk), ops // _SET_WORD * 8 + 8
-        rows = c.string_at(self._library.walk_rows(self._walk), count * _ROW.size) if count else b""
-        found = []
-        for number, (*entries, cuts) in enumerate(_ROW.iter_unpack(rows)):
-            while entries[-1] == NONE:
-                entries.pop()
-            bits = c.string_at(self._library.walk_row_ops(self._walk, number), size)
-            found.append(CountedCuts(tuple(entries), cuts, int.from_bytes(bits, "little")))
-        return found
-
     def list_unknown(self) -> list[tuple[int, int]]:
         """The cuts, as operation and variant, that leave states which nobody knows."""
         count = self._library.walk_unknown_count(self._walk)
@@ -157,9 +134,11 @@ class CutWalk:
         trace: the session's operations, none of which failed.
         end: see above.
         groups: for each way of reading: the book's group of behaviours, and those of members.
+        only: look at no other cuts than these, each an operation and a variant, in their order.
 
     Attributes:
         op, variant: of the cut that the caller is to look at.
+        unknown: the cuts that leave states which nobody knows, each with its operation and variant.
     """
 
     def __init__(
@@ -169,17 +148,21 @@ class CutWalk:
         trace: Trace,
         end: int,
         groups: Sequence[Sequence[int]],
+        only: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self._walker, self._trace = walker, trace
         self._memory = trace.find_memory()  # which the library looks at
         ops, count, data, _ = self._memory
         self._groups = _list_numbers([group for way in groups for group in way])
         self._held = c.create_string_buffer(walker.read_fields(cells))
+        self._only = None if only is None else (_Cut * len(only))(*starmap(_Cut, only))
         self._session = _Session(
             *(ops, data, count, end, trace.find_erase_kind(), len(groups[0]) - 1),
             *(c.addressof(self._groups), c.addressof(self._held)),
+            *((c.addressof(self._only), len(self._only)) if self._only is not None else ()),
         )
         self._at = _Cut()
+        self.unknown: dict[PowerCut, tuple[int, int]] = {}
 
     @property
     def op(self) -> int:
@@ -188,7 +171,14 @@ class CutWalk:
 
     def go_on(self) -> WalkEnd:
         """Walk until the caller must look; the book shows what is before its operation."""
-        return self._walker.go_on(self._session, self._at)
+        end = self._walker.go_on(self._session, self._at)
+        at, names = None, list[str]()
+        for op, variant in self._walker.list_unknown():
+            if op != at and variant:
+                at, names = op, self._walker.list_names(self._trace[op])
+            cuts = [PowerCut(op, names[variant])] if variant else _list_whole(op)
+            self.unknown.update((cut, (op, variant)) for cut in cuts)
+        return end
 
     def help_on(self, why: WalkEnd) -> None:
         """Say what the walk has asked for."""
@@ -197,34 +187,24 @@ class CutWalk:
         elif why is WalkEnd.FORM:
             self._walker.add_form()
 
-    def find_cut(self) -> PowerCut:
-        """The cut that the caller is to look at."""
-        return self._name(self.op, self.variant)
+    def list_at(self) -> list[PowerCut]:
+        """The cuts that the caller is to look at: one, or the first two, which leave the same."""
+        if not self.variant:
+            return _list_whole(self.op)
+        return [PowerCut(self.op, self._walker.list_names(self._trace[self.op])[self.variant])]
 
     def pass_by(self) -> None:
         """Go on with the next cut; the book shows what is before its operation."""
         self._at.variant += 1
-
-    def _name(self, op: int, variant: int) -> PowerCut:
-        return PowerCut(op, self._walker.list_names(self._trace[op])[variant] if variant else "")
 
     @property
     def variant(self) -> int:
         """See the class."""
         return int(self._at.variant)
 
-    def list_rows(self) -> list[CountedCuts]:
-        """What the last part of the walk has found."""
-        return self._walker.list_rows(len(self._trace))
 
-    def list_unknown(self) -> list[PowerCut]:
-        """The cuts in the last part that leave states which nobody knows."""
-        found, at, names = list[PowerCut](), None, list[str]()
-        for op, variant in self._walker.list_unknown():
-            if op != at and variant:
-                at, names = op, self._walker.list_names(self._trace[op])
-            found.append(PowerCut(op, names[variant] if variant else ""))
-        return found
+def _list_whole(op: int) -> list[PowerCut]:
+    return [*_FIRST * (op == 0), PowerCut(op)]
 
 
 def _join(contents: Contents) -> bytes:

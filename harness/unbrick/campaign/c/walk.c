@@ -39,7 +39,8 @@ struct walk {
     uint32_t shape_count, shape_room;
     struct walk_row *rows;
     uint64_t **row_ops;
-    uint32_t row_count, row_room, row_ops_room, last_row;
+    uint32_t row_count, row_room, row_ops_room, row_words, last_row;
+    uint32_t next; /* of the only cuts that are looked at */
     struct walk_cut *unknown;
     uint32_t unknown_count, unknown_room;
     uint32_t *units; /* values and weak bits: those before a tear, and those after it */
@@ -234,7 +235,7 @@ static enum found find(const struct walk *w, const struct walk_session *s, uint3
     return followed ? KNOWN : UNFOLLOWED;
 }
 
-static uint32_t find_row(struct walk *w, const struct walk_session *s, const uint32_t *entries) {
+static uint32_t find_row(struct walk *w, const uint32_t *entries) {
     size_t size = sizeof w->rows->entries;
     if (w->row_count && memcmp(w->rows[w->last_row].entries, entries, size) == 0) {
         return w->last_row;
@@ -247,15 +248,14 @@ static uint32_t find_row(struct walk *w, const struct walk_session *s, const uin
     w->rows = grown(w->rows, &w->row_room, w->row_count + 1, sizeof *w->rows);
     w->row_ops = grown(w->row_ops, &w->row_ops_room, w->row_count + 1, sizeof *w->row_ops);
     w->rows[w->row_count] = (struct walk_row){{entries[0], entries[1], entries[2]}, 0, 0};
-    w->row_ops[w->row_count] = need(calloc(s->count / WORD + 1, sizeof(uint64_t)));
+    w->row_ops[w->row_count] = need(calloc(w->row_words, sizeof(uint64_t)));
     return w->row_count++;
 }
 
-static void note(struct walk *w, const struct walk_session *s, const uint32_t *entries,
-                 uint32_t op) {
-    w->last_row = find_row(w, s, entries);
-    w->rows[w->last_row].cuts++;
-    w->row_ops[w->last_row][op / WORD] |= (uint64_t)1 << op % WORD;
+static void note(struct walk *w, const uint32_t *entries, struct walk_cut cut) {
+    w->last_row = find_row(w, entries);
+    w->rows[w->last_row].cuts += cut.op == 0 && cut.variant == 0 ? WALK_FIRST_CUTS : 1;
+    w->row_ops[w->last_row][cut.op / WORD] |= (uint64_t)1 << cut.op % WORD;
 }
 
 static void note_unknown(struct walk *w, struct walk_cut cut) {
@@ -382,15 +382,14 @@ static void stand(const struct walk *w, const struct walk_session *s, struct sta
 }
 
 /* Take what was found of a cut; whether the caller is to look at it. */
-static bool take(struct walk *w, const struct walk_session *s, const struct standing *now,
-                 struct walk_cut cut) {
+static bool take(struct walk *w, const struct standing *now, struct walk_cut cut) {
     if (now->found == UNFOLLOWED) {
         return true;
     }
     if (now->found == UNKNOWN) {
         note_unknown(w, cut);
     } else {
-        note(w, s, now->entries, cut.op);
+        note(w, now->entries, cut);
     }
     return false;
 }
@@ -407,7 +406,7 @@ static enum walk_end take_torn(struct walk *w, const struct walk_session *s, con
         }
     } else if (!book_has_say(w->book, op->offset, op->length)) {
         stand(w, s, now);
-        return take(w, s, now, cut) ? WALK_MEMBER : WALK_DONE;
+        return take(w, now, cut) ? WALK_MEMBER : WALK_DONE;
     }
     struct standing torn = {0};
     tear(w, s, op, masks);
@@ -419,7 +418,7 @@ static enum walk_end take_torn(struct walk *w, const struct walk_session *s, con
     if (counts) {
         show_fields(w, find_counts(w, s->held));
     }
-    return take(w, s, &torn, cut) ? WALK_MEMBER : WALK_DONE;
+    return take(w, &torn, cut) ? WALK_MEMBER : WALK_DONE;
 }
 
 /* Have the book show what is after an operation; false: it is not known what fields count as. */
@@ -443,18 +442,61 @@ static bool pass(struct walk *w, const struct walk_session *s, const struct op *
     return true;
 }
 
+static bool is_before(struct walk_cut cut, struct walk_cut other) {
+    return cut.op < other.op || (cut.op == other.op && cut.variant < other.variant);
+}
+
+/* Whether a cut is to be looked at. It is asked about one cut after the other. */
+static bool is_meant(struct walk *w, const struct walk_session *s, struct walk_cut cut) {
+    if (!s->only) {
+        return true;
+    }
+    while (w->next < s->only_count && is_before(s->only[w->next], cut)) {
+        w->next++;
+    }
+    return w->next < s->only_count && !is_before(cut, s->only[w->next]);
+}
+
+/* Whether none of the cuts in an operation is. */
+static bool is_passed(const struct walk *w, const struct walk_session *s, uint32_t op) {
+    return s->only && (w->next == s->only_count || s->only[w->next].op > op);
+}
+
+/* Look at the torn cuts of an operation, from `at` on. */
+static enum walk_end walk_torn(struct walk *w, const struct walk_session *s, const struct op *op,
+                               struct standing *now, struct walk_cut *at) {
+    bool erases = op->kind == s->erase;
+    const struct shapes *shapes =
+        w->shape_room ? find_shapes(w, erases, op->offset, op->length) : NULL;
+    if (!shapes || !shapes->masks) {
+        return WALK_SHAPES;
+    }
+    for (; at->variant <= shapes->count; at->variant++) {
+        const uint8_t *masks = shapes->masks + (size_t)(at->variant - 1) * 2 * op->length;
+        enum walk_end end = is_meant(w, s, *at) ? take_torn(w, s, op, masks, now, *at) : WALK_DONE;
+        if (end != WALK_DONE) {
+            return end;
+        }
+    }
+    return WALK_DONE;
+}
+
 enum walk_end walk_on(struct walk *w, const struct walk_session *s, struct walk_cut *at) {
     struct standing now = {0};
     clear(w);
+    w->next = 0;
+    w->row_words = s->count / WORD + 1;
     if (w->field_count && !find_counts(w, s->held)) {
         memcpy(w->asked, s->held, 2 * w->field_size);
         return WALK_FORM;
     }
     for (; at->op < s->end; at->op++, at->variant = 0) {
         if (at->variant == 0) {
-            stand(w, s, &now);
-            if (take(w, s, &now, *at)) {
-                return WALK_MEMBER;
+            if (is_meant(w, s, *at)) {
+                stand(w, s, &now);
+                if (take(w, &now, *at)) {
+                    return WALK_MEMBER;
+                }
             }
             at->variant = 1;
         }
@@ -462,15 +504,8 @@ enum walk_end walk_on(struct walk *w, const struct walk_session *s, struct walk_
             break;
         }
         const struct op *op = &s->ops[at->op];
-        bool erases = op->kind == s->erase;
-        const struct shapes *shapes =
-            w->shape_room ? find_shapes(w, erases, op->offset, op->length) : NULL;
-        if (!shapes || !shapes->masks) {
-            return WALK_SHAPES;
-        }
-        for (; at->variant <= shapes->count; at->variant++) {
-            const uint8_t *masks = shapes->masks + (size_t)(at->variant - 1) * 2 * op->length;
-            enum walk_end end = take_torn(w, s, op, masks, &now, *at);
+        if (!is_passed(w, s, at->op)) {
+            enum walk_end end = walk_torn(w, s, op, &now, at);
             if (end != WALK_DONE) {
                 return end;
             }
@@ -500,4 +535,8 @@ const struct walk_cut *walk_unknown(const struct walk *w) {
 
 const uint64_t *walk_row_ops(const struct walk *w, uint32_t row) {
     return w->row_ops[row];
+}
+
+uint32_t walk_row_words(const struct walk *w) {
+    return w->row_words;
 }

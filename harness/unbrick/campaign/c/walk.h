@@ -2,13 +2,15 @@
  * entries that it agrees with are noted. What the book cannot tell is left to the caller.
  *
  * A cut comes before an operation (`variant` 0), or in it, torn in one of its shapes (from 1 on).
- * The cuts of an operation come in that order, and then those of the next one. */
+ * The cuts of an operation come in that order, and then those of the next one. The first cut
+ * stands for two, which leave the same. */
 #pragma once
 
 #include "../../flash/c/trace.h"
 #include "book.h"
 
-#define WALK_WAYS 3u /* in which weak cells may read */
+#define WALK_WAYS 3u       /* in which weak cells may read */
+#define WALK_FIRST_CUTS 2u /* that leave the same: before and after the peers hear of it */
 
 enum walk_end {
     WALK_DONE,   /* there is no cut any more */
@@ -35,11 +37,13 @@ struct walk_row {
 struct walk_session {
     const struct op *ops; /* none of which failed */
     const uint8_t *data;
-    uint32_t count, end;    /* of operations; cuts from operation `end` on are not looked at */
-    uint32_t erase;         /* kind of those without data */
-    uint32_t levels;        /* of members; 0: nobody must stand for a state */
-    const uint32_t *groups; /* for each way: that of its behaviours, and then of each level */
-    uint8_t *held;          /* by the fields of the form, before the operation that is next */
+    uint32_t count, end;         /* of operations; cuts from operation `end` on are not looked at */
+    uint32_t erase;              /* kind of those without data */
+    uint32_t levels;             /* of members; 0: nobody must stand for a state */
+    const uint32_t *groups;      /* for each way: that of its behaviours, and then of each level */
+    uint8_t *held;               /* by the fields of the form, before the operation that is next */
+    const struct walk_cut *only; /* the cuts to look at, in their order; NULL: all */
+    uint32_t only_count;
 };
 
 struct walk;
@@ -70,7 +74,8 @@ const struct walk_row *walk_rows(const struct walk *w);
 uint32_t walk_unknown_count(const struct walk *w);
 const struct walk_cut *walk_unknown(const struct walk *w);
 
-/* The operations with cuts of a row, as a set of bits, in 64-bit words of a session's trace. */
+/* The operations with cuts of a row, as a set of bits, in so many 64-bit words. */
 const uint64_t *walk_row_ops(const struct walk *w, uint32_t row);
+uint32_t walk_row_words(const struct walk *w);
 
 #pragma GCC visibility pop
