@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from test_target_files import uf2
 
 from unbrick.campaign.run import PRESETS, run_campaign
@@ -84,6 +84,57 @@ def test_a_bug_is_put_in_as_git_does_it(bug: str, tmp_path: Path) -> None:
     subprocess.run([git, "apply", str(patch)], cwd=tmp_path / "gits", check=True)
     for file in (tmp_path / "gits").iterdir():
         assert (tmp_path / "ours" / file.name).read_bytes() == file.read_bytes()
+
+
+SECOND_MARKS = 0x0800_5C00
+"""Of the slot that the update is written to, on the F103."""
+
+FORM_TABLE = f"""
+[canonical]
+file = "form.py"
+fields = [{{ at = {SECOND_MARKS:#x}, size = 8 }}]
+"""
+
+FORMS = {"right": "word if word in (0, {blank}) else 1", "wrong": "{blank}"}
+"""What a mark counts as: boot asks whether it is blank, and whether it is zero."""
+
+
+def refute_form(good: Path, folder: Path, counts: str) -> Result:
+    shutil.copytree(good, folder, dirs_exist_ok=True)
+    target = folder / "stm32f103.toml"
+    target.write_text(target.read_text() + FORM_TABLE)
+    lines = [
+        f"word = fields.word({SECOND_MARKS} + at)",
+        f"fields.put({SECOND_MARKS} + at, {counts})",
+    ]
+    loop = "".join(f"        {line.format(blank=0xFFFF_FFFF)}\n" for line in lines)
+    (folder / "form.py").write_text(f"def canonical(fields):\n    for at in (0, 4):\n{loop}")
+    words = ["--preset", "full", "--shapes", "sure", "--jobs", "1", "--refute", "60"]
+    return CliRunner().invoke(cli, ["campaign", str(target), *words])
+
+
+def test_states_that_were_not_run_are_tried(good: Path, tmp_path: Path) -> None:
+    result = refute_form(good, tmp_path, FORMS["right"])
+    assert result.exit_code == 0, result.output
+    assert "held against 60 random states that were run as they are" in " ".join(
+        result.output.split()
+    )
+
+
+def test_a_form_that_says_too_much_is_refuted(good: Path, tmp_path: Path) -> None:
+    result = refute_form(good, tmp_path, FORMS["wrong"])
+    assert result.exit_code == 2, result.output
+    assert "otherwise than was said of it" in " ".join(result.output.split())
+    assert "[canonical]" in result.output
+
+
+@pytest.mark.parametrize("words", [["first", "--preset", "full"], ["f103.toml"]])
+def test_what_cannot_be_tried_is_told(words: list[str], good: Path) -> None:
+    words = [word.replace("f103.toml", str(good / "stm32f103.toml")) for word in words]
+    preset = [] if "first" in words else ["--preset", "quick"]
+    result = CliRunner().invoke(cli, ["campaign", *words, *preset, "--refute", "5"])
+    assert result.exit_code == 2, result.output
+    assert "--refute needs a target file" in result.output
 
 
 @pytest.mark.parametrize("chip", CHIPS)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from unbrick.campaign.behaviour import BehaviourSearch
 from unbrick.campaign.exhaustive import start_raw_states
 from unbrick.campaign.link_search import try_links
+from unbrick.campaign.refute import refute
 from unbrick.campaign.search import INTERRUPTED, Bounds, Search
 from unbrick.campaign.store import Recall
 
@@ -102,6 +103,7 @@ def run_campaign(
     bounds: Bounds = Bounds(),  # noqa: B008 - frozen
     *,
     exhaustive: bool = False,
+    tries: int = 0,
     store: OutcomeStore | None = None,
     progress: Callable[[SearchResult, int], None] | None = None,
 ) -> SearchResult:
@@ -112,11 +114,17 @@ def run_campaign(
         workers: who runs its sessions; this process by default.
         bounds: how far to go.
         exhaustive: start every state that only counts as known, once the search is closed.
+        tries: so many random states that were judged without a session are run when the search has
+            ended, where states are judged by what sessions read.
         store: keeps outcomes, and has those of a stopped campaign.
         progress: called after each case with the result so far and the number of cases that wait.
 
     Returns:
         The result, also when it was interrupted (KeyboardInterrupt).
+
+    Raises:
+        SetupError: a state that was tried is not what the target's own form counts it as.
+        ToolBrokenError: one is not what it was judged as.
     """
     workers = workers or Workers()
     run: Callable[..., Outcome] = workers.bring(target)
@@ -126,7 +134,9 @@ def run_campaign(
     start, ahead = target.start(), 2 * workers.count
     search: Search | BehaviourSearch
     if target.notes_reads and not (exhaustive or bounds.exact or target.mortal):
-        search = BehaviourSearch(target, start, submit, bounds, ahead=workers.count)
+        search = BehaviourSearch(
+            target, start, submit, bounds, ahead=workers.count, keep_traces=bool(tries)
+        )
     else:
         search = Search(target, start, submit, bounds, ahead=ahead, keep_traces=exhaustive)
     result = search.result
@@ -136,6 +146,8 @@ def run_campaign(
                 progress(result, search.waiting)
         if exhaustive and result.closed and isinstance(search, Search):
             start_raw_states(search, start, submit, ahead=ahead, progress=progress)
+        if tries and isinstance(search, BehaviourSearch) and result.cut_short == bounds.words:
+            refute(search, tries, bounds, partial(progress, result) if progress else int)
     except KeyboardInterrupt:
         result.cut_short, result.closed = INTERRUPTED, False
     return result

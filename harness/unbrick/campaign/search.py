@@ -211,6 +211,9 @@ class SearchResult:
         by_reading: whether a session stands for all that read the same
             (``unbrick.campaign.behaviour``), and not the target's key.
         formed: whether states that the target's own form counts as one were taken for one.
+        tried: so many random states, most of which were judged without a session, were run as they
+            are when the search had ended, and did as it was said.
+        tried_first: so many of these had not been run.
         first_cuts: where a session stands for others, of each power cut in the session without
             faults, by its operation and how that is torn: the cases that stand for what it leaves,
             one for each way of reading weak cells.
@@ -231,6 +234,8 @@ class SearchResult:
     shapes: str = "usual"
     by_reading: bool = False
     formed: bool = False
+    tried: int = 0
+    tried_first: int = 0
     first_cuts: dict[int, dict[str, list[Case]]] = field(default_factory=dict)
 
     @property
@@ -263,6 +268,9 @@ class SearchResult:
             counted += f", judged by what {len(self.cases)} sessions read"
         if self.formed:
             counted += ", as the target's own form counts states"
+        if self.tried:
+            counted += f", held against {self.tried} random states that were run as they are"
+            counted += f" ({self.tried_first} of them for the first time)"
         if self.deaths:
             counted += f", {self.deaths} deaths of the server"
         if self.different:

@@ -56,7 +56,7 @@ from unbrick.target.load import SUFFIX
 from unbrick.target.target import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -176,6 +176,14 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
+def _check_tries(tries: int, targets: Sequence[Target], preset: str) -> None:
+    if tries and (not targets[0].file or preset in {"quick", "exhaustive"}):
+        raise SetupError(
+            "--refute needs a target file, and a search that judges states without running them",
+            hint="take --preset single or full",
+        )
+
+
 @click.command(short_help="Cut the power everywhere, and see what comes of it.")
 @click.argument(
     "names",
@@ -237,6 +245,15 @@ def _make_folder(out: Path) -> None:
     help="Also try each scenario over so many bad links, with power cuts on the way.",
 )
 @click.option(
+    "--refute",
+    "tries",
+    type=click.IntRange(0),
+    metavar="STATES",
+    default=0,
+    help="When the search of a TARGET.toml has ended, run so many random states that it has judged "
+    "without running them, and see whether they do as it was said. [canonical] is tried so, too.",
+)
+@click.option(
     "--coverage",
     is_flag=True,
     help="Also note which source lines run only after a loss "
@@ -256,6 +273,7 @@ def campaign(
     cluster: str | None,
     out: Path | None,
     links: int,
+    tries: int,
     *,
     coverage: bool,
     stop_early: bool,
@@ -284,6 +302,7 @@ def campaign(
         click.get_current_context().with_resource(owned(out, hint="give another --out"))
     targets = _find_targets(names, firmware, status, svd, noting=preset == "exhaustive")
     preset = preset or ("single" if targets[0].file else "quick")
+    _check_tries(tries, targets, preset)
     digests = _list_programs(targets)
     begun = time.monotonic()
     results: list[SearchResult] = []
@@ -312,6 +331,7 @@ def campaign(
                         workers,
                         bounds,
                         exhaustive=preset == "exhaustive",
+                        tries=tries,
                         store=store,
                         progress=bar.step,
                     )
