@@ -287,9 +287,10 @@ def as_if_all_at_once(self: Behaviour) -> list[Erasure]:
     return [Erasure(0, 0, self.geometry.size // UNIT)]
 
 
-def before_it_has_ended(self: Behaviour, units: int, first: int = 0) -> int:
-    ended = (number for number, erased in self._add_up(first) if not units & ~erased)
-    return next(ended, 1 << 30) if units else first
+def before_it_has_ended(
+    self: Behaviour, units: int, first: int = 0, find: Any = Behaviour.find_erasing
+) -> int:
+    return max(first, find(self, units, first) - 1)
 
 
 def forgetful(firmware: tuple[Line, ...], state: State, fate: Fate, run: Any = run) -> Outcome:

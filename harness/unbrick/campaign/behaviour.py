@@ -17,7 +17,7 @@ import hashlib
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,31 +84,6 @@ _NOTHING: Future[Outcome] = Future()
 """Of what need not be run."""
 
 
-Ranges = frozenset[tuple[int, int]]
-"""Offset and length of ranges of the flash."""
-
-
-@lru_cache(maxsize=4096)
-def _add_ranges(ranges: Ranges, more: Ranges) -> Ranges:
-    """Both. Sessions erase the same one after the other, and share what comes of it."""
-    return ranges | more
-
-
-@lru_cache(maxsize=512)
-def find_all_units(ranges: Ranges) -> int:
-    """The units of ranges, as a set."""
-    return reduce(or_, (find_units(*place) for place in ranges), 0)
-
-
-def add_up(erases: Iterable[tuple[int, Ranges]]) -> list[tuple[int, Ranges]]:
-    """For each erase, a number and what it erases: its number, and what was erased so far."""
-    so_far, found = Ranges(), []
-    for number, ranges in erases:
-        so_far = _add_ranges(so_far, ranges)
-        found.append((number, so_far))
-    return found
-
-
 @dataclass(eq=False)
 class Behaviour:
     """What all states do that agree on the relevance of one session.
@@ -158,30 +133,17 @@ class Behaviour:
         """The numbers of the blocks that its operations change."""
         return find_blocks(self.outcome.ops, self.geometry)
 
-    @cached_property
-    def _erases(self) -> list[tuple[int, Ranges]]:
-        """For each erase: its operation, and the ranges that it erases."""
+    def list_erasures(self) -> list[Erasure]:
+        """What it erases, in order."""
         found = []
         lanes = (1 << self.geometry.chips) - 1
         for number, op in list_erases(self.outcome.ops):
             if op.failed or op.lanes & lanes != lanes:
                 continue  # Something of what was there may be left.
-            parts = self.geometry.list_parts(op)
-            found.append((number, frozenset((part.offset, part.length) for part in parts)))
+            for part in self.geometry.list_parts(op):
+                end = -(-(part.offset + part.length) // UNIT)
+                found.append(Erasure(number + 1, part.offset // UNIT, end))
         return found
-
-    def _add_up(self, first: int) -> list[tuple[int, int]]:
-        """For each erase from operation ``first`` on: its number, and the units erased since."""
-        erases = [erase for erase in self._erases if erase[0] >= first]
-        return [(number, find_all_units(ranges)) for number, ranges in add_up(erases)]
-
-    def list_erasures(self) -> list[Erasure]:
-        """What it erases, in order."""
-        return [
-            Erasure(number + 1, offset // UNIT, -(-(offset + length) // UNIT))
-            for number, ranges in self._erases
-            for offset, length in sorted(ranges)
-        ]
 
     def find_erasing(self, units: int, first: int = 0) -> int:
         """The first operation, from ``first`` on, before which all of these have been erased since.
@@ -190,10 +152,8 @@ class Behaviour:
         """
         if not units:
             return first
-        for number, erased in self._add_up(first):
-            if without(units, erased) == 0:
-                return number + 1
-        return len(self.outcome.ops) + 1
+        found = self._known_graph.find_erasing(self.node, units, first)
+        return len(self.outcome.ops) + 1 if found is None else found
 
     def list_leads(self, start: int) -> list[tuple[int, int]]:
         """The nodes to which cuts from operation ``start`` on lead, each with those that do.
@@ -1069,13 +1029,3 @@ def list_cases(behaviours: list[Behaviour]) -> list[Case]:
 def is_whole(found: list[Behaviour]) -> bool:
     """Whether there is one for each way of reading; one is enough where weak cells have no say."""
     return len(found) == (RESOLUTIONS if found and found[0].weak else 1)
-
-
-def find_first(numbers: int) -> int:
-    """The lowest one of a set."""
-    return (numbers & -numbers).bit_length() - 1
-
-
-def without(units: int, others: int) -> int:
-    """Those of a set that are not in another one; faster than with the complement."""
-    return (units | others) ^ others

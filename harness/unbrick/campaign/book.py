@@ -82,6 +82,7 @@ def load_book() -> Any:
         "graph_take_count": (c.c_uint64, [graph, u32]),
         "graph_lean": (None, [graph, u32, u32, u32, u32]),
         "graph_live": (None, [graph, u32, u32, c.c_void_p]),
+        "graph_find_erasing": (u32, [graph, u32, c.c_char_p, u32]),
         "graph_first": (u32, [graph, u32, u32]),
         "graph_user_count": (u32, [graph, u32]),
         "graph_user": (edge, [graph, u32, u32]),

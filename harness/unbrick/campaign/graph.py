@@ -118,6 +118,14 @@ class Graph:
         self._library.graph_live(self._graph, node, start, units)
         return int.from_bytes(units.raw, "little")
 
+    def find_erasing(self, node: int, units: int, first: int) -> int | None:
+        """The first operation before which erases from ``first`` on have taken all of some units.
+
+        None: they do not take all.
+        """
+        found = self._library.graph_find_erasing(self._graph, node, self._pack(units), first)
+        return None if found == NONE else int(found)
+
     def find_first(self, user: int, node: int) -> int | None:
         """The first operation at which cuts lead from a user to a node."""
         found = int(self._library.graph_first(self._graph, user, node))

@@ -350,16 +350,21 @@ static bool note(struct graph *g, uint32_t user, uint32_t node, const uint64_t *
     return new;
 }
 
+static void take_out(uint64_t *units, struct graph_erase e) {
+    for (uint32_t unit = e.first; unit < e.end;) {
+        uint32_t in = unit % WORD, left = e.end - unit;
+        uint32_t count = left < WORD - in ? left : WORD - in;
+        units[unit / WORD] &= ~(UINT64_MAX >> (WORD - count) << in);
+        unit += count;
+    }
+}
+
 /* Take out of `more` what a node erases, of the erases that end before operation `from` at the
  * earliest and before `op` at the latest. */
 static void drop_erased(struct graph *g, const struct node *n, uint32_t from, uint32_t op) {
     for (uint32_t k = 0; k < n->erase_count && n->erases[k].before <= op; k++) {
-        for (uint32_t unit = n->erases[k].first; unit < n->erases[k].end;) {
-            uint32_t in = unit % WORD, left = n->erases[k].end - unit;
-            uint32_t count = left < WORD - in ? left : WORD - in;
-            uint64_t units = UINT64_MAX >> (WORD - count) << in;
-            g->more[unit / WORD] &= n->erases[k].before >= from ? ~units : UINT64_MAX;
-            unit += count;
+        if (n->erases[k].before >= from) {
+            take_out(g->more, n->erases[k]);
         }
     }
 }
@@ -534,6 +539,30 @@ void graph_live(struct graph *g, uint32_t node, uint32_t start, uint64_t *units)
             units[k] |= g->more[k];
         }
     }
+}
+
+static bool has_any(const struct graph *g, const uint64_t *units) {
+    for (uint32_t i = 0; i < g->words; i++) {
+        if (units[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t graph_find_erasing(struct graph *g, uint32_t node, const uint64_t *units, uint32_t first) {
+    assert(node < g->node_count);
+    const struct node *n = &g->nodes[node];
+    memcpy(g->more, units, g->words * sizeof *units);
+    for (uint32_t k = 0; k < n->erase_count; k++) {
+        if (n->erases[k].before > first) {
+            take_out(g->more, n->erases[k]);
+            if (!has_any(g, g->more)) {
+                return n->erases[k].before;
+            }
+        }
+    }
+    return NONE;
 }
 
 uint32_t graph_first(const struct graph *g, uint32_t user, uint32_t node) {

@@ -59,6 +59,10 @@ void graph_lean(struct graph *g, uint32_t whole, uint32_t leaner, uint32_t here,
  * ones: what the nodes need to which they lead, less what is erased from there on. */
 void graph_live(struct graph *g, uint32_t node, uint32_t start, uint64_t *units);
 
+/* The first operation before which erases from `first` on have taken all of these units; BOOK_NONE:
+ * none is. */
+uint32_t graph_find_erasing(struct graph *g, uint32_t node, const uint64_t *units, uint32_t first);
+
 /* The first operation at which cuts lead from a user to a node; BOOK_NONE: none does. */
 uint32_t graph_first(const struct graph *g, uint32_t user, uint32_t node);
 
