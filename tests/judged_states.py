@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import click
 
-from unbrick.campaign.behaviour import BehaviourSearch
-from unbrick.campaign.book import UNIT
+from unbrick.campaign.behaviour import BehaviourSearch, CountedFields
+from unbrick.campaign.book import UNIT, find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, find_successors
-from unbrick.campaign.target import Fate, Outcome, State, Target
+from unbrick.campaign.target import Fate, FormedTarget, Outcome, State, Target
 from unbrick.engine.base import TracedEngine
 from unbrick.flash.cells import RESOLUTIONS, Cells
 from unbrick.target.target import FileTarget
@@ -28,6 +29,7 @@ from unbrick.target.target import FileTarget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unbrick.campaign.behaviour import Behaviour
     from unbrick.flash.ops import FlashOp
 
 EVERYTHING = Bounds()
@@ -145,6 +147,72 @@ def _try_states(
             case = case.with_resolution(resolution)
             case, state = dice.choice(list(find_successors(case, state, outcome)))
     return tried
+
+
+def find_erased(behaviour: Behaviour, op: int) -> int:
+    """The units that a session has erased before an operation."""
+    geometry, lanes = behaviour.geometry, (1 << behaviour.geometry.chips) - 1
+    erases = [
+        erase
+        for erase in behaviour.outcome.ops[:op]
+        if erase.kind == "erase" and not erase.failed and erase.lanes & lanes == lanes
+    ]
+    parts = {part for erase in erases for part in geometry.list_parts(erase)}
+    return reduce(or_, (find_units(part.offset, part.length) for part in parts), 0)
+
+
+def agree(one: Cells, other: Cells, units: int) -> bool:
+    """Whether two flashes hold the same in some units, weak bits and all."""
+    while units:
+        unit = (units & -units).bit_length() - 1
+        units &= units - 1
+        place = unit * UNIT, UNIT
+        if one.read(*place) != other.read(*place) or one.read_weak(*place) != other.read_weak(
+            *place
+        ):
+            return False
+    return True
+
+
+def find_unfollowed(
+    search: BehaviourSearch, most: int = 1_000_000, depth: int | None = None, seed: int = 0
+) -> str:
+    """What the proof asks of a search that has ended, and it has not; empty: it has all.
+
+    Each cut in a member's session must lead to a known behaviour, and to a state that a member
+    stands for. What that behaviour needs its user must need, too, unless it was erased by then.
+
+    Args:
+        search: it has ended.
+        most: so many cuts are looked at, at most: of each member as many.
+        depth: the search's bound on power cuts in a row.
+        seed: which ones.
+    """
+    dice, target, shapes = Random(seed), search.result.target, search.result.shapes
+    fields = CountedFields(target.form if isinstance(target, FormedTarget) else None)
+    known = list(search.judge(target.start()) or ())
+    for behaviour in known:
+        known += [led_to for led_to in behaviour.leads if led_to not in known]
+    members = [member for behaviour in known for member in behaviour.members]
+    for member in members:
+        user, left_open = member.behaviour, len(member.case.cuts) + 1 == depth
+        cuts = list(find_successors(member.case, member.state, user.outcome, shapes=shapes))
+        for case, left in dice.sample(cuts, min(len(cuts), -(-most // len(members)))):
+            state = State(fields.apply(left.cells), left.peers)
+            erased = find_erased(user, case.cuts[-1].op)
+            led = search.judge(state)
+            if led is None:
+                return f"{case} is not judged"
+            for behaviour in led:
+                if fields.with_all(behaviour.needs) & ~erased & ~user.needs:
+                    return f"{user.case.id} needs more, for {case}"
+                if not (behaviour.outcome.violation or left_open) and not any(
+                    agree(state.cells, other.state.cells, behaviour.needs)
+                    and (depth is None or len(other.case.cuts) <= len(case.cuts))
+                    for other in behaviour.members
+                ):
+                    return f"nobody stands for {case}"
+    return ""
 
 
 def scramble(state: State, relevant: int, dice: Random) -> State:

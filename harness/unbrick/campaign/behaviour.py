@@ -738,15 +738,30 @@ class BehaviourSearch:
                 case.judged += 1
             if not found.before.cuts and found.cut.change is None:
                 self.result.first_cuts.setdefault(op, {})[found.cut.torn] = cases
-        for behaviour in behaviours:
-            if not user.leads.get(behaviour, 0) >> op & 1:
-                self._lead(user, 1 << op, behaviour)
+        self._lead_all(user, [(1 << op, behaviours)])
 
     def _list_cases(self, behaviours: list[Behaviour]) -> list[Case]:
         """The sessions of behaviours: the same list for the same ones, as long as they come."""
         if self._listed[0] is not behaviours:
             self._listed = behaviours, list_cases(behaviours)
         return self._listed[1]
+
+    def _lead_all(self, user: Behaviour, found: Iterable[tuple[int, list[Behaviour]]]) -> None:
+        """Cuts at operations lead to behaviours, and what they leave is followed as these need.
+
+        Where the first ones lead may have the others need more. So the user is known to all before.
+        """
+        new = [
+            (ops, behaviour)
+            for ops, behaviours in found
+            for behaviour in behaviours
+            if without(ops, user.leads.get(behaviour, 0))
+        ]
+        if len(new) > 1:
+            for _, behaviour in new:
+                behaviour.users.setdefault(user, len(user.outcome.ops) + 1)
+        for ops, behaviour in new:
+            self._lead(user, ops, behaviour)
 
     def _lead(self, user: Behaviour, ops: int, behaviour: Behaviour) -> None:
         """Cuts at operations of a behaviour lead to another one; so do they where it is the end."""
@@ -938,20 +953,15 @@ class BehaviourSearch:
 
     def _take(self, member: Member, rows: Iterable[CountedCuts]) -> None:
         """Note where cuts in a member's session lead."""
-        user, needs = member.behaviour, dict[Behaviour, int]()
+        found: list[tuple[int, list[Behaviour]]] = []
         for entries, cuts, ops in rows:
             self._tally(member, cuts)
             behaviours = [self._sessions.find_behaviour(entry) for entry in entries]
             if not member.walked:
                 for case in list_cases(behaviours):
                     case.judged += cuts
-            for behaviour in behaviours:
-                if without(ops, user.leads.get(behaviour, 0)):
-                    needs.setdefault(behaviour, behaviour.needs)
-                    self._lead(user, ops, behaviour)
-        # Before all was noted, nobody could know that this member is to look again.
-        if any(behaviour.needs is not then for behaviour, then in needs.items()):
-            self._dirty.setdefault(member)
+            found.append((ops, behaviours))
+        self._lead_all(member.behaviour, found)
 
     def _find_end(self, member: Member) -> int:
         """The operation from which on another member has had the same successors, as far as needed.
