@@ -20,7 +20,7 @@ from unbrick.campaign.behaviour import BehaviourSearch, CountedFields
 from unbrick.campaign.book import UNIT, find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.run import Here
-from unbrick.campaign.search import Bounds, find_successors
+from unbrick.campaign.search import Bounds, find_cells, find_cuts
 from unbrick.campaign.target import Fate, FormedTarget, Outcome, State, Target
 from unbrick.engine.base import TracedEngine
 from unbrick.flash.cells import RESOLUTIONS, Cells
@@ -36,6 +36,10 @@ EVERYTHING = Bounds()
 
 MOST_CUTS = 6
 """Power cuts in a row, at most, that lead to a state; a search may be less deep."""
+
+
+CUTS_OF_A_MEMBER = 50
+"""Looked at, at least, of those that a search has not run."""
 
 
 @dataclass
@@ -145,8 +149,57 @@ def _try_states(
             if outcome.violation or tried.states == count:
                 break
             case = case.with_resolution(resolution)
-            case, state = dice.choice(list(find_successors(case, state, outcome)))
+            case, state = choose_cut(search, dice, case, state, outcome)
     return tried
+
+
+def choose_cut(
+    search: BehaviourSearch, dice: Random, case: CaseId, state: State, outcome: Outcome
+) -> tuple[CaseId, State]:
+    """A random power cut of a session, and what it leaves."""
+    cuts = find_cuts(case, outcome, state.cells.geometry, shapes=search.result.shapes)
+    after, peers = dice.choice(list(cuts))
+    return after, State(find_cells(state.cells, outcome.ops, after.cuts[-1]), peers)
+
+
+def find_refuted_form(
+    search: BehaviourSearch, dice: Random, count: int, most_cuts: int = MOST_CUTS
+) -> str:
+    """Run random states as they are and as they count: the first with which the form is wrong.
+
+    Both must have a verdict that the search has said. What a cut leaves of both must count as the
+    same. This is asked where no cell is weak, as it may count as one that is not. Empty: all is
+    right.
+    """
+    target, tried = search.result.target, 0
+    assert isinstance(target, FormedTarget)
+    fields = CountedFields(target.form)
+    with target.create_engine() as engine:
+        while tried < count:
+            case, state = CaseId(target.name), target.start()
+            for _ in range(most_cuts + 1):
+                said = search.judge(state)
+                if said is None:
+                    return f"nobody judged {case}"
+                verdicts = {behaviour.outcome.violation for behaviour in said}
+                counted = State(fields.apply(state.cells), state.peers)
+                fate = Fate(dice.randrange(RESOLUTIONS) if state.cells.weak else 0)
+                outcome = target.run(state, fate, engine)
+                tried += 1
+                if bool(outcome.violation) not in map(bool, verdicts):
+                    return f"{case} has another verdict"
+                if outcome.violation or tried >= count:
+                    break
+                case = case.with_resolution(fate.resolution)
+                after, left = choose_cut(search, dice, case, state, outcome)
+                if not state.cells.weak and counted != state:
+                    whole = target.run(counted, engine=engine)
+                    tried += 1
+                    other = find_cells(counted.cells, whole.ops, after.cuts[-1])
+                    if fields.apply(other) != fields.apply(left.cells):
+                        return f"{after} does not count as what it leaves of what {case} counts as"
+                case, state = after, left
+    return ""
 
 
 def find_erased(behaviour: Behaviour, op: int) -> int:
@@ -184,7 +237,7 @@ def find_unfollowed(
 
     Args:
         search: it has ended.
-        most: so many cuts are looked at, at most: of each member as many.
+        most: about so many cuts are looked at, of random members.
         depth: the search's bound on power cuts in a row.
         seed: which ones.
     """
@@ -194,12 +247,14 @@ def find_unfollowed(
     for behaviour in known:
         known += [led_to for led_to in behaviour.leads if led_to not in known]
     members = [member for behaviour in known for member in behaviour.members]
-    for member in members:
+    chosen = dice.sample(members, min(len(members), -(-most // CUTS_OF_A_MEMBER)))
+    for member in chosen:
         user, left_open = member.behaviour, len(member.case.cuts) + 1 == depth
-        cuts = list(find_successors(member.case, member.state, user.outcome, shapes=shapes))
-        for case, left in dice.sample(cuts, min(len(cuts), -(-most // len(members)))):
-            state = State(fields.apply(left.cells), left.peers)
-            erased = find_erased(user, case.cuts[-1].op)
+        cuts = list(find_cuts(member.case, user.outcome, user.geometry, shapes=shapes))
+        for case, peers in dice.sample(cuts, min(len(cuts), -(-most // len(chosen)))):
+            cut = case.cuts[-1]
+            left = find_cells(member.state.cells, user.outcome.ops, cut)
+            state, erased = State(fields.apply(left), peers), find_erased(user, cut.op)
             led = search.judge(state)
             if led is None:
                 return f"{case} is not judged"

@@ -300,6 +300,16 @@ STORIES = {
 }
 
 
+def list_ops(plan: Sequence[tuple[int, int]]) -> list[FlashOp]:
+    """What a story does."""
+    return [
+        FlashOp(number, "erase", 0, 12, 3, 0, 0)
+        if (unit, value) == CLEAR
+        else FlashOp(number, "word", unit * UNIT, UNIT, 3, 0, 0, value.to_bytes(UNIT, "little"))
+        for number, (unit, value) in enumerate(plan)
+    ]
+
+
 def tell(state: State, _fate: Fate) -> Outcome:
     """A session that does what the tag says. K and D ask for more, and Y for something else."""
 
@@ -314,15 +324,10 @@ def tell(state: State, _fate: Fate) -> Outcome:
         violation = ("bricked", "") if read(FURTHER) == SOME & MASK else None
     if tag == "D" and read(ASKED) == FEW:
         plan = [put(FURTHER, MASK), CLEAR, begin("L")]
-    ops = [
-        FlashOp(number, "erase", 0, 12, 3, 0, 0)
-        if (unit, value) == CLEAR
-        else FlashOp(number, "word", unit * UNIT, UNIT, 3, 0, 0, value.to_bytes(UNIT, "little"))
-        for number, (unit, value) in enumerate(plan)
-    ]
     said = f"{tag} {read(ASKED):x}" if tag in "KD" else tag
     marks = [MemoryMark(0, None)]
-    return Outcome(violation, "", pack(ops), marks, None, 0, 0, said, relevant=relevant)
+    ops = pack(list_ops(plan))
+    return Outcome(violation, "", ops, marks, None, 0, 0, said, relevant=relevant)
 
 
 def test_who_first_leads_to_what_comes_to_need_more_looks_again() -> None:
@@ -343,6 +348,59 @@ def test_who_first_leads_to_what_comes_to_need_more_looks_again() -> None:
     list(search.cases())
     assert search.result.violations
     assert find_unfollowed(search) == ""
+
+
+TAGS, VALUES, ASKABLE = "ABCDEF", (FEW, SOME, MASK), (3, 4, 5)
+
+
+def make_stories(seed: int) -> ToyTarget:
+    """Stories from a seed: many end alike, and some ask for a unit and may be another one then."""
+    dice = Random(seed)
+
+    def steps(count: int) -> list[tuple[int, int]]:
+        kinds = dice.choices((True, False), k=count)
+        ways = (
+            [CLEAR, begin(dice.choice(TAGS))]
+            if clears
+            else [put(dice.choice(ASKABLE), dice.choice(VALUES))]
+            for clears in kinds
+        )
+        return [step for way in ways for step in way]
+
+    end = steps(dice.randint(1, 3))
+    stories = {tag: steps(dice.randint(0, 2)) + end * (dice.random() < 0.6) for tag in TAGS}
+    asked = {tag: dice.choice(ASKABLE) for tag in TAGS if dice.random() < 0.5}
+    wanted, other = dice.choice(VALUES), dice.choice(TAGS)
+
+    def session(state: State, _: Fate) -> Outcome:
+        tag = chr(state.cells.read(TAG, 1)[0])
+        plan, relevant, said = stories.get(tag, []), 1 << TAG, tag
+        if tag in asked:
+            value = state.cells.read(asked[tag] * UNIT, UNIT)
+            relevant |= 1 << asked[tag]
+            said += value.hex()
+            if value == wanted.to_bytes(UNIT, "little"):
+                plan = [*stories[other], put(asked[tag], MASK)]
+        marks = [MemoryMark(0, None)]
+        ops = pack(list_ops(plan))
+        return Outcome(None, "", ops, marks, None, 0, 0, said, relevant=relevant)
+
+    return ToyTarget(session, State(Cells.of(b"AAAA", GEOMETRY)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [None, 2, 3])
+def test_stories_are_followed_as_the_proof_asks(depth: int | None) -> None:
+    for seed in range(100):
+        target = make_stories(seed)
+        search = BehaviourSearch(
+            target,
+            target.start(),
+            lambda state, fate, target=target: Here().submit(target.run, state, fate),
+            Bounds(shapes="none", depth=depth),
+        )
+        list(search.cases())
+        assert find_unfollowed(search, depth=depth) == "", seed
 
 
 def no_say(_cells: Cells) -> int:
