@@ -11,7 +11,6 @@ import pytest
 import test_ab_updater
 import test_in_place
 from brickproof_demo import find_demo, list_builds
-from corpus import why_no_clone
 from judged_states import (
     MOST_CUTS,
     find_refuted_form,
@@ -19,7 +18,6 @@ from judged_states import (
     search_target,
     try_states,
 )
-from test_mcuboot import PREPARE
 
 from unbrick.campaign.search import Bounds
 from unbrick.target.target import FileTarget
@@ -32,7 +30,6 @@ CUTS = 500
 
 ANY = Bounds()
 ONE_CUT = Bounds(depth=1)
-SURE = Bounds(shapes="sure")
 TOOLS = Path(__file__).parents[1] / "tools"
 
 Make = Callable[[Path, pytest.MonkeyPatch], Path]
@@ -66,16 +63,6 @@ def make_formed_demo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(bench.build_formed_demo(folder).file)
 
 
-def make_mcuboot(name: str) -> Make:
-    def make(folder: Path, _: pytest.MonkeyPatch) -> Path:
-        missing = why_no_clone(PREPARE["find_corpus"])
-        if missing:
-            pytest.skip(missing)
-        return Path(PREPARE["prepare"](folder)[name])
-
-    return make
-
-
 TARGETS: dict[str, tuple[Make, Bounds]] = {
     "example-nrf52840": (make_example("nrf52840"), ANY),
     "example-stm32f103": (make_example("stm32f103"), ANY),
@@ -86,8 +73,6 @@ TARGETS: dict[str, tuple[Make, Bounds]] = {
     "demo-l476": (make_demo("l476"), ONE_CUT),
     "demo-nrf52": (make_demo("nrf52"), ONE_CUT),
     "formed-demo-f103": (make_formed_demo, ANY),
-    "mcuboot-pr2199": (make_mcuboot("pr2199-fixed"), ANY),
-    "mcuboot-pr2100-formed": (make_mcuboot("pr2100-form"), SURE),
 }
 
 
