@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from judged_states import find_unfollowed
 from toy_target import ToyTarget
 
 from unbrick.campaign import behaviour, walk
@@ -165,7 +166,7 @@ def find_difference(seed: int, geometry: FlashGeometry = GEOMETRY, *, packed: bo
             return "another session"
         if said.violation != outcome.violation:
             return "another verdict"
-    return ""
+    return find_unfollowed(search)
 
 
 @pytest.fixture(autouse=True)
@@ -273,6 +274,142 @@ def test_a_search_by_key_counts_them_too(seed: int) -> None:
     assert first.after is None
     assert all(case.judged for case in others)
     assert {case.after for case in others} <= {case.id for case in cases}
+
+
+TAG, ASKED, FURTHER = 0, 3, 4
+"""Units: which of the stories is told, and what two of these ask for."""
+
+FEW, SOME = 0xFFFF_000F, 0xFFFF_00FF
+MASK = 0xFFFF_FFFE
+
+
+def put(unit: int, value: int) -> tuple[int, int]:
+    """Program a unit."""
+    return unit, value
+
+
+def begin(tag: str) -> tuple[int, int]:
+    """Program the tag."""
+    return TAG, int.from_bytes(tag.encode() * UNIT, "little")
+
+
+CLEAR = (-1, 0)
+"""Erase the block with the tag."""
+
+STORIES = {
+    "A": [CLEAR, begin("U"), CLEAR, begin("L"), CLEAR, begin("G"), put(5, FEW)],
+    # K and U of G have all of FURTHER, and D has less.
+    "G": [
+        *(put(ASKED, FEW), put(FURTHER, SOME), CLEAR, begin("K"), CLEAR, begin("U")),
+        *(CLEAR, put(FURTHER, FEW), begin("D"), put(5, SOME)),
+    ],
+    # The session of L is the end of that of U.
+    "U": [CLEAR, begin("Y"), CLEAR, begin("K"), CLEAR, begin("D")],
+    "L": [CLEAR, begin("K"), CLEAR, begin("D")],
+}
+
+
+def list_ops(plan: Sequence[tuple[int, int]]) -> list[FlashOp]:
+    """What a story does."""
+    return [
+        FlashOp(number, "erase", 0, 12, 3, 0, 0)
+        if (unit, value) == CLEAR
+        else FlashOp(number, "word", unit * UNIT, UNIT, 3, 0, 0, value.to_bytes(UNIT, "little"))
+        for number, (unit, value) in enumerate(plan)
+    ]
+
+
+def tell(state: State, _fate: Fate) -> Outcome:
+    """A session that does what the tag says. K and D ask for more, and Y for something else."""
+
+    def read(unit: int) -> int:
+        return int.from_bytes(state.cells.read(unit * UNIT, UNIT), "little")
+
+    tag, relevant, violation = chr(read(TAG) & 0xFF), 1 << TAG, None
+    plan = STORIES.get(tag, [])
+    relevant |= {"K": 1 << ASKED, "D": 1 << ASKED, "Y": 1 << FURTHER}.get(tag, 0)
+    if tag == "K" and read(ASKED) == FEW:
+        relevant |= 1 << FURTHER
+        violation = ("bricked", "") if read(FURTHER) == SOME & MASK else None
+    if tag == "D" and read(ASKED) == FEW:
+        plan = [put(FURTHER, MASK), CLEAR, begin("L")]
+    said = f"{tag} {read(ASKED):x}" if tag in "KD" else tag
+    marks = [MemoryMark(0, None)]
+    ops = pack(list_ops(plan))
+    return Outcome(violation, "", ops, marks, None, 0, 0, said, relevant=relevant)
+
+
+def test_who_first_leads_to_what_comes_to_need_more_looks_again() -> None:
+    """A walk finds that U leads to K and then to D. That it does to K has D need more.
+
+    For L shares the cuts of U, and D leads to L. Who leads to D only from now on must know.
+    """
+    target = ToyTarget(tell, State(Cells.of(b"AAAA", GEOMETRY)))
+    bounds = Bounds(shapes="none")
+
+    def submit(state: State, fate: Fate) -> Future[Outcome]:
+        return Here().submit(target.run, state, fate)
+
+    exact = Search(target, target.start(), submit, replace(bounds, exact=True))
+    list(exact.cases())
+    assert exact.result.violations
+    search = BehaviourSearch(target, target.start(), submit, bounds)
+    list(search.cases())
+    assert search.result.violations
+    assert find_unfollowed(search) == ""
+
+
+TAGS, VALUES, ASKABLE = "ABCDEF", (FEW, SOME, MASK), (3, 4, 5)
+
+
+def make_stories(seed: int) -> ToyTarget:
+    """Stories from a seed: many end alike, and some ask for a unit and may be another one then."""
+    dice = Random(seed)
+
+    def steps(count: int) -> list[tuple[int, int]]:
+        kinds = dice.choices((True, False), k=count)
+        ways = (
+            [CLEAR, begin(dice.choice(TAGS))]
+            if clears
+            else [put(dice.choice(ASKABLE), dice.choice(VALUES))]
+            for clears in kinds
+        )
+        return [step for way in ways for step in way]
+
+    end = steps(dice.randint(1, 3))
+    stories = {tag: steps(dice.randint(0, 2)) + end * (dice.random() < 0.6) for tag in TAGS}
+    asked = {tag: dice.choice(ASKABLE) for tag in TAGS if dice.random() < 0.5}
+    wanted, other = dice.choice(VALUES), dice.choice(TAGS)
+
+    def session(state: State, _: Fate) -> Outcome:
+        tag = chr(state.cells.read(TAG, 1)[0])
+        plan, relevant, said = stories.get(tag, []), 1 << TAG, tag
+        if tag in asked:
+            value = state.cells.read(asked[tag] * UNIT, UNIT)
+            relevant |= 1 << asked[tag]
+            said += value.hex()
+            if value == wanted.to_bytes(UNIT, "little"):
+                plan = [*stories[other], put(asked[tag], MASK)]
+        marks = [MemoryMark(0, None)]
+        ops = pack(list_ops(plan))
+        return Outcome(None, "", ops, marks, None, 0, 0, said, relevant=relevant)
+
+    return ToyTarget(session, State(Cells.of(b"AAAA", GEOMETRY)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [None, 2, 3])
+def test_stories_are_followed_as_the_proof_asks(depth: int | None) -> None:
+    for seed in range(100):
+        target = make_stories(seed)
+        search = BehaviourSearch(
+            target,
+            target.start(),
+            lambda state, fate, target=target: Here().submit(target.run, state, fate),
+            Bounds(shapes="none", depth=depth),
+        )
+        list(search.cases())
+        assert find_unfollowed(search, depth=depth) == "", seed
 
 
 def no_say(_cells: Cells) -> int:

@@ -256,21 +256,125 @@ def test_blocks_that_follow_each_other_run_as_changed(engine: InProcessEngine) -
 
 
 def test_more_code_than_there_is_room_for_copies_runs_as_it_is(engine: InProcessEngine) -> None:
+    """A program beside it runs before and after all copies are given up, and at last otherwise.
+
+    Meanwhile another page takes the place of its first copy.
+    """
     at, waits = LAYOUT.board.sram.base + 0x10000, engine.read_register(15)
-    state, page = engine.read_register(16), 1024
-    for number in range(COPIED // page + 100):
+    state, copies, early, around = engine.read_register(16), COPIED // 1024, 100, 20
+    beside, result = at - 1024, at + 2048
+    stay = 0xEAFFFFFE
+    constant = (
+        0xE3A00001,  # 00 mov r0, #1
+        0xE58F0BF4,  # 04 str r0, [result]
+        stay,  # 08
+        0xE3A00002,  # 0c mov r0, #2
+        0xE58F0BE8,  # 10 str r0, [result]
+        stay,  # 14
+    )
+    begin_arm(engine, beside, constant)
+    for number in range(copies + 2 * early):
         program = (
             0xE3A00000 | number % 251,  # mov r0, #...
             0xE58F07F4,  # str r0, [result]
-            0xEAFFFFFE,  # stay
+            stay,
             number,
         )
         begin_arm(engine, at, program)
         engine.advance(1e-6)
-        assert engine.read_memory(at + 0x800, 1) == bytes([number % 251])
+        assert engine.read_memory(result, 1) == bytes([number % 251])
+        if number == early or abs(number - copies) < around:
+            engine.write_register(15, beside)
+            engine.advance(1e-6)
+            assert engine.read_memory(result, 1) == b"\1"
+    engine.write_register(15, beside + 0xC)
+    engine.advance(1e-6)
+    assert engine.read_memory(result, 1) == b"\2"
     engine.write_register(16, state)
     engine.write_register(15, waits)
     assert ask(engine, b"x") == b"x"
+
+
+def fill_sram(engine: InProcessEngine, number: int, *, hidden: bool = False) -> None:
+    """Have a program write all pages of the SRAM but its own, and run them: each adds a number.
+
+    Args:
+        engine: its power goes off and on.
+        number: what they add.
+        hidden: whether the NOR cannot be read meanwhile.
+    """
+    sram, pages = LAYOUT.board.sram, LAYOUT.board.sram.size // 1024 - 1
+    program = (
+        0xE59F0038,  # 00 ldr r0, [read_status]
+        0xE59F1038,  # 04 ldr r1, [nor]
+        0xE5810000 if hidden else 0xE1A00000,  # 08 str r0, [r1]
+        0xE3A00000,  # 0c mov r0, #0
+        0xE59F1030,  # 10 ldr r1, [first]
+        0xE59F2030,  # 14 ldr r2, [add]
+        0xE59F3030,  # 18 ldr r3, [next]
+        0xE59F4034,  # 1c ldr r4, [pages]
+        0xE881001C,  # 20 fill: stm r1, {r2, r3, r4}
+        0xE2811B01,  # 24 add r1, r1, #1024
+        0xE2544001,  # 28 subs r4, r4, #1
+        0x1AFFFFFB,  # 2c bne fill
+        0xE59F301C,  # 30 ldr r3, [stay]
+        0xE50133FC,  # 34 str r3, [r1, #-1020]
+        0xE59FF008,  # 38 ldr pc, [first]
+        0x00000000,  # 3c
+        0x00700070,  # 40 read_status
+        LAYOUT.board.nor.window,  # 44 nor
+        sram.base,  # 48 first
+        0xE2800000 | number,  # 4c add: add r0, r0, #...
+        0xEA0000FD,  # 50 next: b to where the next page begins
+        0xEAFFFFFE,  # 54 stay
+        pages,  # 58 pages
+    )
+    engine.power_off()
+    engine.power_on()
+    begin_arm(engine, sram.base + 1024 * pages, program)
+    engine.advance(1e-3)
+    assert engine.read_register(0) == number * pages
+    assert engine.faults == []
+
+
+FULL = 4
+"""So often the SRAM can be filled, and the last pages find no room for their copies."""
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden"])
+def test_what_was_translated_of_copies_that_are_given_up_is_forgotten(
+    engine: InProcessEngine, hidden: bool
+) -> None:
+    """Afterwards each page has the copy that it had at first."""
+    for number in range(1, FULL + 2):
+        fill_sram(engine, number, hidden=hidden)
+
+
+def test_nobody_finds_copies_where_they_were_given_up(engine: InProcessEngine) -> None:
+    for number in range(1, FULL + 1):
+        fill_sram(engine, number)
+    engine.write_register(15, 0xE000_0000)
+    engine.advance(1e-3)
+    assert [fault.pc for fault in engine.faults] == [0xE000_0000]
+
+
+def test_code_that_the_host_has_replaced_together_with_the_page_before_it_runs(
+    engine: InProcessEngine,
+) -> None:
+    """It is written while it runs. So it runs where it lies, but the page before may be a copy."""
+    at = LAYOUT.board.sram.base + 0x400
+    stay, store = 0xEAFFFFFE, 0xE58F0034  # str r0, [result]
+    old, new = (0xE2800001, store, stay), (0xE2800010, store, stay)  # add r0, r0, #...
+    begin_arm(engine, at, old)
+    engine.write_register(0, 0)
+    run(engine, 0.001)
+    engine.write_register(15, at)
+    run(engine, 0.001)
+    engine.write_sram(at - 4, b"".join(word.to_bytes(4, "little") for word in (stay, *new)))
+    for _ in range(2):
+        engine.write_register(15, at)
+        run(engine, 0.001)
+    assert engine.read_register(0) == 1 + 1 + 16 + 16
 
 
 def test_code_is_gone_with_the_power(engine: InProcessEngine) -> None:

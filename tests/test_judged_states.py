@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
-from judged_states import find_difference, scramble, search_target, try_states
+from judged_states import find_difference, scramble, search_target
 from test_ab_updater import build
 
 from unbrick.campaign.behaviour import BehaviourSearch
 from unbrick.campaign.book import UNIT
+from unbrick.campaign.refute import try_states
 from unbrick.campaign.run import open_pool, run_campaign
 from unbrick.campaign.search import Bounds
 from unbrick.campaign.target import Outcome, State

@@ -69,6 +69,8 @@ def test_a_program_at_the_port_updates_the_chip_and_the_flash_is_kept(
     with Running("run", example, "--nor", nor) as chip:
         path = chip.wait_for(READY)[1]
         with serial.Serial(path, 115200, timeout=PATIENCE_S) as port:
+            # Before it has said this, its UART may be off, and loses what comes.
+            assert port.read_until(b"APP v1\r\n").endswith(b"APP v1\r\n")
             port.write(b"u")
             send_update(port, example)
             assert port.read_until(b"APP v2\r\n").endswith(b"APP v2\r\n")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from counted_starts import STARTS
-from judged_states import Ignored, find_difference, scramble, search_target, try_states
+from judged_states import Ignored, find_difference, scramble, search_target
 
 from unbrick.campaign.book import find_units
 from unbrick.campaign.case import CaseId
+from unbrick.campaign.refute import try_states
 from unbrick.campaign.search import Bounds, find_successors
 from unbrick.campaign.target import State
 from unbrick.engine.base import NoteSource
@@ -35,6 +37,8 @@ PAIR = 0x1_0001  # the same for both chips
 IGNORED = Ignored("relevant", is_of_starts, times=True)
 """How many starts there were is not noted. It makes messages other bytes, and a session takes some
 nanoseconds more or less; nothing else of it is another."""
+
+find_ignoring = partial(find_difference, ignored=IGNORED)
 
 
 def list_noted(nor: NorModel) -> list[int]:
@@ -148,7 +152,7 @@ def test_noting_changes_nothing(unbrick_releases: Releases) -> None:
 @pytest.mark.parametrize("name", ["phonebook", "staged"])
 def test_states_that_were_not_run_are_as_it_was_said(name: str, unbrick_releases: Releases) -> None:
     search = search_target(find_noting(name, unbrick_releases), Bounds(depth=1))
-    tried = try_states(search, Random(0), 40, most_cuts=1, ignored=IGNORED)
+    tried = try_states(search, Random(0), 40, most_cuts=1, find=find_ignoring)
     assert tried.difference == ""
     assert tried.unrun > 10
 
@@ -159,7 +163,7 @@ def test_loads_that_are_not_noted_are_found_by_running_states(unbrick_releases: 
         find_noting("phonebook", unbrick_releases), sources=NoteSource.ALL & ~NoteSource.LOADS
     )
     search = search_target(deaf, Bounds(depth=1))
-    assert try_states(search, Random(0), 60, most_cuts=1, ignored=IGNORED).difference
+    assert try_states(search, Random(0), 60, most_cuts=1, find=find_ignoring).difference
 
 
 def change_for_people(server: ServerState, dice: Random) -> ServerState:

@@ -578,6 +578,11 @@ class BehaviourSearch:
         self.result.cut_short = self.result.cut_short or self._bounds.words
         self.result.closed = not self.result.cut_short
 
+    @property
+    def behaviours(self) -> Sequence[Behaviour]:
+        """All of them, by their nodes in the graph."""
+        return self._sessions.behaviours
+
     def judge(self, state: State) -> list[Behaviour] | None:
         """The behaviours of any state, one for each way of reading its weak cells.
 
@@ -708,10 +713,11 @@ class BehaviourSearch:
                 case.judged += 1
             if not found.before.cuts and found.cut.change is None:
                 self.result.first_cuts.setdefault(op, {})[found.cut.torn] = cases
-        for behaviour in behaviours:
-            if not self._graph.leads_at(user.node, behaviour.node, op):
-                self._graph.lead(user.node, behaviour.node, 1 << op)
-                self._look_again()
+        nodes = [behaviour.node for behaviour in behaviours]
+        new = [node for node in nodes if not self._graph.leads_at(user.node, node, op)]
+        if new:
+            self._graph.lead(user.node, ((node, 1 << op) for node in new))
+            self._look_again()
 
     def _list_cases(self, behaviours: list[Behaviour]) -> list[Case]:
         """The sessions of behaviours: the same list for the same ones, as long as they come."""
@@ -992,8 +998,8 @@ class BehaviourSearch:
             return end
         shift = first - other_first
         self._graph.lean(whole.node, behaviour.node, found - shift, found)
-        for led, same in whole.list_leads(found - shift):
-            self._graph.lead(behaviour.node, led, same << found)
+        leads = whole.list_leads(found - shift)
+        self._graph.lead(behaviour.node, ((led, same << found) for led, same in leads))
         self._look_again()
         return found
 

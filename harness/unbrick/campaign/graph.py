@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unbrick.campaign.book import NONE, count_set_bytes, load_book
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from unbrick.campaign.walk import Walker
     from unbrick.flash.geometry import FlashGeometry
@@ -81,11 +81,16 @@ class Graph:
         """How often these have grown."""
         return int(self._library.graph_version(self._graph, node))
 
-    def lead(self, user: int, node: int, ops: int) -> None:
-        """Cuts at operations lead from a user to a node."""
-        words = ops.bit_length() // _WORD + 1
-        packed = ops.to_bytes(8 * words, "little")
-        self._library.graph_lead(self._graph, user, node, words, packed)
+    def lead(self, user: int, leads: Iterable[tuple[int, int]]) -> None:
+        """Cuts lead from a user to some nodes, each with the operations of these cuts.
+
+        The nodes have their user before anything follows from it.
+        """
+        for node, ops in leads:
+            words = ops.bit_length() // _WORD + 1
+            packed = ops.to_bytes(8 * words, "little")
+            self._library.graph_note(self._graph, user, node, words, packed)
+        self._library.graph_settle(self._graph)
 
     def leads_at(self, user: int, node: int, op: int) -> bool:
         """Whether it is known that cuts at an operation do."""

@@ -6,7 +6,7 @@ engine of its own, so that it joins no other session. It must do what the search
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -46,45 +46,11 @@ class Tried:
     difference: str = ""
 
 
-def _is_nothing(_: FlashOp) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """What two sessions that are the same may have otherwise.
-
-    Attributes:
-        name: of a part of the outcome. Where checks look for something that may be in several
-            places, what they look at (``relevant``) may be something else.
-        op: says which operations may be at another place, with other data.
-        times: when something was, which is then left out everywhere.
-    """
-
-    name: str = ""
-    op: Callable[[FlashOp], bool] = _is_nothing
-    times: bool = False
-
-    def apply(self, outcome: Outcome) -> Outcome:
-        """The outcome without it."""
-        ops = [op._replace(offset=0, data=b"") if self.op(op) else op for op in outcome.ops]
-        outcome = replace(outcome, ops=ops)
-        if not self.times:
-            return outcome
-        ops = [op._replace(start=0.0, end=0.0) for op in ops]
-        marks = [replace(mark, time=0.0) for mark in outcome.marks]
-        return replace(outcome, ops=ops, marks=marks, downtime=0.0, virtual=0.0)
-
-
-NOTHING = Ignored()
-
-
-def find_difference(said: Outcome, outcome: Outcome, ignored: Ignored = NOTHING) -> str:
-    """In what a session is another than it was said to be; empty: in nothing."""
-    said, outcome = ignored.apply(said), ignored.apply(outcome)
+def find_difference(said: Outcome, outcome: Outcome, leave_out: str = "") -> str:
+    """In which part a session is another than it was said to be; empty: in none."""
     names = ["violation", "ops", "console", "downtime", "virtual", "marks", "relevant"]
-    names = [name for name in names if name != ignored.name]
-    return next((name for name in names if getattr(said, name) != getattr(outcome, name)), "")
+    others = (name for name in names if getattr(said, name) != getattr(outcome, name))
+    return next((name for name in others if name != leave_out), "")
 
 
 def list_places(ops: Sequence[FlashOp]) -> list[tuple[str, int, int]]:

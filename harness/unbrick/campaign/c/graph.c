@@ -434,8 +434,7 @@ static void pass_on(struct graph *g, uint32_t edge, struct lean lean) {
     }
 }
 
-/* Have all follow from the edges that have changed. */
-static void settle(struct graph *g) {
+void graph_settle(struct graph *g) {
     for (uint32_t at = 0; at < g->changed.count; at++) {
         uint32_t edge = g->changed.items[at];
         struct graph_edge e = g->edges[edge];
@@ -448,10 +447,9 @@ static void settle(struct graph *g) {
     g->changed.count = 0;
 }
 
-void graph_lead(struct graph *g, uint32_t user, uint32_t node, uint32_t words,
+void graph_note(struct graph *g, uint32_t user, uint32_t node, uint32_t words,
                 const uint64_t *ops) {
     note(g, user, node, ops, words);
-    settle(g);
 }
 
 bool graph_leads_at(const struct graph *g, uint32_t user, uint32_t node, uint32_t op) {
@@ -494,7 +492,7 @@ uint64_t graph_take(struct graph *g, uint32_t user, const struct walk *w, bool c
             count(g, nodes, row->cuts);
         }
     }
-    settle(g);
+    graph_settle(g);
     return cuts;
 }
 

@@ -38,8 +38,10 @@ uint32_t graph_add(struct graph *g, uint32_t entry, uint32_t counted, const uint
 const uint64_t *graph_needs(const struct graph *g, uint32_t node);
 uint32_t graph_version(const struct graph *g, uint32_t node);
 
-/* Cuts at these operations lead from a user to a node. */
-void graph_lead(struct graph *g, uint32_t user, uint32_t node, uint32_t words, const uint64_t *ops);
+/* Cuts at these operations lead from a user to a node. Nothing follows from it before all leads are
+ * noted that are known, and `graph_settle` is called. */
+void graph_note(struct graph *g, uint32_t user, uint32_t node, uint32_t words, const uint64_t *ops);
+void graph_settle(struct graph *g);
 
 /* Cuts at an operation lead from a user to a node; whether that is known. */
 bool graph_leads_at(const struct graph *g, uint32_t user, uint32_t node, uint32_t op);

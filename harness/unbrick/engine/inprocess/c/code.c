@@ -42,14 +42,17 @@ static uint32_t hash(const uint8_t *page) {
     return (uint32_t)(mixed % COPIES);
 }
 
-/* There is no room: all copies are given up, and what was translated of them. */
+/* There is no room: all copies are given up, and what was translated of them. Unicorn takes an
+ * address of 32 bits for that, and asks which page is there. */
 static void begin_anew(struct board *b) {
     struct code *c = b->code;
     c->used = 0;
     memset(c->first, 0, sizeof c->first);
     memset(c->of_nor, 0, sizeof c->of_nor);
     memset(c->of_sram, 0, sizeof c->of_sram);
-    forget_code(b, COPIED, COPIED + COPIES * (uint64_t)PAGE);
+    b->giving_up = true;
+    forget_code(b, GIVEN_UP, GIVEN_UP + COPIES * PAGE);
+    b->giving_up = false;
     forget_pages(b);
 }
 

@@ -23,8 +23,9 @@ void forget_pages(struct board *b) {
     }
 }
 
-void forget_sram_code(struct board *b) {
-    for (uint32_t page = 0; page < SRAM_SIZE / PAGE; page++) {
+/* Pages of the SRAM hold something else, up to the one before `end`. */
+static void forget_sram_pages(struct board *b, uint32_t first, uint32_t end) {
+    for (uint32_t page = first; page < end; page++) {
         uint64_t address = SRAM_BASE + page * (uint64_t)PAGE;
         if (b->executed[page]) {
             forget_code(b, address, address + PAGE);
@@ -33,6 +34,10 @@ void forget_sram_code(struct board *b) {
         code_sram_changed(b, page);
     }
     forget_pages(b);
+}
+
+void forget_sram_code(struct board *b) {
+    forget_sram_pages(b, 0, SRAM_SIZE / PAGE);
 }
 
 /* Remembers how long the block at an address is, in halfwords; the NOR first, then the SRAM. */
@@ -67,15 +72,11 @@ void board_changed(struct board *b, uint32_t low, uint32_t high) {
     assert(low < high);
     if (high <= NOR_MODELLED) {
         code_nor_changed(b, low, high);
+        forget_pages(b);
     } else {
         assert(low >= SRAM_BASE && high - SRAM_BASE <= SRAM_SIZE);
-        forget_code(b, low, high);
-        for (uint32_t page = (low - SRAM_BASE) / PAGE; page <= (high - 1 - SRAM_BASE) / PAGE;
-             page++) {
-            code_sram_changed(b, page);
-        }
+        forget_sram_pages(b, (low - SRAM_BASE) / PAGE, (high - 1 - SRAM_BASE) / PAGE + 1);
     }
-    forget_pages(b);
 }
 
 /* Before it asks for a page, Unicorn 2.1.4 puts the CPU into the state of the instruction that
@@ -145,6 +146,8 @@ bool board_on_page(void *uc, uint64_t address, int type, struct page *page, void
         find_nor_page(b, address, type, page);
     } else if (address - SRAM_BASE < SRAM_SIZE) {
         find_sram_page(b, address, type, page);
+    } else if (b->giving_up) {
+        page->address = address - GIVEN_UP + COPIED;
     }
     return true;
 }

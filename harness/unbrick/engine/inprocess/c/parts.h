@@ -28,6 +28,8 @@
 #define NOTED (1ull << 32)  /* where Unicorn has the NOR of which each load is noted */
 #define COPIED (2ull << 32) /* and the copies of pages with code */
 #define COPIES 8192u        /* pages */
+/* Where they are while they are given up; the board has nothing there. */
+#define GIVEN_UP 0xe0000000u
 
 enum {
     SR_READY = 0x80,
@@ -137,6 +139,7 @@ struct board {
     bool executed[SRAM_SIZE / PAGE]; /* where it lies, since power-on: it was written later */
     bool recopied; /* the block that runs may be of a copy that is no longer good */
     struct code *code;
+    bool giving_up;    /* all copies */
     int reason, stuck; /* stuck: the reason for which nothing runs until power goes off and on */
     struct fault faults[FAULTS_KEPT];
     size_t fault_count;
