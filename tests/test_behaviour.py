@@ -28,7 +28,7 @@ from unbrick.campaign.book import UNIT, Book, find_units
 from unbrick.campaign.case import CaseId
 from unbrick.campaign.graph import Erasure
 from unbrick.campaign.run import Here
-from unbrick.campaign.search import Bounds, Search, find_successors
+from unbrick.campaign.search import Bounds, Case, Search, find_successors
 from unbrick.campaign.target import Fate, MemoryMark, Outcome, State
 from unbrick.errors import ToolBrokenError
 from unbrick.flash.cells import Cells
@@ -363,7 +363,10 @@ TAGS, VALUES, ASKABLE = "ABCDEF", (FEW, SOME, MASK), (3, 4, 5)
 
 
 def make_stories(seed: int) -> ToyTarget:
-    """Stories from a seed: many end alike, and some ask for a unit and may be another one then."""
+    """Stories from a seed: many end alike, and some ask for a unit and may be another one then.
+
+    A peer remembers one thing, which some stories change, and which others go by.
+    """
     dice = Random(seed)
 
     def steps(count: int) -> list[tuple[int, int]]:
@@ -380,6 +383,7 @@ def make_stories(seed: int) -> ToyTarget:
     stories = {tag: steps(dice.randint(0, 2)) + end * (dice.random() < 0.6) for tag in TAGS}
     asked = {tag: dice.choice(ASKABLE) for tag in TAGS if dice.random() < 0.5}
     wanted, other = dice.choice(VALUES), dice.choice(TAGS)
+    movers, shy = (frozenset(dice.sample(TAGS, dice.randint(0, 3))) for _ in range(2))
 
     def session(state: State, _: Fate) -> Outcome:
         tag = chr(state.cells.read(TAG, 1)[0])
@@ -390,11 +394,13 @@ def make_stories(seed: int) -> ToyTarget:
             said += value.hex()
             if value == wanted.to_bytes(UNIT, "little"):
                 plan = [*stories[other], put(asked[tag], MASK)]
-        marks = [MemoryMark(0, None)]
+        if state.peers and tag in shy:
+            plan, said = [], f"{said}, and no more"
+        marks = [MemoryMark(0, state.peers ^ (tag in movers))]
         ops = pack(list_ops(plan))
         return Outcome(None, "", ops, marks, None, 0, 0, said, relevant=relevant)
 
-    return ToyTarget(session, State(Cells.of(b"AAAA", GEOMETRY)))
+    return ToyTarget(session, State(Cells.of(b"AAAA", GEOMETRY), peers=False))
 
 
 @pytest.mark.slow
@@ -516,3 +522,16 @@ def test_an_engine_that_notes_nothing_is_told() -> None:
     )
     with pytest.raises(ToolBrokenError, match="has not noted what a session reads"):
         list(search.cases())
+
+
+@pytest.mark.parametrize(
+    ("change", "erased"),
+    [({}, [Erasure(1, 0, 3)]), ({"failed": True}, []), ({"lanes": 1}, [])],
+    ids=["whole", "failed", "one chip of two"],
+)
+def test_what_may_be_left_of_was_not_erased(change: dict[str, Any], erased: list[Erasure]) -> None:
+    pair = FlashGeometry((12, 12), unit=4, chips=2)
+    op = FlashOp(0, "erase", 0, 12, 3, 0, 0)._replace(**change)
+    outcome = Outcome(None, "", [op], [MemoryMark(0, None)], None, 0, 0, "", relevant=0)
+    case = Case.of(CaseId("toy"), outcome)
+    assert Behaviour(case, outcome, 0, weak=False, geometry=pair).list_erasures() == erased
