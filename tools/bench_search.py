@@ -40,6 +40,9 @@ fields = [
 MOST_MB = 500
 """Memory that a campaign's parent should have at most, at 10⁷ cuts."""
 
+CUTS_A_SECOND = "10,000 cuts a second"
+"""The aim for the reference terminal."""
+
 REFERENCE = ("staged", "commanded", "migrated")
 
 
@@ -109,12 +112,17 @@ def list_rows(folder: Path) -> list[str]:
                 measure_alone(formed, Bounds(shapes="many-sure")),
             ),
         ]
-    found = measure_alone(build_formed_demo(folder), Bounds())
+    demo = build_formed_demo(folder)
+    found = measure_alone(demo, Bounds())
     rows.append(tell("brickproof's `f103` at any depth, torn, with its form", "5 s", found))
+    found = measure_alone(demo, Bounds(shapes="many"))
+    rows.append(tell("the same in 14 shapes a word, `many`", f"{MOST_MB} MB", found))
     releases = make_releases(Path("build/firmware"))
     for name in REFERENCE:
         found = measure_alone(find_target(name, releases), PRESETS["quick"])
-        rows.append(tell(f"reference, `{name}`, preset quick", "10,000 cuts a second", found))
+        rows.append(tell(f"reference, `{name}`, preset quick", CUTS_A_SECOND, found))
+    found = measure_alone(find_target("staged", releases), PRESETS["full"])
+    rows.append(tell("reference, `staged`, preset full", CUTS_A_SECOND, found))
     return rows
 
 
