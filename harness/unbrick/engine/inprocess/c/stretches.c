@@ -692,6 +692,10 @@ void stretches_end(struct board *b) {
     }
     if (k->mode == MODE_FOLLOWING && k->seen.busy) { /* what is torn follows from the machine */
         arrive(b);
+    } else if (k->mode == MODE_FOLLOWING) { /* what was under way at `from` has ended since */
+        for (int i = 0; i < NOR_CHIPS; i++) {
+            b->chips[i].job.kind = b->chips[i].suspended.kind = BUSY_NO;
+        }
     }
     if (k->mode == MODE_WRITING) {
         end_writing(b);
