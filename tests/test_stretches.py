@@ -109,3 +109,42 @@ def test_what_the_host_changes_is_not_overlooked(
         remembering.write_sram(address, said)
         remembering.advance(0.001)
         assert remembering.read_memory(address, 3) == said
+
+
+VICTIM = 0x80000
+"""What the probe erases and programs."""
+
+
+def let_pass(engine: InProcessEngine, until: float) -> None:
+    """Let time pass, although the probe says something."""
+    while engine.now < until:
+        engine.advance(until - engine.now)
+
+
+def erase_and_program(engine: InProcessEngine, image: bytes, amid: float) -> bytes:
+    """The probe erases a word and programs it; a run ends at a time amid the erase."""
+    engine.power_off()
+    engine.forget()
+    engine.load_nor(image)
+    engine.power_on()
+    let_pass(engine, 0.001)
+    engine.wire.write(b"loe")  # it says what is there, counts far, and erases
+    let_pass(engine, amid)
+    assert engine.op_count == 1
+    let_pass(engine, amid + 1.0)
+    engine.wire.write(b"7")
+    let_pass(engine, amid + 1.1)
+    engine.power_off()
+    return engine.read_nor()[VICTIM : VICTIM + 4]
+
+
+def test_what_was_under_way_at_a_moment_is_not_carried_out_when_the_power_goes(
+    probe_image: bytes, remembering: InProcessEngine, plain: InProcessEngine
+) -> None:
+    """Sessions that begin otherwise come to a moment amid an erase, and follow from there."""
+    amid, programmed = 0.2, b"\x07\x20\x70\x47"
+    for old in (b"some", b"more", b"most"):
+        image = probe_image.ljust(VICTIM, b"\xff") + old
+        assert erase_and_program(plain, image, amid) == programmed
+        assert erase_and_program(remembering, image, amid) == programmed
+    assert remembering.followed > 0
