@@ -146,10 +146,12 @@ def command_after(everything: Running, line: str) -> str:
 
 @pytest.mark.slow(first=True)
 def test_what_is_said_works_when_pasted_and_the_second_start_goes_on(
-    folder: Path,
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = os.environ["XDG_STATE_HOME"]  # It is another shell, and the same user.
-    fresh = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TERM": "dumb", "XDG_STATE_HOME": state}
+    plain = "/usr/bin:/bin"
+    monkeypatch.setenv("PATH", plain)  # Neither shell has the environment's commands.
+    fresh = {"PATH": plain, "HOME": str(folder), "TERM": "dumb", "XDG_STATE_HOME": state}
     with Running("up", "--demo") as everything:
         everything.wait_for("up: ready")
         pids = children(everything.pid)

@@ -72,7 +72,7 @@ class ReferenceTarget:
         if identity not in _TOOLS:
             while len(_TOOLS) >= MOST_TOOLS:
                 _TOOLS.pop(next(iter(_TOOLS))).engine.close()
-            engine = InProcessEngine(self.releases.elf_files, board=self.board)
+            engine = InProcessEngine(self.releases.elf_files, board=self.board, remembers=True)
             _TOOLS[identity] = _Tools(find_images(self.releases), engine)
         return _TOOLS[identity]
 

@@ -103,6 +103,8 @@ class InProcessEngine(CompiledEngine[Models]):
     Args:
         elf_files: firmware ELF files with symbols, so that faults name function and line.
         board: what it is; by default the board that is modelled.
+        remembers: where it does what it did before, that is not executed again. It makes no
+            difference but to the time that it takes.
 
     Raises:
         SetupError: it is another board.
@@ -110,7 +112,13 @@ class InProcessEngine(CompiledEngine[Models]):
 
     name = "inprocess"
 
-    def __init__(self, elf_files: Iterable[Path] = (), *, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        elf_files: Iterable[Path] = (),
+        *,
+        board: Board | None = None,
+        remembers: bool = False,
+    ) -> None:
         self.board = emulated_board(board, self.name)
         super().__init__(Models(self.board))
         self._symbols = Symbols(elf_files)
@@ -127,8 +135,11 @@ class InProcessEngine(CompiledEngine[Models]):
         self._uc.ctl_set_tcg_buffer_size(TRANSLATED)  # before all else
         self._uc.ctl_set_cpu_model(UC_CPU_ARM_CORTEX_A9)
         self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
+        self._scratch = self._uc.context_save()
         self._connect()
         self._reset_state = self._uc.context_save()
+        if remembers:
+            self._models.lib.board_remember(self._models.board)
 
     def _connect(self) -> None:
         """Map the memories and give Unicorn the C callbacks, with no Python in between."""
@@ -151,8 +162,12 @@ class InProcessEngine(CompiledEngine[Models]):
                     "reg_write",
                     "mem_protect",
                     "ctl",
+                    "context_save",
+                    "context_restore",
+                    "context_size",
                 )
             ),
+            self._scratch.context,
         )
         lib.board_attach(models.board, c.byref(functions))
         pointer, size = c.c_void_p, c.c_size_t
@@ -199,6 +214,11 @@ class InProcessEngine(CompiledEngine[Models]):
     def blocks(self) -> int:
         """Basic blocks executed so far."""
         return int(self._models.lib.board_blocks(self._models.board))
+
+    @property
+    def followed(self) -> int:
+        """Basic blocks that were not executed, for what comes of them was known; since ever."""
+        return int(self._models.lib.board_followed(self._models.board))
 
     def watch_code(self) -> None:
         """From now on note which code is executed; see :meth:`executed`."""
@@ -290,6 +310,7 @@ class InProcessEngine(CompiledEngine[Models]):
     def read_register(self, number: int) -> int:
         """R0 to R15 (15 is the PC) and, as 16, the CPSR."""
         register = _REGISTERS[number]
+        self._models.arrive()
         if register is None:
             return int(self._models.lib.board_pc(self._models.board))
         return int(self._uc.reg_read(register))
@@ -297,6 +318,7 @@ class InProcessEngine(CompiledEngine[Models]):
     def write_register(self, number: int, value: int) -> None:
         """Set a register, numbered as in :meth:`read_register`."""
         register = _REGISTERS[number]
+        self._models.leave()
         if register is None:
             self._models.lib.board_set_pc(self._models.board, value & ~1)
         else:
@@ -313,6 +335,7 @@ class InProcessEngine(CompiledEngine[Models]):
             self._models.note(address, min(length, self.board.nor.modelled - address))
             return bytes(self._models.flash[address : address + length])
         if 0 <= sram < self.board.sram.size:
+            self._models.arrive()
             return bytes(self._models.sram[sram : sram + length])
         raise EngineError(f"{address:#x} is neither in the NOR nor in the SRAM")
 
@@ -322,6 +345,7 @@ class InProcessEngine(CompiledEngine[Models]):
         Raises:
             EngineError: it is not in the SRAM.
         """
+        self._models.leave()
         at = address - self.board.sram.base
         if not 0 <= at <= at + len(data) <= self.board.sram.size:
             raise EngineError(f"{address:#x} is not in the SRAM")
@@ -340,6 +364,7 @@ class InProcessEngine(CompiledEngine[Models]):
             if not self._stepping:
                 self._models.lib.board_break(self._models.board)
 
+        self._models.leave()
         if address not in self._breakpoints:
             hook = self._uc.hook_add(UC_HOOK_CODE, reached, begin=address, end=address)
             self._breakpoints[address] = hook
@@ -396,6 +421,7 @@ class InProcessEngine(CompiledEngine[Models]):
 
     def read_sram(self) -> bytes:
         """The SRAM as it is now."""
+        self._models.arrive()
         return bytes(self._models.sram)
 
     def load_nor(self, image: bytes) -> None:

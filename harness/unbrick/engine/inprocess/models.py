@@ -82,6 +82,10 @@ class CUnicorn(c.Structure):
         ("reg_write", c.c_void_p),
         ("mem_protect", c.c_void_p),
         ("ctl", c.c_void_p),
+        ("context_save", c.c_void_p),
+        ("context_restore", c.c_void_p),
+        ("context_size", c.c_void_p),
+        ("scratch", c.c_void_p),
     )
 
 
@@ -116,6 +120,10 @@ def _load() -> Any:
         "board_pc": (c.c_uint32, [board]),
         "board_set_pc": (None, [board, c.c_uint32]),
         "board_watch_code": (None, [board, c.c_void_p]),
+        "board_remember": (None, [board]),
+        "board_followed": (u64, [board]),
+        "board_arrive": (None, [board]),
+        "board_leave": (None, [board]),
         "board_cut_before": (None, [board, u64]),
         "board_locked_down": (c.c_bool, [board, c.c_uint32]),
         "board_wear": (None, [board, c.POINTER(CWorn), size]),
@@ -156,6 +164,14 @@ class Models(CompiledModels):
     def changed(self, low: int, high: int) -> None:
         """The host has changed the NOR or the SRAM between two addresses."""
         self.lib.board_changed(self.board, low, high)
+
+    def arrive(self) -> None:
+        """The host wants to look at the SRAM, or at the CPU."""
+        self.lib.board_arrive(self.board)
+
+    def leave(self) -> None:
+        """The host wants to change something there."""
+        self.lib.board_leave(self.board)
 
     def wear(self, worn: Iterable[Worn]) -> None:
         """Which operations end with an error, from now on; counting begins anew."""

@@ -5,6 +5,20 @@
 
 #include "parts.h"
 
+void show_array(struct board *b, bool hide) {
+    enum { NONE = 0, READ_EXEC = 1 | 4 };
+    if (hide == b->hidden) {
+        return;
+    }
+    b->hidden = hide;
+    if (b->u.uc) {
+        b->u.mem_protect(b->u.uc, 0, NOR_MODELLED, hide ? NONE : READ_EXEC);
+        if (hide) { /* while it is hidden, nobody finds a page of it */
+            forget_pages(b);
+        }
+    }
+}
+
 /* Show or hide the array alias at 0, and drop translated code of what was changed. */
 static void nor_view(struct board *b) {
     bool hide = false;
@@ -14,19 +28,12 @@ static void nor_view(struct board *b) {
     if (hide == b->hidden) {
         return;
     }
-    b->hidden = hide;
-    if (!b->u.uc) {
-        return;
-    }
-    if (hide && b->block_pc < NOR_TOTAL) {
+    if (b->u.uc && hide && b->block_pc < NOR_TOTAL) {
+        b->hidden = hide;
         fatal(b, FAULT_BUSY_FETCH, b->block_pc, 0);
         return;
     }
-    enum { NONE = 0, READ_EXEC = 1 | 4 };
-    b->u.mem_protect(b->u.uc, 0, NOR_MODELLED, hide ? NONE : READ_EXEC);
-    if (hide) { /* while it is hidden, nobody finds a page of it */
-        forget_pages(b);
-    }
+    show_array(b, hide);
     if (!hide && b->dirty_high > b->dirty_low) {
         code_nor_changed(b, b->dirty_low, b->dirty_high);
         b->dirty_low = UINT32_MAX;
@@ -173,16 +180,8 @@ static int stopped_by_error(struct board *b, int error) {
     return b->stuck;
 }
 
-/* Run until virtual time `until`, or until the host should look (see enum stop_reason). */
-int board_run(struct board *b, uint64_t until) {
-    if (!b->powered) {
-        b->now = later(b->now, until);
-        return STOP_TIME;
-    }
-    if (b->stuck) {
-        b->now = later(b->now, until);
-        return b->stuck == STOP_FAULT ? STOP_HALTED : b->stuck;
-    }
+int run_board(struct board *b, uint64_t until) {
+    assert(b->powered && !b->stuck);
     b->until = until;
     b->reason = STOP_TIME;
     look_again(b);
@@ -219,6 +218,19 @@ int board_run(struct board *b, uint64_t until) {
     return b->reason;
 }
 
+/* Run until virtual time `until`, or until the host should look (see enum stop_reason). */
+int board_run(struct board *b, uint64_t until) {
+    if (!b->powered) {
+        b->now = later(b->now, until);
+        return STOP_TIME;
+    }
+    if (b->stuck) {
+        b->now = later(b->now, until);
+        return b->stuck == STOP_FAULT ? STOP_HALTED : b->stuck;
+    }
+    return b->stretches ? stretch_run(b, until) : run_board(b, until);
+}
+
 static void reset_devices(struct board *b) {
     for (int i = 0; i < NOR_CHIPS; i++) {
         chip_reset(&b->chips[i]);
@@ -252,6 +264,7 @@ void board_free(struct board *b) {
     for (int i = 0; i < 2; i++) {
         uart_free(&b->uarts[i]);
     }
+    stretches_free(b);
     notes_free(&b->notes);
     code_free(b->code);
     free(b->ops);
@@ -272,6 +285,7 @@ void board_power_on(struct board *b, uint32_t pc) {
     b->pc = pc;
     b->block_pc = UINT32_MAX;
     nor_view(b);
+    stretches_begin(b);
 }
 
 void board_power_off(struct board *b) {
@@ -279,6 +293,7 @@ void board_power_off(struct board *b) {
         return;
     }
     assert(!b->hit.pending);
+    stretches_end(b);
     b->powered = false;
     for (int i = 0; i < NOR_CHIPS; i++) {
         chip_lose_power(b, i);
@@ -296,11 +311,25 @@ uint64_t board_blocks(const struct board *b) {
     return b->blocks;
 }
 
-/* Carry out what has come to its end, so that the host sees the cells as they are now. */
-void board_settle(struct board *b) {
+void settle_chips(struct board *b) {
     for (int i = 0; i < NOR_CHIPS; i++) {
         chip_settle(b, i);
     }
+}
+
+/* Carry out what has come to its end, so that the host sees the cells as they are now. */
+void board_settle(struct board *b) {
+    if (!stretches_follow(b)) {
+        settle_chips(b);
+    }
+}
+
+void board_arrive(struct board *b) {
+    stretches_arrive(b);
+}
+
+void board_leave(struct board *b) {
+    stretches_leave(b);
 }
 
 void board_elapse(struct board *b, uint64_t ns) {
@@ -320,11 +349,11 @@ void board_forget(struct board *b) {
 }
 
 void board_cut_before(struct board *b, uint64_t op) {
+    stretches_leave(b);
     b->cut_before = op;
 }
 
-/* Whether the block at `offset` stays locked until the next power-up, on every chip. */
-bool board_locked_down(const struct board *b, uint32_t offset) {
+bool are_locked_down(const struct board *b, uint32_t offset) {
     assert(offset < NOR_TOTAL);
     bool down = true;
     for (int i = 0; i < NOR_CHIPS; i++) {
@@ -333,8 +362,18 @@ bool board_locked_down(const struct board *b, uint32_t offset) {
     return down;
 }
 
+/* Whether the block at `offset` stays locked until the next power-up, on every chip. */
+bool board_locked_down(struct board *b, uint32_t offset) {
+    if (stretches_follow(b) && offset < NOR_MODELLED) {
+        return stretches_locked_down(b) >> offset / NOR_BLOCK & 1;
+    }
+    stretches_arrive(b);
+    return are_locked_down(b, offset);
+}
+
 void board_wear(struct board *b, const struct worn *worn, size_t count) {
     assert(count <= WORN_MOST);
+    stretches_leave(b);
     memcpy(b->worn, worn, count * sizeof *worn);
     b->worn_count = count;
 }
@@ -354,6 +393,7 @@ int board_step(struct board *b, bool pass) {
     if (!b->powered || b->stuck) {
         return b->stuck;
     }
+    stretches_leave(b);
     b->waiting = b->stopping = false;
     b->reason = STOP_TIME;
     b->until = b->end = NEVER;
@@ -368,11 +408,13 @@ int board_step(struct board *b, bool pass) {
     return error ? stopped_by_error(b, error) : b->reason;
 }
 
-uint32_t board_pc(const struct board *b) {
+uint32_t board_pc(struct board *b) {
+    stretches_arrive(b);
     return b->pc;
 }
 
 void board_set_pc(struct board *b, uint32_t pc) {
+    stretches_leave(b);
     b->pc = pc;
     b->waiting = false;
 }

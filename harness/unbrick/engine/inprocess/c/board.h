@@ -101,6 +101,10 @@ struct unicorn {
     int (*reg_write)(void *uc, int reg, const void *value);
     int (*mem_protect)(void *uc, uint64_t address, uint64_t size, uint32_t perms);
     int (*ctl)(void *uc, unsigned control, ...);
+    int (*context_save)(void *uc, void *context);
+    int (*context_restore)(void *uc, void *context);
+    size_t (*context_size)(void *uc);
+    void *scratch; /* a context */
 };
 
 #pragma GCC visibility push(default)
@@ -135,21 +139,30 @@ void board_on_access(void *uc, int type, uint64_t address, int size, int64_t val
 
 void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
 size_t board_line_take(struct board *b, int uart, uint8_t *data, size_t capacity);
-size_t board_uart_overruns(const struct board *b, int uart);
+size_t board_uart_overruns(struct board *b, int uart);
 
 size_t board_faults(const struct board *b, struct fault *out, size_t capacity);
 size_t board_ops(const struct board *b, struct op *out, size_t from, size_t capacity);
 size_t board_op_data(const struct board *b, uint8_t *out, size_t capacity); /* of all of them */
 void board_forget(struct board *b);
 void board_break(struct board *b);
+/* From now on, without power: where the board does what it did before, that is not executed again.
+ */
+void board_remember(struct board *b);
+/* Basic blocks that were not executed for that. */
+uint64_t board_followed(const struct board *b);
+/* The host wants to look at the SRAM, or at the CPU. */
+void board_arrive(struct board *b);
+/* It wants to change something there. */
+void board_leave(struct board *b);
 void board_watch(struct board *b, const struct watch *watches, size_t count);
 unsigned board_watch_hit(const struct board *b, uint32_t *address);
 int board_step(struct board *b, bool pass);
-uint32_t board_pc(const struct board *b);
+uint32_t board_pc(struct board *b);
 void board_set_pc(struct board *b, uint32_t pc);
 void board_watch_code(struct board *b, uint8_t *sizes);
 void board_cut_before(struct board *b, uint64_t op);
-bool board_locked_down(const struct board *b, uint32_t offset);
+bool board_locked_down(struct board *b, uint32_t offset);
 void board_wear(struct board *b, const struct worn *worn, size_t count);
 
 /* From now on what reads the NOR is noted: of these sources (enum note_source), 0: of none. What

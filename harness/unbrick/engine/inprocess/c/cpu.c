@@ -71,6 +71,7 @@ void board_on_block(void *uc, uint64_t address, uint32_t size, void *user) {
 void board_changed(struct board *b, uint32_t low, uint32_t high) {
     assert(low < high);
     if (high <= NOR_MODELLED) {
+        stretch_loads(b, low, high);
         code_nor_changed(b, low, high);
         forget_pages(b);
     } else {
@@ -98,6 +99,9 @@ void leave_it_block(struct board *b, void *uc) {
  * not be read now. */
 static void find_nor_page(struct board *b, uint64_t address, int type, struct page *page) {
     bool noting = b->notes.sources;
+    if (type != MEM_WRITE) {
+        stretch_reads(b, (uint32_t)address);
+    }
     if (type == MEM_FETCH) {
         page->permissions = MAY_EXECUTE;
         if (!b->hidden) {
@@ -167,5 +171,6 @@ bool board_on_protected(void *uc, int type, uint64_t address, int size, int64_t 
 
 /* `sizes`: a byte for each halfword of the modelled NOR and the SRAM, or NULL to stop noting. */
 void board_watch_code(struct board *b, uint8_t *sizes) {
+    stretches_leave(b);
     b->code_sizes = sizes;
 }

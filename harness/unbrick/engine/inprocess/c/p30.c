@@ -54,6 +54,9 @@ static void carry_out(struct board *b, int chip, struct job *j) {
     assert(j->count > 0 && modelled(j->word) && modelled(j->word + j->count - 1));
     /* One that fails has come half way. The bit that says so stays until it is cleared. */
     uint32_t done = j->fails ? j->count / 2 : j->count;
+    if (j->kind != BUSY_BLANK) {
+        stretch_changes(b, chip, j);
+    }
     if (j->kind == BUSY_ERASE) {
         for (uint32_t i = 0; i < done; i++) {
             put16(cell(b, chip, j->word + i), 0xffff);
@@ -103,6 +106,7 @@ bool chip_shows_half(struct board *b, int chip) {
 static void tear(struct board *b, int chip, struct job *j) {
     assert(j->kind != BUSY_NO && j->end > j->start);
     assert(j->count > 0 && modelled(j->word) && modelled(j->word + j->count - 1));
+    stretch_changes(b, chip, j);
     uint64_t total = j->end - j->start;
     uint64_t spent = b->now > j->start ? b->now - j->start : 0;
     if (spent >= total) {
@@ -205,6 +209,7 @@ uint16_t chip_read(struct board *b, int chip, uint32_t word) {
     default:
         if (modelled(word)) {
             notes_add(&b->notes, NOTE_LOADS, word * 4, 4);
+            stretch_reads(b, word * 4);
         }
         return array_word(b, chip, word);
     }

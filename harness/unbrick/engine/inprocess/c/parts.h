@@ -4,6 +4,7 @@
  *   board.c     the board as a whole: the bus to the NOR, power, the run loop
  *   cpu.c       what Unicorn needs to be told of code and pages
  *   code.c      copies of the pages that hold code
+ *   stretches.c what the board did before, where it does the same again
  *   watch.c     watchpoints
  *   p30.c       a NOR chip
  *   pl011.c     a UART
@@ -158,6 +159,7 @@ struct board {
     struct notes notes;
     uint8_t erased[NOR_MODELLED / NOR_BLOCK]; /* chips that have erased a block, as lanes */
     struct hit hit;
+    struct stretches *stretches; /* NULL: none are kept */
 };
 
 static inline uint16_t get16(const uint8_t *p) {
@@ -216,6 +218,7 @@ void uart_reset(struct board *b, struct uart *u);
 void uart_free(struct uart *u);
 bool uart_shows(struct board *b, struct uart *u);
 uint64_t uart_next(struct board *b, struct uart *u);
+void uart_push(struct board *b, int uart, const uint8_t *data, size_t length);
 uint32_t uart_read(struct board *b, struct uart *u, uint32_t reg);
 void uart_write(struct board *b, struct uart *u, uint32_t reg, uint32_t value);
 
@@ -242,6 +245,35 @@ uint64_t code_address(struct board *b, uint32_t address);
 bool code_is_copied(const struct board *b, uint32_t page);
 void code_nor_changed(struct board *b, uint32_t low, uint32_t high);
 void code_sram_changed(struct board *b, uint32_t page);
+
+/* stretches.c */
+void stretches_free(struct board *b);
+/* The power has come, or goes. */
+void stretches_begin(struct board *b);
+void stretches_end(struct board *b);
+/* The host wants to see more of the board than what a stretch has of it; or it changes something,
+ * and until the next power-on nothing is kept. */
+void stretches_arrive(struct board *b);
+void stretches_leave(struct board *b);
+/* Whether memories and devices are not where they are said to be. */
+bool stretches_follow(const struct board *b);
+/* Then: which blocks are locked down, as a set. */
+uint32_t stretches_locked_down(const struct board *b);
+/* As run_board() and uart_push() */
+int stretch_run(struct board *b, uint64_t until);
+void stretch_push(struct board *b, int uart, const uint8_t *data, size_t length);
+/* The board looks at the page of the NOR with this address. */
+void stretch_reads(struct board *b, uint32_t address);
+/* A chip is about to carry out an operation, or to have it torn. */
+void stretch_changes(struct board *b, int chip, const struct job *j);
+/* The host has changed a part of the NOR. */
+void stretch_loads(struct board *b, uint32_t low, uint32_t high);
+
+/* board.c */
+void show_array(struct board *b, bool hide);
+int run_board(struct board *b, uint64_t until);
+void settle_chips(struct board *b);
+bool are_locked_down(const struct board *b, uint32_t offset);
 
 /* watch.c */
 int stopped_by_watch(struct board *b);

@@ -227,17 +227,21 @@ void uart_write(struct board *b, struct uart *u, uint32_t reg, uint32_t value) {
     }
 }
 
-void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length) {
-    assert(uart == 0 || uart == 1);
-    assert(data || length == 0);
+void uart_push(struct board *b, int uart, const uint8_t *data, size_t length) {
+    assert(b->powered);
     struct uart *u = &b->uarts[uart];
-    if (!b->powered) {
-        return;
-    }
     uint64_t byte_ns = u->byte_ns ? u->byte_ns : 86806; /* 115200 8N1 until the firmware says */
     for (size_t i = 0; i < length; i++) {
         u->rx_done = later(u->rx_done, b->now) + byte_ns;
         put(&u->rx, data[i], u->rx_done);
+    }
+}
+
+void board_uart_push(struct board *b, int uart, const uint8_t *data, size_t length) {
+    assert(uart == 0 || uart == 1);
+    assert(data || length == 0);
+    if (b->powered) {
+        (b->stretches ? stretch_push : uart_push)(b, uart, data, length);
     }
 }
 
@@ -246,7 +250,8 @@ size_t board_line_take(struct board *b, int uart, uint8_t *data, size_t capacity
     return queue_take(&b->uarts[uart].tx, b->now, data, capacity);
 }
 
-size_t board_uart_overruns(const struct board *b, int uart) {
+size_t board_uart_overruns(struct board *b, int uart) {
+    stretches_arrive(b);
     return b->uarts[uart].overruns;
 }
 

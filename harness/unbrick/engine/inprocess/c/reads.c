@@ -7,6 +7,9 @@
 /* The chips look at words of the array, and do something else for what these hold. */
 void note_cells(struct board *b, uint32_t word, uint32_t count) {
     notes_add(&b->notes, NOTE_CONTROLLER, word * 4, count * 4);
+    for (uint32_t page = word * 4 / PAGE; page <= ((word + count) * 4 - 1) / PAGE; page++) {
+        stretch_reads(b, page * PAGE);
+    }
 }
 
 /* One chip has erased a block. What was there is gone when each of them has. */

@@ -58,6 +58,7 @@ int stopped_by_watch(struct board *b) {
 
 /* What is watched from now on; the host sees to it that board_on_access() is called for it. */
 void board_watch(struct board *b, const struct watch *watches, size_t count) {
+    stretches_leave(b);
     assert(!b->hit.pending && (watches || count == 0));
     b->watch_count = count < WATCHES ? count : WATCHES;
     forget_pages(b);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunks.h"
 #include "core.h"
 #include "grow.h"
 
@@ -16,19 +17,10 @@
 #define LAST_PAUSE 4u
 #define MOST_OPS (1u << 18) /* before a moment, for these are compared */
 #define NO_SESSION UINT64_MAX
-#define CHUNK 1024u  /* bytes */
-#define CHAINS 8192u /* of chunks, by their hashes */
 
 struct bytes {
     uint8_t *data;
     size_t size, capacity;
-};
-
-/* A part of what moments have kept. Most of it is in many of them: RAM that nobody has written. */
-struct chunk {
-    struct chunk *next; /* of the same hash */
-    uint32_t uses, hash;
-    uint8_t data[CHUNK];
 };
 
 struct moment {
@@ -55,7 +47,7 @@ struct joins {
     bool over;      /* it has lost its power: what comes now is no part of it */
     struct moment *kept;
     size_t kept_count, kept_capacity;
-    struct chunk *chunks[CHAINS];
+    struct chunks chunks; /* most of a moment is in many: RAM that nobody has written */
     /* of the session that is under way */
     struct moment pauses[MOST_PAUSES];
     struct stretch stretches[MOST_PAUSES];
@@ -184,47 +176,6 @@ static struct moment take_moment(struct mcu *m, uint32_t pc) {
 
 /* Chunks */
 
-static uint32_t hash_chunk(const uint8_t *data) {
-    uint64_t hash = 0;
-    for (size_t at = 0; at < CHUNK; at += sizeof hash) {
-        uint64_t word;
-        memcpy(&word, data + at, sizeof word);
-        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
-        hash ^= hash >> 29;
-    }
-    return (uint32_t)(hash >> 32);
-}
-
-static struct chunk *keep_chunk(struct joins *j, const uint8_t *data) {
-    uint32_t hash = hash_chunk(data);
-    struct chunk **chain = &j->chunks[hash % CHAINS];
-    for (struct chunk *c = *chain; c; c = c->next) {
-        if (c->hash == hash && memcmp(c->data, data, CHUNK) == 0) {
-            c->uses++;
-            return c;
-        }
-    }
-    struct chunk *fresh = malloc(sizeof *fresh);
-    if (!fresh) {
-        abort();
-    }
-    *fresh = (struct chunk){.next = *chain, .uses = 1, .hash = hash};
-    memcpy(fresh->data, data, CHUNK);
-    return *chain = fresh;
-}
-
-static void drop_chunk(struct joins *j, struct chunk *c) {
-    if (--c->uses) {
-        return;
-    }
-    struct chunk **link = &j->chunks[c->hash % CHAINS];
-    while (*link != c) {
-        link = &(*link)->next;
-    }
-    *link = c->next;
-    free(c);
-}
-
 static size_t count_chunks(const struct moment *one) {
     return (one->state.size + CHUNK - 1) / CHUNK;
 }
@@ -240,7 +191,7 @@ static void keep_state(struct joins *j, struct moment *one) {
         abort();
     }
     for (size_t i = 0; i < count; i++) {
-        one->chunks[i] = keep_chunk(j, one->state.data + i * CHUNK);
+        one->chunks[i] = keep_chunk(&j->chunks, one->state.data + i * CHUNK);
     }
     free(one->state.data);
     one->state.data = NULL;
@@ -259,7 +210,7 @@ static bool has_state(const struct moment *kept, const struct bytes *state) {
 
 static void drop(struct joins *j, struct moment *one) {
     for (size_t i = 0; one->chunks && i < count_chunks(one); i++) {
-        drop_chunk(j, one->chunks[i]);
+        drop_chunk(&j->chunks, one->chunks[i]);
     }
     free(one->chunks);
     free(one->state.data);
