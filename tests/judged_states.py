@@ -12,7 +12,7 @@ from unbrick.campaign import refute
 from unbrick.campaign.behaviour import BehaviourSearch, CountedFields
 from unbrick.campaign.book import UNIT, find_units
 from unbrick.campaign.case import CaseId
-from unbrick.campaign.refute import MOST_CUTS
+from unbrick.campaign.refute import MOST_CUTS, choose_cut
 from unbrick.campaign.run import Here
 from unbrick.campaign.search import Bounds, find_cells, find_cuts
 from unbrick.campaign.target import Fate, FormedTarget, Outcome, State, Target
@@ -79,15 +79,6 @@ NOTHING = Ignored()
 def find_difference(said: Outcome, outcome: Outcome, ignored: Ignored = NOTHING) -> str:
     """In what a session is another than it was said to be; empty: in nothing."""
     return refute.find_difference(ignored.apply(said), ignored.apply(outcome), ignored.name)
-
-
-def choose_cut(
-    search: BehaviourSearch, dice: Random, case: CaseId, state: State, outcome: Outcome
-) -> tuple[CaseId, State]:
-    """A random power cut of a session, and what it leaves."""
-    cuts = find_cuts(case, outcome, state.cells.geometry, shapes=search.result.shapes)
-    after, peers = dice.choice(list(cuts))
-    return after, State(find_cells(state.cells, outcome.ops, after.cuts[-1]), peers)
 
 
 def find_refuted_form(

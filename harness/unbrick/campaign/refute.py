@@ -106,7 +106,7 @@ def _walk(
     search: BehaviourSearch, engine: TracedEngine, dice: Random, most_cuts: int
 ) -> Iterator[tuple[CaseId, Outcome | None, Outcome]]:
     """Random cuts in a row: each case, what the search has said of it, and what it does."""
-    target, shapes = search.result.target, search.result.shapes
+    target = search.result.target
     case, state = CaseId(target.name), target.start()
     for number in range(most_cuts + 1):
         resolution = dice.randrange(RESOLUTIONS) if state.cells.weak else 0
@@ -117,9 +117,16 @@ def _walk(
         yield case, said or None, outcome
         if outcome.violation or number == most_cuts:
             return
-        cuts = list(find_cuts(case, outcome, state.cells.geometry, shapes=shapes))
-        case, peers = dice.choice(cuts)
-        state = State(find_cells(state.cells, outcome.ops, case.cuts[-1]), peers)
+        case, state = choose_cut(search, dice, case, state, outcome)
+
+
+def choose_cut(
+    search: BehaviourSearch, dice: Random, case: CaseId, state: State, outcome: Outcome
+) -> tuple[CaseId, State]:
+    """A random power cut of a session: the case that it begins, and the state that it leaves."""
+    cuts = find_cuts(case, outcome, state.cells.geometry, shapes=search.result.shapes)
+    after, peers = dice.choice(list(cuts))
+    return after, State(find_cells(state.cells, outcome.ops, after.cuts[-1]), peers)
 
 
 def refute(
