@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from dataclasses import replace
@@ -12,6 +11,21 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
+from commanded_records import (
+    APPLICATION,
+    DIGEST,
+    DONE,
+    ENTRIES,
+    IMAGE,
+    KEY,
+    SEALED,
+    SENT,
+    SERIAL,
+    WRITES,
+    backup,
+    records,
+    session,
+)
 from counted_starts import ops_but_for_starts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,38 +43,27 @@ from unbrick.firmware.signed import Releases
 from unbrick.flash.cells import Cells
 from unbrick.flash.ops import FlashOp
 from unbrick.flash.torn import list_variants, tear
-from unbrick.image.factory import derive_bench_key
 from unbrick.layout import reference_layout
-from unbrick.reference import remembered
-from unbrick.reference.canonical import Plan, canonicalise, is_repaired_first, make_plan
+from unbrick.reference import canonical, remembered
+from unbrick.reference.canonical import Part, Plan, canonicalise, hold_part, make_plan
 from unbrick.reference.judge import Judge, check_nothing_left
+from unbrick.reference.keys import key_state
 from unbrick.reference.layout import find_places
 from unbrick.reference.looks import Looks
 from unbrick.reference.memory import ServerMemory
 from unbrick.reference.scenario import SCENARIOS, Scenario
-from unbrick.reference.target import find_target, key_state
+from unbrick.reference.target import find_target
 from unbrick.server.records.people import Actor, AuditEntry
 from unbrick.server.records.sessions import (
     Backup,
-    CommandedSession,
-    PlannedStep,
     SessionState,
-    StepKind,
-    StepState,
 )
-from unbrick.server.records.updates import Image, Update, UpdateState
-from unbrick.wire.userdata import PhonebookEntry, seal_backup
+from unbrick.wire.userdata import seal_backup
 
 LAYOUT = reference_layout()
 GEOMETRY, BLOCK = find_places().geometry, find_places().block
-SERIAL = "UB-000001"
-KEY = derive_bench_key(SERIAL)
-APPLICATION = LAYOUT.partition("application").offset
 USERDATA = LAYOUT.partition("userdata").offset
 JOURNAL = LAYOUT.partition("journal").offset
-IMAGE = hashlib.shake_128(b"an image").digest(5000)
-DIGEST = hashlib.sha256(IMAGE).digest()
-WRITES = tuple((APPLICATION + at, min(896, len(IMAGE) - at)) for at in range(0, len(IMAGE), 896))
 
 
 def nor(application: bytes = b"", *, phase: int = 4, saved: tuple[str, ...] = ()) -> Cells:
@@ -117,6 +120,10 @@ def test_what_is_still_to_be_erased_does_not_count() -> None:
     erasing = plan(0, APPLICATION)
     assert canonicalise(nor(bytes(999)), erasing) == canonicalise(nor(b"\x01" * 999), erasing)
     assert canonicalise(nor(bytes(999)), PLAN) != canonicalise(nor(b"\x01" * 999), PLAN)
+
+
+def is_repaired_first(cells: Cells) -> bool:
+    return canonical.is_repaired_first(hold_part(cells, Part.JOURNAL))
 
 
 def test_it_makes_no_difference_what_was_compared_before() -> None:
@@ -177,48 +184,6 @@ def test_a_record_log_of_another_format_is_another() -> None:
 
 
 # What a server remembers --------------------------------------------------------------------------
-
-
-def session(**changes: Any) -> CommandedSession:
-    made = CommandedSession(1, 1, SERIAL, b"b" * 32, DIGEST, SessionState.RUNNING, "", 1.0, 2.0)
-    return replace(made, **changes)
-
-
-def plan_steps(*states: StepState) -> list[PlannedStep]:
-    """A whole plan; the first steps have ``states``, the others wait."""
-    kinds: list[tuple[StepKind, int, int]] = [(StepKind.BACK_UP, 0, 0), (StepKind.PREPARE, 0, 0)]
-    kinds += [(StepKind.ERASE, APPLICATION, BLOCK)]
-    kinds += [(StepKind.WRITE, *write) for write in WRITES]
-    kinds += [(StepKind.CHECK, APPLICATION, len(IMAGE)), (StepKind.RESTART, 0, 0)]
-    kinds += [(StepKind.GIVE_BACK, 0, 0), (StepKind.DELETE_BACKUP, 0, 0)]
-    steps = [PlannedStep(1, number, *kind) for number, kind in enumerate(kinds)]
-    for number, state in enumerate(states):
-        steps[number] = replace(steps[number], state=state)
-    return steps
-
-
-DONE, SENT = StepState.DONE, StepState.SENT
-ENTRIES = [PhonebookEntry(1, "Alice", "12345")]
-SEALED = seal_backup(ENTRIES, KEY, SERIAL, 1)
-
-
-def backup() -> Backup:
-    return Backup(0, 1, SERIAL, len(SEALED), hashlib.sha256(SEALED).digest(), 3.0)
-
-
-def records(*states: StepState, sealed: bytes | None = SEALED, **changes: Any) -> ServerMemory:
-    """A server with a commanded update under way."""
-    store = ServerMemory()
-    image = Image(DIGEST, "1.1.0+0", "hw", "n", "t", 1, len(IMAGE), len(IMAGE), DIGEST, 0.0)
-    store.add_image(image, IMAGE)
-    update = Update(
-        0, SERIAL, "1.1.0+0", DIGEST, "", b"", UpdateState.REWRITING, None, "", 1.0, 2.0
-    )
-    store.add_update(replace(update, commanded=True))
-    store.add_session(session(**changes), plan_steps(*states))
-    if sealed is not None:
-        store.add_backup(backup(), sealed, Actor("server", 3.0))
-    return store
 
 
 def test_what_a_server_remembers_can_be_taken_and_put_back() -> None:

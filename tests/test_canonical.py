@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,16 +10,15 @@ from record_log import log
 
 from unbrick.campaign.run import run_campaign
 from unbrick.engine.base import NoteSource
-from unbrick.flash.cells import Cells
-from unbrick.reference import target as reference_target
-from unbrick.reference.canonical import canonicalise
+from unbrick.flash.cells import RESOLUTIONS, Cells
+from unbrick.reference import keys
+from unbrick.reference.canonical import Held, canonicalise, join
 from unbrick.reference.layout import find_places
 from unbrick.reference.target import find_target
 
 if TYPE_CHECKING:
     from unbrick.campaign.search import SearchResult
     from unbrick.firmware.signed import Releases
-    from unbrick.reference.canonical import Plan
 
 USERDATA = find_places().userdata.offset
 BLANK = Cells.of(b"", find_places().geometry)
@@ -48,11 +47,20 @@ def test_a_form_that_numbers_the_ways_of_reading_is_found_out(
 ) -> None:
     """Which way gives which answer may depend on cells that the form leaves out."""
 
-    def number(cells: Cells, plan: Plan | None = None) -> Hashable:
-        return tuple(canonicalise(reading, plan) for reading in cells.readings())
+    def number(parts: Sequence[Held], under: Held | None = None) -> Hashable:
+        ways = range(RESOLUTIONS if any(held.weak for held in parts) else 1)
+        return tuple(
+            join([read_as(held, way) for held in parts], under and read_as(under, way))
+            for way in ways
+        )
 
-    monkeypatch.setattr(reference_target, "canonicalise", number)
+    monkeypatch.setattr(keys, "join", number)
     assert search_exhaustively(name, unbrick_releases).missed
+
+
+def read_as(held: Held, way: int) -> Held:
+    """What is held in one way of reading weak cells."""
+    return Held(weak=False, ways=(held.read(way),))
 
 
 def read_weak(offset: int, mask: bytes) -> tuple[Cells, list[bool]]:

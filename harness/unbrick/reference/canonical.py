@@ -55,17 +55,19 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, wraps
+from enum import IntEnum
+from functools import cache, cached_property, lru_cache, wraps
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from unbrick.flash.bits import intersect, strip_ones
+from unbrick.flash.cells import RESOLUTIONS
 from unbrick.image import mcuboot
 from unbrick.image.examine import examine
 from unbrick.reference.layout import SLOT_SIZE, find_places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from unbrick.flash.cells import Cells
 
@@ -403,19 +405,138 @@ def _read(cells: Cells) -> tuple[Cells, ...]:
     return tuple(cells.readings())
 
 
-def is_repaired_first(cells: Cells) -> bool:
-    """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
-    journal = find_places().journal
-    in_doubt = any(journal.offset <= offset < journal.end for offset, _ in cells.weak)
-    for reading in _read(cells):
-        halves = _halves(reading, journal.offset)
-        if not is_commanded(*halves):
-            return False
-        in_doubt = in_doubt or _is_torn(*halves)
-    return in_doubt
+class Part(IntEnum):
+    """What the NOR is divided into: four partitions, and all that is plain."""
+
+    PLAIN = 0
+    APPLICATION = 1
+    JOURNAL = 2
+    USERDATA = 3
+    STARTS = 4
+
+
+@cache
+def list_parts() -> tuple[Part, ...]:
+    """The part that each block belongs to."""
+    places = find_places()
+    named = {
+        Part.APPLICATION: places.application,
+        Part.JOURNAL: places.journal,
+        Part.USERDATA: places.userdata,
+        Part.STARTS: places.starts,
+    }
+    return tuple(
+        next((part for part, at in named.items() if at.offset <= start < at.end), Part.PLAIN)
+        for start in places.geometry.starts
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What counts of what a part holds. Only the same object is equal.
+
+    Attributes:
+        weak: whether weak cells begin there.
+        ways: it, for each way in which weak cells may read; one: it is the same in all.
+    """
+
+    weak: bool
+    ways: tuple[Any, ...]
+
+    def read(self, way: int) -> Any:
+        """It, in one way of reading."""
+        return self.ways[way if len(self.ways) > 1 else 0]
+
+
+class _JournalForm(NamedTuple):
+    """What counts of a journal.
+
+    Attributes:
+        log: its form.
+        phases: those that its newest records say.
+        commanded: whether one of these is COMMANDED.
+        torn: whether a half has a header or slots that are torn.
+    """
+
+    log: tuple[object, ...]
+    phases: frozenset[int | bytes | None]
+    commanded: bool
+    torn: bool
 
 
 @_keep_some
+def _form_journal(first: bytes, second: bytes) -> _JournalForm:
+    """The form of a journal with these halves."""
+    newest = [find_newest(half) for half in (first, second) if read_valid_header(half) is not None]
+    return _JournalForm(
+        _log(first, second, newest_only=True),
+        frozenset(record and record[0] for record in newest),
+        is_commanded(first, second),
+        _is_torn(first, second),
+    )
+
+
+def _form_part(cells: Cells, part: Part) -> object:
+    """What counts of what a part holds, where no cell is weak."""
+    known, blocks = find_places(), cells.blocks
+    if part is Part.PLAIN:
+        return itemgetter(*known.plain_blocks)(blocks)
+    if part is Part.APPLICATION:
+        return _image(_find_application(cells))
+    if part is Part.JOURNAL:
+        return _form_journal(*_halves(cells, known.journal.offset))
+    if part is Part.USERDATA:
+        return _log(*_halves(cells, known.userdata.offset), newest_only=False)
+    return _count(blocks[known.starts.offset // known.block])
+
+
+def _find_application(cells: Cells) -> tuple[bytes, ...]:
+    """The blocks of the application."""
+    numbers = find_places().application_blocks
+    return cells.blocks[numbers.start : numbers.stop]
+
+
+def hold_part(cells: Cells, part: Part) -> Held:
+    """What counts of what a part holds. The rest of the cells is not looked at, but for weak ones.
+
+    Args:
+        cells: the NOR.
+        part: the part of it.
+    """
+    parts, block = list_parts(), find_places().block
+    weak = any(parts[offset // block] is part for offset, _ in cells.weak)
+    return Held(weak, tuple(_form_part(reading, part) for reading in _read(cells)))
+
+
+def hold(cells: Cells) -> tuple[Held, ...]:
+    """What counts of what each part holds, in the order of the parts."""
+    return tuple(hold_part(cells, part) for part in Part)
+
+
+def hold_under_command(cells: Cells, plan: Plan) -> Held:
+    """What counts besides of the application, where the journal says COMMANDED.
+
+    Args:
+        cells: the NOR. The rest of it is not looked at, but for weak cells.
+        plan: of the commanded update that is under way on the server.
+    """
+    ways = tuple(_under_command(_find_application(reading), plan) for reading in _read(cells))
+    return Held(weak=False, ways=ways)
+
+
+def is_repaired_first(journal: Held) -> bool:
+    """Whether boot only repairs a journal that says COMMANDED, whatever else there is."""
+    forms: tuple[_JournalForm, ...] = journal.ways
+    return all(form.commanded for form in forms) and (
+        journal.weak or any(form.torn for form in forms)
+    )
+
+
+def is_under_command(journal: Held) -> bool:
+    """Whether the journal says COMMANDED in a way of reading, so that a plan counts."""
+    return any(form.commanded for form in journal.ways)
+
+
 def _is_torn(first: bytes, second: bytes) -> bool:
     """Whether a half of the journal has a header or slots that are torn."""
     for half in (first, second):
@@ -444,43 +565,55 @@ def _count(block: bytes) -> tuple[bool, bool]:
     return b"\xff" * COUNT_WORD in words[:-1], used & (used + 1) != 0
 
 
-def name_doubt(cells: Cells) -> Hashable | None:
+def name_doubt(parts: Sequence[Held]) -> Hashable | None:
     """What states share in which the count of starts is in doubt; None: it is in none.
 
     That is what boot may start. Of the bits behind the last one that is 0 for sure, whatever reads
     as 0, a start uses the one behind the last 0, and clears all before it in that word.
     """
-    places = find_places()
-    counter = cells.blocks[places.starts.offset // places.block]
-    weak = any(places.starts.offset <= at < places.starts.end for at, _ in cells.weak)
-    if not weak and not _count(counter)[1]:
-        return None
-    starts = set()
-    for reading in _read(cells):
-        halves = _halves(reading, places.journal.offset)
-        newest = [find_newest(half) for half in halves if read_valid_header(half) is not None]
-        phases = frozenset(record and record[0] for record in newest)
-        application = itemgetter(*places.application_blocks)(reading.blocks)
-        starts.add((phases, _image(application)[0]))
-    return "in doubt", weak, frozenset(starts)
-
-
-def _form(cells: Cells, plan: Plan | None) -> tuple[object, ...]:
-    known, blocks = find_places(), cells.blocks
-    application = blocks[known.application_blocks.start : known.application_blocks.stop]
-    journal = _halves(cells, known.journal.offset)
-    commanded = plan is not None and is_commanded(*journal)
-    image = _image(application)
-    if commanded and image[0] != "whole":
-        image = ("under command",)
-    return (
-        itemgetter(*known.plain_blocks)(blocks),
-        image,
-        _log(*journal, newest_only=True),
-        _log(*_halves(cells, known.userdata.offset), newest_only=False),
-        _count(blocks[known.starts.offset // known.block])[0],
-        _under_command(application, plan) if plan is not None and commanded else (),
+    starts, journal, application = (
+        parts[part] for part in (Part.STARTS, Part.JOURNAL, Part.APPLICATION)
     )
+    if not starts.weak and not starts.read(0)[1]:
+        return None
+    started = frozenset(
+        (journal.read(way).phases, application.read(way)[0]) for way in _list_ways(parts)
+    )
+    return "in doubt", starts.weak, started
+
+
+def _list_ways(parts: Sequence[Held]) -> range:
+    """The ways in which the weak cells of a NOR may read."""
+    return range(RESOLUTIONS if any(held.weak for held in parts) else 1)
+
+
+def _form(parts: Sequence[Held], under: Held | None, way: int) -> tuple[object, ...]:
+    plain, image, journal, userdata, starts = (held.read(way) for held in parts)
+    commanded = under is not None and journal.commanded
+    return (
+        plain,
+        ("under command",) if commanded and image[0] != "whole" else image,
+        journal.log,
+        userdata,
+        starts[0],
+        under.read(way) if under is not None and commanded else (),
+    )
+
+
+def join(parts: Sequence[Held], under: Held | None = None) -> tuple[object, ...]:
+    """The canonical form of a NOR: see :func:`canonicalise`.
+
+    Args:
+        parts: what counts of each part.
+        under: what counts besides of the application, where a commanded update is under way.
+    """
+    forms = tuple(_form(parts, under, way) for way in _list_ways(parts))
+    weak = [part for part in Part if parts[part].weak]
+    if not weak:
+        return forms[0]
+    if weak == [Part.APPLICATION] and forms[0][-1] and len(set(forms)) == 1:
+        return forms[0]
+    return forms[0], frozenset(forms)
 
 
 def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
@@ -490,11 +623,7 @@ def canonicalise(cells: Cells, plan: Plan | None = None) -> tuple[object, ...]:
         cells: the NOR.
         plan: of the commanded update that is under way on the server, if there is one.
     """
-    if not cells.weak:
-        return _form(cells, plan)
-    forms = tuple(_form(reading, plan) for reading in _read(cells))
-    application = find_places().application
-    here = all(application.offset <= offset < application.end for offset, _ in cells.weak)
-    if here and forms[0][-1] and len(set(forms)) == 1:
-        return forms[0]
-    return forms[0], frozenset(forms)
+    parts = hold(cells)
+    if plan is None or not is_under_command(parts[Part.JOURNAL]):
+        return join(parts)
+    return join(parts, hold_under_command(cells, plan))

@@ -14,8 +14,8 @@ from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
-from unbrick.reference.canonical import canonicalise, is_repaired_first, name_doubt
 from unbrick.reference.invariants import INVARIANTS
+from unbrick.reference.keys import key_state
 from unbrick.reference.layout import find_places
 from unbrick.reference.scenario import find_row, find_scenario
 from unbrick.reference.session import run_session
@@ -196,28 +196,6 @@ class ReferenceTarget:
         """The link's frames, and what the server newly remembers."""
         yield from tell_radio(session)
         yield from tell_server(session)
-
-
-def key_state(state: State, images: Mapping[bytes, bytes]) -> Hashable:
-    """States with the same key count as one (``unbrick.reference.canonical``).
-
-    Args:
-        state: cells, and what the server remembers.
-        images: the software that the server may command, by digest.
-    """
-    cells, server = state.cells, state.peers
-    doubt = name_doubt(cells)
-    if doubt is not None:
-        return doubt, ""
-    if server is None:
-        return canonicalise(cells), ""
-    try:
-        plan = server.plan(images)
-    except KeyError:  # what cannot be judged counts cell by cell
-        return cells, server.canonical
-    if plan is not None and is_repaired_first(cells):
-        return canonicalise(cells), server.canonical_without_steps
-    return canonicalise(cells, plan), server.canonical
 
 
 def find_target(
