@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unbrick.campaign.behaviour import CountedFields, KnownSessions, Shown, is_whole
 from unbrick.campaign.book import Book
-from unbrick.campaign.search import Case, find_cells, find_cuts, find_successors, list_readings
+from unbrick.campaign.search import Case, find_cells, find_cuts, list_readings
 from unbrick.campaign.target import Fate, State
 from unbrick.flash.cells import RESOLUTIONS
 
@@ -70,7 +70,7 @@ class _RawStates:
         self._missed: list[tuple[CaseId, State]] = []
         self.sessions = KnownSessions(target, geometry) if target.notes_reads else None
         self._book = self.sessions.book if self.sessions else Book(geometry)
-        self._knows = search.knows
+        self._list_unmet = search.list_unmet
         self._seen = {_digest(target, start)}
         self._started: set[CaseId] = set()
         self._states: dict[CaseId, State] = {self.result.cases[0].id: start}
@@ -166,9 +166,7 @@ class _RawStates:
             self.result.differed.append(case_id)
         if verdict:
             return
-        for found, successor in find_successors(case_id, state, outcome, shapes=self.result.shapes):
-            if not self._knows(successor):
-                self._missed.append((found, successor))
+        self._missed += self._list_unmet(case_id, state, outcome)
 
     def have_missed_searched(self, search: Search) -> bool:
         """Give the search what only these states have shown; False: there is no such state."""

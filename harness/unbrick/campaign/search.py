@@ -22,6 +22,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from unbrick.campaign.case import CaseId, Death, PowerCut
+from unbrick.campaign.keys import LeftCells, PlainKeys, open_keys
 from unbrick.campaign.target import Fate, State
 from unbrick.errors import SetupError
 from unbrick.flash.cells import RESOLUTIONS
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
-    from unbrick.campaign.target import Outcome, Run, Target
+    from unbrick.campaign.target import Outcome, Run, StateKeys, Target
     from unbrick.flash.cells import Cells
     from unbrick.flash.geometry import FlashGeometry
     from unbrick.flash.ops import FlashOp
@@ -299,18 +300,10 @@ def find_successors(
         outcome: what it came to.
         shapes: in which shapes operations are torn, one of ``unbrick.flash.torn.SHAPES``.
     """
-    cells, ops, done, torn = state.cells, outcome.ops, 0, ""
-    left = cells
+    left = LeftCells(state.cells, outcome.ops)
     for found, peers in find_cuts(case, outcome, state.cells.geometry, shapes=shapes):
         cut = found.cuts[-1]
-        if cut.op != done:
-            cells, done = cells.after([ops[done]]), cut.op
-        if not cut.torn:
-            left = cells
-        elif cut.torn != torn:
-            left = tear(cells, ops[cut.op], cut.torn)
-        torn = cut.torn
-        yield found, State(left, peers)
+        yield found, State(left.find(cut.op, cut.torn), peers)
 
 
 def find_cuts(
@@ -322,23 +315,36 @@ def find_cuts(
     do after any change of their memory that came while the cut could, or within the session's
     ``flight`` after it.
     """
+    for op, torn, change, mark in _list_cuts(outcome, geometry, shapes):
+        yield case.then(PowerCut(op, torn, change)), outcome.marks[mark].peers
+
+
+def _list_cuts(
+    outcome: Outcome, geometry: FlashGeometry, shapes: str
+) -> Iterator[tuple[int, str, int | None, int]]:
+    """Every power cut in a session, in order; thousands are listed, and few are named.
+
+    Yields:
+        The first three attributes of :class:`PowerCut`, and the number of the mark that says what
+        the peers remember then.
+    """
     ops, marks = outcome.ops, outcome.marks
     told = -1
     for index in range(len(ops) + 1):
         while told + 1 < len(marks) and marks[told + 1].ops <= index:
             told += 1
-            yield case.then(PowerCut(index, change=told)), marks[told].peers
-        yield case.then(PowerCut(index)), marks[told].peers
+            yield index, "", told, told
+        yield index, "", None, told
         if index == len(ops):
             return
         op = ops[index]
         for number in _list_arrivals(outcome, told, op.start):
-            yield case.then(PowerCut(index, change=number)), marks[number].peers
+            yield index, "", number, number
         late = _list_arrivals(outcome, told, op.end)
         for variant in list_variants(op, geometry, shapes):
-            yield case.then(PowerCut(index, variant)), marks[told].peers
+            yield index, variant, None, told
             for number in late:
-                yield case.then(PowerCut(index, variant, change=number)), marks[number].peers
+                yield index, variant, number, number
 
 
 def find_cells(cells: Cells, ops: Sequence[FlashOp], cut: PowerCut) -> Cells:
@@ -452,8 +458,12 @@ class Search:
         self._data: dict[bytes, bytes] = {}
         self._submit, self._bounds, self._ahead = submit, bounds, ahead
         self._part = bounds.partition and find_partition(target.partitions, bounds.partition)
-        self._known = {self._key(start): 0}  # and how many power cuts lead there
-        self._keys: list[tuple[Case, Hashable]] = []
+        self._counted = open_keys(target)
+        self._keys: StateKeys = self._counted
+        if bounds.exact:
+            self._keys = PlainKeys(lambda state: (state.cells, target.peers_key(state)))
+        self._known = {self._keys.find(start): 0}  # and how many power cuts lead there
+        self._judged: list[tuple[Case, Hashable]] = []
         self._fatal: set[Hashable] = set()
         self._queue: deque[tuple[CaseId, _Left]] = deque()
         self._wait(CaseId(target.name), start)
@@ -471,7 +481,7 @@ class Search:
                 case, state = self._next()
                 self.result.cases.append(case)
                 if case.id.death is None:
-                    self._keys.append((case, self._key(state)))
+                    self._judged.append((case, self._keys.find(state)))
                 if case.outcome.violation and self._bounds.stop_early:
                     self.result.cut_short = "it was to end with the first violation"
                     yield case
@@ -487,7 +497,7 @@ class Search:
         finally:
             for *_, future in self._running:
                 future.cancel()
-            for case, key in self._keys:
+            for case, key in self._judged:
                 case.judged = self._known[key]
 
     def _wait(self, case_id: CaseId, state: State) -> None:
@@ -496,9 +506,10 @@ class Search:
 
     def add(self, case_id: CaseId, state: State) -> bool:
         """Have another state searched, too, if it does not count as one that was met."""
-        if self.knows(state):
+        key = self._keys.find(state)
+        if key in self._known:
             return False
-        self._known[self._key(state)] = 0
+        self._known[key] = 0
         self.result.states += 1
         self.result.met += 1
         self.result.missed.append(case_id)
@@ -506,15 +517,24 @@ class Search:
             self._wait(same, state)
         return True
 
-    def knows(self, state: State) -> bool:
-        """Whether a state counts as one that was met."""
-        return self._key(state) in self._known
+    def list_unmet(
+        self, case_id: CaseId, state: State, outcome: Outcome
+    ) -> Iterator[tuple[CaseId, State]]:
+        """What power cuts in a session leave that does not count as a state that was met.
 
-    def _key(self, state: State) -> Hashable:
-        target = self.result.target
-        if self._bounds.exact:
-            return state.cells, target.peers_key(state)
-        return target.key(state)
+        Args:
+            case_id: the session's.
+            state: where it begins.
+            outcome: what it came to.
+        """
+        left = self._keys.follow(state.cells, outcome.ops)
+        for op, torn, change, mark in _list_cuts(
+            outcome, state.cells.geometry, self._bounds.shapes
+        ):
+            peers = outcome.marks[mark].peers
+            if left.find_key(op, torn, peers) not in self._known:
+                found = case_id.then(PowerCut(op, torn, change))
+                yield found, State(left.make_cells(), peers)
 
     def _next(self) -> tuple[Case, State]:
         while self._queue and len(self._running) < self._ahead:
@@ -548,32 +568,35 @@ class Search:
         """
         result, room = self.result, self._bounds.states
         new: list[tuple[str, str, tuple[list[CaseId], _Left]]] = []
-        ops = case.outcome.ops
-        for found, successor in find_successors(
-            case.id, state, case.outcome, shapes=self._bounds.shapes
+        ops, marks, known = case.outcome.ops, case.outcome.marks, self._known
+        left = self._keys.follow(state.cells, ops)
+        for op, torn, change, mark in _list_cuts(
+            case.outcome, state.cells.geometry, self._bounds.shapes
         ):
-            cut = found.cuts[-1]
-            if self._part and not is_inside(cut, ops, self._part):
+            if self._part and not is_inside(PowerCut(op, torn, change), ops, self._part):
                 continue
             result.transitions += 1
             case.successors += 1
-            key = self._key(successor)
-            met = self._known.get(key)
-            self._known[key] = (met or 0) + 1
+            peers = marks[mark].peers
+            key = left.find_key(op, torn, peers)
+            met = known.get(key)
+            known[key] = (met or 0) + 1
             if met is not None:
                 continue
+            cut, successor = PowerCut(op, torn, change), State(left.make_cells(), peers)
+            found = case.id.then(cut)
             place = find_place(result.target, cut, ops, successor)
             readings = [same for same, _ in list_readings(found, successor)]
-            left = _Left(state, ops, cut, successor.peers)
-            new.append((place, find_kind(cut, ops), (readings, left)))
+            waiting = _Left(state, ops, cut, peers)
+            new.append((place, find_kind(cut, ops), (readings, waiting)))
         ordered = spread_cuts(new, self._bounds.seed)
         result.met += len(ordered)
         if room is not None and result.met > room:
             result.cut_short = f"it was to end after {room} states"
             ordered = ordered[: room - result.states]
         result.states += len(ordered)
-        for readings, left in ordered:
-            self._queue.extend((same, left) for same in readings)
+        for readings, waiting in ordered:
+            self._queue.extend((same, waiting) for same in readings)
 
     def _let_die(self, case: Case, state: State) -> None:
         """Have a peer die at its changes of mind, once for each state in which it does.
@@ -588,14 +611,19 @@ class Search:
         # The terminal keeps its power: what it has said arrives when it does.
         powered = replace(case.outcome, flight=0.0)
         target, stages = self.result.target, dict[str, list[list[Death]]]()
-        for found, successor in find_successors(case.id, state, powered, shapes="none"):
-            change, key = found.cuts[-1].change, target.key(successor)
-            if not change or key in self._fatal:
+        left = self._counted.follow(state.cells, powered.ops)
+        for op, torn, change, mark in _list_cuts(powered, state.cells.geometry, "none"):
+            if not change:
+                continue
+            peers = powered.marks[mark].peers
+            key = left.find_key(op, torn, peers)
+            if key in self._fatal:
                 continue
             self._fatal.add(key)
             how = ("", "said", "late") if golden or len(self._fatal) % 8 == 0 else ("",)
             deaths = [Death(change, when) for when in how]
-            stages.setdefault(target.name_stage(successor), []).append(deaths)
+            stage = target.name_stage(State(left.make_cells(), peers))
+            stages.setdefault(stage, []).append(deaths)
         chosen = spread(stages.values(), self._bounds.seed)[:most]
         for deaths in sorted(chosen, key=lambda deaths: deaths[0].change):
             for death in deaths:

@@ -304,3 +304,42 @@ class FormedTarget(Protocol):
     @property
     def form(self) -> Form | None:
         """It; None: each cell counts."""
+
+
+class LeftByCuts(Protocol):
+    """What power cuts in one session leave. They are asked for in their order, some left out."""
+
+    def find_key(self, op: int, torn: str, peers: Any) -> Hashable:
+        """The key of what a cut leaves.
+
+        Args:
+            op: the operation that it comes at.
+            torn: how that is torn; empty: it was not begun.
+            peers: what these remember.
+        """
+
+    def make_cells(self) -> Cells:
+        """The flash as the cut leaves it that was asked for last."""
+
+
+class StateKeys(Protocol):
+    """Keys of states: those with the same one count as one. They hold among themselves only."""
+
+    def find(self, state: State) -> Hashable:
+        """The key of a state."""
+
+    def follow(self, cells: Cells, ops: Sequence[FlashOp]) -> LeftByCuts:
+        """Those of all that power cuts in a session leave.
+
+        Args:
+            cells: the flash where it begins.
+            ops: its operations.
+        """
+
+
+@runtime_checkable
+class KeyingTarget(Protocol):
+    """A target that finds the keys of what a session leaves faster than one by one."""
+
+    def open_keys(self) -> StateKeys:
+        """Keys for one search, as :meth:`Target.key` tells states apart."""

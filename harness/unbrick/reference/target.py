@@ -15,7 +15,7 @@ from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
 from unbrick.reference.invariants import INVARIANTS
-from unbrick.reference.keys import key_state
+from unbrick.reference.keys import RememberedKeys, key_state
 from unbrick.reference.layout import find_places
 from unbrick.reference.scenario import find_row, find_scenario
 from unbrick.reference.session import run_session
@@ -172,6 +172,10 @@ class ReferenceTarget:
     def key(self, state: State) -> Hashable:
         """The canonical forms of cells and server."""
         return key_state(state, self._tools.images)
+
+    def open_keys(self) -> RememberedKeys:
+        """The same keys as numbers; quick, for sessions repeat most of theirs."""
+        return RememberedKeys(self._tools.images)
 
     def peers_key(self, state: State) -> Hashable:
         """All that the server keeps. Where nobody notes what is read, its canonical form."""
