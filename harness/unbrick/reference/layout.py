@@ -11,6 +11,7 @@ from unbrick.flash.partition import Partition
 from unbrick.layout import reference_layout
 
 if TYPE_CHECKING:
+    from unbrick.engine.base import FlashTrace
     from unbrick.flash.ops import FlashOp
 
 SLOT_SIZE = 64
@@ -71,3 +72,8 @@ def is_of_starts(op: FlashOp) -> bool:
     """Whether an operation is on the counter of starts."""
     starts = find_places().starts
     return starts.offset <= op.offset < starts.end
+
+
+def list_starts(engine: FlashTrace) -> list[FlashOp]:
+    """The operations on the counter of starts so far."""
+    return [op for op in engine.ops if is_of_starts(op)]

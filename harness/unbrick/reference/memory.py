@@ -107,6 +107,12 @@ class ServerState:
         return (terminals, updates, self.messages, sessions, going_steps, backups)
 
     @cached_property
+    def as_at_start(self) -> ServerState:
+        """The same as a session begins: its clock is at 0, and terminals were heard before."""
+        heard = tuple(replace(terminal, last_seen=0.0) for terminal in self.terminals)
+        return replace(self, terminals=heard)
+
+    @cached_property
     def canonical(self) -> str:
         """The form as a digest: states of the server with the same one count as one."""
         return hashlib.sha256(repr(self.form()).encode()).hexdigest()
@@ -239,12 +245,8 @@ class ServerMemory(MemoryRecords):
         )
 
     def put_back(self, state: ServerState) -> None:
-        """Remember what ``state`` says; images and what follows from them stay.
-
-        A session's clock begins at 0. The server has heard of terminals before that.
-        """
-        heard = tuple(replace(terminal, last_seen=0.0) for terminal in state.terminals)
-        state, counts = replace(state, terminals=heard), dict(state.counts)
+        """Remember what ``state`` says as a session begins; images and what follows stay."""
+        state, counts = state.as_at_start, dict(state.counts)
         for kind, table in self.tables.items():
             table.count = counts.get(kind.__name__, 0)
         for kind in _LOGS:

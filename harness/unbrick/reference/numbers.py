@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING
 
 from unbrick.campaign.verdict import Violation
 from unbrick.errors import LinkError
-from unbrick.reference.layout import find_places, is_of_starts
+from unbrick.reference.layout import find_places
 from unbrick.server.core.guard import Stranger
 from unbrick.wire import slipmux
 from unbrick.wire.codec import decode
 from unbrick.wire.oscore import MESSAGE_BITS, read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import aiocoap
 
-    from unbrick.engine.base import Line, TracedEngine
+    from unbrick.engine.base import Line
     from unbrick.flash.cells import Cells
+    from unbrick.flash.ops import FlashOp
     from unbrick.server.core.guard import LinkGuard
 
 _NEVER = (Stranger.PLAIN, Stranger.UNKNOWN, Stranger.FORGED, Stranger.OLD)
@@ -38,15 +41,17 @@ class NumberWatch:
 
     Args:
         line: of the terminal.
-        engine: its.
+        list_starts: gives the operations on its counter of starts so far.
         cells: of its NOR when the session began, weak ones and all.
     """
 
-    def __init__(self, line: Line, engine: TracedEngine, cells: Cells) -> None:
-        self._line, self._engine, self._cells = line, engine, cells
+    def __init__(
+        self, line: Line, list_starts: Callable[[], Iterable[FlashOp]], cells: Cells
+    ) -> None:
+        self._line, self._list_starts, self._cells = line, list_starts, cells
         self._up, self._down = slipmux.Decoder(), slipmux.Decoder()
         self._start = 0
-        self._least = _count_sure(cells) + 1
+        self._least = count_sure(cells) + 1
         self._said: dict[int, bytes] = {}
         self._asked: dict[int, int] = {}
         self._answered: dict[int, bytes] = {}
@@ -89,8 +94,7 @@ class NumberWatch:
         """A start that was not heard of is counted, and no other one has its count."""
         if start < max(self._start + 1, self._least):
             raise Violation("number-reused", f"a start counts as {start}, as one before it")
-        ops = [op for op in self._engine.ops if is_of_starts(op)]
-        if not _is_sure(self._cells.after(ops), start - 1):
+        if not _is_sure(self._cells.after(self._list_starts()), start - 1):
             raise Violation("number-reused", f"start {start} is not counted in the NOR")
         self._start = start
 
@@ -131,7 +135,7 @@ def _is_sure(cells: Cells, bit: int) -> bool:
     return not cells.read(offset, 1)[0] >> bit % 8 & 1  # A weak cell is a 1 there.
 
 
-def _count_sure(cells: Cells) -> int:
+def count_sure(cells: Cells) -> int:
     """One past the last bit of the counter that is 0 for sure: the highest count that was used."""
     places = find_places().starts
     block = cells.blocks[places.offset // find_places().block]

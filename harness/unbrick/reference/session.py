@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unbrick.campaign.book import find_units
@@ -25,8 +27,9 @@ from unbrick.reference.checks import (
     check_transfers,
     is_of_application,
 )
+from unbrick.reference.conversation import Conversation
 from unbrick.reference.judge import Judge, check_nothing_left
-from unbrick.reference.layout import find_places
+from unbrick.reference.layout import find_places, list_starts
 from unbrick.reference.links import make_bad_link
 from unbrick.reference.looks import Looks
 from unbrick.reference.numbers import NumberWatch, check_heard
@@ -34,10 +37,14 @@ from unbrick.reference.story import SERIAL, Story
 from unbrick.reference.watcher import TerminalWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from unbrick.campaign.case import Death
     from unbrick.engine.base import TracedEngine
     from unbrick.firmware.signed import Releases
     from unbrick.flash.cells import Cells
+    from unbrick.flash.ops import FlashOp
+    from unbrick.reference.conversation import Conversations
     from unbrick.reference.memory import ServerState
     from unbrick.reference.scenario import Scenario
     from unbrick.reference.worn import WornPart
@@ -95,6 +102,100 @@ def _wear(engine: TracedEngine, worn: tuple[WornPart, ...]) -> None:
         raise SetupError(f"the engine {engine.name} has no flash with worn cells")
 
 
+@dataclass(frozen=True)
+class Peers:
+    """The peers of a session, and what they have noted of it."""
+
+    story: Story
+    recorder: _Recorder
+
+    def run(self) -> None:
+        """Have all come about.
+
+        Raises:
+            Violation: it does not, or not rightly.
+        """
+        self.recorder.step(0.0)
+        self.story.run()
+
+
+def name_beginning(scenario: Scenario, state: State, fate: Fate) -> Hashable | None:
+    """How the peers of a session begin; None: what they do is not kept.
+
+    Of the cells they know the counter of starts. Where user data may read otherwise they know all:
+    what peers do with that is not kept, nor over a bad link, nor when one of them dies.
+    """
+    starts, userdata = find_places().starts, find_places().userdata
+    doubtful = any(userdata.offset <= at < userdata.end for at, _ in state.cells.weak)
+    if doubtful or fate.link is not None or fate.death is not None:
+        return None
+    block = state.cells.blocks[starts.offset // find_places().block]
+    weak = state.cells.read_weak(starts.offset, starts.size)
+    return scenario, state.peers and state.peers.as_at_start, block, weak
+
+
+def _gather(
+    engine: TracedEngine,
+    releases: Releases,
+    scenario: Scenario,
+    state: State,
+    fate: Fate,
+    looks: Looks,
+) -> Peers:
+    """The peers of a session that is to begin."""
+    talk = engine if isinstance(engine, Conversation) else None
+    starts = talk.list_starts if talk else partial(list_starts, engine)
+    link = None if fate.link is None else make_bad_link(*fate.link)
+    line = NumberWatch(engine.radio, starts, state.cells)
+    story = Story(engine, releases, scenario, state.peers, link=link, line=line)
+    recorder = _Recorder(story, engine, state.cells, fate.death, looks)
+    story.bench.peers += [recorder, TerminalWatch(story, engine)]
+    return Peers(story, recorder)
+
+
+def _check(
+    peers: Peers, state: State, readable: Cells, ops: Sequence[FlashOp], looks: Looks
+) -> tuple[Cells, Cells]:
+    """See whether all that must hold at the end of a session does.
+
+    Args:
+        peers: of the session, which has come to its end.
+        state: where it began.
+        readable: its cells, as they read then.
+        ops: the session's flash operations.
+        looks: notes what is looked at.
+
+    Returns:
+        The cells at the end: as they read in this session, and with those that are still weak.
+
+    Raises:
+        Violation: something does not hold.
+    """
+    story, scenario = peers.story, peers.story.scenario
+    check_network(story)
+    if not story.link_is_bad:
+        check_heard(story.guard)
+    check_transfers(story, peers.recorder.marks)
+    sure = readable.after(ops)
+    left = sure if readable is state.cells else state.cells.after(ops)
+    if story.given_up:
+        check_given_up(story, sure, looks)
+    else:
+        check_end(story, looks)
+    check_nothing_left(story.store)
+    of_application = [op for op in ops if is_of_application(op)]
+    check_differences(story, of_application)
+    if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
+        check_erases(of_application)
+    check_need(story, state, readable, ops, looks)
+    check_counter(readable, sure, looks)
+    check_announced(state.cells, ops, looks)
+    check_source(story, readable, ops, looks)
+    if not story.given_up:
+        check_sure(story, left, looks)
+    return sure, left
+
+
 def run_session(
     engine: TracedEngine,
     releases: Releases,
@@ -103,6 +204,7 @@ def run_session(
     fate: Fate = UNDISTURBED,
     *,
     sources: NoteSource = NoteSource.NONE,
+    known: Conversations[Peers] | None = None,
 ) -> Outcome:
     """Run one session and check the invariants.
 
@@ -113,6 +215,7 @@ def run_session(
         state: where the session begins.
         fate: what happens to it; a bad link's number is that of ``unbrick.reference.links``.
         sources: what reads the NOR and is noted; by default nothing is.
+        known: what the peers did in earlier sessions with this engine; None: they do it again.
 
     Raises:
         ToolBrokenError: the NOR is not what the trace says: no verdict on the firmware.
@@ -125,41 +228,24 @@ def run_session(
     engine.note_reads(sources)
     looks = Looks(engine, wanted=bool(sources))
     _wear(engine, scenario.worn)
-    link = None if fate.link is None else make_bad_link(*fate.link)
-    line = NumberWatch(engine.radio, engine, state.cells)
-    story = Story(engine, releases, scenario, state.peers, link=link, line=line)
-    recorder = _Recorder(story, engine, state.cells, fate.death, looks)
-    story.bench.peers.append(recorder)
-    story.bench.peers.append(TerminalWatch(story, engine))
+    beginning = name_beginning(scenario, state, fate)
+    talk = None if known is None or beginning is None else known.begin(engine, beginning)
+    repeated = talk and talk.repeat()
+    asked = talk or engine
+    peers = repeated or _gather(asked, releases, scenario, state, fate, looks)
+    story, recorder = peers.story, peers.recorder
     violation = None
     sure = left = state.cells
     try:
-        recorder.step(0.0)
-        story.run()
-        check_network(story)
-        if not story.link_is_bad:
-            check_heard(story.guard)
-        check_transfers(story, recorder.marks)
-        ops = engine.ops
-        sure = readable.after(ops)
-        left = sure if readable is state.cells else state.cells.after(ops)
-        if story.given_up:
-            check_given_up(story, sure, looks)
-        else:
-            check_end(story, looks)
-        check_nothing_left(story.store)
-        of_application = [op for op in ops if is_of_application(op)]
-        check_differences(story, of_application)
-        if scenario.commanded and "agent: rewriting" not in story.bench.console.text:
-            check_erases(of_application)
-        check_need(story, state, readable, ops, looks)
-        check_counter(readable, sure, looks)
-        check_announced(state.cells, ops, looks)
-        check_source(story, readable, ops, looks)
-        if not story.given_up:
-            check_sure(story, left, looks)
+        if not repeated:
+            peers.run()
+        if talk:
+            talk.end(peers)
+        sure, left = _check(peers, state, readable, engine.ops, looks)
     except Violation as found:
         violation = (found.kind, str(found))
+        if talk:
+            talk.end(None)
     downtime, virtual = story.first_prompt, engine.now
     engine.power_off()
     _wear(engine, ())

@@ -14,11 +14,12 @@ from unbrick.engine.inprocess.debugged import DebuggedTerminal
 from unbrick.firmware.signed import TWIN
 from unbrick.layout import reference_layout
 from unbrick.reference import remembered
+from unbrick.reference.conversation import Conversations
 from unbrick.reference.invariants import INVARIANTS
 from unbrick.reference.keys import RememberedKeys, key_state
 from unbrick.reference.layout import find_places
 from unbrick.reference.scenario import find_row, find_scenario
-from unbrick.reference.session import run_session
+from unbrick.reference.session import Peers, run_session
 from unbrick.reference.start import find_images, make_initial_state
 from unbrick.reference.timeline import tell_radio, tell_server
 
@@ -46,6 +47,7 @@ class _Tools:
     images: dict[bytes, bytes]
     engine: InProcessEngine
     starts: dict[Scenario, State] = field(default_factory=dict)
+    known: Conversations[Peers] = field(default_factory=Conversations)
 
 
 _TOOLS: dict[str, _Tools] = {}
@@ -164,9 +166,12 @@ class ReferenceTarget:
         engine: TracedEngine | None = None,
     ) -> Outcome:
         """Run one session; see :func:`unbrick.reference.session.run_session`."""
-        chosen = engine or self._tools.engine
+        tools = self._tools
+        known = tools.known if engine is None and not self.sources else None
         return run_session(
-            *(chosen, self.releases, self.scenario, state, fate), sources=self.sources
+            *(engine or tools.engine, self.releases, self.scenario, state, fate),
+            sources=self.sources,
+            known=known,
         )
 
     def key(self, state: State) -> Hashable:

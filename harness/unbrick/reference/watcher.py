@@ -67,7 +67,7 @@ class TerminalWatch:
             self._secured = None
         elif "update: checked" in new and self._secured:
             self._check_memory(*self._secured)
-            self._secured = None
+            self._secured, self._before = None, b""
 
     def _read(self) -> bytes:
         return self._engine.read_memory(self._base, self._size)
