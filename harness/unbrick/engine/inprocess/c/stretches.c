@@ -9,8 +9,8 @@
 #include "grow.h"
 #include "parts.h"
 
-#define STRETCH_BLOCKS 200000u /* basic blocks after which a stretch ends with a run */
-#define MOST_KEPT (96u << 20)  /* bytes; when more are kept, all are given up */
+#define STRETCH_BLOCKS 100000u /* basic blocks after which a stretch ends with a run */
+#define MOST_KEPT (128u << 20) /* bytes; when more are kept, all are given up */
 #define MOMENTS 4096u          /* chains of moments, by their hashes */
 #define SRAM_CHUNKS (SRAM_SIZE / CHUNK)
 #define NOR_CHUNKS (NOR_MODELLED / CHUNK)
@@ -128,6 +128,17 @@ static void put(struct bytes *b, const void *data, size_t size) {
         memcpy(b->data + b->size, data, size);
         b->size += size;
     }
+}
+
+/* An array that grows no more, without the room that is left. */
+static void *trimmed(void *memory, size_t *capacity, size_t count, size_t size) {
+    void *smaller = count ? realloc(memory, count * size) : memory;
+    *capacity = smaller && count ? count : *capacity;
+    return smaller ? smaller : memory;
+}
+
+static void trim(struct bytes *b) {
+    b->data = trimmed(b->data, &b->capacity, b->size, 1);
 }
 
 /* What is kept */
@@ -295,6 +306,7 @@ static struct moment *keep_moment(struct board *b) {
         }
     }
     put_machine(b, &m->rest);
+    trim(&m->rest);
     m->hash = hash_moment(m);
     struct moment **chain = &k->moments[m->hash % MOMENTS];
     for (struct moment *known = *chain; known; known = known->next) {
@@ -339,6 +351,13 @@ static void end_writing(struct board *b) {
     assert(k->mode == MODE_WRITING);
     struct stretch *s = k->under_way;
     if (s->event_count) {
+        trim(&s->host);
+        trim(&s->op_data);
+        trim(&s->changes);
+        s->reads = trimmed(s->reads, &s->read_capacity, s->read_count, sizeof *s->reads);
+        s->events = trimmed(s->events, &s->event_capacity, s->event_count, sizeof *s->events);
+        s->sent = trimmed(s->sent, &s->sent_capacity, s->sent_count, sizeof *s->sent);
+        s->ops = trimmed(s->ops, &s->op_capacity, s->op_count, sizeof *s->ops);
         s->next = k->from->stretches;
         k->from->stretches = s;
         k->kept += sizeof *s + s->host.capacity + s->op_data.capacity + s->changes.capacity;
