@@ -30,6 +30,7 @@ from summary import (
 )
 
 from unbrick.engine.create import create_engine as create_terminal
+from unbrick.engine.inprocess import InProcessEngine
 from unbrick.engine.qemu.process import find_qemu
 from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
@@ -144,6 +145,13 @@ def open_records(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
 def firmware(unbrick_releases: Releases) -> Path:
     """The folder of the firmware that is built already, for commands with ``--firmware``."""
     return unbrick_releases.firmware.boot.elf.parent
+
+
+@pytest.fixture
+def remembering(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
+    """An engine in this process that does not execute again what the terminal did."""
+    with InProcessEngine(unbrick_releases.elf_files, remembers=True) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import pytest
 from unbrick.campaign.case import CaseId, Death
 from unbrick.campaign.search import find_successors
 from unbrick.campaign.target import UNDISTURBED, Fate
-from unbrick.engine.inprocess import InProcessEngine
 from unbrick.errors import ToolBrokenError
 from unbrick.reference import session
 from unbrick.reference.conversation import LONG, Conversation, Conversations
@@ -20,22 +19,13 @@ from unbrick.reference.session import Peers, name_beginning, run_session
 from unbrick.reference.target import find_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from unbrick.campaign.target import Outcome, State
+    from unbrick.engine.inprocess import InProcessEngine
     from unbrick.firmware.signed import Releases
     from unbrick.reference.target import ReferenceTarget
 
 CUTS = 8
 """Power cuts that are drawn by lot."""
-
-
-@pytest.fixture
-def engine(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
-    """An engine that remembers what the terminal did."""
-    engine = InProcessEngine(unbrick_releases.elf_files, remembers=True)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
@@ -65,35 +55,35 @@ def run(
     "name", ["staged", "selfrestore", pytest.param("commanded", marks=pytest.mark.slow)]
 )
 def test_sessions_are_the_same_to_the_last_bit(
-    name: str, unbrick_releases: Releases, engine: InProcessEngine, known: Conversations[Peers]
+    name: str, unbrick_releases: Releases, remembering: InProcessEngine, known: Conversations[Peers]
 ) -> None:
     target = find_target(name, unbrick_releases)
     start = target.start()
-    golden = target.run(start, engine=engine)
+    golden = target.run(start, engine=remembering)
     found = [state for _, state in find_successors(CaseId(name), start, golden)]
     for state in [start, *Random(name).sample(found, CUTS), start]:
         for fate in (Fate(0), Fate(1)) if state.cells.weak else (UNDISTURBED,):
-            alone = target.run(state, fate, engine)
-            assert run(target, engine, state, known, fate) == alone
+            alone = target.run(state, fate, remembering)
+            assert run(target, remembering, state, known, fate) == alone
     assert known.repeated
 
 
 def test_the_peers_do_nothing_where_all_was_answered(
     staged: ReferenceTarget,
-    engine: InProcessEngine,
+    remembering: InProcessEngine,
     known: Conversations[Peers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = staged.start()
-    first = run(staged, engine, start, known)
+    first = run(staged, remembering, start, known)
     monkeypatch.setattr(session, "Story", None)
-    assert run(staged, engine, start, known) == first
+    assert run(staged, remembering, start, known) == first
     assert known.repeated == 1
 
 
 def test_each_session_is_checked_by_its_own_cells(
     staged: ReferenceTarget,
-    engine: InProcessEngine,
+    remembering: InProcessEngine,
     known: Conversations[Peers],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -103,8 +93,8 @@ def test_each_session_is_checked_by_its_own_cells(
     monkeypatch.setattr(
         session, "check_end", lambda story, _: seen.append(story.engine.read_nor()[-4:])
     )
-    run(staged, engine, start, known)
-    outcome = run(staged, engine, marked, known)
+    run(staged, remembering, start, known)
+    outcome = run(staged, remembering, marked, known)
     assert known.repeated == 1
     assert seen == [b"\xff" * 4, last]
     assert outcome.final is not None
@@ -129,23 +119,25 @@ def test_what_peers_begin_with_has_a_say(staged: ReferenceTarget) -> None:
 
 
 def test_peers_that_begin_otherwise_are_others(
-    staged: ReferenceTarget, engine: InProcessEngine, known: Conversations[Peers]
+    staged: ReferenceTarget, remembering: InProcessEngine, known: Conversations[Peers]
 ) -> None:
     start, starts = staged.start(), find_places().starts
-    run(staged, engine, start, known)
+    run(staged, remembering, start, known)
     counted = replace(start, cells=start.cells.with_range(starts.offset, bytes(4)))
-    assert run(staged, engine, counted, known) == staged.run(counted, engine=engine)
-    later = replace(start, peers=run(staged, engine, start, known).marks[-1].peers)
-    assert run(staged, engine, later, known) == staged.run(later, engine=engine)
+    assert run(staged, remembering, counted, known) == staged.run(counted, engine=remembering)
+    later = replace(start, peers=run(staged, remembering, start, known).marks[-1].peers)
+    assert run(staged, remembering, later, known) == staged.run(later, engine=remembering)
     assert known.repeated == 1
 
 
-def test_only_the_latest_ends_are_kept(staged: ReferenceTarget, engine: InProcessEngine) -> None:
+def test_only_the_latest_ends_are_kept(
+    staged: ReferenceTarget, remembering: InProcessEngine
+) -> None:
     known, starts = Conversations[Peers](most=1), find_places().starts
     one = staged.start()
     other = replace(one, cells=one.cells.with_range(starts.offset, bytes(4)))
     for state, repeated in ((one, 0), (one, 1), (other, 1), (one, 1), (one, 2)):
-        run(staged, engine, state, known)
+        run(staged, remembering, state, known)
         assert known.repeated == repeated
 
 

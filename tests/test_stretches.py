@@ -23,14 +23,6 @@ CUTS = 6
 
 
 @pytest.fixture
-def remembering(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
-    """An engine that remembers."""
-    engine = InProcessEngine(unbrick_releases.elf_files, remembers=True)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
 def plain(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
     """One that executes all."""
     engine = InProcessEngine(unbrick_releases.elf_files)

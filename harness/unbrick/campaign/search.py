@@ -315,36 +315,35 @@ def find_cuts(
     do after any change of their memory that came while the cut could, or within the session's
     ``flight`` after it.
     """
-    for op, torn, change, mark in _list_cuts(outcome, geometry, shapes):
-        yield case.then(PowerCut(op, torn, change)), outcome.marks[mark].peers
+    for op, torn, change, peers in _list_cuts(outcome, geometry, shapes):
+        yield case.then(PowerCut(op, torn, change)), peers
 
 
 def _list_cuts(
     outcome: Outcome, geometry: FlashGeometry, shapes: str
-) -> Iterator[tuple[int, str, int | None, int]]:
+) -> Iterator[tuple[int, str, int | None, Any]]:
     """Every power cut in a session, in order; thousands are listed, and few are named.
 
     Yields:
-        The first three attributes of :class:`PowerCut`, and the number of the mark that says what
-        the peers remember then.
+        The first three attributes of :class:`PowerCut`, and what the peers remember then.
     """
     ops, marks = outcome.ops, outcome.marks
     told = -1
     for index in range(len(ops) + 1):
         while told + 1 < len(marks) and marks[told + 1].ops <= index:
             told += 1
-            yield index, "", told, told
-        yield index, "", None, told
+            yield index, "", told, marks[told].peers
+        yield index, "", None, marks[told].peers
         if index == len(ops):
             return
         op = ops[index]
         for number in _list_arrivals(outcome, told, op.start):
-            yield index, "", number, number
+            yield index, "", number, marks[number].peers
         late = _list_arrivals(outcome, told, op.end)
         for variant in list_variants(op, geometry, shapes):
-            yield index, variant, None, told
+            yield index, variant, None, marks[told].peers
             for number in late:
-                yield index, variant, number, number
+                yield index, variant, number, marks[number].peers
 
 
 def find_cells(cells: Cells, ops: Sequence[FlashOp], cut: PowerCut) -> Cells:
@@ -528,10 +527,9 @@ class Search:
             outcome: what it came to.
         """
         left = self._keys.follow(state.cells, outcome.ops)
-        for op, torn, change, mark in _list_cuts(
+        for op, torn, change, peers in _list_cuts(
             outcome, state.cells.geometry, self._bounds.shapes
         ):
-            peers = outcome.marks[mark].peers
             if left.find_key(op, torn, peers) not in self._known:
                 found = case_id.then(PowerCut(op, torn, change))
                 yield found, State(left.make_cells(), peers)
@@ -568,16 +566,15 @@ class Search:
         """
         result, room = self.result, self._bounds.states
         new: list[tuple[str, str, tuple[list[CaseId], _Left]]] = []
-        ops, marks, known = case.outcome.ops, case.outcome.marks, self._known
+        ops, known = case.outcome.ops, self._known
         left = self._keys.follow(state.cells, ops)
-        for op, torn, change, mark in _list_cuts(
+        for op, torn, change, peers in _list_cuts(
             case.outcome, state.cells.geometry, self._bounds.shapes
         ):
             if self._part and not is_inside(PowerCut(op, torn, change), ops, self._part):
                 continue
             result.transitions += 1
             case.successors += 1
-            peers = marks[mark].peers
             key = left.find_key(op, torn, peers)
             met = known.get(key)
             known[key] = (met or 0) + 1
@@ -612,10 +609,9 @@ class Search:
         powered = replace(case.outcome, flight=0.0)
         target, stages = self.result.target, dict[str, list[list[Death]]]()
         left = self._counted.follow(state.cells, powered.ops)
-        for op, torn, change, mark in _list_cuts(powered, state.cells.geometry, "none"):
+        for op, torn, change, peers in _list_cuts(powered, state.cells.geometry, "none"):
             if not change:
                 continue
-            peers = powered.marks[mark].peers
             key = left.find_key(op, torn, peers)
             if key in self._fatal:
                 continue

@@ -308,19 +308,14 @@ def _look_at(engine: TracedEngine) -> tuple[float, bytes, bytes, int, int]:
     return engine.now, *heard, engine.op_count, len(engine.faults)
 
 
-def _advance(engine: TracedEngine, seconds: float) -> object:
-    engine.advance(seconds)
-    return _look_at(engine)
+def _have_pass(name: str) -> Callable[..., object]:
+    """A method after which is looked what has come of it."""
 
+    def ask(engine: TracedEngine, *given: Any) -> object:
+        getattr(engine, name)(*given)
+        return _look_at(engine)
 
-def _power_on(engine: TracedEngine) -> object:
-    engine.power_on()
-    return _look_at(engine)
-
-
-def _power_off(engine: TracedEngine) -> object:
-    engine.power_off()
-    return _look_at(engine)
+    return ask
 
 
 def _is_locked_down(engine: TracedEngine, offset: int) -> object:
@@ -328,9 +323,9 @@ def _is_locked_down(engine: TracedEngine, offset: int) -> object:
 
 
 _QUESTIONS: Mapping[str, Callable[..., object]] = {
-    "advance": _advance,
-    "power_on": _power_on,
-    "power_off": _power_off,
+    "advance": _have_pass("advance"),
+    "power_on": _have_pass("power_on"),
+    "power_off": _have_pass("power_off"),
     "read_memory": lambda engine, *place: engine.read_memory(*place),
     "read_nor": lambda engine: engine.read_nor(),
     "is_locked_down": _is_locked_down,

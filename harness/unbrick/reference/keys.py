@@ -343,9 +343,8 @@ class _Left:
             step = self._find_next()
             if step is None:
                 return
-            if (
-                not step.erases
-            ):  # a program, wherever it is, has ranges without weak cells forgotten
+            if not step.erases:
+                # A program, wherever it is, has ranges without weak cells forgotten.
                 self._contents = [contents.find_solid() for contents in self._contents]
             self._contents[step.after.part] = step.after
             self._done, self._next = self._done + 1, None

@@ -51,7 +51,7 @@ class NumberWatch:
         self._line, self._list_starts, self._cells = line, list_starts, cells
         self._up, self._down = slipmux.Decoder(), slipmux.Decoder()
         self._start = 0
-        self._least = count_sure(cells) + 1
+        self._least = _count_sure(cells) + 1
         self._said: dict[int, bytes] = {}
         self._asked: dict[int, int] = {}
         self._answered: dict[int, bytes] = {}
@@ -135,7 +135,7 @@ def _is_sure(cells: Cells, bit: int) -> bool:
     return not cells.read(offset, 1)[0] >> bit % 8 & 1  # A weak cell is a 1 there.
 
 
-def count_sure(cells: Cells) -> int:
+def _count_sure(cells: Cells) -> int:
     """One past the last bit of the counter that is 0 for sure: the highest count that was used."""
     places = find_places().starts
     block = cells.blocks[places.offset // find_places().block]

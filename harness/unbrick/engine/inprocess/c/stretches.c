@@ -306,7 +306,6 @@ static struct moment *keep_moment(struct board *b) {
         }
     }
     put_machine(b, &m->rest);
-    trim(&m->rest);
     m->hash = hash_moment(m);
     struct moment **chain = &k->moments[m->hash % MOMENTS];
     for (struct moment *known = *chain; known; known = known->next) {
@@ -317,6 +316,7 @@ static struct moment *keep_moment(struct board *b) {
             return known;
         }
     }
+    trim(&m->rest);
     m->next = *chain;
     k->kept += sizeof *m + m->rest.capacity;
     return *chain = m;
