@@ -9,8 +9,8 @@
 #include "grow.h"
 #include "parts.h"
 
-#define STRETCH_BLOCKS 100000u /* basic blocks after which a stretch ends with a run */
-#define MOST_KEPT (128u << 20) /* bytes; when more are kept, all are given up */
+#define STRETCH_BLOCKS 200000u /* basic blocks after which a stretch ends with a run */
+#define MOST_KEPT (96u << 20)  /* bytes; when more are kept, all are given up */
 #define MOMENTS 4096u          /* chains of moments, by their hashes */
 #define SRAM_CHUNKS (SRAM_SIZE / CHUNK)
 #define NOR_CHUNKS (NOR_MODELLED / CHUNK)
