@@ -35,6 +35,7 @@ from unbrick.engine.qemu.process import find_qemu
 from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases
+from unbrick.reference.target import forget_peers
 
 __all__ = [  # hooks of pytest
     "pytest_collection_modifyitems",
@@ -76,6 +77,12 @@ _take_signals_as_at_a_terminal()
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What commands record for their user (XDG base directories) is not written to the tester's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def _peers() -> None:
+    """What server, person and judge did in another test, which may have changed their code."""
+    forget_peers()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from unbrick.reference import session
 from unbrick.reference.conversation import LONG, Conversation, Conversations
 from unbrick.reference.layout import find_places
 from unbrick.reference.session import Peers, name_beginning, run_session
-from unbrick.reference.target import find_target
+from unbrick.reference.target import find_target, forget_peers
 
 if TYPE_CHECKING:
     from unbrick.campaign.target import Outcome, State
@@ -79,6 +79,18 @@ def test_the_peers_do_nothing_where_all_was_answered(
     monkeypatch.setattr(session, "Story", None)
     assert run(staged, remembering, start, known) == first
     assert known.repeated == 1
+
+
+def test_peers_whose_code_is_another_do_anew(
+    staged: ReferenceTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = staged.start()
+    staged.run(start)
+    monkeypatch.setattr(session, "Story", None)
+    staged.run(start)
+    forget_peers()
+    with pytest.raises(TypeError):
+        staged.run(start)
 
 
 def test_each_session_is_checked_by_its_own_cells(
