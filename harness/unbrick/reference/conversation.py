@@ -34,7 +34,7 @@ T = TypeVar("T")
 Question = tuple[Any, ...]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Turn(Generic[T]):
     """What the peers do after an answer: they send, then they ask.
 

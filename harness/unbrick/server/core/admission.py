@@ -135,7 +135,8 @@ class Buckets:
     def __init__(self, rate: float, burst: float, places: int = 1, salt: bytes = b"") -> None:
         self._interval = 1.0 / rate
         self._room = (max(burst, 1.0) - 1.0) * self._interval
-        self._full_at = array("d", [-math.inf]) * places
+        self._places = places
+        self._full_at = array("d")  # all are full until the first token is taken
         self._salt = salt
 
     def look(self, key: str, now: float) -> float:
@@ -144,19 +145,23 @@ class Buckets:
 
     def take(self, key: str, now: float) -> None:
         """Take the token that ``look`` has seen."""
+        if not self._full_at:
+            self._full_at = array("d", [-math.inf]) * self._places
         place = self._place(key)
         self._full_at[place] = now + self._ahead(place, now) + self._interval
 
     def _ahead(self, place: int, now: float) -> float:
         """Seconds until a bucket is full."""
+        if not self._full_at:
+            return 0.0
         # More than an empty bucket needs: the clock has gone back.
         return min(max(self._full_at[place] - now, 0.0), self._room + self._interval)
 
     def _place(self, key: str) -> int:
-        if len(self._full_at) == 1:
+        if self._places == 1:
             return 0
         digest = hashlib.blake2b(key.encode(errors="replace"), key=self._salt, digest_size=8)
-        return int.from_bytes(digest.digest(), "big") % len(self._full_at)
+        return int.from_bytes(digest.digest(), "big") % self._places
 
 
 def find_network(endpoint: str) -> str:
