@@ -86,13 +86,15 @@ class Running:
         return self._process.pid
 
     def wait(self) -> int:
-        """Wait until it ends by itself; returns the exit code."""
-        return self._process.wait(PATIENCE_S)
+        """Wait until it ends by itself, and all is read that it has said; returns the exit code."""
+        code = self._process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to its process group, as Ctrl-C does; returns the exit code."""
         os.killpg(self._process.pid, number)
-        return self._process.wait(PATIENCE_S)
+        return self.wait()
 
     def __enter__(self) -> Running:
         return self
