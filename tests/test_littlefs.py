@@ -28,8 +28,8 @@ AT_ONCE = {"prog-size-lies": "flash-worn"}
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def module() -> ModuleType:
+def load() -> ModuleType:
+    """The example's builder; without littlefs the test is skipped."""
     spec = importlib.util.spec_from_file_location("littlefs_build", EXAMPLE / "build.py")
     assert spec
     assert spec.loader
@@ -41,6 +41,11 @@ def module() -> ModuleType:
     except SetupError as error:
         pytest.skip(f"{error} ({error.hint})")
     return loaded
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    return load()
 
 
 def build(module: ModuleType, folder: Path, bug: str = "") -> Path:
