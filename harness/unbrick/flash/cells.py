@@ -275,9 +275,12 @@ def drop_cleared(
     """Weak cells without those that programming ``data`` at ``offset`` clears."""
     kept = []
     for start, mask in weak:
-        left = bytearray(mask)
-        for i in range(max(start, offset), min(start + len(mask), offset + len(data))):
-            left[i - start] &= data[i - offset]
+        left, low, high = mask, max(start, offset), min(start + len(mask), offset + len(data))
+        if low < high:
+            cleared = intersect(
+                mask[low - start : high - start], data[low - offset : high - offset]
+            )
+            left = mask[: low - start] + cleared + mask[high - start :]
         if left.strip(b"\0"):
-            kept.append((start, bytes(left)))
+            kept.append((start, left))
     return tuple(kept)
