@@ -35,7 +35,7 @@ from unbrick.engine.qemu.process import find_qemu
 from unbrick.engine.renode.link import find_renode
 from unbrick.errors import MissingToolError
 from unbrick.firmware.signed import Releases
-from unbrick.reference.target import forget_peers
+from unbrick.reference.target import MOST_STRETCHES, forget_peers
 
 __all__ = [  # hooks of pytest
     "pytest_collection_modifyitems",
@@ -157,7 +157,7 @@ def firmware(unbrick_releases: Releases) -> Path:
 @pytest.fixture
 def remembering(unbrick_releases: Releases) -> Iterator[InProcessEngine]:
     """An engine in this process that does not execute again what the terminal did."""
-    with InProcessEngine(unbrick_releases.elf_files, remembers=True) as engine:
+    with InProcessEngine(unbrick_releases.elf_files, remembers=MOST_STRETCHES) as engine:
         yield engine
 
 

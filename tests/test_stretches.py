@@ -11,7 +11,7 @@ from unbrick.campaign.case import CaseId, Death
 from unbrick.campaign.search import find_successors
 from unbrick.campaign.target import Fate
 from unbrick.engine.inprocess import InProcessEngine
-from unbrick.reference.target import find_target
+from unbrick.reference.target import MOST_STRETCHES, find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +46,25 @@ def test_sessions_are_the_same_to_the_last_bit(
             assert target.run(state, fate, engine=remembering) == alone
             assert remembering.blocks == blocks
     assert remembering.followed > 0
+
+
+@pytest.mark.slow
+def test_what_is_given_up_is_executed_again(
+    unbrick_releases: Releases, plain: InProcessEngine
+) -> None:
+    """A session keeps about 7 MB: not at all in the first, and a few in the second."""
+    target, followed = find_target("staged", unbrick_releases), list[int]()
+    start = target.start()
+    golden = target.run(start, engine=plain)
+    found = [state for _, state in find_successors(CaseId("staged"), start, golden)]
+    states = [start, *found[::100]]
+    alone = [target.run(state, engine=plain) for state in states]
+    for most in (1 << 20, 8 << 20, MOST_STRETCHES):
+        with InProcessEngine(unbrick_releases.elf_files, remembers=most) as engine:
+            for _ in range(2):
+                assert [target.run(state, engine=engine) for state in states] == alone
+            followed.append(engine.followed)
+    assert 0 == followed[0] < followed[1] < followed[2]
 
 
 @pytest.mark.slow

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 MOST_TOOLS = 4
 """Sets of software that one process keeps an engine for."""
 
+MOST_STRETCHES = 80 << 20
+"""Bytes in which such an engine keeps what the terminal did (decision 0043)."""
+
 
 @dataclass
 class _Tools:
@@ -83,7 +86,9 @@ class ReferenceTarget:
         if identity not in _TOOLS:
             while len(_TOOLS) >= MOST_TOOLS:
                 _TOOLS.pop(next(iter(_TOOLS))).engine.close()
-            engine = InProcessEngine(self.releases.elf_files, board=self.board, remembers=True)
+            engine = InProcessEngine(
+                self.releases.elf_files, board=self.board, remembers=MOST_STRETCHES
+            )
             _TOOLS[identity] = _Tools(find_images(self.releases), engine)
         return _TOOLS[identity]
 

@@ -103,8 +103,8 @@ class InProcessEngine(CompiledEngine[Models]):
     Args:
         elf_files: firmware ELF files with symbols, so that faults name function and line.
         board: what it is; by default the board that is modelled.
-        remembers: where it does what it did before, that is not executed again. It makes no
-            difference but to the time that it takes.
+        remembers: bytes in which it keeps what it did. Where it does the same again, that is not
+            executed. It makes no difference but to the time that it takes.
 
     Raises:
         SetupError: it is another board.
@@ -117,7 +117,7 @@ class InProcessEngine(CompiledEngine[Models]):
         elf_files: Iterable[Path] = (),
         *,
         board: Board | None = None,
-        remembers: bool = False,
+        remembers: int = 0,
     ) -> None:
         self.board = emulated_board(board, self.name)
         super().__init__(Models(self.board))
@@ -139,7 +139,7 @@ class InProcessEngine(CompiledEngine[Models]):
         self._connect()
         self._reset_state = self._uc.context_save()
         if remembers:
-            self._models.lib.board_remember(self._models.board)
+            self._models.lib.board_remember(self._models.board, remembers)
 
     def _connect(self) -> None:
         """Map the memories and give Unicorn the C callbacks, with no Python in between."""

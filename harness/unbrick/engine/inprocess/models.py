@@ -120,7 +120,7 @@ def _load() -> Any:
         "board_pc": (c.c_uint32, [board]),
         "board_set_pc": (None, [board, c.c_uint32]),
         "board_watch_code": (None, [board, c.c_void_p]),
-        "board_remember": (None, [board]),
+        "board_remember": (None, [board, c.c_size_t]),
         "board_followed": (u64, [board]),
         "board_arrive": (None, [board]),
         "board_leave": (None, [board]),

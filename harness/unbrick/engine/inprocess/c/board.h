@@ -147,8 +147,8 @@ size_t board_op_data(const struct board *b, uint8_t *out, size_t capacity); /* o
 void board_forget(struct board *b);
 void board_break(struct board *b);
 /* From now on, without power: where the board does what it did before, that is not executed again.
- */
-void board_remember(struct board *b);
+ * What it did is kept in so many bytes at most. */
+void board_remember(struct board *b, size_t most);
 /* Basic blocks that were not executed for that. */
 uint64_t board_followed(const struct board *b);
 /* The host wants to look at the SRAM, or at the CPU. */

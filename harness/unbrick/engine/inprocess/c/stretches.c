@@ -10,7 +10,7 @@
 #include "parts.h"
 
 #define STRETCH_BLOCKS 200000u /* basic blocks after which a stretch ends with a run */
-#define MOST_KEPT (96u << 20)  /* bytes; when more are kept, all are given up */
+#define AGES 16u               /* in which as much is kept as may be */
 #define MOMENTS 4096u          /* chains of moments, by their hashes */
 #define SRAM_CHUNKS (SRAM_SIZE / CHUNK)
 #define NOR_CHUNKS (NOR_MODELLED / CHUNK)
@@ -41,6 +41,7 @@ struct moment {
     struct chunk *sram[SRAM_CHUNKS];
     struct bytes rest; /* struct machine, Unicorn's registers, the queues of reception */
     struct stretch *stretches;
+    uint64_t age; /* in which a session was here last */
 };
 
 /* What can be seen of the chips without power being lost. */
@@ -112,11 +113,14 @@ struct stretches {
     struct stretch *under_way;     /* is written, or followed; NULL: none is known there */
     struct seen seen;              /* while one is followed */
     size_t at;                     /* events that were followed */
-    size_t kept;                   /* bytes, besides those of chunks */
-    uint64_t followed;             /* blocks that were not executed, of all sessions */
-    uint64_t blocks;               /* so many were executed, as it began */
-    size_t ops, op_data;           /* likewise */
-    uint8_t pages[NOR_CHUNKS];     /* of the NOR, since it began */
+    size_t most;                   /* bytes; when more are kept, what is old is given up */
+    size_t kept;                   /* those, without chunks */
+    uint64_t age;
+    size_t age_ends;           /* when so much is kept */
+    uint64_t followed;         /* blocks that were not executed, of all sessions */
+    uint64_t blocks;           /* so many were executed, as it began */
+    size_t ops, op_data;       /* likewise */
+    uint8_t pages[NOR_CHUNKS]; /* of the NOR, since it began */
     struct undo *undos;
     size_t undo_count, undo_capacity;
     struct bytes undone;
@@ -143,6 +147,20 @@ static void trim(struct bytes *b) {
 
 /* What is kept */
 
+static size_t moment_size(const struct moment *m) {
+    return sizeof *m + m->rest.capacity;
+}
+
+static size_t stretch_size(const struct stretch *s) {
+    size_t arrays = s->read_capacity * sizeof *s->reads + s->event_capacity * sizeof *s->events +
+                    s->sent_capacity * sizeof *s->sent + s->op_capacity * sizeof *s->ops;
+    return sizeof *s + arrays + s->host.capacity + s->op_data.capacity + s->changes.capacity;
+}
+
+static size_t find_size(const struct stretches *k) {
+    return k->kept + k->chunks.count * sizeof(struct chunk);
+}
+
 static void drop_stretch(struct stretches *k, struct stretch *s) {
     for (size_t i = 0; i < s->read_count; i++) {
         drop_chunk(&k->chunks, s->reads[i].held);
@@ -161,6 +179,7 @@ static void drop_moment(struct stretches *k, struct moment *m) {
     while (m->stretches) {
         struct stretch *s = m->stretches;
         m->stretches = s->next;
+        k->kept -= stretch_size(s);
         drop_stretch(k, s);
     }
     for (size_t i = 0; i < SRAM_CHUNKS; i++) {
@@ -177,19 +196,50 @@ static void forget_page(struct stretches *k, uint32_t page) {
     }
 }
 
-static void forget_moments(struct stretches *k) {
+/* Give up the moments at which no session has been since an age began. */
+static void forget_moments(struct stretches *k, uint64_t age) {
     for (size_t i = 0; i < MOMENTS; i++) {
-        while (k->moments[i]) {
-            struct moment *m = k->moments[i];
-            k->moments[i] = m->next;
-            drop_moment(k, m);
+        for (struct moment *m = k->moments[i]; m; m = m->next) {
+            for (struct stretch **at = &m->stretches, *s; (s = *at);) {
+                if (s->end && s->end->age < age) { /* nobody could go on from there */
+                    *at = s->next;
+                    k->kept -= stretch_size(s);
+                    drop_stretch(k, s);
+                } else {
+                    at = &s->next;
+                }
+            }
         }
     }
-    for (uint32_t page = 0; page < NOR_CHUNKS; page++) {
-        forget_page(k, page);
+    if (k->from && k->from->age < age) {
+        k->from = NULL;
     }
-    k->from = NULL;
-    k->kept = 0;
+    for (size_t i = 0; i < MOMENTS; i++) {
+        for (struct moment **at = &k->moments[i], *m; (m = *at);) {
+            if (m->age < age) {
+                *at = m->next;
+                k->kept -= moment_size(m);
+                drop_moment(k, m);
+            } else {
+                at = &m->next;
+            }
+        }
+    }
+}
+
+/* An age ends when so much was kept in it. There is room for most of AGES; then the oldest are
+ * given up: what no session has come by since. */
+static void grow_old(struct stretches *k) {
+    const size_t room = k->most / AGES;
+    if (find_size(k) <= k->age_ends) {
+        return;
+    }
+    k->age++;
+    uint64_t age = k->age > AGES ? k->age - AGES : 0;
+    while (age++ < k->age && find_size(k) > k->most - room) {
+        forget_moments(k, age);
+    }
+    k->age_ends = find_size(k) + room;
 }
 
 static struct chunk *page_now(struct board *b, uint32_t page) {
@@ -288,9 +338,7 @@ static uint32_t hash_moment(const struct moment *m) {
 /* The moment at which the board is, which is kept once. */
 static struct moment *keep_moment(struct board *b) {
     struct stretches *k = b->stretches;
-    if (k->kept + k->chunks.count * sizeof(struct chunk) > MOST_KEPT) {
-        forget_moments(k);
-    }
+    grow_old(k);
     struct moment *m = calloc(1, sizeof *m);
     if (!m) {
         abort();
@@ -318,7 +366,7 @@ static struct moment *keep_moment(struct board *b) {
     }
     trim(&m->rest);
     m->next = *chain;
-    k->kept += sizeof *m + m->rest.capacity;
+    k->kept += moment_size(m);
     return *chain = m;
 }
 
@@ -360,9 +408,7 @@ static void end_writing(struct board *b) {
         s->ops = trimmed(s->ops, &s->op_capacity, s->op_count, sizeof *s->ops);
         s->next = k->from->stretches;
         k->from->stretches = s;
-        k->kept += sizeof *s + s->host.capacity + s->op_data.capacity + s->changes.capacity;
-        k->kept += s->read_capacity * sizeof *s->reads + s->event_capacity * sizeof *s->events;
-        k->kept += s->sent_capacity * sizeof *s->sent + s->op_capacity * sizeof *s->ops;
+        k->kept += stretch_size(s);
     } else {
         drop_stretch(k, s);
     }
@@ -509,6 +555,7 @@ static void come_to(struct board *b, struct moment *m) {
     struct stretches *k = b->stretches;
     k->seen = k->mode == MODE_FOLLOWING ? k->seen : look(b);
     begin_stretch(b, m);
+    m->age = k->age;
     for (k->under_way = m->stretches; k->under_way; k->under_way = k->under_way->next) {
         if (holds(b, k->under_way)) {
             k->mode = MODE_FOLLOWING;
@@ -739,12 +786,13 @@ uint64_t board_followed(const struct board *b) {
     return b->stretches ? b->stretches->followed : 0;
 }
 
-void board_remember(struct board *b) {
+void board_remember(struct board *b, size_t most) {
     assert(!b->powered && !b->stretches);
     b->stretches = calloc(1, sizeof *b->stretches);
     if (!b->stretches) {
         abort();
     }
+    b->stretches->most = most;
 }
 
 void stretches_free(struct board *b) {
@@ -753,7 +801,10 @@ void stretches_free(struct board *b) {
         return;
     }
     stretches_end(b);
-    forget_moments(k);
+    for (uint32_t page = 0; page < NOR_CHUNKS; page++) {
+        forget_page(k, page);
+    }
+    forget_moments(k, UINT64_MAX);
     free(k->undos);
     free(k->undone.data);
     free(k);
