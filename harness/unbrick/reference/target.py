@@ -59,10 +59,11 @@ _TOOLS: dict[str, _Tools] = {}
 def forget_peers() -> None:
     """Whoever changes the code of server, person or judge in this process calls this.
 
-    What they did with the code of before is not known any more.
+    What they did with the code of before is not known any more, nor where scenarios begin.
     """
     for tools in _TOOLS.values():
         tools.known = Conversations()
+        tools.starts.clear()
 
 
 @dataclass(frozen=True)
